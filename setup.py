@@ -1,0 +1,21 @@
+"""Packaging of eslbot; the metadata is in setup.cfg.
+
+`freeswitch-conf/` stands at the top of the repository, where a telephony engineer looks for it, and is
+installed as data of the package `eslbot.freeswitch_conf`, where `eslbot conf` finds it.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+CONF = Path("freeswitch-conf")
+
+setup(
+    packages=[*find_packages(include=["eslbot", "eslbot.*"]), "eslbot.freeswitch_conf"],
+    package_dir={"eslbot": "eslbot", "eslbot.freeswitch_conf": "freeswitch-conf"},
+    package_data={
+        "eslbot": ["py.typed"],
+        "eslbot.freeswitch_conf": [str(f.relative_to(CONF)) for f in CONF.rglob("*") if f.is_file()],
+        "eslbot.sim": ["scenarios/*.xml"],
+    },
+)
