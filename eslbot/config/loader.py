@@ -1,0 +1,170 @@
+"""From a TOML file to a :class:`~eslbot.config.model.Config`, or to every problem with it at once."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from marshmallow import ValidationError
+
+from eslbot.config.model import Address, Config, ConfigError, loopback
+from eslbot.config.schemas import ConfigSchema
+
+#: A configuration is written by people; more than this is some other file.
+MAX_BYTES = 4 * 1024 * 1024
+#: A secret file holds one token.
+MAX_SECRET_BYTES = 16 * 1024
+
+_REFERENCE = re.compile(r"\$\{([^}]*)\}")
+_ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def load(path: Path, environment: Mapping[str, str] | None = None) -> Config:
+    """Read, expand and validate the file at ``path``.
+
+    ``${NAME}`` in a text becomes the environment variable, ``${file:/path}`` the file's content without
+    the white space around it. Raises :class:`ConfigError` with every problem that was found.
+    """
+    tree = _parse(path)
+    unresolved: dict[tuple[str, ...], str] = {}
+    expanded = _expand(tree, (), os.environ if environment is None else environment, unresolved)
+    problems = {path: [problem] for path, problem in unresolved.items()}
+    config: Config | None = None
+    try:
+        config = ConfigSchema().load(expanded)
+    except ValidationError as error:
+        for place, message in _flatten(error.messages):
+            # A value that could not be resolved is reported once, as that; not again as a bad URL, say.
+            if place not in unresolved:
+                problems.setdefault(place, []).append(_unexpanded(message, place, tree, expanded))
+    if problems or config is None:
+        raise ConfigError(
+            [f"{_spell(place)}: {message}" for place, messages in problems.items() for message in messages]
+        )
+    return _complete(config, tree)
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
+    if len(content) > MAX_BYTES:
+        raise ConfigError([f"{path}: is over {MAX_BYTES} bytes; is it the right file?"])
+    try:
+        return tomllib.loads(content.decode())
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path}: is not UTF-8 text (byte {error.start})"]) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([f"{path}: is not valid TOML: {error}"]) from error
+    except RecursionError as error:
+        raise ConfigError([f"{path}: is nested too deeply"]) from error
+
+
+def _expand(
+    value: Any, place: tuple[str, ...], environment: Mapping[str, str], unresolved: dict[tuple[str, ...], str]
+) -> Any:
+    if isinstance(value, dict):
+        return {key: _expand(entry, (*place, key), environment, unresolved) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [
+            _expand(entry, (*place, str(number)), environment, unresolved)
+            for number, entry in enumerate(value)
+        ]
+    if not isinstance(value, str):
+        return value
+
+    def resolve(match: re.Match[str]) -> str:
+        try:
+            return _resolve(match[1], environment)
+        except LookupError as error:
+            unresolved[place] = str(error.args[0])
+            return match[0]
+
+    return _REFERENCE.sub(resolve, value)
+
+
+def _resolve(reference: str, environment: Mapping[str, str]) -> str:
+    if reference.startswith("file:"):
+        path = Path(reference.removeprefix("file:"))
+        try:
+            with path.open("rb") as file:
+                content = file.read(MAX_SECRET_BYTES + 1)
+            if len(content) > MAX_SECRET_BYTES:
+                raise LookupError(f"{path} holds over {MAX_SECRET_BYTES} bytes; is it the right file?")
+            return content.decode().strip()
+        except OSError as error:
+            raise LookupError(f"{path} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise LookupError(f"{path} is not UTF-8 text") from error
+    if not _ENVIRONMENT_NAME.fullmatch(reference):
+        raise LookupError(f"${{{reference}}} is neither ${{NAME}} nor ${{file:/path}}")
+    if reference not in environment:
+        raise LookupError(f"the environment variable {reference} is not set")
+    return environment[reference]
+
+
+def _unexpanded(message: str, place: tuple[str, ...], tree: Any, expanded: Any) -> str:
+    """``message`` quoting texts as they stand in the file: what a reference stood for may be a secret."""
+    for key in place:
+        if isinstance(tree, list) and key.isdecimal() and int(key) < len(tree):
+            tree, expanded = tree[int(key)], expanded[int(key)]
+        elif isinstance(tree, dict) and key in tree:
+            tree, expanded = tree[key], expanded[key]
+    for raw, full in zip(_texts(tree), _texts(expanded), strict=True):
+        if raw != full:
+            message = message.replace(full, raw)
+    return message
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
+
+
+#: Tables with keys of the user's choice; marshmallow puts a level "key" or "value" under each of those.
+_OPEN_TABLES = ("workspaces", "headers", "properties")
+
+
+def _flatten(messages: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Marshmallow's tree of messages as (path in the file, message)."""
+    if isinstance(messages, dict):
+        for key, inner in messages.items():
+            below_chosen_key = len(place) > 1 and place[-2] in _OPEN_TABLES and key in ("key", "value")
+            yield from _flatten(inner, place if key == "_schema" or below_chosen_key else (*place, str(key)))
+    elif isinstance(messages, list):
+        for message in messages:
+            yield from _flatten(message, place)
+    else:
+        yield place, str(messages)
+
+
+def _spell(place: tuple[str, ...]) -> str:
+    return ".".join(place) or "the file"
+
+
+def _complete(config: Config, tree: Mapping[str, Any]) -> Config:
+    """Defaults that depend on other keys, and what the operator should be told."""
+    warnings = []
+    freeswitch = config.freeswitch
+    if not freeswitch.controllers:
+        listen = config.server.listen
+        # A listener on every address is reached from the switch beside it by loopback.
+        here: Address = loopback(listen.port) if listen.ip.is_unspecified else listen
+        freeswitch = replace(freeswitch, controllers=(here,))
+    if "ledger" in tree:
+        warnings.append("ledger: this version keeps no call ledger yet; the table is checked and not used")
+    for workspace in config.workspaces.values():
+        ca_file = workspace.ameyo.ca_file
+        if ca_file and not os.access(ca_file, os.R_OK):
+            warnings.append(f"workspaces.{workspace.id}.ameyo.ca_file: {ca_file} cannot be read on this host")
+    return replace(config, freeswitch=freeswitch, warnings=tuple(warnings))

@@ -1,0 +1,174 @@
+"""What a valid configuration is made of: small frozen objects, units in their docstrings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+Network = IPv4Network | IPv6Network
+IP = IPv4Address | IPv6Address
+
+MASK = "********"
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used.
+
+    ``problems`` is a list of ``"key: what was expected"`` lines, all that were found in one run.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+class Secret:
+    """A text that shows itself only on :meth:`reveal`, so that no log, traceback or dump can hold it."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The text itself, for the wire."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return MASK
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An IP address and a TCP or UDP port."""
+
+    ip: IP
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.ip}]:{self.port}" if self.ip.version == 6 else f"{self.ip}:{self.port}"
+
+    @property
+    def pair(self) -> tuple[str, int]:
+        """As the socket module wants it."""
+        return str(self.ip), self.port
+
+
+def loopback(port: int) -> Address:
+    """``127.0.0.1:port``."""
+    return Address(ip_address("127.0.0.1"), port)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The event-socket listener and its workers; ``max_calls`` is per worker."""
+
+    listen: Address
+    switches: tuple[Network, ...]
+    workers: int
+    max_calls: int
+
+    def knows_switch(self, ip: str) -> bool:
+        """Whether a FreeSWITCH host at ``ip`` may connect."""
+        return _within(ip, self.switches)
+
+
+@dataclass(frozen=True, slots=True)
+class FreeSwitch:
+    """What ``eslbot conf`` renders. ``rtp_ports`` is the inclusive range of UDP ports."""
+
+    sip_ip: IP | None
+    sip_port: int
+    external_ip: IP | None
+    rtp_ports: tuple[int, int]
+    event_socket: Address
+    event_socket_password: Secret | None
+    temp_dir: str
+    controllers: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """The HTTP listener."""
+
+    listen: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Bot:
+    """A workspace's voice bot. Time-outs in seconds, ``sample_rate`` in Hz, ``urls`` tried in order."""
+
+    urls: tuple[str, ...]
+    sample_rate: int
+    playback: str
+    connect_timeout: float
+    first_audio_timeout: float
+    headers: Mapping[str, Secret]
+    insecure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ameyo:
+    """A workspace's Ameyo REST endpoint. Time-outs in seconds."""
+
+    url: str
+    tenant_host: str
+    token: Secret
+    ca_file: str | None
+    bot_properties: tuple[str, ...]
+    properties: Mapping[str, str]
+    connect_timeout: float
+    timeout: float
+    insecure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """One tenant. ``max_duration`` in seconds from the answer; ``max_calls`` over all workers here."""
+
+    id: str
+    name: str
+    sources: tuple[Network, ...]
+    max_calls: int
+    max_duration: float
+    bot: Bot
+    ameyo: Ameyo
+
+    def knows_source(self, ip: str) -> bool:
+        """Whether the PBX address ``ip`` is one of this workspace's own."""
+        return _within(ip, self.sources)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole file. ``workspaces`` is keyed by the workspace's UUID in lower case."""
+
+    server: Server
+    freeswitch: FreeSwitch
+    web: Web
+    workspaces: Mapping[str, Workspace]
+    #: Things that are not wrong, but that the operator should know; shown by ``check`` and ``serve``.
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def sources(self) -> tuple[Network, ...]:
+        """Every PBX address of every workspace, sorted, each once: the switch's ACL."""
+        networks = {network for workspace in self.workspaces.values() for network in workspace.sources}
+        return tuple(sorted(networks, key=lambda n: (n.version, n.network_address, n.prefixlen)))
+
+
+def _within(ip: str, networks: Sequence[Network]) -> bool:
+    try:
+        address = ip_address(ip)
+    except ValueError:
+        return False
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return any(address in network for network in networks)

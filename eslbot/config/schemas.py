@@ -1,0 +1,357 @@
+"""The marshmallow schemas of the TOML file: one a table, each making its object of the model."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from uuid import UUID
+
+from marshmallow import Schema, ValidationError, fields, post_load, validate, validates_schema
+
+from eslbot.ameyo.properties import PLACEHOLDERS, unknown_placeholders
+from eslbot.config.fields import (
+    AddressField,
+    Duration,
+    HeaderName,
+    HostName,
+    IpField,
+    NetworkField,
+    PortRange,
+    SecretField,
+    Url,
+)
+from eslbot.config.model import (
+    Ameyo,
+    Bot,
+    Config,
+    FreeSwitch,
+    Server,
+    Web,
+    Workspace,
+    loopback,
+)
+
+#: Headers of the WebSocket upgrade that are not the workspace's to set.
+RESERVED_HEADERS = frozenset(
+    {
+        "host",
+        "connection",
+        "upgrade",
+        "sec-websocket-key",
+        "sec-websocket-version",
+        "sec-websocket-protocol",
+        "sec-websocket-extensions",
+        "x-call-id",
+        "x-workspace-id",
+        "x-did",
+        "x-crt-object-id",
+    }
+)
+
+_PROPERTY_NAME = validate.Regexp(
+    re.compile(r"[^\x00-\x1f\x7f]{1,64}"), error="expected a name of 1 to 64 printable characters"
+)
+
+
+class _Table(Schema):
+    """A TOML table: unknown keys are errors that list the known ones."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        known = ", ".join(sorted(field.data_key or name for name, field in self.fields.items()))
+        self.error_messages = {
+            "unknown": f"is not a known key; known here: {known}",
+            "type": "expected a table",
+        }
+
+
+def _required(what: str) -> dict[str, Any]:
+    return {"required": f"is missing; expected {what}"}
+
+
+def _listed(inner: fields.Field[Any], **kwargs: Any) -> fields.List[Any]:
+    return fields.List(
+        inner,
+        error_messages={"invalid": "expected a list in [ ]", **kwargs.pop("error_messages", {})},
+        validate=[validate.Length(min=1, max=256, error="expected 1 to 256 entries")],
+        **kwargs,
+    )
+
+
+def _count(default: int, most: int) -> fields.Integer:
+    message = f"expected a whole number from 1 to {most}"
+    return fields.Integer(
+        load_default=default,
+        strict=True,
+        validate=validate.Range(min=1, max=most, error=message + ", got {input}"),
+        error_messages={"invalid": message},
+    )
+
+
+def _flag() -> fields.Boolean:
+    return fields.Boolean(
+        load_default=False,
+        truthy={True},
+        falsy={False},
+        error_messages={"invalid": "expected true or false, without quotes"},
+    )
+
+
+class ServerSchema(_Table):
+    """``[server]``."""
+
+    listen = AddressField(load_default=loopback(8084))
+    switches = _listed(NetworkField(), load_default=lambda: [NetworkField().read("127.0.0.1/32")])
+    workers = _count(2, 64)
+    max_calls = _count(1000, 20000)
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> Server:
+        data["switches"] = tuple(data["switches"])
+        return Server(**data)
+
+
+class FreeSwitchSchema(_Table):
+    """``[freeswitch]``."""
+
+    sip_ip = IpField(load_default=None)
+    sip_port = _count(5060, 65535)
+    external_ip = IpField(load_default=None)
+    rtp_ports = PortRange(load_default=(10000, 60000))
+    event_socket = AddressField(load_default=loopback(8021))
+    event_socket_password = SecretField(load_default=None)
+    temp_dir = fields.String(
+        load_default="/var/lib/freeswitch/temp",
+        validate=validate.Regexp(
+            r"(/[A-Za-z0-9_.-]+)+/?\Z",
+            error="expected an absolute path of letters, digits, '_', '.', '-', got {input!r}",
+        ),
+        error_messages={"invalid": "expected a path in quotes"},
+    )
+    controllers = _listed(AddressField(), load_default=None)
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> FreeSwitch:
+        data["temp_dir"] = data["temp_dir"].rstrip("/")
+        data["controllers"] = tuple(data["controllers"] or ())
+        return FreeSwitch(**data)
+
+
+class WebSchema(_Table):
+    """``[web]``."""
+
+    listen = AddressField(load_default=loopback(8085))
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> Web:
+        return Web(**data)
+
+
+class LedgerSchema(_Table):
+    """``[ledger]``: checked, so that a file for a later version loads; this version keeps no ledger."""
+
+    url = fields.String(required=True, error_messages=_required('a URL like "sqlite:////var/lib/…"'))
+
+
+class _OneOrMoreUrls(fields.Field[Any]):
+    """One URL, or a list of them, tried in order."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
+        url = Url(schemes=("wss", "ws"), for_audio_stream=True)
+        if isinstance(value, list):
+            if not 1 <= len(value) <= 8:
+                raise ValidationError("expected one URL or a list of 1 to 8")
+            return tuple(str(url.deserialize(entry)) for entry in value)
+        return (str(url.deserialize(value)),)
+
+
+class _Insecure(_Table):
+    """A table whose clear-text URLs need ``insecure = true``."""
+
+    insecure = _flag()
+
+    def _clear_text(self, urls: tuple[str, ...], insecure: bool) -> list[str]:
+        return [
+            f"{url!r} sends everything in clear text; use {'wss' if url[0] == 'w' else 'https'}://, "
+            "or say insecure = true in the same table"
+            for url in urls
+            if url.startswith(("ws:", "http:")) and not insecure
+        ]
+
+
+class BotSchema(_Insecure):
+    """``[workspaces.ID.bot]``."""
+
+    urls = _OneOrMoreUrls(required=True, data_key="url", error_messages=_required("the bot's wss:// URL"))
+    sample_rate = fields.Integer(
+        load_default=8000,
+        strict=True,
+        validate=validate.OneOf([8000, 16000], error="expected 8000 or 16000, got {input}"),
+        error_messages={"invalid": "expected 8000 or 16000, without quotes"},
+    )
+    playback = fields.String(
+        load_default="files",
+        validate=validate.OneOf(
+            ["files", "module"],
+            error='expected "files" (community mod_audio_stream) or "module", got {input!r}',
+        ),
+    )
+    connect_timeout = Duration(load_default=3.0, at_least=0.1, at_most=60)
+    first_audio_timeout = Duration(load_default=10.0, at_least=0.1, at_most=600)
+    headers = fields.Dict(
+        keys=HeaderName(),
+        values=SecretField(),
+        load_default=dict,
+        error_messages={"invalid": 'expected a table like { Authorization = "${NAME}" }'},
+    )
+
+    @validates_schema(skip_on_field_errors=False)
+    def _check(self, data: dict[str, Any], **_: Any) -> None:
+        errors: dict[str, Any] = {}
+        if clear := self._clear_text(data.get("urls", ()), data.get("insecure", False)):
+            errors["url"] = clear
+        if reserved := [name for name in data.get("headers", {}) if name.lower() in RESERVED_HEADERS]:
+            errors["headers"] = {
+                name: ["is set by eslbot or the WebSocket protocol itself"] for name in reserved
+            }
+        if errors:
+            raise ValidationError(errors)
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> Bot:
+        return Bot(**data)
+
+
+class AmeyoSchema(_Insecure):
+    """``[workspaces.ID.ameyo]``."""
+
+    url = Url(schemes=("https", "http"), required=True, error_messages=_required("Ameyo's https:// URL"))
+    tenant_host = HostName(required=True, error_messages=_required("the tenant's host name at Ameyo"))
+    token = SecretField(required=True, error_messages=_required('Ameyo\'s token, like "${ACME_AMEYO_TOKEN}"'))
+    ca_file = fields.String(load_default=None, error_messages={"invalid": "expected a path in quotes"})
+    bot_properties = fields.List(
+        fields.String(validate=_PROPERTY_NAME),
+        load_default=list,
+        validate=validate.Length(max=64, error="expected at most 64 names"),
+        error_messages={"invalid": "expected a list in [ ]"},
+    )
+    properties = fields.Dict(
+        keys=fields.String(validate=_PROPERTY_NAME),
+        values=fields.String(
+            validate=validate.Length(max=1024, error="expected at most 1,024 characters"),
+            error_messages={"invalid": "expected a text in quotes"},
+        ),
+        load_default=dict,
+        validate=validate.Length(max=64, error="expected at most 64 properties"),
+        error_messages={"invalid": 'expected a table like { DID = "{did}" }'},
+    )
+    connect_timeout = Duration(load_default=3.0, at_least=0.1, at_most=60)
+    timeout = Duration(load_default=10.0, at_least=0.1, at_most=120)
+
+    @validates_schema(skip_on_field_errors=False)
+    def _check(self, data: dict[str, Any], **_: Any) -> None:
+        errors: dict[str, Any] = {}
+        urls = (data["url"],) if "url" in data else ()
+        if clear := self._clear_text(urls, data.get("insecure", False)):
+            errors["url"] = clear
+        known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+        for key, template in data.get("properties", {}).items():
+            if unknown := unknown_placeholders(template):
+                errors.setdefault("properties", {})[key] = [
+                    f"{{{unknown[0]}}} is not known; known are {known}"
+                ]
+        if errors:
+            raise ValidationError(errors)
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> Ameyo:
+        data["url"] = data["url"].rstrip("/")
+        data["bot_properties"] = tuple(data["bot_properties"])
+        return Ameyo(**data)
+
+
+class WorkspaceSchema(_Table):
+    """``[workspaces.ID]``, without its id."""
+
+    name = fields.String(
+        required=True,
+        validate=validate.Regexp(
+            r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z",
+            error="expected 1 to 64 of letters, digits, '_', '.', '-', got {input!r}",
+        ),
+        error_messages={**_required('a short name like "acme"'), "invalid": "expected a text in quotes"},
+    )
+    sources = _listed(
+        NetworkField(), required=True, error_messages=_required("the addresses of the tenant's SIP gateways")
+    )
+    max_calls = _count(200, 100000)
+    max_duration = Duration(load_default=1800.0, at_least=1)
+    bot = fields.Nested(BotSchema, required=True, error_messages=_required("a table with the bot's url"))
+    ameyo = fields.Nested(
+        AmeyoSchema, required=True, error_messages=_required("a table with url, tenant_host and token")
+    )
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        data["sources"] = tuple(data["sources"])
+        return data
+
+
+def _workspace_id(text: str) -> None:
+    try:
+        well_formed = str(UUID(text)) == text.lower()
+    except ValueError:
+        well_formed = False
+    if not well_formed:
+        raise ValidationError(
+            "expected a workspace id (a UUID like 2b37ba17-7b20-4b3e-b138-1161e351d5c5) as the table's name"
+        )
+
+
+class ConfigSchema(_Table):
+    """The whole file."""
+
+    server = fields.Nested(ServerSchema, load_default=lambda: ServerSchema().load({}))
+    freeswitch = fields.Nested(FreeSwitchSchema, load_default=lambda: FreeSwitchSchema().load({}))
+    web = fields.Nested(WebSchema, load_default=lambda: WebSchema().load({}))
+    ledger = fields.Nested(LedgerSchema, load_default=None)
+    workspaces = fields.Dict(
+        keys=fields.String(validate=_workspace_id),
+        values=fields.Nested(WorkspaceSchema),
+        required=True,
+        validate=validate.Length(min=1, error="expected at least one workspace"),
+        error_messages={
+            **_required("at least one [workspaces.<UUID>] table"),
+            "invalid": "expected tables named by workspace id",
+        },
+    )
+
+    @validates_schema(skip_on_field_errors=False)
+    def _each_once(self, data: dict[str, Any], **_: Any) -> None:
+        errors: dict[str, Any] = {}
+        if "server" in data and "web" in data and data["server"].listen == data["web"].listen:
+            errors["web"] = {"listen": [f"{data['web'].listen} is server.listen already; each needs its own"]}
+        names: dict[str, str] = {}
+        ids: set[str] = set()
+        for key, workspace in data.get("workspaces", {}).items():
+            name = workspace["name"]
+            if key.lower() in ids:
+                problem = "this workspace id is there twice (upper and lower case are the same)"
+                errors.setdefault("workspaces", {})[key] = [problem]
+            elif name in names:
+                problem = f"{name!r} is also the name of {names[name]}"
+                errors.setdefault("workspaces", {})[key] = {"name": [problem]}
+            ids.add(key.lower())
+            names[name] = key
+        if errors:
+            raise ValidationError(errors)
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> Config:
+        workspaces = {
+            key.lower(): Workspace(id=key.lower(), **workspace)
+            for key, workspace in data["workspaces"].items()
+        }
+        return Config(
+            server=data["server"], freeswitch=data["freeswitch"], web=data["web"], workspaces=workspaces
+        )
