@@ -1,0 +1,5 @@
+"""The bot's side of a call: a stream of ``mod_audio_stream``, messages, speech."""
+
+from eslbot.bot.leg import BotEnd, BotLeg
+
+__all__ = ["BotEnd", "BotLeg"]

@@ -1,0 +1,174 @@
+"""POSTs a notification until Ameyo accepts it, or until nobody waits for it any more."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Any
+
+import gevent
+import requests
+from gevent.event import Event as Flag
+from requests.adapters import HTTPAdapter
+
+from eslbot.ameyo.notification import PATH
+from eslbot.config.model import MASK, Ameyo
+
+#: Seconds before the second attempt, doubled each time up to the cap; each with up to half taken off.
+FIRST_DELAY = 0.5
+SLOW_CAP = 30.0
+#: A customer is waiting: a Retry-After beyond this is not waited for.
+MAX_RETRY_AFTER = 300.0
+#: Seconds an attempt that is under way when the PBX hangs up may still take: its answer is often the reason.
+LAST_ANSWER = 2.0
+#: No answer of Ameyo's is longer than this that we would care to read.
+MAX_ANSWER_BYTES = 64 * 1024
+
+_RETRIED = frozenset({408, 425, 429})
+
+
+class Verdict(StrEnum):
+    """What became of one attempt."""
+
+    ACCEPTED = "accepted"
+    FAILED = "failed"  # the network, a time-out, 408, 425, 429, 5xx: Ameyo may do better soon
+    REJECTED = "rejected"  # any other answer: somebody must mend a token or a host first
+    INTERRUPTED = "interrupted"  # the call was over before the answer came
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One POST: ``status`` is None where no answer came, ``seconds`` how long it took."""
+
+    number: int
+    verdict: Verdict
+    status: int | None
+    detail: str
+    seconds: float
+    retry_after: float | None = None
+
+
+class AmeyoClient:
+    """The connection pool to one workspace's Ameyo. TLS is verified against the URL's host."""
+
+    def __init__(self, settings: Ameyo, jitter: Callable[[], float] = random.random) -> None:
+        self._settings = settings
+        self._jitter = jitter
+        self._url = settings.url + PATH
+        self._http = requests.Session()
+        # The environment's proxies and .netrc would change where a customer's token goes.
+        self._http.trust_env = False
+        self._http.verify = settings.ca_file or True
+        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=32)
+        self._http.mount("https://", adapter)
+        self._http.mount("http://", adapter)
+
+    def notify(self, body: bytes, over: Flag, attempts_before: int = 0) -> Iterator[Attempt]:
+        """Attempt after attempt, with the waits between them, until one is accepted or ``over`` is set."""
+        number = attempts_before
+        while not over.is_set():
+            number += 1
+            attempt = self._attempt(number, body, over)
+            yield attempt
+            if attempt.verdict in (Verdict.ACCEPTED, Verdict.INTERRUPTED):
+                return
+            over.wait(timeout=self._delay(attempt))
+
+    def _delay(self, attempt: Attempt) -> float:
+        if attempt.verdict is Verdict.REJECTED:
+            delay = SLOW_CAP
+        else:
+            delay = min(SLOW_CAP, FIRST_DELAY * 2 ** min(attempt.number - 1, 16))
+        delay *= 1 - self._jitter() / 2
+        return max(delay, attempt.retry_after or 0.0)
+
+    def _attempt(self, number: int, body: bytes, over: Flag) -> Attempt:
+        """One POST, in a greenlet of its own, so that the end of the call need not wait for its time-out."""
+        began = time.monotonic()
+        post = gevent.spawn(self._post, body)
+        waited_for: list[Any] = [post, over]
+        gevent.wait(waited_for, timeout=self._settings.timeout, count=1)
+        if over.is_set():
+            post.join(timeout=LAST_ANSWER)
+        status: int | None = None
+        retry_after: float | None = None
+        if not post.ready():
+            post.kill()
+            verdict = Verdict.INTERRUPTED if over.is_set() else Verdict.FAILED
+            detail = (
+                "the call was over" if over.is_set() else f"no answer within {self._settings.timeout:g} s"
+            )
+        elif post.exception is not None:
+            if not isinstance(post.exception, requests.RequestException):
+                raise post.exception
+            verdict, detail = Verdict.FAILED, _explain(post.exception)
+        else:
+            status, detail, retry_after = post.get()
+            verdict = _judge(status)
+        return Attempt(number, verdict, status, detail, time.monotonic() - began, retry_after)
+
+    def _post(self, body: bytes) -> tuple[int, str, float | None]:
+        with self._http.post(
+            self._url,
+            data=body,
+            headers={
+                "Authorization": self._settings.token.reveal(),
+                "Host": self._settings.tenant_host,
+                "policy-name": "token",
+                "Content-Type": "application/json",
+            },
+            timeout=(self._settings.connect_timeout, self._settings.timeout),
+            allow_redirects=False,  # a redirect would carry the token elsewhere
+            stream=True,
+        ) as answer:
+            # Read to the end, within the bound, so that the connection can serve the next call.
+            text = b""
+            for chunk in answer.iter_content(8192):
+                text += chunk
+                if len(text) > MAX_ANSWER_BYTES:
+                    break
+            return answer.status_code, self._shown(text), _retry_after(answer.headers.get("Retry-After"))
+
+    def _shown(self, text: bytes) -> str:
+        """The beginning of an answer, for the log; some servers echo what they were sent."""
+        return text[:400].decode("utf-8", "replace").replace(self._settings.token.reveal(), MASK)[:200]
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._http.close()
+
+
+def _judge(status: int) -> Verdict:
+    if 200 <= status < 300:
+        return Verdict.ACCEPTED
+    return Verdict.FAILED if status in _RETRIED or status >= 500 else Verdict.REJECTED
+
+
+def _explain(error: requests.RequestException) -> str:
+    """The innermost cause, which is what an operator needs; none of them quotes our headers."""
+    cause: BaseException = error
+    while (inner := cause.__cause__ or cause.__context__) is not None:
+        cause = inner
+    return f"{type(error).__name__}: {cause}"[:300]
+
+
+def _retry_after(text: str | None) -> float | None:
+    """Seconds of a Retry-After (RFC 9110, 10.2.3), within bounds; None where it says nothing."""
+    if not text:
+        return None
+    if text.isascii() and text.isdigit():
+        seconds = float(text[:9])
+    else:
+        try:
+            when = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=UTC)
+        seconds = (when - datetime.now(UTC)).total_seconds()
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)

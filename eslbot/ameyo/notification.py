@@ -1,0 +1,28 @@
+"""The body of the notification (the mission's document, section 2, "Transfer API call")."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from marshmallow import Schema, fields
+
+#: Where every notification goes, below the workspace's ``ameyo.url``.
+PATH = "/ameyorestapi/voice/sendAgentResponseForCallNotification"
+
+
+class NotificationSchema(Schema):
+    """The five fields; three of them are constants of the protocol, not configuration."""
+
+    notification_id = fields.Constant("95", data_key="notificationId")
+    unique_id = fields.String(required=True, data_key="uniqueId")
+    call_response = fields.Constant(True, data_key="callResponse")
+    session_id = fields.Constant("na", data_key="sessionId")
+    properties = fields.Dict(keys=fields.String(), required=True)
+
+
+def notification(crt_object_id: str, properties: Mapping[str, Any]) -> bytes:
+    """The JSON of one notification, as it goes over the wire."""
+    body = NotificationSchema().dump({"unique_id": crt_object_id, "properties": properties})
+    return json.dumps(body).encode()

@@ -1,0 +1,75 @@
+"""One ``uuid_audio_stream`` of mod_audio_stream (community edition) on one channel.
+
+What the module does was measured (``docs/architecture.md``): ``start`` says ``+OK`` to every URL, and whether
+the bot is there comes as an event; after the server's close the stream stays attached until ``stop``.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from eslbot.esl import Event, Session, quote
+
+CONNECT = "mod_audio_stream::connect"
+DISCONNECT = "mod_audio_stream::disconnect"
+ERROR = "mod_audio_stream::error"
+JSON = "mod_audio_stream::json"
+PLAY = "mod_audio_stream::play"
+EVENTS = (CONNECT, DISCONNECT, ERROR, JSON, PLAY)
+
+
+class AudioStream:
+    """The commands; which of them succeeded is the reply's ``+OK``."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def start(self, url: str, sample_rate: int, headers: str) -> bool:
+        """Ask for a stream to ``url``; whether the module took the command, not whether the bot is there."""
+        self._session.set_variables(
+            {
+                "STREAM_EXTRA_HEADERS": headers,
+                # Read uninitialised when they are not set. Deflate "true" is what turns compression off
+                # (audio_streamer_glue.cpp: enableCompression(false)); the heart beat is in seconds.
+                "STREAM_MESSAGE_DEFLATE": "true",
+                "STREAM_HEART_BEAT": "20",
+                # Otherwise every message of the bot's is in FreeSWITCH's log.
+                "STREAM_SUPPRESS_LOG": "true",
+            }
+        )
+        taken = self._command(f"start {url} mono {sample_rate}")
+        # The headers hold the bot's token, and every event would go on carrying them.
+        self._session.set_variables({"STREAM_EXTRA_HEADERS": None})
+        return taken
+
+    def send_text(self, text: str) -> bool:
+        """Send a text frame to the bot."""
+        return self._command(f"send_text {quote(text)}")
+
+    def stop(self) -> bool:
+        """Close the stream (the bot sees 1000) and delete its speech files."""
+        return self._command("stop")
+
+    def _command(self, arguments: str) -> bool:
+        answer = self._session.api(f"uuid_audio_stream {self._session.uuid} {arguments}")
+        return answer.startswith("+OK")
+
+
+def body(event: Event) -> dict[str, Any]:
+    """The module's own JSON in an event; empty where it is not an object."""
+    try:
+        document = json.loads(event.body)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def describe(event: Event) -> tuple[int, str]:
+    """Code and text of an ``::error`` or ``::disconnect``; code 0 where there is none."""
+    message = body(event).get("message")
+    if not isinstance(message, dict):
+        return 0, ""
+    code = message.get("code")
+    text = message.get("reason") or message.get("error") or ""
+    return (code if isinstance(code, int) else 0), str(text)[:200]

@@ -1,0 +1,269 @@
+"""One call, told from the INVITE to the BYE by one greenlet.
+
+    admit → answer → talk (until the bot ends) → hand off (until accepted) → hold (until BYE)
+
+Three promises stand above everything here: an answered call ends in a notification to Ameyo; we never send
+BYE to a living call; a tenant only ever reaches its own bot and Ameyo. So nothing below hangs up, and
+whatever goes wrong between the answer and the bot's end leads to the hand-off.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import structlog
+from greenswitch.esl import OutboundSessionHasGoneAway
+
+from eslbot import invite as invites
+from eslbot import metrics
+from eslbot.ameyo.client import Verdict
+from eslbot.ameyo.notification import notification
+from eslbot.ameyo.properties import allowed, fill
+from eslbot.bot import BotEnd, BotLeg
+from eslbot.bot.stream import EVENTS
+from eslbot.config.model import Workspace
+from eslbot.esl import CallerHungUp, ConnectionLost, Session
+from eslbot.invite import Invite, Refused
+from eslbot.outcome import Outcome, Stage
+
+if TYPE_CHECKING:
+    from eslbot.controller import Controller
+
+log = structlog.get_logger()
+
+
+class Call:
+    """The story. What happened so far is also on the channel, so that another worker could go on."""
+
+    def __init__(self, session: Session, controller: Controller) -> None:
+        self.session = session
+        self.controller = controller
+        self.channel: dict[str, str] = {}
+        self.workspace: Workspace | None = None
+        self.invite: Invite | None = None
+        self.ended: BotEnd | None = None
+        self.handed_off = False
+        self.began = time.monotonic()
+        self._stage: Stage | None = None
+
+    def run(self) -> None:
+        """The whole call. Returns when the channel is gone, or when another controller has to go on."""
+        self.channel = self.session.connect()
+        try:
+            if self.stage is None:
+                self.admit()
+                self.answer()
+                self.talk()
+            else:
+                self.take_over()
+            self.hand_off()
+            self.hold()
+        except Refused as refusal:
+            self.refuse(refusal)
+        except CallerHungUp:
+            self.say_how_it_ended()
+        except ConnectionLost as error:
+            log.warning("controller_connection_lost", stage=self._stage, error=str(error))
+        finally:
+            if self.workspace is not None:
+                self.controller.leave(self.workspace)
+
+    # -- the stages ---------------------------------------------------------------------------------------
+
+    def admit(self) -> None:
+        """Find out who is calling, and whether they may. Raises Refused."""
+        self.session.subscribe(*EVENTS)
+        raw_display = self.session.api(f"uuid_getvar {self.session.uuid} sip_from_display")
+        self.log = log.bind(call_id=self.session.uuid)
+        self.invite = invites.parse(self.channel, None if raw_display.startswith("-ERR") else raw_display)
+        self.workspace = self.controller.admit(self.invite)
+        self._name_in_log()
+        log.info("call_admitted", source=self.invite.source_ip, caller=self.invite.caller)
+
+    def answer(self) -> None:
+        """Send the 200."""
+        self.enter(Stage.ADMITTED)
+        completed = self.session.answer()
+        if completed.headers.get("Answer-State", "answered") != "answered":
+            raise Refused(500, "answer_failed", "FreeSWITCH could not answer the call")
+        self.enter(Stage.ANSWERED)
+        log.info("call_answered", seconds=round(time.monotonic() - self.began, 3))
+
+    def talk(self) -> None:
+        """Give the caller to the bot until its part is over, in whatever way."""
+        assert self.invite is not None and self.workspace is not None
+        bot = BotLeg(self.session, self.invite, self.workspace, self.controller.config.freeswitch.temp_dir)
+
+        def connected() -> None:
+            self.enter(Stage.TALKING)
+            log.info("bot_connected", seconds=round(time.monotonic() - self.began, 3))
+
+        self.ended = self._whatever_happens(lambda: bot.talk(connected))
+        log.info(
+            "bot_part_over",
+            outcome=self.ended.outcome,
+            reason=self.ended.reason,
+            seconds=round(time.monotonic() - self.began, 3),
+        )
+
+    def hand_off(self) -> None:
+        """Tell Ameyo, until it has accepted. The caller's hang-up ends it: there is nobody to hand over."""
+        if self.handed_off or self.workspace is None or self.invite is None or self.ended is None:
+            return
+        of_bot, dropped = allowed(self.ended.properties, self.workspace.ameyo.bot_properties)
+        if dropped:
+            log.warning("bot_properties_dropped", names=[name[:64] for name in dropped[:20]])
+        self.enter(
+            Stage.HANDING_OFF,
+            eslbot_outcome=self.ended.outcome,
+            eslbot_reason=self.ended.reason,
+            eslbot_properties=json.dumps(of_bot),
+        )
+        # What the operator has fixed, no bot changes.
+        properties = {**of_bot, **fill(self.workspace.ameyo.properties, self._facts())}
+        body = notification(self.invite.crt_object_id, properties)
+        ameyo = self.controller.ameyo(self.workspace)
+        for attempt in ameyo.notify(body, self.session.gone):
+            metrics.ATTEMPTS.labels(self.workspace.name, attempt.verdict).inc()
+            accepted = attempt.verdict is Verdict.ACCEPTED
+            tell = log.info if accepted else log.warning
+            tell(
+                "hand_off_" + attempt.verdict,
+                attempt=attempt.number,
+                status=attempt.status,
+                answer=attempt.detail,
+                seconds=round(attempt.seconds, 3),
+            )
+            self.handed_off = accepted
+        self.session.raise_if_disconnected()
+        self.enter(Stage.HELD)
+
+    def hold(self) -> None:
+        """Keep the line until the PBX sends BYE; nothing else ends it."""
+        self.session.gone.wait()
+        self.session.raise_if_disconnected()
+
+    # -- beside the story ---------------------------------------------------------------------------------
+
+    def take_over(self) -> None:
+        """Go on with a call whose controller went away in mid-story: a human takes over.
+
+        The stage and who is calling are on the channel. (Going on with the bot is not told here yet.)
+        """
+        stage = self.stage
+        self.session.subscribe(*EVENTS)
+        metrics.TAKE_OVERS.labels(str(stage)).inc()
+        self.invite = invites.parse(self.channel)
+        self.workspace = self.controller.resume(self.invite)
+        self._name_in_log()
+        log.warning("call_taken_over", stage=stage)
+        if self.workspace is None:
+            log.error("workspace_gone", remedy="put the workspace back and reload: its customer waits")
+        if stage in (Stage.HANDING_OFF, Stage.HELD):
+            self.handed_off = stage is Stage.HELD
+            self.ended = self._ended_before()
+        else:
+            self.session.uuid_break()
+            self.session.api(f"uuid_audio_stream {self.session.uuid} stop")
+            self.ended = BotEnd(Outcome.CONTROLLER_LOST, f"at the stage {stage}")
+
+    def _ended_before(self) -> BotEnd:
+        """The bot's end as the controller before us wrote it down in :meth:`hand_off`."""
+        try:
+            return BotEnd(
+                Outcome(self.channel["variable_eslbot_outcome"]),
+                self.channel["variable_eslbot_reason"],
+                json.loads(self.channel["variable_eslbot_properties"]),
+            )
+        except (KeyError, ValueError) as error:
+            log.warning("bot_end_unreadable", error=repr(error))
+            return BotEnd(Outcome.CONTROLLER_LOST)
+
+    @property
+    def stage(self) -> Stage | None:
+        """Where the channel's story is, None for a call that nobody has answered."""
+        if self.channel.get("Answer-State") != "answered":
+            return None
+        try:
+            return Stage(self.channel.get("variable_eslbot_stage", ""))
+        except ValueError:
+            return Stage.ANSWERED
+
+    def enter(self, stage: Stage, **variables: str) -> None:
+        """Write the stage, and what goes with it, to the channel."""
+        self._stage = stage
+        self.session.set_variables({**variables, "eslbot_stage": stage})
+
+    def refuse(self, refusal: Refused) -> None:
+        """Send the final response; the call was never answered."""
+        metrics.REFUSALS.labels(refusal.why).inc()
+        log.warning(
+            "call_refused",
+            status=refusal.status,
+            why=refusal.why,
+            detail=refusal.detail,
+            source=self.channel.get("variable_sip_network_ip"),
+        )
+        try:
+            self.session.respond(refusal.status, refusal.phrase, refusal.retry_after)
+            self.session.finished.wait(timeout=self.session.timeout)
+        except OutboundSessionHasGoneAway:
+            log.info("caller_left_before_refusal")
+
+    def say_how_it_ended(self) -> None:
+        """One line that says how the call ended, and why."""
+        self.session.finished.wait(timeout=self.session.timeout)
+        disposition = self.session.hangup.get("variable_sip_hangup_disposition", "unknown")
+        outcome = self.ended.outcome if self.ended else Outcome.CALLER_HANGUP
+        if self.workspace is not None and self._stage not in (None, Stage.ADMITTED):
+            metrics.CALLS.labels(self.workspace.name, outcome).inc()
+        if disposition == "send_bye":
+            metrics.SEND_BYE.inc()
+        tell = log.error if disposition == "send_bye" else log.info
+        tell(
+            "call_ended",
+            outcome=outcome,
+            handed_off=self.handed_off,
+            stage=self._stage,
+            sip_hangup_disposition=disposition,
+            hangup_cause=self.session.hangup.get("Hangup-Cause"),
+            seconds=round(time.monotonic() - self.began, 3),
+        )
+
+    def _facts(self) -> dict[str, str]:
+        """What a configured property may name."""
+        assert self.invite is not None and self.workspace is not None and self.ended is not None
+        return {
+            "did": self.invite.did,
+            "crt_object_id": self.invite.crt_object_id,
+            "workspace_id": self.invite.workspace_id,
+            "workspace": self.workspace.name,
+            "call_id": self.invite.call_id,
+            "from": self.invite.caller,
+            "to": self.invite.to,
+            "outcome": self.ended.outcome,
+            "reason": self.ended.reason,
+        }
+
+    def _name_in_log(self) -> None:
+        """From here on every line of this greenlet's says whose call it is."""
+        assert self.invite is not None
+        structlog.contextvars.bind_contextvars(
+            call_id=self.invite.call_id,
+            workspace=self.workspace.name if self.workspace else None,
+            crt_object_id=self.invite.crt_object_id,
+        )
+
+    def _whatever_happens(self, talk: Callable[[], BotEnd]) -> BotEnd:
+        """``talk``'s own end; a fault of ours is one, too. Only the channel's going is not."""
+        try:
+            return talk()
+        except OutboundSessionHasGoneAway:
+            raise
+        except Exception as error:  # whatever it is, the customer goes to a human
+            metrics.INTERNAL_ERRORS.inc()
+            log.exception("talk_failed")
+            return BotEnd(Outcome.INTERNAL_ERROR, type(error).__name__)

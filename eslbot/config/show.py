@@ -1,0 +1,96 @@
+"""The effective configuration as TOML, with every secret masked: what ``eslbot check`` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tomli_w
+
+from eslbot.config.model import Ameyo, Bot, Config, FreeSwitch, Network, Workspace
+
+
+def show(config: Config) -> str:
+    """TOML text that :func:`eslbot.config.load` would accept, but for the masks."""
+    tree = {
+        "server": {
+            "listen": str(config.server.listen),
+            "switches": _networks(config.server.switches),
+            "workers": config.server.workers,
+            "max_calls": config.server.max_calls,
+        },
+        "freeswitch": _freeswitch(config.freeswitch),
+        "web": {"listen": str(config.web.listen)},
+        "workspaces": {workspace.id: _workspace(workspace) for workspace in config.workspaces.values()},
+    }
+    return tomli_w.dumps(_without_none(tree))
+
+
+def _freeswitch(freeswitch: FreeSwitch) -> dict[str, Any]:
+    return {
+        "sip_ip": _text(freeswitch.sip_ip),
+        "sip_port": freeswitch.sip_port,
+        "external_ip": _text(freeswitch.external_ip),
+        "rtp_ports": "-".join(str(port) for port in freeswitch.rtp_ports),
+        "event_socket": str(freeswitch.event_socket),
+        "event_socket_password": _text(freeswitch.event_socket_password),
+        "temp_dir": freeswitch.temp_dir,
+        "controllers": [str(controller) for controller in freeswitch.controllers],
+    }
+
+
+def _workspace(workspace: Workspace) -> dict[str, Any]:
+    return {
+        "name": workspace.name,
+        "sources": _networks(workspace.sources),
+        "max_calls": workspace.max_calls,
+        "max_duration": _duration(workspace.max_duration),
+        "bot": _bot(workspace.bot),
+        "ameyo": _ameyo(workspace.ameyo),
+    }
+
+
+def _bot(bot: Bot) -> dict[str, Any]:
+    return {
+        "url": list(bot.urls) if len(bot.urls) > 1 else bot.urls[0],
+        "sample_rate": bot.sample_rate,
+        "playback": bot.playback,
+        "connect_timeout": _duration(bot.connect_timeout),
+        "first_audio_timeout": _duration(bot.first_audio_timeout),
+        "headers": {name: _text(value) for name, value in bot.headers.items()},
+        "insecure": bot.insecure,
+    }
+
+
+def _ameyo(ameyo: Ameyo) -> dict[str, Any]:
+    return {
+        "url": ameyo.url,
+        "tenant_host": ameyo.tenant_host,
+        "token": _text(ameyo.token),
+        "ca_file": ameyo.ca_file,
+        "bot_properties": list(ameyo.bot_properties),
+        "properties": dict(ameyo.properties),
+        "connect_timeout": _duration(ameyo.connect_timeout),
+        "timeout": _duration(ameyo.timeout),
+        "insecure": ameyo.insecure,
+    }
+
+
+def _networks(networks: tuple[Network, ...]) -> list[str]:
+    return [
+        str(network.network_address) if network.prefixlen == network.max_prefixlen else str(network)
+        for network in networks
+    ]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:g}s" if seconds >= 1 else f"{round(seconds * 1000)}ms"
+
+
+def _text(value: object | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return value

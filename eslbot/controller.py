@@ -1,0 +1,116 @@
+"""The controller of the calls of one worker process: who may connect, how many, and with what.
+
+"Controller" is FreeSWITCH's word for the program behind an outbound event socket.
+"""
+
+from __future__ import annotations
+
+import socket
+
+import structlog
+from greenswitch.esl import OutboundSessionHasGoneAway
+
+from eslbot import metrics
+from eslbot.ameyo.client import AmeyoClient
+from eslbot.call import Call
+from eslbot.config.model import Config, Workspace
+from eslbot.esl import EslError, Session
+from eslbot.invite import Invite, Refused
+from eslbot.limits import CallCounts
+
+log = structlog.get_logger()
+
+#: Seconds a PBX should wait before it sends us a call again (Retry-After of a 503).
+RETRY_AFTER = 30
+
+
+class Controller:
+    """Takes connections of FreeSWITCH's and makes calls of them."""
+
+    def __init__(self, config: Config, counts: CallCounts, row: int) -> None:
+        self.config = config
+        self.draining = False
+        self.calls: set[Call] = set()
+        self._counts = counts
+        self._row = row
+        self._admitted = 0
+        self._ameyo: dict[str, AmeyoClient] = {}
+
+    def take(self, client: socket.socket, address: tuple[str, int]) -> None:
+        """One connection, from its first byte to its last. Raises nothing; closes the socket."""
+        if not self.config.server.knows_switch(address[0]):
+            metrics.PEERS_REFUSED.inc()
+            log.warning(
+                "esl_peer_refused", peer=address[0], remedy="add it to server.switches if it is yours"
+            )
+            client.close()
+            return
+        session = Session(address, client)
+        call = Call(session, self)
+        self.calls.add(call)
+        try:
+            call.run()
+        except (OutboundSessionHasGoneAway, EslError) as error:
+            if call.channel:
+                log.warning("call_left_to_next_controller", error=f"{type(error).__name__}: {error}")
+            else:
+                metrics.CONNECTIONS_WITHOUT_CALL.inc()
+                log.info("esl_connection_without_call", peer=address[0], error=str(error))
+        except Exception:  # the dialplan calls the next controller; this worker lives on
+            metrics.INTERNAL_ERRORS.inc()
+            log.exception("call_failed")
+        finally:
+            self.calls.discard(call)
+            if session.lost_events:
+                metrics.EVENTS_LOST.inc(session.lost_events)
+            session.stop()
+
+    # -- what a call asks ---------------------------------------------------------------------------------
+
+    def admit(self, invite: Invite) -> Workspace:
+        """The workspace of a new call, counted in. Raises Refused."""
+        workspace = self.config.workspaces.get(invite.workspace_id)
+        if workspace is None:
+            raise Refused(403, "unknown_workspace", f"no workspace {invite.workspace_id} is configured")
+        if not workspace.knows_source(invite.source_ip):
+            raise Refused(
+                403,
+                "foreign_source",
+                f"{invite.source_ip} is not among the sources of workspace {workspace.name} ({workspace.id})",
+            )
+        if self.draining:
+            raise Refused(503, "draining", "this worker is going away", RETRY_AFTER)
+        if self._admitted >= self.config.server.max_calls:
+            limit = self.config.server.max_calls
+            raise Refused(503, "worker_full", f"server.max_calls = {limit} is reached", RETRY_AFTER)
+        if self._counts.total(workspace.id) >= workspace.max_calls:
+            limit = workspace.max_calls
+            raise Refused(
+                503, "workspace_full", f"{workspace.name}: max_calls = {limit} is reached", RETRY_AFTER
+            )
+        self._enter(workspace)
+        return workspace
+
+    def resume(self, invite: Invite) -> Workspace | None:
+        """The workspace of a call that is answered already, counted in: no limit sends a customer away."""
+        workspace = self.config.workspaces.get(invite.workspace_id)
+        if workspace is not None:
+            self._enter(workspace)
+        return workspace
+
+    def _enter(self, workspace: Workspace) -> None:
+        self._admitted += 1
+        self._counts.add(self._row, workspace.id, 1)
+        metrics.CALLS_ACTIVE.labels(workspace.name).inc()
+
+    def leave(self, workspace: Workspace) -> None:
+        """Count out a call that :meth:`admit` or :meth:`resume` has counted in."""
+        self._admitted -= 1
+        self._counts.add(self._row, workspace.id, -1)
+        metrics.CALLS_ACTIVE.labels(workspace.name).dec()
+
+    def ameyo(self, workspace: Workspace) -> AmeyoClient:
+        """The connection pool to the workspace's own Ameyo; no two workspaces share one."""
+        if workspace.id not in self._ameyo:
+            self._ameyo[workspace.id] = AmeyoClient(workspace.ameyo)
+        return self._ameyo[workspace.id]

@@ -1,0 +1,137 @@
+"""The wire: bytes in, frames and events out. No sockets here.
+
+A frame is a block of ``Name: value`` lines, an empty line, and a body of ``Content-Length`` bytes. The body
+of a ``text/event-plain`` frame is such a block again, with a body of its own
+(FreeSWITCH ``mod_event_socket.c``, ``switch_event.c: switch_event_serialize``).
+
+Values are URL-encoded by FreeSWITCH, but not reliably: its encoder leaves a ``%0A`` that a caller put into a
+SIP header as it is. So lines are split first, and each value is unquoted for itself: a decoded line end can
+never become a header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import unquote
+
+from greenswitch.esl import ESLEvent
+
+from eslbot.esl.errors import ProtocolError
+
+#: Bounds of one frame. A channel with a hundred SIP headers is some 20 kB.
+MAX_HEADER_BYTES = 256 * 1024
+MAX_BODY_BYTES = 4 * 1024 * 1024
+
+
+class Frame:
+    """One frame: its headers, unquoted, and its body, untouched."""
+
+    __slots__ = ("body", "headers")
+
+    def __init__(self, headers: dict[str, str], body: bytes = b"") -> None:
+        self.headers = headers
+        self.body = body
+
+    @property
+    def content_type(self) -> str:
+        """``text/event-plain``, ``command/reply``, …; empty where there is none."""
+        return self.headers.get("Content-Type", "")
+
+
+class Event(ESLEvent):  # type: ignore[misc]  # greenswitch has no types
+    """A greenswitch event (``headers``, ``data``) whose ``body`` is the bytes FreeSWITCH sent.
+
+    ``data`` is the body as text; for a command's reply it is the ``Reply-Text``.
+    """
+
+    def __init__(self, headers: dict[str, str], body: bytes = b"") -> None:
+        # ESLEvent's own constructor would parse; ours is given what is parsed already.
+        self.headers: dict[str, str] = headers
+        self.body = body
+
+    @property
+    def name(self) -> str:
+        """``Event-Name``, or ``Event-Subclass`` of a CUSTOM event."""
+        name = self.headers.get("Event-Name", "")
+        return self.headers.get("Event-Subclass", "") if name == "CUSTOM" else name
+
+    @property
+    def data(self) -> str:
+        """The body as text, or a reply's ``Reply-Text``."""
+        return (
+            self.body.decode("utf-8", "replace") if self.body else self.headers.get("Reply-Text", "").strip()
+        )
+
+    @classmethod
+    def of(cls, frame: Frame) -> Event:
+        """The event in ``frame``: in its body for ``text/event-plain``, else the frame itself."""
+        if frame.content_type != "text/event-plain":
+            return cls(frame.headers, frame.body)
+        block, _, rest = frame.body.partition(b"\n\n")
+        headers = parse_headers(block)
+        length = _content_length(headers)
+        if length > len(rest):
+            raise ProtocolError(f"an event announces a body of {length} bytes and carries {len(rest)}")
+        return cls(headers, rest[:length])
+
+
+def parse_headers(block: bytes) -> dict[str, str]:
+    """``Name: value`` lines as a dictionary; of equal names the first counts; bad UTF-8 becomes U+FFFD."""
+    headers: dict[str, str] = {}
+    for line in block.split(b"\n"):
+        name, colon, value = line.decode("utf-8", "replace").partition(":")
+        if colon and name not in headers:
+            value = value.strip()
+            headers[name] = unquote(value, errors="replace") if "%" in value else value
+    return headers
+
+
+def _content_length(headers: dict[str, str]) -> int:
+    text = headers.get("Content-Length", "0")
+    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+        raise ProtocolError(f"Content-Length is {text[:40]!r}")
+    return int(text)
+
+
+class FrameReader:
+    """Cuts a stream into frames, however it was chunked."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._searched = 0
+        self._headers: dict[str, str] | None = None
+        self._length = 0
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """The frames that ``data`` completes. Raises :class:`ProtocolError` on a frame beyond the bounds."""
+        self._buffer += data
+        while True:
+            if self._headers is None and not self._read_headers():
+                return
+            if len(self._buffer) < self._length:
+                return
+            headers, self._headers = self._headers, None
+            assert headers is not None
+            body = bytes(self._buffer[: self._length])
+            del self._buffer[: self._length]
+            yield Frame(headers, body)
+
+    def _read_headers(self) -> bool:
+        while self._buffer.startswith(b"\n"):
+            del self._buffer[:1]
+        end = self._buffer.find(b"\n\n", self._searched)
+        if end < 0:
+            if len(self._buffer) > MAX_HEADER_BYTES:
+                raise ProtocolError(f"a header block is over {MAX_HEADER_BYTES} bytes")
+            self._searched = max(0, len(self._buffer) - 1)
+            return False
+        if end > MAX_HEADER_BYTES:
+            raise ProtocolError(f"a header block is over {MAX_HEADER_BYTES} bytes")
+        headers = parse_headers(bytes(self._buffer[:end]))
+        del self._buffer[: end + 2]
+        self._searched = 0
+        self._length = _content_length(headers)
+        if self._length > MAX_BODY_BYTES:
+            raise ProtocolError(f"a body of {self._length} bytes is over {MAX_BODY_BYTES}")
+        self._headers = headers
+        return True

@@ -1,0 +1,334 @@
+"""One outbound event-socket connection: FreeSWITCH asks us what to do with one call.
+
+The names are greenswitch's (``connect``, ``call_command``, ``answer``, ``hangup`` …). What differs:
+
+* one reader greenlet parses and hands over; nothing polls;
+* every wait is bounded, and ends at once with :class:`CallerHungUp` or :class:`ConnectionLost` (both are
+  greenswitch's ``OutboundSessionHasGoneAway``) when the channel or the socket goes;
+* an executed application is matched by its ``Application-UUID``, never by its name.
+"""
+
+from __future__ import annotations
+
+import socket as std_socket
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+from uuid import uuid4
+
+import gevent
+import structlog
+from gevent.event import AsyncResult
+from gevent.event import Event as Flag
+from gevent.lock import RLock
+from gevent.queue import Empty, Queue
+from greenswitch.esl import OutboundSession, OutboundSessionHasGoneAway
+
+from eslbot.esl.commands import check_line, execute_message, quote
+from eslbot.esl.errors import CallerHungUp, CommandFailed, CommandTimeout, ConnectionLost, EslError
+from eslbot.esl.frames import Event, Frame, FrameReader
+
+log = structlog.get_logger()
+
+#: Seconds FreeSWITCH may take for a reply. It polls the socket every 20 ms; much more is a fault.
+TIMEOUT = 5.0
+#: Seconds FreeSWITCH keeps the socket after the hang-up; plain ``linger`` never expires.
+LINGER = 5
+#: Events waiting for the call's story; a bot that floods loses the rest, and the story goes on.
+MAX_INBOX = 1000
+
+
+def _result(result: AsyncResult[Event], timeout: float) -> Event | None:
+    """What ``result`` holds after at most ``timeout`` seconds, None when that is nothing; or its exception.
+
+    ``AsyncResult.get`` would raise a gevent.Timeout, which cannot be told from one of our caller's.
+    """
+    result.wait(timeout=timeout)
+    return result.get_nowait() if result.ready() else None
+
+
+class Execution:
+    """An application that FreeSWITCH was told to execute, in its turn."""
+
+    def __init__(self, application: str) -> None:
+        self.application = application
+        self._completion: AsyncResult[Event] = AsyncResult()
+
+    @property
+    def done(self) -> bool:
+        """Whether it has completed, or never will."""
+        return self._completion.ready()
+
+    def wait(self, timeout: float) -> Event:
+        """Its CHANNEL_EXECUTE_COMPLETE.
+
+        Raises :class:`CommandTimeout` after ``timeout`` seconds, OutboundSessionHasGoneAway when the channel
+        or the socket goes.
+        """
+        event = _result(self._completion, timeout)
+        if event is None:
+            raise CommandTimeout(f"{self.application} did not complete within {timeout:g} s")
+        return event
+
+
+class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no types
+    """FreeSWITCH's end of one call. :meth:`connect` first; :meth:`stop` always."""
+
+    sock: std_socket.socket
+
+    def __init__(self, client_address: tuple[str, int], sock: std_socket.socket, timeout: float = TIMEOUT):
+        self.client_address = client_address
+        self.timeout = timeout
+        #: Set when there is no channel or no socket to talk to any more; ``reason`` then says which.
+        self.gone = Flag()
+        self.reason: OutboundSessionHasGoneAway | None = None
+        #: Set when CHANNEL_HANGUP_COMPLETE is there, or cannot come any more.
+        self.finished = Flag()
+        self.hangup: dict[str, str] = {}
+        self.lost_events = 0
+        self._inbox: Queue[Event | None] = Queue()
+        self._pending: deque[AsyncResult[Event]] = deque()
+        self._executions: dict[str, Execution] = {}
+        self._sending = RLock()
+        super().__init__(client_address, sock)
+        # greenswitch reads through a buffered file, which hides half-read frames; we read the socket.
+        self.sock_file.close()
+        self.event_handlers.clear()
+
+    # -- reading ------------------------------------------------------------------------------------------
+
+    def start_event_handlers(self) -> None:
+        """One greenlet reads; greenswitch's second one, which wakes every second, is not needed."""
+        self._receive_events_greenlet = gevent.spawn(self.receive_events)
+
+    def receive_events(self) -> None:
+        """Read until the socket ends, and then let every waiter know."""
+        why = "FreeSWITCH closed the connection"
+        frames = FrameReader()
+        try:
+            while data := self.sock.recv(65536):
+                for frame in frames.feed(data):
+                    self._take(frame)
+        except (OSError, EslError) as error:
+            why = f"{type(error).__name__}: {error}"
+        finally:
+            self.connected = False
+            self._leave(ConnectionLost(why))
+            self.finished.set()
+
+    def _take(self, frame: Frame) -> None:
+        kind = frame.content_type
+        if kind in ("command/reply", "api/response"):
+            if self._pending:
+                self._pending.popleft().set(Event.of(frame))
+            else:
+                log.warning("esl_reply_without_command", content_type=kind)
+        elif kind == "text/event-plain":
+            self.handle_event(Event.of(frame))
+        elif kind == "text/disconnect-notice":
+            # With linger the channel is gone and its last events are still to come; without, all is over.
+            if frame.headers.get("Content-Disposition") == "linger":
+                self._lingering = True
+                self._leave(CallerHungUp("the channel was hung up"))
+        elif kind == "text/rude-rejection":
+            self._leave(ConnectionLost("FreeSWITCH's ACL does not let us in"))
+        else:
+            log.warning("esl_unknown_frame", content_type=kind[:80])
+
+    def handle_event(self, event: Event) -> None:
+        """One event: completions and hang-ups are the session's own, the rest waits for the story."""
+        name = event.name
+        if name == "CHANNEL_EXECUTE_COMPLETE":
+            execution = self._executions.pop(event.headers.get("Application-UUID", ""), None)
+            if execution:
+                execution._completion.set(event)
+        elif name == "CHANNEL_HANGUP":
+            self._leave(CallerHungUp(event.headers.get("Hangup-Cause", "")))
+        elif name == "CHANNEL_HANGUP_COMPLETE":
+            self.hangup = event.headers
+            self._leave(CallerHungUp(event.headers.get("Hangup-Cause", "")))
+            self.finished.set()
+        elif self._inbox.qsize() < MAX_INBOX:
+            self._inbox.put_nowait(event)
+        else:
+            self.lost_events += 1
+
+    def _leave(self, reason: OutboundSessionHasGoneAway) -> None:
+        """Nothing more can be asked of the channel: every waiter fails, now."""
+        if self.reason is None:
+            self.reason = reason
+            self._outbound_connected = False
+            self.gone.set()
+            self._inbox.put_nowait(None)
+        while self._pending:
+            self._pending.popleft().set_exception(self.reason)
+        while self._executions:
+            self._executions.popitem()[1]._completion.set_exception(self.reason)
+
+    # -- sending ------------------------------------------------------------------------------------------
+
+    def post(self, data: str) -> AsyncResult[Event]:
+        """Send a command and do not wait: the reply will be in the result.
+
+        Replies come in the order of the commands, so a chain of posts takes one round trip. Raises
+        OutboundSessionHasGoneAway, or :class:`CommandTimeout` when FreeSWITCH does not read.
+        """
+        result: AsyncResult[Event] = AsyncResult()
+        with self._sending:
+            self.raise_if_disconnected()
+            self._pending.append(result)
+            try:
+                with gevent.Timeout(self.timeout):
+                    self.sock.sendall(f"{data}\n\n".encode())
+            except (OSError, gevent.Timeout) as error:
+                # Half a command is on the wire: the connection is of no more use.
+                self._leave(ConnectionLost(f"cannot send: {type(error).__name__}"))
+                raise self._gone_away() from error
+        return result
+
+    def send(self, data: str) -> Event:
+        """Send a command and wait for its reply.
+
+        Raises :class:`CommandTimeout`, :class:`CommandFailed` on ``-ERR``, OutboundSessionHasGoneAway.
+        """
+        return self._reply(self.post(data), data)
+
+    def _reply(self, result: AsyncResult[Event], command: str) -> Event:
+        # Only the command's first words are ever told: the rest may hold a secret.
+        what = " ".join(command.split(maxsplit=2)[:2])
+        reply = _result(result, self.timeout)
+        if reply is None:
+            raise CommandTimeout(f"no reply to {what!r} within {self.timeout:g} s")
+        if not reply.body and reply.data.startswith("-"):
+            raise CommandFailed(f"{what!r}: {reply.data[:200]}")
+        return reply
+
+    def pipeline(self, commands: Iterable[str]) -> list[Event]:
+        """Several commands in one round trip; raises like :meth:`send`, for the first that failed."""
+        sent = [(self.post(command), command) for command in commands]
+        return [self._reply(result, command) for result, command in sent]
+
+    def api(self, command: str) -> str:
+        """The answer to an API command, ``-ERR …`` included: what that means, the caller knows."""
+        return self.send(f"api {check_line(command)}").data
+
+    def raise_if_disconnected(self) -> None:
+        """Raise what ended the session, if it has ended."""
+        if self.reason is not None:
+            raise self._gone_away()
+
+    def _gone_away(self) -> OutboundSessionHasGoneAway:
+        assert self.reason is not None
+        return type(self.reason)(*self.reason.args)
+
+    # -- the call -----------------------------------------------------------------------------------------
+
+    def connect(self) -> dict[str, str]:
+        """Take the call over: the channel's headers and variables."""
+        self.session_data: dict[str, str] = self.send("connect").headers
+        self._outbound_connected = True
+        return self.session_data
+
+    @property
+    def uuid(self) -> str:
+        """The channel's UUID."""
+        return self.session_data.get("Unique-ID") or self.session_data.get("variable_uuid", "")
+
+    def subscribe(self, *names: str) -> None:
+        """Ask for this channel's events of these names (and subclasses, when they hold ``::``), and linger.
+
+        ``myevents`` would leave out CUSTOM and bring what nobody reads.
+        """
+        plain = [name for name in names if "::" not in name]
+        custom = [name for name in names if "::" in name]
+        wanted = ["CHANNEL_EXECUTE_COMPLETE", "CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE", *plain]
+        if custom:
+            wanted += ["CUSTOM", *custom]
+        self.pipeline(
+            [
+                f"linger {LINGER}",
+                f"filter Unique-ID {self.uuid}",
+                check_line(f"event plain {' '.join(wanted)}"),
+            ]
+        )
+
+    def next_event(self, timeout: float) -> Event | None:
+        """The next subscribed event, None after ``timeout`` seconds.
+
+        Raises OutboundSessionHasGoneAway once there are no more.
+        """
+        try:
+            event = self._inbox.get(timeout=timeout)
+        except Empty:
+            return None
+        if event is None:
+            self._inbox.put_nowait(None)
+            self.raise_if_disconnected()
+        return event
+
+    def execute(self, application: str, argument: str = "") -> Execution:
+        """Queue an application on the channel; :meth:`Execution.wait` waits for its completion."""
+        event_uuid = str(uuid4())
+        message = execute_message(application, argument, event_uuid)
+        execution = self._executions[event_uuid] = Execution(application)
+        try:
+            self._reply(self.post(message), message)
+        except BaseException:
+            self._executions.pop(event_uuid, None)
+            raise
+        return execution
+
+    def call_command(
+        self,
+        app_name: str,
+        app_args: str | None = None,
+        block: bool = False,
+        response_timeout: float | None = None,
+    ) -> Any:
+        """greenswitch's own way to execute: the Execution, or its completion when ``block``."""
+        execution = self.execute(app_name, app_args or "")
+        return execution.wait(response_timeout or self.timeout) if block else execution
+
+    def answer(self) -> Event:
+        """Answer the call and wait until FreeSWITCH has: starting a stream earlier would send a 183."""
+        return self.execute("answer").wait(self.timeout)
+
+    def respond(self, status: int, phrase: str, retry_after: int | None = None) -> None:
+        """Refuse an unanswered call with a final response, and wait for its end.
+
+        ``hangup SERVICE_UNAVAILABLE`` would send 480 instead of 503 (measured).
+        """
+        if retry_after is not None:
+            self.execute("set", f"sip_rh_Retry-After={retry_after}")
+        self.execute("respond", f"{status} {phrase}")
+        self.gone.wait(self.timeout)
+
+    def set_variables(self, variables: dict[str, str | None]) -> None:
+        """Set channel variables (None unsets), whatever they hold, without waiting.
+
+        A variable cannot fail to be set on a channel that exists; when it does not, the next wait says so.
+        """
+        for name, value in variables.items():
+            suffix = "" if value is None else f" {quote(value)}"
+            self.post(f"api uuid_setvar {self.uuid} {name}{suffix}")
+
+    def uuid_break(self) -> None:
+        """Stop the application that runs, and drop those that are queued."""
+        self.api(f"uuid_break {self.uuid} all")
+
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once, without delay, when the channel or the socket goes."""
+        self.gone.rawlink(lambda _: callback())
+
+    def stop(self) -> None:
+        """Close the socket; whoever still waits fails with :class:`ConnectionLost`. Safe to call twice."""
+        self._leave(ConnectionLost("closed by eslbot"))
+        self.connected = False
+        self._run = False
+        if self._receive_events_greenlet is not None:
+            self._receive_events_greenlet.kill()
+        try:
+            self.sock.shutdown(std_socket.SHUT_RDWR)
+        except OSError as error:
+            log.debug("esl_socket_was_closed", error=str(error))
+        self.sock.close()

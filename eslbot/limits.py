@@ -1,0 +1,58 @@
+"""How many calls each workspace has, over all workers of this host.
+
+Workers are processes; they share one anonymous memory map that the arbiter makes before it forks. Each worker
+counts in a row of its own, so that no two ever write the same cell, and a row is cleared when its worker is
+gone, however it went.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+
+#: Workers at one time, the old and the new ones of a reload together, and workspaces ever seen.
+ROWS = 256
+COLUMNS = 1024
+
+_CELL = struct.Struct("=I")
+
+
+class CallCounts:
+    """Counts by worker row and workspace; columns are given out by the arbiter and never taken back."""
+
+    def __init__(self) -> None:
+        self._cells = mmap.mmap(-1, ROWS * COLUMNS * _CELL.size)
+        self._columns: dict[str, int] = {}
+        self._taken: set[int] = set()
+
+    def know(self, workspace_ids: list[str]) -> None:
+        """Give a column to each new workspace; before the fork."""
+        for workspace_id in workspace_ids:
+            self._columns.setdefault(workspace_id, len(self._columns))
+        if len(self._columns) > COLUMNS:
+            raise ValueError(f"more than {COLUMNS} workspaces since the start; restart to forget old ones")
+
+    def take_row(self) -> int:
+        """A row for a worker about to be forked."""
+        row = next(row for row in range(ROWS) if row not in self._taken)
+        self._taken.add(row)
+        return row
+
+    def free_row(self, row: int) -> None:
+        """Clear the row of a worker that is gone."""
+        start = row * COLUMNS * _CELL.size
+        self._cells[start : start + COLUMNS * _CELL.size] = bytes(COLUMNS * _CELL.size)
+        self._taken.discard(row)
+
+    def add(self, row: int, workspace_id: str, change: int) -> None:
+        """Count one call more (1) or less (-1) in the worker's own row."""
+        offset = (row * COLUMNS + self._columns[workspace_id]) * _CELL.size
+        (count,) = _CELL.unpack_from(self._cells, offset)
+        _CELL.pack_into(self._cells, offset, max(0, count + change))
+
+    def total(self, workspace_id: str) -> int:
+        """Calls of a workspace in all workers."""
+        column = self._columns[workspace_id]
+        return sum(
+            _CELL.unpack_from(self._cells, (row * COLUMNS + column) * _CELL.size)[0] for row in range(ROWS)
+        )

@@ -1,0 +1,27 @@
+"""What is counted. Names are few and labels have few values: never a call's id or a number.
+
+Workers share their figures through files in ``PROMETHEUS_MULTIPROC_DIR``, which ``eslbot serve`` sets before
+anything imports this module.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge
+
+CALLS = Counter("eslbot_calls", "Answered calls that ended, by outcome.", ["workspace", "outcome"])
+CALLS_ACTIVE = Gauge(
+    "eslbot_calls_active", "Calls that a worker holds now.", ["workspace"], multiprocess_mode="livesum"
+)
+REFUSALS = Counter("eslbot_refusals", "Calls refused before the answer, by reason.", ["reason"])
+PEERS_REFUSED = Counter("eslbot_peers_refused", "Event-socket peers outside server.switches.")
+CONNECTIONS_WITHOUT_CALL = Counter(
+    "eslbot_connections_without_call", "Event-socket connections that never became a call (port probes)."
+)
+TAKE_OVERS = Counter("eslbot_take_overs", "Calls that arrived in the middle of their story.", ["stage"])
+ATTEMPTS = Counter("eslbot_notification_attempts", "POSTs to Ameyo, by verdict.", ["workspace", "verdict"])
+BOT_MESSAGES_IGNORED = Counter(
+    "eslbot_bot_messages_ignored", "Messages of bots that were not used.", ["workspace", "why"]
+)
+SEND_BYE = Counter("eslbot_send_bye", "Answered calls that our side ended with BYE: an alarm.")
+EVENTS_LOST = Counter("eslbot_events_lost", "Events dropped because a bot flooded its call.")
+INTERNAL_ERRORS = Counter("eslbot_internal_errors", "Faults of eslbot itself; each is told in the log.")

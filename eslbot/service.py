@@ -1,0 +1,124 @@
+"""The service: gunicorn's arbiter, configured by our file instead of gunicorn's own settings.
+
+gunicorn brings the pre-forked workers, HUP, TTIN/TTOU, USR2, the watchdog over hung workers and the privilege
+drop. This module is the arbiter's side; what runs in a worker is imported there, in :meth:`Service.load`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from gunicorn.app.base import BaseApplication
+
+from eslbot import config as configuration
+from eslbot import logs
+from eslbot.config import Config, ConfigError
+from eslbot.limits import CallCounts
+
+if TYPE_CHECKING:
+    from eslbot.web.app import WebApp
+
+log = structlog.get_logger()
+
+#: Seconds after which the arbiter kills a worker that hangs. A hung worker still accepts calls.
+WATCHDOG = 10
+#: Seconds a worker that was told to go waits for its calls; then the next controller takes them over.
+GRACE = 30
+#: Connections beyond the calls: port probes, refusals on their way, web clients.
+HEADROOM = 1000
+
+
+class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+    """One configuration file, served until told to stop."""
+
+    def __init__(self, path: Path, *, json_logs: bool) -> None:
+        self.path = path
+        self.json_logs = json_logs
+        self.counts = CallCounts()
+        self.config: Config | None = None
+        self.row = 0
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Read our file, at the start and at each HUP. A bad file is refused, and the old one kept."""
+        try:
+            self.config = configuration.load(self.path)
+        except ConfigError as error:
+            if self.config is None:
+                raise
+            log.error(
+                "configuration_refused", problems=error.problems, remedy="the one before stays in force"
+            )
+        self.counts.know(list(self.config.workspaces))
+        for name, value in self._settings(self.config).items():
+            self.cfg.set(name, value)
+
+    def _settings(self, config: Config) -> dict[str, Any]:
+        return {
+            "bind": [str(config.server.listen), str(config.web.listen)],
+            "workers": config.server.workers,
+            "worker_class": "eslbot.worker.CallWorker",
+            "worker_connections": config.server.max_calls + HEADROOM,
+            "backlog": 4096,  # a burst of calls must not meet a full backlog
+            "timeout": WATCHDOG,
+            "graceful_timeout": GRACE,
+            "keepalive": 5,
+            "proc_name": "eslbot",
+            "control_socket_disable": True,  # it would be one file for every service of this user
+            "logger_class": logs.GunicornLogger,
+            "accesslog": None,
+            "pre_fork": self._before_fork,
+            "child_exit": self._after_exit,
+        }
+
+    def _before_fork(self, arbiter: Any, worker: Any) -> None:
+        worker.row = self.row = self.counts.take_row()
+
+    def _after_exit(self, arbiter: Any, worker: Any) -> None:
+        from prometheus_client import multiprocess
+
+        self.counts.free_row(worker.row)
+        multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+    def load(self) -> WebApp:
+        """In the worker, after gevent has patched the standard library."""
+        from eslbot.controller import Controller
+        from eslbot.web.app import WebApp
+
+        assert self.config is not None
+        return WebApp(Controller(self.config, self.counts, self.row))
+
+
+def serve(path: Path, *, json_logs: bool) -> None:
+    """Run until a signal ends it. Raises ConfigError when the configuration cannot be used."""
+    logs.configure(json_logs=json_logs)
+    _share_metrics()
+    config = configuration.load(path)
+    for warning in config.warnings:
+        log.warning("configuration", about=warning)
+    unreadable = [warning for warning in config.warnings if "ca_file" in warning]
+    if unreadable:
+        raise ConfigError(unreadable)
+    Service(path, json_logs=json_logs).run()
+
+
+def _share_metrics(make: Callable[..., str] = tempfile.mkdtemp) -> None:
+    """A directory in which the workers of this service add up their figures."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        return
+    directory = make(prefix="eslbot-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+    owner = os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    atexit.register(remove)
