@@ -1,0 +1,628 @@
+"""The voice bot's stand-in: a WebSocket server that mod_audio_stream connects to.
+
+It speaks the protocol of ``docs/bot-protocol.md`` and knows nothing of eslbot. What it does in a call is
+chosen by the URL's path, so that one server serves every scenario; the query tunes the numbers:
+``ws://127.0.0.1:PORT/talk?listen_ms=300``.
+
+=====================  =================================================================================
+``/talk``              440 Hz for 600 ms, listens until it has had ``listen_ms`` of caller audio,
+                       880 Hz for 400 ms, ``end``, waits for the peer to close
+``/hold``              greets, then does what the test says (:meth:`BotCall.say`, ``end``, ``close``, …)
+``/one-breath``        700 ms of 440 Hz, 300 ms of 880 Hz and ``end``, all at once
+``/close``             greets and closes 1000
+``/error-close``       greets and closes 1011
+``/abort``             greets and drops the TCP connection without a close frame
+``/silent``            accepts and never speaks
+``/reject``            answers the upgrade with 403
+``/junk``              bad JSON, unknown types, 70 kB, unusable audio; then talks
+``/echo``              says back what it hears
+``/properties-hostile`` greets, then ends with nested, huge and unlisted properties
+=====================  =================================================================================
+
+Parameters of the query: ``greeting_ms``, ``listen_ms``, ``goodbye_ms``, ``chunk_ms``, ``rate`` (of the
+bot's speech, 8000 or 16000) and ``format`` (``raw``, ``wav``, ``pcmu``, ``pcma``).
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import signal
+import socket
+import ssl
+import struct
+import threading
+import time
+import wave
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qsl, urlsplit
+
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.sync.server import Server, ServerConnection, serve
+
+from eslbot import g711
+from eslbot.sim.audio import tone
+from eslbot.sim.events import Emit, silent
+
+#: Hertz of the bot's two tones, so that the start and the end of a talk can be told apart.
+GREETING, GOODBYE = 440, 880
+
+#: The handing-over message's usual content.
+PROPERTIES = {"agent_group": "sales", "summary": "The caller wants to buy."}
+
+#: Seconds. A call that nobody ends must not keep a thread for ever; a peer that does not close after
+#: ``end`` is closed by us.
+HOLD_LIMIT, FAREWELL_LIMIT = 3600.0, 60.0
+
+#: How many messages of one call, and how many calls, are kept.
+MESSAGES_KEPT, CALLS_KEPT = 2000, 5000
+
+Properties = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A text message from the switch, ``at`` epoch seconds; ``message`` is None where it is not JSON."""
+
+    at: float
+    text: str
+    message: Any
+
+    @property
+    def type(self) -> str | None:
+        """The message's ``type``, where it has one."""
+        return self.message.get("type") if isinstance(self.message, dict) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Speech the bot sent: the first byte ``at`` epoch seconds, the last ``until``, lasting ``seconds``."""
+
+    at: float
+    until: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """A WebSocket upgrade that was refused."""
+
+    at: float
+    path: str
+    headers: Headers
+
+
+class BotCall:
+    """One WebSocket connection: what came, what was said, how it closed.
+
+    Attributes:
+        path: the request's target, with its query.
+        behaviour: the path without slash and query.
+        parameters: the query.
+        headers: of the upgrade request; looking up ignores case.
+        started, first_audio, last_audio, ended_at, closed_at: epoch seconds, None where it has not happened.
+        audio_frames, audio_bytes: caller audio had so far, L16.
+        said: what the bot has said, in order.
+        end_message: the ``end`` it has sent.
+        closed, close_code, close_reason: 1006 is a connection that broke off without a close frame.
+        closed_by: ``"bot"`` or ``"peer"``: who closed first; None for a connection that broke off.
+        error: what went wrong in the stand-in itself.
+    """
+
+    def __init__(self, connection: ServerConnection, *, keep_audio: float, emit: Emit) -> None:
+        request = connection.request
+        assert request is not None  # the handler runs after the upgrade
+        target = urlsplit(request.path)
+        self.path = request.path
+        self.behaviour = target.path.strip("/")
+        self.parameters = dict(parse_qsl(target.query))
+        self.headers = request.headers
+        self.started = time.time()
+        self.messages: deque[Received] = deque(maxlen=MESSAGES_KEPT)
+        self.audio_frames = 0
+        self.audio_bytes = 0
+        self.first_audio: float | None = None
+        self.last_audio: float | None = None
+        self.said: list[Said] = []
+        self.end_message: dict[str, Any] | None = None
+        self.ended_at: float | None = None
+        self.closed = False
+        self.close_code: int | None = None
+        self.close_reason = ""
+        self.closed_by: str | None = None
+        self.closed_at: float | None = None
+        self.error: BaseException | None = None
+        self.rate = self.number("rate", 8000)
+        self._audio = bytearray()
+        self._audio_limit = int(keep_audio * self.rate) * 2
+        self._connection = connection
+        self._changed = threading.Condition()
+        self._emit = emit
+
+    # what the behaviours are tuned by
+
+    def number(self, name: str, default: int) -> int:
+        """The query's ``name`` as a number."""
+        return int(self.parameters.get(name, default))
+
+    # what came
+
+    @property
+    def call_id(self) -> str | None:
+        """``X-Call-ID`` of the upgrade."""
+        return self.headers.get("X-Call-ID")
+
+    @property
+    def audio_seconds(self) -> float:
+        """Seconds of caller audio had so far."""
+        return self.audio_bytes / 2 / self.rate
+
+    def audio(self) -> bytes:
+        """The last seconds of caller audio, L16; how many is bounded by the bot's ``keep_audio``."""
+        with self._changed:
+            return bytes(self._audio)
+
+    def messages_of(self, kind: str) -> list[Received]:
+        """The messages of type ``kind``, in order."""
+        with self._changed:
+            return [received for received in self.messages if received.type == kind]
+
+    def wait(self, predicate: Callable[[BotCall], bool], timeout: float = 10.0) -> None:
+        """Wait until ``predicate`` holds; it is asked whenever something has happened in the call.
+
+        Raises:
+            TimeoutError: it did not within ``timeout`` seconds.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: predicate(self), timeout):
+                raise TimeoutError(f"{self!r}: not within {timeout} s")
+
+    def wait_for_message(self, kind: str, timeout: float = 10.0) -> Received:
+        """The first message of type ``kind``; raises TimeoutError where none comes."""
+        self.wait(lambda call: bool(call.messages_of(kind)), timeout)
+        return self.messages_of(kind)[0]
+
+    def wait_closed(self, timeout: float = 10.0) -> None:
+        """Wait until the connection is closed; raises TimeoutError."""
+        self.wait(lambda call: call.closed, timeout)
+
+    # what the bot does; all of these may be called from any thread
+
+    def say(
+        self, l16: bytes, chunk_ms: int = 100, *, real_time: bool = True, kind: str | None = None
+    ) -> None:
+        """Send speech as ``streamAudio`` in chunks, at the pace of speaking or all at once.
+
+        Raises:
+            ConnectionClosed: the peer is gone.
+        """
+        kind = kind or self.parameters.get("format", "raw")
+        size = self.rate * chunk_ms // 1000 * 2
+        begun = time.monotonic()
+        at = time.time()
+        for number, start in enumerate(range(0, len(l16), size)):
+            if real_time and number:
+                # Against the start and not the last chunk: sleeping late must not add up.
+                self._sleep(begun + number * chunk_ms / 1000 - time.monotonic())
+            self.send(_stream_audio(l16[start : start + size], kind, self.rate))
+        said = Said(at, time.time(), len(l16) / 2 / self.rate)
+        with self._changed:
+            self.said.append(said)
+            self._changed.notify_all()
+        self._emit("said", {"call_id": self.call_id, "seconds": round(said.seconds, 3)})
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send a message of the protocol."""
+        self.send_text(json.dumps(message))
+
+    def send_text(self, text: str) -> None:
+        """Send a text frame as it is."""
+        self._connection.send(text)
+
+    def clear(self) -> None:
+        """Barge-in: stop playing."""
+        self.send({"type": "clear"})
+
+    def mark(self, name: str) -> None:
+        """Ask to be told when everything so far has been heard."""
+        self.send({"type": "mark", "name": name})
+
+    def end(self, properties: Properties | None = None, reason: str = "done") -> None:
+        """Say that the bot is finished; ``properties`` are for Ameyo."""
+        message = {
+            "type": "end",
+            "properties": PROPERTIES if properties is None else properties,
+            "reason": reason,
+        }
+        with self._changed:
+            # Before it is sent: a take-over right after must find it to repeat.
+            self.end_message, self.ended_at = message, time.time()
+            self._changed.notify_all()
+        self.send(message)
+        self._emit("end", {"call_id": self.call_id, "reason": reason})
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close with a close frame."""
+        self._connection.close(code, reason)
+
+    def abort(self) -> None:
+        """Drop the TCP connection without a close frame.
+
+        With linger at zero the kernel sends RST for what is unread or unsent. Only reading is shut down
+        here, which wakes the library's reader: it finds the end of the stream and closes the socket.
+        """
+        with contextlib.suppress(OSError):  # the peer was faster
+            self._connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._connection.socket.shutdown(socket.SHUT_RD)
+
+    # the machinery
+
+    def read(self) -> None:
+        """Take what comes until the connection ends; runs in a thread of its own."""
+        try:
+            for frame in self._connection:
+                if isinstance(frame, bytes):
+                    self._take_audio(frame)
+                else:
+                    self._take_message(frame)
+        except ConnectionClosed:
+            pass  # told apart by the close code below
+        finally:
+            self._note_close()
+
+    def _take_audio(self, frame: bytes) -> None:
+        now = time.time()
+        with self._changed:
+            first, self.first_audio = self.first_audio is None, self.first_audio or now
+            self.last_audio = now
+            self.audio_frames += 1
+            self.audio_bytes += len(frame)
+            self._audio += frame
+            if len(self._audio) > 2 * self._audio_limit:  # now and then, since it moves everything
+                del self._audio[: len(self._audio) - self._audio_limit]
+            self._changed.notify_all()
+        if first:
+            self._emit("audio", {"call_id": self.call_id})
+
+    def _take_message(self, text: str) -> None:
+        try:
+            message = json.loads(text)
+        except ValueError:
+            message = None
+        received = Received(time.time(), text, message)
+        with self._changed:
+            self.messages.append(received)
+            end = self.end_message
+            self._changed.notify_all()
+        if received.type == "resumed":
+            # A new worker has the call: it must learn an end that the old one took with it.
+            self.send({"type": "resumed"})
+            if end is not None:
+                self.send(end)
+
+    def _note_close(self) -> None:
+        protocol = self._connection.protocol
+        with self._changed:
+            self.closed = True
+            self.closed_at = time.time()
+            self.close_code = self._connection.close_code
+            self.close_reason = self._connection.close_reason or ""
+            if protocol.close_rcvd is not None and protocol.close_sent is not None:
+                self.closed_by = "peer" if protocol.close_rcvd_then_sent else "bot"
+            self._changed.notify_all()
+        self._emit("closed", {"call_id": self.call_id, "code": self.close_code, "by": self.closed_by})
+
+    def _sleep(self, duration: float) -> None:
+        """Wait, but not for a connection that is closed; the next send then says so."""
+        if duration > 0:
+            with self._changed:
+                self._changed.wait_for(lambda: self.closed, duration)
+
+    def _listen(self, duration: float, limit: float = HOLD_LIMIT) -> None:
+        """Until ``duration`` seconds more of caller audio have come, or the connection is closed."""
+        wanted = self.audio_bytes + int(duration * self.rate) * 2
+        with self._changed:
+            self._changed.wait_for(lambda: self.closed or self.audio_bytes >= wanted, limit)
+
+    def _part(self, limit: float = FAREWELL_LIMIT) -> None:
+        """Let the peer close."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.closed, limit)
+
+    def __repr__(self) -> str:
+        state = f"closed {self.close_code}" if self.closed else "open"
+        return f"<BotCall {self.path} {self.call_id} {state}, {self.audio_seconds:.2f} s heard>"
+
+
+def _stream_audio(l16: bytes, kind: str, rate: int) -> dict[str, Any]:
+    """One chunk of speech in mod_audio_stream's own format."""
+    match kind:
+        case "raw":
+            data = l16
+        case "wav":
+            file = io.BytesIO()
+            with wave.open(file, "wb") as writer:
+                writer.setnchannels(1)
+                writer.setsampwidth(2)
+                writer.setframerate(rate)
+                writer.writeframes(l16)
+            data = file.getvalue()
+        case "pcmu" | "pcma":
+            data = g711.encode(kind.upper(), l16)
+        case _:
+            raise ValueError(f"format {kind!r} is none of raw, wav, pcmu, pcma")
+    encoded = base64.b64encode(data).decode()
+    return {
+        "type": "streamAudio",
+        "data": {"audioDataType": kind, "sampleRate": rate, "audioData": encoded},
+    }
+
+
+# What the bot does in a call, by path
+
+
+def _greet(call: BotCall) -> None:
+    greeting = tone(GREETING, call.number("greeting_ms", 600) / 1000, call.rate)
+    call.say(greeting, call.number("chunk_ms", 100))
+
+
+def _talk(call: BotCall) -> None:
+    _greet(call)
+    call._listen(call.number("listen_ms", 500) / 1000)
+    call.say(tone(GOODBYE, call.number("goodbye_ms", 400) / 1000, call.rate), call.number("chunk_ms", 100))
+    call.end()
+    call._part()
+
+
+def _hold(call: BotCall) -> None:
+    _greet(call)
+    call._part(HOLD_LIMIT)
+
+
+def _one_breath(call: BotCall) -> None:
+    breath = tone(GREETING, 0.7, call.rate) + tone(GOODBYE, 0.3, call.rate)
+    call.say(breath, call.number("chunk_ms", 100), real_time=False)
+    call.end()
+    call._part()
+
+
+def _close(call: BotCall) -> None:
+    _greet(call)
+    call.close(1000, "done")
+
+
+def _error_close(call: BotCall) -> None:
+    _greet(call)
+    call.close(1011, "the model is gone")
+
+
+def _abort(call: BotCall) -> None:
+    _greet(call)
+    call.abort()
+    call._part()
+
+
+def _silent(call: BotCall) -> None:
+    call._part(HOLD_LIMIT)
+
+
+def _junk(call: BotCall) -> None:
+    good = _stream_audio(tone(GREETING, 0.1, call.rate), "raw", call.rate)
+    call.send_text('{"type": "streamAudio", ')
+    call.send_text("not even close")
+    call.send_text("[1, 2, 3]")
+    call.send_text("null")
+    call.send({"no": "type"})
+    call.send({"type": 7})
+    call.send({"type": "weather", "sunny": True})
+    call.send({"type": "weather", "report": "x" * 70_000})
+    call.send({"type": "streamAudio"})
+    call.send({"type": "streamAudio", "data": good["data"] | {"audioData": "%%% not base64 %%%"}})
+    call.send({"type": "streamAudio", "data": good["data"] | {"audioDataType": "opus"}})
+    call.send({"type": "mark", "name": {"not": "text"}})
+    _talk(call)
+
+
+def _echo(call: BotCall) -> None:
+    chunk_ms = call.number("chunk_ms", 100)
+    size = call.rate * chunk_ms // 1000 * 2
+    spoken = 0
+    while not call.closed:
+        call._listen((size - (call.audio_bytes - spoken)) / 2 / call.rate)
+        with call._changed:
+            unsaid = call._audio[max(0, len(call._audio) - (call.audio_bytes - spoken)) :]
+            fresh = bytes(unsaid[:size])
+        spoken += len(fresh)
+        if fresh and not call.closed:
+            call.send(_stream_audio(fresh, "raw", call.rate))
+
+
+def _properties_hostile(call: BotCall) -> None:
+    _greet(call)
+    call.end(
+        {
+            "agent_group": {"nested": ["deep", {"deeper": None}]},
+            "summary": "long " * 20_000,
+            "not_listed": "must not reach Ameyo",
+            "uniqueId": "somebody-else",
+            "": "no name",
+            "number": 1e308,
+            "line\nbreak": "a\r\nb\x00c",
+        },
+        reason="hostile",
+    )
+    call._part()
+
+
+BEHAVIOURS: dict[str, Callable[[BotCall], None]] = {
+    "talk": _talk,
+    "hold": _hold,
+    "one-breath": _one_breath,
+    "close": _close,
+    "error-close": _error_close,
+    "abort": _abort,
+    "silent": _silent,
+    "junk": _junk,
+    "echo": _echo,
+    "properties-hostile": _properties_hostile,
+}
+
+
+class Bot:
+    """The server; a context manager, or :meth:`start` and :meth:`stop`.
+
+    Args:
+        host, port: where to listen; 0 takes a free port.
+        ssl_context: of a server, for ``wss://``.
+        keep_audio: seconds of caller audio kept for each call.
+        emit: told ``call``, ``audio`` (first heard), ``said``, ``end``, ``closed``, with fields.
+
+    ``refused`` holds the upgrades answered with 403 or 404.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        keep_audio: float = 30.0,
+        emit: Emit = silent,
+    ) -> None:
+        self.host, self.port = host, port
+        self.refused: deque[Upgrade] = deque(maxlen=CALLS_KEPT)
+        self._ssl = ssl_context
+        self._keep_audio = keep_audio
+        self._emit = emit
+        self._calls: deque[BotCall] = deque(maxlen=CALLS_KEPT)
+        self._changed = threading.Condition()
+        self._server: Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> Self:
+        """Listen."""
+        self._server = serve(
+            self._handle,
+            self.host,
+            self.port,
+            ssl=self._ssl,
+            process_request=self._admit,
+            compression=None,  # mod_audio_stream never offers it
+            ping_interval=None,  # a slow test machine is no reason to drop a call
+            open_timeout=5,
+            close_timeout=2,
+            server_header="eslbot-sim",
+        )
+        self.port = self._server.socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, name="bot", daemon=True)
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Drop every call and stop listening; bounded by the opening and closing time-outs."""
+        if self._server is None or self._thread is None:
+            return
+        for call in self.calls:
+            if not call.closed:
+                call.abort()
+        self._server.shutdown()
+        self._thread.join(10)
+        self._server = self._thread = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def url(self, behaviour: str = "talk") -> str:
+        """The WebSocket URL of ``behaviour``, which may carry a query: ``talk?listen_ms=300``."""
+        return f"{'wss' if self._ssl else 'ws'}://{self.host}:{self.port}/{behaviour}"
+
+    @property
+    def calls(self) -> list[BotCall]:
+        """The calls so far, oldest first."""
+        with self._changed:
+            return list(self._calls)
+
+    def wait_for_call(
+        self, predicate: Callable[[BotCall], bool] | None = None, timeout: float = 10.0
+    ) -> BotCall:
+        """The first call for which ``predicate`` holds when it connects, already there or still to come.
+
+        Raises:
+            TimeoutError: none within ``timeout`` seconds.
+        """
+        found: list[BotCall] = []
+
+        def look() -> bool:
+            found[:] = [call for call in self._calls if predicate is None or predicate(call)][:1]
+            return bool(found)
+
+        with self._changed:
+            if not self._changed.wait_for(look, timeout):
+                raise TimeoutError(f"no such call within {timeout} s; had {list(self._calls)}")
+        return found[0]
+
+    def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        behaviour = urlsplit(request.path).path.strip("/")
+        if behaviour in BEHAVIOURS:
+            return None
+        with self._changed:
+            self.refused.append(Upgrade(time.time(), request.path, request.headers))
+            self._changed.notify_all()
+        self._emit("refused", {"path": request.path})
+        if behaviour == "reject":
+            return connection.respond(HTTPStatus.FORBIDDEN, "not you\n")
+        return connection.respond(HTTPStatus.NOT_FOUND, f"paths: {', '.join(BEHAVIOURS)}, reject\n")
+
+    def _handle(self, connection: ServerConnection) -> None:
+        call = BotCall(connection, keep_audio=self._keep_audio, emit=self._emit)
+        with self._changed:
+            self._calls.append(call)
+            self._changed.notify_all()
+        self._emit("call", {"call_id": call.call_id, "path": call.path})
+        reader = threading.Thread(target=call.read, name=f"bot reads {call.path}", daemon=True)
+        reader.start()
+        try:
+            BEHAVIOURS[call.behaviour](call)
+        except ConnectionClosed:
+            pass  # the caller hung up, or the test closed; the reader has noted how
+        except BaseException as error:
+            call.error = error  # for the test to see, and the library logs it
+            raise
+        finally:
+            connection.close()
+            reader.join(5)
+
+
+def run(
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    emit: Emit = silent,
+    ssl_context: ssl.SSLContext | None = None,
+) -> None:
+    """The stand-in by itself, until SIGINT or SIGTERM; for ``eslbot sim bot``, in the main thread."""
+    done = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: done.set()) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        with Bot(host, port, keep_audio=1, ssl_context=ssl_context, emit=emit) as bot:
+            emit("ready", {"url": bot.url(""), "behaviours": [*BEHAVIOURS, "reject"]})
+            done.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,20 @@
+"""The Ameyo PBX's stand-in: SIPp places the calls, a REST server takes the hand-off and ends them."""
+
+from eslbot.sim.pbx.ameyo import AmeyoServer, Answer, Drop, Notification, Stall
+from eslbot.sim.pbx.media import Recording
+from eslbot.sim.pbx.pbx import CallResult, LoadResult, Pbx, PbxCall
+from eslbot.sim.pbx.sipp import SippMissing
+
+__all__ = [
+    "AmeyoServer",
+    "Answer",
+    "CallResult",
+    "Drop",
+    "LoadResult",
+    "Notification",
+    "Pbx",
+    "PbxCall",
+    "Recording",
+    "SippMissing",
+    "Stall",
+]

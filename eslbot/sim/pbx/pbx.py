@@ -1,0 +1,612 @@
+"""The Ameyo PBX: places calls by SIPp, hangs them up when the REST server has accepted their hand-off."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from eslbot import g711
+from eslbot.sim.events import Emit, silent
+from eslbot.sim.pbx.ameyo import AmeyoServer
+from eslbot.sim.pbx.control import Answered, CallControl
+from eslbot.sim.pbx.media import CALLER_TONE, Recording, RtpEndpoint, RtpSession, caller_frames
+from eslbot.sim.pbx.ports import Ports
+from eslbot.sim.pbx.sipp import CODECS, CallLine, SippRun, find_sipp
+from eslbot.sim.pbx.trace import Dialog, dialogs, failures, retry_after
+
+#: The example of the integration document.
+WORKSPACE = "2b37ba17-7b20-4b3e-b138-1161e351d5c5"
+DID = "00919990152080"
+
+#: Seconds SIPp gets to end in order after a call's time is up, before it is killed.
+_GRACE = 2.0
+
+
+@dataclass(frozen=True)
+class CallResult:
+    """What became of a call. Times are epoch seconds as SIPp noted them, None for what did not happen.
+
+    Attributes:
+        status, reason: of the INVITE's final response; None where there was none.
+        retry_after: seconds, of a refusal that says so.
+        ended_by: ``"pbx"``, ``"switch"`` (send_bye: an alarm) or None for a call that was never up.
+        cause: why the PBX hung up: ``"accepted"``, ``"hang_up"``, ``"hangup_after"``, ``"timeout"``,
+            ``"stop"``; None where it did not, or where SIPp did by itself (then ``error`` says why).
+        error: SIPp's complaint; None for a call that went by the book, a refusal included.
+        sip_messages: the whole SIP, as text.
+        recording: the RTP received, with ``media="python"``.
+    """
+
+    did: str
+    crt_object_id: str
+    status: int | None
+    reason: str
+    retry_after: int | None
+    answered: bool
+    ended_by: str | None
+    cause: str | None
+    error: str | None
+    exit_status: int
+    invited_at: float | None
+    answered_at: float | None
+    cancelled_at: float | None
+    bye_at: float | None
+    ended_at: float | None
+    sip_messages: str = field(repr=False)
+    recording: Recording = field(repr=False)
+
+    @property
+    def received(self) -> bytes:
+        """The audio received, L16, packet after packet."""
+        return self.recording.linear()
+
+    @property
+    def completed(self) -> bool:
+        """Whether the call was answered and ended as it should: by the PBX's BYE, in time, no complaint."""
+        return self.answered and self.ended_by == "pbx" and self.error is None and self.cause != "timeout"
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """What became of many calls; every call is counted in exactly one of the first four.
+
+    Attributes:
+        completed: answered and ended by the PBX's BYE, which was answered.
+        refused: by final status.
+        unexpected_byes: the switch hung up.
+        failed: anything else, such as no response, or no end within the time.
+        answered: calls that got a 200, however they ended.
+        causes: SIPp's own counts of failed calls by cause.
+        set_up: percentile to seconds from INVITE to 200: 50, 95, 99, 100; empty without answered calls.
+        exit_status: SIPp's; 0 where all calls were completed or refused.
+        crt_object_ids: all of them, in order.
+        dialogs: every call in detail, by CRT Object ID where SIPp got so far.
+    """
+
+    calls: int
+    completed: int
+    refused: Counter[int]
+    unexpected_byes: int
+    failed: int
+    answered: int
+    causes: dict[str, int]
+    set_up: dict[int, float]
+    exit_status: int
+    seconds: float
+    error: str | None
+    crt_object_ids: list[str] = field(repr=False)
+    dialogs: dict[str, Dialog] = field(repr=False)
+
+
+class PbxCall:
+    """A call under way, placed by :meth:`Pbx.call`."""
+
+    def __init__(self, pbx: Pbx, key: str, did: str, crt_object_id: str, session: RtpSession | None) -> None:
+        self.did, self.crt_object_id = did, crt_object_id
+        self.recording = session.recording if session is not None else Recording()
+        self._pbx, self._key, self._session = pbx, key, session
+        self._hangup_after: float | None = None
+        self._changed = threading.Condition()
+        self._answered = False
+        self._cause: str | None = None
+        self._result: CallResult | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Whether it was answered and acknowledged."""
+        return self._answered
+
+    @property
+    def result(self) -> CallResult | None:
+        """What became of it, once it is over."""
+        return self._result
+
+    def wait_answered(self, timeout: float = 10.0) -> None:
+        """Wait for the answer.
+
+        Raises:
+            TimeoutError: none in ``timeout`` seconds.
+            RuntimeError: the call is over without one.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._answered or self._result is not None, timeout):
+                raise TimeoutError(f"{self!r} was not answered within {timeout} s")
+        if not self._answered:
+            raise RuntimeError(f"{self!r} was not answered: {self._result}")
+
+    def wait(self, timeout: float = 30.0) -> CallResult:
+        """What became of the call, when it is over; raises TimeoutError."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._result is not None, timeout):
+                raise TimeoutError(f"{self!r} is not over after {timeout} s")
+            assert self._result is not None
+            return self._result
+
+    def wait_heard(self, frequency: float, seconds: float = 0.1, timeout: float = 10.0) -> None:
+        """Wait until the caller has heard ``seconds`` of a tone; raises TimeoutError."""
+        deadline = time.monotonic() + timeout
+        while (had := self.recording.heard(frequency)) < seconds:
+            with self._changed:
+                # Measured now and then: packets come every 20 ms, and nobody tells about each.
+                over = self._changed.wait_for(lambda: self._result is not None, 0.1)
+            if over or time.monotonic() > deadline:
+                if self.recording.heard(frequency) >= seconds:
+                    return
+                raise TimeoutError(f"{self!r} heard {had:.2f} s of {frequency} Hz, not {seconds} s")
+
+    def hang_up(self, delay: float = 0.0) -> None:
+        """The caller hangs up: BYE after ``delay`` seconds, or as soon as the call is answered."""
+        self._hang_up("hang_up", delay)
+
+    def send_dtmf(self, digits: str, duration_ms: int = 120) -> None:
+        """The caller presses keys; RFC 4733, only with ``media="python"``."""
+        if self._session is None:
+            raise RuntimeError("telephone events need media='python'")
+        self._session.send_dtmf(digits, duration_ms)
+
+    def _hang_up(self, cause: str, delay: float = 0.0) -> None:
+        with self._changed:
+            self._cause = self._cause or cause
+        self._pbx._emit("hang_up", {"crt_object_id": self.crt_object_id, "cause": cause, "delay": delay})
+        self._pbx._control.hang_up(self._key, delay)
+
+    def _note_answer(self) -> None:
+        with self._changed:
+            self._answered = True
+            self._changed.notify_all()
+
+    def _finish(self, result: CallResult) -> None:
+        with self._changed:
+            self._result = result
+            self._changed.notify_all()
+
+    def __repr__(self) -> str:
+        state = "over" if self._result else "answered" if self._answered else "calling"
+        return f"<PbxCall {self.did}|{self.crt_object_id} {state}>"
+
+
+class Pbx:
+    """The PBX; a context manager, or :meth:`start` and :meth:`stop`.
+
+    Args:
+        switch: SIP address of the switch.
+        local_ip: where calls come from, in SIP and RTP; any of 127.0.0.0/8 works.
+        ameyo: whose accepted notifications end calls; it is started and stopped by its owner.
+        bye_delay: seconds between an accepted notification and BYE.
+        emit: told ``invite``, ``answered``, ``hang_up`` (BYE is about to be sent), ``over`` with the times.
+
+    Raises:
+        SippMissing: there is no SIPp.
+    """
+
+    def __init__(
+        self,
+        switch: tuple[str, int] = ("127.0.0.1", 5060),
+        local_ip: str = "127.0.0.1",
+        ameyo: AmeyoServer | None = None,
+        *,
+        bye_delay: float = 0.0,
+        emit: Emit = silent,
+    ) -> None:
+        find_sipp()
+        self.switch, self.local_ip, self.bye_delay = switch, local_ip, bye_delay
+        self._ameyo = ameyo
+        self._emit = emit
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._keys: dict[str, list[str]] = {}  # by CRT Object ID
+        self._calls: dict[str, PbxCall] = {}  # under way, by key
+        self._hangups: dict[str, float] = {}  # hangup_after of a load's calls, by key
+        self._watchers: list[threading.Thread] = []
+        self._runs: set[SippRun] = set()
+        self._ports = Ports(local_ip)
+        self._running = False
+        self._control = CallControl(self._on_answer)
+        self._media = RtpEndpoint()
+
+    def start(self) -> Self:
+        """Get ready to call; a PBX is started once."""
+        self._control.start()
+        self._media.start()
+        if self._ameyo is not None:
+            self._ameyo.subscribe(self.accepted)
+        self._running = True
+        return self
+
+    def stop(self) -> None:
+        """Hang up all calls, end every SIPp, close every port; takes at most a few seconds."""
+        if not self._running:
+            return
+        if self._ameyo is not None:
+            self._ameyo.unsubscribe(self.accepted)
+        with self._lock:
+            self._running = False
+            calls, runs = list(self._calls.values()), list(self._runs)
+        for call in calls:
+            call._hang_up("stop")
+        deadline = time.monotonic() + _GRACE
+        for run in runs:
+            try:
+                run.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                run.kill()
+        for watcher in list(self._watchers):
+            watcher.join(5)
+        self._control.stop()
+        self._media.stop()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def call(
+        self,
+        did: str = DID,
+        crt_object_id: str | None = None,
+        workspace_id: str | None = WORKSPACE,
+        *,
+        display: str | None = None,
+        workspace_header: str = "X-Workspace-ID",
+        extra_headers: Sequence[str] = (),
+        transport: str = "udp",
+        codec: str | Sequence[str] = "PCMU",
+        user: str = "bot",
+        hangup_after: float | None = None,
+        answer_timeout: float = 10.0,
+        media: str = "python",
+        caller_tone: float | None = CALLER_TONE,
+        timeout: float = 30.0,
+    ) -> PbxCall:
+        """Place a call and return at once.
+
+        Args:
+            did, crt_object_id: the two halves of the display name; the latter is made up where None.
+            workspace_id: None leaves the header out.
+            display: instead of ``"<DID>|<CRT Object ID>"``: all that stands before the URI in From,
+                quotes included; empty for no display name.
+            workspace_header: the header's spelling.
+            extra_headers: whole header lines; up to four with the workspace's.
+            transport: ``"udp"`` or ``"tcp"``.
+            codec: ``PCMU``, ``PCMA``, ``G729``, ``G722``; two of them in order of preference.
+            user: of the request URI.
+            hangup_after: seconds from the answer until the caller hangs up.
+            answer_timeout: seconds after the INVITE, or the last provisional response, until CANCEL.
+            media: ``"python"`` sends the tone and records; ``"sipp"`` only sends, in the first codec.
+            caller_tone: whole hertz; None for a silent caller.
+            timeout: seconds after which the PBX gives up: BYE, and the end of SIPp if that does not help.
+        """
+        number = next(self._numbers)
+        key = f"call-{number}"
+        crt = crt_object_id if crt_object_id is not None else f"crt-{self._control.port}-{number}"
+        workspace = [f"{workspace_header}: {workspace_id}"] if workspace_id is not None else []
+        codecs, by_python = _offer(codec), _by_python(media)
+        rtp_port = self._ports.reserve_rtp()
+        session = self._media.open(self._ports, caller_tone) if by_python else None
+        line = CallLine(
+            key=key,
+            display=f'"{did}|{crt}"' if display is None else display,
+            headers=[*workspace, *extra_headers],
+            codecs=codecs,
+            rtp_port=rtp_port if session is None else session.port,
+            user=user,
+        )
+        call = PbxCall(self, key, did, crt, session)
+        call._hangup_after = hangup_after
+        with self._lock:  # before SIPp runs: it may be answered before Popen has returned
+            self._calls[key] = call
+            self._keys.setdefault(crt, []).append(key)
+        try:
+            run = self._run(
+                [line],
+                transport=transport,
+                rate=1000,  # SIPp waits one call's share of a second before the first
+                answer_timeout=answer_timeout,
+                play=_speech(codecs[0], caller_tone) if session is None else None,
+                rtp_port=rtp_port,
+                full_trace=True,
+            )
+        except BaseException:
+            self._forget(key, crt, session)
+            raise
+        self._emit("invite", {"crt_object_id": crt, "did": did, "transport": transport})
+        watcher = threading.Thread(
+            target=self._watch, args=(call, run, timeout), name=f"pbx {key}", daemon=True
+        )
+        with self._lock:
+            self._watchers = [thread for thread in self._watchers if thread.is_alive()] + [watcher]
+        watcher.start()
+        return call
+
+    def load(
+        self,
+        calls: int = 100,
+        rate: float = 10.0,
+        *,
+        did: str = DID,
+        crt_prefix: str | None = None,
+        workspace_id: str = WORKSPACE,
+        transport: str = "udp",
+        codec: str = "PCMU",
+        user: str = "bot",
+        hangup_after: float | None = None,
+        answer_timeout: float = 10.0,
+        caller_tone: float | None = CALLER_TONE,
+        timeout: float = 120.0,
+    ) -> LoadResult:
+        """Place ``calls`` calls, ``rate`` new ones a second, by one SIPp, and wait until they are over.
+
+        All of them name one RTP port, from which SIPp sends to each; what it receives is not recorded.
+        CRT Object IDs are ``<crt_prefix>-000001`` and so on. A call that is still up after ``timeout``
+        seconds is hung up, and ``error`` says that the load was not over in time.
+        """
+        number = next(self._numbers)
+        prefix = crt_prefix or f"load-{self._control.port}-{number}"
+        ids = [f"{prefix}-{index:06d}" for index in range(1, calls + 1)]
+        keys = [f"load-{number}-{index}" for index in range(1, calls + 1)]
+        rtp_port = self._ports.reserve_rtp()
+        lines = [
+            CallLine(key, f'"{did}|{crt}"', [f"X-Workspace-ID: {workspace_id}"], [codec], rtp_port, user)
+            for key, crt in zip(keys, ids, strict=True)
+        ]
+        with self._lock:
+            for key, crt in zip(keys, ids, strict=True):
+                self._keys.setdefault(crt, []).append(key)
+                if hangup_after is not None:
+                    self._hangups[key] = hangup_after
+        begun = time.monotonic()
+        try:
+            run = self._run(
+                lines,
+                transport=transport,
+                rate=rate,
+                answer_timeout=answer_timeout,
+                play=_speech(codec, caller_tone),
+                rtp_port=rtp_port,
+                full_trace=False,
+            )
+            try:
+                overdue = self._wait_for_load(run, keys, timeout)
+                return _load_result(run, ids, overdue, time.monotonic() - begun)
+            finally:
+                self._dispose(run)
+        finally:
+            for key, crt in zip(keys, ids, strict=True):
+                self._forget(key, crt, None)
+
+    def accepted(self, crt_object_id: str) -> None:
+        """The REST server's notice to the PBX: end this call. Calls it does not know are not ours."""
+        with self._lock:
+            keys = list(self._keys.get(crt_object_id, ()))
+            calls = [self._calls.get(key) for key in keys]
+        for key, call in zip(keys, calls, strict=True):
+            if call is not None:
+                call._hang_up("accepted", self.bye_delay)
+            else:
+                self._control.hang_up(key, self.bye_delay)
+
+    def _run(
+        self,
+        lines: Sequence[CallLine],
+        *,
+        transport: str,
+        rate: float,
+        answer_timeout: float,
+        play: tuple[bytes, int] | None,
+        rtp_port: int,
+        full_trace: bool,
+    ) -> SippRun:
+        """Start SIPp; ``rtp_port`` is released with it, and also where it cannot be started."""
+        local_port = self._ports.reserve_sip()
+        try:
+            with self._lock:
+                if not self._running:
+                    raise RuntimeError("the PBX is not started, or stopped")
+                run = SippRun(
+                    lines,
+                    switch=self.switch,
+                    local_ip=self.local_ip,
+                    local_port=local_port,
+                    control_port=self._control.port,
+                    transport=transport,
+                    rate=rate,
+                    answer_timeout=answer_timeout,
+                    play=play,
+                    rtp_port=rtp_port,
+                    full_trace=full_trace,
+                )
+                self._runs.add(run)
+                return run
+        except BaseException:
+            self._ports.release(local_port, rtp_port)
+            raise
+
+    def _watch(self, call: PbxCall, run: SippRun, timeout: float) -> None:
+        try:
+            try:
+                run.wait(timeout)
+            except subprocess.TimeoutExpired:
+                call._hang_up("timeout")
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    run.wait(_GRACE)
+                run.kill()
+            result = _call_result(call, run)
+        finally:
+            self._dispose(run)
+            self._forget(call._key, call.crt_object_id, call._session)
+        self._emit(
+            "over",
+            {
+                "crt_object_id": call.crt_object_id,
+                "status": result.status,
+                "ended_by": result.ended_by,
+                "cause": result.cause,
+                "invited_at": result.invited_at,
+                "answered_at": result.answered_at,
+                "bye_at": result.bye_at,
+                "error": result.error,
+            },
+        )
+        call._finish(result)
+
+    def _wait_for_load(self, run: SippRun, keys: Sequence[str], timeout: float) -> bool:
+        """Whether it took longer than ``timeout``."""
+        try:
+            run.wait(timeout)
+        except subprocess.TimeoutExpired:
+            for key in keys:
+                self._control.hang_up(key)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                run.wait(_GRACE)
+            run.kill()
+            return True
+        return False
+
+    def _dispose(self, run: SippRun) -> None:
+        run.close()
+        self._ports.release(run.local_port, run.rtp_port)
+        with self._lock:
+            self._runs.discard(run)
+
+    def _forget(self, key: str, crt: str, session: RtpSession | None) -> None:
+        with self._lock:
+            self._calls.pop(key, None)
+            self._hangups.pop(key, None)
+            keys = self._keys.get(crt, [])
+            if key in keys:
+                keys.remove(key)
+            if not keys:
+                self._keys.pop(crt, None)
+        self._control.forget(key)
+        if session is not None:
+            self._media.close(session)
+
+    def _on_answer(self, answered: Answered) -> None:
+        with self._lock:
+            call = self._calls.get(answered.key)
+            hangup_after = self._hangups.get(answered.key)
+        if call is None:
+            if hangup_after is not None:
+                self._control.hang_up(answered.key, hangup_after)
+            return
+        if call._session is not None:
+            remote = (answered.media_ip, answered.media_port)
+            self._media.begin(call._session, remote, answered.payload_type)
+        call._note_answer()
+        self._emit("answered", {"crt_object_id": call.crt_object_id, "did": call.did})
+        if call._hangup_after is not None:
+            call._hang_up("hangup_after", call._hangup_after)
+
+
+def _by_python(media: str) -> bool:
+    if media not in ("python", "sipp"):
+        raise ValueError(f"media is {media!r}, neither 'python' nor 'sipp'")
+    return media == "python"
+
+
+def _offer(codec: str | Sequence[str]) -> list[str]:
+    codecs = [codec] if isinstance(codec, str) else list(codec)
+    unknown = [name for name in codecs if name not in CODECS]
+    if unknown:
+        raise ValueError(f"codecs {unknown} are none of {list(CODECS)}")
+    return codecs
+
+
+def _speech(codec: str, caller_tone: float | None) -> tuple[bytes, int] | None:
+    """A second of the caller's speech for SIPp to repeat, and its payload type; G.711 only."""
+    if codec not in g711.PAYLOAD_TYPES:
+        return None
+    return b"".join(caller_frames(codec, caller_tone)), g711.PAYLOAD_TYPES[codec]
+
+
+def _call_result(call: PbxCall, run: SippRun) -> CallResult:
+    told = list(dialogs(run.lines("short.log")).values())
+    dialog = told[0] if told else Dialog("")
+    messages = run.text("messages.log")
+    return CallResult(
+        did=call.did,
+        crt_object_id=call.crt_object_id,
+        status=dialog.status,
+        reason=dialog.reason,
+        retry_after=retry_after(messages),
+        answered=dialog.answered,
+        ended_by=dialog.ended_by,
+        cause=call._cause if dialog.ended_by != "switch" else None,
+        error=run.error(),
+        exit_status=run.wait(0),
+        invited_at=dialog.invited_at,
+        answered_at=dialog.answered_at,
+        cancelled_at=dialog.cancelled_at,
+        bye_at=dialog.bye_at,
+        ended_at=dialog.ended_at,
+        sip_messages=messages,
+        recording=call.recording,
+    )
+
+
+def _load_result(run: SippRun, ids: list[str], overdue: bool, duration: float) -> LoadResult:
+    told = dialogs(run.lines("short.log"))
+    # SIPp numbers its calls from 1 in the Call-ID, in the order of the injection file.
+    by_crt = {ids[int(call_id.partition("-")[0]) - 1]: dialog for call_id, dialog in told.items()}
+    refused = Counter(d.status for d in told.values() if d.status is not None and not d.answered)
+    unexpected = sum(d.ended_by == "switch" for d in told.values())
+    completed = sum(d.ended_by == "pbx" and d.bye_status == 200 for d in told.values())
+    error = run.error()
+    if overdue:
+        # Who was hung up by the clock cannot be told from who was hung up by a notification in that moment;
+        # the load as a whole did not end by itself, and that is what is said.
+        error = f"not over in time; {error or 'the calls were hung up'}"
+    return LoadResult(
+        calls=len(ids),
+        completed=completed,
+        refused=refused,
+        unexpected_byes=unexpected,
+        failed=len(ids) - completed - refused.total() - unexpected,
+        answered=sum(d.answered for d in told.values()),
+        causes=failures(run.text("statistics.csv")),
+        set_up=_percentiles(
+            [d.answered_at - d.invited_at for d in told.values() if d.answered_at and d.invited_at]
+        ),
+        exit_status=run.wait(0),
+        seconds=duration,
+        error=error,
+        crt_object_ids=ids,
+        dialogs=by_crt,
+    )
+
+
+def _percentiles(values: list[float]) -> dict[int, float]:
+    values = sorted(values)
+    return {p: values[math.ceil(len(values) * p / 100) - 1] for p in (50, 95, 99, 100)} if values else {}

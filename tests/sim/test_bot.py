@@ -1,0 +1,358 @@
+"""The bot's stand-in, as a WebSocket client sees it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import wave
+from contextlib import ExitStack
+
+import pytest
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from eslbot import g711
+from eslbot.sim.audio import heard, silence, tone
+from eslbot.sim.bot import GOODBYE, GREETING, PROPERTIES, Bot
+from eslbot.sim.pbx.certificates import LoopbackAuthority
+
+FRAME = tone(350, 0.02)
+
+
+@pytest.fixture
+def events():
+    return []
+
+
+@pytest.fixture
+def bot(events):
+    with Bot(emit=lambda event, fields: events.append((event, fields))) as bot:
+        yield bot
+
+
+def join(bot: Bot, behaviour: str, **headers: str) -> ClientConnection:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return connect(bot.url(behaviour), additional_headers=named, proxy=None, compression=None)
+
+
+def until(ws: ClientConnection, kind: str) -> tuple[bytes, dict]:
+    """The raw speech up to a message of type ``kind``, and that message."""
+    speech = b""
+    while True:
+        message = json.loads(ws.recv(timeout=5))
+        if message["type"] == kind:
+            return speech, message
+        if message["type"] == "streamAudio":
+            assert message["data"]["audioDataType"] == "raw"
+            speech += base64.b64decode(message["data"]["audioData"])
+
+
+def until_closed(ws: ClientConnection) -> list[str]:
+    """What came before the connection ended other than by close 1000."""
+    texts = []
+    with pytest.raises(ConnectionClosedError):
+        while True:
+            texts.append(ws.recv(timeout=5))
+    return texts
+
+
+def test_talk_greets_listens_says_goodbye_and_ends(bot, events):
+    with join(bot, "talk?listen_ms=200", X_Call_ID="c-1", X_DID="0091") as ws:
+        begun = time.monotonic()
+        greeting = b""
+        while len(greeting) < 0.6 * 16000:
+            data = json.loads(ws.recv(timeout=5))["data"]
+            chunk = base64.b64decode(data["audioData"])
+            assert data["sampleRate"] == 8000 and len(chunk) <= 1600
+            greeting += chunk
+        assert time.monotonic() - begun > 0.45, "the greeting was not paced"
+        assert heard(greeting, GREETING) == pytest.approx(0.6)
+
+        with pytest.raises(TimeoutError):
+            ws.recv(timeout=0.15)  # it listens, and nobody has spoken
+        for _ in range(10):
+            ws.send(FRAME)
+        goodbye, end = until(ws, "end")
+        assert heard(goodbye, GOODBYE) == pytest.approx(0.4)
+        assert end == {"type": "end", "properties": PROPERTIES, "reason": "done"}
+    call = bot.wait_for_call(lambda call: call.call_id == "c-1")
+    call.wait_closed()
+    assert (call.close_code, call.closed_by, call.error) == (1000, "peer", None)
+    assert call.behaviour == "talk" and call.headers["x-did"] == "0091"
+    assert call.audio_frames == 10 and call.audio_seconds == pytest.approx(0.2)
+    assert heard(call.audio(), 350) == pytest.approx(0.2)
+    assert call.first_audio is not None and call.started <= call.first_audio <= call.ended_at
+    assert [round(said.seconds, 2) for said in call.said] == [0.6, 0.4]
+    names = [name for name, fields in events if fields["call_id"] == "c-1"]
+    assert sorted(names) == ["audio", "call", "closed", "end", "said", "said"]
+    assert names[0] == "call" and names[-1] == "closed"
+
+
+def test_hold_does_what_the_test_says(bot):
+    with join(bot, "hold?greeting_ms=20") as ws:
+        call = bot.wait_for_call()
+        until_said = json.loads(ws.recv(timeout=5))
+        assert until_said["type"] == "streamAudio"
+        call.mark("here")
+        call.clear()
+        call.say(tone(880, 0.3), chunk_ms=50, real_time=False)
+        call.end({"agent_group": "x"}, reason="test")
+        assert json.loads(ws.recv(timeout=5)) == {"type": "mark", "name": "here"}
+        assert json.loads(ws.recv(timeout=5)) == {"type": "clear"}
+        speech, end = until(ws, "end")
+        assert heard(speech, 880) == pytest.approx(0.3)
+        assert end["properties"] == {"agent_group": "x"} and end["reason"] == "test"
+        assert not call.closed
+        call.close(1000, "bye")
+        assert until_closed_ok(ws) == (1000, "bye")
+    call.wait_closed()
+    assert call.closed_by == "bot"
+
+
+def until_closed_ok(ws: ClientConnection) -> tuple[int | None, str | None]:
+    for _ in ws:
+        pass
+    return ws.close_code, ws.close_reason
+
+
+def test_messages_and_garbage_of_the_switch_are_kept(bot):
+    with join(bot, "silent") as ws:
+        ws.send('{"type":"start","version":"1"}')
+        ws.send("no json")
+        ws.send("[]")
+        ws.send('{"type":"dtmf","digit":"5"}')
+        call = bot.wait_for_call()
+        assert call.wait_for_message("dtmf").message["digit"] == "5"
+        assert [received.type for received in call.messages] == ["start", None, None, "dtmf"]
+        assert call.messages[1].text == "no json" and call.messages[1].message is None
+        with pytest.raises(TimeoutError):
+            call.wait_for_message("stop", timeout=0.05)
+
+
+def test_one_breath_says_all_at_once_and_ends(bot):
+    begun = time.monotonic()
+    with join(bot, "one-breath") as ws:
+        speech, end = until(ws, "end")
+    assert time.monotonic() - begun < 0.9, "a second of speech was paced"
+    assert heard(speech, GREETING) == pytest.approx(0.7)
+    assert heard(speech, GOODBYE) == pytest.approx(0.3)
+    assert end["properties"] == PROPERTIES
+
+
+@pytest.mark.parametrize(("behaviour", "code"), [("close", 1000), ("error-close", 1011)])
+def test_closing(bot, behaviour, code):
+    with join(bot, f"{behaviour}?greeting_ms=20") as ws:
+        if code == 1000:
+            assert until_closed_ok(ws)[0] == code
+        else:
+            until_closed(ws)
+        assert ws.close_code == code
+    call = bot.wait_for_call()
+    call.wait_closed()
+    assert (call.close_code, call.closed_by) == (code, "bot")
+
+
+def test_abort_drops_without_a_close_frame(bot):
+    with join(bot, "abort?greeting_ms=100") as ws:
+        until_closed(ws)
+        assert ws.protocol.close_rcvd is None and ws.close_code == 1006
+    call = bot.wait_for_call()
+    call.wait_closed()
+    assert (call.close_code, call.closed_by) == (1006, None)
+
+
+def test_a_held_call_can_be_aborted_from_the_test(bot):
+    with join(bot, "hold?greeting_ms=20") as ws:
+        ws.recv(timeout=5)
+        call = bot.wait_for_call()
+        ws.send(FRAME)
+        call.wait(lambda call: call.audio_frames == 1)
+        call.abort()
+        assert until_closed(ws) == []
+        assert ws.protocol.close_rcvd is None
+    call.wait_closed()
+    assert call.close_code == 1006
+
+
+def test_a_peer_that_vanishes_is_noticed(bot):
+    with join(bot, "silent") as ws:
+        call = bot.wait_for_call()
+        ws.close_socket()
+        call.wait_closed()
+    assert call.close_code == 1006
+
+
+def test_reject_and_unknown_paths(bot):
+    for path, status in ("reject?x=1", 403), ("nonsense", 404):
+        with pytest.raises(InvalidStatus) as caught, join(bot, path, X_Call_ID="r"):
+            pass
+        assert caught.value.response.status_code == status
+    assert [upgrade.path for upgrade in bot.refused] == ["/reject?x=1", "/nonsense"]
+    assert bot.refused[0].headers["x-call-id"] == "r"
+    assert bot.calls == []
+
+
+def test_junk_then_talk(bot):
+    with join(bot, "junk?listen_ms=0&greeting_ms=100") as ws:
+        texts = []
+        while '"end"' not in (text := ws.recv(timeout=5)):
+            texts.append(text)
+
+    def is_json(text: str) -> bool:
+        try:
+            json.loads(text)
+        except ValueError:
+            return False
+        return True
+
+    assert [is_json(text) for text in texts[:2]] == [False, False]
+    rest = [json.loads(text) for text in texts[2:]]
+    assert isinstance(rest[0], list) and rest[1] is None
+    assert max(map(len, texts)) > 70_000
+    assert {m["data"]["audioDataType"] for m in rest if isinstance(m, dict) and "data" in m} == {
+        "raw",
+        "opus",
+    }
+    with pytest.raises(ValueError, match=r"base64|padding|characters"):
+        for message in rest:
+            if isinstance(message, dict) and "data" in message:
+                base64.b64decode(message["data"]["audioData"], validate=True)
+
+
+def test_resumed_is_answered_and_the_end_repeated(bot):
+    with join(bot, "hold?greeting_ms=0") as ws:
+        call = bot.wait_for_call()
+        ws.send('{"type":"resumed"}')
+        assert json.loads(ws.recv(timeout=5)) == {"type": "resumed"}
+        with pytest.raises(TimeoutError):
+            ws.recv(timeout=0.1)  # no end to repeat
+        call.end({"a": "b"})
+        first = json.loads(ws.recv(timeout=5))
+        ws.send('{"type":"resumed"}')
+        assert json.loads(ws.recv(timeout=5)) == {"type": "resumed"}
+        assert json.loads(ws.recv(timeout=5)) == first
+
+
+def test_hostile_properties(bot):
+    with join(bot, "properties-hostile?greeting_ms=0") as ws:
+        _, end = until(ws, "end")
+    assert isinstance(end["properties"]["agent_group"], dict)
+    assert len(end["properties"]["summary"]) == 100_000
+    assert {"not_listed", "uniqueId", "", "line\nbreak"} < end["properties"].keys()
+
+
+def test_echo_says_back_what_it_heard(bot):
+    with join(bot, "echo?chunk_ms=40") as ws:
+        sent = b"".join(tone(frequency, 0.02) for frequency in (350, 440, 880, 350))
+        for at in range(0, len(sent), 320):
+            ws.send(sent[at : at + 320])
+        back = b""
+        while len(back) < len(sent):
+            back += base64.b64decode(json.loads(ws.recv(timeout=5))["data"]["audioData"])
+        assert back == sent
+
+
+@pytest.mark.parametrize("kind", ["wav", "pcmu", "pcma"])
+def test_other_audio_formats(bot, kind):
+    with join(bot, f"hold?format={kind}&greeting_ms=100&rate=8000") as ws:
+        data = json.loads(ws.recv(timeout=5))["data"]
+    audio = base64.b64decode(data["audioData"])
+    assert data["audioDataType"] == kind
+    if kind == "wav":
+        with wave.open(io.BytesIO(audio)) as reader:
+            assert (reader.getframerate(), reader.getnchannels(), reader.getsampwidth()) == (8000, 1, 2)
+            l16 = reader.readframes(reader.getnframes())
+    else:
+        l16 = g711.decode(kind.upper(), audio)
+    assert heard(l16, GREETING) == pytest.approx(0.1)
+
+
+def test_sixteen_kilohertz(bot):
+    with join(bot, "hold?rate=16000&greeting_ms=100") as ws:
+        data = json.loads(ws.recv(timeout=5))["data"]
+        ws.send(bytes(640))
+        call = bot.wait_for_call()
+        call.wait(lambda call: call.audio_frames == 1)
+    assert data["sampleRate"] == 16000
+    assert heard(base64.b64decode(data["audioData"]), GREETING, 16000) == pytest.approx(0.1)
+    assert call.audio_seconds == pytest.approx(0.02)
+
+
+def test_only_the_last_caller_audio_is_kept():
+    with Bot(keep_audio=0.1) as bot, join(bot, "silent") as ws:
+        for _ in range(50):
+            ws.send(silence(0.02))
+        for _ in range(5):
+            ws.send(FRAME)
+        call = bot.wait_for_call()
+        call.wait(lambda call: call.audio_frames == 55)
+        kept = call.audio()
+    assert 0.1 <= len(kept) / 16000 <= 0.2
+    assert kept.endswith(FRAME * 5)
+    assert call.audio_bytes == 55 * 320
+
+
+def test_many_calls_are_told_apart(bot):
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(join(bot, "silent", X_Call_ID=str(n))) for n in range(10)]
+        call = bot.wait_for_call(lambda call: call.call_id == "7")
+        sockets[7].send(FRAME)
+        call.wait(lambda call: call.audio_frames == 1)
+        assert [c.call_id for c in bot.calls if c.audio_frames] == ["7"]
+
+
+def test_tls():
+    authority = LoopbackAuthority()
+    try:
+        with (
+            Bot(ssl_context=authority.server_context()) as bot,
+            connect(bot.url("close?greeting_ms=0"), ssl=authority.client_context(), proxy=None) as ws,
+        ):
+            assert bot.url("").startswith("wss://")
+            assert until_closed_ok(ws)[0] == 1000
+    finally:
+        authority.close()
+
+
+def test_stop_drops_calls_and_frees_the_port():
+    bot = Bot().start()
+    behaviours = ("hold", "silent", "talk")
+    with ExitStack() as stack:
+        for behaviour in behaviours:
+            stack.enter_context(join(bot, behaviour))
+        for behaviour in behaviours:
+            bot.wait_for_call(lambda call, behaviour=behaviour: call.behaviour == behaviour)
+        begun = time.monotonic()
+        bot.stop()
+        assert time.monotonic() - begun < 3
+        assert all(call.closed for call in bot.calls)
+    with pytest.raises(ConnectionRefusedError), join(bot, "hold"):
+        pass
+    with Bot(port=bot.port) as again:
+        assert again.port == bot.port
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_run_ends_on_a_signal(number):
+    program = (
+        "import json\nfrom eslbot.sim.bot import run\n"
+        "run(emit=lambda event, fields: print(json.dumps([event, fields]), flush=True))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        event, fields = json.loads(process.stdout.readline())
+        assert event == "ready" and "talk" in fields["behaviours"]
+        with connect(fields["url"] + "hold", proxy=None):
+            os.kill(process.pid, number)
+            assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
