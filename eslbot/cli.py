@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -108,7 +109,7 @@ def check(path: Path) -> None:
 @click.option("--force", is_flag=True, help="Write over a configuration that eslbot did not write.")
 def conf(path: Path, out: Path, force: bool) -> None:
     """Write the FreeSWITCH configuration: the tree of freeswitch-conf with this site's values."""
-    from eslbot.switchconf import SwitchConfError, render
+    from eslbot.switchconf import SwitchConfError, notes, render
 
     config = read(path)
     try:
@@ -117,10 +118,8 @@ def conf(path: Path, out: Path, force: bool) -> None:
         give_up(str(error), UNUSABLE)
     for change in changes:
         click.echo(f"{change.what:9}  {change.path}")
-    click.echo(
-        f"Start FreeSWITCH with: -conf {out} -temp {config.freeswitch.temp_dir} "
-        "(with -log and -db, which it wants together with -conf)"
-    )
+    for note in notes(config, out):
+        click.echo(note)
 
 
 @main.command()
@@ -148,6 +147,174 @@ def sim() -> None:
 
     They are for trying and testing. Events come out as one JSON object a line.
     """
+
+
+class AddressParam(click.ParamType[tuple[str, int]]):
+    """``HOST:PORT``."""
+
+    name = "host:port"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int]:
+        """Host and port."""
+        host, _, port = str(value).rpartition(":")
+        if not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
+            self.fail(f"{value!r} is not HOST:PORT", param, ctx)
+        return host, int(port)
+
+
+class PortRangeParam(click.ParamType[tuple[int, int]]):
+    """``FIRST-LAST``."""
+
+    name = "first-last"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """First and last port."""
+        first, _, last = str(value).partition("-")
+        if not (first.isdecimal() and last.isdecimal() and 0 < int(first) < int(last) <= 65535):
+            self.fail(f"{value!r} is not FIRST-LAST", param, ctx)
+        return int(first), int(last)
+
+
+class NetworkParam(click.ParamType[Any]):
+    """An address or a CIDR block."""
+
+    name = "cidr"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The network."""
+        try:
+            return ip_network(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@sim.command("switch")
+@click.option("--sip-listen", type=AddressParam(), default="127.0.0.1:5060", show_default=True)
+@click.option(
+    "--controllers",
+    type=AddressParam(),
+    multiple=True,
+    default=["127.0.0.1:8084"],
+    show_default=True,
+    help="Outbound event sockets, in order; give it again for the next.",
+)
+@click.option(
+    "--allow",
+    type=NetworkParam(),
+    multiple=True,
+    default=["127.0.0.1"],
+    show_default=True,
+    help="PBX sources.",
+)
+@click.option("--rtp-ports", type=PortRangeParam(), default="10000-10999", show_default=True)
+@click.option(
+    "--temp-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="/tmp/eslbot-switch",
+    show_default=True,
+    help="Where bots' speech is written; eslbot's freeswitch.temp_dir.",
+)
+def sim_switch(
+    sip_listen: tuple[str, int],
+    controllers: tuple[tuple[str, int], ...],
+    allow: tuple[Any, ...],
+    rtp_ports: tuple[int, int],
+    temp_dir: Path,
+) -> None:
+    """A stand-in for FreeSWITCH with mod_audio_stream (SIP, RTP, outbound event socket)."""
+    with stand_ins():
+        import asyncio
+
+        from eslbot.sim.events import JsonLines
+        from eslbot.sim.switch.server import SwitchSettings, run
+
+    settings = SwitchSettings(sip_listen, allow, controllers, rtp_ports, temp_dir)
+    try:
+        asyncio.run(run(settings, JsonLines(sys.stdout, "switch")))
+    except OSError as error:
+        give_up(f"the switch cannot run: {error}", FAILED)
+
+
+@sim.command("bot")
+@click.option("--listen", type=AddressParam(), default="127.0.0.1:9000", show_default=True)
+def sim_bot(listen: tuple[str, int]) -> None:
+    """A stand-in for a voice bot: a WebSocket server whose URL path says how it behaves.
+
+    /talk greets, listens, says good-bye and ends. The other paths are told when it starts.
+    """
+    with stand_ins():
+        from eslbot.sim.bot import run
+        from eslbot.sim.events import JsonLines
+
+    try:
+        run(*listen, emit=JsonLines(sys.stdout, "bot"))
+    except OSError as error:
+        give_up(f"the bot cannot run: {error}", FAILED)
+
+
+@sim.command("pbx")
+@click.option(
+    "--switch", type=AddressParam(), default="127.0.0.1:5060", show_default=True, help="Where to call."
+)
+@click.option("--local-ip", default="127.0.0.1", show_default=True, help="The source of the calls.")
+@click.option("--workspace", required=True, metavar="UUID", help="X-Workspace-ID.")
+@click.option("--did", default="00919990152080", show_default=True)
+@click.option("--crt", metavar="ID", help="CRT Object ID; made up where it is not given.")
+@click.option("--transport", type=click.Choice(["udp", "tcp"]), default="udp", show_default=True)
+@click.option("--codec", type=click.Choice(["PCMU", "PCMA"]), default="PCMU", show_default=True)
+@click.option("--ameyo-port", type=click.IntRange(0, 65535), default=8887, show_default=True)
+@click.option("--tenant-host", default="acme.ameyo.app", show_default=True)
+@click.option(
+    "--token", default="acme-token", show_default=True, help="What Ameyo's server takes as the token."
+)
+@click.option("--hangup-after", type=float, metavar="SECONDS", help="The caller hangs up by himself.")
+@click.option(
+    "--timeout", type=float, default=60.0, show_default=True, help="Seconds until the PBX gives up."
+)
+def sim_pbx(
+    switch: tuple[str, int],
+    local_ip: str,
+    workspace: str,
+    did: str,
+    crt: str | None,
+    transport: str,
+    codec: str,
+    ameyo_port: int,
+    tenant_host: str,
+    token: str,
+    hangup_after: float | None,
+    timeout: float,
+) -> None:
+    """A stand-in for Ameyo's PBX: one call by SIPp, and the REST server that ends it.
+
+    Exit code 0 only if the call was answered and ended by the PBX's BYE.
+    """
+    with stand_ins():
+        from eslbot.sim.events import JsonLines
+        from eslbot.sim.pbx import AmeyoServer, Pbx, SippMissing
+
+    emit = JsonLines(sys.stdout, "pbx")
+    try:
+        with AmeyoServer({tenant_host: token}, port=ameyo_port, emit=emit) as ameyo:
+            emit("ready", {"ameyo": ameyo.url, "ca_file": str(ameyo.ca_file)})
+            with Pbx(switch, local_ip, ameyo, emit=emit) as pbx:
+                call = pbx.call(
+                    did,
+                    crt,
+                    workspace,
+                    transport=transport,
+                    codec=codec,
+                    hangup_after=hangup_after,
+                    timeout=timeout,
+                )
+                result = call.wait(timeout + 30)
+    except (OSError, SippMissing) as error:
+        give_up(f"the PBX cannot run: {error}", FAILED)
+    raise SystemExit(0 if result.completed else FAILED)
 
 
 @contextmanager

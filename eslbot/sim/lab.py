@@ -1,0 +1,356 @@
+"""A whole contact centre on loopback: PBX and Ameyo, a switch, eslbot, a bot; for the demo and for tests.
+
+The switch is a real FreeSWITCH with mod_audio_stream, started on the configuration that ``eslbot conf``
+renders, or the stand-in. eslbot itself runs as its users run it, by ``eslbot serve`` in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from uuid import NAMESPACE_URL, uuid5
+
+import tomli_w
+
+from eslbot.sim import freeswitch
+from eslbot.sim.bot import Bot
+from eslbot.sim.events import Emit, silent
+from eslbot.sim.pbx import AmeyoServer, Pbx
+
+#: Seconds for each part to come up; FreeSWITCH takes about two.
+START_LIMIT = 20.0
+#: Seconds for each part to go down.
+STOP_LIMIT = 15.0
+
+#: RTP ports of one lab: two a call.
+RTP_PORTS = 600
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """A workspace of the lab. ``bot`` is a behaviour of the stand-in bot, or several, tried in order.
+
+    ``workspace``, ``bot_keys`` and ``ameyo_keys`` are further keys of its tables; ``id`` is the workspace id,
+    by default a UUID made of the name.
+    """
+
+    name: str
+    bot: str | Sequence[str] = "talk"
+    sources: Sequence[str] = ("127.0.0.1",)
+    workspace: Mapping[str, Any] = field(default_factory=dict)
+    bot_keys: Mapping[str, Any] = field(default_factory=dict)
+    ameyo_keys: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            object.__setattr__(self, "id", str(uuid5(NAMESPACE_URL, f"eslbot:lab:{self.name}")))
+
+    @property
+    def host(self) -> str:
+        """``ameyo.tenant_host``."""
+        return f"{self.name}.ameyo.example"
+
+    @property
+    def token(self) -> str:
+        """Ameyo's token of this tenant; secret enough to look for in logs."""
+        return f"secret-token-of-{self.name}"
+
+
+class LabError(Exception):
+    """A part did not come up; the text holds the end of its log."""
+
+
+class Lab:
+    """The centre; a context manager, or :meth:`start` and :meth:`stop`.
+
+    ``switch`` is ``freeswitch``, ``stand-in``, or ``auto`` for the real one where the machine has it.
+    ``folder`` takes configurations and logs. Attributes after the start: ``ameyo``, ``bot``, ``pbx``.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        tenants: Sequence[Tenant],
+        *,
+        switch: str = "auto",
+        workers: int = 1,
+        max_calls: int = 1000,
+        emit: Emit = silent,
+    ) -> None:
+        self.folder = folder
+        self.tenants = {tenant.name: tenant for tenant in tenants}
+        self.workers, self.max_calls = workers, max_calls
+        self.installation = None if switch == "stand-in" else freeswitch.find()
+        if switch == "freeswitch" and self.installation is None:
+            raise LabError("no FreeSWITCH with mod_audio_stream found; set ESLBOT_FREESWITCH to its binary")
+        self.sip = ("127.0.0.1", free_port())
+        self.event_socket = ("127.0.0.1", free_port())
+        self.listen = ("127.0.0.1", free_port())
+        self.web = ("127.0.0.1", free_port())
+        self.rtp_ports = free_rtp_ports()
+        self.temp_dir = folder / "run" / "temp"
+        self.config = folder / "eslbot.toml"
+        self.log_file = folder / "eslbot.log"
+        self.ameyo = AmeyoServer({tenant.host: tenant.token for tenant in tenants}, emit=emit)
+        self.bot = Bot(emit=emit)
+        self.pbx = Pbx(self.sip, ameyo=self.ameyo, emit=emit)
+        self.service: subprocess.Popen[bytes] | None = None
+        self.real_switch: freeswitch.FreeSwitchProcess | None = None
+        self.stand_in: StandInSwitch | None = None
+        self._stack = ExitStack()
+
+    @property
+    def switch_name(self) -> str:
+        """What the switch is, for people."""
+        if self.installation is None:
+            return "the stand-in switch (no FreeSWITCH with mod_audio_stream on this machine, or not wanted)"
+        return f"a real FreeSWITCH {self.installation.version} with mod_audio_stream"
+
+    # -- life ---------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Bring everything up, or nothing. Raises :class:`LabError`."""
+        try:
+            self.temp_dir.mkdir(parents=True, exist_ok=True)
+            self._stack.enter_context(self.bot)
+            self._stack.enter_context(self.ameyo)
+            self.config.write_text(tomli_w.dumps(self._configuration()))
+            self.start_eslbot()
+            self._stack.callback(self.stop_eslbot)
+            if self.installation is not None:
+                self._start_freeswitch(self.installation)
+            else:
+                self.stand_in = self._stack.enter_context(StandInSwitch(self))
+            self._stack.enter_context(self.pbx)
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Take everything down, the callers first."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start_eslbot(self) -> None:
+        """Run ``eslbot serve`` and wait until it is ready."""
+        with self.log_file.open("ab") as log:
+            self.service = subprocess.Popen(
+                [sys.executable, "-m", "eslbot", "serve", "--config", str(self.config), "--log", "json"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment(),
+            )
+        deadline = time.monotonic() + START_LIMIT
+        while not self._is_ready():
+            if self.service.poll() is not None or time.monotonic() > deadline:
+                raise LabError(f"eslbot serve did not come up:\n{self.log_file.read_text()[-3000:]}")
+            time.sleep(0.02)  # polling a process from outside: there is no event to wait for
+
+    def stop_eslbot(self) -> None:
+        """End ``eslbot serve``: the calls in it go to nobody."""
+        if self.service is not None:
+            end_process(self.service)
+            self.service = None
+
+    def _is_ready(self) -> bool:
+        try:
+            return self.http("/readyz")[0] == 200
+        except OSError:
+            return False
+
+    def http(self, path: str) -> tuple[int, str]:
+        """Status and body of a page of eslbot's web listener."""
+        try:
+            with urllib.request.urlopen(f"http://{self.web[0]}:{self.web[1]}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """What eslbot has logged so far."""
+        lines = []
+        for line in self.log_file.read_text().splitlines():
+            if line.startswith("{"):
+                lines.append(json.loads(line))
+        return lines
+
+    def live_channels(self) -> int:
+        """How many channels the switch has now."""
+        if self.real_switch is not None:
+            return int(self.real_switch.api("show channels count").split()[0])
+        assert self.stand_in is not None
+        return self.stand_in.live
+
+    # -- configuration ------------------------------------------------------------------------------------
+
+    def _configuration(self) -> dict[str, Any]:
+        return {
+            "server": {"listen": colon(self.listen), "workers": self.workers, "max_calls": self.max_calls},
+            "freeswitch": {
+                "sip_ip": self.sip[0],
+                "sip_port": self.sip[1],
+                "rtp_ports": f"{self.rtp_ports[0]}-{self.rtp_ports[1]}",
+                "event_socket": colon(self.event_socket),
+                "temp_dir": str(self.temp_dir),
+            },
+            "web": {"listen": colon(self.web)},
+            "workspaces": {tenant.id: self._workspace(tenant) for tenant in self.tenants.values()},
+        }
+
+    def _workspace(self, tenant: Tenant) -> dict[str, Any]:
+        behaviours = [tenant.bot] if isinstance(tenant.bot, str) else list(tenant.bot)
+        urls = [b if "://" in b else self.bot.url(b) for b in behaviours]
+        return {
+            "name": tenant.name,
+            "sources": list(tenant.sources),
+            **tenant.workspace,
+            "bot": {
+                "url": urls if len(urls) > 1 else urls[0],
+                "insecure": True,
+                "headers": {"Authorization": f"Bearer bot-{tenant.name}"},
+                **tenant.bot_keys,
+            },
+            "ameyo": {
+                "url": self.ameyo.url,
+                "ca_file": str(self.ameyo.ca_file),
+                "tenant_host": tenant.host,
+                "token": f"${{{variable(tenant)}}}",
+                "bot_properties": ["agent_group", "summary"],
+                "properties": {"DID": "{did}", "outcome": "{outcome}"},
+                **tenant.ameyo_keys,
+            },
+        }
+
+    def _start_freeswitch(self, installation: freeswitch.Installation) -> None:
+        conf = self.folder / "freeswitch"
+        command = [sys.executable, "-m", "eslbot", "conf", "--config", str(self.config), "--out", str(conf)]
+        rendered = subprocess.run(
+            command, env=self._environment(), capture_output=True, text=True, timeout=START_LIMIT
+        )
+        if rendered.returncode:
+            raise LabError(f"eslbot conf failed:\n{rendered.stderr[-3000:]}")
+        self.real_switch = self._stack.enter_context(
+            freeswitch.FreeSwitchProcess(installation, conf, self.temp_dir.parent)
+        )
+
+    def _environment(self) -> dict[str, str]:
+        environment = {**os.environ, **{variable(t): t.token for t in self.tenants.values()}}
+        # A service's own directory of figures is not another's.
+        environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
+        return environment
+
+
+class StandInSwitch:
+    """``eslbot sim switch`` in a process of its own; its events are counted here."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self.live = 0
+        self.events: list[dict[str, Any]] = []
+        self._ready = threading.Event()
+
+    def __enter__(self) -> Self:
+        lab = self._lab
+        sources = {source for tenant in lab.tenants.values() for source in tenant.sources}
+        command = [sys.executable, "-m", "eslbot", "sim", "switch"]
+        command += ["--sip-listen", colon(lab.sip), "--controllers", colon(lab.listen)]
+        command += ["--rtp-ports", f"{lab.rtp_ports[0]}-{lab.rtp_ports[1]}", "--temp-dir", str(lab.temp_dir)]
+        for source in sorted(sources):
+            command += ["--allow", str(ip_network(source))]
+        self._log = lab.folder / "switch.log"
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log
+            )
+        self._reader = threading.Thread(target=self._read, name="stand-in switch", daemon=True)
+        self._reader.start()
+        if not self._ready.wait(START_LIMIT):
+            self.__exit__(None, None, None)
+            raise LabError(f"the stand-in switch did not come up:\n{self._log.read_text()[-3000:]}")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        end_process(self._process)
+        self._reader.join(STOP_LIMIT)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                event = json.loads(line)
+                self.events.append(event)
+                match event["event"]:
+                    case "ready":
+                        self._ready.set()
+                    case "invite":
+                        self.live += 1
+                    case "hangup":
+                        self.live -= 1
+
+
+def variable(tenant: Tenant) -> str:
+    """The environment variable that holds a tenant's token."""
+    return f"LAB_TOKEN_{tenant.name.upper().replace('-', '_').replace('.', '_')}"
+
+
+def colon(address: tuple[str, int]) -> str:
+    """``host:port``."""
+    return f"{address[0]}:{address[1]}"
+
+
+def free_port() -> int:
+    """A port that is free for TCP and UDP on loopback now."""
+    while True:
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            tcp.bind(("127.0.0.1", 0))
+            port: int = tcp.getsockname()[1]
+            try:
+                udp.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def free_rtp_ports() -> tuple[int, int]:
+    """A range below the ports that the kernel gives out; two labs at once are unlikely to share it."""
+    first = random.randrange(10000, 32000 - RTP_PORTS, RTP_PORTS)
+    return first, first + RTP_PORTS - 1
+
+
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, and SIGKILL where that does not help in time."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_LIMIT)

@@ -1,0 +1,59 @@
+"""One lab per kind of switch, shared by all scenarios: each call has a CRT Object ID of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from eslbot.sim import freeswitch
+from eslbot.sim.lab import Lab, Tenant
+
+#: A second tenant's PBX, which the switch lets in; and an address that nobody has configured.
+OTHER_SOURCE, FOREIGN_SOURCE = "127.0.0.3", "127.0.0.9"
+
+TENANTS = [
+    Tenant("talk", "talk?listen_ms=200"),
+    Tenant("hold", "hold"),
+    Tenant("one-breath", "one-breath"),
+    Tenant("close", "close"),
+    Tenant("error-close", "error-close"),
+    Tenant("abort", "abort"),
+    Tenant("silent", "silent", bot_keys={"first_audio_timeout": "700ms"}),
+    Tenant("reject", "reject"),
+    Tenant("refused", "ws://127.0.0.1:9/nobody-listens"),
+    Tenant("second-url", ["ws://127.0.0.1:9/nobody-listens", "talk?listen_ms=100"]),
+    Tenant("junk", "junk?listen_ms=100"),
+    Tenant("hostile", "properties-hostile"),
+    Tenant("impatient", "hold", workspace={"max_duration": "2s"}),
+    Tenant("small", "hold", workspace={"max_calls": 1}),
+    Tenant("other", "talk?listen_ms=100", sources=[OTHER_SOURCE]),
+]
+
+
+def kinds() -> list[object]:
+    found = freeswitch.find()
+    missing = pytest.mark.skipif(
+        found is None, reason="no FreeSWITCH with mod_audio_stream on this machine; the stand-in is tested"
+    )
+    return ["stand-in", pytest.param("freeswitch", marks=missing)]
+
+
+def pytest_report_header() -> str:
+    found = freeswitch.find()
+    real = f"and a real FreeSWITCH {found.version} ({found.binary})" if found else "only: no FreeSWITCH here"
+    return f"end to end: the stand-in switch {real}"
+
+
+@pytest.fixture(scope="session", params=kinds())
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    folder: Path = tmp_path_factory.mktemp(f"lab-{request.param}")
+    with Lab(folder, TENANTS, switch=request.param, workers=2) as lab:
+        yield lab
+
+
+@pytest.fixture
+def crt() -> str:
+    return f"d444-{uuid4().hex[:12]}-vce"
