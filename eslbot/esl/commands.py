@@ -23,10 +23,11 @@ def quote(text: str) -> str:
 def execute_message(application: str, argument: str = "", event_uuid: str = "") -> str:
     """A ``sendmsg`` that executes an application; ``event_uuid`` comes back as ``Application-UUID``.
 
-    The argument is expanded by FreeSWITCH (``${…}``) and must not hold what a caller chose. Raises
-    :class:`UnsafeArgument` on a line end or NUL.
+    ``event-lock`` keeps the order: without it, what is queued runs inside a playback that is under way
+    (``switch_ivr.c: switch_ivr_parse_all_events``). The argument is expanded by FreeSWITCH (``${…}``) and must
+    not hold what a caller chose. Raises :class:`UnsafeArgument` on a line end or NUL.
     """
-    lines = ["sendmsg", "call-command: execute", f"execute-app-name: {application}"]
+    lines = ["sendmsg", "call-command: execute", f"execute-app-name: {application}", "event-lock: true"]
     if argument:
         lines.append(f"execute-app-arg: {argument}")
     if event_uuid:

@@ -1,0 +1,29 @@
+"""The stand-in switch: FreeSWITCH with the community mod_audio_stream, for machines that have neither.
+
+It speaks SIP and RTP to a PBX, the outbound event socket to eslbot and WebSocket to a bot, and imitates what
+was measured on a real FreeSWITCH 1.11 and read in its sources. It is for tests and demonstrations, never for
+customers.
+
+It does
+
+* SIP over UDP and TCP as a callee: IP access list, INVITE to BYE, CANCEL, re-INVITE, INFO keys, timers
+  of RFC 3261;
+* RTP with PCMU and PCMA, one 20 ms clock, symmetric ports, keys by RFC 4733;
+* the outbound event socket in ``async full`` mode with FreeSWITCH's replies, quoting, encoding,
+  subscriptions, filters, linger, and the take-over of a call by the next controller;
+* the applications and API commands eslbot uses, including playback of growing ``.PCMU`` and ``.PCMA`` files;
+* ``uuid_audio_stream`` with its replies, events, play files and error codes.
+
+It does not
+
+* call out, register, authenticate, transfer, bridge or record; speak TLS, SRTP, RTCP, IPv6 media or another
+  codec;
+* do ``unicast``, ``uuid_displace``, ``sendevent``, XML events, dialplan XML or ``${function()}`` expansion;
+* lose uplink frames when a playback starts or while no controller holds the call, let the start metadata
+  overtake audio or get lost, delay events to a 20 ms poll, or keep a jitter buffer: it is kinder there;
+* wait for ever on a host that swallows SYNs (45 s), or take an INVITE without an offer (488).
+"""
+
+from .server import Switch, SwitchSettings, run
+
+__all__ = ["Switch", "SwitchSettings", "run"]

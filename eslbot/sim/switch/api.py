@@ -1,0 +1,134 @@
+"""The API commands a controller may call (mod_commands.c, mod_audio_stream.c), each with FreeSWITCH's own
+replies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from . import audio_stream
+from .causes import named
+from .channel import Channel, Command
+from .core import Core
+from .wire import ENCODING, ERRORS, separate, serialise
+
+_NO_CHANNEL = "-ERR No such channel!\n"
+
+
+class Api:
+    """Runs API commands. Every command ends at once: what takes time (a stream's connection) goes on by
+    itself."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._commands: dict[str, Callable[[str], str]] = {
+            "uuid_setvar": self._setvar,
+            "uuid_setvar_multi": self._setvar_multi,
+            "uuid_getvar": self._getvar,
+            "uuid_exists": lambda arguments: "true" if arguments in core.channels else "false",
+            "uuid_dump": self._dump,
+            "uuid_break": self._break,
+            "break": self._break,
+            "uuid_kill": self._kill,
+            "uuid_broadcast": self._broadcast,
+            "uuid_audio_stream": lambda arguments: audio_stream.command(core, arguments),
+            "global_getvar": self._global_getvar,
+            "status": self._status,
+        }
+
+    def run(self, name: str, arguments: str) -> str:
+        """The text of the reply; an empty one is ``-ERR no reply`` on the wire."""
+        command = self._commands.get(name.lower())
+        return command(arguments) if command is not None else f"-ERR {name} Command not found!\n"
+
+    def _setvar(self, arguments: str) -> str:
+        argv = separate(arguments, limit=3)
+        if len(argv) < 2 or not argv[0]:
+            return "-USAGE: <uuid> <var> [value]\n"
+        channel = self._core.channels.get(argv[0])
+        if channel is None:
+            return _NO_CHANNEL
+        if not argv[1]:
+            return "-ERR No variable specified\n"
+        channel.variables.set(argv[1], argv[2] if len(argv) > 2 else None)
+        return "+OK\n"
+
+    def _setvar_multi(self, arguments: str) -> str:
+        identifier, space, pairs = arguments.partition(" ")
+        if not space:
+            return ""
+        usage = "-USAGE: <uuid> <var>=<value>;<var>=<value>...\n"
+        channel = self._core.channels.get(identifier)
+        if channel is None:
+            return _NO_CHANNEL + usage
+        done, complaints = False, ""
+        for pair in separate(pairs, ";"):
+            name, _, value = pair.partition("=")
+            if name:
+                channel.variables.set_from_network(name, value)
+                done = True
+            else:
+                complaints += "-ERR No variable specified\n"
+        return complaints + ("+OK\n" if done else usage)
+
+    def _getvar(self, arguments: str) -> str:
+        argv = separate(arguments, limit=4)
+        if len(argv) < 2 or not argv[0]:
+            return "-USAGE: <uuid> <var>\n"
+        channel = self._core.channels.get(argv[0])
+        return channel.variables.get(argv[1], "_undef_") if channel is not None else _NO_CHANNEL
+
+    def _dump(self, arguments: str) -> str:
+        argv = separate(arguments, limit=2)
+        if not argv:
+            return "-USAGE: <uuid> [format]\n"
+        channel = self._core.channels.get(argv[0])
+        if channel is None:
+            return _NO_CHANNEL
+        return serialise(self._core.event("CHANNEL_DATA", channel.headers()).headers).decode(ENCODING, ERRORS)
+
+    def _break(self, arguments: str) -> str:
+        if not arguments:
+            return "-USAGE: <uuid> [all]\n"
+        identifier, _, flag = arguments.partition(" ")
+        channel = self._core.channels.get(identifier)
+        if channel is None:
+            return _NO_CHANNEL
+        channel.stop_application(flush="all" in flag)
+        return "+OK\n"
+
+    def _kill(self, arguments: str) -> str:
+        if not arguments:
+            return "-USAGE: <uuid> [cause]\n"
+        identifier, _, cause = arguments.partition(" ")
+        channel = self._core.channels.get(identifier)
+        if channel is None:
+            return _NO_CHANNEL
+        channel.hangup(named(cause))
+        return "+OK\n"
+
+    def _broadcast(self, arguments: str) -> str:
+        argv = separate(arguments, limit=4)
+        if len(argv) < 2:
+            return "-USAGE: <uuid> <path> [aleg|bleg|holdb|both]\n"
+        channel: Channel | None = self._core.channels.get(argv[0])
+        if channel is None:
+            return "-ERR invalid uuid\n"
+        app, separator, rest = argv[1].partition("::")
+        command = (app.partition("!")[0], rest) if separator else ("playback", argv[1])
+        channel.enqueue(Command("execute", *command, locked=True))  # as switch_ivr_broadcast: event-lock true
+        return "+OK Message sent\n"
+
+    def _global_getvar(self, arguments: str) -> str:
+        if not arguments:
+            return "".join(f"{name}={value}\n" for name, value in self._core.globals.items())
+        return self._core.globals.get(arguments, "")
+
+    def _status(self, arguments: str) -> str:
+        up = int(time.time() - self._core.started)
+        days, hours, minutes, seconds = up // 86400, up // 3600 % 24, up // 60 % 60, up % 60
+        return (
+            f"UP 0 years, {days} days, {hours} hours, {minutes} minutes, {seconds} seconds\n"
+            "eslbot stand-in switch is ready\n"
+            f"{len(self._core.channels)} session(s)\n"
+        )

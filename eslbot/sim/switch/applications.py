@@ -1,0 +1,114 @@
+"""Dialplan applications, by name (mod_dptools.c, switch_ivr_play_say.c)."""
+
+from __future__ import annotations
+
+import re
+
+from .audio import open_sound
+from .causes import PHRASES, named, of_status
+from .channel import Application, Channel
+from .sip_message import MAX_MESSAGE
+
+
+async def _answer(channel: Channel, argument: str) -> None:
+    channel.answer()
+
+
+async def _pre_answer(channel: Channel, argument: str) -> None:
+    channel.pre_answer()
+
+
+async def _playback(channel: Channel, argument: str) -> None:
+    channel.pre_answer()  # an application that needs media makes early media (switch_core_session.c)
+    name = argument.partition("@@")[0]
+    sound = open_sound(name, channel.call.offer.codec)
+    if sound is None:
+        channel.variables.set("current_application_response", "FILE NOT FOUND")
+        return
+    channel.fire("PLAYBACK_START", [("Playback-File-Path", name)])
+    playing = channel.media.play(sound)
+    ended = await channel.dwell(until=playing)
+    channel.media.stop_playing(playing)
+    status = "done" if ended == "done" else "break"
+    channel.fire("PLAYBACK_STOP", [("Playback-File-Path", name), ("Playback-Status", status)])
+    channel.variables.set("current_application_response", "FILE PLAYED")
+
+
+async def _sleep(channel: Channel, argument: str) -> None:
+    await channel.dwell(seconds=min(_leading_number(argument), 86_400_000) / 1000)
+
+
+async def _park(channel: Channel, argument: str) -> None:
+    # "Cannot park channels that are under control already": within `socket` the channel is parked anyway.
+    return
+
+
+async def _set(channel: Channel, argument: str) -> None:
+    name, separator, value = argument.partition("=")
+    if not separator:
+        name, _, value = argument.partition(",")
+    if name:
+        channel.variables.set(name.strip(), value)
+
+
+async def _multiset(channel: Channel, argument: str) -> None:
+    delimiter = " "
+    if argument.startswith("^^") and len(argument) > 3:
+        delimiter, argument = argument[2], argument[3:]
+    for part in argument.split(delimiter)[:256]:
+        await _set(channel, part)
+
+
+async def _export(channel: Channel, argument: str) -> None:
+    await _set(channel, argument.removeprefix("nolocal:"))
+
+
+async def _unset(channel: Channel, argument: str) -> None:
+    channel.variables.set(argument.strip(), None)
+
+
+async def _multiunset(channel: Channel, argument: str) -> None:
+    for name in argument.split():
+        channel.variables.set(name, None)
+
+
+async def _respond(channel: Channel, argument: str) -> None:
+    code = _leading_number(argument) or 488
+    reason = argument.partition(" ")[2].strip() or PHRASES.get(code, "Because")
+    if code >= 300:
+        channel.refuse(code, reason[:MAX_MESSAGE], of_status(code))
+    elif code in (180, 183):
+        channel.pre_answer()
+
+
+async def _hangup(channel: Channel, argument: str) -> None:
+    channel.hangup(named(argument))
+
+
+async def _nothing(channel: Channel, argument: str) -> None:
+    return
+
+
+def _leading_number(text: str) -> int:
+    """What C's ``atoi`` makes of it, negative numbers being nothing here."""
+    match = re.match(r"\s*\+?(\d{1,9})", text, re.A)
+    return int(match[1]) if match else 0
+
+
+#: Any other name hangs up with DESTINATION_OUT_OF_ORDER, as in FreeSWITCH.
+APPLICATIONS: dict[str, Application] = {
+    "answer": _answer,
+    "pre_answer": _pre_answer,
+    "playback": _playback,
+    "sleep": _sleep,
+    "park": _park,
+    "set": _set,
+    "multiset": _multiset,
+    "export": _export,
+    "unset": _unset,
+    "multiunset": _multiunset,
+    "respond": _respond,
+    "hangup": _hangup,
+    "info": _nothing,
+    "log": _nothing,
+}

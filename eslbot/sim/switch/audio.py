@@ -1,0 +1,215 @@
+"""What can be heard: files and generated sounds, a frame at a time, and the change of sample rates.
+
+A frame is 20 ms at 8,000 Hz: 160 samples, which are 160 bytes of G.711 or 320 bytes of L16.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from eslbot import g711
+from eslbot.sim.rtp import FRAME_SAMPLES
+
+#: The most bytes of one sound file the stand-in reads into memory.
+MAX_FILE = 64 << 20
+
+_RAW = re.compile(r"\.r(8|16|24|32|48)$")
+_TONE = re.compile(r"%\((\d{1,6}),(\d{1,6}),(\d{1,5})(?:,(\d{1,5}))?\)")
+
+
+class Sound(Protocol):
+    """Something ``playback`` can play."""
+
+    def frame(self) -> bytes | None:
+        """The next 160 bytes of the call's law, or None at the end."""
+
+    def close(self) -> None:
+        """Let go of files."""
+
+
+class Silence:
+    """``silence_stream://<milliseconds>``; a negative number never ends."""
+
+    def __init__(self, law: str, milliseconds: int) -> None:
+        self._frame = g711.SILENCE[law] * FRAME_SAMPLES
+        self._left = -1 if milliseconds < 0 else -(-milliseconds // 20)
+
+    def frame(self) -> bytes | None:
+        """The next 20 ms."""
+        if self._left == 0:
+            return None
+        self._left -= 1 if self._left > 0 else 0
+        return self._frame
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class Linear:
+    """L16 at 8,000 Hz from memory, encoded as it is played."""
+
+    def __init__(self, law: str, samples: bytes) -> None:
+        self._law, self._samples, self._position = law, samples, 0
+
+    def frame(self) -> bytes | None:
+        """The next 20 ms, the last one filled up with silence."""
+        chunk = self._samples[self._position : self._position + 2 * FRAME_SAMPLES]
+        if len(chunk) < 2:
+            return None
+        self._position += len(chunk)
+        return g711.encode(self._law, chunk).ljust(FRAME_SAMPLES, g711.SILENCE[self._law])
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class NativeFile:
+    """A ``.PCMU`` or ``.PCMA`` file, passed on byte by byte and read on while it grows (mod_native_file).
+
+    It ends at the first read that finds nothing; what is in it is not checked against the call's codec.
+    """
+
+    def __init__(self, law: str, path: Path) -> None:
+        self._padding = g711.SILENCE[law]
+        self._file: BinaryIO = path.open("rb")
+
+    def frame(self) -> bytes | None:
+        """The next 20 ms, or None where the writer has not kept ahead."""
+        data = self._file.read(FRAME_SAMPLES)
+        return data.ljust(FRAME_SAMPLES, self._padding) if data else None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class Sequence:
+    """``file_string://a!b``: one sound after the other, each opened when its turn comes."""
+
+    def __init__(self, law: str, names: list[str]) -> None:
+        self._law, self._names = law, names
+        self._current: Sound | None = None
+
+    def frame(self) -> bytes | None:
+        """The next 20 ms of whichever sound is on."""
+        while True:
+            if self._current is not None:
+                frame = self._current.frame()
+                if frame is not None:
+                    return frame
+                self._current.close()
+            if not self._names:
+                return None
+            self._current = open_sound(self._names.pop(0), self._law)
+
+    def close(self) -> None:
+        """Close the sound that is on."""
+        self._names.clear()
+        if self._current is not None:
+            self._current.close()
+
+
+def open_sound(name: str, law: str) -> Sound | None:
+    """The sound called ``name`` for a call that speaks ``law``, or None where FreeSWITCH would not find
+    it."""
+    name = re.sub(r"^\{[^}]*\}", "", name.strip())  # {timer_name=soft}: parameters of the file handle
+    scheme, separator, rest = name.partition("://")
+    if separator:
+        if scheme == "silence_stream" and re.match(r"-?\d{1,9}(,|$)", rest, re.A):
+            return Silence(law, int(rest.partition(",")[0]))
+        if scheme == "tone_stream":
+            tone = b"".join(_tones(rest))
+            return Linear(law, tone) if tone else None
+        if scheme == "file_string":
+            return Sequence(law, rest.split("!")[:128])
+        return None
+    path = Path(name)
+    try:
+        if not path.is_absolute() or path.stat().st_size > MAX_FILE:
+            return None
+        if path.suffix in (".PCMU", ".PCMA"):
+            return NativeFile(law, path)
+        raw = _RAW.search(name)
+        if raw:
+            return Linear(law, resample(path.read_bytes(), int(raw[1]) * 1000, 8000))
+        if path.suffix == ".wav":
+            return Linear(law, _wav(path))
+    except (OSError, EOFError, wave.Error):
+        return None  # FreeSWITCH says FILE NOT FOUND to a file it cannot open or read, too
+    return None
+
+
+def _wav(path: Path) -> bytes:
+    """A 16-bit PCM wave file as L16 at 8,000 Hz, its first channel."""
+    with wave.open(str(path), "rb") as file:
+        if file.getsampwidth() != 2:
+            raise wave.Error("not 16-bit PCM")
+        frames, channels, rate = file.readframes(file.getnframes()), file.getnchannels(), file.getframerate()
+    if channels > 1:
+        frames = b"".join(frames[i : i + 2] for i in range(0, len(frames), 2 * channels))
+    return resample(frames, rate, 8000)
+
+
+def _tones(text: str) -> Iterator[bytes]:
+    """``%(on,off,frequency[,frequency])`` and ``loops=N``, the common part of FreeSWITCH's TGML."""
+    loops = re.search(r"loops=(\d{1,2})", text, re.A)
+    for _ in range(int(loops[1]) if loops else 1):
+        for match in _TONE.finditer(text):
+            on, off, *frequencies = (int(part) for part in match.groups() if part)
+            yield tone(frequencies, min(on, 60_000)) + bytes(16 * min(off, 60_000))
+
+
+def tone(frequencies: list[int], milliseconds: int, rate: int = 8000, level: int = 8000) -> bytes:
+    """Sine waves as L16, ``level`` being their peak of 32,767."""
+    share = level / len(frequencies)
+    turns = [2 * math.pi * frequency / rate for frequency in frequencies]
+    count = milliseconds * rate // 1000
+    return struct.pack(
+        f"<{count}h", *(round(sum(share * math.sin(t * n) for t in turns)) for n in range(count))
+    )
+
+
+def resample(linear: bytes, rate: int, wanted: int) -> bytes:
+    """L16 at ``rate`` as L16 at ``wanted`` by linear interpolation, without a filter: enough for tones and
+    speech."""
+    if rate == wanted or rate <= 0:
+        return linear
+    linear = linear[: len(linear) & ~1]
+    samples = struct.unpack(f"<{len(linear) // 2}h", linear)
+    if rate % wanted == 0:
+        step = rate // wanted
+        means = [sum(samples[i : i + step]) // step for i in range(0, len(samples) - step + 1, step)]
+        return struct.pack(f"<{len(means)}h", *means)
+    count = len(samples) * wanted // rate
+    out = []
+    for n in range(count):
+        index, part = divmod(n * rate, wanted)
+        following = samples[min(index + 1, len(samples) - 1)]
+        out.append(samples[index] + (following - samples[index]) * part // wanted)
+    return struct.pack(f"<{count}h", *out)
+
+
+class Upsampler:
+    """8,000 Hz to a multiple of it, frame after frame without a seam."""
+
+    def __init__(self, wanted: int) -> None:
+        self._factor = wanted // 8000
+        self._last = 0
+
+    def __call__(self, linear: bytes) -> bytes:
+        """One frame of L16 at the wanted rate."""
+        if self._factor == 1:
+            return linear
+        out: list[int] = []
+        previous, factor = self._last, self._factor
+        for (sample,) in struct.iter_unpack("<h", linear):
+            out += [previous + (sample - previous) * n // factor for n in range(1, factor + 1)]
+            previous = sample
+        self._last = previous
+        return struct.pack(f"<{len(out)}h", *out)

@@ -1,0 +1,501 @@
+"""A call as FreeSWITCH's core sees it: variables, state, the queue of commands, events, hang-up.
+
+One task, the dialplan's, is the session's thread: it alone executes applications. Everything else (SIP, API
+commands, the event socket) only changes flags, queues commands and wakes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from .causes import CAUSES, PHRASES
+from .media import MediaSession
+from .sip_message import MalformedMessage, NameAddr, Offer, uri_parts
+from .wire import Variables, expand, is_true, words
+
+if TYPE_CHECKING:
+    from .audio_stream import AudioStream
+    from .core import Core
+    from .sip import SipCall
+
+#: The commands a session may have waiting (SWITCH_EVENT_QUEUE_LEN).
+MAX_QUEUE = 256
+
+# The events that carry channel variables (switch_channel_event_set_extended_data); DTMF is not one of them.
+_WITH_VARIABLES = words("""
+    CHANNEL_CREATE CHANNEL_ANSWER CHANNEL_PARK CHANNEL_UNPARK CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA
+    CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE CHANNEL_DATA CHANNEL_EXECUTE CHANNEL_EXECUTE_COMPLETE
+    PLAYBACK_START PLAYBACK_STOP CUSTOM
+    """)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One ``sendmsg``: ``execute`` an application, or ``hangup``; ``locked`` is ``event-lock: true``."""
+
+    kind: str
+    app: str = ""
+    argument: str = ""
+    event_uuid: str = ""
+    locked: bool = False
+    loops: int = 1
+    cause: str = "NORMAL_CLEARING"
+
+
+class Controller(Protocol):
+    """An event-socket connection that controls this channel."""
+
+    def channel_down(self) -> None:
+        """The channel has hung up."""
+
+
+Application = Callable[["Channel", str], Awaitable[None]]
+
+
+class Channel:
+    """One inbound call."""
+
+    def __init__(self, core: Core, call: SipCall, applications: dict[str, Application]) -> None:
+        self.core, self.call = core, call
+        self.uuid = str(uuid.uuid4())
+        self.variables = Variables()
+        self.controllers: set[Controller] = set()
+        self.stream: AudioStream | None = None
+        self.answered = self.early = self.down = self.parked = False
+        self.cause = ""
+        self.times = {"created": _now(), "answered": 0, "hungup": 0}
+        self._applications = applications
+        self._queue: deque[Command] = deque()
+        self._wake = asyncio.Event()
+        self._locks = 0
+        self._broken = self._reset = False
+        sock = core.ports.open(call.local_ip)
+        self.media = MediaSession(core.clock, sock, call.offer, self._heard, self.key)
+        self._sdp = call.offer.answer(call.local_ip, self.media.port, int(time.time()))
+        self.caller = _caller(call)
+        user = uri_parts(call.sender.uri)
+        self.name = f"sofia/stand-in/{user[0]}@{user[1]}"
+        for name, value in _variables_of(call):
+            self.variables.set_from_network(name, value)
+        self.variables.set("uuid", self.uuid)
+        self.variables.set("call_uuid", self.uuid)
+        self.variables.set("channel_name", self.name)
+        self.variables.set("local_media_ip", call.local_ip)
+        self.variables.set("local_media_port", str(self.media.port))
+        core.channels[self.uuid] = self
+        self.fire("CHANNEL_CREATE")
+
+    # -- events --------------------------------------------------------------------------------------------
+
+    def fire(
+        self, name: str, extra: Iterable[tuple[str, str | None]] = (), body: str = "", subclass: str = ""
+    ) -> None:
+        """Fire an event about this channel; an extra header without a value is left out."""
+        headers = self.headers(name) + [(key, value) for key, value in extra if value is not None]
+        self.core.fire(self.core.event(name, headers, body, subclass))
+
+    def headers(self, event_name: str = "CHANNEL_DATA") -> list[tuple[str, str]]:
+        """The channel's part of an event: state, caller and, where this event has them, variables."""
+        state, number = ("CS_HANGUP", "10") if self.down else ("CS_EXECUTE", "4")
+        answer = (
+            "hangup" if self.down else "answered" if self.answered else "early" if self.early else "ringing"
+        )
+        headers = [
+            ("Channel-State", state),
+            ("Channel-Call-State", {"answered": "ACTIVE", "hangup": "HANGUP"}.get(answer, answer.upper())),
+            ("Channel-State-Number", number),
+            ("Channel-Name", self.name),
+            ("Unique-ID", self.uuid),
+            ("Call-Direction", "inbound"),
+            ("Presence-Call-Direction", "inbound"),
+            ("Channel-HIT-Dialplan", "true"),
+            ("Channel-Call-UUID", self.uuid),
+            ("Answer-State", answer),
+        ]
+        if self.cause:
+            headers.append(("Hangup-Cause", self.cause))
+        if self.answered or self.early:
+            for way in ("Read", "Write"):
+                headers.append((f"Channel-{way}-Codec-Name", self.call.offer.codec))
+                headers.append((f"Channel-{way}-Codec-Rate", "8000"))
+                headers.append((f"Channel-{way}-Codec-Bit-Rate", "64000"))
+        headers += self.profile("Caller")
+        if event_name in _WITH_VARIABLES:
+            headers += [(f"variable_{name}", value) for name, value in self.variables.items()]
+        return headers
+
+    def profile(self, prefix: str) -> list[tuple[str, str]]:
+        """The caller profile (``switch_caller_profile_event_set_data``)."""
+        times = [
+            ("Profile-Created", "created"),
+            ("Channel-Created", "created"),
+            ("Channel-Answered", "answered"),
+        ]
+        stamps = [*times, ("Channel-Hangup", "hungup")]
+        fields = [
+            ("Direction", "inbound"),
+            ("Logical-Direction", "inbound"),
+            *self.caller.items(),
+            ("Unique-ID", self.uuid),
+            ("Channel-Name", self.name),
+            *((f"{label}-Time", str(self.times[key])) for label, key in stamps),
+        ]
+        return [(f"{prefix}-{name}", value) for name, value in fields if value]
+
+    # -- what the PBX does ---------------------------------------------------------------------------------
+
+    def cancelled(self) -> None:
+        """CANCEL before the answer."""
+        self.hangup("ORIGINATOR_CANCEL", "recv_cancel")
+
+    def bye_received(self) -> None:
+        """BYE."""
+        self.core.emit("bye", {"by": "pbx", **self.identity()})
+        self.hangup("NORMAL_CLEARING", "recv_bye")
+
+    def never_acknowledged(self) -> None:
+        """No ACK to our 200: RFC 3261, 13.3.1.4 says BYE."""
+        self.core.emit("no_ack", self.identity())
+        self.hangup("RECOVERY_ON_TIMER_EXPIRE")
+
+    def dtmf_by_info(self, digit: str, milliseconds: int) -> None:
+        """A key by SIP INFO."""
+        self.key(digit, milliseconds * 8, "INFO")
+
+    def renegotiated(self, offer: Offer | None) -> str:
+        """A re-INVITE: the media may come from elsewhere; our own description stays."""
+        if offer is not None:
+            self.media.update(offer)
+        return self._sdp
+
+    def key(self, digit: str, samples: int, source: str = "RTP") -> None:
+        """The caller pressed ``digit`` for ``samples`` (8,000 a second)."""
+        if self.down:
+            return
+        self.core.emit("dtmf", {"digit": digit, "samples": samples, **self.identity()})
+        self.fire("DTMF", [("DTMF-Digit", digit), ("DTMF-Duration", str(samples)), ("DTMF-Source", source)])
+        terminators = self.variables.get("playback_terminators") or "*"
+        stops = terminators == "any" or (terminators != "none" and digit in terminators)
+        if stops and self.media.playing:
+            self.variables.set("playback_terminator_used", digit)
+            self.stop_application()
+
+    def _heard(self, linear: bytes) -> None:
+        if self.stream is not None:
+            self.stream.hear(linear)
+
+    # -- answering and ending ------------------------------------------------------------------------------
+
+    def pre_answer(self) -> None:
+        """Early media: 183 with our SDP."""
+        if self.down or self.answered or self.early or self.call.ended:
+            return
+        self.early = True
+        self.call.progress(self._sdp)
+        self._media_ready()
+        self.fire("CHANNEL_PROGRESS_MEDIA")
+
+    def answer(self) -> None:
+        """Send the 200."""
+        if self.down or self.answered or self.call.ended:
+            return
+        self.answered = True
+        self.times["answered"] = _now()
+        self.variables.set("endpoint_disposition", "ANSWER")
+        self.call.answer(self._sdp)
+        self._media_ready()
+        self.core.emit("answered", self.identity())
+        self.fire("CHANNEL_ANSWER")
+
+    def refuse(self, status: int, reason: str, cause: str) -> None:
+        """Refuse the INVITE with ``status``, with the headers of the ``sip_rh_`` variables; the call is
+        over."""
+        if self.down or self.answered or self.call.ended:
+            return
+        headers = [
+            (name[7:], value) for name, value in self.variables.items() if name.lower().startswith("sip_rh_")
+        ]
+        self.call.refuse(status, reason, headers)
+        self.core.emit("refused", {"status": status, "reason": reason, **self.identity()})
+        # Not at once: the application that refuses still completes before the channel is seen to hang up.
+        asyncio.get_running_loop().call_soon(self.hangup, cause, "send_refuse")
+
+    def hangup(self, cause: str, disposition: str = "") -> None:
+        """Hang up; ``disposition`` is ``sip_hangup_disposition`` where SIP has already seen to its part."""
+        if self.down:
+            return
+        self.down, self.cause = True, cause
+        self.times["hungup"] = _now()
+        self.core.channels.pop(self.uuid, None)
+        self.fire("CHANNEL_HANGUP")
+        if not disposition:
+            disposition = self._hangup_sip(cause)
+        self.variables.set("sip_hangup_disposition", disposition)
+        self._wake.set()
+        for controller in list(self.controllers):
+            controller.channel_down()
+
+    def finish(self) -> None:
+        """The session's thread has ended: say so, and give everything back."""
+        if not self.down:
+            self.hangup("NORMAL_CLEARING")
+        if self.stream is not None:
+            self.stream.stop()
+        self.media.close()
+        q850 = CAUSES.get(self.cause, (0, 0))[0]
+        for name, value in (("hangup_cause", self.cause), ("hangup_cause_q850", str(q850))):
+            self.variables.set(name, value)
+        for name, key in (("start", "created"), ("answer", "answered"), ("end", "hungup")):
+            self.variables.set(f"{name}_uepoch", str(self.times[key]))
+            self.variables.set(f"{name}_epoch", str(self.times[key] // 1_000_000))
+        talked = (self.times["hungup"] - self.times["answered"]) // 1_000_000 if self.answered else 0
+        self.variables.set("billsec", str(talked))
+        self.variables.set("duration", str((self.times["hungup"] - self.times["created"]) // 1_000_000))
+        self.fire("CHANNEL_HANGUP_COMPLETE")
+        fields = {"cause": self.cause, "disposition": self.variables.get("sip_hangup_disposition")}
+        rtp = {"rtp_received": self.media.received, "rtp_sent": self.media.sent}
+        self.core.emit("hangup", {**fields, **rtp, **self.identity()})
+
+    def _hangup_sip(self, cause: str) -> str:
+        if self.answered:
+            self.core.emit("bye", {"by": "switch", "cause": cause, **self.identity()})
+            self.call.send_bye(f'Q.850;cause={CAUSES.get(cause, (16, 0))[0]};text="{cause}"')
+            return "send_bye"
+        status = CAUSES.get(cause, (0, 480))[1]
+        self.call.refuse(status, PHRASES[status])
+        self.core.emit("refused", {"status": status, "reason": PHRASES[status], **self.identity()})
+        return "send_refuse"
+
+    def identity(self) -> dict[str, str]:
+        """Whose report this is."""
+        return {"call_id": self.call.call_id, "uuid": self.uuid}
+
+    def _media_ready(self) -> None:
+        self.media.start_sending()
+        if self.parked:
+            self._read_idle_variable()
+
+    def _read_idle_variable(self) -> None:
+        # switch_ivr_park looks once: when it begins, or when media comes up in it. A later `set` is not seen.
+        value = self.variables.get("send_silence_when_idle", "")
+        self.media.idle_silence = value.lstrip("+-").isdigit() and int(value) != 0
+
+    # -- the queue of commands -----------------------------------------------------------------------------
+
+    def enqueue(self, command: Command) -> bool:
+        """Queue a command; False where 256 are waiting already."""
+        if len(self._queue) >= MAX_QUEUE:
+            return False
+        self._queue.append(command)
+        self._wake.set()
+        return True
+
+    def stop_application(self, flush: bool = False) -> None:
+        """``uuid_break``: end what is playing; with ``flush`` drop what is queued, which gets no event at
+        all."""
+        if flush:
+            self._queue.clear()
+        self._broken = True
+        self._wake.set()
+
+    def take_over(self) -> None:
+        """A controller with ``socket_resume`` has gone: leave the park, cutting what is playing
+        (CS_RESET)."""
+        if not self.down:
+            self._reset = True
+            self._wake.set()
+
+    async def park(self) -> None:
+        """Execute what is queued until hang-up or take-over."""
+        if not self._reset and not self.down:
+            self.parked = True
+            if self.answered or self.early:
+                self._read_idle_variable()
+            self.fire("CHANNEL_PARK")
+            while not self.down and not self._reset:
+                if self._queue:
+                    await self._run(self._queue.popleft())
+                else:
+                    self._wake.clear()
+                    await self._wake.wait()
+            self.parked = False
+            self.fire("CHANNEL_UNPARK")
+        # switch_ivr_parse_all_events after the park: what was queued still runs, but nothing plays any more.
+        while self._queue and not self.down:
+            await self._run(self._queue.popleft())
+        self._reset = False
+
+    async def dwell(self, seconds: float | None = None, until: asyncio.Future[None] | None = None) -> str:
+        """Stay in an application; returns why it ended: ``done``, ``break``, ``reset`` or ``hangup``.
+
+        Meanwhile commands are executed inside it, as FreeSWITCH does, unless the running one has
+        ``event-lock``.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = None if seconds is None else loop.time() + seconds
+        if until is not None:
+            until.add_done_callback(lambda _: self._wake.set())
+        while True:
+            if self.down:
+                return "hangup"
+            if self._reset:
+                return "reset"
+            if self._broken:
+                return "break"
+            if until is not None and until.done():
+                return "done"
+            left = None if deadline is None else deadline - loop.time()
+            if left is not None and left <= 0:
+                return "done"
+            if self._queue and not self._locks:
+                await self._run(self._queue.popleft())
+                continue
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(left):
+                    await self._wake.wait()
+            except TimeoutError:
+                return "done"
+
+    async def execute(self, app: str, argument: str = "", event_uuid: str = "") -> None:
+        """Execute one application with its two events (``switch_core_session_exec``)."""
+        app = app.lower()
+        application = self._applications.get(app)
+        if self.down:
+            return
+        if application is None:
+            # switch_core_session_execute_application_get_flags: no event at all, and the call is gone.
+            self.core.emit("error", {"error": f"Invalid Application {app}", **self.identity()})
+            self.hangup("DESTINATION_OUT_OF_ORDER")
+            return
+        argument = expand(argument, self.variables)
+        headers = [("Application", app), ("Application-Data", argument or None)]
+        identifier = ("Application-UUID", event_uuid or str(uuid.uuid4()))
+        self.variables.set("current_application", app)
+        self.variables.set("current_application_data", argument)
+        self.variables.set("current_application_response", None)
+        self.fire("CHANNEL_EXECUTE", [*headers, identifier])
+        self._broken = False
+        await application(self, argument)
+        response = self.variables.get("current_application_response") or "_none_"
+        self.fire("CHANNEL_EXECUTE_COMPLETE", [*headers, ("Application-Response", response), identifier])
+
+    async def _run(self, command: Command) -> None:
+        self._locks += command.locked
+        try:
+            if command.kind == "hangup":
+                self.hangup(command.cause)
+                return
+            loop, runs = asyncio.get_running_loop(), 0
+            while runs < command.loops or command.loops < 0:
+                began = loop.time()
+                await self.execute(command.app, command.argument, command.event_uuid if not runs else "")
+                runs += 1
+                if self.down or self._broken or self._reset or loop.time() - began < 0.5:
+                    return  # FreeSWITCH ends a loop of something that takes less than half a second
+        finally:
+            self._locks -= command.locked
+
+    def resumes(self, asked: bool) -> bool:
+        """Whether the dialplan goes on when a controller goes (``resume`` or the variable
+        ``socket_resume``)."""
+        return asked or is_true(self.variables.get("socket_resume"))
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
+
+
+def _caller(call: SipCall) -> dict[str, str]:
+    """The caller profile: From, overridden by Remote-Party-ID, overridden by P-Asserted-Identity
+    (sofia.c)."""
+    user = uri_parts(call.sender.uri)[0]
+    number, name = user, call.sender.display or user or "unknown"
+    for header in ("Remote-Party-ID", "P-Asserted-Identity", "P-Preferred-Identity"):
+        value = call.invite.get(header)
+        if not value:
+            continue
+        try:
+            identity = NameAddr.parse(value, header)
+        except MalformedMessage:
+            continue  # sofia-sip leaves out an optional header it cannot read
+        number = uri_parts(identity.uri)[0] or number
+        name = identity.display or name
+    return {
+        "Username": user,
+        "Dialplan": "XML",
+        "Caller-ID-Name": name,
+        "Caller-ID-Number": number,
+        "Orig-Caller-ID-Name": name,
+        "Orig-Caller-ID-Number": number,
+        "Network-Addr": call.peer.host,
+        "ANI": number,
+        "Destination-Number": uri_parts(call.invite.uri)[0] or "service",
+        "Source": "mod_sofia",
+        "Context": "public",
+    }
+
+
+def _variables_of(call: SipCall) -> list[tuple[str, str | None]]:
+    """The variables mod_sofia makes of an INVITE, as far as somebody may want them."""
+    invite, peer, offer = call.invite, call.peer, call.offer
+    found: list[tuple[str, str | None]] = [
+        ("direction", "inbound"),
+        ("sip_local_network_addr", call.local_ip),
+        ("sip_network_ip", peer.host),
+        ("sip_network_port", str(peer.port)),
+        ("sip_invite_stamp", str(_now())),
+        ("sip_received_ip", peer.host),
+        ("sip_received_port", str(peer.port)),
+        ("sip_via_protocol", peer.transport),
+        ("sip_full_via", ",".join(invite.all("Via"))),
+        ("sip_from_display", call.sender.display),
+        ("sip_full_from", invite.get("From")),
+        ("sip_to_display", call.recipient.display),
+        ("sip_full_to", invite.get("To")),
+        ("sip_from_tag", call.remote_tag),
+        ("sip_cseq", str(invite.cseq()[0])),
+        ("sip_call_id", call.call_id),
+        ("sip_user_agent", invite.get("User-Agent")),
+        ("max_forwards", "69"),
+        ("sofia_profile_name", "stand-in"),
+        ("switch_r_sdp", invite.body.decode("utf-8", "surrogateescape")),
+        ("ep_codec_string", f"mod_spandsp.{offer.codec}@8000h@20i@64000b"),
+        ("read_codec", offer.codec),
+        ("read_rate", "8000"),
+        ("write_codec", offer.codec),
+        ("write_rate", "8000"),
+        ("rtp_use_codec_name", offer.codec),
+        ("rtp_use_codec_rate", "8000"),
+        ("remote_media_ip", offer.address),
+        ("remote_media_port", str(offer.port)),
+    ]
+    addresses = {
+        "from": call.sender.uri,
+        "req": invite.uri,
+        "to": call.recipient.uri,
+        "contact": call.contact.uri,
+    }
+    for prefix, uri in addresses.items():
+        user, host, port = uri_parts(uri)
+        where = f"{host}:{port}" if port else host
+        found += [(f"sip_{prefix}_user", user), (f"sip_{prefix}_uri", f"{user}@{where}" if user else where)]
+        found += [(f"sip_{prefix}_host", host), (f"sip_{prefix}_port", str(port) if port else None)]
+    # The variable keeps the sender's spelling; a second header of the name, however spelled, becomes name-1.
+    taken: set[str] = set()
+    for name, value in invite.headers:
+        if value and name.lower().startswith("x-"):
+            unique, repeats = name, 0
+            while unique.lower() in taken:
+                repeats += 1
+                unique = f"{name}-{repeats}"
+            if "${" not in value:
+                taken.add(unique.lower())
+            found.append((f"sip_h_{unique}", value))
+    return found

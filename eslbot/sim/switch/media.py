@@ -1,0 +1,225 @@
+"""The voice of a call: its RTP port, what it sends on the 20 ms clock, and what it hears (RFC 3550, 4733)."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from collections.abc import Callable
+from ipaddress import ip_address
+
+from eslbot import g711
+from eslbot.sim.rtp import FRAME_SAMPLES, PTIME, RtpPacket
+
+from .audio import Sound
+from .sip_message import Offer
+
+#: The keys of RFC 4733, table 3, by event number.
+KEYS = "0123456789*#ABCD"
+
+#: A clock this many ticks late starts afresh instead of sending a burst.
+MAX_LATE = 5
+
+
+class Clock:
+    """One 20 ms clock for all calls, against absolute deadlines, so that it does not drift."""
+
+    def __init__(self) -> None:
+        self.sessions: set[MediaSession] = set()
+        #: Ticks left out because the machine was too slow.
+        self.skipped = 0
+
+    async def run(self) -> None:
+        """Tick until cancelled."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time()
+        while True:
+            deadline += PTIME
+            late = loop.time() - deadline
+            if late > MAX_LATE * PTIME:
+                self.skipped += int(late / PTIME)
+                deadline = loop.time()
+            await asyncio.sleep(max(0.0, deadline - loop.time()))
+            for session in list(self.sessions):
+                session.tick()
+
+
+class RtpPorts:
+    """Hands out even UDP ports of a range; the odd one above each is left to RTCP, which the stand-in does
+    not speak."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self._ports = range(first + first % 2, last, 2)
+        if not self._ports:
+            raise ValueError(f"no even RTP port with an odd one above it in {first}-{last}")
+        self._next = secrets.randbelow(len(self._ports))
+
+    def open(self, ip: str) -> socket.socket:
+        """A bound, non-blocking socket. Raises OSError where every port of the range is taken."""
+        for _ in range(len(self._ports)):
+            port = self._ports[self._next]
+            self._next = (self._next + 1) % len(self._ports)
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            try:
+                sock.bind((ip, port))
+            except OSError:
+                sock.close()
+                continue
+            sock.setblocking(False)
+            return sock
+        raise OSError("no RTP port is free")
+
+
+class MediaSession:
+    """One call's RTP. ``heard`` gets L16 at 8,000 Hz, one frame a packet; ``key`` a key and its samples."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        sock: socket.socket,
+        offer: Offer,
+        heard: Callable[[bytes], None],
+        key: Callable[[str, int], None],
+    ) -> None:
+        self.port: int = sock.getsockname()[1]
+        self.offer = offer
+        self.remote = (offer.address, offer.port)
+        #: Whether the idle channel sends silence (``send_silence_when_idle``).
+        self.idle_silence = False
+        self.received = self.sent = self.lost = 0
+        self._clock, self._sock, self._heard, self._key = clock, sock, heard, key
+        self._latched = self._sending = False
+        self._playing: list[tuple[Sound, asyncio.Future[None]]] = []
+        self._sequence, self._timestamp = secrets.randbelow(1 << 16), secrets.randbelow(1 << 32)
+        self._ssrc = secrets.randbelow(1 << 32)
+        self._gap = True
+        self._last_sequence: tuple[int, int] | None = None  # source, number
+        self._event: tuple[int, int, int] | None = None  # RTP timestamp, event, duration: a key not yet told
+        self._told: int | None = None
+        asyncio.get_running_loop().add_reader(sock.fileno(), self._readable)
+
+    @property
+    def playing(self) -> bool:
+        """Whether a sound is on."""
+        return bool(self._playing)
+
+    def start_sending(self) -> None:
+        """From now on the clock may send: the call is answered, or has early media."""
+        self._sending = True
+        self._clock.sessions.add(self)
+
+    def update(self, offer: Offer) -> None:
+        """A new offer of the PBX: where to send may have changed."""
+        self.offer, self.remote, self._latched = offer, (offer.address, offer.port), False
+
+    def play(self, sound: Sound) -> asyncio.Future[None]:
+        """Play ``sound``, holding what is playing until it ends; the result comes with its last frame."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._playing.append((sound, done))
+        return done
+
+    def stop_playing(self, done: asyncio.Future[None]) -> None:
+        """Stop the sound whose :meth:`play` returned ``done``."""
+        for sound, known in list(self._playing):
+            if known is done:
+                self._playing.remove((sound, known))
+                sound.close()
+
+    def tick(self) -> None:
+        """One 20 ms step of the clock."""
+        self._timestamp += FRAME_SAMPLES
+        payload = self._next_frame()
+        if payload is None or self.offer.direction in ("sendonly", "inactive"):
+            self._gap = True
+            return
+        self._sequence += 1
+        kind = self.offer.payload_type
+        packet = RtpPacket(kind, self._sequence, self._timestamp, self._ssrc, payload, marker=self._gap)
+        self._gap = False
+        try:
+            self._sock.sendto(packet.pack(), self.remote)
+        except OSError:
+            self.lost += 1  # a full buffer, nobody there, no route: the network would have lost it
+        else:
+            self.sent += 1
+
+    def close(self) -> None:
+        """Give the port back and end whatever is playing."""
+        self._clock.sessions.discard(self)
+        asyncio.get_running_loop().remove_reader(self._sock.fileno())
+        self._sock.close()
+        for sound, done in self._playing:
+            sound.close()
+            if not done.done():
+                done.set_result(None)
+        self._playing.clear()
+
+    def _next_frame(self) -> bytes | None:
+        while self._playing:
+            sound, done = self._playing[-1]
+            frame = sound.frame()
+            if frame is not None:
+                return frame
+            self._playing.pop()
+            sound.close()
+            if not done.done():
+                done.set_result(None)
+        return g711.SILENCE[self.offer.codec] * FRAME_SAMPLES if self.idle_silence else None
+
+    def _readable(self) -> None:
+        for _ in range(16):  # a flood on one call must not starve the others
+            try:
+                data, source = self._sock.recvfrom(2048)
+            except BlockingIOError:
+                return
+            except ConnectionRefusedError:
+                continue  # ICMP for something we sent; says nothing about what we receive
+            packet = RtpPacket.parse(data)
+            if packet is not None:
+                self._receive(packet, source)
+
+    def _receive(self, packet: RtpPacket, source: tuple[str, int]) -> None:
+        if not self._latched:
+            # Symmetric RTP (RFC 4961): the PBX hears where it speaks, whatever its SDP says.
+            self._latched = True
+            if ip_address(source[0]).version == 4:
+                self.remote = source
+        self.received += 1
+        if packet.payload_type == self.offer.events:
+            self._receive_event(packet)
+            return
+        if packet.payload_type != self.offer.payload_type or not packet.payload or self._is_old(packet):
+            return
+        self._heard(g711.decode(self.offer.codec, packet.payload))
+
+    def _is_old(self, packet: RtpPacket) -> bool:
+        """Whether the packet is a duplicate or overtaken; there is no jitter buffer to put it in order."""
+        previous, self._last_sequence = self._last_sequence, (packet.ssrc, packet.sequence)
+        if previous is None or previous[0] != packet.ssrc:
+            return False
+        ahead = (packet.sequence - previous[1]) & 0xFFFF
+        if ahead == 0 or ahead > 0xFF00:
+            self._last_sequence = previous
+            return True
+        return False  # in order, or so far off that the sender must have started anew
+
+    def _receive_event(self, packet: RtpPacket) -> None:
+        """RFC 4733, section 2.3: event, end bit and volume, duration; one key is many packets of one
+        timestamp."""
+        if len(packet.payload) < 4 or packet.payload[0] >= len(KEYS):
+            return
+        event, end = packet.payload[0], bool(packet.payload[1] & 0x80)
+        duration = int.from_bytes(packet.payload[2:4], "big")
+        if self._event is not None and self._event[0] != packet.timestamp:
+            self._tell_key()  # every end packet of the key before was lost
+        if packet.timestamp == self._told:
+            return
+        self._event = (packet.timestamp, event, duration)
+        if end:
+            self._tell_key()
+
+    def _tell_key(self) -> None:
+        if self._event is not None:
+            self._told, event, duration = self._event
+            self._event = None
+            self._key(KEYS[event], duration)

@@ -1,0 +1,125 @@
+"""The switch: its settings, its parts put together, its start and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+
+from eslbot.sim.events import Emit, silent
+
+from .applications import APPLICATIONS
+from .channel import Channel
+from .core import Core
+from .dialplan import Dialplan
+from .event_socket import CONNECT_WAIT
+from .media import RtpPorts
+from .sip import T1, SipCall, SipEndpoint
+from .tasks import Tasks
+
+#: Seconds live calls get to end by themselves when the switch stops.
+GRACE = 1.0
+
+
+@dataclass(frozen=True)
+class SwitchSettings:
+    """What a switch needs to know.
+
+    ``controllers`` are the outbound event socket's hosts and ports in order; ``rtp_ports`` the first and last
+    UDP port; ``temp_dir`` where the speech of bots is written. ``sip_t1`` (RFC 3261, 17.1.1.1) and
+    ``connect_wait`` (how long a controller may take to say ``connect``) are seconds, shorter in tests.
+    """
+
+    sip_listen: tuple[str, int]
+    allow: Sequence[IPv4Network | IPv6Network]
+    controllers: Sequence[tuple[str, int]]
+    rtp_ports: tuple[int, int]
+    temp_dir: Path
+    sip_t1: float = T1
+    connect_wait: float = CONNECT_WAIT
+
+
+class Switch:
+    """FreeSWITCH and mod_audio_stream, as far as eslbot and a PBX can tell."""
+
+    def __init__(self, settings: SwitchSettings, emit: Emit = silent) -> None:
+        if not settings.controllers:
+            raise ValueError("a switch needs at least one controller")
+        self._emit = emit
+        self._tasks = Tasks(emit)
+        self._core = Core(emit, self._tasks, RtpPorts(*settings.rtp_ports), settings.temp_dir)
+        self._dialplan = Dialplan(self._core, settings.controllers, settings.connect_wait)
+        self._sip = SipEndpoint(settings.sip_listen, settings.allow, self._call, emit, settings.sip_t1)
+        self._clock: asyncio.Task[None] | None = None
+        self._sessions: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    @property
+    def sip_address(self) -> tuple[str, int]:
+        """Host and port of SIP, UDP and TCP alike, once started."""
+        return self._sip.address
+
+    @property
+    def calls(self) -> int:
+        """How many channels are up."""
+        return len(self._core.channels)
+
+    async def start(self) -> None:
+        """Open the SIP port. Raises OSError where it is taken."""
+        self._core.temp_dir.mkdir(parents=True, exist_ok=True)
+        await self._sip.start()
+        self._clock = self._tasks.start(self._core.clock.run(), "the 20 ms clock")
+        self._emit("ready", {"sip": "{}:{}".format(*self.sip_address)})
+
+    async def stop(self) -> None:
+        """End every call, as FreeSWITCH does when it shuts down (with BYE), and close everything."""
+        self._stopping = True
+        for channel in list(self._core.channels.values()):
+            channel.hangup("SYSTEM_SHUTDOWN")
+        if self._sessions:
+            await asyncio.wait(self._sessions, timeout=GRACE)
+        for sink in list(self._core.sinks):
+            sink.shut_down()
+        if self._clock is not None:
+            self._clock.cancel()
+        await self._tasks.stop(GRACE)
+        self._sip.close()
+        self._emit("stopped", {"clock_ticks_skipped": self._core.clock.skipped})
+
+    def _call(self, call: SipCall) -> None:
+        """A new INVITE with an offer that suits."""
+        source = f"{call.peer.host}:{call.peer.port}"
+        display = {"from_display": call.sender.display, "transport": call.peer.transport}
+        self._emit("invite", {"call_id": call.call_id, **display, "source": source})
+        if self._stopping:
+            call.refuse(503, "Service Unavailable")
+            return
+        try:
+            channel = Channel(self._core, call, APPLICATIONS)
+        except OSError as error:
+            call.refuse(502, "Bad Gateway")
+            self._emit(
+                "refused", {"status": 502, "reason": str(error), "call_id": call.call_id, "source": source}
+            )
+            return
+        call.handler = channel
+        session = self._tasks.start(self._dialplan.run(channel), f"call {channel.uuid}")
+        self._sessions.add(session)
+        session.add_done_callback(self._sessions.discard)
+
+
+async def run(settings: SwitchSettings, emit: Emit) -> None:
+    """Run a switch until SIGINT or SIGTERM, then stop it cleanly."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
+    switch = Switch(settings, emit)
+    await switch.start()
+    try:
+        await ended.wait()
+    finally:
+        await switch.stop()
