@@ -1,0 +1,221 @@
+"""What ``eslbot conf`` does: write the FreeSWITCH configuration tree that belongs to a configuration.
+
+The tree is ``freeswitch-conf/`` of the repository, copied as it is; only ``vars.xml`` and
+``autoload_configs/acl.conf.xml`` are generated. Nothing is ever deleted, and a second run changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Literal
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
+
+from eslbot.config.model import Address, Config
+
+#: In ``freeswitch.xml`` of every tree that we wrote; a directory without it is somebody else's.
+MARKER = "eslbot:freeswitch-conf"
+#: What ``vars.xml`` in the repository holds; never kept.
+NO_PASSWORD = "no-password-yet"
+
+VARS = Path("vars.xml")
+ACL = Path("autoload_configs/acl.conf.xml")
+
+_FOREIGN = ("freeswitch.xml", "vars.xml", "autoload_configs")
+_SECRET_MODE, _MODE = 0o640, 0o644
+_LOOPBACK = ("127.0.0.0/8", "::1/128")
+
+
+class SwitchConfError(Exception):
+    """The tree cannot be written; the text says what is in the way and what to do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One file of the tree, and whether this run wrote it."""
+
+    path: Path
+    what: Literal["written", "unchanged"]
+
+
+def render(config: Config, out: Path, *, force: bool = False) -> list[Change]:
+    """Write the tree for ``config`` to ``out``; the changes are sorted by path.
+
+    A password that the configuration does not give is generated once and kept from then on. ``force`` writes
+    into a directory that holds another FreeSWITCH configuration; files of that one that have no counterpart
+    in ours stay, unread, because our ``freeswitch.xml`` names what it includes.
+    """
+    _refuse_foreign(out, force)
+    tree = dict(_packaged())
+    tree[VARS] = _vars(config, _password(config, out, force))
+    tree[ACL] = _acl(config)
+    try:
+        return [
+            Change(out / path, _put(out / path, text, _SECRET_MODE if path == VARS else _MODE))
+            for path, text in sorted(tree.items())
+        ]
+    except OSError as error:
+        where = error.filename or out
+        raise SwitchConfError(
+            f"cannot write {where}: {error.strerror}; give --out a directory that this user may write"
+        ) from error
+
+
+def notes(config: Config, out: Path) -> list[str]:
+    """What the tree cannot say by itself, for whoever starts the switch: lines of text."""
+    temp = config.freeswitch.temp_dir
+    return [
+        f"start it as: freeswitch -nonat -nonatmap -conf {out} -log DIR -db DIR -temp {temp}",
+        f"-temp has to be {temp} (freeswitch.temp_dir): mod_audio_stream puts the bot's speech there and "
+        "eslbot looks for it there, and no configuration file can set it",
+        f"{out / VARS}, and freeswitch.xml.fsxml in the log directory, hold the event socket's password: "
+        "keep both to FreeSWITCH's own user and group",
+        "a running switch takes new sources with `reloadacl` and new controllers with `reloadxml`; "
+        "addresses, ports and the password need a restart",
+    ]
+
+
+def _refuse_foreign(out: Path, force: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise SwitchConfError(f"{out} is not a directory; give --out another path")
+    try:
+        is_ours = MARKER in _text(out / "freeswitch.xml")
+        foreign = [name for name in _FOREIGN if (out / name).exists()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SwitchConfError(f"cannot read {out}: {error}") from error
+    if foreign and not is_ours and not force:
+        raise SwitchConfError(
+            f"{out} holds a FreeSWITCH configuration that is not eslbot's ({', '.join(foreign)}); "
+            "give --out another directory, or --force to overwrite the files that have the same name"
+        )
+
+
+def _text(path: Path) -> str:
+    return path.read_text("utf-8") if path.is_file() else ""
+
+
+def _packaged() -> Iterator[tuple[Path, str]]:
+    def walk(node: Traversable, path: Path) -> Iterator[tuple[Path, str]]:
+        for child in node.iterdir():
+            if child.is_dir():
+                yield from walk(child, path / child.name)
+            elif child.name.endswith((".xml", ".md")):
+                yield path / child.name, child.read_text("utf-8")
+
+    yield from walk(files("eslbot.freeswitch_conf"), Path())
+
+
+def _password(config: Config, out: Path, force: bool) -> str:
+    if config.freeswitch.event_socket_password is not None:
+        return config.freeswitch.event_socket_password.reveal()
+    if (out / VARS).exists() and MARKER in _text(out / "freeswitch.xml"):
+        try:
+            settings = ElementTree.fromstring(_text(out / VARS)).iter("X-PRE-PROCESS")
+        except ElementTree.ParseError as error:
+            if not force:
+                raise SwitchConfError(
+                    f"{out / VARS} is not XML any more ({error}), so the password in it cannot be kept; "
+                    "--force writes it anew, with a new password"
+                ) from error
+        else:
+            values = dict(setting.get("data", "").partition("=")[::2] for setting in settings)
+            kept = values.get("event_socket_password", NO_PASSWORD)
+            if kept not in ("", NO_PASSWORD):
+                return kept
+    return secrets.token_urlsafe(32)
+
+
+def _vars(config: Config, password: str) -> str:
+    switch = config.freeswitch
+    controllers = list(switch.controllers or (config.server.listen,))
+    settings = {
+        "sip_ip": _attribute(str(switch.sip_ip)) if switch.sip_ip else "$${local_ip_v4}",
+        "sip_port": str(switch.sip_port),
+        "external_ip": _attribute(str(switch.external_ip)) if switch.external_ip else "$${sip_ip}",
+        "rtp_first_port": str(switch.rtp_ports[0]),
+        "rtp_last_port": str(switch.rtp_ports[1]),
+        "event_socket_ip": _attribute(str(switch.event_socket.ip)),
+        "event_socket_port": str(switch.event_socket.port),
+        "event_socket_password": _attribute(password),
+        "controllers": _attribute("|".join(map(_socket_host, controllers))),
+        "controllers_rotated": _attribute("|".join(map(_socket_host, controllers[1:] + controllers[:1]))),
+    }
+    lines = (f'  <X-PRE-PROCESS cmd="set" data="{name}={value}"/>\n' for name, value in settings.items())
+    return (
+        "<!-- Generated by `eslbot conf` from [freeswitch]; the next run overwrites it. -->\n"
+        f"<include>\n{''.join(lines)}</include>\n"
+    )
+
+
+def _acl(config: Config) -> str:
+    own = config.freeswitch.event_socket.ip
+    # A listener on another address of this host is reached from that address; 0.0.0.0 names nobody.
+    asking = list(_LOOPBACK)
+    if not (own.is_loopback or own.is_unspecified):
+        asking.append(str(ip_network(own)))
+    workspaces = sorted(config.workspaces.values(), key=lambda workspace: workspace.name)
+    sources = {
+        str(network): ", ".join(w.name for w in workspaces if network in w.sources)
+        for network in config.sources
+    }
+    return (
+        "<!-- Generated by `eslbot conf` from the workspaces' sources; the next run overwrites it. -->\n"
+        '<configuration name="acl.conf" description="Who may call, and who may open the event socket">\n'
+        "  <network-lists>\n"
+        f"{_list('ameyo', sources)}"
+        f"{_list('event-socket', dict.fromkeys(asking, 'this host'))}"
+        "  </network-lists>\n"
+        "</configuration>\n"
+    )
+
+
+def _list(name: str, networks: Mapping[str, str]) -> str:
+    nodes = (
+        f'      <node type="allow" cidr="{_attribute(network)}" description="{_attribute(whose)}"/>\n'
+        for network, whose in networks.items()
+    )
+    return f'    <list name="{name}" default="deny">\n{"".join(nodes)}    </list>\n'
+
+
+def _attribute(text: str) -> str:
+    """``text`` as it stands in ``"…"``, both in XML and for FreeSWITCH's preprocessor.
+
+    The preprocessor works on raw lines (``switch_xml.c``: ``expand_vars``, ``preprocess``): it would expand
+    ``$${…}`` and end the value at a quote or at ``/>``. What it copies is then read as XML, once.
+    """
+    return escape(text, {'"': "&quot;", "'": "&#39;", "$": "&#36;"})
+
+
+def _socket_host(address: Address) -> str:
+    """As the ``socket`` application wants it: the port behind the last colon, and no brackets."""
+    return f"{address.ip}:{address.port}"
+
+
+def _put(path: Path, text: str, mode: int) -> Literal["written", "unchanged"]:
+    content = text.encode()
+    if path.is_file() and path.read_bytes() == content and path.stat().st_mode & 0o777 == mode:
+        return "unchanged"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            if os.geteuid() == 0:  # FreeSWITCH reads it as a user of its own: keep whose it was
+                owner = path.stat() if path.exists() else path.parent.stat()
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return "written"

@@ -1,0 +1,1 @@
+"""FreeSWITCH's configuration as package data; this file only lets Python find it. See README.md."""
