@@ -77,8 +77,9 @@ class Call:
         """Find out who is calling, and whether they may. Raises Refused."""
         self.session.subscribe(*EVENTS)
         raw_display = self.session.api(f"uuid_getvar {self.session.uuid} sip_from_display")
-        self.log = log.bind(call_id=self.session.uuid)
+        structlog.contextvars.bind_contextvars(call_id=self.session.uuid)
         self.invite = invites.parse(self.channel, None if raw_display.startswith("-ERR") else raw_display)
+        self._name_in_log()
         self.workspace = self.controller.admit(self.invite)
         self._name_in_log()
         log.info("call_admitted", source=self.invite.source_ip, caller=self.invite.caller)
@@ -153,15 +154,19 @@ class Call:
 
         The stage and who is calling are on the channel. (Going on with the bot is not told here yet.)
         """
-        stage = self.stage
+        stage = self._stage = self.stage
         self.session.subscribe(*EVENTS)
         metrics.TAKE_OVERS.labels(str(stage)).inc()
-        self.invite = invites.parse(self.channel)
-        self.workspace = self.controller.resume(self.invite)
-        self._name_in_log()
-        log.warning("call_taken_over", stage=stage)
-        if self.workspace is None:
-            log.error("workspace_gone", remedy="put the workspace back and reload: its customer waits")
+        try:
+            self.invite = invites.parse(self.channel)
+        except Refused as refusal:  # answered is answered: there is no refusing it any more
+            log.error("call_taken_over_of_nobody", call_id=self.session.uuid, detail=refusal.detail)
+        else:
+            self.workspace = self.controller.resume(self.invite)
+            self._name_in_log()
+            log.warning("call_taken_over", stage=stage)
+            if self.workspace is None:
+                log.error("workspace_gone", remedy="put the workspace back and reload: its customer waits")
         if stage in (Stage.HANDING_OFF, Stage.HELD):
             self.handed_off = stage is Stage.HELD
             self.ended = self._ended_before()
@@ -175,7 +180,7 @@ class Call:
         try:
             return BotEnd(
                 Outcome(self.channel["variable_eslbot_outcome"]),
-                self.channel["variable_eslbot_reason"],
+                self.channel.get("variable_eslbot_reason", ""),  # an empty text is no variable
                 json.loads(self.channel["variable_eslbot_properties"]),
             )
         except (KeyError, ValueError) as error:

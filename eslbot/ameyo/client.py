@@ -26,8 +26,9 @@ SLOW_CAP = 30.0
 MAX_RETRY_AFTER = 300.0
 #: Seconds an attempt that is under way when the PBX hangs up may still take: its answer is often the reason.
 LAST_ANSWER = 2.0
-#: No answer of Ameyo's is longer than this that we would care to read.
+#: No answer of Ameyo's is longer than this that we would care to read, in bytes and in seconds.
 MAX_ANSWER_BYTES = 64 * 1024
+MAX_ANSWER_SECONDS = 2.0
 
 _RETRIED = frozenset({408, 425, 429})
 
@@ -103,9 +104,7 @@ class AmeyoClient:
             detail = (
                 "the call was over" if over.is_set() else f"no answer within {self._settings.timeout:g} s"
             )
-        elif post.exception is not None:
-            if not isinstance(post.exception, requests.RequestException):
-                raise post.exception
+        elif post.exception is not None:  # not only requests' own: a ca_file that is gone is an OSError
             verdict, detail = Verdict.FAILED, _explain(post.exception)
         else:
             status, detail, retry_after = post.get()
@@ -126,21 +125,33 @@ class AmeyoClient:
             allow_redirects=False,  # a redirect would carry the token elsewhere
             stream=True,
         ) as answer:
-            # Read to the end, within the bound, so that the connection can serve the next call.
-            text = b""
-            for chunk in answer.iter_content(8192):
-                text += chunk
-                if len(text) > MAX_ANSWER_BYTES:
-                    break
-            return answer.status_code, self._shown(text), _retry_after(answer.headers.get("Retry-After"))
+            text = self._shown(_read(answer))
+            return answer.status_code, text, _retry_after(answer.headers.get("Retry-After"))
 
     def _shown(self, text: bytes) -> str:
         """The beginning of an answer, for the log; some servers echo what they were sent."""
-        return text[:400].decode("utf-8", "replace").replace(self._settings.token.reveal(), MASK)[:200]
+        return text.decode("utf-8", "replace").replace(self._settings.token.reveal(), MASK)[:200]
 
     def close(self) -> None:
         """Close the pooled connections."""
         self._http.close()
+
+
+def _read(answer: requests.Response) -> bytes:
+    """The answer's text, to the end where it is within the bounds: the connection can serve the next call.
+
+    What Ameyo decided is its status, which is here already; a text that breaks off changes nothing.
+    """
+    text = b""
+    try:
+        with gevent.Timeout(MAX_ANSWER_SECONDS, False):  # type: ignore[arg-type]  # its stubs forget False
+            for chunk in answer.iter_content(8192):
+                text += chunk
+                if len(text) > MAX_ANSWER_BYTES:
+                    break
+    except requests.RequestException:
+        text += b" (broken off)"
+    return text
 
 
 def _judge(status: int) -> Verdict:
@@ -149,7 +160,7 @@ def _judge(status: int) -> Verdict:
     return Verdict.FAILED if status in _RETRIED or status >= 500 else Verdict.REJECTED
 
 
-def _explain(error: requests.RequestException) -> str:
+def _explain(error: BaseException) -> str:
     """The innermost cause, which is what an operator needs; none of them quotes our headers."""
     cause: BaseException = error
     while (inner := cause.__cause__ or cause.__context__) is not None:
@@ -166,7 +177,7 @@ def _retry_after(text: str | None) -> float | None:
     else:
         try:
             when = parsedate_to_datetime(text)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         if when.tzinfo is None:
             when = when.replace(tzinfo=UTC)

@@ -6,6 +6,7 @@ The source is the mission's document, section 2: "accepts any key-value pairs".
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -45,13 +46,15 @@ def fill(templates: Mapping[str, str], values: Mapping[str, str]) -> dict[str, s
 def allowed(offered: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """What of the bot's ``offered`` properties goes to Ameyo, and the names of those that do not.
 
-    A name must be listed in the workspace's ``bot_properties``; a value must be a text, a number, a truth
-    value or null of at most :data:`MAX_VALUE_BYTES`.
+    A name must be listed in the workspace's ``bot_properties``; a value must be a text, a finite number, a
+    truth value or null of at most :data:`MAX_VALUE_BYTES`. (Python writes NaN, which is no JSON.)
     """
     taken: dict[str, Any] = {}
     dropped: list[str] = []
     for name, value in offered.items():
         plain = value is None or isinstance(value, str | int | float | bool)
+        if isinstance(value, float) and not math.isfinite(value):
+            plain = False
         if name in names and plain and len(json.dumps(value)) <= MAX_VALUE_BYTES:
             taken[name] = value
         else:

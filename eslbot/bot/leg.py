@@ -13,7 +13,7 @@ from eslbot import metrics
 from eslbot.bot import messages, stream
 from eslbot.bot.speech import Speech
 from eslbot.config.model import Workspace
-from eslbot.esl import CommandTimeout, Event, Session
+from eslbot.esl import CommandTimeout, EslError, Event, Session
 from eslbot.invite import Invite
 from eslbot.outcome import Outcome
 
@@ -61,7 +61,10 @@ class BotLeg:
         connected()
         self._stream.send_text(messages.start(self._invite, self._bot.sample_rate))
         ended = self._listen(deadline)
-        self._close(ended, deadline)
+        try:
+            self._close(ended, deadline)
+        except EslError as error:  # its part is over all the same, and what it said counts
+            log.warning("bot_leg_not_closed", error=str(error))
         return ended
 
     def _connect(self) -> str | None:
@@ -124,7 +127,7 @@ class BotLeg:
             return True
         path = stream.body(event).get("file")
         if not isinstance(path, str) or not self._speech.owns(path):
-            self._ignore("foreign_file", str(path)[:200].encode())
+            self._ignore("foreign_file", str(path)[:200].encode("utf-8", "replace"))
             return False
         self._speech.play(path)
         return True

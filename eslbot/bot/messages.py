@@ -12,7 +12,7 @@ from eslbot.invite import Invite
 VERSION = "1"
 
 #: A message of the bot's is a few fields; more is a mistake or an attack. (Speech comes as files.)
-MAX_MESSAGE_BYTES = 64 * 1024
+MAX_MESSAGE_BYTES = 256 * 1024
 MAX_PROPERTIES = 64
 MAX_REASON = 200
 
@@ -48,13 +48,18 @@ def parse(text: bytes) -> End:
             raise BadMessage("unknown_type")
 
 
+def printable(text: str, most: int = MAX_REASON) -> str:
+    """The beginning of a bot's own word, fit for a log line and a channel variable."""
+    return "".join(character if character.isprintable() else " " for character in text[:most])
+
+
 def _end(message: Mapping[str, Any]) -> End:
     # A bot that is finished is finished: bad details are dropped, the hand-off is not.
     properties = message.get("properties")
     if not isinstance(properties, dict) or len(properties) > MAX_PROPERTIES:
         properties = {}
     reason = message.get("reason")
-    return End(properties, reason[:MAX_REASON] if isinstance(reason, str) else "")
+    return End(properties, printable(reason) if isinstance(reason, str) else "")
 
 
 def start(invite: Invite, sample_rate: int) -> str:

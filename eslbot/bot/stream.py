@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from eslbot.bot.messages import printable
 from eslbot.esl import Event, Session, quote
 
 CONNECT = "mod_audio_stream::connect"
@@ -72,4 +73,4 @@ def describe(event: Event) -> tuple[int, str]:
         return 0, ""
     code = message.get("code")
     text = message.get("reason") or message.get("error") or ""
-    return (code if isinstance(code, int) else 0), str(text)[:200]
+    return (code if isinstance(code, int) else 0), printable(str(text))

@@ -71,10 +71,10 @@ class AddressField(_Text):
         except ValueError:
             colon = ""
             ip = None
-        if not colon or ip is None or not port.isascii() or not port.isdigit():
+        if not colon or ip is None or not re.fullmatch(r"\d+", port, re.ASCII):
             raise ValidationError(f"expected {self.expected}, got {text!r}")
-        if not 1 <= int(port) <= 65535:
-            raise ValidationError(f"expected a port from 1 to 65535, got {port}")
+        if len(port) > 5 or not 1 <= int(port) <= 65535:
+            raise ValidationError(f"expected a port from 1 to 65535, got {text!r}")
         return Address(ip, int(port))
 
 
@@ -197,9 +197,11 @@ class Url(_Text):
         if self.for_audio_stream:
             if not _HOST.fullmatch(parts.hostname):
                 raise ValidationError(
-                    f"mod_audio_stream cannot dial the host {parts.hostname!r}: letters, digits, '-' and '.' "
+                    f"mod_audio_stream cannot dial the host of {text!r}: letters, digits, '-' and '.' "
                     "only (no '_', no IPv6 literal)"
                 )
             if len(text) > 2000:
                 raise ValidationError(f"mod_audio_stream takes URLs up to 2,000 characters, got {len(text)}")
+        elif parts.query:
+            raise ValidationError(f"a path is put behind this URL, so it cannot have a query: {text!r}")
         return text

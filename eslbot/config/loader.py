@@ -31,9 +31,16 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Config:
     the white space around it. Raises :class:`ConfigError` with every problem that was found.
     """
     tree = _parse(path)
-    unresolved: dict[tuple[str, ...], str] = {}
-    expanded = _expand(tree, (), os.environ if environment is None else environment, unresolved)
-    problems = {path: [problem] for path, problem in unresolved.items()}
+    try:
+        return _load(tree, os.environ if environment is None else environment)
+    except RecursionError as error:
+        raise ConfigError([f"{path}: is nested too deeply"]) from error
+
+
+def _load(tree: dict[str, Any], environment: Mapping[str, str]) -> Config:
+    unresolved: dict[tuple[str, ...], list[str]] = {}
+    expanded = _expand(tree, (), environment, unresolved)
+    problems = {place: list(found) for place, found in unresolved.items()}
     config: Config | None = None
     try:
         config = ConfigSchema().load(expanded)
@@ -61,14 +68,17 @@ def _parse(path: Path) -> dict[str, Any]:
         return tomllib.loads(content.decode())
     except UnicodeDecodeError as error:
         raise ConfigError([f"{path}: is not UTF-8 text (byte {error.start})"]) from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, and what int() says of a number with 5,000 digits
         raise ConfigError([f"{path}: is not valid TOML: {error}"]) from error
     except RecursionError as error:
         raise ConfigError([f"{path}: is nested too deeply"]) from error
 
 
 def _expand(
-    value: Any, place: tuple[str, ...], environment: Mapping[str, str], unresolved: dict[tuple[str, ...], str]
+    value: Any,
+    place: tuple[str, ...],
+    environment: Mapping[str, str],
+    unresolved: dict[tuple[str, ...], list[str]],
 ) -> Any:
     if isinstance(value, dict):
         return {key: _expand(entry, (*place, key), environment, unresolved) for key, entry in value.items()}
@@ -84,7 +94,7 @@ def _expand(
         try:
             return _resolve(match[1], environment)
         except LookupError as error:
-            unresolved[place] = str(error.args[0])
+            unresolved.setdefault(place, []).append(str(error.args[0]))
             return match[0]
 
     return _REFERENCE.sub(resolve, value)
@@ -103,6 +113,8 @@ def _resolve(reference: str, environment: Mapping[str, str]) -> str:
             raise LookupError(f"{path} cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise LookupError(f"{path} is not UTF-8 text") from error
+        except ValueError as error:  # open() on a NUL
+            raise LookupError(f"{str(path)!r} is not a path") from error
     if not _ENVIRONMENT_NAME.fullmatch(reference):
         raise LookupError(f"${{{reference}}} is neither ${{NAME}} nor ${{file:/path}}")
     if reference not in environment:
@@ -111,7 +123,10 @@ def _resolve(reference: str, environment: Mapping[str, str]) -> str:
 
 
 def _unexpanded(message: str, place: tuple[str, ...], tree: Any, expanded: Any) -> str:
-    """``message`` quoting texts as they stand in the file: what a reference stood for may be a secret."""
+    """``message`` quoting texts as they stand in the file: what a reference stood for may be a secret.
+
+    Messages quote a text by its ``repr``, whole.
+    """
     for key in place:
         if isinstance(tree, list) and key.isdecimal() and int(key) < len(tree):
             tree, expanded = tree[int(key)], expanded[int(key)]
@@ -119,7 +134,7 @@ def _unexpanded(message: str, place: tuple[str, ...], tree: Any, expanded: Any) 
             tree, expanded = tree[key], expanded[key]
     for raw, full in zip(_texts(tree), _texts(expanded), strict=True):
         if raw != full:
-            message = message.replace(full, raw)
+            message = message.replace(repr(full), repr(raw))
     return message
 
 

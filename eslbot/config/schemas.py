@@ -66,7 +66,8 @@ class _Table(Schema):
 
 
 def _required(what: str) -> dict[str, Any]:
-    return {"required": f"is missing; expected {what}"}
+    # Marshmallow formats its messages: a brace that is meant stands there twice.
+    return {"required": f"is missing; expected {what}".replace("{", "{{").replace("}", "}}")}
 
 
 def _listed(inner: fields.Field[Any], **kwargs: Any) -> fields.List[Any]:
@@ -150,7 +151,13 @@ class WebSchema(_Table):
 class LedgerSchema(_Table):
     """``[ledger]``: checked, so that a file for a later version loads; this version keeps no ledger."""
 
-    url = fields.String(required=True, error_messages=_required('a URL like "sqlite:////var/lib/…"'))
+    url = fields.String(
+        required=True,
+        error_messages={
+            **_required('a URL like "sqlite:////var/lib/…"'),
+            "invalid": "expected a URL in quotes",
+        },
+    )
 
 
 class _OneOrMoreUrls(fields.Field[Any]):
@@ -161,7 +168,16 @@ class _OneOrMoreUrls(fields.Field[Any]):
         if isinstance(value, list):
             if not 1 <= len(value) <= 8:
                 raise ValidationError("expected one URL or a list of 1 to 8")
-            return tuple(str(url.deserialize(entry)) for entry in value)
+            urls: list[str] = []
+            errors: dict[int, Any] = {}
+            for number, entry in enumerate(value):
+                try:
+                    urls.append(url.deserialize(entry))
+                except ValidationError as error:
+                    errors[number] = error.messages
+            if errors:
+                raise ValidationError(errors, valid_data=urls)
+            return tuple(urls)
         return (str(url.deserialize(value)),)
 
 
@@ -172,10 +188,10 @@ class _Insecure(_Table):
 
     def _clear_text(self, urls: tuple[str, ...], insecure: bool) -> list[str]:
         return [
-            f"{url!r} sends everything in clear text; use {'wss' if url[0] == 'w' else 'https'}://, "
+            f"{url!r} sends everything in clear text; use {'wss' if url[0] in 'wW' else 'https'}://, "
             "or say insecure = true in the same table"
             for url in urls
-            if url.startswith(("ws:", "http:")) and not insecure
+            if url.lower().startswith(("ws:", "http:")) and not insecure
         ]
 
 
@@ -195,6 +211,7 @@ class BotSchema(_Insecure):
             ["files", "module"],
             error='expected "files" (community mod_audio_stream) or "module", got {input!r}',
         ),
+        error_messages={"invalid": 'expected "files" or "module"'},
     )
     connect_timeout = Duration(load_default=3.0, at_least=0.1, at_most=60)
     first_audio_timeout = Duration(load_default=10.0, at_least=0.1, at_most=600)
@@ -202,7 +219,7 @@ class BotSchema(_Insecure):
         keys=HeaderName(),
         values=SecretField(),
         load_default=dict,
-        error_messages={"invalid": 'expected a table like { Authorization = "${NAME}" }'},
+        error_messages={"invalid": 'expected a table like {{ Authorization = "${{NAME}}" }}'},
     )
 
     @validates_schema(skip_on_field_errors=False)
@@ -230,7 +247,7 @@ class AmeyoSchema(_Insecure):
     token = SecretField(required=True, error_messages=_required('Ameyo\'s token, like "${ACME_AMEYO_TOKEN}"'))
     ca_file = fields.String(load_default=None, error_messages={"invalid": "expected a path in quotes"})
     bot_properties = fields.List(
-        fields.String(validate=_PROPERTY_NAME),
+        fields.String(validate=_PROPERTY_NAME, error_messages={"invalid": "expected a name in quotes"}),
         load_default=list,
         validate=validate.Length(max=64, error="expected at most 64 names"),
         error_messages={"invalid": "expected a list in [ ]"},
@@ -243,7 +260,7 @@ class AmeyoSchema(_Insecure):
         ),
         load_default=dict,
         validate=validate.Length(max=64, error="expected at most 64 properties"),
-        error_messages={"invalid": 'expected a table like { DID = "{did}" }'},
+        error_messages={"invalid": 'expected a table like {{ DID = "{{did}}" }}'},
     )
     connect_timeout = Duration(load_default=3.0, at_least=0.1, at_most=60)
     timeout = Duration(load_default=10.0, at_least=0.1, at_most=120)
@@ -329,20 +346,23 @@ class ConfigSchema(_Table):
     @validates_schema(skip_on_field_errors=False)
     def _each_once(self, data: dict[str, Any], **_: Any) -> None:
         errors: dict[str, Any] = {}
-        if "server" in data and "web" in data and data["server"].listen == data["web"].listen:
-            errors["web"] = {"listen": [f"{data['web'].listen} is server.listen already; each needs its own"]}
+        # A table with errors of its own is here as far as it was read: a dictionary, not its object.
+        server, web = data.get("server"), data.get("web")
+        if isinstance(server, Server) and isinstance(web, Web) and server.listen == web.listen:
+            errors["web"] = {"listen": [f"{web.listen} is server.listen already; each needs its own"]}
         names: dict[str, str] = {}
         ids: set[str] = set()
         for key, workspace in data.get("workspaces", {}).items():
-            name = workspace["name"]
+            name = workspace.get("name")
             if key.lower() in ids:
                 problem = "this workspace id is there twice (upper and lower case are the same)"
                 errors.setdefault("workspaces", {})[key] = [problem]
-            elif name in names:
+            elif name is not None and name in names:
                 problem = f"{name!r} is also the name of {names[name]}"
                 errors.setdefault("workspaces", {})[key] = {"name": [problem]}
             ids.add(key.lower())
-            names[name] = key
+            if name is not None:
+                names[name] = key
         if errors:
             raise ValidationError(errors)
 

@@ -174,12 +174,13 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         OutboundSessionHasGoneAway, or :class:`CommandTimeout` when FreeSWITCH does not read.
         """
         result: AsyncResult[Event] = AsyncResult()
+        wire = f"{data}\n\n".encode("utf-8", "replace")  # half a surrogate pair is no reason to fail a call
         with self._sending:
             self.raise_if_disconnected()
             self._pending.append(result)
             try:
                 with gevent.Timeout(self.timeout):
-                    self.sock.sendall(f"{data}\n\n".encode())
+                    self.sock.sendall(wire)
             except (OSError, gevent.Timeout) as error:
                 # Half a command is on the wire: the connection is of no more use.
                 self._leave(ConnectionLost(f"cannot send: {type(error).__name__}"))

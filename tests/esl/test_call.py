@@ -1,0 +1,829 @@
+"""The whole story of a call in this process: FreeSWITCH's end of a real socket, an Ameyo over HTTP."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from ipaddress import ip_network
+from typing import Any
+
+import gevent
+import pytest
+import structlog
+
+from eslbot import controller as controller_module
+from eslbot.ameyo.client import AmeyoClient
+from eslbot.bot import BotLeg
+from eslbot.config.model import (
+    Ameyo,
+    Bot,
+    Config,
+    FreeSwitch,
+    Secret,
+    Server,
+    Web,
+    Workspace,
+    loopback,
+)
+from eslbot.controller import Controller
+from eslbot.esl import Session
+from eslbot.limits import CallCounts
+from tests.support import wire
+from tests.support.ameyo_server import AmeyoServer, Answer
+from tests.support.peer import bounded, eventually, tcp_pair
+from tests.support.switch import CRT, DID, TEMP_DIR, UUID, WORKSPACE, Channel
+
+BOT_TOKEN, AMEYO_TOKEN = "Bearer bot-token-91ab", "ameyo-token-77c2"
+OTHER = "11111111-1111-1111-1111-111111111111"
+
+
+class House:
+    """A controller with one workspace, its Ameyo, and the calls it has."""
+
+    def __init__(self, ameyo: AmeyoServer) -> None:
+        self.ameyo = ameyo
+        self.bot = Bot(
+            urls=("wss://bot.example.com/stream",),
+            sample_rate=8000,
+            playback="files",
+            connect_timeout=0.3,
+            first_audio_timeout=5.0,
+            headers={"Authorization": Secret(BOT_TOKEN)},
+            insecure=False,
+        )
+        self.rest = Ameyo(
+            url=ameyo.url,
+            tenant_host="acme.ameyo.app",
+            token=Secret(AMEYO_TOKEN),
+            ca_file=None,
+            bot_properties=("summary", "DID", "score"),
+            properties={"DID": "{did}", "outcome": "{outcome}", "why": "{reason}", "call": "{call_id}"},
+            connect_timeout=1.0,
+            timeout=2.0,
+            insecure=True,
+        )
+        self.workspace = Workspace(
+            WORKSPACE, "acme", (ip_network("127.0.0.1/32"),), 10, 60.0, self.bot, self.rest
+        )
+        self.max_calls = 10
+        self.counts = CallCounts()
+        self.counts.know([WORKSPACE, OTHER])
+        self.row = self.counts.take_row()
+        self.channels: list[Channel] = []
+        self.greenlets: list[gevent.Greenlet] = []
+        self._controller: Controller | None = None
+
+    def with_bot(self, **changes: Any) -> None:
+        self.workspace = replace(self.workspace, bot=replace(self.workspace.bot, **changes))
+
+    @property
+    def controller(self) -> Controller:
+        if self._controller is None:
+            server = Server(loopback(8084), (ip_network("127.0.0.1/32"),), 1, self.max_calls)
+            switch = FreeSwitch(None, 5060, None, (10000, 60000), loopback(8021), None, TEMP_DIR, ())
+            config = Config(server, switch, Web(loopback(8085)), {WORKSPACE: self.workspace})
+            self._controller = Controller(config, self.counts, self.row)
+        return self._controller
+
+    def call(self, variables: dict[str, str] | None = None, **options: Any) -> Channel:
+        """FreeSWITCH connects with a call."""
+        ours, theirs = tcp_pair()
+        channel = Channel(theirs, variables, **options)
+        self.channels.append(channel)
+        self.greenlets.append(gevent.spawn(self.controller.take, ours, ("127.0.0.1", 40000)))
+        return channel
+
+    def talking(self, variables: dict[str, str] | None = None) -> Channel:
+        """A call whose bot has begun."""
+        channel = self.call(variables)
+        channel.wait(lambda: channel.texts)
+        return channel
+
+    def posts(self) -> list[dict[str, Any]]:
+        return [json.loads(request.body) for request in self.ameyo.requests]
+
+
+@pytest.fixture
+def ameyo() -> Iterator[AmeyoServer]:
+    with AmeyoServer() as server:
+        yield server
+
+
+@pytest.fixture
+def house(ameyo: AmeyoServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    monkeypatch.setattr("eslbot.ameyo.client.FIRST_DELAY", 0.02)
+    house = House(ameyo)
+    with bounded(20):
+        yield house
+        for channel in house.channels:
+            if not channel.down:
+                channel.lose_controller()
+        gevent.joinall(house.greenlets, timeout=5)
+    # What holds for every call of every test:
+    assert all(greenlet.ready() for greenlet in house.greenlets)
+    assert [channel.violations for channel in house.channels] == [[] for _ in house.channels]
+    assert (house.controller.calls, house.controller._admitted) == (set(), 0)
+    assert house.counts.total(WORKSPACE) == 0
+
+
+def end(properties: dict[str, Any] | None = None, reason: str = "done") -> dict[str, Any]:
+    return {"type": "end", "properties": properties or {}, "reason": reason}
+
+
+# -- the story --------------------------------------------------------------------------------------------
+
+
+def test_the_whole_story_in_order(house: House) -> None:
+    channel = house.talking()
+    path = channel.speaks(0)
+    channel.wait(lambda: ("playback", path) in channel.applications)
+    channel.says(end({"summary": "billing"}))
+    channel.wait_stage("held")
+    channel.hang_up()
+    channel.wait_closed()
+    assert channel.story == [
+        "connect",
+        "linger 5",
+        f"filter Unique-ID {UUID}",
+        "event plain CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE CUSTOM "
+        "mod_audio_stream::connect mod_audio_stream::disconnect mod_audio_stream::error "
+        "mod_audio_stream::json mod_audio_stream::play",
+        "get sip_from_display",
+        "stage admitted",
+        "answer",
+        "stage answered",
+        "set STREAM_EXTRA_HEADERS",
+        "set STREAM_MESSAGE_DEFLATE",
+        "set STREAM_HEART_BEAT",
+        "set STREAM_SUPPRESS_LOG",
+        "stream start",
+        "unset STREAM_EXTRA_HEADERS",
+        "stage talking",
+        "stream send_text",
+        f"playback {path}",
+        "stream send_text",
+        "stream stop",
+        "set eslbot_outcome",
+        "set eslbot_reason",
+        "set eslbot_properties",
+        "stage handing_off",
+        "stage held",
+    ]
+    assert channel.stages == ["admitted", "answered", "talking", "handing_off", "held"]
+    assert len(house.posts()) == 1
+
+
+def test_what_ameyo_is_told(house: House) -> None:
+    channel = house.talking()
+    bots = {"summary": "x", "score": float("nan"), "DID": "the bot's", "secret": "not listed"}
+    channel.says(end(bots, "customer asked"))
+    channel.wait_stage("held")
+    (request,) = house.ameyo.requests
+    assert json.loads(request.body) == {
+        "notificationId": "95",
+        "uniqueId": CRT,
+        "callResponse": True,
+        "sessionId": "na",
+        "properties": {
+            "summary": "x",
+            "DID": DID,
+            "outcome": "bot_ended",
+            "why": "customer asked",
+            "call": UUID,
+        },
+    }
+    assert request.header("Authorization") == [AMEYO_TOKEN]
+    assert request.header("Host") == ["acme.ameyo.app"]
+    assert channel.variables["eslbot_outcome"] == "bot_ended"
+    assert channel.variables["eslbot_reason"] == "customer asked"
+    assert json.loads(channel.variables["eslbot_properties"]) == {"summary": "x", "DID": "the bot's"}
+
+
+def test_what_the_bot_is_told(house: House) -> None:
+    channel = house.talking()
+    (start,) = channel.starts
+    assert start["url"] == "wss://bot.example.com/stream"
+    assert start["rest"] == ["mono", "8000"]
+    assert start["headers"] == {
+        "Authorization": BOT_TOKEN,
+        "X-Call-ID": UUID,
+        "X-Workspace-ID": WORKSPACE,
+        "X-DID": DID,
+        "X-CRT-Object-ID": CRT,
+    }
+    assert {"STREAM_MESSAGE_DEFLATE", "STREAM_HEART_BEAT"} < set(start["settings"])
+    assert start["settings"]["STREAM_SUPPRESS_LOG"] == "true"
+    channel.says(end())
+    channel.wait_stage("held")
+    first, last = map(json.loads, channel.texts)
+    assert first == {
+        "type": "start",
+        "version": "1",
+        "call_id": UUID,
+        "workspace_id": WORKSPACE,
+        "did": DID,
+        "crt_object_id": CRT,
+        "from": "0401234567",
+        "to": "bot",
+        "audio": {"encoding": "l16", "sample_rate": 8000, "channels": 1},
+    }
+    assert last == {"type": "stop", "reason": "ended"}
+    assert "STREAM_EXTRA_HEADERS" not in channel.variables, "every event would carry the bot's token"
+
+
+def test_the_stream_is_not_started_before_the_answer_has_completed(house: House) -> None:
+    channel = house.call()
+    completed: list[str] = []
+    complete = channel.complete
+
+    def hold_answer(application: str, event_uuid: str) -> None:
+        if application == "answer":
+            completed.append(event_uuid)
+        else:
+            complete(application, event_uuid)
+
+    channel.complete = hold_answer  # type: ignore[method-assign]
+    channel.wait(lambda: completed)
+    # A round trip later, still nothing: what comes of our own socket is in order.
+    channel.event("DTMF")
+    gevent.sleep(0.05)
+    assert channel.stages == ["admitted"]
+    assert channel.starts == []
+    complete("answer", completed[0])
+    channel.wait(lambda: channel.starts)
+
+
+@pytest.mark.parametrize("crt", ["d444-$\\{};x", "${sip_to_user}", "\\n\\s\\\\", "a{b;c}d^^:"])
+def test_odd_ids_pass_through_exactly(house: House, crt: str) -> None:
+    channel = house.talking({"sip_from_display": f"{DID}|{crt}"})
+    assert json.loads(channel.texts[0])["crt_object_id"] == crt
+    assert channel.starts[0]["headers"]["X-CRT-Object-ID"] == crt
+    channel.says(end())
+    channel.wait_stage("held")
+    assert house.posts()[0]["uniqueId"] == crt
+
+
+@pytest.mark.parametrize("name", ["X-Workspace-ID", "x-workspace-id", "X-WORKSPACE-ID", "x-Workspace-Id"])
+def test_the_workspace_header_in_any_case(house: House, name: str) -> None:
+    channel = house.call()
+    del channel.variables["sip_h_X-Workspace-ID"]
+    channel.variables[f"sip_h_{name}"] = WORKSPACE.upper()
+    channel.wait_stage("talking")
+
+
+# -- refusals ---------------------------------------------------------------------------------------------
+
+
+def refusal(channel: Channel) -> list[tuple[str, str]]:
+    channel.wait_closed()
+    assert not channel.answered
+    assert channel.starts == []
+    return channel.applications
+
+
+@pytest.mark.parametrize(
+    ("variables", "response", "why"),
+    [
+        ({"sip_from_display": ""}, "400 Bad Request", "malformed_display_name"),
+        ({"sip_from_display": DID}, "400 Bad Request", "malformed_display_name"),
+        ({"sip_from_display": f"{DID}|a|b"}, "400 Bad Request", "malformed_display_name"),
+        ({"sip_from_display": f"+9199901520|{CRT}"}, "400 Bad Request", "malformed_display_name"),
+        ({"sip_from_display": f"{DID}|a%0AUnique-ID: evil"}, "400 Bad Request", "malformed_display_name"),
+        ({"sip_from_display": f"{DID}%7C{CRT}"}, "400 Bad Request", "malformed_display_name"),
+        ({"sip_h_X-Workspace-ID": "acme"}, "400 Bad Request", "malformed_workspace_header"),
+        ({"sip_h_X-Workspace-ID": OTHER}, "403 Forbidden", "unknown_workspace"),
+        ({"sip_network_ip": "127.0.0.2"}, "403 Forbidden", "foreign_source"),
+        ({"sip_network_ip": ""}, "403 Forbidden", "foreign_source"),
+    ],
+)
+def test_a_refusal_has_its_status_and_its_line(
+    house: House, variables: dict[str, str], response: str, why: str
+) -> None:
+    with structlog.testing.capture_logs() as lines:
+        channel = house.call(variables)
+        assert refusal(channel) == [("respond", response)]
+    (line,) = [line for line in lines if line["event"] == "call_refused"]
+    assert (line["status"], line["why"]) == (int(response[:3]), why)
+    for value in variables.values():
+        assert wire.clean(value)[:10] in line["detail"] + str(line["source"])
+    assert house.ameyo.requests == []
+
+
+def test_a_missing_header_is_400(house: House) -> None:
+    channel = house.call()
+    del channel.variables["sip_h_X-Workspace-ID"]
+    assert refusal(channel) == [("respond", "400 Bad Request")]
+
+
+def busy(channel: Channel) -> None:
+    assert refusal(channel) == [
+        ("set", "sip_rh_Retry-After=30"),
+        ("respond", "503 Service Unavailable"),
+    ]
+
+
+def test_a_full_worker_is_503_with_retry_after_and_takes_the_next_call(house: House) -> None:
+    house.max_calls = 1
+    first = house.talking()
+    busy(house.call())
+    first.hang_up()
+    first.wait_closed()
+    eventually(lambda: not house.controller.calls)
+    house.talking()
+
+
+def test_a_full_workspace_is_503_whoever_has_the_calls(house: House) -> None:
+    house.workspace = replace(house.workspace, max_calls=3)
+    other_worker = house.counts.take_row()
+    for _ in range(3):
+        house.counts.add(other_worker, WORKSPACE, 1)
+    busy(house.call())
+    house.counts.add(other_worker, WORKSPACE, -1)
+    house.talking()
+    house.counts.free_row(other_worker)
+
+
+def test_a_draining_worker_is_503(house: House) -> None:
+    house.controller.draining = True
+    busy(house.call())
+
+
+def test_calls_that_come_at_once_do_not_overshoot_the_cap(house: House) -> None:
+    house.max_calls = 3
+    channels = [house.call(uuid=f"{UUID[:-2]}{number:02}") for number in range(10, 20)]
+    for channel in channels:
+        channel.wait(lambda channel=channel: channel.applications)
+    eventually(lambda: sum(channel.applications[-1][0] == "respond" for channel in channels) == 7)
+    assert sum(channel.answered for channel in channels) == 3
+
+
+def test_a_caller_who_leaves_before_the_answer(house: House) -> None:
+    channel = house.call()
+    channel.mute = ("sendmsg",)
+    channel.wait_stage("admitted")
+    channel.hang_up("recv_cancel", "ORIGINATOR_CANCEL")
+    channel.wait_closed()
+    assert house.ameyo.requests == []
+
+
+def test_a_peer_outside_switches_gets_nothing(house: House) -> None:
+    ours, theirs = tcp_pair()
+    house.controller.take(ours, ("127.0.0.2", 1))
+    assert theirs.recv(10) == b""
+    theirs.close()
+
+
+# -- the bot's ends ---------------------------------------------------------------------------------------
+
+
+def outcome(house: House, channel: Channel) -> tuple[str, str]:
+    channel.wait_stage("held", 8)
+    (post,) = house.posts()
+    assert not channel.attached, "the stream was stopped"
+    return post["properties"]["outcome"], post["properties"]["why"]
+
+
+def test_end_without_details(house: House) -> None:
+    channel = house.talking()
+    channel.says({"type": "end"})
+    assert outcome(house, channel) == ("bot_ended", "")
+
+
+def test_a_reason_that_no_variable_takes_keeps_the_bots_properties(house: House) -> None:
+    channel = house.talking()
+    channel.says(end({"summary": "a\0b\ud800"}, "x\0y\ud800z\nw"))
+    assert outcome(house, channel) == ("bot_ended", "x y z w")
+    assert house.posts()[0]["properties"]["summary"] == "a\0b\ud800"
+    assert json.loads(channel.variables["eslbot_properties"])["summary"] == "a\0b\ud800"
+
+
+def disconnect(channel: Channel, code: int, reason: str = "") -> None:
+    channel.custom("disconnect", {"status": "disconnected", "message": {"code": code, "reason": reason}})
+
+
+def test_close_1000_is_an_end(house: House) -> None:
+    channel = house.talking()
+    disconnect(channel, 1000, "bye\0")
+    assert outcome(house, channel) == ("bot_closed", "bye ")
+
+
+@pytest.mark.parametrize("code", [1001, 1006, 1011, 4000])
+def test_any_other_close_is_a_failure(house: House, code: int) -> None:
+    channel = house.talking()
+    disconnect(channel, code, "oops")
+    assert outcome(house, channel) == ("bot_failed", f"closed with {code} oops")
+
+
+def test_an_error_in_mid_call_is_a_failure(house: House) -> None:
+    channel = house.talking()
+    channel.refuse_stream(1, "Connection closed without WebSocket CLOSE (abnormal EOF)")
+    assert outcome(house, channel)[0] == "bot_failed"
+
+
+def test_the_next_url_is_tried(house: House) -> None:
+    house.with_bot(urls=("wss://one/", "wss://two/", "wss://three/"))
+    channel = house.call()
+
+    def start(number: int) -> None:
+        if number == 0:
+            channel.refuse_stream()
+        elif number == 2:
+            channel.custom("connect", {"status": "connected"})
+
+    channel.on_start = start  # the second one says nothing at all
+    channel.wait_stage("talking")
+    assert [start["url"] for start in channel.starts] == ["wss://one/", "wss://two/", "wss://three/"]
+    assert all(start["headers"]["X-CRT-Object-ID"] == CRT for start in channel.starts)
+
+
+def test_a_bot_that_is_not_there_is_a_hand_off_at_once(house: House) -> None:
+    house.with_bot(urls=("wss://one/", "wss://two/"))
+    channel = house.call()
+    channel.on_start = lambda number: channel.refuse_stream(6, f"number {number}")
+    assert outcome(house, channel) == ("bot_unreachable", "number 1 (code 6)")
+    assert "talking" not in channel.stages
+
+
+def test_a_module_that_is_not_loaded_is_a_hand_off(house: House) -> None:
+    channel = house.call()
+    channel.attached = True  # every start is -ERR
+    channel.wait_stage("held")
+    assert house.posts()[0]["properties"]["outcome"] == "bot_unreachable"
+
+
+def test_a_bot_that_never_speaks(house: House) -> None:
+    house.with_bot(first_audio_timeout=0.2)
+    channel = house.talking()
+    channel.says({"type": "mark", "name": "no speech"})
+    assert outcome(house, channel) == ("bot_silent", "no audio within 0.2 s")
+
+
+def test_a_bot_that_has_spoken_may_be_silent(house: House) -> None:
+    house.with_bot(first_audio_timeout=0.2)
+    channel = house.talking()
+    channel.speaks()
+    began = time.monotonic()
+    channel.wait(lambda: time.monotonic() - began > 0.5)
+    assert "handing_off" not in channel.stages
+    channel.says(end())
+    assert outcome(house, channel)[0] == "bot_ended"
+
+
+def test_the_bound_of_a_call(house: House) -> None:
+    house.workspace = replace(house.workspace, max_duration=0.3)
+    channel = house.talking()
+    channel.on_playback = lambda path: None  # a speech that never ends
+    channel.speaks()
+    assert outcome(house, channel) == ("max_duration", "0.3 s")
+    assert json.loads(channel.texts[-1]) == {"type": "stop", "reason": "max_duration"}
+    assert "break" in channel.story
+
+
+def test_the_last_word_is_heard_before_the_hand_off(house: House) -> None:
+    channel = house.talking()
+    channel.on_playback = lambda path: None
+    channel.speaks(0)
+    channel.speaks(1)
+    channel.says(end())
+    channel.wait(lambda: len(channel.playing) == 2)
+    channel.complete_playback()
+    gevent.sleep(0.05)
+    assert (channel.stages[-1], channel.attached, house.ameyo.requests) == ("talking", True, [])
+    channel.complete_playback()
+    assert outcome(house, channel)[0] == "bot_ended"
+    assert "break" not in channel.story
+
+
+def test_speech_is_played_in_order(house: House) -> None:
+    channel = house.talking()
+    paths = [channel.speaks(number) for number in range(20)]
+    channel.says(end())
+    channel.wait_stage("held")
+    assert [argument for application, argument in channel.applications if application == "playback"] == paths
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/etc/{UUID}_0.tmp.r8",
+        f"{TEMP_DIR}/another-call_0.tmp.r8",
+        f"{TEMP_DIR}/{UUID}_0.tmp.r8/../../../etc/passwd",
+        f"{TEMP_DIR}/../{UUID}_0.tmp.r8",
+        f"{TEMP_DIR}/{UUID}_0.tmp.r8\nevil",
+        f"{TEMP_DIR}/{UUID}_0.tmp.r8 ",
+        f"{TEMP_DIR}/{UUID}/_0.tmp.r8",
+        f"{TEMP_DIR}/{UUID}0_0.tmp.r8",
+        f"{TEMP_DIR}/{UUID}_x.tmp.r8",
+        f"{TEMP_DIR}/{UUID}_0.tmp.sh",
+        f"{{a=b}}{TEMP_DIR}/{UUID}_0.tmp.r8",
+        "\ud800",
+        "",
+    ],
+)
+def test_only_this_calls_own_files_are_played(house: House, path: str) -> None:
+    channel = house.talking()
+    for body in ({"file": path}, {"file": [path]}, {"other": path}, [path], b"not json", b"\xff\xfe"):
+        channel.custom("play", body)
+    channel.says(end())
+    assert outcome(house, channel)[0] == "bot_ended"
+    assert [application for application, _ in channel.applications] == ["answer"]
+
+
+@pytest.mark.parametrize("end_of_name", ["r8", "r16", "r24", "wav"])
+def test_every_kind_of_the_modules_files_is_played(house: House, end_of_name: str) -> None:
+    channel = house.talking()
+    path = channel.speaks(path=f"{TEMP_DIR}/{UUID}_12.tmp.{end_of_name}")
+    channel.wait(lambda: ("playback", path) in channel.applications)
+
+
+def test_what_a_bot_babbles_is_ignored_and_logged_once(house: House) -> None:
+    channel = house.talking()
+    with structlog.testing.capture_logs() as lines:
+        for message in [b"{", b"[1]", {"type": "dance"}, {"type": "dance"}, {"type": "streamAudio"}, b"\xff"]:
+            channel.custom("json", message)
+        channel.says(end())
+        assert outcome(house, channel)[0] == "bot_ended"
+    ignored = [line["why"] for line in lines if line["event"] == "bot_message_ignored"]
+    assert sorted(ignored) == ["bad_json", "not_an_object", "unknown_type", "unusable_audio"]
+
+
+def test_a_build_that_plays_by_itself(house: House) -> None:
+    house.with_bot(playback="module", first_audio_timeout=0.3)
+    channel = house.talking()
+    channel.custom("play", {"audioDataType": "raw", "sampleRate": 8000})
+    began = time.monotonic()
+    channel.wait(lambda: time.monotonic() - began > 0.5)
+    assert "handing_off" not in channel.stages
+    channel.says(end())
+    channel.wait_stage("held")
+    assert [application for application, _ in channel.applications] == ["answer"]
+
+
+# -- hang-ups ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wait", [lambda c: c.texts, lambda c: c.playing], ids=["talking", "playing"])
+def test_a_caller_who_leaves_the_bot_is_not_handed_off(
+    house: House, wait: Callable[[Channel], object]
+) -> None:
+    channel = house.talking()
+    channel.on_playback = lambda path: None
+    channel.speaks()
+    channel.wait(lambda: wait(channel))
+    with structlog.testing.capture_logs() as lines:
+        channel.hang_up()
+        channel.wait_closed()
+        eventually(lambda: not house.controller.calls)
+    assert house.ameyo.requests == []
+    (line,) = [line for line in lines if line["event"] == "call_ended"]
+    assert (line["outcome"], line["handed_off"]) == ("caller_hangup", False)
+    assert line["sip_hangup_disposition"] == "recv_bye"
+
+
+def test_a_caller_who_leaves_in_the_last_word_is_not_handed_off(house: House) -> None:
+    channel = house.talking()
+    channel.on_playback = lambda path: None
+    channel.speaks()
+    channel.says(end())
+    channel.wait(lambda: channel.playing)
+    channel.hang_up()
+    channel.wait_closed()
+    assert house.ameyo.requests == []
+
+
+def test_a_bye_of_ours_is_an_alarm(house: House) -> None:
+    channel = house.talking()
+    with structlog.testing.capture_logs() as lines:
+        channel.hang_up("send_bye", "NORMAL_CLEARING")
+        channel.wait_closed()
+        eventually(lambda: not house.controller.calls)
+    (line,) = [line for line in lines if line["event"] == "call_ended"]
+    assert (line["log_level"], line["sip_hangup_disposition"]) == ("error", "send_bye")
+
+
+def test_ameyo_fails_and_then_accepts(house: House) -> None:
+    house.ameyo.answers[:] = [Answer(500), Answer(503), Answer(200)]
+    channel = house.talking()
+    channel.says(end())
+    channel.wait_stage("held")
+    assert len(house.ameyo.requests) == 3
+    assert len({request.body for request in house.ameyo.requests}) == 1
+
+
+def test_a_hang_up_ends_the_retries(house: House) -> None:
+    house.ameyo.answers[:] = [Answer(401)]
+    channel = house.talking()
+    channel.says(end())
+    channel.wait(lambda: house.ameyo.requests)
+    with structlog.testing.capture_logs() as lines:
+        channel.hang_up()
+        channel.wait_closed(2)
+        eventually(lambda: not house.controller.calls)
+    assert len(house.ameyo.requests) == 1
+    assert "held" not in channel.stages
+    (line,) = [line for line in lines if line["event"] == "call_ended"]
+    assert (line["outcome"], line["handed_off"]) == ("bot_ended", False)
+
+
+def test_the_line_is_held_until_the_pbx_hangs_up(house: House) -> None:
+    channel = house.talking()
+    channel.says(end())
+    channel.wait_stage("held")
+    commands = len(channel.commands)
+    gevent.sleep(0.2)
+    assert len(channel.commands) == commands
+    assert not channel._greenlet.ready()
+    channel.hang_up()
+    channel.wait_closed()
+
+
+# -- whatever fails ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["_listen", "_connect", "_play"])
+def test_a_fault_of_ours_while_the_bot_talks_leads_to_the_hand_off(
+    house: House, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a fault")
+
+    monkeypatch.setattr(BotLeg, where, fail)
+    with structlog.testing.capture_logs() as lines:
+        channel = house.call()
+        if where == "_play":
+            channel.wait(lambda: channel.texts)
+            channel.speaks()
+        channel.wait_stage("held")
+    assert house.posts()[0]["properties"]["outcome"] == "internal_error"
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == ["talk_failed"]
+
+
+def quick_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        controller_module, "Session", lambda address, sock: Session(address, sock, timeout=0.3)
+    )
+
+
+@pytest.mark.parametrize(
+    "mute", [f"api uuid_audio_stream {UUID} start", f"api uuid_audio_stream {UUID} send"]
+)
+def test_a_freeswitch_that_does_not_answer_leads_to_the_hand_off(
+    house: House, monkeypatch: pytest.MonkeyPatch, mute: str
+) -> None:
+    quick_sessions(monkeypatch)
+    channel = house.call()
+    channel.mute = (mute,)
+    channel.wait_stage("held")
+    assert house.posts()[0]["properties"]["outcome"] == "internal_error"
+
+
+def test_a_stream_that_does_not_stop_costs_nothing_of_what_the_bot_said(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick_sessions(monkeypatch)
+    channel = house.talking()
+    channel.mute = (f"api uuid_audio_stream {UUID} stop",)
+    channel.says(end({"summary": "billing"}))
+    channel.wait_stage("held")
+    (post,) = house.posts()
+    assert (post["properties"]["outcome"], post["properties"]["summary"]) == ("bot_ended", "billing")
+
+
+def test_no_token_in_any_line(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    house.ameyo.answers[:] = [Answer(401, f"unknown token {AMEYO_TOKEN}".encode()), Answer(200)]
+    with structlog.testing.capture_logs() as lines:
+        channel = house.talking()
+        channel.says(end())
+        channel.wait(lambda: house.ameyo.requests)
+        channel.hang_up()
+        channel.wait_closed()
+    text = repr(lines) + "".join(capsys.readouterr())
+    assert "unknown token" in text
+    for token in (AMEYO_TOKEN, BOT_TOKEN):
+        assert token not in text
+
+
+# -- another worker goes on -------------------------------------------------------------------------------
+
+
+def test_a_lost_connection_hangs_nobody_up_and_is_counted_out(house: House) -> None:
+    channel = house.talking()
+    assert house.counts.total(WORKSPACE) == 1
+    channel.lose_controller()
+    eventually(lambda: not house.controller.calls)
+    assert house.counts.total(WORKSPACE) == 0
+    assert house.ameyo.requests == []
+
+
+@pytest.mark.parametrize("stage", [None, "", "admitted", "answered", "talking", "nonsense"])
+def test_before_the_bots_end_a_human_takes_over(house: House, stage: str | None) -> None:
+    variables = {} if stage is None else {"eslbot_stage": stage}
+    channel = house.call(variables, answered=True)
+    channel.attached = True
+    channel._playbacks.append("of-the-controller-before")
+    channel.playing.append("x")
+    channel.wait_stage("held")
+    (post,) = house.posts()
+    assert (post["uniqueId"], post["properties"]["outcome"]) == (CRT, "controller_lost")
+    assert not channel.attached
+    assert channel.story.index("break") < channel.story.index("stream stop")
+    assert channel.applications == []
+    assert house.counts.total(WORKSPACE) == 1
+    channel.hang_up()
+    channel.wait_closed()
+
+
+@pytest.mark.parametrize("reason", ["customer asked", ""])
+def test_a_hand_off_goes_on_with_what_the_bot_said(house: House, reason: str) -> None:
+    house.ameyo.answers[:] = [Answer(500)]
+    first = house.talking()
+    first.says(end({"summary": "billing"}, reason))
+    first.wait(lambda: house.ameyo.requests)
+    first.lose_controller()
+    eventually(lambda: not house.controller.calls)
+    house.ameyo.answers[:] = [Answer(200)]
+    second = house.call(first.variables, answered=True)
+    second.wait_stage("held")
+    before, after = house.posts()[0], house.posts()[-1]
+    assert after == before
+    assert after["properties"] == {
+        "summary": "billing",
+        "DID": DID,
+        "outcome": "bot_ended",
+        "why": reason,
+        "call": UUID,
+    }
+    assert second.starts == []
+
+
+def test_a_hand_off_whose_notes_are_broken_is_one_all_the_same(house: House) -> None:
+    variables = {"eslbot_stage": "handing_off", "eslbot_outcome": "bot_ended", "eslbot_properties": "{"}
+    channel = house.call(variables, answered=True)
+    channel.wait_stage("held")
+    assert house.posts()[0]["properties"]["outcome"] == "controller_lost"
+
+
+def test_a_call_that_was_accepted_is_not_handed_off_again(house: House) -> None:
+    with structlog.testing.capture_logs() as lines:
+        variables = {
+            "eslbot_stage": "held",
+            "eslbot_outcome": "bot_ended",
+            "eslbot_reason": "done",
+            "eslbot_properties": "{}",
+        }
+        channel = house.call(variables, answered=True)
+        channel.wait(lambda: any(command.startswith("event ") for command in channel.story))
+        channel.hang_up()
+        channel.wait_closed()
+        eventually(lambda: not house.controller.calls)
+    assert house.ameyo.requests == []
+    (line,) = [line for line in lines if line["event"] == "call_ended"]
+    assert (line["outcome"], line["stage"], line["handed_off"]) == ("bot_ended", "held", True)
+
+
+def test_a_call_that_was_not_answered_begins_again(house: House) -> None:
+    channel = house.call({"eslbot_stage": "admitted"})
+    channel.wait_stage("talking")
+    assert channel.stages == ["admitted", "answered", "talking"]
+
+
+def test_no_limit_sends_an_answered_call_away(house: House) -> None:
+    house.max_calls = 1
+    house.talking()
+    house.controller.draining = True
+    channel = house.call({"eslbot_stage": "talking"}, answered=True)
+    channel.wait_stage("held")
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"sip_h_X-Workspace-ID": OTHER},
+        {"sip_h_X-Workspace-ID": ""},
+        {"sip_from_display": ""},
+        {"sip_from_display": "nonsense"},
+    ],
+)
+def test_an_answered_call_of_nobody_is_held_and_neither_refused_nor_hung_up(
+    house: House, variables: dict[str, str]
+) -> None:
+    with structlog.testing.capture_logs() as lines:
+        channel = house.call({"eslbot_stage": "talking", **variables}, answered=True)
+        channel.wait(lambda: "stream stop" in channel.story)
+        gevent.sleep(0.1)
+        assert not channel._greenlet.ready()
+        assert channel.applications == []
+        channel.hang_up()
+        channel.wait_closed()
+    assert [line for line in lines if line["log_level"] == "error"]
+    assert house.ameyo.requests == []
+
+
+def test_one_client_for_each_workspace(house: House) -> None:
+    first = house.controller.ameyo(house.workspace)
+    assert first is house.controller.ameyo(house.workspace)
+    other = replace(house.workspace, id=OTHER)
+    assert house.controller.ameyo(other) is not first
+    assert isinstance(first, AmeyoClient)

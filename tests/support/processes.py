@@ -1,0 +1,236 @@
+"""Servers as processes: ``eslbot serve``, and greenswitch's own to compare it with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import tomli_w
+from gevent import socket
+
+from tests.support.peer import free_port
+from tests.support.switch import WORKSPACE, Channel
+
+ROOT = Path(__file__).parents[2]
+
+
+def until(condition: Any, seconds: float = 15.0, what: str = "it") -> Any:
+    """Wait for another process."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not happen within {seconds:g} s")
+        time.sleep(0.01)
+    return found
+
+
+class ServerProcess:
+    """A process that listens on ``port``; what it writes is in ``log``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = 0
+        self._log = folder / f"log-{id(self)}"
+        self.process: subprocess.Popen[bytes]
+
+    def command(self) -> Sequence[str]:
+        raise NotImplementedError
+
+    def ready(self) -> bool:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        for _ in range(3):  # somebody may have taken a free port meanwhile
+            self.process = self._spawn()
+            try:
+                until(lambda: self.process.poll() is not None or self.ready(), what="the start")
+            except AssertionError:
+                self.kill()
+                raise AssertionError(self.log) from None
+            if self.process.poll() is None:
+                return self
+        raise AssertionError(self.log)
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        command = self.command()
+        with self._log.open("wb") as log:
+            return subprocess.Popen(
+                command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(ROOT)}
+            )
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    def kill(self) -> None:
+        """Its workers, too."""
+        for pid in self.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def children(self) -> list[int]:
+        try:
+            text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        except OSError:
+            return []
+        return [int(pid) for pid in text.split()]
+
+    def pids(self) -> list[int]:
+        return [self.process.pid, *self.children()]
+
+    def accepting(self) -> int:
+        """The process that accepts connections."""
+        raise NotImplementedError
+
+    def connect(self, source: str = "127.0.0.1") -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), 5, (source, 0))
+
+    def call(self, variables: dict[str, str] | None = None, **options: Any) -> Channel:
+        """A call of FreeSWITCH's."""
+        sock = self.connect()
+        sock.settimeout(None)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return Channel(sock, variables, **options)
+
+
+class EslbotService(ServerProcess):
+    """``eslbot serve``. ``grace`` shortens what a worker waits for its calls when it is told to go."""
+
+    def __init__(self, folder: Path, tree: dict[str, Any], grace: float | None = None) -> None:
+        super().__init__(folder)
+        self.tree = tree
+        self.grace = grace
+        self.config = folder / f"eslbot-{id(self)}.toml"
+        self.web_port = 0
+
+    def command(self) -> Sequence[str]:
+        self.port, self.web_port = free_port(), free_port()
+        self.write(self.tree)
+        program = ["-m", "eslbot"]
+        if self.grace is not None:
+            program = [
+                "-c",
+                f"import eslbot.service as s; s.GRACE = {self.grace}; import eslbot.__main__ as m; m.main()",
+            ]
+        return [sys.executable, *program, "serve", "--config", str(self.config)]
+
+    def write(self, tree: dict[str, Any]) -> None:
+        """A configuration with this service's ports."""
+        tree.setdefault("server", {})["listen"] = f"127.0.0.1:{self.port}"
+        tree.setdefault("web", {})["listen"] = f"127.0.0.1:{self.web_port}"
+        self.config.write_text(tomli_w.dumps(tree))
+
+    def ready(self) -> bool:
+        workers = self.tree["server"].get("workers", 2)
+        children = self.children()
+        return len(children) == workers and all(
+            accepts(pid, port) for pid in children for port in (self.port, self.web_port)
+        )
+
+    def accepting(self) -> int:
+        (worker,) = self.children()
+        return worker
+
+    def get(self, path: str, method: str = "GET") -> tuple[int, str, str]:
+        """Status, content type and text of a page."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.web_port}{path}", method=method)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=5) as answer:
+                return answer.status, answer.headers["Content-Type"], answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.headers["Content-Type"], error.read().decode()
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric over its labels."""
+        lines = self.get("/metrics")[2].splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+
+class GreenswitchServer(ServerProcess):
+    """greenswitch's OutboundESLServer as released."""
+
+    def __init__(self, folder: Path, max_connections: int) -> None:
+        super().__init__(folder)
+        self.max_connections = max_connections
+
+    def command(self) -> Sequence[str]:
+        self.port = free_port()
+        script = "tests.support.greenswitch_server"
+        return [sys.executable, "-m", script, str(self.port), str(self.max_connections)]
+
+    def ready(self) -> bool:
+        try:
+            self.connect().close()
+        except OSError:
+            return False
+        return True
+
+    def accepting(self) -> int:
+        return self.process.pid
+
+
+def accepts(pid: int, port: int) -> bool:
+    """Whether the process waits, by epoll, for connections on a port of 127.0.0.1."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    sockets = {
+        f"socket:[{line[9]}]" for line in lines if line[1] == f"0100007F:{port:04X}" and line[3] == "0A"
+    }
+    try:
+        links = {entry.name: str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+        polls = [name for name, link in links.items() if link == "anon_inode:[eventpoll]"]
+        waited_for = {
+            line.split()[1]
+            for name in polls
+            for line in Path(f"/proc/{pid}/fdinfo/{name}").read_text().splitlines()
+            if line.startswith("tfd:")
+        }
+    except OSError:
+        return False
+    return any(links.get(name) in sockets for name in waited_for)
+
+
+def descriptors(pids: Sequence[int]) -> int:
+    return sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
+
+
+def tree(ameyo_url: str = "http://127.0.0.1:9", **server: Any) -> dict[str, Any]:
+    """A configuration of one workspace."""
+    return {
+        "server": {"switches": ["127.0.0.1/32"], "workers": 1, **server},
+        "workspaces": {
+            WORKSPACE: {
+                "name": "acme",
+                "sources": ["127.0.0.1"],
+                "bot": {
+                    "url": "wss://bot.example.com/",
+                    "connect_timeout": "60s",
+                    "headers": {"Authorization": "Bearer secret-of-the-bot"},
+                },
+                "ameyo": {
+                    "url": ameyo_url,
+                    "tenant_host": "acme.ameyo.app",
+                    "token": "secret-of-ameyo",
+                    "insecure": True,
+                },
+            }
+        },
+    }

@@ -1,0 +1,273 @@
+"""A channel of FreeSWITCH's with mod_audio_stream, as far as a call of ours uses it, on one event socket.
+
+It answers by itself what every call asks; a test says what the bot and the caller do. What must never
+happen to a living call is noted in :attr:`Channel.violations`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent import socket
+
+from tests.support import wire
+from tests.support.peer import Peer, bounded, fields
+
+WORKSPACE = "2b37ba17-7b20-4b3e-b138-1161e351d5c5"
+UUID = "6e7cd1a1-0b1a-4ad5-8a2c-000000000001"
+DID, CRT = "00919990152080", "d444-6a1c8f2e-vce-3883"
+TEMP_DIR = "/var/lib/freeswitch/temp"
+
+
+class Channel:
+    """One call as FreeSWITCH has it."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        variables: dict[str, str] | None = None,
+        *,
+        answered: bool = False,
+        uuid: str = UUID,
+    ) -> None:
+        self.peer = Peer(sock)
+        self.uuid = uuid
+        self.answered = answered
+        self.variables = {
+            "uuid": uuid,
+            "sip_from_display": f"{DID}|{CRT}",
+            "sip_from_user": "0401234567",
+            "sip_to_user": "bot",
+            "sip_network_ip": "127.0.0.1",
+            "sip_h_X-Workspace-ID": WORKSPACE,
+            **(variables or {}),
+        }
+        #: Everything the controller did, in order and in short; see :meth:`_handle`.
+        self.story: list[str] = []
+        self.commands: list[str] = []
+        self.violations: list[str] = []
+        self.applications: list[tuple[str, str]] = []
+        self.starts: list[dict[str, Any]] = []
+        self.texts: list[str] = []
+        self.stages: list[str] = []
+        self.playing: list[str] = []
+        self.attached = False
+        self.down = False
+        #: What happens on a start of a stream (its number, from 0) and when a playback is executed.
+        self.on_start: Callable[[int], None] = lambda number: self.custom("connect", {"status": "connected"})
+        self.on_playback: Callable[[str], None] = lambda path: self.complete_playback()
+        self.on_text: Callable[[dict[str, Any]], None] = lambda message: None
+        #: Commands (by their beginning) that FreeSWITCH never answers.
+        self.mute: tuple[str, ...] = ()
+        self._playbacks: list[str] = []
+        self._greenlet = gevent.spawn(self._run)
+
+    # -- what a test does ---------------------------------------------------------------------------------
+
+    def wait(self, condition: Callable[[], object], seconds: float = 5.0) -> None:
+        """Until ``condition`` holds; the story so far is in the failure."""
+        try:
+            with bounded(seconds):
+                while not condition():
+                    if self._greenlet.ready():
+                        self._greenlet.get()
+                        if not condition():
+                            raise AssertionError("the controller closed the connection")
+                        return
+                    gevent.sleep(0.002)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the story so far: {self.story}") from error
+
+    def wait_stage(self, stage: str, seconds: float = 5.0) -> None:
+        self.wait(lambda: stage in self.stages, seconds)
+
+    def wait_closed(self, seconds: float = 5.0) -> None:
+        """Until the controller has closed its connection."""
+        with bounded(seconds):
+            self._greenlet.get()
+
+    def event(self, name: str, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
+        self.peer.send(wire.event({"Event-Name": name, "Unique-ID": self.uuid, **(headers or {})}, body))
+
+    def custom(self, verb: str, body: Any) -> None:
+        """An event of mod_audio_stream's."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.event("CUSTOM", {"Event-Subclass": f"mod_audio_stream::{verb}"}, content)
+
+    def says(self, message: Any) -> None:
+        """The bot sends a text frame."""
+        self.custom("json", message)
+
+    def speaks(self, number: int = 0, path: str | None = None) -> str:
+        """The bot sends speech, which the module wrote to a file."""
+        path = path or f"{TEMP_DIR}/{self.uuid}_{number}.tmp.r8"
+        self.custom("play", {"audioDataType": "raw", "sampleRate": 8000, "file": path})
+        return path
+
+    def complete_playback(self) -> None:
+        """The file that plays is heard to its end."""
+        self.complete("playback", self._playbacks.pop(0))
+        self.playing.pop(0)
+
+    def complete(self, application: str, event_uuid: str) -> None:
+        self.event(
+            "CHANNEL_EXECUTE_COMPLETE",
+            {
+                "Application": application,
+                "Application-UUID": event_uuid,
+                "Answer-State": "answered" if self.answered else "ringing",
+                "variable_current_application": application,
+            },
+        )
+
+    def hang_up(self, disposition: str = "recv_bye", cause: str = "NORMAL_CLEARING") -> None:
+        """The channel ends; linger keeps the socket until the controller closes it."""
+        self.down = True
+        self.event("CHANNEL_HANGUP", {"Hangup-Cause": cause})
+        self.peer.send(wire.linger_notice(self.uuid))
+        self.event(
+            "CHANNEL_HANGUP_COMPLETE",
+            {"Hangup-Cause": cause, "variable_sip_hangup_disposition": disposition},
+        )
+
+    def lose_controller(self) -> None:
+        """The connection breaks; the channel lives on."""
+        self._greenlet.kill()
+        self.peer.close()
+
+    # -- what FreeSWITCH does -----------------------------------------------------------------------------
+
+    def headers(self) -> dict[str, str]:
+        return {
+            "Event-Name": "CHANNEL_DATA",
+            "Unique-ID": self.uuid,
+            "Answer-State": "answered" if self.answered else "ringing",
+            **{f"variable_{name}": value for name, value in self.variables.items()},
+        }
+
+    def _run(self) -> None:
+        while command := self._next():
+            self.commands.append(command)
+            if not command.startswith(self.mute or ("\0",)):
+                self._handle(command)
+        self.peer.close()
+
+    def _next(self) -> str:
+        try:
+            return self.peer.command(60)
+        except ConnectionError:
+            return ""
+
+    def _handle(self, command: str) -> None:
+        verb, _, rest = command.partition(" ")
+        if verb == "connect":
+            self.story.append("connect")
+            self.peer.send(wire.reply("+OK", self.headers()))
+        elif command.startswith("sendmsg\n"):
+            self._execute(command)
+        elif verb == "api":
+            self._api(rest)
+        elif verb in ("linger", "filter", "event"):
+            self.story.append(command)
+            self.peer.send(wire.reply("+OK"))
+        else:
+            self.violations.append(command)
+            self.peer.send(wire.reply("-ERR command not found"))
+
+    def _api(self, command: str) -> None:
+        name, _, rest = command.partition(" ")
+        if name == "uuid_setvar":
+            self._set(*wire.separate(rest, 3))
+            self.peer.send(wire.api_response("+OK\n"))
+        elif name == "uuid_getvar":
+            _, variable = wire.separate(rest, 2)
+            self.story.append(f"get {variable}")
+            self.peer.send(wire.api_response(self.variables.get(variable, "_undef_")))
+        elif name == "uuid_break":
+            self.story.append("break")
+            self.peer.send(wire.api_response("+OK\n"))
+            while self._playbacks:
+                self.complete_playback()
+        elif name == "uuid_audio_stream":
+            self._stream(*wire.separate(rest, 5))
+        else:
+            self.violations.append(command)
+            self.peer.send(wire.api_response("-ERR no such command\n"))
+
+    def _set(self, uuid: str, name: str, value: str | None = None) -> None:
+        if uuid != self.uuid:
+            self.violations.append(f"setvar on {uuid}")
+        if value:
+            self.variables[name] = value
+        else:
+            self.variables.pop(name, None)
+        if name == "eslbot_stage":
+            self.stages.append(value or "")
+            self.story.append(f"stage {value}")
+        else:
+            self.story.append(f"{'set' if value else 'unset'} {name}")
+
+    def _stream(self, uuid: str, verb: str, *arguments: str) -> None:
+        if uuid != self.uuid:
+            self.violations.append(f"uuid_audio_stream on {uuid}")
+        self.story.append(f"stream {verb}")
+        taken = self.attached != (verb == "start")
+        self.peer.send(wire.api_response("+OK Success\n" if taken else "-ERR Operation Failed\n"))
+        if not taken:
+            return
+        if verb == "start":
+            self.attached = True
+            self.starts.append(
+                {
+                    "url": arguments[0],
+                    "rest": list(arguments[1:]),
+                    "headers": json.loads(self.variables.get("STREAM_EXTRA_HEADERS", "null")),
+                    "settings": {k: v for k, v in self.variables.items() if k.startswith("STREAM_")},
+                }
+            )
+            self.on_start(len(self.starts) - 1)
+        elif verb == "send_text":
+            self.texts.append(arguments[0])
+            self.on_text(json.loads(arguments[0]))
+        elif verb == "stop":
+            self.attached = False
+
+    def refuse_stream(self, code: int = 6, error: str = "Connection refused (system error 111)") -> None:
+        """An ``::error``: the module takes itself off."""
+        self.attached = False
+        self.custom("error", {"status": "error", "message": {"code": code, "error": error}})
+
+    def _execute(self, command: str) -> None:
+        lines = fields(command)
+        application, argument = lines["execute-app-name"], lines.get("execute-app-arg", "")
+        event_uuid = lines.get("Event-UUID", "made-by-freeswitch")
+        self.applications.append((application, argument))
+        self.story.append(f"{application} {argument}".strip())
+        if self.down:
+            self.peer.send(wire.reply("-ERR invalid session id"))
+            return
+        self.peer.send(wire.reply("+OK"))
+        if application == "answer":
+            self.answered = True
+            self.complete(application, event_uuid)
+        elif application == "playback":
+            self._playbacks.append(event_uuid)
+            self.playing.append(argument)
+            self.on_playback(argument)
+        elif application == "set":
+            name, _, value = argument.partition("=")
+            self.variables[name] = value
+            self.complete(application, event_uuid)
+        elif application == "respond":
+            if self.answered:
+                self.violations.append(f"respond {argument} on an answered call")
+            self.hang_up("send_refuse", "CALL_REJECTED")
+        else:
+            self.violations.append(f"{application} {argument}")
+            self.complete(application, event_uuid)
+        if application != "respond" and re.search(r"hangup|park|transfer|bridge", application):
+            self.violations.append(application)

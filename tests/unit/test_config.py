@@ -1,0 +1,663 @@
+"""The configuration file: what loads, what every mistake is told as, and what never shows."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eslbot.config import Address, Config, ConfigError, Secret, load
+from eslbot.config.model import MASK
+from eslbot.config.show import show
+
+ROOT = Path(__file__).parents[2]
+ACME = "2b37ba17-7b20-4b3e-b138-1161e351d5c5"
+
+#: DESIGN section 5, as it stands there.
+DESIGN = """
+[server]
+listen   = "127.0.0.1:8084"      # outbound event socket; the protocol has no password, so:
+switches = ["127.0.0.1/32"]      # only these FreeSWITCH hosts may connect
+workers  = 2
+max_calls = 1000                 # per worker
+
+[freeswitch]                     # what `eslbot conf` renders; every key has a sensible default
+sip_ip = "10.0.0.5"              # default: the host's own address
+sip_port = 5060
+external_ip = "35.227.95.16"     # behind 1:1 NAT: announced in SIP and SDP
+rtp_ports = "10000-60000"
+event_socket = "127.0.0.1:8021"
+event_socket_password = "${FS_PASSWORD}"
+temp_dir = "/var/lib/freeswitch/temp"
+controllers = ["127.0.0.1:8084"] # the eslbot listeners a call may be handed to, in order
+
+[web]
+listen = "127.0.0.1:8085"        # /healthz /readyz /metrics and the call page
+
+[ledger]                         # comes with its own issue
+url = "sqlite:////var/lib/eslbot/calls.db"    # or postgresql+psycopg://…
+
+[workspaces.2b37ba17-7b20-4b3e-b138-1161e351d5c5]
+name    = "acme"
+sources = ["203.0.113.10", "203.0.113.64/28"]
+max_calls = 200
+max_duration = "30m"
+
+[workspaces.2b37ba17-7b20-4b3e-b138-1161e351d5c5.bot]
+url = "wss://bot.example.com/stream"           # a list: tried in order
+sample_rate = 8000                             # or 16000
+playback = "files"                             # community mod_audio_stream
+connect_timeout = "3s"
+first_audio_timeout = "10s"
+headers = { Authorization = "${ACME_BOT_TOKEN}" }
+
+[workspaces.2b37ba17-7b20-4b3e-b138-1161e351d5c5.ameyo]
+url = "https://management.ameyo.app:8887"
+tenant_host = "acme.ameyo.app"
+token = "${ACME_AMEYO_TOKEN}"                  # environment, or ${file:/run/secrets/acme}
+ca_file = "/etc/ssl/ameyo.pem"                 # optional
+bot_properties = ["agent_group", "summary"]
+properties = { DID = "{did}", campaign = "support" }
+"""
+ENVIRONMENT = {
+    "FS_PASSWORD": "fs-password-5d1f",
+    "ACME_BOT_TOKEN": "Bearer bot-token-91ab",
+    "ACME_AMEYO_TOKEN": "ameyo-token-77c2",
+}
+
+Tree = dict[str, Any]
+Read = Callable[..., Config]
+
+
+def small() -> Tree:
+    """The least that is valid."""
+    return {
+        "server": {},
+        "freeswitch": {},
+        "web": {},
+        "workspaces": {
+            ACME: {
+                "name": "acme",
+                "sources": ["203.0.113.10"],
+                "bot": {"url": "wss://bot.example.com/stream"},
+                "ameyo": {
+                    "url": "https://management.ameyo.app:8887",
+                    "tenant_host": "acme.ameyo.app",
+                    "token": "t0ken",
+                },
+            }
+        },
+    }
+
+
+def put(tree: Tree, key: str, value: Any) -> Tree:
+    """``tree`` with ``value`` at a dotted key; W, B and A stand for the workspace, its bot and its ameyo."""
+    short = {
+        "W": ["workspaces", ACME],
+        "B": ["workspaces", ACME, "bot"],
+        "A": ["workspaces", ACME, "ameyo"],
+    }
+    first, *rest = key.split(".")
+    path = [*short.get(first, [first]), *rest]
+    at = tree
+    for name in path[:-1]:
+        at = at.setdefault(name, {})
+    at[path[-1]] = value
+    return tree
+
+
+def full(key: str) -> str:
+    for short, long in {"W": "", "B": ".bot", "A": ".ameyo"}.items():
+        if key.split(".")[0] == short:
+            return f"workspaces.{ACME}{long}{key[1:]}"
+    return key
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("config")
+
+
+@pytest.fixture(scope="module")
+def read(folder: Path) -> Read:
+    def read(content: str | Tree, environment: dict[str, str] | None = None) -> Config:
+        path = folder / "eslbot.toml"
+        text = content if isinstance(content, str) else tomli_w.dumps(content)
+        path.write_bytes(text.encode("utf-8", "surrogatepass"))
+        return load(path, ENVIRONMENT if environment is None else environment)
+
+    return read
+
+
+def problems(read: Read, content: str | Tree, environment: dict[str, str] | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        read(content, environment)
+    return caught.value.problems
+
+
+# -- what is valid ----------------------------------------------------------------------------------------
+
+
+def test_the_designs_example_loads_as_it_is(read: Read) -> None:
+    config = read(DESIGN)
+    assert config.server.listen == Address(ip_address("127.0.0.1"), 8084)
+    assert config.server.switches == (ip_network("127.0.0.1/32"),)
+    assert (config.server.workers, config.server.max_calls) == (2, 1000)
+    switch = config.freeswitch
+    assert (str(switch.sip_ip), switch.sip_port, str(switch.external_ip)) == (
+        "10.0.0.5",
+        5060,
+        "35.227.95.16",
+    )
+    assert (switch.rtp_ports, switch.temp_dir) == ((10000, 60000), "/var/lib/freeswitch/temp")
+    assert switch.event_socket_password == Secret("fs-password-5d1f")
+    assert [str(controller) for controller in switch.controllers] == ["127.0.0.1:8084"]
+    assert str(config.web.listen) == "127.0.0.1:8085"
+    acme = config.workspaces[ACME]
+    assert (acme.id, acme.name, acme.max_calls, acme.max_duration) == (ACME, "acme", 200, 1800.0)
+    assert acme.sources == (ip_network("203.0.113.10/32"), ip_network("203.0.113.64/28"))
+    assert acme.bot.urls == ("wss://bot.example.com/stream",)
+    assert (acme.bot.sample_rate, acme.bot.playback) == (8000, "files")
+    assert (acme.bot.connect_timeout, acme.bot.first_audio_timeout) == (3.0, 10.0)
+    assert acme.bot.headers["Authorization"].reveal() == "Bearer bot-token-91ab"
+    assert (acme.ameyo.url, acme.ameyo.tenant_host) == ("https://management.ameyo.app:8887", "acme.ameyo.app")
+    assert acme.ameyo.token.reveal() == "ameyo-token-77c2"
+    assert acme.ameyo.bot_properties == ("agent_group", "summary")
+    assert acme.ameyo.properties == {"DID": "{did}", "campaign": "support"}
+    assert acme.ameyo.ca_file == "/etc/ssl/ameyo.pem"
+
+
+def test_the_operator_is_told_of_the_ledger_and_of_a_ca_file_that_is_not_here(read: Read) -> None:
+    ledger, ca_file = read(DESIGN.replace("/etc/ssl/ameyo.pem", "/nowhere/ameyo.pem")).warnings
+    assert ledger.startswith("ledger: ")
+    assert "ameyo.ca_file: /nowhere/ameyo.pem" in ca_file
+
+
+def test_every_key_but_a_few_has_a_default(read: Read) -> None:
+    config = read(small())
+    assert str(config.server.listen) == "127.0.0.1:8084"
+    assert (config.server.workers, config.server.max_calls) == (2, 1000)
+    assert config.freeswitch.event_socket_password is None
+    assert [str(controller) for controller in config.freeswitch.controllers] == ["127.0.0.1:8084"]
+    acme = config.workspaces[ACME]
+    assert (acme.max_calls, acme.max_duration) == (200, 1800.0)
+    assert (acme.bot.sample_rate, acme.bot.playback, acme.bot.headers) == (8000, "files", {})
+    assert config.warnings == ()
+
+
+def test_a_listener_on_every_address_is_reached_by_loopback(read: Read) -> None:
+    config = read(put(small(), "server.listen", "0.0.0.0:9999"))
+    assert [str(controller) for controller in config.freeswitch.controllers] == ["127.0.0.1:9999"]
+
+
+def test_bot_urls_may_be_a_list_in_order(read: Read) -> None:
+    config = read(put(small(), "B.url", ["wss://one.example.com/", "wss://two.example.com/"]))
+    assert config.workspaces[ACME].bot.urls == ("wss://one.example.com/", "wss://two.example.com/")
+
+
+def test_clear_text_is_taken_where_it_is_asked_for(read: Read) -> None:
+    tree = put(put(small(), "B.url", "ws://bot:8080/"), "B.insecure", True)
+    put(put(tree, "A.url", "http://127.0.0.1:1/"), "A.insecure", True)
+    acme = read(tree).workspaces[ACME]
+    assert (acme.bot.urls, acme.ameyo.url) == (("ws://bot:8080/",), "http://127.0.0.1:1")
+
+
+def test_the_environment_and_files_are_put_in(read: Read, folder: Path) -> None:
+    (folder / "secret").write_text("from-the-file\n")
+    tree = put(small(), "A.token", f"${{file:{folder / 'secret'}}}")
+    put(tree, "B.headers", {"Authorization": "Bearer ${TOKEN}", "X-Two": "${A}${B}"})
+    put(tree, "A.tenant_host", "${HOST}.ameyo.app")
+    acme = read(tree, {"TOKEN": "abc", "A": "1", "B": "2", "HOST": "tenant"}).workspaces[ACME]
+    assert acme.ameyo.token.reveal() == "from-the-file"
+    assert acme.ameyo.tenant_host == "tenant.ameyo.app"
+    assert {name: value.reveal() for name, value in acme.bot.headers.items()} == {
+        "Authorization": "Bearer abc",
+        "X-Two": "12",
+    }
+
+
+def test_what_a_reference_stands_for_is_not_expanded_again(read: Read) -> None:
+    tree = put(small(), "A.token", "${OUTER}")
+    token = read(tree, {"OUTER": "${INNER}", "INNER": "no"}).workspaces[ACME].ameyo.token
+    assert token.reveal() == "${INNER}"
+
+
+def test_the_process_environment_is_the_default(
+    read: Read, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ESLBOT_TEST_TOKEN", "from-the-environment")
+    path = folder / "environment.toml"
+    path.write_text(tomli_w.dumps(put(small(), "A.token", "${ESLBOT_TEST_TOKEN}")))
+    assert load(path).workspaces[ACME].ameyo.token.reveal() == "from-the-environment"
+
+
+def test_workspace_ids_are_found_in_lower_case(read: Read) -> None:
+    tree = small()
+    tree["workspaces"] = {ACME.upper(): tree["workspaces"][ACME]}
+    config = read(tree)
+    assert list(config.workspaces) == [ACME]
+    assert config.workspaces[ACME].id == ACME
+
+
+def test_sources_of_all_workspaces_make_the_acl(read: Read) -> None:
+    tree = small()
+    other = json.loads(json.dumps(tree["workspaces"][ACME]))
+    other.update(name="other", sources=["203.0.113.10", "10.0.0.0/8", "2001:db8::/32"])
+    tree["workspaces"]["11111111-1111-1111-1111-111111111111"] = other
+    assert [str(n) for n in read(tree).sources] == ["10.0.0.0/8", "203.0.113.10/32", "2001:db8::/32"]
+
+
+@pytest.mark.parametrize(
+    ("ip", "known"),
+    [
+        ("203.0.113.10", True),
+        ("::ffff:203.0.113.10", True),
+        ("203.0.113.11", False),
+        ("", False),
+        ("nonsense", False),
+        ("203.0.113.10 ", False),
+    ],
+)
+def test_a_workspace_knows_its_own_sources(read: Read, ip: str, known: bool) -> None:
+    assert read(small()).workspaces[ACME].knows_source(ip) is known
+
+
+# -- what is not ------------------------------------------------------------------------------------------
+
+MISTAKES: list[tuple[str, Any, str]] = [
+    ("server.listen", "127.0.0.1", 'an IP address and a port like "127.0.0.1:8084"'),
+    ("server.listen", "localhost:8084", "an IP address and a port"),
+    ("server.listen", "::1:8084", "an IP address and a port"),
+    ("server.listen", "127.0.0.1:0", "a port from 1 to 65535"),
+    ("server.listen", "127.0.0.1:65536", "a port from 1 to 65535"),
+    ("server.listen", "127.0.0.1:" + "9" * 5000, "a port from 1 to 65535"),
+    ("server.listen", "127.0.0.1:٨٠", "an IP address and a port"),
+    ("server.listen", 8084, "in quotes, got 8084"),
+    ("server.switches", ["10.0.0.1/8"], "did you mean '10.0.0.0/8'"),
+    ("server.switches", ["10.0.0.0/33"], "an address or a CIDR block"),
+    ("server.switches", [], "expected 1 to 256 entries"),
+    ("server.switches", "127.0.0.1/32", "expected a list in [ ]"),
+    ("server.workers", 0, "a whole number from 1 to 64, got 0"),
+    ("server.workers", "2", "a whole number from 1 to 64"),
+    ("server.workers", True, "a whole number from 1 to 64"),
+    ("server.workers", 1.5, "a whole number from 1 to 64"),
+    ("server.max_calls", float("inf"), "a whole number from 1 to 20000"),
+    ("server.max_calls", float("nan"), "a whole number from 1 to 20000"),
+    ("server.max_calls", -1, "a whole number from 1 to 20000"),
+    ("server.worker", 2, "not a known key; known here: listen, max_calls, switches, workers"),
+    ("freeswitch.sip_ip", "10.0.0.256", "an IP address like"),
+    ("freeswitch.sip_port", 65536, "a whole number from 1 to 65535"),
+    ("freeswitch.external_ip", "example.com", "an IP address like"),
+    ("freeswitch.rtp_ports", "60000-10000", "1024 <= first < last <= 65535"),
+    ("freeswitch.rtp_ports", "80-90", "1024 <= first < last <= 65535"),
+    ("freeswitch.rtp_ports", "10000", 'a range of ports like "10000-60000"'),
+    ("freeswitch.rtp_ports", "10000-66000", "1024 <= first < last <= 65535"),
+    ("freeswitch.event_socket", "8021", "an IP address and a port"),
+    ("freeswitch.temp_dir", "tmp", "an absolute path"),
+    ("freeswitch.temp_dir", "/tmp/a b", "an absolute path"),
+    ("freeswitch.temp_dir", "/tmp/a\n", "an absolute path"),
+    ("freeswitch.controllers", ["127.0.0.1"], "an IP address and a port"),
+    ("web.listen", "127.0.0.1:8084", "is server.listen already"),
+    ("web.port", 1, "is not a known key; known here: listen"),
+    ("W.name", "a b", "expected 1 to 64 of letters"),
+    ("W.name", "acme\n", "expected 1 to 64 of letters"),
+    ("W.name", "", "expected 1 to 64 of letters"),
+    ("W.sources", ["203.0.113.300"], "an address or a CIDR block"),
+    ("W.sources", [203], "in quotes, got 203"),
+    ("W.max_calls", 0, "a whole number from 1 to 100000"),
+    ("W.max_duration", "30", 'a duration like "500ms", "3s", "30m" or "1h"'),
+    ("W.max_duration", 30, "a duration like"),
+    ("W.max_duration", "30 m", "a duration like"),
+    ("W.max_duration", "-3s", "a duration like"),
+    ("W.max_duration", "25h", "expected 1 to 86400 seconds"),
+    ("W.max_duration", "10ms", "expected 1 to 86400 seconds"),
+    ("B.url", "https://bot.example.com/", "a URL like wss://host.example.com/"),
+    ("B.url", "ws://bot.example.com/", "use wss://, or say insecure = true in the same table"),
+    ("B.url", "WS://bot.example.com/", "use wss://, or say insecure = true in the same table"),
+    ("B.url", "wss://my_bot/", "mod_audio_stream cannot dial the host"),
+    ("B.url", "wss://[::1]/", "mod_audio_stream cannot dial the host"),
+    ("B.url", "wss://user:pass@bot/", "credentials do not belong in a URL"),
+    ("B.url", "wss://bot/a b", "has characters that a URL must escape"),
+    ("B.url", "wss://bot/${}", "is neither ${NAME} nor ${file:/path}"),
+    ("B.url", "wss://bot:0/", "a URL like wss://"),
+    ("B.url", "wss://bot:99999/", "a URL like wss://"),
+    ("B.url", "wss://", "a URL like wss://"),
+    ("B.url", "wss://bot/" + "x" * 2000, "up to 2,000 characters"),
+    ("B.url", [], "one URL or a list of 1 to 8"),
+    ("B.sample_rate", 44100, "expected 8000 or 16000, got 44100"),
+    ("B.sample_rate", "8000", "expected 8000 or 16000"),
+    ("B.playback", "file", 'expected "files" (community mod_audio_stream) or "module"'),
+    ("B.connect_timeout", "0s", "expected 0.1 to 60 seconds"),
+    ("B.first_audio_timeout", "11m", "expected 0.1 to 600 seconds"),
+    ("B.headers", {"X Y": "z"}, "the name of an HTTP header"),
+    ("B.headers", {"X-A\r\nX-B": "z"}, "the name of an HTTP header"),
+    ("B.headers", {"x-crt-object-id": "z"}, "is set by eslbot"),
+    ("B.headers", {"HOST": "z"}, "is set by eslbot"),
+    ("B.headers", {"Authorization": "a\r\nX-B: c"}, "printable ASCII"),
+    ("B.headers", {"Authorization": ""}, "is empty"),
+    ("B.headers", "x", "expected a table like"),
+    ("B.insecure", "yes", "expected true or false"),
+    ("A.url", "http://a.example.com", "use https://, or say insecure = true in the same table"),
+    ("A.url", "HTTP://a.example.com", "use https://, or say insecure = true in the same table"),
+    ("A.url", "ftp://a.example.com", "a URL like https://host.example.com/"),
+    ("A.url", "https://a.example.com/?tenant=acme", "cannot have a query"),
+    ("A.url", "https://a.example.com/#x", "has characters that a URL must escape"),
+    ("A.tenant_host", "https://acme", "a host name like"),
+    ("A.tenant_host", "acme\r\nX-A: b", "a host name like"),
+    ("A.token", "", "is empty"),
+    ("A.token", " t", "without white space around it"),
+    ("A.token", "täglich", "printable ASCII"),
+    ("A.token", "a\nb", "printable ASCII"),
+    ("A.token", "${NOT_THERE}", "the environment variable NOT_THERE is not set"),
+    ("A.token", "${file:/not/there}", "/not/there cannot be read: No such file or directory"),
+    ("A.token", "${file:/dev/zero}", "holds over 16384 bytes"),
+    ("A.token", "${file:/proc}", "cannot be read: Is a directory"),
+    ("A.token", "${file:/a\0b}", "is not a path"),
+    ("A.token", "${not a name}", "is neither ${NAME} nor ${file:/path}"),
+    ("A.bot_properties", "summary", "expected a list in [ ]"),
+    ("A.bot_properties", [""], "expected a name of 1 to 64 printable characters"),
+    ("A.bot_properties", ["n"] * 65, "expected at most 64 names"),
+    ("A.properties", {"a": "{nope}"}, "{nope} is not known; known are {did}"),
+    ("A.properties", {"a": 3}, "expected a text in quotes"),
+    ("A.properties", {"a": "x" * 1025}, "expected at most 1,024 characters"),
+    ("A.timeout", "3m", "expected 0.1 to 120 seconds"),
+    ("A.password", "x", "is not a known key"),
+    ("ledger.url", 3, "expected"),
+    ("workspaces", {}, "expected at least one workspace"),
+    ("workspaces", 3, "expected tables named by workspace id"),
+    ("workspaces.acme", {}, "expected a workspace id (a UUID like"),
+    ("wrong", 1, "is not a known key; known here: freeswitch, ledger, server, web, workspaces"),
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"), MISTAKES, ids=[f"{k}={str(v)[:30]!r}" for k, v, _ in MISTAKES]
+)
+def test_a_mistake_is_named_by_its_key_with_what_was_expected(
+    read: Read, key: str, value: Any, expected: str
+) -> None:
+    found = problems(read, put(small(), key, value))
+    matching = [problem for problem in found if problem.startswith(full(key)) and expected in problem]
+    assert matching, found
+    if key != "workspaces.acme":  # an empty table has more than one problem
+        assert len(found) == 1, "one mistake must be told once"
+
+
+KEYS = {
+    "server": ["listen", "switches", "workers", "max_calls"],
+    "freeswitch": [
+        "sip_ip",
+        "sip_port",
+        "external_ip",
+        "rtp_ports",
+        "event_socket",
+        "event_socket_password",
+        "temp_dir",
+        "controllers",
+    ],
+    "web": ["listen"],
+    "ledger": ["url"],
+    "W": ["name", "sources", "max_calls", "max_duration", "bot", "ameyo"],
+    "B": [
+        "url",
+        "sample_rate",
+        "playback",
+        "connect_timeout",
+        "first_audio_timeout",
+        "headers",
+        "insecure",
+    ],
+    "A": [
+        "url",
+        "tenant_host",
+        "token",
+        "ca_file",
+        "bot_properties",
+        "properties",
+        "connect_timeout",
+        "timeout",
+        "insecure",
+    ],
+}
+
+
+@pytest.mark.parametrize("key", [f"{table}.{key}" for table, keys in KEYS.items() for key in keys])
+@pytest.mark.parametrize("value", [[[1]], 1979.5, {"x": {"y": 1}}], ids=["list", "float", "table"])
+def test_a_wrong_type_says_what_was_expected(read: Read, key: str, value: Any) -> None:
+    found = problems(read, put(small(), key, value))
+    assert all(problem.startswith(full(key)) for problem in found), found
+    assert any("expected" in problem or "not a known key" in problem for problem in found), found
+
+
+@pytest.mark.parametrize(
+    "key", ["W.name", "W.sources", "W.bot", "W.ameyo", "B.url", "A.url", "A.tenant_host"]
+)
+def test_what_is_missing_is_named(read: Read, key: str) -> None:
+    tree = small()
+    table = {"W": tree["workspaces"][ACME]}
+    table |= {"B": table["W"]["bot"], "A": table["W"]["ameyo"]}
+    del table[key[0]][key[2:]]
+    (problem,) = problems(read, tree)
+    assert problem.startswith(f"{full(key)}: is missing; expected ")
+
+
+def test_all_mistakes_are_told_in_one_run(read: Read) -> None:
+    tree = small()
+    mistakes = [
+        ("server.workers", 0),
+        ("server.colour", "red"),
+        ("server.switches", ["nonsense"]),
+        ("freeswitch.rtp_ports", "1-2"),
+        ("freeswitch.event_socket_password", "${NO_PASSWORD}"),
+        ("web.listen", "here"),
+        ("W.sources", ["10.0.0.1/8", "203.0.113.10", "10.0.0.300"]),
+        ("W.max_duration", "long"),
+        ("B.url", ["wss://a_b/", "${NO_URL}", "ws://c/"]),
+        ("B.headers", {"X Y": "z", "Host": "h"}),
+        ("A.url", "http://clear.example.com"),
+        ("A.token", "${NO_TOKEN}${NO_OTHER}"),
+        ("A.properties", {"a": "{nope}", "b": 1}),
+    ]
+    for key, value in mistakes:
+        put(tree, key, value)
+    tree["workspaces"]["not-a-uuid"] = small()["workspaces"][ACME] | {"name": "other"}
+    found = problems(read, tree)
+    for beginning in [
+        "server.workers: ",
+        "server.colour: ",
+        "server.switches.0: ",
+        "freeswitch.rtp_ports: ",
+        "freeswitch.event_socket_password: the environment variable NO_PASSWORD",
+        "web.listen: ",
+        f"workspaces.{ACME}.sources.0: ",
+        f"workspaces.{ACME}.sources.2: ",
+        f"workspaces.{ACME}.max_duration: ",
+        f"workspaces.{ACME}.bot.url.0: ",
+        f"workspaces.{ACME}.bot.url.1: the environment variable NO_URL",
+        f"workspaces.{ACME}.bot.url: 'ws://c/'",
+        f"workspaces.{ACME}.bot.headers.X Y: ",
+        f"workspaces.{ACME}.bot.headers.Host: ",
+        f"workspaces.{ACME}.ameyo.url: ",
+        f"workspaces.{ACME}.ameyo.token: the environment variable NO_TOKEN",
+        f"workspaces.{ACME}.ameyo.token: the environment variable NO_OTHER",
+        f"workspaces.{ACME}.ameyo.properties.a: ",
+        f"workspaces.{ACME}.ameyo.properties.b: ",
+        "workspaces.not-a-uuid: ",
+    ]:
+        assert [problem for problem in found if problem.startswith(beginning)], (beginning, found)
+    assert len(found) == 20, found
+
+
+def test_two_workspaces_need_two_names_and_two_ids(read: Read) -> None:
+    tree = small()
+    tree["workspaces"]["11111111-1111-1111-1111-111111111111"] = tree["workspaces"][ACME]
+    (problem,) = problems(read, tree)
+    assert (
+        problem == f"workspaces.11111111-1111-1111-1111-111111111111.name: 'acme' is also the name of {ACME}"
+    )
+    tree = small()
+    tree["workspaces"][ACME.upper()] = tree["workspaces"][ACME] | {"name": "other"}
+    (problem,) = problems(read, tree)
+    assert problem.startswith(f"workspaces.{ACME.upper()}: this workspace id is there twice")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("a = ", "is not valid TOML"),
+        ("[server]\n[server]\n", "is not valid TOML"),
+        ("a = " + "9" * 5000, "is not valid TOML"),
+        ("a = " + "[" * 5000, "is nested too deeply"),
+        (f"[{'.'.join('a' * 5000)}]", "is nested too deeply"),
+        ("", "workspaces: is missing; expected at least one"),
+        ('a = "\udc80"', "is not UTF-8 text (byte 5)"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_told_in_a_line(read: Read, content: str, expected: str) -> None:
+    (problem,) = problems(read, content)
+    assert expected in problem
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    for path, expected in [
+        (tmp_path / "none", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+    ]:
+        with pytest.raises(ConfigError, match=expected) as caught:
+            load(path)
+        assert str(path) in str(caught.value)
+
+
+def test_a_file_of_megabytes_is_some_other_file(tmp_path: Path) -> None:
+    path = tmp_path / "large.toml"
+    path.write_bytes(b"#" * (4 * 1024 * 1024 + 1))
+    with pytest.raises(ConfigError, match="is it the right file"):
+        load(path)
+
+
+_text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30)
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | _text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_text, inner, max_size=3),
+    max_leaves=5,
+).filter(lambda value: "None" not in repr(value))
+
+
+@given(
+    st.sampled_from([f"{table}.{key}" for table, keys in KEYS.items() for key in keys])
+    | _text.map("W.".__add__),
+    _values,
+)
+def test_whatever_stands_in_a_key_the_answer_is_a_configuration_or_a_list_of_problems(
+    read: Read, key: str, value: Any
+) -> None:
+    try:
+        config = read(put(small(), key, value))
+    except ConfigError as error:
+        assert error.problems
+        assert all(": " in problem for problem in error.problems)
+    else:
+        again = read(unmasked(show(config)))
+        assert show(again) == show(config)
+
+
+@given(st.binary(max_size=200))
+def test_whatever_bytes_a_file_holds_the_answer_is_no_traceback(folder: Path, content: bytes) -> None:
+    path = folder / "bytes.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError):
+        load(path, {})
+
+
+@given(st.floats(0.1, 60, allow_nan=False), st.sampled_from([("ms", 1000), ("s", 1), ("m", 1 / 60)]))
+def test_durations_are_seconds(read: Read, seconds: float, unit: tuple[str, float]) -> None:
+    number = f"{seconds * unit[1]:.6f}"
+    if not 0.1 <= float(number) / unit[1] <= 60:
+        return
+    config = read(put(small(), "B.connect_timeout", number + unit[0]))
+    assert config.workspaces[ACME].bot.connect_timeout == pytest.approx(seconds, abs=1e-4)
+
+
+# -- what never shows -------------------------------------------------------------------------------------
+
+
+def unmasked(text: str) -> str:
+    return text.replace(MASK, "s")
+
+
+def test_secrets_show_nowhere_but_on_the_wire(read: Read) -> None:
+    config = read(DESIGN)
+    for secret in ENVIRONMENT.values():
+        for text in (repr(config), str(config), show(config), f"{config.workspaces[ACME].ameyo.token}"):
+            assert secret not in text
+        assert secret.split()[-1] not in show(config)
+    assert show(config).count(MASK) == 3
+
+
+def test_a_secret_is_itself_only_when_revealed() -> None:
+    secret = Secret("abc")
+    assert (repr(secret), str(secret), format(secret)) == (MASK, MASK, MASK)
+    assert secret.reveal() == "abc"
+    assert secret == Secret("abc")
+    assert secret != Secret("abd")
+    assert secret != "abc"
+
+
+def test_what_check_prints_is_a_configuration_again(read: Read) -> None:
+    config = read(DESIGN)
+    again = read(unmasked(show(config)))
+    assert tomllib.loads(show(again)) == tomllib.loads(show(config))
+    assert again.server == config.server
+    assert again.workspaces[ACME].sources == config.workspaces[ACME].sources
+
+
+#: Every key that takes a text, where a secret could land by mistake.
+TEXT_KEYS = [
+    *["server.listen", "freeswitch.sip_ip", "freeswitch.rtp_ports", "freeswitch.event_socket"],
+    *["freeswitch.event_socket_password", "freeswitch.temp_dir", "web.listen", "W.name", "W.max_duration"],
+    *["B.url", "B.playback", "B.connect_timeout", "B.headers.X-A", "A.url", "A.tenant_host", "A.token"],
+    *["A.properties.k", "A.timeout"],
+]
+LIST_KEYS = ["server.switches", "freeswitch.controllers", "W.sources", "B.url", "A.bot_properties"]
+
+
+@given(
+    st.sampled_from(TEXT_KEYS) | st.sampled_from(LIST_KEYS).map("[]".__add__),
+    st.sampled_from(["${S}", "wss://${S}/", "https://h/${S}", "x${S}y", "${S}${S}"]),
+    st.text(st.sampled_from("QZ%'\"\\\n\tü~@ß𝕏{}$"), min_size=9, max_size=20),
+)
+def test_no_error_quotes_what_a_reference_stands_for(
+    read: Read, key: str, template: str, secret: str
+) -> None:
+    value: Any = template
+    if key.startswith("[]"):
+        key, value = key[2:], [template]
+    try:
+        read(put(small(), key, value), {"S": secret})
+    except ConfigError as error:
+        text = "\n".join(error.problems)
+        parts = {secret, secret.lower(), repr(secret)[1:-1], json.dumps(secret)[1:-1], secret.strip()}
+        shown = [part for part in parts if len(part) > 3 and part in text]
+        assert not shown, text
+
+
+@pytest.mark.parametrize("value", [12345678, ["12345678"], {"a": "12345678"}])
+@pytest.mark.parametrize("key", ["A.token", "B.headers.Authorization", "freeswitch.event_socket_password"])
+def test_no_error_quotes_a_secret_of_the_wrong_type(read: Read, key: str, value: Any) -> None:
+    for problem in problems(read, put(small(), key, value)):
+        assert "12345678" not in problem
+
+
+@pytest.mark.parametrize("token", ["s3cret\nline", "s3crét", " s3cret"])
+def test_no_error_quotes_a_secret_that_is_not_fit(read: Read, token: str) -> None:
+    for problem in problems(read, put(small(), "A.token", token)):
+        assert not re.search("s3cr", problem)
