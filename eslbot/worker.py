@@ -7,6 +7,7 @@ ssl, is loaded in the worker by :meth:`eslbot.service.Service.load`.
 
 from __future__ import annotations
 
+import signal
 from socket import socket
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,11 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     wsgi: WebApp
     row: int
 
+    def init_process(self) -> None:
+        """Hear TERM from the start: gunicorn forgets one that comes while the worker is being patched."""
+        signal.signal(signal.SIGTERM, self.handle_exit)
+        super().init_process()
+
     def handle(self, listener: Any, client: socket, addr: tuple[str, int]) -> None:
         """One accepted connection, in a greenlet of gunicorn's pool."""
         controller = self.wsgi.controller
@@ -35,5 +41,6 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """TERM: what is accepted but not yet a call goes elsewhere."""
-        self.wsgi.controller.draining = True
+        if hasattr(self, "wsgi"):  # TERM may come before it is loaded
+            self.wsgi.controller.draining = True
         super().handle_exit(sig, frame)

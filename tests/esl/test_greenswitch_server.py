@@ -36,6 +36,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerPro
         made = GreenswitchServer(tmp_path, max_connections=1)
     with made:
         yield made
+        made.kill()
 
 
 def defect(raises: Any = AssertionError) -> pytest.MarkDecorator:

@@ -62,10 +62,10 @@ class ServerProcess:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         command = self.command()
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.folder)}
+        environment.pop("PROMETHEUS_MULTIPROC_DIR", None)  # each service has its own
         with self._log.open("wb") as log:
-            return subprocess.Popen(
-                command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(ROOT)}
-            )
+            return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
 
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:

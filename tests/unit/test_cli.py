@@ -16,6 +16,12 @@ from eslbot.cli import main
 from tests.unit.test_config import DESIGN, ENVIRONMENT
 
 
+@pytest.fixture(autouse=True)
+def _metrics_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``serve`` would set it for this process, and for every other process the tests start."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+
+
 @pytest.fixture
 def good(tmp_path: Path) -> Path:
     path = tmp_path / "eslbot.toml"
