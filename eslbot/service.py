@@ -99,13 +99,13 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 def serve(path: Path, *, json_logs: bool) -> None:
     """Run until a signal ends it. Raises ConfigError when the configuration cannot be used."""
     logs.configure(json_logs=json_logs)
-    _share_metrics()
     config = configuration.load(path)
     for warning in config.warnings:
         log.warning("configuration", about=warning)
     unreadable = [warning for warning in config.warnings if "ca_file" in warning]
     if unreadable:
         raise ConfigError(unreadable)
+    _share_metrics()
     Service(path, json_logs=json_logs).run()
 
 

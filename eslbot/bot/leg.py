@@ -12,7 +12,7 @@ import structlog
 from eslbot import metrics
 from eslbot.bot import messages, stream
 from eslbot.bot.speech import Speech
-from eslbot.config.model import Workspace
+from eslbot.config.model import Workspace, shown
 from eslbot.esl import CommandTimeout, EslError, Event, Session
 from eslbot.invite import Invite
 from eslbot.outcome import Outcome
@@ -76,7 +76,7 @@ class BotLeg:
             error = self._try(url, headers)
             if error is None:
                 return None
-            log.warning("bot_unreachable", url=url, error=error)
+            log.warning("bot_unreachable", url=shown(url), error=error)
         return error
 
     def _try(self, url: str, headers: str) -> str | None:

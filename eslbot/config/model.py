@@ -61,6 +61,12 @@ class Address:
         return str(self.ip), self.port
 
 
+def shown(url: str) -> str:
+    """``url`` for people: what stands behind ``?`` is often a key."""
+    base, mark, _ = url.partition("?")
+    return base + (f"?{MASK}" if mark else "")
+
+
 def loopback(port: int) -> Address:
     """``127.0.0.1:port``."""
     return Address(ip_address("127.0.0.1"), port)

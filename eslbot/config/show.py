@@ -6,7 +6,7 @@ from typing import Any
 
 import tomli_w
 
-from eslbot.config.model import Ameyo, Bot, Config, FreeSwitch, Network, Workspace
+from eslbot.config.model import Ameyo, Bot, Config, FreeSwitch, Network, Workspace, shown
 
 
 def show(config: Config) -> str:
@@ -51,7 +51,7 @@ def _workspace(workspace: Workspace) -> dict[str, Any]:
 
 def _bot(bot: Bot) -> dict[str, Any]:
     return {
-        "url": list(bot.urls) if len(bot.urls) > 1 else bot.urls[0],
+        "url": [shown(url) for url in bot.urls] if len(bot.urls) > 1 else shown(bot.urls[0]),
         "sample_rate": bot.sample_rate,
         "playback": bot.playback,
         "connect_timeout": _duration(bot.connect_timeout),

@@ -66,6 +66,9 @@ HOLD_LIMIT, FAREWELL_LIMIT = 3600.0, 60.0
 #: How many messages of one call, and how many calls, are kept.
 MESSAGES_KEPT, CALLS_KEPT = 2000, 5000
 
+#: Frames of caller audio whose arrival is kept: ten minutes of them at ptime 20.
+FRAMES_KEPT = 30_000
+
 Properties = dict[str, Any]
 
 
@@ -111,6 +114,7 @@ class BotCall:
         headers: of the upgrade request; looking up ignores case.
         started, first_audio, last_audio, ended_at, closed_at: epoch seconds, None where it has not happened.
         audio_frames, audio_bytes: caller audio had so far, L16.
+        arrivals: of each frame of it: epoch seconds and ``audio_bytes`` with it.
         said: what the bot has said, in order.
         end_message: the ``end`` it has sent.
         closed, close_code, close_reason: 1006 is a connection that broke off without a close frame.
@@ -130,6 +134,7 @@ class BotCall:
         self.messages: deque[Received] = deque(maxlen=MESSAGES_KEPT)
         self.audio_frames = 0
         self.audio_bytes = 0
+        self.arrivals: deque[tuple[float, int]] = deque(maxlen=FRAMES_KEPT)
         self.first_audio: float | None = None
         self.last_audio: float | None = None
         self.said: list[Said] = []
@@ -286,6 +291,7 @@ class BotCall:
             self.last_audio = now
             self.audio_frames += 1
             self.audio_bytes += len(frame)
+            self.arrivals.append((now, self.audio_bytes))
             self._audio += frame
             if len(self._audio) > 2 * self._audio_limit:  # now and then, since it moves everything
                 del self._audio[: len(self._audio) - self._audio_limit]

@@ -81,7 +81,8 @@ class Lab:
     """The centre; a context manager, or :meth:`start` and :meth:`stop`.
 
     ``switch`` is ``freeswitch``, ``stand-in``, or ``auto`` for the real one where the machine has it.
-    ``folder`` takes configurations and logs. Attributes after the start: ``ameyo``, ``bot``, ``pbx``.
+    ``folder`` takes configurations and logs. ``controllers`` are tried by the switch, in order, before
+    eslbot's own listener: something in between. Attributes after the start: ``ameyo``, ``bot``, ``pbx``.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Lab:
         switch: str = "auto",
         workers: int = 1,
         max_calls: int = 1000,
+        controllers: Sequence[tuple[str, int]] = (),
         emit: Emit = silent,
     ) -> None:
         self.folder = folder
@@ -103,6 +105,7 @@ class Lab:
         self.sip = ("127.0.0.1", free_port())
         self.event_socket = ("127.0.0.1", free_port())
         self.listen = ("127.0.0.1", free_port())
+        self.controllers = [*controllers, self.listen]
         self.web = ("127.0.0.1", free_port())
         self.rtp_ports = free_rtp_ports()
         self.temp_dir = folder / "run" / "temp"
@@ -218,6 +221,7 @@ class Lab:
                 "rtp_ports": f"{self.rtp_ports[0]}-{self.rtp_ports[1]}",
                 "event_socket": colon(self.event_socket),
                 "temp_dir": str(self.temp_dir),
+                "controllers": [colon(controller) for controller in self.controllers],
             },
             "web": {"listen": colon(self.web)},
             "workspaces": {tenant.id: self._workspace(tenant) for tenant in self.tenants.values()},
@@ -279,7 +283,9 @@ class StandInSwitch:
         lab = self._lab
         sources = {source for tenant in lab.tenants.values() for source in tenant.sources}
         command = [sys.executable, "-m", "eslbot", "sim", "switch"]
-        command += ["--sip-listen", colon(lab.sip), "--controllers", colon(lab.listen)]
+        command += ["--sip-listen", colon(lab.sip)]
+        for controller in lab.controllers:
+            command += ["--controllers", colon(controller)]
         command += ["--rtp-ports", f"{lab.rtp_ports[0]}-{lab.rtp_ports[1]}", "--temp-dir", str(lab.temp_dir)]
         for source in sorted(sources):
             command += ["--allow", str(ip_network(source))]

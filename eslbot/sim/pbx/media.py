@@ -6,10 +6,13 @@ recording keeps every packet with its time of arrival, from which everything els
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import random
 import selectors
 import socket
+import struct
+import sys
 import threading
 import time
 from collections import deque
@@ -38,12 +41,19 @@ PACKETS_KEPT = 30_000
 #: Seconds of lateness from which on frames are left out instead of sent in a burst.
 _SLIP = 0.200
 
+#: What a caller says: a tone in hertz, L16 at 8,000 Hz in whole frames of 20 ms over and over, or nothing.
+Caller = float | bytes | None
+
+#: Linux's SO_TIMESTAMPNS (``asm-generic/socket.h``), which Python has no name for, and its struct timespec.
+_TIMESTAMP = 35
+_TIMESPEC = struct.Struct("@ll")
+
 _LAWS = {kind: law for law, kind in g711.PAYLOAD_TYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A packet received ``at`` epoch seconds."""
+    """A packet received ``at`` epoch seconds, by the kernel's clock where that tells."""
 
     at: float
     packet: RtpPacket
@@ -137,18 +147,35 @@ class Recording:
         return "".join(seen.values())
 
 
+def _arrived(told: list[tuple[int, int, bytes]]) -> float:
+    """When a datagram came, epoch seconds: the kernel's time stamp, or now."""
+    for level, kind, data in told:
+        if (level, kind) == (socket.SOL_SOCKET, _TIMESTAMP) and len(data) == _TIMESPEC.size:
+            whole, nanoseconds = _TIMESPEC.unpack(data)
+            return float(whole + nanoseconds / 1e9)
+    return time.time()
+
+
 def _linear(packet: RtpPacket) -> bytes:
     law = _LAWS.get(packet.payload_type)
     return g711.decode(law, packet.payload) if law else b""
 
 
 @lru_cache(maxsize=16)
-def caller_frames(law: str, frequency: float | None) -> tuple[bytes, ...]:
-    """One second of what the caller says, in payloads of 20 ms; repeated it goes on without a jump.
+def caller_frames(law: str, caller: Caller) -> tuple[bytes, ...]:
+    """What the caller says, in payloads of 20 ms, to be repeated; of a tone one second.
 
-    None is silence. Only whole hertz close the circle after a second.
+    None is silence. Only whole hertz close the circle after a second without a jump.
     """
-    linear = silence(1.0) if frequency is None else tone(round(frequency), 1.0)
+    match caller:
+        case None:
+            linear = silence(1.0)
+        case bytes():
+            linear = caller
+        case frequency:
+            linear = tone(round(frequency), 1.0)
+    if not linear or len(linear) % (2 * FRAME_SAMPLES):
+        raise ValueError(f"{len(linear)} bytes of L16 are not whole frames of 20 ms")
     encoded = g711.encode(law, linear)
     return tuple(encoded[at : at + FRAME_SAMPLES] for at in range(0, len(encoded), FRAME_SAMPLES))
 
@@ -156,14 +183,17 @@ def caller_frames(law: str, frequency: float | None) -> tuple[bytes, ...]:
 class RtpSession:
     """The RTP of one call: a UDP port, a recording, and a sender once the answer is known.
 
-    ``sent`` counts packets.
+    ``sent`` counts packets, ``left_out`` frames that were not sent because this machine was too late.
     """
 
-    def __init__(self, endpoint: socket.socket, caller_tone: float | None) -> None:
+    def __init__(self, endpoint: socket.socket, caller_tone: Caller) -> None:
         self.socket = endpoint
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):  # then our own clock has to do
+                endpoint.setsockopt(socket.SOL_SOCKET, _TIMESTAMP, 1)
         self.port: int = self.socket.getsockname()[1]
         self.recording = Recording()
-        self.sent = 0
+        self.sent = self.left_out = 0
         self.caller_tone = caller_tone
         self._remote: tuple[str, int] | None = None
         self._payload_type = -1
@@ -199,20 +229,21 @@ class RtpSession:
         """Take what has come."""
         for _ in range(64):  # then the others get their turn
             try:
-                datagram = self.socket.recv(2048)
+                datagram, told, _, _ = self.socket.recvmsg(2048, 64)
             except BlockingIOError:
                 break
             except ConnectionRefusedError:
                 continue  # ICMP: the switch has closed its port
             packet = RtpPacket.parse(datagram)
             if packet is not None:
-                self.recording.add(Arrival(time.time(), packet))
+                self.recording.add(Arrival(_arrived(told), packet))
 
     def send_frame(self, now: float) -> float:
         """Send what is due and return when the next frame is, on the monotonic clock."""
         late = now - (self._started + self._frame * PTIME)
         if late > _SLIP:
             self._frame += int(late / PTIME)
+            self.left_out += int(late / PTIME)
         for packet in self._packets():
             self._transmit(packet)
         self._frame += 1
@@ -279,7 +310,7 @@ class RtpEndpoint:
         self._poke()
         self._thread.join(5)
 
-    def open(self, ports: Ports, caller_tone: float | None = CALLER_TONE) -> RtpSession:
+    def open(self, ports: Ports, caller_tone: Caller = CALLER_TONE) -> RtpSession:
         """A port that records from now on."""
         session = RtpSession(ports.rtp_socket(), caller_tone)
         self._later(lambda: self._add(session))
