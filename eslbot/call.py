@@ -22,8 +22,7 @@ from eslbot import metrics
 from eslbot.ameyo.client import Verdict
 from eslbot.ameyo.notification import notification
 from eslbot.ameyo.properties import allowed, fill
-from eslbot.bot import BotEnd, BotLeg
-from eslbot.bot.stream import EVENTS
+from eslbot.bot import EVENTS, BotEnd, BotLeg
 from eslbot.config.model import Workspace
 from eslbot.esl import CallerHungUp, ConnectionLost, Session
 from eslbot.invite import Invite, Refused
@@ -33,6 +32,32 @@ if TYPE_CHECKING:
     from eslbot.controller import Controller
 
 log = structlog.get_logger()
+
+#: Channel variables that only tell: of the INVITE, of the media. FreeSWITCH itself reads them when it bridges
+#: or recovers a call, which never happens here; without them each event has half the size.
+INFORMATIONAL = (
+    *("sip_full_via", "sip_full_from", "sip_full_to", "sip_via_host", "sip_via_port", "sip_via_rport"),
+    *("sip_from_port", "sip_from_uri", "sip_from_host", "sip_from_user_stripped", "sip_from_tag"),
+    *(
+        "sip_to_port",
+        "sip_to_uri",
+        "sip_to_host",
+        "sip_req_user",
+        "sip_req_port",
+        "sip_req_uri",
+        "sip_req_host",
+    ),
+    *("sip_contact_params", "sip_contact_user", "sip_contact_port", "sip_contact_uri", "sip_contact_host"),
+    *("sip_local_network_addr", "sip_network_port", "sip_received_port", "sip_invite_stamp"),
+    *("sip_user_agent", "sip_subject", "sip_P-Asserted-Identity", "sip_Remote-Party-ID", "sip_cid_type"),
+    *("sofia_profile_url", "recovery_profile_name", "video_media_flow", "text_media_flow"),
+    *("remote_video_media_flow", "remote_text_media_flow", "ep_codec_string", "rtp_local_sdp_str"),
+    *("switch_r_sdp", "original_read_codec", "original_read_rate", "rtp_last_audio_codec_string"),
+    *("read_codec", "read_rate", "write_codec", "write_rate", "rtp_use_codec_string", "sip_via_protocol"),
+    *("local_media_ip", "local_media_port", "advertised_media_ip", "remote_media_ip", "remote_media_port"),
+)
+#: A short soft beep every three seconds: the line lives (FreeSWITCH's mod_tone_stream).
+HOLD_TONE = "tone_stream://v=-20;%(150,2850,425);loops=-1"
 
 
 class Call:
@@ -91,6 +116,8 @@ class Call:
         if completed.headers.get("Answer-State", "answered") != "answered":
             raise Refused(500, "answer_failed", "FreeSWITCH could not answer the call")
         self.enter(Stage.ANSWERED)
+        kept = completed.headers
+        self.session.forget_variables(name for name in INFORMATIONAL if f"variable_{name}" in kept)
         log.info("call_answered", seconds=round(time.monotonic() - self.began, 3))
 
     def talk(self) -> None:
@@ -123,6 +150,7 @@ class Call:
             eslbot_reason=self.ended.reason,
             eslbot_properties=json.dumps(of_bot),
         )
+        self.play_hold_sound(self.workspace.hold_sound)
         # What the operator has fixed, no bot changes.
         properties = {**of_bot, **fill(self.workspace.ameyo.properties, self._facts())}
         body = notification(self.invite.crt_object_id, properties)
@@ -146,6 +174,11 @@ class Call:
         """Keep the line until the PBX sends BYE; nothing else ends it."""
         self.session.gone.wait()
         self.session.raise_if_disconnected()
+
+    def play_hold_sound(self, sound: str) -> None:
+        """What the customer hears until the agent is there; silence flows by itself."""
+        if sound != "silence":
+            self.session.execute("endless_playback", HOLD_TONE if sound == "tone" else sound)
 
     # -- beside the story ---------------------------------------------------------------------------------
 

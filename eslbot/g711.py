@@ -6,7 +6,6 @@ Linear audio is little-endian signed 16-bit (L16 as mod_audio_stream sends it), 
 
 from __future__ import annotations
 
-import struct
 from array import array
 from sys import byteorder
 
@@ -58,8 +57,10 @@ _ENCODE = {law: _encoder(levels) for law, levels in _DECODE.items()}
 
 def decode(law: str, payload: bytes) -> bytes:
     """G.711 bytes of ``law`` (``PCMU`` or ``PCMA``) as L16 little-endian, two bytes a sample."""
-    levels = _DECODE[law]
-    return struct.pack(f"<{len(payload)}h", *[levels[byte] for byte in payload])
+    samples = array("h", map(_DECODE[law].__getitem__, payload))
+    if byteorder == "big":
+        samples.byteswap()
+    return samples.tobytes()
 
 
 def encode(law: str, linear: bytes) -> bytes:
@@ -67,5 +68,4 @@ def encode(law: str, linear: bytes) -> bytes:
     samples = array("H", linear[: len(linear) & ~1])
     if byteorder == "big":
         samples.byteswap()
-    codes = _ENCODE[law]
-    return bytes([codes[sample] for sample in samples])
+    return bytes(map(_ENCODE[law].__getitem__, samples))

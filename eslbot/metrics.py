@@ -22,6 +22,7 @@ ATTEMPTS = Counter("eslbot_notification_attempts", "POSTs to Ameyo, by verdict."
 BOT_MESSAGES_IGNORED = Counter(
     "eslbot_bot_messages_ignored", "Messages of bots that were not used.", ["workspace", "why"]
 )
+SPEECH_FAILURES = Counter("eslbot_speech_failures", "Speech that was not played as it should be.", ["why"])
 SEND_BYE = Counter("eslbot_send_bye", "Answered calls that our side ended with BYE: an alarm.")
 EVENTS_LOST = Counter("eslbot_events_lost", "Events dropped because a bot flooded its call.")
 INTERNAL_ERRORS = Counter("eslbot_internal_errors", "Faults of eslbot itself; each is told in the log.")

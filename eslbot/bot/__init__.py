@@ -1,5 +1,5 @@
 """The bot's side of a call: a stream of ``mod_audio_stream``, messages, speech."""
 
-from eslbot.bot.leg import BotEnd, BotLeg
+from eslbot.bot.leg import EVENTS, BotEnd, BotLeg
 
-__all__ = ["BotEnd", "BotLeg"]
+__all__ = ["EVENTS", "BotEnd", "BotLeg"]

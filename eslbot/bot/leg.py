@@ -9,11 +9,13 @@ from typing import Any
 
 import structlog
 
-from eslbot import metrics
+from eslbot import g711, metrics
 from eslbot.bot import messages, stream
-from eslbot.bot.speech import Speech
+from eslbot.bot.audio import UnusableAudio
+from eslbot.bot.path_speech import PathSpeech
+from eslbot.bot.speech import QueueFull, Speech, is_speech_file
 from eslbot.config.model import Workspace, shown
-from eslbot.esl import CommandTimeout, EslError, Event, Session
+from eslbot.esl import EslError, Event, Session
 from eslbot.invite import Invite
 from eslbot.outcome import Outcome
 
@@ -22,6 +24,11 @@ log = structlog.get_logger()
 #: Seconds that what is queued may still play when the bot has ended; the last word of a bot that talks and
 #: talks is not worth more of the customer's time.
 LAST_WORDS = 60.0
+
+#: What a call needs besides the stream's own events.
+EVENTS = ("PLAYBACK_START", "DTMF", *stream.EVENTS)
+
+_KEYS = frozenset("0123456789*#ABCD")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +40,6 @@ class BotEnd:
     properties: Mapping[str, Any] = field(default_factory=dict)
 
 
-#: What a bot is told when its part is over.
-_STOP_REASONS = {Outcome.MAX_DURATION: "max_duration"}
-
-
 class BotLeg:
     """One bot on one answered call."""
 
@@ -46,8 +49,11 @@ class BotLeg:
         self._workspace = workspace
         self._bot = workspace.bot
         self._stream = stream.AudioStream(session)
-        self._speech = Speech(session, temp_dir)
-        self._ignored: set[str] = set()
+        self._speech: Speech | PathSpeech = Speech(session, temp_dir, self._marked)
+        self._temp_dir = temp_dir
+        self._told: set[str] = set()
+        self._spoken = False
+        self._reconnects = int(self._bot.reconnect)
 
     def talk(self, connected: Callable[[], None]) -> BotEnd:
         """Connect the bot and stay until its part is over; ``connected`` is called when it is there.
@@ -55,17 +61,21 @@ class BotLeg:
         Raises OutboundSessionHasGoneAway when the caller hangs up, or the event socket goes.
         """
         deadline = time.monotonic() + self._workspace.max_duration
-        error = self._connect()
-        if error is not None:
-            return BotEnd(Outcome.BOT_UNREACHABLE, error)
-        connected()
-        self._stream.send_text(messages.start(self._invite, self._bot.sample_rate))
-        ended = self._listen(deadline)
         try:
-            self._close(ended, deadline)
-        except EslError as error:  # its part is over all the same, and what it said counts
-            log.warning("bot_leg_not_closed", error=str(error))
-        return ended
+            error = self._connect()
+            if error is not None:
+                return BotEnd(Outcome.BOT_UNREACHABLE, error)
+            connected()
+            self._stream.send_text(messages.start(self._invite, self._bot.sample_rate))
+            ended = self._listen(deadline)
+            while ended.outcome is Outcome.BOT_FAILED and self._reconnect(ended):
+                ended = self._listen(deadline)
+            self._close(ended)
+            return ended
+        finally:
+            self._speech.close()
+
+    # -- connecting ---------------------------------------------------------------------------------------
 
     def _connect(self) -> str | None:
         """Try each URL; None when one took the stream, else why the last did not."""
@@ -80,7 +90,7 @@ class BotLeg:
         return error
 
     def _try(self, url: str, headers: str) -> str | None:
-        if not self._stream.start(url, self._bot.sample_rate, headers):
+        if not self._stream.start(url, self._bot.sample_rate, headers, playback=self._plays_by_itself):
             return "mod_audio_stream refused to start; is the module loaded and no stream attached?"
         deadline = time.monotonic() + self._bot.connect_timeout
         while (left := deadline - time.monotonic()) > 0:
@@ -92,69 +102,177 @@ class BotLeg:
             if event.name == stream.ERROR:
                 code, text = stream.describe(event)
                 return f"{text} (code {code})"
+            self._happened(event)
         self._stream.stop()
         return f"no connection within {self._bot.connect_timeout:g} s"
 
-    def _listen(self, deadline: float) -> BotEnd:
-        """Play what the bot says until its part is over."""
-        spoken = False
-        first_audio_deadline = time.monotonic() + self._bot.first_audio_timeout
-        while True:
-            until = deadline if spoken else min(deadline, first_audio_deadline)
-            event = self._session.next_event(max(0.0, until - time.monotonic()))
-            if event is None:
-                if time.monotonic() >= deadline:
-                    return BotEnd(Outcome.MAX_DURATION, f"{self._workspace.max_duration:g} s")
-                return BotEnd(Outcome.BOT_SILENT, f"no audio within {self._bot.first_audio_timeout:g} s")
-            match event.name:
-                case stream.PLAY:
-                    spoken = self._play(event) or spoken
-                case stream.JSON:
-                    if (end := self._message(event.body)) is not None:
-                        return BotEnd(Outcome.BOT_ENDED, end.reason, end.properties)
-                case stream.DISCONNECT:
-                    code, text = stream.describe(event)
-                    if code == 1000:
-                        return BotEnd(Outcome.BOT_CLOSED, text)
-                    return BotEnd(Outcome.BOT_FAILED, f"closed with {code} {text}".strip())
-                case stream.ERROR:
-                    code, text = stream.describe(event)
-                    return BotEnd(Outcome.BOT_FAILED, f"{text} (code {code})")
-
-    def _play(self, event: Event) -> bool:
-        """Queue the speech of a ``::play``; whether there was any."""
-        if self._bot.playback == "module":
-            return True
-        path = stream.body(event).get("file")
-        if not isinstance(path, str) or not self._speech.owns(path):
-            self._ignore("foreign_file", str(path)[:200].encode("utf-8", "replace"))
+    def _reconnect(self, failed: BotEnd) -> bool:
+        """Give a bot that broke off its one more chance, if it has one; what it has said goes on playing."""
+        if self._reconnects == 0:
             return False
-        self._speech.play(path)
+        self._reconnects -= 1
+        log.warning("bot_reconnecting", reason=failed.reason)
+        self._stream.stop()
+        if self._connect() is not None:
+            return False
+        self._stream.send_text(messages.start(self._invite, self._bot.sample_rate, resumed=True))
         return True
 
-    def _message(self, text: bytes) -> messages.End | None:
+    @property
+    def _plays_by_itself(self) -> bool:
+        return self._bot.playback == "module"
+
+    # -- talking ------------------------------------------------------------------------------------------
+
+    def _listen(self, deadline: float) -> BotEnd:
+        """Play what the bot says, and do what it asks, until its part is over and its last word heard."""
+        # What the module plays by itself it does not tell: there, a silent bot cannot be known.
+        first_audio = float("inf") if self._spoken or self._plays_by_itself else self._bot.first_audio_timeout
+        first_audio += time.monotonic()
+        ended: BotEnd | None = None
+        while True:
+            due = self._speech.due()
+            until = min(deadline, first_audio, deadline if due is None else due)
+            event = self._session.next_event(max(0.0, until - time.monotonic()))
+            if event is not None:
+                end = self._happened(event)
+                if ended is None and end is not None:
+                    ended = end
+                    deadline = min(deadline, time.monotonic() + LAST_WORDS)
+                    first_audio = deadline
+            self._speech.tick()
+            now = time.monotonic()
+            if self._spoken:
+                first_audio = deadline
+            if ended is not None:
+                if self._speech.idle or ended.outcome is Outcome.BOT_FAILED:
+                    return ended
+                if now >= deadline:
+                    log.warning("last_words_cut", after_seconds=LAST_WORDS)
+                    return ended
+            elif now >= deadline:
+                return BotEnd(Outcome.MAX_DURATION, f"{self._workspace.max_duration:g} s")
+            elif now >= first_audio:
+                return BotEnd(Outcome.BOT_SILENT, f"no audio within {self._bot.first_audio_timeout:g} s")
+
+    def _happened(self, event: Event) -> BotEnd | None:
+        """One event; the bot's end, if it was that."""
+        match event.name:
+            case stream.PLAY:
+                self._say(event)
+            case stream.JSON:
+                return self._message(event.body)
+            case "CHANNEL_EXECUTE_COMPLETE":
+                self._speech.completed(event)
+            case "PLAYBACK_START":
+                self._speech.started(event)
+            case "DTMF":
+                self._key(event)
+            case stream.DISCONNECT:
+                code, text = stream.describe(event)
+                if code == 1000:
+                    return BotEnd(Outcome.BOT_CLOSED, text)
+                return BotEnd(Outcome.BOT_FAILED, f"closed with {code} {text}".strip())
+            case stream.ERROR:
+                code, text = stream.describe(event)
+                return BotEnd(Outcome.BOT_FAILED, f"{text} (code {code})")
+        return None
+
+    def _say(self, event: Event) -> None:
+        """The speech of a ``::play``."""
+        if self._plays_by_itself:
+            return
+        data = stream.body(event)
+        path, kind, rate = data.get("file"), data.get("audioDataType"), data.get("sampleRate", 0)
+        if not isinstance(path, str) or not is_speech_file(path, self._temp_dir, self._session.uuid):
+            self._ignore("foreign_file", str(path)[:200].encode("utf-8", "replace"))
+            return
+        codec = event.headers.get("Channel-Read-Codec-Name", "")
+        law = codec if codec in g711.PAYLOAD_TYPES else g711.PCMU
         try:
-            return messages.parse(text)
+            self._play(path, str(kind), rate if isinstance(rate, int) else 0, law)
+            self._spoken = True
+        except UnusableAudio as error:
+            self._refuse("unusable_audio", str(error))
+        except QueueFull as error:
+            self._refuse("queue_full", str(error))
+
+    def _play(self, path: str, kind: str, rate: int, law: str) -> None:
+        try:
+            self._speech.play(path, kind, rate, law)
+        except OSError as error:
+            # Another host, a full disk, a directory that is not ours to write: FreeSWITCH can do it alone.
+            self._once("speech_by_path", error=str(error), remedy="let eslbot read and write temp_dir")
+            metrics.SPEECH_FAILURES.labels("no_shared_directory").inc()
+            self._speech.close()
+            self._speech = PathSpeech(self._session, self._marked)
+            self._speech.play(path, kind, rate, law)
+
+    def _message(self, text: bytes) -> BotEnd | None:
+        try:
+            message = messages.parse(text)
         except messages.BadMessage as error:
             self._ignore(str(error), text)
             return None
+        match message:
+            case messages.End():
+                return BotEnd(Outcome.BOT_ENDED, message.reason, message.properties)
+            case messages.Clear() if self._plays_by_itself:
+                self._refuse(
+                    "cannot_clear", "this build of mod_audio_stream plays by itself and cannot be stopped"
+                )
+            case messages.Clear():
+                self._speech.clear()
+                self._stream.send_text(messages.cleared())
+            case messages.Mark() if self._plays_by_itself:
+                self._refuse("cannot_mark", "this build of mod_audio_stream does not tell what was heard")
+            case messages.Mark():
+                self._speech.mark(message.name)
+            case messages.UnusableSpeech():
+                self._refuse(
+                    "unusable_audio",
+                    f"audioDataType {message.kind}, sampleRate {message.rate}, or its base64, cannot be used",
+                )
+        return None
+
+    def _marked(self, name: str, cleared: bool) -> None:
+        self._stream.send_text(messages.mark(name, cleared=cleared))
+
+    def _key(self, event: Event) -> None:
+        """The caller pressed a key; FreeSWITCH counts its length in samples of 8,000 Hz."""
+        digit, samples = event.headers.get("DTMF-Digit", ""), event.headers.get("DTMF-Duration", "")
+        if digit in _KEYS and digit:
+            self._stream.send_text(messages.dtmf(digit, int(samples) // 8 if samples.isdecimal() else 0))
+
+    # -- what is not used ---------------------------------------------------------------------------------
+
+    def _refuse(self, code: str, text: str) -> None:
+        """Count it, and say it once a call, in the log and to the bot."""
+        metrics.BOT_MESSAGES_IGNORED.labels(self._workspace.name, code).inc()
+        if code not in self._told:
+            self._once(code, detail=text)
+            self._stream.send_text(messages.error(code, text))
 
     def _ignore(self, why: str, text: bytes) -> None:
-        """Count what we do not use, and log the first of each kind in a call."""
+        """Count what we do not understand, and log the first of each kind in a call."""
         metrics.BOT_MESSAGES_IGNORED.labels(self._workspace.name, why).inc()
-        if why not in self._ignored:
-            self._ignored.add(why)
-            shown = text[:200].decode("utf-8", "replace")
-            log.warning("bot_message_ignored", why=why, size=len(text), begins=shown)
+        self._once(
+            "bot_message_ignored", why=why, size=len(text), begins=text[:200].decode("utf-8", "replace")
+        )
 
-    def _close(self, ended: BotEnd, deadline: float) -> None:
-        """Let the last words be heard, then stop the stream: that deletes the speech files."""
-        if ended.outcome in (Outcome.BOT_ENDED, Outcome.BOT_CLOSED):
-            try:
-                self._speech.drain(min(LAST_WORDS, max(0.0, deadline - time.monotonic())))
-            except CommandTimeout:
-                log.warning("last_words_cut", after_seconds=LAST_WORDS)
-        self._speech.cut()
-        if ended.outcome not in (Outcome.BOT_FAILED, Outcome.BOT_CLOSED):
-            self._stream.send_text(messages.stop(_STOP_REASONS.get(ended.outcome, "ended")))
-        self._stream.stop()
+    def _once(self, event: str, **facts: Any) -> None:
+        key = str(facts.get("why", event))
+        if key not in self._told:
+            self._told.add(key)
+            log.warning(event, **facts)
+
+    def _close(self, ended: BotEnd) -> None:
+        """Silence, and the stream's end: that deletes the module's speech files."""
+        try:
+            self._speech.clear()
+            if ended.outcome not in (Outcome.BOT_FAILED, Outcome.BOT_CLOSED):
+                reason = "max_duration" if ended.outcome is Outcome.MAX_DURATION else "ended"
+                self._stream.send_text(messages.stop(reason))
+            self._stream.stop()
+        except EslError as error:  # its part is over all the same, and what it said counts
+            log.warning("bot_leg_not_closed", error=str(error))

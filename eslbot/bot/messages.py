@@ -15,6 +15,7 @@ VERSION = "1"
 MAX_MESSAGE_BYTES = 256 * 1024
 MAX_PROPERTIES = 64
 MAX_REASON = 200
+MAX_MARK_NAME = 128
 
 
 class BadMessage(Exception):
@@ -29,7 +30,30 @@ class End:
     reason: str = ""
 
 
-def parse(text: bytes) -> End:
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """``clear``: barge-in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """``mark``: tell me when the caller has heard everything up to here."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnusableSpeech:
+    """A ``streamAudio`` that mod_audio_stream could not use and handed on as it was."""
+
+    kind: str
+    rate: str
+
+
+Message = End | Clear | Mark | UnusableSpeech
+
+
+def parse(text: bytes) -> Message:
     """What the bot said. Raises :class:`BadMessage` with ``oversized``, ``bad_json``, ``unknown_type`` …"""
     if len(text) > MAX_MESSAGE_BYTES:
         raise BadMessage("oversized")
@@ -42,8 +66,16 @@ def parse(text: bytes) -> End:
     match message.get("type"):
         case "end":
             return _end(message)
-        case "streamAudio":  # mod_audio_stream hands a usable one over as a file
-            raise BadMessage("unusable_audio")
+        case "clear":
+            return Clear()
+        case "mark":
+            return _mark(message)
+        case "streamAudio":  # a usable one comes as a file
+            data = message.get("data")
+            data = data if isinstance(data, dict) else {}
+            return UnusableSpeech(
+                printable(repr(data.get("audioDataType")), 30), printable(repr(data.get("sampleRate")), 30)
+            )
         case _:
             raise BadMessage("unknown_type")
 
@@ -62,9 +94,16 @@ def _end(message: Mapping[str, Any]) -> End:
     return End(properties, printable(reason) if isinstance(reason, str) else "")
 
 
-def start(invite: Invite, sample_rate: int) -> str:
-    """``start``, sent once the socket is up."""
-    return json.dumps(
+def _mark(message: Mapping[str, Any]) -> Mark:
+    name = message.get("name")
+    if not isinstance(name, str) or not 1 <= len(name) <= MAX_MARK_NAME:
+        raise BadMessage("bad_mark")
+    return Mark(name)
+
+
+def start(invite: Invite, sample_rate: int, *, resumed: bool = False) -> str:
+    """``start``, sent once the socket is up; ``resumed`` when the stream continues an old call."""
+    return _compact(
         {
             "type": "start",
             "version": VERSION,
@@ -75,14 +114,38 @@ def start(invite: Invite, sample_rate: int) -> str:
             "from": invite.caller,
             "to": invite.to,
             "audio": {"encoding": "l16", "sample_rate": sample_rate, "channels": 1},
-        },
-        separators=(",", ":"),
+            **({"resumed": True} if resumed else {}),
+        }
     )
 
 
 def stop(reason: str) -> str:
     """``stop``, best effort, before the socket closes."""
-    return json.dumps({"type": "stop", "reason": reason}, separators=(",", ":"))
+    return _compact({"type": "stop", "reason": reason})
+
+
+def dtmf(digit: str, duration_ms: int) -> str:
+    """``dtmf``: the caller pressed a key."""
+    return _compact({"type": "dtmf", "digit": digit, "duration_ms": duration_ms})
+
+
+def mark(name: str, *, cleared: bool) -> str:
+    """``mark``: heard, or dropped by a ``clear``."""
+    return _compact({"type": "mark", "name": name, **({"cleared": True} if cleared else {})})
+
+
+def cleared() -> str:
+    """``cleared``: playback was flushed."""
+    return _compact({"type": "cleared"})
+
+
+def error(code: str, text: str) -> str:
+    """``error``: a message of the bot's was not used; once a call for each ``code``."""
+    return _compact({"type": "error", "code": code, "message": text})
+
+
+def _compact(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, separators=(",", ":"))
 
 
 def identity(invite: Invite, own: Mapping[str, str]) -> str:
@@ -90,13 +153,12 @@ def identity(invite: Invite, own: Mapping[str, str]) -> str:
 
     The module's start metadata was measured to get lost once in about 400 starts; headers never were.
     """
-    return json.dumps(
+    return _compact(
         {
             **own,
             "X-Call-ID": invite.call_id,
             "X-Workspace-ID": invite.workspace_id,
             "X-DID": invite.did,
             "X-CRT-Object-ID": invite.crt_object_id,
-        },
-        separators=(",", ":"),
+        }
     )

@@ -1,53 +1,278 @@
-"""What the caller hears of the bot: the module's files, played in order.
+"""What the caller hears of the bot: its chunks as one continuous sound.
 
-The community edition of mod_audio_stream writes each ``streamAudio`` to a file and tells us its name; playing
-it is ours. One ``playback`` a file, queued on the channel, so that FreeSWITCH goes from one to the next by
-itself; the module deletes the files on ``stop``.
+The community edition of mod_audio_stream writes each ``streamAudio`` to a file of its own. Playing those one
+by one leaves a hole at every seam, so the chunks of an utterance are appended to one file that FreeSWITCH is
+already playing: mod_native_file reads on as long as there is more, and FreeSWITCH does the pacing. (Measured:
+no gap, whatever the chunks' size; the alternatives and their figures are in ``docs/architecture.md``.)
+
+An utterance begins with a little silence, the time by which later chunks may come late. It ends when
+FreeSWITCH finds the end of the file, and says how much it has read: what came too late for it is the
+beginning of the next utterance. So a bot that is slower than real time is heard with pauses, and nothing is
+lost or repeated.
+
+A controller on another host than FreeSWITCH cannot do that: see :mod:`eslbot.bot.path_speech`.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from pathlib import Path
 
-from eslbot.esl import Execution, Session
+import structlog
 
-_FILE_NAME = re.compile(r"_\d{1,10}\.tmp\.(r8|r16|r24|wav)")
+from eslbot import g711, metrics
+from eslbot.bot.audio import Decoder, UnusableAudio
+from eslbot.esl import Event, Session
+
+log = structlog.get_logger()
+
+RATE = 8000
+#: Seconds of silence before an utterance.
+START_BUFFER = 0.080
+#: Seconds between what FreeSWITCH has read of a file and what the caller has heard of it.
+LINE_DELAY = 0.060
+#: Seconds after a ``clear`` by which a playback has told its end; one that had not begun yet never will.
+CUT_LIMIT = 0.25
+#: Seconds a playback may be overdue before it counts as over; only a lost event can make it so.
+OVERDUE = 5.0
+#: One chunk of the bot's. mod_audio_stream itself was measured to drop the socket far below that.
+MAX_CHUNK_BYTES = 4 * 1024 * 1024
+#: Seconds of speech that may wait to be heard; what comes beyond is refused.
+MAX_QUEUED = 600.0
+
+_FILE_NAME = re.compile(r"_\d{1,10}\.tmp\.(r8|r16|r24|r32|r48|r64|wav|mp3|ogg|pcmu|pcma)")
+
+
+class QueueFull(Exception):
+    """The bot has sent more speech than the caller will ever listen to."""
+
+
+class Utterance:
+    """One growing file, and the playback that reads it. Positions are samples from the file's beginning."""
+
+    def __init__(self, path: Path, law: str) -> None:
+        self.path = path
+        self.law = law
+        self.size = 0
+        self.cut_at: float | None = None
+        self.playback = ""
+        self.requested_at = time.monotonic()
+        self.started_at: float | None = None
+        self.marks: deque[tuple[int, str]] = deque()
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
+
+    def append(self, audio: bytes) -> None:
+        """Add G.711 bytes; raises OSError where the disk is full."""
+        while audio:
+            written = os.write(self._file, audio)
+            self.size += written
+            audio = audio[written:]
+
+    @property
+    def cut(self) -> bool:
+        """Whether a ``clear`` has ended it."""
+        return self.cut_at is not None
+
+    def rest(self, played: int) -> bytes:
+        """What lies behind sample ``played``."""
+        return os.pread(self._file, max(0, self.size - played), played)
+
+    def heard_at(self, position: int) -> float:
+        """When the caller will have heard everything before ``position``, on the monotonic clock."""
+        started = self.started_at if self.started_at is not None else self.requested_at
+        return started + position / RATE + LINE_DELAY
+
+    def close(self) -> None:
+        """Remove the file."""
+        os.close(self._file)
+        self.path.unlink(missing_ok=True)
 
 
 class Speech:
-    """The queue of one call. ``temp_dir`` is FreeSWITCH's, where the module writes."""
+    """The speech of one call, driven by the greenlet that tells the call: it never waits.
 
-    def __init__(self, session: Session, temp_dir: str) -> None:
+    ``temp_dir`` is FreeSWITCH's, where the module writes and we do. ``marked`` is called with a mark's name,
+    and whether it was cleared, when its turn has come. A ``law`` is the line's codec, PCMU or PCMA.
+    """
+
+    def __init__(self, session: Session, temp_dir: str, marked: Callable[[str, bool], None]) -> None:
         self._session = session
         self._prefix = f"{temp_dir}/{session.uuid}"
-        self._playing: deque[Execution] = deque()
+        self._marked = marked
+        self._decoder = Decoder()
+        self._current: Utterance | None = None
+        self._waiting = bytearray()  # what came while a cut playback had not ended yet
+        self._waiting_marks: deque[tuple[int, str]] = deque()
+        self._waiting_law = g711.PCMU
+        self._number = 0
 
-    def owns(self, path: str) -> bool:
-        """Whether ``path`` is one of this call's speech files, which the module names after the call."""
-        return path.startswith(self._prefix) and _FILE_NAME.fullmatch(path[len(self._prefix) :]) is not None
+    # -- what the bot asks --------------------------------------------------------------------------------
 
-    def play(self, path: str) -> None:
-        """Queue one file behind those that are queued already."""
-        while self._playing and self._playing[0].done:
-            self._playing.popleft()
-        self._playing.append(self._session.execute("playback", path))
+    def play(self, path: str, kind: str, rate: int, law: str) -> None:
+        """Let the caller hear the module's file ``path`` behind what is queued already.
 
-    def drain(self, timeout: float) -> bool:
-        """Wait until the caller has heard everything, ``timeout`` seconds at most; whether that was so."""
-        deadline = time.monotonic() + timeout
-        while self._playing:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            if not self._playing[0].done:
-                self._playing[0].wait(left)
-            self._playing.popleft()
-        return True
+        Raises UnusableAudio, :class:`QueueFull`, or OSError where the file is not there for us, or ours
+        cannot be written.
+        """
+        current = self._current
+        if current is not None and current.heard_at(current.size) > time.monotonic() + MAX_QUEUED:
+            raise QueueFull(f"more than {MAX_QUEUED:g} s of speech are waiting to be heard")
+        content = _read(path)
+        if current is None:
+            self._begin(self._decoder.decode(content, kind, rate, law), law)
+        elif current.cut or current.law != law or self._waiting:
+            # A file is of one law, and a re-INVITE may change the line's: that waits for the file's end.
+            self._waiting_law = self._waiting_law if self._waiting else law
+            self._waiting += self._decoder.decode(content, kind, rate, self._waiting_law)
+        else:
+            current.append(self._decoder.decode(content, kind, rate, law))
+        Path(path).unlink(missing_ok=True)  # the module would keep it until its stream stops
 
-    def cut(self) -> None:
-        """Stop at once and forget what is queued."""
-        if self._playing:
-            self._playing.clear()
-            self._session.uuid_break()
+    def mark(self, name: str) -> None:
+        """Call ``marked`` when everything before has been heard: at once when nothing is queued."""
+        if self._current is None:
+            self._marked(name, False)
+        elif self._current.cut or self._waiting:
+            self._waiting_marks.append((len(self._waiting), name))
+        else:
+            self._current.marks.append((self._current.size, name))
+
+    def clear(self) -> None:
+        """Barge-in: stop what the caller hears, forget what is queued; marks come back as cleared."""
+        self._waiting.clear()
+        self._decoder.reset()
+        names = [name for _, name in self._waiting_marks]
+        self._waiting_marks.clear()
+        if self._current is not None:
+            names = [name for _, name in self._current.marks] + names
+            self._current.marks.clear()
+            if not self._current.cut:
+                self._current.cut_at = time.monotonic()
+                self._session.uuid_break()
+        for name in names:
+            self._marked(name, True)
+
+    # -- what happens -------------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Whether the caller has heard everything."""
+        return self._current is None
+
+    def started(self, event: Event) -> None:
+        """A PLAYBACK_START."""
+        current = self._current
+        if current is not None and event.headers.get("Playback-File-Path") == str(current.path):
+            current.started_at = time.monotonic()
+
+    def completed(self, event: Event) -> None:
+        """A CHANNEL_EXECUTE_COMPLETE of ours or another's."""
+        current = self._current
+        if current is None or event.headers.get("Application-UUID") != current.playback:
+            return
+        response = event.headers.get("Application-Response", "")
+        if response in ("FILE NOT FOUND", "PLAYBACK ERROR"):
+            log.error("speech_not_played", response=response, file=str(current.path), remedy="see temp_dir")
+            metrics.SPEECH_FAILURES.labels("not_played").inc()
+            self._over(current.size)
+            return
+        played = event.headers.get("variable_playback_samples", "")
+        self._over(int(played) if played.isdecimal() else current.size)
+
+    def due(self) -> float | None:
+        """When :meth:`tick` wants to be called at the latest, on the monotonic clock."""
+        current = self._current
+        if current is None:
+            return None
+        if current.cut_at is not None:
+            return current.cut_at + CUT_LIMIT
+        if current.marks and current.started_at is not None:
+            return current.heard_at(current.marks[0][0])
+        return current.heard_at(current.size) + OVERDUE
+
+    def tick(self) -> None:
+        """Return the marks that have been heard."""
+        current, now = self._current, time.monotonic()
+        if current is None:
+            return
+        if current.started_at is not None:
+            while current.marks and current.heard_at(current.marks[0][0]) <= now:
+                self._marked(current.marks.popleft()[1], False)
+        if current.cut_at is not None:
+            if now >= current.cut_at + CUT_LIMIT:
+                self._over(0)
+        elif now > current.heard_at(current.size) + OVERDUE:
+            log.error("speech_end_missed", file=str(current.path))
+            metrics.SPEECH_FAILURES.labels("end_missed").inc()
+            self._over(current.size)
+
+    def _begin(self, audio: bytes, law: str, marks: Iterable[tuple[int, str]] = ()) -> None:
+        """A new utterance; ``marks`` lie at positions in ``audio``."""
+        path = Path(f"{self._prefix}_{self._number}.eslbot.{law}")  # mod_native_file: upper case is the codec
+        self._number += 1
+        utterance = Utterance(path, law)
+        try:
+            utterance.append(g711.SILENCE[law] * round(START_BUFFER * RATE))
+            lead = utterance.size
+            utterance.append(audio)
+            utterance.marks.extend((lead + position, name) for position, name in marks)
+            utterance.playback = self._session.execute("playback", str(path), tell=True).uuid
+        except BaseException:
+            utterance.close()
+            raise
+        self._current = utterance
+
+    def _over(self, played: int) -> None:
+        """The playback has ended after ``played`` samples: begin with what it has not read, if anything."""
+        current, self._current = self._current, None
+        assert current is not None
+        law = self._waiting_law if self._waiting else current.law
+        with closing(current):
+            late = b"" if current.cut else current.rest(played)
+        if law != current.law:
+            late = g711.encode(law, g711.decode(current.law, late))
+        marks = [(position - played, name) for position, name in current.marks]
+        marks += [(len(late) + position, name) for position, name in self._waiting_marks]
+        audio = late + bytes(self._waiting)
+        self._waiting.clear()
+        self._waiting_marks.clear()
+        for _, name in (heard := [mark for mark in marks if mark[0] <= 0 or not audio]):
+            self._marked(name, False)
+        if not audio:
+            self._decoder.reset()
+            return
+        try:
+            self._begin(audio, law, marks[len(heard) :])
+        except OSError as error:
+            log.error("speech_lost", seconds=round(len(audio) / RATE, 2), error=str(error))
+            metrics.SPEECH_FAILURES.labels("lost").inc()
+            for _, name in marks[len(heard) :]:
+                self._marked(name, False)
+
+    def close(self) -> None:
+        """Stop at once and leave no file behind."""
+        self._waiting.clear()
+        self._waiting_marks.clear()
+        if self._current is not None:
+            current, self._current = self._current, None
+            current.close()
+
+
+def is_speech_file(path: str, temp_dir: str, uuid: str) -> bool:
+    """Whether the module wrote ``path`` for the call ``uuid``: it names its files after the call."""
+    prefix = f"{temp_dir}/{uuid}"
+    return path.startswith(prefix) and _FILE_NAME.fullmatch(path[len(prefix) :]) is not None
+
+
+def _read(path: str) -> bytes:
+    """The content of one of the module's files."""
+    with Path(path).open("rb") as file:
+        content = file.read(MAX_CHUNK_BYTES + 1)
+    if len(content) > MAX_CHUNK_BYTES:
+        raise UnusableAudio(f"one message with over {MAX_CHUNK_BYTES} bytes of audio; send chunks")
+    return content

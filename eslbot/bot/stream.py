@@ -26,8 +26,11 @@ class AudioStream:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def start(self, url: str, sample_rate: int, headers: str) -> bool:
-        """Ask for a stream to ``url``; whether the module took the command, not whether the bot is there."""
+    def start(self, url: str, sample_rate: int, headers: str, *, playback: bool = False) -> bool:
+        """Ask for a stream to ``url``; whether the module took the command, not whether the bot is there.
+
+        ``playback`` lets a build that can do so play the bot's speech by itself.
+        """
         self._session.set_variables(
             {
                 "STREAM_EXTRA_HEADERS": headers,
@@ -37,6 +40,9 @@ class AudioStream:
                 "STREAM_HEART_BEAT": "20",
                 # Otherwise every message of the bot's is in FreeSWITCH's log.
                 "STREAM_SUPPRESS_LOG": "true",
+                "STREAM_PLAYBACK": "true" if playback else None,
+                # FreeSWITCH paces a playback by its own clock instead of by what the caller sends.
+                "timer_name": "soft",
             }
         )
         taken = self._command(f"start {url} mono {sample_rate}")
@@ -44,9 +50,9 @@ class AudioStream:
         self._session.set_variables({"STREAM_EXTRA_HEADERS": None})
         return taken
 
-    def send_text(self, text: str) -> bool:
-        """Send a text frame to the bot."""
-        return self._command(f"send_text {quote(text)}")
+    def send_text(self, text: str) -> None:
+        """Send a text frame to the bot, best effort and without waiting: a lost socket comes as an event."""
+        self._session.post(f"api uuid_audio_stream {self._session.uuid} send_text {quote(text)}")
 
     def stop(self) -> bool:
         """Close the stream (the bot sees 1000) and delete its speech files."""

@@ -117,6 +117,7 @@ class Bot:
     connect_timeout: float
     first_audio_timeout: float
     headers: Mapping[str, Secret]
+    reconnect: bool
     insecure: bool
 
 
@@ -137,13 +138,18 @@ class Ameyo:
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """One tenant. ``max_duration`` in seconds from the answer; ``max_calls`` over all workers here."""
+    """One tenant. ``max_duration`` in seconds from the answer; ``max_calls`` over all workers here.
+
+    ``hold_sound`` is what the customer hears while waiting for an agent: ``silence``, ``tone``, or the path
+    of a sound file on FreeSWITCH's host.
+    """
 
     id: str
     name: str
     sources: tuple[Network, ...]
     max_calls: int
     max_duration: float
+    hold_sound: str
     bot: Bot
     ameyo: Ameyo
 

@@ -215,6 +215,7 @@ class BotSchema(_Insecure):
     )
     connect_timeout = Duration(load_default=3.0, at_least=0.1, at_most=60)
     first_audio_timeout = Duration(load_default=10.0, at_least=0.1, at_most=600)
+    reconnect = _flag()
     headers = fields.Dict(
         keys=HeaderName(),
         values=SecretField(),
@@ -303,6 +304,14 @@ class WorkspaceSchema(_Table):
     )
     max_calls = _count(200, 100000)
     max_duration = Duration(load_default=1800.0, at_least=1)
+    hold_sound = fields.String(
+        load_default="silence",
+        validate=validate.Regexp(
+            r"silence\Z|tone\Z|(/[A-Za-z0-9_.-]+)+\Z",
+            error='expected "silence", "tone" or an absolute path of a sound file, got {input!r}',
+        ),
+        error_messages={"invalid": "expected a text in quotes"},
+    )
     bot = fields.Nested(BotSchema, required=True, error_messages=_required("a table with the bot's url"))
     ameyo = fields.Nested(
         AmeyoSchema, required=True, error_messages=_required("a table with url, tenant_host and token")

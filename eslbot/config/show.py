@@ -44,6 +44,7 @@ def _workspace(workspace: Workspace) -> dict[str, Any]:
         "sources": _networks(workspace.sources),
         "max_calls": workspace.max_calls,
         "max_duration": _duration(workspace.max_duration),
+        "hold_sound": workspace.hold_sound,
         "bot": _bot(workspace.bot),
         "ameyo": _ameyo(workspace.ameyo),
     }
@@ -57,6 +58,7 @@ def _bot(bot: Bot) -> dict[str, Any]:
         "connect_timeout": _duration(bot.connect_timeout),
         "first_audio_timeout": _duration(bot.first_audio_timeout),
         "headers": {name: _text(value) for name, value in bot.headers.items()},
+        "reconnect": bot.reconnect,
         "insecure": bot.insecure,
     }
 

@@ -24,8 +24,8 @@ def execute_message(application: str, argument: str = "", event_uuid: str = "") 
     """A ``sendmsg`` that executes an application; ``event_uuid`` comes back as ``Application-UUID``.
 
     ``event-lock`` keeps the order: without it, what is queued runs inside a playback that is under way
-    (``switch_ivr.c: switch_ivr_parse_all_events``). The argument is expanded by FreeSWITCH (``${…}``) and must
-    not hold what a caller chose. Raises :class:`UnsafeArgument` on a line end or NUL.
+    (``switch_ivr.c: switch_ivr_parse_all_events``). The argument is expanded by FreeSWITCH (``${…}``) and
+    must not hold what a caller chose. Raises :class:`UnsafeArgument` on a line end or NUL.
     """
     lines = ["sendmsg", "call-command: execute", f"execute-app-name: {application}", "event-lock: true"]
     if argument:

@@ -50,8 +50,12 @@ def _result(result: AsyncResult[Event], timeout: float) -> Event | None:
 class Execution:
     """An application that FreeSWITCH was told to execute, in its turn."""
 
-    def __init__(self, application: str) -> None:
+    def __init__(self, application: str, uuid: str, tell: bool) -> None:
         self.application = application
+        #: Comes back as ``Application-UUID``.
+        self.uuid = uuid
+        #: Whether its completion is one of :meth:`Session.next_event`'s, too.
+        self.tell = tell
         self._completion: AsyncResult[Event] = AsyncResult()
 
     @property
@@ -142,6 +146,8 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
             execution = self._executions.pop(event.headers.get("Application-UUID", ""), None)
             if execution:
                 execution._completion.set(event)
+                if execution.tell:
+                    self._inbox.put_nowait(event)
         elif name == "CHANNEL_HANGUP":
             self._leave(CallerHungUp(event.headers.get("Hangup-Cause", "")))
         elif name == "CHANNEL_HANGUP_COMPLETE":
@@ -267,17 +273,28 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
             self.raise_if_disconnected()
         return event
 
-    def execute(self, application: str, argument: str = "") -> Execution:
-        """Queue an application on the channel; :meth:`Execution.wait` waits for its completion."""
+    def execute(self, application: str, argument: str = "", *, tell: bool = False) -> Execution:
+        """Queue an application on the channel and do not wait; :meth:`Execution.wait` does.
+
+        With ``tell`` the completion also comes by :meth:`next_event`, in its place among the events.
+        """
         event_uuid = str(uuid4())
         message = execute_message(application, argument, event_uuid)
-        execution = self._executions[event_uuid] = Execution(application)
+        execution = self._executions[event_uuid] = Execution(application, event_uuid, tell)
         try:
-            self._reply(self.post(message), message)
+            reply = self.post(message)
         except BaseException:
             self._executions.pop(event_uuid, None)
             raise
+        reply.rawlink(lambda result: self._queued(execution, result))
         return execution
+
+    def _queued(self, execution: Execution, reply: AsyncResult[Event]) -> None:
+        """FreeSWITCH has answered an execute; one that it refused will never complete."""
+        if reply.successful() and reply.value is not None and reply.value.data.startswith("-"):
+            self._executions.pop(execution.uuid, None)
+            error = CommandFailed(f"{execution.application}: {reply.value.data[:200]}")
+            execution._completion.set_exception(error)
 
     def call_command(
         self,
@@ -314,8 +331,14 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
             self.post(f"api uuid_setvar {self.uuid} {name}{suffix}")
 
     def uuid_break(self) -> None:
-        """Stop the application that runs, and drop those that are queued."""
-        self.api(f"uuid_break {self.uuid} all")
+        """Stop the application that runs, and drop those that are queued; does not wait."""
+        self.post(f"api uuid_break {self.uuid} all")
+
+    def forget_variables(self, names: Iterable[str]) -> None:
+        """Unset channel variables, in one command: each of them is in every event of the channel."""
+        listed = ";".join(f"{name}=" for name in names)
+        if listed:
+            self.post(f"api uuid_setvar_multi {self.uuid} {check_line(listed)}")
 
     def when_gone(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once, without delay, when the channel or the socket goes."""

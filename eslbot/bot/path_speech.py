@@ -1,0 +1,97 @@
+"""Speech for a controller on another host than FreeSWITCH: the module's files, played by their path.
+
+FreeSWITCH plays one after the other; every seam costs some 40 ms of silence and of uplink. It is the way that
+works where the two share no directory.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from pathlib import PurePath
+
+from eslbot.bot.audio import UnusableAudio
+from eslbot.esl import Event, Session
+
+#: Executes in FreeSWITCH's own queue, which holds 256; the rest waits here.
+MAX_AHEAD = 64
+#: Files that may wait.
+MAX_QUEUED = 5000
+
+#: What mod_sndfile plays; the module's lower-case ``.pcmu`` is nobody's.
+_PLAYABLE = frozenset({".r8", ".r16", ".r24", ".wav"})
+
+
+class PathSpeech:
+    """The interface of :class:`eslbot.bot.speech.Speech`, for files that only FreeSWITCH can read."""
+
+    def __init__(self, session: Session, marked: Callable[[str, bool], None]) -> None:
+        self._session = session
+        self._marked = marked
+        #: What is to be heard, in order: a file's path, or a mark's name.
+        self._queue: deque[tuple[str, bool]] = deque()
+        self._playing: deque[tuple[str, bool]] = deque()
+
+    def play(self, path: str, kind: str, rate: int, law: str) -> None:
+        """Let the caller hear ``path`` behind what is queued. Raises UnusableAudio."""
+        if PurePath(path).suffix not in _PLAYABLE:
+            raise UnusableAudio(
+                f"audioDataType {kind[:20]!r} cannot be played from another host; send raw or wav"
+            )
+        if len(self._queue) >= MAX_QUEUED:
+            raise UnusableAudio(f"more than {MAX_QUEUED} chunks are waiting to be heard")
+        self._queue.append((path, False))
+        self._feed()
+
+    def mark(self, name: str) -> None:
+        """Call ``marked`` when everything before has been heard."""
+        self._queue.append((name, True))
+        self._feed()
+
+    def clear(self) -> None:
+        """Stop, and forget what is queued."""
+        names = [name for name, is_mark in (*self._playing, *self._queue) if is_mark]
+        self._queue.clear()
+        if self._playing:
+            self._playing.clear()
+            self._session.uuid_break()
+        for name in names:
+            self._marked(name, True)
+
+    @property
+    def idle(self) -> bool:
+        """Whether the caller has heard everything."""
+        return not self._playing
+
+    def started(self, event: Event) -> None:
+        """A PLAYBACK_START: of no interest here."""
+
+    def completed(self, event: Event) -> None:
+        """A CHANNEL_EXECUTE_COMPLETE."""
+        if self._playing and event.headers.get("Application-UUID") == self._playing[0][0]:
+            self._playing.popleft()
+            self._feed()
+
+    def due(self) -> float | None:
+        """FreeSWITCH tells everything."""
+        return None
+
+    def tick(self) -> None:
+        """Nothing is timed here."""
+
+    def close(self) -> None:
+        """Nothing of ours is left behind; the module deletes its files."""
+        self._queue.clear()
+        self._playing.clear()
+
+    def _feed(self) -> None:
+        """Hand on what FreeSWITCH's queue takes, and return the marks whose turn has come."""
+        while True:
+            while self._playing and self._playing[0][1]:
+                self._marked(self._playing.popleft()[0], False)
+            if not self._queue or len(self._playing) >= MAX_AHEAD:
+                return
+            text, is_mark = self._queue.popleft()
+            if not is_mark:
+                text = self._session.execute("playback", text, tell=True).uuid
+            self._playing.append((text, is_mark))
