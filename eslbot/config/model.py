@@ -117,8 +117,8 @@ class Bot:
     connect_timeout: float
     first_audio_timeout: float
     headers: Mapping[str, Secret]
-    reconnect: bool
     insecure: bool
+    reconnect: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +149,9 @@ class Workspace:
     sources: tuple[Network, ...]
     max_calls: int
     max_duration: float
-    hold_sound: str
     bot: Bot
     ameyo: Ameyo
+    hold_sound: str = "silence"
 
     def knows_source(self, ip: str) -> bool:
         """Whether the PBX address ``ip`` is one of this workspace's own."""

@@ -50,13 +50,14 @@ def _result(result: AsyncResult[Event], timeout: float) -> Event | None:
 class Execution:
     """An application that FreeSWITCH was told to execute, in its turn."""
 
-    def __init__(self, application: str, uuid: str, tell: bool) -> None:
+    def __init__(self, application: str, uuid: str, tell: bool, forget: Callable[[str], object]) -> None:
         self.application = application
         #: Comes back as ``Application-UUID``.
         self.uuid = uuid
         #: Whether its completion is one of :meth:`Session.next_event`'s, too.
         self.tell = tell
         self._completion: AsyncResult[Event] = AsyncResult()
+        self._forget = forget
 
     @property
     def done(self) -> bool:
@@ -71,6 +72,7 @@ class Execution:
         """
         event = _result(self._completion, timeout)
         if event is None:
+            self._forget(self.uuid)
             raise CommandTimeout(f"{self.application} did not complete within {timeout:g} s")
         return event
 
@@ -280,19 +282,22 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         """
         event_uuid = str(uuid4())
         message = execute_message(application, argument, event_uuid)
-        execution = self._executions[event_uuid] = Execution(application, event_uuid, tell)
+        execution = self._executions[event_uuid] = Execution(application, event_uuid, tell, self._drop)
         try:
             reply = self.post(message)
         except BaseException:
-            self._executions.pop(event_uuid, None)
+            self._drop(event_uuid)
             raise
         reply.rawlink(lambda result: self._queued(execution, result))
         return execution
 
+    def _drop(self, event_uuid: str) -> None:
+        self._executions.pop(event_uuid, None)
+
     def _queued(self, execution: Execution, reply: AsyncResult[Event]) -> None:
         """FreeSWITCH has answered an execute; one that it refused will never complete."""
         if reply.successful() and reply.value is not None and reply.value.data.startswith("-"):
-            self._executions.pop(execution.uuid, None)
+            self._drop(execution.uuid)
             error = CommandFailed(f"{execution.application}: {reply.value.data[:200]}")
             execution._completion.set_exception(error)
 
@@ -314,12 +319,15 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
     def respond(self, status: int, phrase: str, retry_after: int | None = None) -> None:
         """Refuse an unanswered call with a final response, and wait for its end.
 
-        ``hangup SERVICE_UNAVAILABLE`` would send 480 instead of 503 (measured).
+        ``hangup SERVICE_UNAVAILABLE`` would send 480 instead of 503 (measured). Raises :class:`CommandTimeout`
+        when the call does not end.
         """
         if retry_after is not None:
             self.execute("set", f"sip_rh_Retry-After={retry_after}")
-        self.execute("respond", f"{status} {phrase}")
-        self.gone.wait(self.timeout)
+        refusal = self.execute("respond", f"{status} {phrase}")
+        if not self.gone.wait(self.timeout):
+            self._drop(refusal.uuid)
+            raise CommandTimeout(f"the call goes on after {status}")
 
     def set_variables(self, variables: dict[str, str | None]) -> None:
         """Set channel variables (None unsets), whatever they hold, without waiting.

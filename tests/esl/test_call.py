@@ -147,7 +147,8 @@ def test_the_whole_story_in_order(house: House) -> None:
         "connect",
         "linger 5",
         f"filter Unique-ID {UUID}",
-        "event plain CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE CUSTOM "
+        "event plain CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE PLAYBACK_START "
+        "DTMF CUSTOM "
         "mod_audio_stream::connect mod_audio_stream::disconnect mod_audio_stream::error "
         "mod_audio_stream::json mod_audio_stream::play",
         "get sip_from_display",
@@ -158,6 +159,8 @@ def test_the_whole_story_in_order(house: House) -> None:
         "set STREAM_MESSAGE_DEFLATE",
         "set STREAM_HEART_BEAT",
         "set STREAM_SUPPRESS_LOG",
+        "unset STREAM_PLAYBACK",
+        "set timer_name",
         "stream start",
         "unset STREAM_EXTRA_HEADERS",
         "stage talking",
@@ -546,7 +549,11 @@ def test_what_a_bot_babbles_is_ignored_and_logged_once(house: House) -> None:
         channel.says(end())
         assert outcome(house, channel)[0] == "bot_ended"
     ignored = [line["why"] for line in lines if line["event"] == "bot_message_ignored"]
-    assert sorted(ignored) == ["bad_json", "not_an_object", "unknown_type", "unusable_audio"]
+    assert sorted(ignored) == ["bad_json", "not_an_object", "unknown_type"]
+    assert [line["event"] for line in lines].count("unusable_audio") == 1
+    assert [text["code"] for text in map(json.loads, channel.texts) if text["type"] == "error"] == [
+        "unusable_audio"
+    ]
 
 
 def test_a_build_that_plays_by_itself(house: House) -> None:
@@ -666,17 +673,24 @@ def quick_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "mute", [f"api uuid_audio_stream {UUID} start", f"api uuid_audio_stream {UUID} send"]
-)
 def test_a_freeswitch_that_does_not_answer_leads_to_the_hand_off(
-    house: House, monkeypatch: pytest.MonkeyPatch, mute: str
+    house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick_sessions(monkeypatch)
     channel = house.call()
-    channel.mute = (mute,)
+    channel.mute = (f"api uuid_audio_stream {UUID} start",)
     channel.wait_stage("held")
     assert house.posts()[0]["properties"]["outcome"] == "internal_error"
+
+
+def test_nobody_waits_for_the_answer_to_a_text(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick_sessions(monkeypatch)
+    channel = house.call()
+    channel.mute = (f"api uuid_audio_stream {UUID} send",)
+    channel.wait(lambda: "talking" in channel.stages)
+    channel.says(end())
+    channel.wait_stage("held")
+    assert house.posts()[0]["properties"]["outcome"] == "bot_ended"
 
 
 def test_a_stream_that_does_not_stop_costs_nothing_of_what_the_bot_said(

@@ -201,7 +201,7 @@ def test_a_completion_may_come_before_the_reply(line: Line) -> None:
 
 
 def test_an_application_that_was_refused_is_not_waited_for(line: Line) -> None:
-    greenlet = later(lambda: line.session.execute("nonsense"))
+    greenlet = later(lambda: line.session.execute("nonsense").wait(5))
     line.peer.expect("sendmsg")
     line.peer.send(wire.reply("-ERR invalid application"))
     with pytest.raises(CommandFailed):
@@ -219,11 +219,10 @@ def test_every_wait_has_an_end(impatient: Line) -> None:
         session.connect,
         lambda: session.send("status"),
         lambda: session.api("status"),
-        lambda: session.execute("playback", "x"),
+        lambda: session.execute("playback", "x").wait(0.05),
         session.answer,
         lambda: session.call_command("playback", "x", block=True),
         lambda: session.subscribe("DTMF"),
-        session.uuid_break,
         lambda: session.respond(503, "x"),
     ):
         with pytest.raises(CommandTimeout):

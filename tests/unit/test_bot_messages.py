@@ -75,7 +75,10 @@ def test_a_bot_that_is_finished_is_finished_whatever_its_details(text: str, end:
         (b'{"type":"End"}', "unknown_type"),
         (b'{"type":["end"]}', "unknown_type"),
         (b'{"type":"start"}', "unknown_type"),
-        (b'{"type":"streamAudio","data":{}}', "unusable_audio"),
+        (b'{"type":"mark"}', "bad_mark"),
+        (b'{"type":"mark","name":""}', "bad_mark"),
+        (b'{"type":"mark","name":7}', "bad_mark"),
+        (b'{"type":"mark","name":"' + b"x" * 129 + b'"}', "bad_mark"),
         (b'{"type":"end","reason":"' + b"x" * messages.MAX_MESSAGE_BYTES + b'"}', "oversized"),
     ],
 )
@@ -93,10 +96,10 @@ def test_nothing_a_bot_sends_is_fatal(text: bytes) -> None:
             "bad_json",
             "not_an_object",
             "unknown_type",
-            "unusable_audio",
+            "bad_mark",
         }
     else:
-        assert json.loads(text)["type"] == "end"
+        assert json.loads(text)["type"] in ("end", "clear", "mark", "streamAudio")
         assert len(end.reason) <= messages.MAX_REASON
 
 
