@@ -22,7 +22,10 @@ LIMIT = 30.0
 DID = "00919990152080"
 CRT_OBJECT_ID = "d444-69139d35-vce-daf-3883"
 TENANT = Tenant(
-    "acme", "talk?listen_ms=700", ameyo_keys={"properties": {"DID": "{did}", "campaign": "support"}}
+    "acme",
+    "talk?listen_ms=700",
+    ameyo_keys={"properties": {"DID": "{did}", "campaign": "support"}},
+    id="2b37ba17-7b20-4b3e-b138-1161e351d5c5",  # the document's example
 )
 
 
