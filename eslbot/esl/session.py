@@ -319,8 +319,8 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
     def respond(self, status: int, phrase: str, retry_after: int | None = None) -> None:
         """Refuse an unanswered call with a final response, and wait for its end.
 
-        ``hangup SERVICE_UNAVAILABLE`` would send 480 instead of 503 (measured). Raises :class:`CommandTimeout`
-        when the call does not end.
+        ``hangup SERVICE_UNAVAILABLE`` would send 480 instead of 503 (measured). Raises
+        :class:`CommandTimeout` when the call does not end.
         """
         if retry_after is not None:
             self.execute("set", f"sip_rh_Retry-After={retry_after}")
