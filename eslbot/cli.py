@@ -267,6 +267,9 @@ def sim_bot(listen: tuple[str, int]) -> None:
 @click.option("--transport", type=click.Choice(["udp", "tcp"]), default="udp", show_default=True)
 @click.option("--codec", type=click.Choice(["PCMU", "PCMA"]), default="PCMU", show_default=True)
 @click.option("--ameyo-port", type=click.IntRange(0, 65535), default=8887, show_default=True)
+@click.option(
+    "--http", is_flag=True, help="Ameyo's server without TLS; the certificate is new at each start."
+)
 @click.option("--tenant-host", default="acme.ameyo.app", show_default=True)
 @click.option(
     "--token", default="acme-token", show_default=True, help="What Ameyo's server takes as the token."
@@ -284,6 +287,7 @@ def sim_pbx(
     transport: str,
     codec: str,
     ameyo_port: int,
+    http: bool,
     tenant_host: str,
     token: str,
     hangup_after: float | None,
@@ -299,8 +303,8 @@ def sim_pbx(
 
     emit = JsonLines(sys.stdout, "pbx")
     try:
-        with AmeyoServer({tenant_host: token}, port=ameyo_port, emit=emit) as ameyo:
-            emit("ready", {"ameyo": ameyo.url, "ca_file": str(ameyo.ca_file)})
+        with AmeyoServer({tenant_host: token}, port=ameyo_port, tls=not http, emit=emit) as ameyo:
+            emit("ready", {"ameyo": ameyo.url, "ca_file": None if http else str(ameyo.ca_file)})
             with Pbx(switch, local_ip, ameyo, emit=emit) as pbx:
                 call = pbx.call(
                     did,
