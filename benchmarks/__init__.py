@@ -1,0 +1,1 @@
+"""Measures of the whole: each package here is run by `python -m benchmarks.NAME`."""
