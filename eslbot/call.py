@@ -54,6 +54,9 @@ INFORMATIONAL = (
     *("remote_video_media_flow", "remote_text_media_flow", "ep_codec_string", "rtp_local_sdp_str"),
     *("switch_r_sdp", "original_read_codec", "original_read_rate", "rtp_last_audio_codec_string"),
     *("read_codec", "read_rate", "write_codec", "write_rate", "rtp_use_codec_string", "sip_via_protocol"),
+    *("rtp_use_codec_rate", "rtp_use_codec_ptime", "rtp_use_codec_channels", "rtp_use_timer_name"),
+    *("rtp_use_pt", "rtp_use_ssrc", "rtp_audio_recv_pt", "rtp_2833_send_payload", "rtp_2833_recv_payload"),
+    *("remote_audio_media_flow", "audio_media_flow", "session_id", "socket_host", "sofia_profile_name"),
     *("local_media_ip", "local_media_port", "advertised_media_ip", "remote_media_ip", "remote_media_port"),
 )
 #: A short soft beep every three seconds: the line lives (FreeSWITCH's mod_tone_stream).

@@ -190,16 +190,16 @@ class BotLeg:
         codec = event.headers.get("Channel-Read-Codec-Name", "")
         law = codec if codec in g711.PAYLOAD_TYPES else g711.PCMU
         try:
-            self._play(path, str(kind), rate if isinstance(rate, int) else 0, law)
+            self._play(path, str(kind), rate if isinstance(rate, int) else 0, law, _age(event))
             self._spoken = True
         except UnusableAudio as error:
             self._refuse("unusable_audio", str(error))
         except QueueFull as error:
             self._refuse("queue_full", str(error))
 
-    def _play(self, path: str, kind: str, rate: int, law: str) -> None:
+    def _play(self, path: str, kind: str, rate: int, law: str, age: float) -> None:
         try:
-            self._speech.play(path, kind, rate, law)
+            self._speech.play(path, kind, rate, law, age)
         except OSError as error:
             # Another host, a full disk, a directory that is not ours to write: FreeSWITCH can do it alone.
             self._once("speech_by_path", error=str(error), remedy="let eslbot read and write temp_dir")
@@ -276,3 +276,9 @@ class BotLeg:
             self._stream.stop()
         except EslError as error:  # its part is over all the same, and what it said counts
             log.warning("bot_leg_not_closed", error=str(error))
+
+
+def _age(event: Event) -> float:
+    """Seconds since FreeSWITCH made the event; it polls each connection every 20 ms."""
+    stamp = event.headers.get("Event-Date-Timestamp", "")
+    return time.time() - int(stamp) / 1e6 if stamp.isdecimal() else 0.0

@@ -32,7 +32,7 @@ class PathSpeech:
         self._queue: deque[tuple[str, bool]] = deque()
         self._playing: deque[tuple[str, bool]] = deque()
 
-    def play(self, path: str, kind: str, rate: int, law: str) -> None:
+    def play(self, path: str, kind: str, rate: int, law: str, age: float = 0.0) -> None:
         """Let the caller hear ``path`` behind what is queued. Raises UnusableAudio."""
         if PurePath(path).suffix not in _PLAYABLE:
             raise UnusableAudio(

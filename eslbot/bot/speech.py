@@ -32,8 +32,11 @@ from eslbot.esl import Event, Session
 log = structlog.get_logger()
 
 RATE = 8000
-#: Seconds of silence before an utterance.
+#: Seconds from a chunk's arrival at FreeSWITCH until its playback is asked for and its first sample is due,
+#: filled with silence: the time by which later chunks may come late.
 START_BUFFER = 0.080
+#: Seconds an event may have waited for FreeSWITCH's poll of our socket; they count as part of the buffer.
+MAX_AGE = 0.040
 #: Seconds between what FreeSWITCH has read of a file and what the caller has heard of it.
 LINE_DELAY = 0.060
 #: Seconds after a ``clear`` by which a playback has told its end; one that had not begun yet never will.
@@ -113,8 +116,8 @@ class Speech:
 
     # -- what the bot asks --------------------------------------------------------------------------------
 
-    def play(self, path: str, kind: str, rate: int, law: str) -> None:
-        """Let the caller hear the module's file ``path`` behind what is queued already.
+    def play(self, path: str, kind: str, rate: int, law: str, age: float = 0.0) -> None:
+        """Let the caller hear the module's file ``path``, there since ``age`` seconds, behind what is queued.
 
         Raises UnusableAudio, :class:`QueueFull`, or OSError where the file is not there for us, or ours
         cannot be written.
@@ -124,14 +127,14 @@ class Speech:
             raise QueueFull(f"more than {MAX_QUEUED:g} s of speech are waiting to be heard")
         content = _read(path)
         if current is None:
-            self._begin(self._decoder.decode(content, kind, rate, law), law)
+            self._begin(self._decoder.decode(content, kind, rate, law), law, age=age)
         elif current.cut or current.law != law or self._waiting:
             # A file is of one law, and a re-INVITE may change the line's: that waits for the file's end.
             self._waiting_law = self._waiting_law if self._waiting else law
             self._waiting += self._decoder.decode(content, kind, rate, self._waiting_law)
         else:
             current.append(self._decoder.decode(content, kind, rate, law))
-        Path(path).unlink(missing_ok=True)  # the module would keep it until its stream stops
+        Path(path).unlink()  # the module would keep it until its stream stops
 
     def mark(self, name: str) -> None:
         """Call ``marked`` when everything before has been heard: at once when nothing is queued."""
@@ -211,13 +214,14 @@ class Speech:
             metrics.SPEECH_FAILURES.labels("end_missed").inc()
             self._over(current.size)
 
-    def _begin(self, audio: bytes, law: str, marks: Iterable[tuple[int, str]] = ()) -> None:
+    def _begin(self, audio: bytes, law: str, marks: Iterable[tuple[int, str]] = (), age: float = 0.0) -> None:
         """A new utterance; ``marks`` lie at positions in ``audio``."""
         path = Path(f"{self._prefix}_{self._number}.eslbot.{law}")  # mod_native_file: upper case is the codec
         self._number += 1
         utterance = Utterance(path, law)
         try:
-            utterance.append(g711.SILENCE[law] * round(START_BUFFER * RATE))
+            buffer = START_BUFFER - min(max(age, 0.0), MAX_AGE)
+            utterance.append(g711.SILENCE[law] * round(buffer * RATE))
             lead = utterance.size
             utterance.append(audio)
             utterance.marks.extend((lead + position, name) for position, name in marks)
@@ -271,8 +275,11 @@ def is_speech_file(path: str, temp_dir: str, uuid: str) -> bool:
 
 def _read(path: str) -> bytes:
     """The content of one of the module's files."""
-    with Path(path).open("rb") as file:
-        content = file.read(MAX_CHUNK_BYTES + 1)
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        content = os.read(file, MAX_CHUNK_BYTES + 1)
+    finally:
+        os.close(file)
     if len(content) > MAX_CHUNK_BYTES:
         raise UnusableAudio(f"one message with over {MAX_CHUNK_BYTES} bytes of audio; send chunks")
     return content

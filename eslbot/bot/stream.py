@@ -46,8 +46,10 @@ class AudioStream:
             }
         )
         taken = self._command(f"start {url} mono {sample_rate}")
-        # The headers hold the bot's token, and every event would go on carrying them.
-        self._session.set_variables({"STREAM_EXTRA_HEADERS": None})
+        # The headers hold the bot's token, and every event would go on carrying all of these.
+        self._session.forget_variables(
+            ("STREAM_EXTRA_HEADERS", "STREAM_MESSAGE_DEFLATE", "STREAM_HEART_BEAT", "STREAM_SUPPRESS_LOG")
+        )
         return taken
 
     def send_text(self, text: str) -> None:

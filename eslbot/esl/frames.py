@@ -11,7 +11,7 @@ never become a header.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from urllib.parse import unquote
 
 from greenswitch.esl import ESLEvent
@@ -38,15 +38,46 @@ class Frame:
         return self.headers.get("Content-Type", "")
 
 
+class Headers(Mapping[str, str]):
+    """The headers of an event, read when they are asked for: of some ninety, three or four are."""
+
+    __slots__ = ("_all", "_block")
+
+    def __init__(self, block: bytes) -> None:
+        self._block = b"\n" + block + b"\n"
+        self._all: dict[str, str] | None = None
+
+    def __getitem__(self, name: str) -> str:
+        if self._all is not None:
+            return self._all[name]
+        key = b"\n%b:" % name.encode()
+        start = self._block.find(key)
+        if start < 0:
+            raise KeyError(name)
+        start += len(key)
+        return _value(self._block[start : self._block.index(b"\n", start)])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parsed())
+
+    def __len__(self) -> int:
+        return len(self._parsed())
+
+    def _parsed(self) -> dict[str, str]:
+        if self._all is None:
+            self._all = parse_headers(self._block)
+        return self._all
+
+
 class Event(ESLEvent):  # type: ignore[misc]  # greenswitch has no types
     """A greenswitch event (``headers``, ``data``) whose ``body`` is the bytes FreeSWITCH sent.
 
     ``data`` is the body as text; for a command's reply it is the ``Reply-Text``.
     """
 
-    def __init__(self, headers: dict[str, str], body: bytes = b"") -> None:
-        # ESLEvent's own constructor would parse; ours is given what is parsed already.
-        self.headers: dict[str, str] = headers
+    def __init__(self, headers: Mapping[str, str], body: bytes = b"") -> None:
+        # ESLEvent's own constructor would parse; ours is given what is parsed already, or will be.
+        self.headers: Mapping[str, str] = headers
         self.body = body
 
     @property
@@ -68,7 +99,7 @@ class Event(ESLEvent):  # type: ignore[misc]  # greenswitch has no types
         if frame.content_type != "text/event-plain":
             return cls(frame.headers, frame.body)
         block, _, rest = frame.body.partition(b"\n\n")
-        headers = parse_headers(block)
+        headers = Headers(block)
         length = _content_length(headers)
         if length > len(rest):
             raise ProtocolError(f"an event announces a body of {length} bytes and carries {len(rest)}")
@@ -79,14 +110,18 @@ def parse_headers(block: bytes) -> dict[str, str]:
     """``Name: value`` lines as a dictionary; of equal names the first counts; bad UTF-8 becomes U+FFFD."""
     headers: dict[str, str] = {}
     for line in block.split(b"\n"):
-        name, colon, value = line.decode("utf-8", "replace").partition(":")
-        if colon and name not in headers:
-            value = value.strip()
-            headers[name] = unquote(value, errors="replace") if "%" in value else value
+        name, colon, value = line.partition(b":")
+        if colon:
+            headers.setdefault(name.decode("utf-8", "replace"), _value(value))
     return headers
 
 
-def _content_length(headers: dict[str, str]) -> int:
+def _value(text: bytes) -> str:
+    value = text.decode("utf-8", "replace").strip()
+    return unquote(value, errors="replace") if "%" in value else value
+
+
+def _content_length(headers: Mapping[str, str]) -> int:
     text = headers.get("Content-Length", "0")
     if not (text.isascii() and text.isdigit() and len(text) <= 10):
         raise ProtocolError(f"Content-Length is {text[:40]!r}")

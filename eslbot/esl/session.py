@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import socket as std_socket
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -90,7 +90,7 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         self.reason: OutboundSessionHasGoneAway | None = None
         #: Set when CHANNEL_HANGUP_COMPLETE is there, or cannot come any more.
         self.finished = Flag()
-        self.hangup: dict[str, str] = {}
+        self.hangup: Mapping[str, str] = {}
         self.lost_events = 0
         self._inbox: Queue[Event | None] = Queue()
         self._pending: deque[AsyncResult[Event]] = deque()
@@ -234,7 +234,7 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
 
     def connect(self) -> dict[str, str]:
         """Take the call over: the channel's headers and variables."""
-        self.session_data: dict[str, str] = self.send("connect").headers
+        self.session_data: dict[str, str] = dict(self.send("connect").headers)
         self._outbound_connected = True
         return self.session_data
 

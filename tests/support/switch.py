@@ -183,6 +183,12 @@ class Channel:
         if name == "uuid_setvar":
             self._set(*wire.separate(rest, 3))
             self.peer.send(wire.api_response("+OK\n"))
+        elif name == "uuid_setvar_multi":
+            uuid, _, pairs = rest.partition(" ")
+            for pair in pairs.split(";"):
+                variable, _, value = pair.partition("=")
+                self._set(uuid, variable, value or None)
+            self.peer.send(wire.api_response("+OK\n"))
         elif name == "uuid_getvar":
             _, variable = wire.separate(rest, 2)
             self.story.append(f"get {variable}")
