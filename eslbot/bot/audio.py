@@ -37,6 +37,7 @@ class Decoder:
 
     def __init__(self) -> None:
         self._resamplers: dict[int, Resampler] = {}
+        self._odd = b""  # half a sample, where a bot cuts its stream of raw bytes anywhere
 
     def decode(self, content: bytes, kind: str, rate: int, law: str) -> bytes:
         """``content`` as G.711 bytes of ``law``, 8,000 a second. Raises :class:`UnusableAudio`."""
@@ -54,6 +55,10 @@ class Decoder:
         if rate not in RATES:
             supported = ", ".join(str(known) for known in RATES)
             raise UnusableAudio(f"sampleRate {rate} is not supported; send one of {supported}")
+        if kind == "raw":
+            content = self._odd + content
+            self._odd = content[len(content) & ~1 :]
+            content = content[: len(content) & ~1]
         if rate != 8000:
             resampler = self._resamplers.setdefault(rate, Resampler(rate))
             content = resampler.resample(content)
@@ -62,6 +67,7 @@ class Decoder:
     def reset(self) -> None:
         """Forget what came before: the next chunk begins a new utterance."""
         self._resamplers.clear()
+        self._odd = b""
 
 
 def _unwrap(content: bytes) -> tuple[bytes, int]:
@@ -86,15 +92,12 @@ class Resampler:
         self._filter = _low_pass(self._step)
         self._memory: Any = np.zeros(len(self._filter) - 1)
         self._skip = 0
-        self._odd = b""
 
     def resample(self, linear: bytes) -> bytes:
         """L16 at 8,000 Hz of L16 at the resampler's rate, continuing where the chunk before ended."""
         import numpy as np
 
-        linear = self._odd + linear
-        self._odd = linear[len(linear) & ~1 :]
-        samples = np.concatenate((self._memory, np.frombuffer(linear[: len(linear) & ~1], "<i2")))
+        samples = np.concatenate((self._memory, np.frombuffer(linear, "<i2")))
         if len(samples) < len(self._filter):
             self._memory = samples
             return b""

@@ -138,6 +138,7 @@ class BotLeg:
                 end = self._happened(event)
                 if ended is None and end is not None:
                     ended = end
+                    self._speech.finish()
                     deadline = min(deadline, time.monotonic() + LAST_WORDS)
                     first_audio = deadline
             self._speech.tick()
@@ -190,7 +191,7 @@ class BotLeg:
         codec = event.headers.get("Channel-Read-Codec-Name", "")
         law = codec if codec in g711.PAYLOAD_TYPES else g711.PCMU
         try:
-            self._play(path, str(kind), rate if isinstance(rate, int) else 0, law, _age(event))
+            self._play(path, str(kind), rate if isinstance(rate, int) else 0, law, event.age)
             self._spoken = True
         except UnusableAudio as error:
             self._refuse("unusable_audio", str(error))
@@ -201,11 +202,16 @@ class BotLeg:
         try:
             self._speech.play(path, kind, rate, law, age)
         except OSError as error:
+            if self._spoken and isinstance(error, FileNotFoundError):
+                # The directory is shared; the module deletes what is not played when a bot breaks off.
+                self._once("speech_lost", file=path)
+                metrics.SPEECH_FAILURES.labels("lost").inc()
+                return
             # Another host, a full disk, a directory that is not ours to write: FreeSWITCH can do it alone.
             self._once("speech_by_path", error=str(error), remedy="let eslbot read and write temp_dir")
             metrics.SPEECH_FAILURES.labels("no_shared_directory").inc()
-            self._speech.close()
-            self._speech = PathSpeech(self._session, self._marked)
+            left = self._speech.leave() if isinstance(self._speech, Speech) else (None, ())
+            self._speech = PathSpeech(self._session, self._marked, *left)
             self._speech.play(path, kind, rate, law)
 
     def _message(self, text: bytes) -> BotEnd | None:
@@ -276,9 +282,3 @@ class BotLeg:
             self._stream.stop()
         except EslError as error:  # its part is over all the same, and what it said counts
             log.warning("bot_leg_not_closed", error=str(error))
-
-
-def _age(event: Event) -> float:
-    """Seconds since FreeSWITCH made the event; it polls each connection every 20 ms."""
-    stamp = event.headers.get("Event-Date-Timestamp", "")
-    return time.time() - int(stamp) / 1e6 if stamp.isdecimal() else 0.0

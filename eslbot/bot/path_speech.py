@@ -7,11 +7,17 @@ works where the two share no directory.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import PurePath
 
+import structlog
+
+from eslbot import metrics
 from eslbot.bot.audio import UnusableAudio
+from eslbot.bot.speech import QueueFull, Utterance
 from eslbot.esl import Event, Session
+
+log = structlog.get_logger()
 
 #: Executes in FreeSWITCH's own queue, which holds 256; the rest waits here.
 MAX_AHEAD = 64
@@ -23,23 +29,37 @@ _PLAYABLE = frozenset({".r8", ".r16", ".r24", ".wav"})
 
 
 class PathSpeech:
-    """The interface of :class:`eslbot.bot.speech.Speech`, for files that only FreeSWITCH can read."""
+    """The interface of :class:`eslbot.bot.speech.Speech`, for files that only FreeSWITCH can read.
 
-    def __init__(self, session: Session, marked: Callable[[str, bool], None]) -> None:
+    ``left`` and ``marks`` are what :meth:`eslbot.bot.speech.Speech.leave` has left to be heard first.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        marked: Callable[[str, bool], None],
+        left: Utterance | None = None,
+        marks: Iterable[str] = (),
+    ) -> None:
         self._session = session
         self._marked = marked
         #: What is to be heard, in order: a file's path, or a mark's name.
         self._queue: deque[tuple[str, bool]] = deque()
         self._playing: deque[tuple[str, bool]] = deque()
+        self._left = left
+        if left is not None:
+            self._playing.append((left.playback, False))
+        self._queue.extend((name, True) for name in marks)
+        self._failed = False
 
     def play(self, path: str, kind: str, rate: int, law: str, age: float = 0.0) -> None:
-        """Let the caller hear ``path`` behind what is queued. Raises UnusableAudio."""
+        """Let the caller hear ``path`` behind what is queued. Raises UnusableAudio, QueueFull."""
         if PurePath(path).suffix not in _PLAYABLE:
             raise UnusableAudio(
                 f"audioDataType {kind[:20]!r} cannot be played from another host; send raw or wav"
             )
         if len(self._queue) >= MAX_QUEUED:
-            raise UnusableAudio(f"more than {MAX_QUEUED} chunks are waiting to be heard")
+            raise QueueFull(f"more than {MAX_QUEUED} chunks are waiting to be heard")
         self._queue.append((path, False))
         self._feed()
 
@@ -55,6 +75,7 @@ class PathSpeech:
         if self._playing:
             self._playing.clear()
             self._session.uuid_break()
+            self._close_left()
         for name in names:
             self._marked(name, True)
 
@@ -70,7 +91,17 @@ class PathSpeech:
         """A CHANNEL_EXECUTE_COMPLETE."""
         if self._playing and event.headers.get("Application-UUID") == self._playing[0][0]:
             self._playing.popleft()
+            self._close_left()
+            response = event.headers.get("Application-Response", "")
+            if response in ("FILE NOT FOUND", "PLAYBACK ERROR"):
+                metrics.SPEECH_FAILURES.labels("not_played").inc()
+                if not self._failed:  # one line a call; where one file is unknown, all will be
+                    log.error("speech_not_played", response=response, remedy="see temp_dir")
+                self._failed = True
             self._feed()
+
+    def finish(self) -> None:
+        """Nothing is held back here."""
 
     def due(self) -> float | None:
         """FreeSWITCH tells everything."""
@@ -83,6 +114,12 @@ class PathSpeech:
         """Nothing of ours is left behind; the module deletes its files."""
         self._queue.clear()
         self._playing.clear()
+        self._close_left()
+
+    def _close_left(self) -> None:
+        if self._left is not None:
+            self._left.close()
+            self._left = None
 
     def _feed(self) -> None:
         """Hand on what FreeSWITCH's queue takes, and return the marks whose turn has come."""

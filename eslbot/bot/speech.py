@@ -5,10 +5,12 @@ by one leaves a hole at every seam, so the chunks of an utterance are appended t
 already playing: mod_native_file reads on as long as there is more, and FreeSWITCH does the pacing. (Measured:
 no gap, whatever the chunks' size; the alternatives and their figures are in ``docs/architecture.md``.)
 
-An utterance begins with a little silence, the time by which later chunks may come late. It ends when
-FreeSWITCH finds the end of the file, and says how much it has read: what came too late for it is the
-beginning of the next utterance. So a bot that is slower than real time is heard with pauses, and nothing is
-lost or repeated.
+An utterance begins a little after its first chunk has come: that is the time by which later chunks may come
+late. Shortly before FreeSWITCH would find the file's end we look whether the module has written the next
+chunk already (its event takes up to 40 ms), and if not, keep the utterance open with a little silence. It
+ends when FreeSWITCH finds the end, and says how much it has read: what came too late for it is the beginning
+of the next utterance. So a bot that is slower than real time is heard with pauses, and nothing is lost or
+repeated.
 
 A controller on another host than FreeSWITCH cannot do that: see :mod:`eslbot.bot.path_speech`.
 """
@@ -20,7 +22,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import structlog
@@ -32,11 +34,20 @@ from eslbot.esl import Event, Session
 log = structlog.get_logger()
 
 RATE = 8000
-#: Seconds from a chunk's arrival at FreeSWITCH until its playback is asked for and its first sample is due,
-#: filled with silence: the time by which later chunks may come late.
-START_BUFFER = 0.080
-#: Seconds an event may have waited for FreeSWITCH's poll of our socket; they count as part of the buffer.
-MAX_AGE = 0.040
+#: Bytes of a frame of 20 ms.
+FRAME = 160
+#: FreeSWITCH looks for more as soon as no more than one frame is left. A file that ends a little behind a
+#: frame makes it look one frame later, when it has to: each utterance begins with so many bytes of silence.
+ODD = 8
+#: Seconds from a chunk's arrival at FreeSWITCH until its playback is asked for: the time by which later
+#: chunks may come late. (With FreeSWITCH's own 10 to 30 ms, that is the latency of speech.)
+START_DELAY = 0.082
+#: Seconds an event may have waited for FreeSWITCH's poll of our socket; they count as part of the delay.
+MAX_AGE = 0.060
+#: Seconds before FreeSWITCH looks for more at which we do, and how many frames of silence then keep an
+#: utterance open whose next chunk is late. (An end and a new beginning would take longer.)
+EARLIER = 0.006
+BRIDGE = 10
 #: Seconds between what FreeSWITCH has read of a file and what the caller has heard of it.
 LINE_DELAY = 0.060
 #: Seconds after a ``clear`` by which a playback has told its end; one that had not begun yet never will.
@@ -62,6 +73,8 @@ class Utterance:
         self.path = path
         self.law = law
         self.size = 0
+        self.bridged = 0
+        self.begins_at = 0.0
         self.cut_at: float | None = None
         self.playback = ""
         self.requested_at = time.monotonic()
@@ -70,11 +83,26 @@ class Utterance:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
 
     def append(self, audio: bytes) -> None:
-        """Add G.711 bytes; raises OSError where the disk is full."""
-        while audio:
-            written = os.write(self._file, audio)
-            self.size += written
-            audio = audio[written:]
+        """Add G.711 bytes; raises OSError where the disk is full, and then has added nothing."""
+        before = self.size
+        try:
+            while audio:
+                written = os.write(self._file, audio)
+                self.size += written
+                audio = audio[written:]
+        except OSError:
+            os.ftruncate(self._file, before)
+            self.size = before
+            raise
+
+    def say(self, audio: bytes) -> None:
+        """Add speech; raises OSError."""
+        self.append(audio)
+        self.bridged = 0
+
+    def pad(self, more: int) -> None:
+        """Add silence up to the next frame's end, and ``more`` bytes; raises OSError."""
+        self.append(g711.SILENCE[self.law] * (-self.size % FRAME + more))
 
     @property
     def cut(self) -> bool:
@@ -89,6 +117,15 @@ class Utterance:
         """When the caller will have heard everything before ``position``, on the monotonic clock."""
         started = self.started_at if self.started_at is not None else self.requested_at
         return started + position / RATE + LINE_DELAY
+
+    @property
+    def dry_at(self) -> float:
+        """Just before FreeSWITCH looks for more and finds nothing; known once it has started.
+
+        It reads frame after frame, each when the one before is on its way (``switch_ivr_play_file``).
+        """
+        assert self.started_at is not None
+        return self.started_at + (self.size - 1) // FRAME * FRAME / RATE - EARLIER
 
     def close(self) -> None:
         """Remove the file."""
@@ -113,6 +150,11 @@ class Speech:
         self._waiting_marks: deque[tuple[int, str]] = deque()
         self._waiting_law = g711.PCMU
         self._number = 0
+        self._finished = False
+        #: The module's last file, its kind and rate, and the files that were taken before their event.
+        self._last: tuple[str, str, int] | None = None
+        self._early: dict[str, int] = {}
+        self._taken: dict[str, int] = {}  # and how many bytes there were: the module may have been writing
 
     # -- what the bot asks --------------------------------------------------------------------------------
 
@@ -122,10 +164,16 @@ class Speech:
         Raises UnusableAudio, :class:`QueueFull`, or OSError where the file is not there for us, or ours
         cannot be written.
         """
+        taken = self._taken.pop(path, 0) if self._early.pop(path, None) is not None else 0
+        if taken and _size(path) <= taken:
+            _remove(path)
+            return
+        self._last = path, kind, rate  # whatever becomes of it, the next one is behind it
         current = self._current
-        if current is not None and current.heard_at(current.size) > time.monotonic() + MAX_QUEUED:
+        waiting = len(self._waiting)
+        if current is not None and current.heard_at(current.size + waiting) > time.monotonic() + MAX_QUEUED:
             raise QueueFull(f"more than {MAX_QUEUED:g} s of speech are waiting to be heard")
-        content = _read(path)
+        content = _read(path)[taken:]
         if current is None:
             self._begin(self._decoder.decode(content, kind, rate, law), law, age=age)
         elif current.cut or current.law != law or self._waiting:
@@ -133,8 +181,32 @@ class Speech:
             self._waiting_law = self._waiting_law if self._waiting else law
             self._waiting += self._decoder.decode(content, kind, rate, self._waiting_law)
         else:
-            current.append(self._decoder.decode(content, kind, rate, law))
-        Path(path).unlink()  # the module would keep it until its stream stops
+            current.say(self._decoder.decode(content, kind, rate, law))
+        _remove(path)
+
+    def _take_early(self, current: Utterance) -> bool:
+        """Append the chunk behind the last one, if the module has written it; its event is under way."""
+        if self._last is None or self._waiting:
+            return False
+        path, kind, rate = self._last
+        if kind == "wav":  # half of one cannot be told from a whole one
+            return False
+        following = _following(path)
+        try:
+            content = _read(following)
+            audio = self._decoder.decode(content, kind, rate, current.law)
+            if not audio:  # created, and not written yet
+                return False
+            position = current.size
+            current.say(audio)
+        except (OSError, UnusableAudio) as error:
+            log.debug("no_early_chunk", error=str(error))
+            return False
+        # The file stays until its event: after a `clear` that lies between, it has to be read again.
+        self._early[following] = position
+        self._taken[following] = len(content)
+        self._last = following, kind, rate
+        return True
 
     def mark(self, name: str) -> None:
         """Call ``marked`` when everything before has been heard: at once when nothing is queued."""
@@ -143,18 +215,23 @@ class Speech:
         elif self._current.cut or self._waiting:
             self._waiting_marks.append((len(self._waiting), name))
         else:
-            self._current.marks.append((self._current.size, name))
+            # A chunk that was taken early came behind this mark.
+            self._current.marks.append((next(iter(self._early.values()), self._current.size), name))
 
     def clear(self) -> None:
         """Barge-in: stop what the caller hears, forget what is queued; marks come back as cleared."""
         self._waiting.clear()
+        self._early.clear()
         self._decoder.reset()
         names = [name for _, name in self._waiting_marks]
         self._waiting_marks.clear()
         if self._current is not None:
             names = [name for _, name in self._current.marks] + names
             self._current.marks.clear()
-            if not self._current.cut:
+            if not self._current.playback:  # FreeSWITCH does not know of it yet
+                self._current.close()
+                self._current = None
+            elif not self._current.cut:
                 self._current.cut_at = time.monotonic()
                 self._session.uuid_break()
         for name in names:
@@ -171,7 +248,7 @@ class Speech:
         """A PLAYBACK_START."""
         current = self._current
         if current is not None and event.headers.get("Playback-File-Path") == str(current.path):
-            current.started_at = time.monotonic()
+            current.started_at = time.monotonic() - event.age
 
     def completed(self, event: Event) -> None:
         """A CHANNEL_EXECUTE_COMPLETE of ours or another's."""
@@ -192,18 +269,38 @@ class Speech:
         current = self._current
         if current is None:
             return None
+        if not current.playback:
+            return current.begins_at
         if current.cut_at is not None:
             return current.cut_at + CUT_LIMIT
-        if current.marks and current.started_at is not None:
-            return current.heard_at(current.marks[0][0])
-        return current.heard_at(current.size) + OVERDUE
+        times = [current.heard_at(current.size) + OVERDUE]
+        if current.started_at is not None:
+            times += [current.heard_at(position) for position, _ in current.marks]
+            times += [current.dry_at] if self._bridges(current) else []
+        return min(times)
+
+    def _bridge(self, current: Utterance) -> None:
+        """FreeSWITCH is about to look for more: the next chunk, or else silence; the last of it in full."""
+        if not self._take_early(current):
+            current.bridged += 1
+            self._pad(current, ODD if current.bridged < BRIDGE else 0)
+
+    def _bridges(self, current: Utterance) -> bool:
+        """Whether silence may still keep ``current`` open."""
+        return not self._finished and current.bridged < BRIDGE
 
     def tick(self) -> None:
-        """Return the marks that have been heard."""
+        """Do what is due: begin, bridge, return the marks that have been heard."""
         current, now = self._current, time.monotonic()
         if current is None:
             return
+        if not current.playback:
+            if now >= current.begins_at:
+                self._request(current)
+            return
         if current.started_at is not None:
+            if not current.cut and self._bridges(current) and now >= current.dry_at:
+                self._bridge(current)
             while current.marks and current.heard_at(current.marks[0][0]) <= now:
                 self._marked(current.marks.popleft()[1], False)
         if current.cut_at is not None:
@@ -220,16 +317,34 @@ class Speech:
         self._number += 1
         utterance = Utterance(path, law)
         try:
-            buffer = START_BUFFER - min(max(age, 0.0), MAX_AGE)
-            utterance.append(g711.SILENCE[law] * round(buffer * RATE))
-            lead = utterance.size
-            utterance.append(audio)
-            utterance.marks.extend((lead + position, name) for position, name in marks)
-            utterance.playback = self._session.execute("playback", str(path), tell=True).uuid
+            utterance.append(g711.SILENCE[law] * ODD)
+            utterance.say(audio)
         except BaseException:
             utterance.close()
             raise
+        utterance.marks.extend((ODD + position, name) for position, name in marks)
+        utterance.begins_at = time.monotonic() + START_DELAY - min(max(age, 0.0), MAX_AGE)
         self._current = utterance
+
+    def _request(self, utterance: Utterance) -> None:
+        """Ask FreeSWITCH to play what is there and what will be."""
+        utterance.requested_at = time.monotonic()
+        utterance.playback = self._session.execute("playback", str(utterance.path), tell=True).uuid
+
+    def finish(self) -> None:
+        """Nothing more will come: wait for nothing more."""
+        self._finished = True
+        if self._current is not None and not self._current.cut:
+            if not self._current.playback:
+                self._current.begins_at = time.monotonic()
+            self._pad(self._current, 0)
+
+    def _pad(self, utterance: Utterance, more: int) -> None:
+        try:
+            utterance.pad(more)
+        except OSError as error:  # the disk is full: the utterance ends here
+            utterance.bridged = BRIDGE
+            log.warning("speech_not_padded", error=str(error))
 
     def _over(self, played: int) -> None:
         """The playback has ended after ``played`` samples: begin with what it has not read, if anything."""
@@ -242,6 +357,7 @@ class Speech:
             late = g711.encode(law, g711.decode(current.law, late))
         marks = [(position - played, name) for position, name in current.marks]
         marks += [(len(late) + position, name) for position, name in self._waiting_marks]
+        self._early = {path: max(0, position - played) + ODD for path, position in self._early.items()}
         audio = late + bytes(self._waiting)
         self._waiting.clear()
         self._waiting_marks.clear()
@@ -258,6 +374,19 @@ class Speech:
             for _, name in marks[len(heard) :]:
                 self._marked(name, False)
 
+    def leave(self) -> tuple[Utterance | None, list[str]]:
+        """Give up: the utterance that goes on without us, for the caller to close, and the marks behind it."""
+        left, names = self._current, [name for _, name in self._waiting_marks]
+        if left is not None and not left.cut:
+            names = [name for _, name in left.marks] + names
+            if not left.playback:
+                self._request(left)
+            self._current = None
+        else:
+            left = None
+        self.close()
+        return left, names
+
     def close(self) -> None:
         """Stop at once and leave no file behind."""
         self._waiting.clear()
@@ -265,6 +394,24 @@ class Speech:
         if self._current is not None:
             current, self._current = self._current, None
             current.close()
+
+
+def _following(path: str) -> str:
+    """The module's next file: ``…_7.tmp.r8`` after ``…_6.tmp.r8``."""
+    stem, _, number = path.partition(".tmp.")[0].rpartition("_")
+    return f"{stem}_{int(number) + 1}.tmp.{path.rpartition('.')[2]}"
+
+
+def _remove(path: str) -> None:
+    with suppress(OSError):  # the module would keep it until its stream stops, and then deletes it
+        Path(path).unlink()
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def is_speech_file(path: str, temp_dir: str, uuid: str) -> bool:
