@@ -241,17 +241,37 @@ def sim_switch(
 
 @sim.command("bot")
 @click.option("--listen", type=AddressParam(), default="127.0.0.1:9000", show_default=True)
-def sim_bot(listen: tuple[str, int]) -> None:
+@click.option(
+    "--wav",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="What /wav speaks: a WAV file, 16-bit mono at 8000, 16000 or 24000 Hz.",
+)
+@click.option(
+    "--record",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="OUT.wav",
+    help="Write what the caller says there; of the next callers to OUT-2.wav and so on.",
+)
+def sim_bot(listen: tuple[str, int], wav: Path | None, record: Path | None) -> None:
     """A stand-in for a voice bot: a WebSocket server whose URL path says how it behaves.
 
-    /talk greets, listens, says good-bye and ends. The other paths are told when it starts.
+    /talk greets, listens, says good-bye and ends. /wav?listen_ms=5000 speaks the file of --wav, listens and
+    ends. The other paths are told when it starts.
     """
     with stand_ins():
-        from eslbot.sim.bot import run
+        from eslbot.sim.bot import Recorder, UnusableFile, WavFile, run
         from eslbot.sim.events import JsonLines
 
     try:
-        run(*listen, emit=JsonLines(sys.stdout, "bot"))
+        speech = WavFile.load(wav) if wav else None
+        if wav and record and record.resolve() == wav.resolve():
+            raise UnusableFile(f"--record would write over {wav}")
+        recorder = Recorder(record) if record else None
+    except UnusableFile as error:
+        give_up(str(error), UNUSABLE)
+    try:
+        run(*listen, emit=JsonLines(sys.stdout, "bot"), wav=speech, recorder=recorder)
     except OSError as error:
         give_up(f"the bot cannot run: {error}", FAILED)
 

@@ -137,6 +137,8 @@ class BotLeg:
             if event is not None:
                 end = self._happened(event)
                 if ended is None and end is not None:
+                    if end.outcome is Outcome.BOT_FAILED:
+                        return end
                     ended = end
                     self._speech.finish()
                     deadline = min(deadline, time.monotonic() + LAST_WORDS)
@@ -146,7 +148,7 @@ class BotLeg:
             if self._spoken:
                 first_audio = deadline
             if ended is not None:
-                if self._speech.idle or ended.outcome is Outcome.BOT_FAILED:
+                if self._speech.idle:
                     return ended
                 if now >= deadline:
                     log.warning("last_words_cut", after_seconds=LAST_WORDS)

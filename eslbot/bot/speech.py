@@ -41,7 +41,7 @@ FRAME = 160
 ODD = 8
 #: Seconds from a chunk's arrival at FreeSWITCH until its playback is asked for: the time by which later
 #: chunks may come late. (With FreeSWITCH's own 10 to 30 ms, that is the latency of speech.)
-START_DELAY = 0.082
+START_DELAY = 0.080
 #: Seconds an event may have waited for FreeSWITCH's poll of our socket; they count as part of the delay.
 MAX_AGE = 0.060
 #: Seconds before FreeSWITCH looks for more at which we do, and how many frames of silence then keep an
@@ -73,6 +73,7 @@ class Utterance:
         self.path = path
         self.law = law
         self.size = 0
+        self.said = 0  # what lies behind is silence that keeps the utterance open
         self.bridged = 0
         self.begins_at = 0.0
         self.cut_at: float | None = None
@@ -98,6 +99,7 @@ class Utterance:
     def say(self, audio: bytes) -> None:
         """Add speech; raises OSError."""
         self.append(audio)
+        self.said = self.size
         self.bridged = 0
 
     def pad(self, more: int) -> None:
@@ -110,8 +112,8 @@ class Utterance:
         return self.cut_at is not None
 
     def rest(self, played: int) -> bytes:
-        """What lies behind sample ``played``."""
-        return os.pread(self._file, max(0, self.size - played), played)
+        """The speech behind sample ``played``."""
+        return os.pread(self._file, max(0, self.said - played), played)
 
     def heard_at(self, position: int) -> float:
         """When the caller will have heard everything before ``position``, on the monotonic clock."""
@@ -216,7 +218,7 @@ class Speech:
             self._waiting_marks.append((len(self._waiting), name))
         else:
             # A chunk that was taken early came behind this mark.
-            self._current.marks.append((next(iter(self._early.values()), self._current.size), name))
+            self._current.marks.append((next(iter(self._early.values()), self._current.said), name))
 
     def clear(self) -> None:
         """Barge-in: stop what the caller hears, forget what is queued; marks come back as cleared."""
@@ -375,7 +377,7 @@ class Speech:
                 self._marked(name, False)
 
     def leave(self) -> tuple[Utterance | None, list[str]]:
-        """Give up: the utterance that goes on without us, for the caller to close, and the marks behind it."""
+        """Give up: the utterance that goes on without us, to be closed by who takes it, and its marks."""
         left, names = self._current, [name for _, name in self._waiting_marks]
         if left is not None and not left.cut:
             names = [name for _, name in left.marks] + names
@@ -409,7 +411,7 @@ def _remove(path: str) -> None:
 
 def _size(path: str) -> int:
     try:
-        return os.stat(path).st_size
+        return Path(path).stat().st_size
     except OSError:
         return 0
 

@@ -16,11 +16,14 @@ chosen by the URL's path, so that one server serves every scenario; the query tu
 ``/reject``            answers the upgrade with 403
 ``/junk``              bad JSON, unknown types, 70 kB, unusable audio; then talks
 ``/echo``              says back what it hears
+``/wav``               speaks the file the server was given, listens for ``listen_ms``, ``end``; 404
+                       without a file
 ``/properties-hostile`` greets, then ends with nested, huge and unlisted properties
 =====================  =================================================================================
 
 Parameters of the query: ``greeting_ms``, ``listen_ms``, ``goodbye_ms``, ``chunk_ms``, ``rate`` (of the
-bot's speech, 8000 or 16000) and ``format`` (``raw``, ``wav``, ``pcmu``, ``pcma``).
+bot's speech: 8000, 16000 or 24000) and ``format`` (``raw``, ``wav``, ``pcmu``, ``pcma``). ``once=1`` lets
+``/abort`` and ``/error-close`` fail only the first connection of a call; the next one talks.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import itertools
 import json
 import signal
 import socket
@@ -40,6 +44,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
@@ -69,7 +74,69 @@ MESSAGES_KEPT, CALLS_KEPT = 2000, 5000
 #: Frames of caller audio whose arrival is kept: ten minutes of them at ptime 20.
 FRAMES_KEPT = 30_000
 
+#: Sampling rates of speech that eslbot takes.
+SPEECH_RATES = (8000, 16000, 24000)
+
 Properties = dict[str, Any]
+
+
+class UnusableFile(Exception):
+    """A WAV file that cannot be spoken, or a place where none can be written; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class WavFile:
+    """Speech of a file: L16 at ``rate``."""
+
+    l16: bytes
+    rate: int
+
+    @classmethod
+    def load(cls, path: Path) -> WavFile:
+        """A 16-bit mono PCM file of 8,000, 16,000 or 24,000 Hz. Raises :class:`UnusableFile`."""
+        try:
+            with wave.open(str(path), "rb") as file:
+                channels, bits, rate = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()
+                l16 = file.readframes(file.getnframes())
+        except OSError as error:
+            raise UnusableFile(f"{path} cannot be read: {error.strerror}") from error
+        except (wave.Error, EOFError) as error:
+            raise UnusableFile(f"{path} is not a PCM wav file: {str(error) or 'it is cut off'}") from error
+        if (channels, bits) != (1, 16) or rate not in SPEECH_RATES:
+            rates = ", ".join(map(str, SPEECH_RATES))
+            raise UnusableFile(
+                f"{path} has {channels} channel(s) of {bits} bits at {rate} Hz; "
+                f"it must be 16-bit mono at one of {rates} Hz"
+            )
+        if not l16:
+            raise UnusableFile(f"{path} holds no sound")
+        return cls(l16, rate)
+
+
+class Recorder:
+    """Writes what callers say to WAV files: the first to ``path``, the next to ``…-2.wav`` and so on.
+
+    Raises:
+        UnusableFile: nothing can be written there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._numbers = itertools.count(1)
+        try:
+            path.open("ab").close()
+        except OSError as error:
+            raise UnusableFile(f"{path} cannot be written: {error.strerror}") from error
+
+    def open(self, rate: int) -> tuple[Path, wave.Wave_write]:
+        """The next caller's file, for L16 at ``rate``."""
+        number = next(self._numbers)
+        path = self._path if number == 1 else self._path.with_stem(f"{self._path.stem}-{number}")
+        file = wave.open(str(path), "wb")  # noqa: SIM115  # closed with the call
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        return path, file
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +180,26 @@ class BotCall:
         parameters: the query.
         headers: of the upgrade request; looking up ignores case.
         started, first_audio, last_audio, ended_at, closed_at: epoch seconds, None where it has not happened.
-        audio_frames, audio_bytes: caller audio had so far, L16.
+        rate: of the bot's own speech.
+        audio_frames, audio_bytes: caller audio had so far, L16 at ``audio_rate``.
         arrivals: of each frame of it: epoch seconds and ``audio_bytes`` with it.
         said: what the bot has said, in order.
         end_message: the ``end`` it has sent.
         closed, close_code, close_reason: 1006 is a connection that broke off without a close frame.
         closed_by: ``"bot"`` or ``"peer"``: who closed first; None for a connection that broke off.
+        resumed: whether the same call was connected before.
         error: what went wrong in the stand-in itself.
     """
 
-    def __init__(self, connection: ServerConnection, *, keep_audio: float, emit: Emit) -> None:
+    def __init__(
+        self,
+        connection: ServerConnection,
+        *,
+        keep_audio: float,
+        emit: Emit,
+        wav: WavFile | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
         request = connection.request
         assert request is not None  # the handler runs after the upgrade
         target = urlsplit(request.path)
@@ -147,8 +224,13 @@ class BotCall:
         self.closed_at: float | None = None
         self.error: BaseException | None = None
         self.rate = self.number("rate", 8000)
+        self.audio_rate = 8000
+        self.wav = wav
+        self.resumed = False
+        self._recorder = recorder
+        self._recording: wave.Wave_write | None = None
         self._audio = bytearray()
-        self._audio_limit = int(keep_audio * self.rate) * 2
+        self._keep_audio = keep_audio
         self._connection = connection
         self._changed = threading.Condition()
         self._emit = emit
@@ -169,7 +251,7 @@ class BotCall:
     @property
     def audio_seconds(self) -> float:
         """Seconds of caller audio had so far."""
-        return self.audio_bytes / 2 / self.rate
+        return self.audio_bytes / 2 / self.audio_rate
 
     def audio(self) -> bytes:
         """The last seconds of caller audio, L16; how many is bounded by the bot's ``keep_audio``."""
@@ -203,23 +285,32 @@ class BotCall:
     # what the bot does; all of these may be called from any thread
 
     def say(
-        self, l16: bytes, chunk_ms: int = 100, *, real_time: bool = True, kind: str | None = None
+        self,
+        l16: bytes,
+        chunk_ms: int = 100,
+        *,
+        real_time: bool = True,
+        kind: str | None = None,
+        rate: int | None = None,
     ) -> None:
         """Send speech as ``streamAudio`` in chunks, at the pace of speaking or all at once.
+
+        ``rate`` is the speech's, by default the call's.
 
         Raises:
             ConnectionClosed: the peer is gone.
         """
         kind = kind or self.parameters.get("format", "raw")
-        size = self.rate * chunk_ms // 1000 * 2
+        rate = rate or self.rate
+        size = rate * chunk_ms // 1000 * 2
         begun = time.monotonic()
         at = time.time()
         for number, start in enumerate(range(0, len(l16), size)):
             if real_time and number:
                 # Against the start and not the last chunk: sleeping late must not add up.
                 self._sleep(begun + number * chunk_ms / 1000 - time.monotonic())
-            self.send(_stream_audio(l16[start : start + size], kind, self.rate))
-        said = Said(at, time.time(), len(l16) / 2 / self.rate)
+            self.send(_stream_audio(l16[start : start + size], kind, rate))
+        said = Said(at, time.time(), len(l16) / 2 / rate)
         with self._changed:
             self.said.append(said)
             self._changed.notify_all()
@@ -282,22 +373,35 @@ class BotCall:
         except ConnectionClosed:
             pass  # told apart by the close code below
         finally:
+            if self._recording is not None:
+                self._recording.close()
             self._note_close()
 
     def _take_audio(self, frame: bytes) -> None:
         now = time.time()
         with self._changed:
             first, self.first_audio = self.first_audio is None, self.first_audio or now
+            if first and len(frame) >= 640:  # 20 ms; ``start`` may come later than the first of it
+                self.audio_rate = 16000
             self.last_audio = now
             self.audio_frames += 1
             self.audio_bytes += len(frame)
             self.arrivals.append((now, self.audio_bytes))
             self._audio += frame
-            if len(self._audio) > 2 * self._audio_limit:  # now and then, since it moves everything
-                del self._audio[: len(self._audio) - self._audio_limit]
+            limit = int(self._keep_audio * self.audio_rate) * 2
+            if len(self._audio) > 2 * limit:  # now and then, since it moves everything
+                del self._audio[: len(self._audio) - limit]
             self._changed.notify_all()
+        if self._recorder is not None:
+            self._record(self._recorder, frame)
         if first:
             self._emit("audio", {"call_id": self.call_id})
+
+    def _record(self, recorder: Recorder, frame: bytes) -> None:
+        if self._recording is None:
+            path, self._recording = recorder.open(self.audio_rate)
+            self._emit("recording", {"call_id": self.call_id, "file": str(path), "rate": self.audio_rate})
+        self._recording.writeframes(frame)
 
     def _take_message(self, text: str) -> None:
         try:
@@ -335,7 +439,7 @@ class BotCall:
 
     def _listen(self, duration: float, limit: float = HOLD_LIMIT) -> None:
         """Until ``duration`` seconds more of caller audio have come, or the connection is closed."""
-        wanted = self.audio_bytes + int(duration * self.rate) * 2
+        wanted = self.audio_bytes + int(duration * self.audio_rate) * 2
         with self._changed:
             self._changed.wait_for(lambda: self.closed or self.audio_bytes >= wanted, limit)
 
@@ -440,16 +544,26 @@ def _junk(call: BotCall) -> None:
 
 def _echo(call: BotCall) -> None:
     chunk_ms = call.number("chunk_ms", 100)
-    size = call.rate * chunk_ms // 1000 * 2
+    call._listen(0.001)  # then the rate of what comes is known
+    rate = call.audio_rate
+    size = rate * chunk_ms // 1000 * 2
     spoken = 0
     while not call.closed:
-        call._listen((size - (call.audio_bytes - spoken)) / 2 / call.rate)
+        call._listen((size - (call.audio_bytes - spoken)) / 2 / rate)
         with call._changed:
             unsaid = call._audio[max(0, len(call._audio) - (call.audio_bytes - spoken)) :]
             fresh = bytes(unsaid[:size])
         spoken += len(fresh)
         if fresh and not call.closed:
-            call.send(_stream_audio(fresh, "raw", call.rate))
+            call.send(_stream_audio(fresh, "raw", rate))
+
+
+def _wav(call: BotCall) -> None:
+    assert call.wav is not None  # else the upgrade was refused
+    call.say(call.wav.l16, call.number("chunk_ms", 100), rate=call.wav.rate)
+    call._listen(call.number("listen_ms", 5000) / 1000)
+    call.end({})
+    call._part()
 
 
 def _properties_hostile(call: BotCall) -> None:
@@ -479,6 +593,7 @@ BEHAVIOURS: dict[str, Callable[[BotCall], None]] = {
     "silent": _silent,
     "junk": _junk,
     "echo": _echo,
+    "wav": _wav,
     "properties-hostile": _properties_hostile,
 }
 
@@ -490,6 +605,8 @@ class Bot:
         host, port: where to listen; 0 takes a free port.
         ssl_context: of a server, for ``wss://``.
         keep_audio: seconds of caller audio kept for each call.
+        wav: what ``/wav`` speaks.
+        recorder: writes what the callers say.
         emit: told ``call``, ``audio`` (first heard), ``said``, ``end``, ``closed``, with fields.
 
     ``refused`` holds the upgrades answered with 403 or 404.
@@ -502,12 +619,15 @@ class Bot:
         *,
         ssl_context: ssl.SSLContext | None = None,
         keep_audio: float = 30.0,
+        wav: WavFile | None = None,
+        recorder: Recorder | None = None,
         emit: Emit = silent,
     ) -> None:
         self.host, self.port = host, port
         self.refused: deque[Upgrade] = deque(maxlen=CALLS_KEPT)
         self._ssl = ssl_context
         self._keep_audio = keep_audio
+        self._wav, self._recorder = wav, recorder
         self._emit = emit
         self._calls: deque[BotCall] = deque(maxlen=CALLS_KEPT)
         self._changed = threading.Condition()
@@ -557,6 +677,11 @@ class Bot:
         return f"{'wss' if self._ssl else 'ws'}://{self.host}:{self.port}/{behaviour}"
 
     @property
+    def behaviours(self) -> list[str]:
+        """The paths that are served."""
+        return [name for name in BEHAVIOURS if name != "wav" or self._wav is not None]
+
+    @property
     def calls(self) -> list[BotCall]:
         """The calls so far, oldest first."""
         with self._changed:
@@ -583,7 +708,7 @@ class Bot:
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         behaviour = urlsplit(request.path).path.strip("/")
-        if behaviour in BEHAVIOURS:
+        if behaviour in self.behaviours:
             return None
         with self._changed:
             self.refused.append(Upgrade(time.time(), request.path, request.headers))
@@ -591,18 +716,26 @@ class Bot:
         self._emit("refused", {"path": request.path})
         if behaviour == "reject":
             return connection.respond(HTTPStatus.FORBIDDEN, "not you\n")
-        return connection.respond(HTTPStatus.NOT_FOUND, f"paths: {', '.join(BEHAVIOURS)}, reject\n")
+        return connection.respond(HTTPStatus.NOT_FOUND, f"paths: {', '.join(self.behaviours)}, reject\n")
 
     def _handle(self, connection: ServerConnection) -> None:
-        call = BotCall(connection, keep_audio=self._keep_audio, emit=self._emit)
+        call = BotCall(
+            connection,
+            keep_audio=self._keep_audio,
+            emit=self._emit,
+            wav=self._wav,
+            recorder=self._recorder,
+        )
         with self._changed:
+            call.resumed = any(before.call_id == call.call_id for before in self._calls)
             self._calls.append(call)
             self._changed.notify_all()
         self._emit("call", {"call_id": call.call_id, "path": call.path})
         reader = threading.Thread(target=call.read, name=f"bot reads {call.path}", daemon=True)
         reader.start()
         try:
-            BEHAVIOURS[call.behaviour](call)
+            once = call.resumed and call.number("once", 0)
+            BEHAVIOURS["talk" if once else call.behaviour](call)
         except ConnectionClosed:
             pass  # the caller hung up, or the test closed; the reader has noted how
         except BaseException as error:
@@ -619,6 +752,8 @@ def run(
     *,
     emit: Emit = silent,
     ssl_context: ssl.SSLContext | None = None,
+    wav: WavFile | None = None,
+    recorder: Recorder | None = None,
 ) -> None:
     """The stand-in by itself, until SIGINT or SIGTERM; for ``eslbot sim bot``, in the main thread."""
     done = threading.Event()
@@ -626,8 +761,10 @@ def run(
         number: signal.signal(number, lambda *_: done.set()) for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
-        with Bot(host, port, keep_audio=1, ssl_context=ssl_context, emit=emit) as bot:
-            emit("ready", {"url": bot.url(""), "behaviours": [*BEHAVIOURS, "reject"]})
+        with Bot(
+            host, port, keep_audio=1, ssl_context=ssl_context, emit=emit, wav=wav, recorder=recorder
+        ) as bot:
+            emit("ready", {"url": bot.url(""), "behaviours": [*bot.behaviours, "reject"]})
             done.wait()
     finally:
         for number, handler in before.items():

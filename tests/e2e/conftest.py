@@ -30,6 +30,12 @@ TENANTS = [
     Tenant("impatient", "hold", workspace={"max_duration": "2s"}),
     Tenant("small", "hold", workspace={"max_calls": 1}),
     Tenant("other", "talk?listen_ms=100", sources=[OTHER_SOURCE]),
+    Tenant("speaks-24k", "talk?listen_ms=100&rate=24000"),
+    Tenant("speaks-wav", "talk?listen_ms=100&rate=16000&format=wav"),
+    Tenant("speaks-pcma", "talk?listen_ms=100&format=pcma"),
+    Tenant("hears-16k", "talk?listen_ms=200", bot_keys={"sample_rate": 16000}),
+    Tenant("waits-with-tone", "hold", workspace={"hold_sound": "tone"}),
+    Tenant("once-more", "abort?once=1&listen_ms=100", bot_keys={"reconnect": True}),
 ]
 
 

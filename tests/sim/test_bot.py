@@ -12,14 +12,17 @@ import sys
 import time
 import wave
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from eslbot import g711
+from eslbot.cli import main
 from eslbot.sim.audio import heard, silence, tone
-from eslbot.sim.bot import GOODBYE, GREETING, PROPERTIES, Bot
+from eslbot.sim.bot import GOODBYE, GREETING, PROPERTIES, Bot, Recorder, UnusableFile, WavFile
 from eslbot.sim.pbx.certificates import LoopbackAuthority
 
 FRAME = tone(350, 0.02)
@@ -356,3 +359,156 @@ def test_run_ends_on_a_signal(number):
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+# -- a file -----------------------------------------------------------------------------------------------
+
+
+def wav_file(path: Path, l16: bytes, rate: int = 16000, channels: int = 1, width: int = 2) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(width)
+        file.setframerate(rate)
+        file.writeframes(l16)
+    return path
+
+
+def read_wav(path: Path) -> tuple[bytes, int]:
+    with wave.open(str(path)) as file:
+        assert (file.getnchannels(), file.getsampwidth()) == (1, 2)
+        return file.readframes(file.getnframes()), file.getframerate()
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 24000])
+def test_a_file_is_spoken_in_real_time_then_it_listens_and_ends(tmp_path, rate):
+    speech = tone(700, 0.35, rate)
+    with (
+        Bot(wav=WavFile.load(wav_file(tmp_path / "in.wav", speech, rate))) as bot,
+        join(bot, "wav?listen_ms=100") as ws,
+    ):
+        begun = time.monotonic()
+        said = b""
+        while len(said) < len(speech):
+            data = json.loads(ws.recv(timeout=5))["data"]
+            assert (data["audioDataType"], data["sampleRate"]) == ("raw", rate)
+            said += base64.b64decode(data["audioData"])
+        assert time.monotonic() - begun > 0.25, "chunks of 100 ms, in real time"
+        assert said == speech
+        with pytest.raises(TimeoutError):
+            ws.recv(timeout=0.1)
+        for _ in range(5):
+            ws.send(FRAME)
+        end = json.loads(ws.recv(timeout=5))
+    assert end == {"type": "end", "properties": {}, "reason": "done"}
+
+
+def test_without_a_file_there_is_none_to_speak(bot):
+    with pytest.raises(InvalidStatus) as caught, join(bot, "wav"):
+        pass
+    assert caught.value.response.status_code == 404
+    assert b"wav" not in caught.value.response.body
+
+
+@pytest.mark.parametrize("rate", [8000, 16000])
+def test_callers_are_recorded_each_to_a_file(tmp_path, rate, events):
+    out = tmp_path / "out.wav"
+    with Bot(recorder=Recorder(out), emit=lambda event, fields: events.append((event, fields))) as bot:
+        for number in range(2):
+            with join(bot, "silent", X_Call_ID=str(number)) as ws:
+                for _ in range(10 + number):
+                    ws.send(tone(350, 0.02, rate))
+                call = bot.wait_for_call(lambda call, number=number: call.call_id == str(number))
+                call.wait(lambda call, number=number: call.audio_frames == 10 + number)
+            call.wait_closed()
+    for number, path in enumerate([out, tmp_path / "out-2.wav"]):
+        l16, of_file = read_wav(path)
+        assert of_file == rate
+        assert l16 == tone(350, 0.02, rate) * (10 + number)
+    assert [fields["file"] for event, fields in events if event == "recording"] == [
+        str(out),
+        str(tmp_path / "out-2.wav"),
+    ]
+
+
+def test_the_bots_own_rate_is_not_the_callers(bot):
+    with join(bot, "hold?rate=24000&greeting_ms=100") as ws:
+        data = json.loads(ws.recv(timeout=5))["data"]
+        ws.send(FRAME)
+        call = bot.wait_for_call()
+        call.wait(lambda call: call.audio_frames == 1)
+    assert data["sampleRate"] == 24000
+    assert heard(base64.b64decode(data["audioData"]), GREETING, 24000) == pytest.approx(0.1)
+    assert call.audio_seconds == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("behaviour", ["abort", "error-close"])
+def test_a_failure_of_the_first_connection_only(bot, behaviour):
+    with join(bot, f"{behaviour}?once=1&greeting_ms=20", X_Call_ID="c") as ws:
+        until_closed(ws)
+    with join(bot, f"{behaviour}?once=1&greeting_ms=20&listen_ms=0", X_Call_ID="c") as ws:
+        _, end = until(ws, "end")
+    assert end["properties"] == PROPERTIES
+    assert [call.resumed for call in bot.calls] == [False, True]
+    with join(bot, f"{behaviour}?once=1&greeting_ms=20", X_Call_ID="another") as ws:
+        until_closed(ws)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda path: None, "cannot be read: No such file or directory"),
+        (lambda path: path.mkdir(), "cannot be read: Is a directory"),
+        (lambda path: path.write_bytes(b""), "is not a PCM wav file: it is cut off"),
+        (lambda path: path.write_bytes(b"ID3 and so on"), "is not a PCM wav file: file does not start with"),
+        (lambda path: wav_file(path, bytes(400), 44100), "1 channel(s) of 16 bits at 44100 Hz; it must be"),
+        (lambda path: wav_file(path, bytes(400), 8000, 2), "2 channel(s) of 16 bits"),
+        (lambda path: wav_file(path, bytes(400), 8000, 1, 1), "1 channel(s) of 8 bits"),
+        (lambda path: wav_file(path, b"", 8000), "holds no sound"),
+    ],
+)
+def test_a_file_that_cannot_be_spoken_is_told_in_words(tmp_path, make, why):
+    path = tmp_path / "x.wav"
+    make(path)
+    with pytest.raises(UnusableFile) as caught:
+        WavFile.load(path)
+    assert str(caught.value).startswith(f"{path} ") and why in str(caught.value)
+
+
+def test_the_command_says_what_is_wrong_with_a_file(tmp_path):
+    good = wav_file(tmp_path / "good.wav", tone(440, 0.1))
+    for arguments, why in [
+        (["--wav", str(tmp_path / "none.wav")], "none.wav cannot be read: No such file or directory"),
+        (["--wav", str(good), "--record", str(tmp_path / "no" / "out.wav")], "out.wav cannot be written"),
+        (["--wav", str(good), "--record", str(good)], "--record would write over"),
+    ]:
+        result = CliRunner().invoke(main, ["sim", "bot", "--listen", "127.0.0.1:0", *arguments])
+        assert result.exit_code == 2
+        assert why in result.stderr
+    assert read_wav(good)[0] == tone(440, 0.1)
+
+
+def test_the_command_speaks_and_records(tmp_path):
+    good = wav_file(tmp_path / "good.wav", tone(700, 0.2, 16000))
+    out = tmp_path / "out.wav"
+    command = [sys.executable, "-m", "eslbot", "sim", "bot", "--listen", "127.0.0.1:0"]
+    process = subprocess.Popen(
+        [*command, "--wav", str(good), "--record", str(out)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        ready = json.loads(process.stdout.readline())
+        assert "wav" in ready["behaviours"]
+        with connect(f"{ready['url']}wav?listen_ms=80", proxy=None) as ws:
+            chunks = [json.loads(ws.recv(timeout=5))["data"]["audioData"] for _ in range(2)]
+            time.sleep(0.05)  # what it hears while it speaks is not what it listens for
+            for _ in range(4):
+                ws.send(FRAME)
+            until(ws, "end")
+        assert b"".join(map(base64.b64decode, chunks)) == tone(700, 0.2, 16000)[: 2 * 3200]
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert read_wav(out) == (FRAME * 4, 8000)

@@ -21,6 +21,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -1073,6 +1074,61 @@ async def test_a_growing_file_is_read_on(tmp_path: Path) -> None:
             heard = await pbx.hear(17)
         assert power(heard[-3200:], 900) > 0.9
         await session.event("CHANNEL_EXECUTE_COMPLETE", **{"Application-UUID": playing})
+
+
+@scenario
+async def test_a_completion_says_how_much_was_read(tmp_path: Path) -> None:
+    async with rig(tmp_path) as it:
+        _, session = await it.call()
+        path = tmp_path / "odd.PCMU"
+        path.write_bytes(g711.encode("PCMU", tone([500], 100)) + b"\x10" * 5)
+        done = await session.done("playback", str(path))
+        assert done["variable_playback_samples"] == "805"
+        assert done["variable_playback_ms"] == "100"
+        done = await session.done("playback", "/no/such.r8")
+        assert done["Application-Response"] == "FILE NOT FOUND"
+
+
+@scenario
+async def test_an_endless_playback_begins_again_until_the_call_ends(tmp_path: Path) -> None:
+    async with rig(tmp_path) as it:
+        pbx, session = await it.call()
+        path = tmp_path / "short.r8"
+        path.write_bytes(tone([800], 100))
+        session.execute("endless_playback", str(path))
+        heard = await pbx.hear(25)
+        assert power(heard, 800) > 0.9
+        await session.api(f"uuid_break {session.uuid} all")
+        await pbx.hear(5)
+        assert power(await pbx.hear(10), 800) > 0.9, "a break only begins it anew"
+        assert not [
+            h
+            for h, _ in session.events
+            if h.get("Event-Name") == "CHANNEL_EXECUTE_COMPLETE"
+            and h.get("Application") == "endless_playback"
+        ]
+
+
+@scenario
+async def test_an_endless_playback_of_nothing_ends(tmp_path: Path) -> None:
+    async with rig(tmp_path) as it:
+        _, session = await it.call()
+        assert (await session.done("endless_playback", "/no/such"))[
+            "Application-Response"
+        ] == "FILE NOT FOUND"
+
+
+@scenario
+async def test_a_tone_stream_may_be_soft_and_go_on_for_ever(tmp_path: Path) -> None:
+    async with rig(tmp_path) as it:
+        pbx, session = await it.call()
+        session.execute("playback", "tone_stream://v=-20;%(100,100,425);loops=-1")
+        heard = await pbx.hear(40)
+        numbers = struct.unpack(f"<{len(heard) // 2}h", heard)
+        assert 2000 < max(numbers) < 2600, "46,340 less 26.16 dB"
+        starts = [n for n in range(320, len(numbers)) if numbers[n] and not any(numbers[n - 320 : n])]
+        assert len(starts) in (1, 2, 3)
+        assert all(b - a == 1600 for a, b in pairwise(starts))
 
 
 @scenario

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gevent
+import gevent.event
 from gevent import socket
 
 from tests.support import wire
@@ -60,6 +64,8 @@ class Channel:
         #: What happens on a start of a stream (its number, from 0) and when a playback is executed.
         self.on_start: Callable[[int], None] = lambda number: self.custom("connect", {"status": "connected"})
         self.on_playback: Callable[[str], None] = lambda path: self.complete_playback()
+        #: Plays the files of playbacks in real time, instead of :attr:`on_playback`.
+        self.player: Player | None = None
         self.on_text: Callable[[dict[str, Any]], None] = lambda message: None
         #: Commands (by their beginning) that FreeSWITCH never answers.
         self.mute: tuple[str, ...] = ()
@@ -113,7 +119,7 @@ class Channel:
         self.complete("playback", self._playbacks.pop(0))
         self.playing.pop(0)
 
-    def complete(self, application: str, event_uuid: str) -> None:
+    def complete(self, application: str, event_uuid: str, **more: str) -> None:
         self.event(
             "CHANNEL_EXECUTE_COMPLETE",
             {
@@ -121,6 +127,7 @@ class Channel:
                 "Application-UUID": event_uuid,
                 "Answer-State": "answered" if self.answered else "ringing",
                 "variable_current_application": application,
+                **more,
             },
         )
 
@@ -196,6 +203,8 @@ class Channel:
         elif name == "uuid_break":
             self.story.append("break")
             self.peer.send(wire.api_response("+OK\n"))
+            if self.player is not None:
+                self.player.stop()
             while self._playbacks:
                 self.complete_playback()
         elif name == "uuid_audio_stream":
@@ -260,6 +269,10 @@ class Channel:
         if application == "answer":
             self.answered = True
             self.complete(application, event_uuid)
+        elif application in ("playback", "endless_playback") and self.player is not None:
+            self.player.execute(application, event_uuid, argument)
+        elif application == "endless_playback":
+            self.playing.append(argument)
         elif application == "playback":
             self._playbacks.append(event_uuid)
             self.playing.append(argument)
@@ -277,3 +290,82 @@ class Channel:
             self.complete(application, event_uuid)
         if application != "respond" and re.search(r"hangup|park|transfer|bridge", application):
             self.violations.append(application)
+
+
+class Player:
+    """What a channel does with executed playbacks: one after the other, a file in real time, as it grows.
+
+    mod_native_file ends at the first read that finds nothing. A break ends what plays and drops what is
+    queued, of which no completion ever comes.
+    """
+
+    TICK = 0.020
+
+    def __init__(self, channel: Channel) -> None:
+        channel.player = self
+        self.channel = channel
+        #: Seconds from the execute to the first read; what is there when a playback begins, and ends.
+        self.delay = 0.0
+        self.heard = b""
+        #: The files of playbacks that have begun, and how much was heard of each.
+        self.begun: list[tuple[str, int]] = []
+        #: Tells no completions: their events are lost.
+        self.mute = False
+        #: Instead of playing: the Application-Response.
+        self.response = ""
+        self.on_end: Callable[[str], None] = lambda path: None
+        self._queue: deque[tuple[str, str, str]] = deque()
+        self._stopped = False
+        self._wake = gevent.event.Event()
+        self._greenlet = gevent.spawn(self._run)
+
+    def execute(self, application: str, event_uuid: str, path: str) -> None:
+        self._queue.append((application, event_uuid, path))
+        self._wake.set()
+
+    def stop(self) -> None:
+        """``uuid_break … all``."""
+        self._queue.clear()
+        self._stopped = True
+        self._wake.set()
+
+    def close(self) -> None:
+        self._greenlet.kill()
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                if self.delay:
+                    gevent.sleep(self.delay)
+                if not self._queue:
+                    break
+                self._stopped = False
+                application, event_uuid, path = self._queue.popleft()
+                response = self.response or self._play(path)
+                if not self.mute and not self.channel.down:
+                    samples = (
+                        {}
+                        if response != "FILE PLAYED"
+                        else {"variable_playback_samples": str(self.begun[-1][1])}
+                    )
+                    more = {"Application-Response": response, **samples}
+                    self.channel.complete(application, event_uuid, **more)
+
+    def _play(self, path: str) -> str:
+        try:
+            file = Path(path).open("rb")  # noqa: SIM115
+        except OSError:
+            return "FILE NOT FOUND"
+        with file:
+            self.begun.append((path, 0))
+            self.channel.event("PLAYBACK_START", {"Playback-File-Path": path})
+            due = time.monotonic()
+            while not self._stopped and not self.channel.down and (data := file.read(160)):
+                self.heard += data
+                self.begun[-1] = (path, self.begun[-1][1] + len(data))
+                due += self.TICK
+                gevent.sleep(max(0.0, due - time.monotonic()))
+        self.on_end(path)
+        return "FILE PLAYED"

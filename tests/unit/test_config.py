@@ -191,6 +191,7 @@ def test_every_key_but_a_few_has_a_default(read: Read) -> None:
     acme = config.workspaces[ACME]
     assert (acme.max_calls, acme.max_duration) == (200, 1800.0)
     assert (acme.bot.sample_rate, acme.bot.playback, acme.bot.headers) == (8000, "files", {})
+    assert (acme.hold_sound, acme.bot.reconnect) == ("silence", False)
     assert config.warnings == ()
 
 
@@ -202,6 +203,15 @@ def test_a_listener_on_every_address_is_reached_by_loopback(read: Read) -> None:
 def test_bot_urls_may_be_a_list_in_order(read: Read) -> None:
     config = read(put(small(), "B.url", ["wss://one.example.com/", "wss://two.example.com/"]))
     assert config.workspaces[ACME].bot.urls == ("wss://one.example.com/", "wss://two.example.com/")
+
+
+@pytest.mark.parametrize("sound", ["silence", "tone", "/srv/sounds/hold-8k_1.wav"])
+def test_what_the_customer_hears_while_waiting(read: Read, sound: str) -> None:
+    config = read(put(put(small(), "W.hold_sound", sound), "B.reconnect", True))
+    acme = config.workspaces[ACME]
+    assert (acme.hold_sound, acme.bot.reconnect) == (sound, True)
+    shown = tomllib.loads(show(config))["workspaces"][ACME]
+    assert (shown["hold_sound"], shown["bot"]["reconnect"]) == (sound, True)
 
 
 def test_clear_text_is_taken_where_it_is_asked_for(read: Read) -> None:
@@ -336,6 +346,13 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("B.sample_rate", 44100, "expected 8000 or 16000, got 44100"),
     ("B.sample_rate", "8000", "expected 8000 or 16000"),
     ("B.playback", "file", 'expected "files" (community mod_audio_stream) or "module"'),
+    ("B.reconnect", "yes", "expected true or false"),
+    ("W.hold_sound", "music", 'expected "silence", "tone" or an absolute path of a sound file'),
+    ("W.hold_sound", "silence_stream://-1", 'expected "silence", "tone" or an absolute path'),
+    ("W.hold_sound", "/a/${file:/nowhere}", "/nowhere cannot be read"),
+    ("W.hold_sound", "/hold music.wav", 'expected "silence", "tone" or an absolute path'),
+    ("W.hold_sound", "/hold.wav\n", 'expected "silence", "tone" or an absolute path'),
+    ("W.hold_sound", "tone ", 'expected "silence", "tone" or an absolute path'),
     ("B.connect_timeout", "0s", "expected 0.1 to 60 seconds"),
     ("B.first_audio_timeout", "11m", "expected 0.1 to 600 seconds"),
     ("B.headers", {"X Y": "z"}, "the name of an HTTP header"),
@@ -406,13 +423,14 @@ KEYS = {
     ],
     "web": ["listen"],
     "ledger": ["url"],
-    "W": ["name", "sources", "max_calls", "max_duration", "bot", "ameyo"],
+    "W": ["name", "sources", "max_calls", "max_duration", "hold_sound", "bot", "ameyo"],
     "B": [
         "url",
         "sample_rate",
         "playback",
         "connect_timeout",
         "first_audio_timeout",
+        "reconnect",
         "headers",
         "insecure",
     ],

@@ -20,18 +20,35 @@ async def _pre_answer(channel: Channel, argument: str) -> None:
 
 async def _playback(channel: Channel, argument: str) -> None:
     channel.pre_answer()  # an application that needs media makes early media (switch_core_session.c)
-    name = argument.partition("@@")[0]
+    ended = await _play(channel, argument.partition("@@")[0])
+    channel.variables.set("current_application_response", "FILE PLAYED" if ended else "FILE NOT FOUND")
+
+
+async def _play(channel: Channel, name: str) -> str:
+    """Play once (switch_ivr_play_file); why it ended, as :meth:`Channel.dwell` says; "" for no such sound."""
     sound = open_sound(name, channel.call.offer.codec)
     if sound is None:
-        channel.variables.set("current_application_response", "FILE NOT FOUND")
-        return
+        return ""
     channel.fire("PLAYBACK_START", [("Playback-File-Path", name)])
     playing = channel.media.play(sound)
     ended = await channel.dwell(until=playing)
     channel.media.stop_playing(playing)
     status = "done" if ended == "done" else "break"
+    for variable, a_second in (("playback_seconds", 1), ("playback_ms", 1000), ("playback_samples", 8000)):
+        channel.variables.set(variable, str(sound.played * a_second // 8000))
     channel.fire("PLAYBACK_STOP", [("Playback-File-Path", name), ("Playback-Status", status)])
-    channel.variables.set("current_application_response", "FILE PLAYED")
+    return ended
+
+
+async def _endless_playback(channel: Channel, argument: str) -> None:
+    # Even a break only begins it anew (mod_dptools.c); what ends it is the channel's end or reset.
+    channel.pre_answer()
+    while True:
+        ended = await _play(channel, argument)
+        channel.unbreak()
+        if ended in ("", "hangup", "reset"):
+            break
+    channel.variables.set("current_application_response", "FILE PLAYED" if ended else "FILE NOT FOUND")
 
 
 async def _sleep(channel: Channel, argument: str) -> None:
@@ -100,6 +117,7 @@ APPLICATIONS: dict[str, Application] = {
     "answer": _answer,
     "pre_answer": _pre_answer,
     "playback": _playback,
+    "endless_playback": _endless_playback,
     "sleep": _sleep,
     "park": _park,
     "set": _set,

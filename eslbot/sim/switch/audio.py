@@ -9,7 +9,6 @@ import math
 import re
 import struct
 import wave
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -21,10 +20,14 @@ MAX_FILE = 64 << 20
 
 _RAW = re.compile(r"\.r(8|16|24|32|48)$")
 _TONE = re.compile(r"%\((\d{1,6}),(\d{1,6}),(\d{1,5})(?:,(\d{1,5}))?\)")
+_VOLUME = re.compile(r"(?:^|;)v=(-?\d{1,2})")
+_LOOPS = re.compile(r";loops=(-?\d{1,2})", re.I | re.A)
 
 
 class Sound(Protocol):
-    """Something ``playback`` can play."""
+    """Something ``playback`` can play. ``played`` counts the samples read of it (``playback_samples``)."""
+
+    played: int
 
     def frame(self) -> bytes | None:
         """The next 160 bytes of the call's law, or None at the end."""
@@ -39,12 +42,14 @@ class Silence:
     def __init__(self, law: str, milliseconds: int) -> None:
         self._frame = g711.SILENCE[law] * FRAME_SAMPLES
         self._left = -1 if milliseconds < 0 else -(-milliseconds // 20)
+        self.played = 0
 
     def frame(self) -> bytes | None:
         """The next 20 ms."""
         if self._left == 0:
             return None
         self._left -= 1 if self._left > 0 else 0
+        self.played += FRAME_SAMPLES
         return self._frame
 
     def close(self) -> None:
@@ -52,17 +57,28 @@ class Silence:
 
 
 class Linear:
-    """L16 at 8,000 Hz from memory, encoded as it is played."""
+    """L16 at 8,000 Hz from memory, encoded as it is played; ``loops`` times, for ever where negative."""
 
-    def __init__(self, law: str, samples: bytes) -> None:
-        self._law, self._samples, self._position = law, samples, 0
+    def __init__(self, law: str, samples: bytes, loops: int = 1) -> None:
+        self._law, self._samples, self._position = law, samples[: len(samples) & ~1], 0
+        self._loops = loops
+        self.played = 0
 
     def frame(self) -> bytes | None:
         """The next 20 ms, the last one filled up with silence."""
-        chunk = self._samples[self._position : self._position + 2 * FRAME_SAMPLES]
-        if len(chunk) < 2:
+        chunk = b""
+        while self._samples and len(chunk) < 2 * FRAME_SAMPLES:
+            if self._position >= len(self._samples):
+                if self._loops == 1:
+                    break
+                self._loops -= 1 if self._loops > 0 else 0
+                self._position = 0
+            part = self._samples[self._position : self._position + 2 * FRAME_SAMPLES - len(chunk)]
+            self._position += len(part)
+            chunk += part
+        if not chunk:
             return None
-        self._position += len(chunk)
+        self.played += len(chunk) // 2
         return g711.encode(self._law, chunk).ljust(FRAME_SAMPLES, g711.SILENCE[self._law])
 
     def close(self) -> None:
@@ -78,10 +94,12 @@ class NativeFile:
     def __init__(self, law: str, path: Path) -> None:
         self._padding = g711.SILENCE[law]
         self._file: BinaryIO = path.open("rb")
+        self.played = 0
 
     def frame(self) -> bytes | None:
         """The next 20 ms, or None where the writer has not kept ahead."""
         data = self._file.read(FRAME_SAMPLES)
+        self.played += len(data)
         return data.ljust(FRAME_SAMPLES, self._padding) if data else None
 
     def close(self) -> None:
@@ -95,6 +113,7 @@ class Sequence:
     def __init__(self, law: str, names: list[str]) -> None:
         self._law, self._names = law, names
         self._current: Sound | None = None
+        self.played = 0
 
     def frame(self) -> bytes | None:
         """The next 20 ms of whichever sound is on."""
@@ -102,6 +121,7 @@ class Sequence:
             if self._current is not None:
                 frame = self._current.frame()
                 if frame is not None:
+                    self.played += FRAME_SAMPLES
                     return frame
                 self._current.close()
             if not self._names:
@@ -124,8 +144,7 @@ def open_sound(name: str, law: str) -> Sound | None:
         if scheme == "silence_stream" and re.match(r"-?\d{1,9}(,|$)", rest, re.A):
             return Silence(law, int(rest.partition(",")[0]))
         if scheme == "tone_stream":
-            tone = b"".join(_tones(rest))
-            return Linear(law, tone) if tone else None
+            return _tone_stream(law, rest)
         if scheme == "file_string":
             return Sequence(law, rest.split("!")[:128])
         return None
@@ -156,13 +175,19 @@ def _wav(path: Path) -> bytes:
     return resample(frames, rate, 8000)
 
 
-def _tones(text: str) -> Iterator[bytes]:
-    """``%(on,off,frequency[,frequency])`` and ``loops=N``, the common part of FreeSWITCH's TGML."""
-    loops = re.search(r"loops=(\d{1,2})", text, re.A)
-    for _ in range(int(loops[1]) if loops else 1):
-        for match in _TONE.finditer(text):
-            on, off, *frequencies = (int(part) for part in match.groups() if part)
-            yield tone(frequencies, min(on, 60_000)) + bytes(16 * min(off, 60_000))
+def _tone_stream(law: str, text: str) -> Linear | None:
+    """``v=<dB>``, ``%(on,off,frequency[,frequency])`` and ``loops=N``: the common part of FreeSWITCH's TGML.
+
+    libteletone's peak for a volume is 46,340 (32,767 times the root of 2) less the dB above 6.16 dBm0.
+    """
+    volume = _VOLUME.search(text)
+    level = round(46340 * 10 ** ((int(volume[1]) - 6.16) / 20)) if volume else 8000
+    sound = b""
+    for match in _TONE.finditer(text):
+        on, off, *frequencies = (int(part) for part in match.groups() if part)
+        sound += tone(frequencies, min(on, 60_000), level=min(level, 32767)) + bytes(16 * min(off, 60_000))
+    loops = _LOOPS.search(text)
+    return Linear(law, sound, int(loops[1]) or 1 if loops else 1) if sound else None
 
 
 def tone(frequencies: list[int], milliseconds: int, rate: int = 8000, level: int = 8000) -> bytes:

@@ -304,6 +304,10 @@ class Channel:
         self._broken = True
         self._wake.set()
 
+    def unbreak(self) -> None:
+        """Forget a break: the next sound begins."""
+        self._broken = False
+
     def take_over(self) -> None:
         """A controller with ``socket_resume`` has gone: leave the park, cutting what is playing
         (CS_RESET)."""

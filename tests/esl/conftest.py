@@ -1,0 +1,122 @@
+"""A controller in this process, FreeSWITCH's end of real sockets, an Ameyo over HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_network
+from typing import Any
+
+import gevent
+import pytest
+
+from eslbot.config.model import (
+    Ameyo,
+    Bot,
+    Config,
+    FreeSwitch,
+    Secret,
+    Server,
+    Web,
+    Workspace,
+    loopback,
+)
+from eslbot.controller import Controller
+from eslbot.limits import CallCounts
+from tests.support.ameyo_server import AmeyoServer
+from tests.support.peer import bounded, tcp_pair
+from tests.support.switch import TEMP_DIR, WORKSPACE, Channel
+
+BOT_TOKEN, AMEYO_TOKEN = "Bearer bot-token-91ab", "ameyo-token-77c2"
+OTHER = "11111111-1111-1111-1111-111111111111"
+
+
+class House:
+    """A controller with one workspace, its Ameyo, and the calls it has."""
+
+    def __init__(self, ameyo: AmeyoServer) -> None:
+        self.ameyo = ameyo
+        self.bot = Bot(
+            urls=("wss://bot.example.com/stream",),
+            sample_rate=8000,
+            playback="files",
+            connect_timeout=0.3,
+            first_audio_timeout=5.0,
+            headers={"Authorization": Secret(BOT_TOKEN)},
+            insecure=False,
+        )
+        self.rest = Ameyo(
+            url=ameyo.url,
+            tenant_host="acme.ameyo.app",
+            token=Secret(AMEYO_TOKEN),
+            ca_file=None,
+            bot_properties=("summary", "DID", "score"),
+            properties={"DID": "{did}", "outcome": "{outcome}", "why": "{reason}", "call": "{call_id}"},
+            connect_timeout=1.0,
+            timeout=2.0,
+            insecure=True,
+        )
+        self.workspace = Workspace(
+            WORKSPACE, "acme", (ip_network("127.0.0.1/32"),), 10, 60.0, self.bot, self.rest
+        )
+        self.max_calls = 10
+        self.temp_dir = TEMP_DIR
+        self.counts = CallCounts()
+        self.counts.know([WORKSPACE, OTHER])
+        self.row = self.counts.take_row()
+        self.channels: list[Channel] = []
+        self.greenlets: list[gevent.Greenlet] = []
+        self._controller: Controller | None = None
+
+    def with_bot(self, **changes: Any) -> None:
+        self.workspace = replace(self.workspace, bot=replace(self.workspace.bot, **changes))
+
+    @property
+    def controller(self) -> Controller:
+        if self._controller is None:
+            server = Server(loopback(8084), (ip_network("127.0.0.1/32"),), 1, self.max_calls)
+            switch = FreeSwitch(None, 5060, None, (10000, 60000), loopback(8021), None, self.temp_dir, ())
+            config = Config(server, switch, Web(loopback(8085)), {WORKSPACE: self.workspace})
+            self._controller = Controller(config, self.counts, self.row)
+        return self._controller
+
+    def call(self, variables: dict[str, str] | None = None, **options: Any) -> Channel:
+        """FreeSWITCH connects with a call."""
+        ours, theirs = tcp_pair()
+        channel = Channel(theirs, variables, **options)
+        self.channels.append(channel)
+        self.greenlets.append(gevent.spawn(self.controller.take, ours, ("127.0.0.1", 40000)))
+        return channel
+
+    def talking(self, variables: dict[str, str] | None = None) -> Channel:
+        """A call whose bot has begun."""
+        channel = self.call(variables)
+        channel.wait(lambda: channel.texts)
+        return channel
+
+    def posts(self) -> list[dict[str, Any]]:
+        return [json.loads(request.body) for request in self.ameyo.requests]
+
+
+@pytest.fixture
+def ameyo() -> Iterator[AmeyoServer]:
+    with AmeyoServer() as server:
+        yield server
+
+
+@pytest.fixture
+def house(ameyo: AmeyoServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    monkeypatch.setattr("eslbot.ameyo.client.FIRST_DELAY", 0.02)
+    house = House(ameyo)
+    with bounded(20):
+        yield house
+        for channel in house.channels:
+            if not channel.down:
+                channel.lose_controller()
+        gevent.joinall(house.greenlets, timeout=5)
+    # What holds for every call of every test:
+    assert all(greenlet.ready() for greenlet in house.greenlets)
+    assert [channel.violations for channel in house.channels] == [[] for _ in house.channels]
+    assert (house.controller.calls, house.controller._admitted) == (set(), 0)
+    assert house.counts.total(WORKSPACE) == 0
