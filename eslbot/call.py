@@ -206,6 +206,8 @@ class Call:
         if stage in (Stage.HANDING_OFF, Stage.HELD):
             self.handed_off = stage is Stage.HELD
             self.ended = self._ended_before()
+            if self.handed_off and self.workspace is not None:  # hand_off would have begun it
+                self.play_hold_sound(self.workspace.hold_sound)
         else:
             self.session.uuid_break()
             self.session.api(f"uuid_audio_stream {self.session.uuid} stop")
