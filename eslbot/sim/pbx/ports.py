@@ -15,13 +15,20 @@ from collections.abc import Callable, Iterable
 LOWEST, HIGHEST = 61_000, 65_530
 
 
+_lock = threading.Lock()
+_reserved: dict[str, set[int]] = {}
+
+
 class Ports:
-    """The ports of one address; those reserved are not given out twice, even before SIPp has bound them."""
+    """The ports of one address; those reserved are not given out twice, even before SIPp has bound them.
+
+    All PBXs of a process share the reservations: SIPp binds a moment after we have looked.
+    """
 
     def __init__(self, ip: str) -> None:
         self.ip = ip
-        self._lock = threading.Lock()
-        self._reserved: set[int] = set()
+        self._lock = _lock
+        self._reserved = _reserved.setdefault(ip, set())
 
     def rtp_socket(self) -> socket.socket:
         """A non-blocking UDP socket on an even port (RTP's custom, RFC 3550, section 11)."""
