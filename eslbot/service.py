@@ -38,9 +38,8 @@ HEADROOM = 1000
 class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """One configuration file, served until told to stop."""
 
-    def __init__(self, path: Path, *, json_logs: bool) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.json_logs = json_logs
         self.counts = CallCounts()
         self.config: Config | None = None
         self.row = 0
@@ -106,7 +105,7 @@ def serve(path: Path, *, json_logs: bool) -> None:
     if unreadable:
         raise ConfigError(unreadable)
     _share_metrics()
-    Service(path, json_logs=json_logs).run()
+    Service(path).run()
 
 
 def _share_metrics(make: Callable[..., str] = tempfile.mkdtemp) -> None:
