@@ -43,6 +43,11 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumed:
+    """``resumed``: the bot's answer to ours; it is there, and repeats what may have been lost."""
+
+
+@dataclass(frozen=True, slots=True)
 class UnusableSpeech:
     """A ``streamAudio`` that mod_audio_stream could not use and handed on as it was."""
 
@@ -50,7 +55,7 @@ class UnusableSpeech:
     rate: str
 
 
-Message = End | Clear | Mark | UnusableSpeech
+Message = End | Clear | Mark | Resumed | UnusableSpeech
 
 
 def parse(text: bytes) -> Message:
@@ -70,6 +75,8 @@ def parse(text: bytes) -> Message:
             return Clear()
         case "mark":
             return _mark(message)
+        case "resumed":
+            return Resumed()
         case "streamAudio":  # a usable one comes as a file
             data = message.get("data")
             data = data if isinstance(data, dict) else {}
@@ -137,6 +144,11 @@ def mark(name: str, *, cleared: bool) -> str:
 def cleared() -> str:
     """``cleared``: playback was flushed."""
     return _compact({"type": "cleared"})
+
+
+def resumed() -> str:
+    """``resumed``: control of the call has moved to another worker, the stream went on."""
+    return _compact({"type": "resumed"})
 
 
 def error(code: str, text: str) -> str:

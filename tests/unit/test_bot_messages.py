@@ -99,8 +99,17 @@ def test_nothing_a_bot_sends_is_fatal(text: bytes) -> None:
             "bad_mark",
         }
     else:
-        assert json.loads(text)["type"] in ("end", "clear", "mark", "streamAudio")
-        assert len(end.reason) <= messages.MAX_REASON
+        assert json.loads(text)["type"] in ("end", "clear", "mark", "resumed", "streamAudio")
+        assert not isinstance(end, messages.End) or len(end.reason) <= messages.MAX_REASON
+
+
+@pytest.mark.parametrize("text", ['{"type":"resumed"}', '{"type":"resumed","version":"9","marks":[]}'])
+def test_the_answer_to_resumed_is_taken_whatever_else_is_in_it(text: str) -> None:
+    assert messages.parse(text.encode()) == messages.Resumed()
+
+
+def test_resumed_says_nothing_else() -> None:
+    assert json.loads(messages.resumed()) == {"type": "resumed"}
 
 
 @given(_json, _json)

@@ -78,14 +78,20 @@ def test_every_example_is_in_a_section_that_is_tested_and_every_message_has_one(
         names = {option["$ref"].rpartition("/")[2] for option in SCHEMA["$defs"][name]["oneOf"]}
         types = {SCHEMA["$defs"][name]["properties"]["type"]["const"] for name in names}
         told = {message["type"] for message in examples(number)}
-        assert told == types - ({"resumed"} if name == "fromBot" else set())
+        assert told == types
 
 
 def test_what_a_bot_may_say_in_the_document_is_understood() -> None:
     for message in examples(3):
         taken = messages.parse(json.dumps(message).encode())
-        kind = {"end": messages.End, "clear": messages.Clear, "mark": messages.Mark}
-        assert isinstance(taken, kind.get(message["type"], messages.UnusableSpeech))
+        kind = {
+            "end": messages.End,
+            "clear": messages.Clear,
+            "mark": messages.Mark,
+            "resumed": messages.Resumed,
+            "streamAudio": messages.UnusableSpeech,
+        }
+        assert isinstance(taken, kind[message["type"]])
 
 
 # -- what we say ------------------------------------------------------------------------------------------
@@ -103,6 +109,7 @@ def test_what_a_bot_may_say_in_the_document_is_understood() -> None:
         messages.mark("x", cleared=False),
         messages.mark("x" * MAX_MARK_NAME, cleared=True),
         messages.cleared(),
+        messages.resumed(),
         messages.error("unusable_audio", "why"),
     ],
 )
@@ -128,7 +135,7 @@ def test_every_key_is_valid(digit: str) -> None:
 _value = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=50)
 _extra = st.dictionaries(st.text(min_size=1).filter(lambda key: key[:1] == "x"), _value, max_size=2)
 _valid = (
-    st.builds(lambda extra: {**extra, "type": "clear"}, _extra)
+    st.builds(lambda extra, kind: {**extra, "type": kind}, _extra, st.sampled_from(["clear", "resumed"]))
     | st.builds(
         lambda extra, name: {**extra, "type": "mark", "name": name}, _extra, st.text(min_size=1, max_size=128)
     )
@@ -153,12 +160,12 @@ def test_what_is_valid_is_taken_as_it_was_meant(message: dict[str, Any]) -> None
         case messages.Mark():
             assert taken.name == message["name"]
         case _:
-            assert taken == messages.Clear()
+            assert taken == (messages.Clear() if message["type"] == "clear" else messages.Resumed())
 
 
 @given(
     st.fixed_dictionaries(
-        {"type": st.sampled_from(["end", "clear", "mark", "start", "x"])},
+        {"type": st.sampled_from(["end", "clear", "mark", "resumed", "start", "x"])},
         optional={
             "name": _value,
             "properties": _value | st.dictionaries(st.text(), _value),
@@ -268,3 +275,43 @@ def test_the_documents_bot_greets_and_ends() -> None:
     _, (_, clear, end) = asyncio.run(call(interrupt=True))
     assert clear == {"type": "clear"}
     assert end["properties"] == {"summary": "interrupted"}
+
+
+def test_the_documents_bot_repeats_what_may_have_been_lost() -> None:
+    (program,) = blocks(DOCUMENT, "python")
+    names: dict[str, Any] = {"__name__": "a_bot"}
+    exec(compile(program, "docs/bot-protocol.md", "exec"), names)
+    mark, clear, resumed = {"type": "mark", "name": "greeted"}, {"type": "clear"}, {"type": "resumed"}
+    end = {"type": "end", "properties": {"summary": "greeted"}, "reason": "done"}
+
+    async def call() -> None:
+        async with (
+            serve(names["bot"], "127.0.0.1", 0, compression=None) as server,
+            asyncio.timeout(5),
+            connect(f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/") as socket,
+        ):
+
+            async def comes(*expected: dict[str, Any]) -> None:
+                for one in expected:
+                    while (message := json.loads(await socket.recv()))["type"] == "streamAudio":
+                        pass
+                    FROM_BOT.validate(message)
+                    assert message == one
+
+            await socket.send(messages.start(INVITE, 8000))
+            await comes(mark)
+            await socket.send(messages.resumed())
+            await comes(resumed, mark)
+            await socket.send(messages.dtmf("1", 120))
+            await comes(clear)
+            await socket.send(messages.resumed())
+            await comes(resumed, clear, mark)
+            await socket.send(messages.mark("unknown", cleared=False))
+            await socket.send(messages.cleared())
+            await socket.send(messages.mark("greeted", cleared=False))
+            await comes(end)
+            await socket.send(messages.mark("greeted", cleared=False))  # twice: the bot must not mind
+            await socket.send(messages.resumed())
+            await comes(resumed, end)
+
+    asyncio.run(call())
