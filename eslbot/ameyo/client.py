@@ -14,9 +14,10 @@ from typing import Any
 import gevent
 import requests
 from gevent.event import Event as Flag
-from requests.adapters import HTTPAdapter
 
+from eslbot.ameyo.connections import Connections
 from eslbot.ameyo.notification import PATH
+from eslbot.ameyo.slots import Slots
 from eslbot.config.model import MASK, Ameyo
 
 #: Seconds before the second attempt, doubled each time up to the cap; each with up to half taken off.
@@ -24,6 +25,8 @@ FIRST_DELAY = 0.5
 SLOW_CAP = 30.0
 #: A customer is waiting: a Retry-After beyond this is not waited for.
 MAX_RETRY_AFTER = 300.0
+#: POSTs of one client (a workspace of a worker) at one time, and the connections it keeps.
+MAX_POSTS = 32
 #: Seconds an attempt that is under way when the PBX hangs up may still take: its answer is often the reason.
 LAST_ANSWER = 2.0
 #: No answer of Ameyo's is longer than this that we would care to read, in bytes and in seconds.
@@ -44,7 +47,11 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One POST: ``status`` is None where no answer came, ``seconds`` how long it took."""
+    """One POST: ``status`` is None where no answer came, ``seconds`` how long it took.
+
+    ``delay`` is how many seconds later the next one follows, jitter and ``retry_after`` included; 0.0 where
+    none follows.
+    """
 
     number: int
     verdict: Verdict
@@ -52,10 +59,18 @@ class Attempt:
     detail: str
     seconds: float
     retry_after: float | None = None
+    delay: float = 0.0
+
+
+def _begun(number: int) -> None:
+    """Attempt ``number`` begins, and nobody writes it down."""
 
 
 class AmeyoClient:
-    """The connection pool to one workspace's Ameyo. TLS is verified against the URL's host."""
+    """The connection pool to one workspace's Ameyo. TLS is verified against the URL's host.
+
+    Nothing in it is shared with another workspace's, so that one whose Ameyo is dead starves none but itself.
+    """
 
     def __init__(self, settings: Ameyo, jitter: Callable[[], float] = random.random) -> None:
         self._settings = settings
@@ -65,41 +80,68 @@ class AmeyoClient:
         # The environment's proxies and .netrc would change where a customer's token goes.
         self._http.trust_env = False
         self._http.verify = settings.ca_file or True
-        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=32)
+        adapter = Connections(MAX_POSTS)
         self._http.mount("https://", adapter)
         self._http.mount("http://", adapter)
+        self._slots = Slots(MAX_POSTS)
 
-    def notify(self, body: bytes, over: Flag, attempts_before: int = 0) -> Iterator[Attempt]:
-        """Attempt after attempt, with the waits between them, until one is accepted or ``over`` is set."""
-        number = attempts_before
+    def notify(
+        self,
+        body: bytes,
+        over: Flag,
+        *,
+        before: int = 0,
+        wait: float = 0.0,
+        begin: Callable[[int], None] = _begun,
+    ) -> Iterator[Attempt]:
+        """Attempt after attempt, with the waits between them, until one is accepted or ``over`` is set.
+
+        ``before`` attempts were begun by controllers before this one: numbers and delays go on from there.
+        ``wait`` is the rest, in seconds, of the delay that the one before was in, up to MAX_RETRY_AFTER.
+        ``begin`` is called with an attempt's number just before its POST goes out; what it raises ends all.
+        """
+        if wait > 0:
+            over.wait(timeout=min(wait, MAX_RETRY_AFTER))
+        number = before
         while not over.is_set():
             number += 1
-            attempt = self._attempt(number, body, over)
+            with self._slots.slot(over) as held:
+                if not held:
+                    return
+                begin(number)
+                if over.is_set():
+                    return
+                attempt = self._attempt(number, body, over)
             yield attempt
             if attempt.verdict in (Verdict.ACCEPTED, Verdict.INTERRUPTED):
                 return
-            over.wait(timeout=self._delay(attempt))
+            over.wait(timeout=attempt.delay)
 
-    def _delay(self, attempt: Attempt) -> float:
-        if attempt.verdict is Verdict.REJECTED:
+    def _delay(self, number: int, verdict: Verdict, retry_after: float | None) -> float:
+        if verdict in (Verdict.ACCEPTED, Verdict.INTERRUPTED):
+            return 0.0
+        if verdict is Verdict.REJECTED:
             delay = SLOW_CAP
         else:
-            delay = min(SLOW_CAP, FIRST_DELAY * 2 ** min(attempt.number - 1, 16))
+            delay = min(SLOW_CAP, FIRST_DELAY * 2 ** min(number - 1, 16))
         delay *= 1 - self._jitter() / 2
-        return max(delay, attempt.retry_after or 0.0)
+        return max(delay, retry_after or 0.0)
 
     def _attempt(self, number: int, body: bytes, over: Flag) -> Attempt:
         """One POST, in a greenlet of its own, so that the end of the call need not wait for its time-out."""
         began = time.monotonic()
         post = gevent.spawn(self._post, body)
-        waited_for: list[Any] = [post, over]
-        gevent.wait(waited_for, timeout=self._settings.timeout, count=1)
-        if over.is_set():
-            post.join(timeout=LAST_ANSWER)
+        try:
+            waited_for: list[Any] = [post, over]
+            gevent.wait(waited_for, timeout=self._settings.timeout, count=1)
+            if over.is_set():
+                post.join(timeout=LAST_ANSWER)
+            in_time = post.ready()
+        finally:
+            post.kill()  # it must not outlive the slot that it has
         status: int | None = None
         retry_after: float | None = None
-        if not post.ready():
-            post.kill()
+        if not in_time:
             verdict = Verdict.INTERRUPTED if over.is_set() else Verdict.FAILED
             detail = (
                 "the call was over" if over.is_set() else f"no answer within {self._settings.timeout:g} s"
@@ -109,7 +151,8 @@ class AmeyoClient:
         else:
             status, detail, retry_after = post.get()
             verdict = _judge(status)
-        return Attempt(number, verdict, status, detail, time.monotonic() - began, retry_after)
+        delay = self._delay(number, verdict, retry_after)
+        return Attempt(number, verdict, status, detail, time.monotonic() - began, retry_after, delay)
 
     def _post(self, body: bytes) -> tuple[int, str, float | None]:
         with self._http.post(

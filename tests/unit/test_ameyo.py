@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 import trustme
 from gevent.event import Event as Flag
@@ -411,10 +412,77 @@ def test_a_hang_up_ends_the_wait_at_once() -> None:
     assert time.monotonic() - began < 5
 
 
-def test_attempts_go_on_counting_after_those_of_another_worker() -> None:
+def test_attempts_go_on_where_another_controller_left_off() -> None:
+    over = Over()
+    with AmeyoServer(Answer(500), Answer(500), Answer()) as server:
+        client = AmeyoClient(settings(server.url), jitter=lambda: 0.0)
+        found = list(client.notify(b"{}", over, before=3))
+    assert [attempt.number for attempt in found] == [4, 5, 6]
+    assert over.waited == [4.0, 8.0]
+
+
+@pytest.mark.parametrize(
+    ("wait", "waited"), [(0.0, []), (-1.0, []), (float("nan"), []), (7.5, [7.5]), (1e9, [300.0])]
+)
+def test_the_rest_of_a_delay_is_waited_for_first(wait: float, waited: list[float]) -> None:
+    over = Over()
     with AmeyoServer() as server:
         client = AmeyoClient(settings(server.url))
-        assert [attempt.number for attempt in client.notify(b"{}", Over(), attempts_before=4)] == [5]
+        assert [attempt.number for attempt in client.notify(b"{}", over, before=1, wait=wait)] == [2]
+    assert over.waited == waited
+
+
+def test_a_hang_up_ends_the_rest_of_a_delay_at_once() -> None:
+    over = Flag()
+    gevent.spawn_later(0.05, over.set)
+    began = time.monotonic()
+    with AmeyoServer() as server:
+        client = AmeyoClient(settings(server.url))
+        assert list(client.notify(b"{}", over, wait=60.0)) == []
+    assert server.requests == []
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("status", [500, 401])
+def test_the_delay_that_an_attempt_tells_is_the_one_that_is_waited_for(status: int) -> None:
+    over = Over()
+    jitter = iter([0.1, 0.7, 0.4])
+    with AmeyoServer(Answer(status), Answer(status), Answer(status), Answer()) as server:
+        client = AmeyoClient(settings(server.url), jitter=lambda: next(jitter))
+        found = list(client.notify(b"{}", over))
+    assert [attempt.delay for attempt in found] == [*over.waited, 0.0]
+    assert len(set(over.waited)) == 3
+
+
+def test_begin_is_told_each_number_before_its_post_goes_out() -> None:
+    begun: list[tuple[int, int]] = []
+    with AmeyoServer(Answer(500), Answer(401), Answer()) as server:
+        client = AmeyoClient(settings(server.url))
+
+        def begin(number: int) -> None:
+            begun.append((number, len(server.requests)))
+
+        assert len(list(client.notify(b"{}", Over(), before=2, begin=begin))) == 3
+    assert begun == [(3, 0), (4, 1), (5, 2)]
+
+
+def test_what_begin_raises_ends_it_and_nothing_is_sent() -> None:
+    def begin(number: int) -> None:
+        raise ConnectionResetError(f"attempt {number} cannot be written down")
+
+    with AmeyoServer() as server:
+        client = AmeyoClient(settings(server.url))
+        with pytest.raises(ConnectionResetError, match="attempt 1 "):
+            next(client.notify(b"{}", Over(), begin=begin))
+    assert server.requests == []
+
+
+def test_nothing_is_sent_when_the_call_ended_while_the_attempt_was_written_down() -> None:
+    over = Flag()
+    with AmeyoServer() as server:
+        client = AmeyoClient(settings(server.url))
+        assert list(client.notify(b"{}", over, begin=lambda number: over.set())) == []
+    assert server.requests == []
 
 
 # -- an attempt that does not end -------------------------------------------------------------------------
