@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import structlog
@@ -19,12 +20,12 @@ from greenswitch.esl import OutboundSessionHasGoneAway
 
 from eslbot import invite as invites
 from eslbot import metrics
-from eslbot.ameyo.client import Verdict
+from eslbot.ameyo.client import Attempt, Verdict
 from eslbot.ameyo.notification import notification
 from eslbot.ameyo.properties import allowed, fill
-from eslbot.bot import EVENTS, BotEnd, BotLeg
+from eslbot.bot import EVENTS, BotEnd, BotLeg, Found
 from eslbot.config.model import Workspace
-from eslbot.esl import CallerHungUp, ConnectionLost, Session
+from eslbot.esl import CallerHungUp, ConnectionLost, EslError, Session
 from eslbot.invite import Invite, Refused
 from eslbot.outcome import Outcome, Stage
 
@@ -61,6 +62,8 @@ INFORMATIONAL = (
 )
 #: A short soft beep every three seconds: the line lives (FreeSWITCH's mod_tone_stream).
 HOLD_TONE = "tone_stream://v=-20;%(150,2850,425);loops=-1"
+#: Seconds that a notification whose answer nobody noted waits for the BYE that would be the answer.
+DOUBT = 1.0
 
 
 class Call:
@@ -75,18 +78,26 @@ class Call:
         self.ended: BotEnd | None = None
         self.handed_off = False
         self.began = time.monotonic()
+        self.take_overs = 0
         self._stage: Stage | None = None
+        self._attempts = 0
+        self._held_since = time.time()
+        self._leaving = False
+        self._busy = False
 
     def run(self) -> None:
-        """The whole call. Returns when the channel is gone, or when another controller has to go on."""
+        """The whole call. Returns when the channel is gone, or when another controller has to go on.
+
+        Each stage goes on where the controller before has left it, and does nothing that was done already.
+        """
         self.channel = self.session.connect()
         try:
             if self.stage is None:
                 self.admit()
                 self.answer()
-                self.talk()
             else:
                 self.take_over()
+            self.talk()
             self.hand_off()
             self.hold()
         except Refused as refusal:
@@ -94,10 +105,20 @@ class Call:
         except CallerHungUp:
             self.say_how_it_ended()
         except ConnectionLost as error:
-            log.warning("controller_connection_lost", stage=self._stage, error=str(error))
+            if self._leaving:
+                metrics.HAND_OVERS.inc()
+                log.info("call_handed_over", stage=self._stage)
+            else:
+                log.warning("controller_connection_lost", stage=self._stage, error=str(error))
         finally:
             if self.workspace is not None:
                 self.controller.leave(self.workspace)
+
+    def leave(self) -> None:
+        """Give the call to the next controller, at once, or as soon as nothing is lost by it."""
+        self._leaving = True
+        if not self._busy:
+            self._part()
 
     # -- the stages ---------------------------------------------------------------------------------------
 
@@ -115,67 +136,63 @@ class Call:
     def answer(self) -> None:
         """Send the 200."""
         self.enter(Stage.ADMITTED)
-        completed = self.session.answer()
+        with self._undisturbed():
+            completed = self.session.answer()
         if completed.headers.get("Answer-State", "answered") != "answered":
             raise Refused(500, "answer_failed", "FreeSWITCH could not answer the call")
         self.enter(Stage.ANSWERED)
         kept = completed.headers
         self.session.forget_variables(name for name in INFORMATIONAL if f"variable_{name}" in kept)
-        log.info("call_answered", seconds=round(time.monotonic() - self.began, 3))
+        log.info("call_answered", seconds=self._seconds())
 
     def talk(self) -> None:
         """Give the caller to the bot until its part is over, in whatever way."""
-        assert self.invite is not None and self.workspace is not None
-        bot = BotLeg(self.session, self.invite, self.workspace, self.controller.config.freeswitch.temp_dir)
-
-        def connected() -> None:
-            self.enter(Stage.TALKING)
-            log.info("bot_connected", seconds=round(time.monotonic() - self.began, 3))
-
-        self.ended = self._whatever_happens(lambda: bot.talk(connected))
-        log.info(
-            "bot_part_over",
-            outcome=self.ended.outcome,
-            reason=self.ended.reason,
-            seconds=round(time.monotonic() - self.began, 3),
-        )
+        workspace, before = self.workspace, self.ended
+        if workspace is None or self.invite is None or self._stage in (Stage.HANDING_OFF, Stage.HELD):
+            return
+        bot = BotLeg(self.session, self.invite, workspace, self.controller.folder, self)
+        if self.take_overs:
+            left = workspace.max_duration - self._answered_for()
+            spoken = "variable_eslbot_spoken" in self.channel
+            found = Found(self.channel, self._stage in (Stage.TALKING, Stage.ENDED), spoken, before)
+            ended = self._whatever_happens(lambda: bot.go_on(left, found))
+        else:
+            ended = self._whatever_happens(lambda: bot.talk(workspace.max_duration))
+        if self.ended is None:
+            self.over(ended)
+        log.info("bot_part_over", outcome=ended.outcome, reason=ended.reason, seconds=self._seconds())
 
     def hand_off(self) -> None:
         """Tell Ameyo, until it has accepted. The caller's hang-up ends it: there is nobody to hand over."""
         if self.handed_off or self.workspace is None or self.invite is None or self.ended is None:
             return
-        of_bot, dropped = allowed(self.ended.properties, self.workspace.ameyo.bot_properties)
-        if dropped:
-            log.warning("bot_properties_dropped", names=[name[:64] for name in dropped[:20]])
-        self.enter(
-            Stage.HANDING_OFF,
-            eslbot_outcome=self.ended.outcome,
-            eslbot_reason=self.ended.reason,
-            eslbot_properties=json.dumps(of_bot),
-        )
+        wait = self._left_to_wait()
+        self.enter(Stage.HANDING_OFF)
         self.play_hold_sound(self.workspace.hold_sound)
-        # What the operator has fixed, no bot changes.
-        properties = {**of_bot, **fill(self.workspace.ameyo.properties, self._facts())}
-        body = notification(self.invite.crt_object_id, properties)
-        ameyo = self.controller.ameyo(self.workspace)
-        for attempt in ameyo.notify(body, self.session.gone):
-            metrics.ATTEMPTS.labels(self.workspace.name, attempt.verdict).inc()
-            accepted = attempt.verdict is Verdict.ACCEPTED
-            tell = log.info if accepted else log.warning
-            tell(
-                "hand_off_" + attempt.verdict,
-                attempt=attempt.number,
-                status=attempt.status,
-                answer=attempt.detail,
-                seconds=round(attempt.seconds, 3),
-            )
-            self.handed_off = accepted
-        self.session.raise_if_disconnected()
-        self.enter(Stage.HELD)
+        self._notify(wait)
+        self._part_if_leaving()
 
     def hold(self) -> None:
-        """Keep the line until the PBX sends BYE; nothing else ends it."""
-        self.session.gone.wait()
+        """Keep the line until the PBX sends BYE; nothing else ends it. One that does not come is told."""
+        if self.workspace is None:
+            self.session.gone.wait()
+            self.session.raise_if_disconnected()
+            return
+        ameyo = self.workspace.ameyo
+        alarm = self._held_since + ameyo.bye_timeout
+        while alarm < time.time():  # the controllers before have told of these
+            alarm += ameyo.bye_timeout
+        while not self.session.gone.wait(timeout=max(0.0, alarm - time.time())):
+            alarm += ameyo.bye_timeout
+            metrics.BYE_OVERDUE.labels(self.workspace.name).inc()
+            log.error(
+                "bye_overdue",
+                held_for=round(time.time() - self._held_since, 1),
+                remedy="the notification was accepted: ask Ameyo why the call stays",
+            )
+            if ameyo.renotify:
+                self._notify(0.0)
+                self._part_if_leaving()
         self.session.raise_if_disconnected()
 
     def play_hold_sound(self, sound: str) -> None:
@@ -186,12 +203,12 @@ class Call:
     # -- beside the story ---------------------------------------------------------------------------------
 
     def take_over(self) -> None:
-        """Go on with a call whose controller went away in mid-story: a human takes over.
-
-        The stage and who is calling are on the channel. (Going on with the bot is not told here yet.)
-        """
+        """Find out where a call is whose controller went away; all there is to know is on its channel."""
         stage = self._stage = self.stage
+        self.take_overs = self._number("eslbot_take_overs") + 1
+        self._attempts = self._number("eslbot_attempts")
         self.session.subscribe(*EVENTS)
+        self.session.set_plain_variables({"eslbot_take_overs": str(self.take_overs)})
         metrics.TAKE_OVERS.labels(str(stage)).inc()
         try:
             self.invite = invites.parse(self.channel)
@@ -200,21 +217,130 @@ class Call:
         else:
             self.workspace = self.controller.resume(self.invite)
             self._name_in_log()
-            log.warning("call_taken_over", stage=stage)
+            log.info("call_taken_over", stage=stage, take_overs=self.take_overs)
             if self.workspace is None:
                 log.error("workspace_gone", remedy="put the workspace back and reload: its customer waits")
-        if stage in (Stage.HANDING_OFF, Stage.HELD):
-            self.handed_off = stage is Stage.HELD
+        if stage in (Stage.ENDED, Stage.HANDING_OFF, Stage.HELD):
             self.ended = self._ended_before()
-            if self.handed_off and self.workspace is not None:  # hand_off would have begun it
+        if stage is Stage.HELD:
+            self.handed_off = True
+            self._held_since = self._epoch("eslbot_held_since") or time.time()
+            if self.workspace is not None:  # hand_off would have begun it
                 self.play_hold_sound(self.workspace.hold_sound)
-        else:
-            self.session.uuid_break()
-            self.session.api(f"uuid_audio_stream {self.session.uuid} stop")
-            self.ended = BotEnd(Outcome.CONTROLLER_LOST, f"at the stage {stage}")
+
+    # What the bot's leg notes (eslbot.bot.leg.Story).
+
+    def connecting(self) -> None:
+        """A stream to the bot is about to be started."""
+        self.enter(Stage.CONNECTING)
+
+    def connected(self) -> None:
+        """The bot is there."""
+        self.enter(Stage.TALKING)
+        log.info("bot_connected", seconds=self._seconds())
+
+    def spoken(self) -> None:
+        """The bot has begun to speak: it is not a silent one."""
+        self.session.set_plain_variables({"eslbot_spoken": "true"})
+
+    def over(self, ended: BotEnd) -> None:
+        """The bot is done, and this is what Ameyo gets to know of it."""
+        if self.workspace is None:
+            return
+        of_bot, dropped = allowed(ended.properties, self.workspace.ameyo.bot_properties)
+        if dropped:
+            log.warning("bot_properties_dropped", names=[name[:64] for name in dropped[:20]])
+        self.ended = BotEnd(ended.outcome, ended.reason, of_bot)
+        self.enter(
+            Stage.ENDED,
+            eslbot_outcome=ended.outcome,
+            eslbot_reason=ended.reason,
+            eslbot_properties=json.dumps(of_bot),
+        )
+
+    # Telling Ameyo.
+
+    def _notify(self, wait: float) -> None:
+        """Notify Ameyo until it has accepted, each attempt noted. Raises OutboundSessionHasGoneAway."""
+        assert self.workspace is not None and self.invite is not None and self.ended is not None
+        # What the operator has fixed, no bot changes.
+        properties = {**self.ended.properties, **fill(self.workspace.ameyo.properties, self._facts())}
+        body = notification(self.invite.crt_object_id, properties)
+        attempts = self.controller.ameyo(self.workspace).notify(
+            body, self.session.gone, before=self._attempts, wait=wait, begin=self._attempt_begins
+        )
+        for attempt in attempts:
+            self._attempt_is_over(attempt)
+        self.session.raise_if_disconnected()
+
+    def _attempt_begins(self, number: int) -> None:
+        self._attempts, self._busy = number, True
+        self.session.set_plain_variables({"eslbot_attempts": str(number), "eslbot_next_attempt": ""})
+
+    def _attempt_is_over(self, attempt: Attempt) -> None:
+        """Note it on the channel before anything else: what is not there, the next controller does again."""
+        assert self.workspace is not None
+        self._busy = False
+        accepted = attempt.verdict is Verdict.ACCEPTED
+        if accepted:
+            self.handed_off = True
+            self._held_since = time.time()
+            self.session.set_plain_variables({"eslbot_held_since": f"{self._held_since:.3f}"})
+            self.enter(Stage.HELD)
+        elif attempt.verdict is not Verdict.INTERRUPTED:
+            self.session.set_plain_variables({"eslbot_next_attempt": f"{time.time() + attempt.delay:.3f}"})
+        metrics.ATTEMPTS.labels(self.workspace.name, attempt.verdict).inc()
+        tell = log.info if accepted else log.warning
+        tell(
+            "hand_off_" + attempt.verdict,
+            attempt=attempt.number,
+            status=attempt.status,
+            answer=attempt.detail,
+            seconds=round(attempt.seconds, 3),
+        )
+        if not accepted:
+            self._part_if_leaving()
+
+    def _left_to_wait(self) -> float:
+        """Seconds until the next attempt, where a controller before us has begun with them."""
+        assert self.workspace is not None
+        if not self._attempts:
+            return 0.0
+        due = self._epoch("eslbot_next_attempt")
+        if due is not None:
+            return max(0.0, due - time.time())
+        metrics.IN_DOUBT.labels(self.workspace.name).inc()
+        log.warning("hand_off_in_doubt", attempt=self._attempts)
+        return DOUBT
+
+    # Leaving.
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """What :meth:`leave` waits for."""
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+        self._part_if_leaving()
+
+    def _part_if_leaving(self) -> None:
+        if self._leaving:
+            self._part()
+            self.session.raise_if_disconnected()
+
+    def _part(self) -> None:
+        """Close the connection, FreeSWITCH having had all that was noted: it calls the next controller."""
+        try:
+            self.session.settle()
+        except (EslError, OutboundSessionHasGoneAway) as error:
+            log.warning("call_not_settled", error=str(error))
+        if not self._busy:  # else it leaves when that is over
+            self.session.stop()
 
     def _ended_before(self) -> BotEnd:
-        """The bot's end as the controller before us wrote it down in :meth:`hand_off`."""
+        """The bot's end as the controller before us wrote it down in :meth:`over`."""
         try:
             return BotEnd(
                 Outcome(self.channel["variable_eslbot_outcome"]),
@@ -260,21 +386,50 @@ class Call:
         """One line that says how the call ended, and why."""
         self.session.finished.wait(timeout=self.session.timeout)
         disposition = self.session.hangup.get("variable_sip_hangup_disposition", "unknown")
-        outcome = self.ended.outcome if self.ended else Outcome.CALLER_HANGUP
+        cause = self.session.hangup.get("Hangup-Cause")
+        vanished = cause == "MEDIA_TIMEOUT"  # the one BYE of ours that is meant: to a PBX that is not there
+        alarm = disposition == "send_bye" and not vanished
+        left = Outcome.MEDIA_TIMEOUT if vanished else Outcome.CALLER_HANGUP
+        outcome = self.ended.outcome if self.ended else left
         if self.workspace is not None and self._stage not in (None, Stage.ADMITTED):
             metrics.CALLS.labels(self.workspace.name, outcome).inc()
-        if disposition == "send_bye":
+        if vanished:
+            metrics.MEDIA_TIMEOUTS.labels(self.workspace.name if self.workspace else "").inc()
+        if alarm:
             metrics.SEND_BYE.inc()
-        tell = log.error if disposition == "send_bye" else log.info
+        tell = log.error if alarm else log.warning if vanished else log.info
         tell(
             "call_ended",
             outcome=outcome,
             handed_off=self.handed_off,
             stage=self._stage,
             sip_hangup_disposition=disposition,
-            hangup_cause=self.session.hangup.get("Hangup-Cause"),
-            seconds=round(time.monotonic() - self.began, 3),
+            hangup_cause=cause,
+            take_overs=self.take_overs,
+            seconds=self._seconds(),
         )
+
+    def _seconds(self) -> float:
+        """Since this controller has the call."""
+        return round(time.monotonic() - self.began, 3)
+
+    def _answered_for(self) -> float:
+        """Seconds since the answer, by FreeSWITCH's own clock, since ours may be another host's."""
+        now = self.channel.get("Event-Date-Timestamp", "")
+        answered = self.channel.get("Caller-Channel-Answered-Time", "")
+        if not (now.isdecimal() and answered.isdecimal()):
+            return 0.0
+        return max(0.0, (int(now) - int(answered)) / 1e6)
+
+    def _number(self, variable: str) -> int:
+        text = self.channel.get(f"variable_{variable}", "")
+        return int(text) if text.isdecimal() and len(text) < 10 else 0
+
+    def _epoch(self, variable: str) -> float | None:
+        try:
+            return float(self.channel[f"variable_{variable}"])
+        except (KeyError, ValueError):
+            return None
 
     def _facts(self) -> dict[str, str]:
         """What a configured property may name."""

@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import socket
+import time
 
+import gevent
 import structlog
 from greenswitch.esl import OutboundSessionHasGoneAway
 
 from eslbot import metrics
 from eslbot.ameyo.client import AmeyoClient
+from eslbot.bot import SpeechFolder
 from eslbot.call import Call
 from eslbot.config.model import Config, Workspace
 from eslbot.esl import EslError, Session
@@ -22,6 +25,8 @@ log = structlog.get_logger()
 
 #: Seconds a PBX should wait before it sends us a call again (Retry-After of a 503).
 RETRY_AFTER = 30
+#: Seconds that a call may need to leave: it waits for an answer of Ameyo's that is under way.
+LEAVE_LIMIT = 15.0
 
 
 class Controller:
@@ -30,6 +35,7 @@ class Controller:
     def __init__(self, config: Config, counts: CallCounts, row: int) -> None:
         self.config = config
         self.draining = False
+        self.folder = SpeechFolder(config.freeswitch.temp_dir)
         self.calls: set[Call] = set()
         self._counts = counts
         self._row = row
@@ -64,6 +70,24 @@ class Controller:
             if session.lost_events:
                 metrics.EVENTS_LOST.inc(session.lost_events)
             session.stop()
+
+    def hand_over(self, after: float) -> None:
+        """Take no more calls, and after ``after`` seconds give those that are left to the next controller.
+
+        Returns when there are none, or when they have had their time.
+        """
+        self.draining = True
+        self._wait_until_empty(after)
+        leaving = [gevent.spawn(call.leave) for call in self.calls]
+        self._wait_until_empty(LEAVE_LIMIT)
+        if self.calls:
+            log.warning("calls_left_behind", calls=len(self.calls), after_seconds=LEAVE_LIMIT)
+        gevent.killall(leaving)
+
+    def _wait_until_empty(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self.calls and (left := deadline - time.monotonic()) > 0:
+            gevent.sleep(min(left, 0.02))
 
     # -- what a call asks ---------------------------------------------------------------------------------
 

@@ -18,7 +18,19 @@ CONNECTIONS_WITHOUT_CALL = Counter(
     "eslbot_connections_without_call", "Event-socket connections that never became a call (port probes)."
 )
 TAKE_OVERS = Counter("eslbot_take_overs", "Calls that arrived in the middle of their story.", ["stage"])
+HAND_OVERS = Counter("eslbot_hand_overs", "Calls that a leaving worker gave to the next one.")
 ATTEMPTS = Counter("eslbot_notification_attempts", "POSTs to Ameyo, by verdict.", ["workspace", "verdict"])
+IN_DOUBT = Counter(
+    "eslbot_notifications_in_doubt",
+    "Notifications sent again because a worker went away before it had noted Ameyo's answer.",
+    ["workspace"],
+)
+BYE_OVERDUE = Counter(
+    "eslbot_bye_overdue", "Times that a call handed off had no BYE within bye_timeout.", ["workspace"]
+)
+MEDIA_TIMEOUTS = Counter(
+    "eslbot_media_timeouts", "Calls ended because no RTP came for media_timeout.", ["workspace"]
+)
 BOT_MESSAGES_IGNORED = Counter(
     "eslbot_bot_messages_ignored", "Messages of bots that were not used.", ["workspace", "why"]
 )

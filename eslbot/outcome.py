@@ -17,6 +17,7 @@ class Outcome(StrEnum):
     CONTROLLER_LOST = "controller_lost"  # an eslbot worker went away in mid-call
     INTERNAL_ERROR = "internal_error"  # a fault of ours, told in the log
     CALLER_HANGUP = "caller_hangup"  # the caller left before the bot ended: no hand-off
+    MEDIA_TIMEOUT = "media_timeout"  # the PBX vanished without BYE before the bot ended
 
 
 class Stage(StrEnum):
@@ -24,6 +25,8 @@ class Stage(StrEnum):
 
     ADMITTED = "admitted"
     ANSWERED = "answered"
+    CONNECTING = "connecting"  # to the bot
     TALKING = "talking"
+    ENDED = "ended"  # the bot's part is over, but its last words may still be playing
     HANDING_OFF = "handing_off"
     HELD = "held"

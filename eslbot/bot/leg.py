@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
 from eslbot import g711, metrics
 from eslbot.bot import messages, stream
 from eslbot.bot.audio import UnusableAudio
+from eslbot.bot.folder import SpeechFolder
 from eslbot.bot.path_speech import PathSpeech
-from eslbot.bot.speech import QueueFull, Speech, is_speech_file
+from eslbot.bot.speech import VARIABLE, QueueFull, Speech, is_speech_file
 from eslbot.config.model import Workspace, shown
-from eslbot.esl import EslError, Event, Session
+from eslbot.esl import ConnectionLost, EslError, Event, Session
 from eslbot.invite import Invite
 from eslbot.outcome import Outcome
 
@@ -24,6 +25,8 @@ log = structlog.get_logger()
 #: Seconds that what is queued may still play when the bot has ended; the last word of a bot that talks and
 #: talks is not worth more of the customer's time.
 LAST_WORDS = 60.0
+#: Seconds a bot has to answer `resumed` after a take-over, or to say anything at all.
+RESUMED = 2.0
 
 #: What a call needs besides the stream's own events.
 EVENTS = ("PLAYBACK_START", "DTMF", *stream.EVENTS)
@@ -40,42 +43,136 @@ class BotEnd:
     properties: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Story(Protocol):
+    """Who notes how far the bot's part is, so that another controller could go on from there."""
+
+    def connecting(self) -> None:
+        """A stream is about to be started."""
+
+    def connected(self) -> None:
+        """The bot is there."""
+
+    def spoken(self) -> None:
+        """The bot has begun to speak."""
+
+    def over(self, ended: BotEnd) -> None:
+        """The bot is done; its last words may still be playing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the controller before us has left of a bot's part.
+
+    ``channel`` is the channel's headers and variables. ``connected`` says whether the bot was there,
+    ``spoken`` whether it had begun to speak, ``ended`` how its part was over, if it was.
+    """
+
+    channel: Mapping[str, str]
+    connected: bool
+    spoken: bool
+    ended: BotEnd | None
+
+
 class BotLeg:
     """One bot on one answered call."""
 
-    def __init__(self, session: Session, invite: Invite, workspace: Workspace, temp_dir: str) -> None:
+    def __init__(
+        self, session: Session, invite: Invite, workspace: Workspace, folder: SpeechFolder, story: Story
+    ) -> None:
         self._session = session
         self._invite = invite
         self._workspace = workspace
         self._bot = workspace.bot
+        self._folder = folder
+        self._story = story
         self._stream = stream.AudioStream(session)
-        self._speech: Speech | PathSpeech = Speech(session, temp_dir, self._marked)
-        self._temp_dir = temp_dir
+        self._speech: Speech | PathSpeech = Speech(session, folder.path, self._marked)
+        #: Whether a file of FreeSWITCH's was seen there: then the directory is shared.
+        self._shared = False
         self._told: set[str] = set()
         self._spoken = False
         self._reconnects = int(self._bot.reconnect)
+        #: When a bot that was told `resumed` counts as lost, on the monotonic clock.
+        self._answer_by = float("inf")
 
-    def talk(self, connected: Callable[[], None]) -> BotEnd:
-        """Connect the bot and stay until its part is over; ``connected`` is called when it is there.
+    def talk(self, seconds: float) -> BotEnd:
+        """Connect the bot and stay until its part is over, for at most ``seconds``.
 
         Raises OutboundSessionHasGoneAway when the caller hangs up, or the event socket goes.
         """
-        deadline = time.monotonic() + self._workspace.max_duration
+        return self._stay(seconds, self._begin)
+
+    def go_on(self, seconds: float, found: Found) -> BotEnd:
+        """The same with a bot's part that another controller has begun."""
+        return self._stay(seconds, lambda: self._resume(found), found.ended)
+
+    def _stay(self, seconds: float, begin: Callable[[], BotEnd | None], over: BotEnd | None = None) -> BotEnd:
+        deadline = time.monotonic() + seconds
         try:
-            error = self._connect()
-            if error is not None:
-                return BotEnd(Outcome.BOT_UNREACHABLE, error)
-            connected()
-            self._stream.send_text(messages.start(self._invite, self._bot.sample_rate))
-            ended = self._listen(deadline)
+            ended = begin()
+            if ended is not None and ended.outcome is Outcome.BOT_UNREACHABLE:
+                return ended
+            ended = ended or self._listen(deadline, over)
             while ended.outcome is Outcome.BOT_FAILED and self._reconnect(ended):
                 ended = self._listen(deadline)
             self._close(ended)
             return ended
         finally:
-            self._speech.close()
+            if isinstance(self._session.reason, ConnectionLost):
+                self._speech.release()  # the call lives on, and so does what is to be heard
+            else:
+                self._speech.close()
 
     # -- connecting ---------------------------------------------------------------------------------------
+
+    def _begin(self) -> BotEnd | None:
+        """The first stream of a call; the bot's end, if that is it."""
+        self._story.connecting()
+        error = self._connect()
+        if error is not None:
+            return BotEnd(Outcome.BOT_UNREACHABLE, error)
+        self._stream.send_text(messages.start(self._invite, self._bot.sample_rate))
+        self._story.connected()
+        return None
+
+    def _resume(self, found: Found) -> BotEnd | None:
+        """Take up the speech first, since the caller hears its pause, and then the bot."""
+        if not found.connected:
+            self._stream.stop()  # there may be one, and nobody knows how far it is
+            return self._begin()
+        self._spoken = found.spoken
+        law = _law(found.channel)
+        self._take_up(lambda speech: speech.resume(*_utterance(found.channel), law))
+        if found.ended is not None:
+            self._take_up(lambda speech: speech.catch_up(law))
+            self._speech.finish()
+            return None
+        attached = self._stream.resumed()
+        self._take_up(lambda speech: speech.catch_up(law))
+        if not attached:
+            return self._restart("there was no stream any more")
+        self._answer_by = time.monotonic() + RESUMED
+        return None
+
+    def _take_up(self, take: Callable[[Speech], bool | None]) -> None:
+        """Let the caller hear what the controller before us has left, where it is here."""
+        if isinstance(self._speech, Speech):
+            try:
+                self._shared = bool(take(self._speech)) or self._shared
+            except OSError as error:
+                self._play_by_path(error)
+
+    def _restart(self, why: str) -> BotEnd | None:
+        """A new stream for a call whose stream was lost in a take-over; the bot's end, if none comes up."""
+        log.warning("bot_stream_restarted", reason=why)
+        self._answer_by = float("inf")
+        self._stream.stop()
+        self._speech.forget_stream()
+        error = self._connect()
+        if error is not None:
+            return BotEnd(Outcome.BOT_FAILED, f"lost in a take-over: {error}")
+        self._stream.send_text(messages.start(self._invite, self._bot.sample_rate, resumed=True))
+        return None
 
     def _connect(self) -> str | None:
         """Try each URL; None when one took the stream, else why the last did not."""
@@ -113,6 +210,7 @@ class BotLeg:
         self._reconnects -= 1
         log.warning("bot_reconnecting", reason=failed.reason)
         self._stream.stop()
+        self._speech.forget_stream()
         if self._connect() is not None:
             return False
         self._stream.send_text(messages.start(self._invite, self._bot.sample_rate, resumed=True))
@@ -124,15 +222,16 @@ class BotLeg:
 
     # -- talking ------------------------------------------------------------------------------------------
 
-    def _listen(self, deadline: float) -> BotEnd:
+    def _listen(self, deadline: float, ended: BotEnd | None = None) -> BotEnd:
         """Play what the bot says, and do what it asks, until its part is over and its last word heard."""
         # What the module plays by itself it does not tell: there, a silent bot cannot be known.
         first_audio = float("inf") if self._spoken or self._plays_by_itself else self._bot.first_audio_timeout
         first_audio += time.monotonic()
-        ended: BotEnd | None = None
+        if ended is not None:
+            deadline = first_audio = min(deadline, time.monotonic() + LAST_WORDS)
         while True:
             due = self._speech.due()
-            until = min(deadline, first_audio, deadline if due is None else due)
+            until = min(deadline, first_audio, self._answer_by, deadline if due is None else due)
             event = self._session.next_event(max(0.0, until - time.monotonic()))
             if event is not None:
                 end = self._happened(event)
@@ -140,11 +239,16 @@ class BotLeg:
                     if end.outcome is Outcome.BOT_FAILED:
                         return end
                     ended = end
+                    self._story.over(ended)
                     self._speech.finish()
                     deadline = min(deadline, time.monotonic() + LAST_WORDS)
                     first_audio = deadline
             self._speech.tick()
             now = time.monotonic()
+            if ended is None and now >= self._answer_by:
+                lost = self._restart(f"the bot said nothing within {RESUMED:g} s of `resumed`")
+                if lost is not None:
+                    return lost
             if self._spoken:
                 first_audio = deadline
             if ended is not None:
@@ -160,6 +264,8 @@ class BotLeg:
 
     def _happened(self, event: Event) -> BotEnd | None:
         """One event; the bot's end, if it was that."""
+        if event.name in (stream.PLAY, stream.JSON):  # who speaks is there
+            self._answer_by = float("inf")
         match event.name:
             case stream.PLAY:
                 self._say(event)
@@ -187,14 +293,14 @@ class BotLeg:
             return
         data = stream.body(event)
         path, kind, rate = data.get("file"), data.get("audioDataType"), data.get("sampleRate", 0)
-        if not isinstance(path, str) or not is_speech_file(path, self._temp_dir, self._session.uuid):
+        if not isinstance(path, str) or not is_speech_file(path, self._folder.path, self._session.uuid):
             self._ignore("foreign_file", str(path)[:200].encode("utf-8", "replace"))
             return
-        codec = event.headers.get("Channel-Read-Codec-Name", "")
-        law = codec if codec in g711.PAYLOAD_TYPES else g711.PCMU
         try:
-            self._play(path, str(kind), rate if isinstance(rate, int) else 0, law, event.age)
-            self._spoken = True
+            self._play(path, str(kind), rate if isinstance(rate, int) else 0, _law(event.headers), event.age)
+            if not self._spoken:
+                self._spoken = True
+                self._story.spoken()
         except UnusableAudio as error:
             self._refuse("unusable_audio", str(error))
         except QueueFull as error:
@@ -203,18 +309,22 @@ class BotLeg:
     def _play(self, path: str, kind: str, rate: int, law: str, age: float) -> None:
         try:
             self._speech.play(path, kind, rate, law, age)
+            self._shared = True
         except OSError as error:
-            if self._spoken and isinstance(error, FileNotFoundError):
-                # The directory is shared; the module deletes what is not played when a bot breaks off.
+            if self._shared and isinstance(error, FileNotFoundError):
+                # The module deletes what is not played when a bot breaks off.
                 self._once("speech_lost", file=path)
                 metrics.SPEECH_FAILURES.labels("lost").inc()
                 return
-            # Another host, a full disk, a directory that is not ours to write: FreeSWITCH can do it alone.
-            self._once("speech_by_path", error=str(error), remedy="let eslbot read and write temp_dir")
-            metrics.SPEECH_FAILURES.labels("no_shared_directory").inc()
-            left = self._speech.leave() if isinstance(self._speech, Speech) else (None, ())
-            self._speech = PathSpeech(self._session, self._marked, *left)
+            self._play_by_path(error)
             self._speech.play(path, kind, rate, law)
+
+    def _play_by_path(self, error: OSError) -> None:
+        """Another host, a full disk, a directory that is not ours to write: FreeSWITCH can do it alone."""
+        self._folder.not_shared(error)
+        metrics.SPEECH_FAILURES.labels("no_shared_directory").inc()
+        left = self._speech.leave() if isinstance(self._speech, Speech) else (None, ())
+        self._speech = PathSpeech(self._session, self._marked, *left)
 
     def _message(self, text: bytes) -> BotEnd | None:
         try:
@@ -284,3 +394,15 @@ class BotLeg:
             self._stream.stop()
         except EslError as error:  # its part is over all the same, and what it said counts
             log.warning("bot_leg_not_closed", error=str(error))
+
+
+def _law(headers: Mapping[str, str]) -> str:
+    """The line's codec."""
+    codec = headers.get("Channel-Read-Codec-Name", "")
+    return codec if codec in g711.PAYLOAD_TYPES else g711.PCMU
+
+
+def _utterance(channel: Mapping[str, str]) -> tuple[str, int]:
+    """Which utterance a controller had begun last, and how many samples of it FreeSWITCH has read."""
+    played = channel.get("variable_playback_samples", "")
+    return channel.get(f"variable_{VARIABLE}", ""), int(played) if played.isdecimal() else 0

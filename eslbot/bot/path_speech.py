@@ -110,6 +110,16 @@ class PathSpeech:
     def tick(self) -> None:
         """Nothing is timed here."""
 
+    def catch_up(self, law: str) -> None:
+        """What was not told of cannot be found from here."""
+
+    def forget_stream(self) -> None:
+        """No file is known before its event."""
+
+    def release(self) -> None:
+        """The next controller finds nothing of ours, as it is with :meth:`close`."""
+        self.close()
+
     def close(self) -> None:
         """Nothing of ours is left behind; the module deletes its files."""
         self._queue.clear()

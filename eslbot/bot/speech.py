@@ -12,6 +12,10 @@ ends when FreeSWITCH finds the end, and says how much it has read: what came too
 of the next utterance. So a bot that is slower than real time is heard with pauses, and nothing is lost or
 repeated.
 
+When a controller goes away in mid-utterance, FreeSWITCH ends the playback, but the file stays, and so do the
+chunks that nobody has taken yet: the next controller begins a new utterance with what of them was not heard
+(:meth:`Speech.resume`). A chunk is renamed before it is said, so that nobody says it twice.
+
 A controller on another host than FreeSWITCH cannot do that: see :mod:`eslbot.bot.path_speech`.
 """
 
@@ -58,8 +62,14 @@ OVERDUE = 5.0
 MAX_CHUNK_BYTES = 4 * 1024 * 1024
 #: Seconds of speech that may wait to be heard; what comes beyond is refused.
 MAX_QUEUED = 600.0
+#: What follows the name of a module's file whose speech is in one of ours.
+TAKEN = ".taken"
+#: The channel variable that names the utterance of now: its number and law.
+VARIABLE = "eslbot_speech"
 
-_FILE_NAME = re.compile(r"_\d{1,10}\.tmp\.(r8|r16|r24|r32|r48|r64|wav|mp3|ogg|pcmu|pcma)")
+_FILE_NAME = re.compile(r"_(\d{1,10})\.tmp\.(r8|r16|r24|r32|r48|r64|wav|mp3|ogg|pcmu|pcma)")
+_OWN_NAME = re.compile(r"_(\d{1,10})\.eslbot\.(PCMU|PCMA)")
+_KIND_OF_RAW = re.compile(r"r(\d+)")
 
 
 class QueueFull(Exception):
@@ -129,9 +139,13 @@ class Utterance:
         assert self.started_at is not None
         return self.started_at + (self.size - 1) // FRAME * FRAME / RATE - EARLIER
 
+    def release(self) -> None:
+        """Let go of the file, which stays for the next controller."""
+        os.close(self._file)
+
     def close(self) -> None:
         """Remove the file."""
-        os.close(self._file)
+        self.release()
         self.path.unlink(missing_ok=True)
 
 
@@ -153,10 +167,12 @@ class Speech:
         self._waiting_law = g711.PCMU
         self._number = 0
         self._finished = False
-        #: The module's last file, its kind and rate, and the files that were taken before their event.
+        #: The module's last file, its kind and rate; where in the utterance a file taken before its event is.
         self._last: tuple[str, str, int] | None = None
         self._early: dict[str, int] = {}
-        self._taken: dict[str, int] = {}  # and how many bytes there were: the module may have been writing
+        #: Files whose event has not come: where they are now, and how much was said of them. (The module may
+        #: have been writing.)
+        self._taken: dict[str, tuple[str, int]] = {}
 
     # -- what the bot asks --------------------------------------------------------------------------------
 
@@ -166,25 +182,45 @@ class Speech:
         Raises UnusableAudio, :class:`QueueFull`, or OSError where the file is not there for us, or ours
         cannot be written.
         """
-        taken = self._taken.pop(path, 0) if self._early.pop(path, None) is not None else 0
-        if taken and _size(path) <= taken:
-            _remove(path)
+        self._early.pop(path, None)
+        source, said = self._taken.get(path, (path, 0))
+        if said and _size(source) <= said:
+            del self._taken[path]
+            _remove(source)
             return
         self._last = path, kind, rate  # whatever becomes of it, the next one is behind it
-        current = self._current
-        waiting = len(self._waiting)
+        self._make_room()
+        content = _read(source)[said:]
+        audio = self._decoder.decode(content, kind, rate, self._law_for(law))
+        claimed = _claim(source)
+        try:
+            self._add(audio, law, age)
+        except OSError:
+            _give_back(claimed, path)
+            raise
+        self._taken.pop(path, None)
+        _remove(claimed)
+
+    def _make_room(self) -> None:
+        current, waiting = self._current, len(self._waiting)
         if current is not None and current.heard_at(current.size + waiting) > time.monotonic() + MAX_QUEUED:
             raise QueueFull(f"more than {MAX_QUEUED:g} s of speech are waiting to be heard")
-        content = _read(path)[taken:]
+
+    def _law_for(self, law: str) -> str:
+        """What a chunk has to be, the line's law being ``law`` now."""
+        return self._waiting_law if self._waiting else law
+
+    def _add(self, audio: bytes, law: str, age: float) -> None:
+        """Say ``audio`` behind what there is; raises OSError."""
+        current = self._current
         if current is None:
-            self._begin(self._decoder.decode(content, kind, rate, law), law, age=age)
+            self._begin(audio, law, age=age)
         elif current.cut or current.law != law or self._waiting:
             # A file is of one law, and a re-INVITE may change the line's: that waits for the file's end.
-            self._waiting_law = self._waiting_law if self._waiting else law
-            self._waiting += self._decoder.decode(content, kind, rate, self._waiting_law)
+            self._waiting_law = self._law_for(law)
+            self._waiting += audio
         else:
-            current.say(self._decoder.decode(content, kind, rate, law))
-        _remove(path)
+            current.say(audio)
 
     def _take_early(self, current: Utterance) -> bool:
         """Append the chunk behind the last one, if the module has written it; its event is under way."""
@@ -200,15 +236,101 @@ class Speech:
             if not audio:  # created, and not written yet
                 return False
             position = current.size
-            current.say(audio)
+            claimed = _claim(following)
+            try:
+                current.say(audio)
+            except OSError:
+                _give_back(claimed, following)
+                raise
         except (OSError, UnusableAudio) as error:
             log.debug("no_early_chunk", error=str(error))
             return False
         # The file stays until its event: after a `clear` that lies between, it has to be read again.
         self._early[following] = position
-        self._taken[following] = len(content)
+        self._taken[following] = claimed, len(content)
         self._last = following, kind, rate
         return True
+
+    # -- after a take-over --------------------------------------------------------------------------------
+
+    def resume(self, utterance: str, played: int, law: str) -> bool:
+        """Go on where the controller before us was cut; whether it had left anything.
+
+        ``utterance`` is the channel variable :data:`VARIABLE`, ``played`` how many samples of it FreeSWITCH
+        has read. Chunks that nobody has taken follow; :meth:`catch_up` takes those that come until we hear
+        of events. Raises OSError where the directory is not there for us, or is full.
+        """
+        names = self._names()
+        left = {int(match[1]): match[2] for name in names if (match := _OWN_NAME.fullmatch(name))}
+        self._number = max(left, default=-1) + 1
+        for name in names:  # their speech is in one of those files; their event may still come
+            if name.endswith(TAKEN):
+                path = f"{self._prefix}{name.removesuffix(TAKEN)}"
+                self._taken[path] = path + TAKEN, _size(path + TAKEN)
+        number, _, own_law = utterance.partition(".")
+        if number.isascii() and number.isdigit() and left.get(int(number)) == own_law:
+            rest = _rest(self._own(int(number), own_law), played)
+            if rest:
+                self._begin(rest, own_law)
+        self._take_left(names, law)
+        if self._current is not None:
+            self._current.begins_at = 0.0  # there was a beginning: it waits for nothing
+            self.tick()
+        for number_left, law_left in left.items():  # now that what they held is on its way
+            _remove(self._own(number_left, law_left))
+        return bool(names)
+
+    def catch_up(self, law: str) -> None:
+        """Take the chunks whose events came before we were told of events; raises OSError."""
+        self._take_left(self._names(), law)
+
+    def _names(self) -> list[str]:
+        """What there is of this call, each name without the call's UUID."""
+        folder, _, uuid = self._prefix.rpartition("/")
+        with os.scandir(folder) as entries:
+            return [entry.name.removeprefix(uuid) for entry in entries if entry.name.startswith(uuid)]
+
+    def _own(self, number: int, law: str) -> str:
+        return f"{self._prefix}_{number}.eslbot.{law}"  # mod_native_file: upper case is the codec
+
+    def _take_left(self, names: Iterable[str], law: str) -> None:
+        """Say the module's files that are there, in order; their events may have come, or may not."""
+        found = sorted((int(match[1]), name) for name in names if (match := _FILE_NAME.fullmatch(name)))
+        for position, (_, name) in enumerate(found):
+            path, kind = self._prefix + name, name.rpartition(".")[2]
+            if path in self._taken:
+                continue
+            raw = _KIND_OF_RAW.fullmatch(kind)
+            rate = int(raw[1]) * 1000 if raw else 0
+            try:
+                self._make_room()
+                content = _read(path)
+                if kind == "wav" and position == len(found) - 1 and not _whole(content):
+                    break  # the module is writing it: its event will come
+                audio = self._decoder.decode(content, "raw" if raw else kind, rate, self._law_for(law))
+            except (UnusableAudio, FileNotFoundError) as error:
+                log.warning("speech_left_behind_not_said", file=path, error=str(error))
+                continue
+            except QueueFull as error:
+                log.warning("speech_left_behind_not_said", files=len(found) - position, error=str(error))
+                break
+            claimed = _claim(path)
+            self._taken[path] = claimed, len(content)
+            self._last = path, "raw" if raw else kind, rate
+            self._add(audio, law, 0.0)
+
+    def forget_stream(self) -> None:
+        """The module begins to count anew: none of the files that it has promised will come."""
+        self._last = None
+        self._early.clear()
+        self._drop_taken()
+
+    def _drop_taken(self) -> None:
+        for source, _ in self._taken.values():
+            _remove(source)
+        self._taken.clear()
+
+    # -- marks and barge-in -------------------------------------------------------------------------------
 
     def mark(self, name: str) -> None:
         """Call ``marked`` when everything before has been heard: at once when nothing is queued."""
@@ -224,6 +346,8 @@ class Speech:
         """Barge-in: stop what the caller hears, forget what is queued; marks come back as cleared."""
         self._waiting.clear()
         self._early.clear()
+        # An event that comes behind this is of speech behind it, whenever that was taken.
+        self._taken = {path: (source, 0) for path, (source, _) in self._taken.items()}
         self._decoder.reset()
         names = [name for _, name in self._waiting_marks]
         self._waiting_marks.clear()
@@ -235,6 +359,7 @@ class Speech:
                 self._current = None
             elif not self._current.cut:
                 self._current.cut_at = time.monotonic()
+                self._session.set_plain_variables({VARIABLE: ""})  # no controller takes that up again
                 self._session.uuid_break()
         for name in names:
             self._marked(name, True)
@@ -315,7 +440,7 @@ class Speech:
 
     def _begin(self, audio: bytes, law: str, marks: Iterable[tuple[int, str]] = (), age: float = 0.0) -> None:
         """A new utterance; ``marks`` lie at positions in ``audio``."""
-        path = Path(f"{self._prefix}_{self._number}.eslbot.{law}")  # mod_native_file: upper case is the codec
+        path = Path(self._own(self._number, law))
         self._number += 1
         utterance = Utterance(path, law)
         try:
@@ -331,6 +456,9 @@ class Speech:
     def _request(self, utterance: Utterance) -> None:
         """Ask FreeSWITCH to play what is there and what will be."""
         utterance.requested_at = time.monotonic()
+        # For the next controller: what plays from now on, and that nothing of it has been played yet.
+        name = str(utterance.path).removeprefix(f"{self._prefix}_").replace(".eslbot.", ".")
+        self._session.set_plain_variables({VARIABLE: name, "playback_samples": ""})
         utterance.playback = self._session.execute("playback", str(utterance.path), tell=True).uuid
 
     def finish(self) -> None:
@@ -393,9 +521,16 @@ class Speech:
         """Stop at once and leave no file behind."""
         self._waiting.clear()
         self._waiting_marks.clear()
+        self._drop_taken()
         if self._current is not None:
             current, self._current = self._current, None
             current.close()
+
+    def release(self) -> None:
+        """Stop at once, and leave the files to the controller that goes on."""
+        if self._current is not None:
+            current, self._current = self._current, None
+            current.release()
 
 
 def _following(path: str) -> str:
@@ -407,6 +542,28 @@ def _following(path: str) -> str:
 def _remove(path: str) -> None:
     with suppress(OSError):  # the module would keep it until its stream stops, and then deletes it
         Path(path).unlink()
+
+
+def _claim(path: str) -> str:
+    """Rename one of the module's files, so that no other controller says it again; its name now."""
+    if path.endswith(TAKEN):
+        return path
+    try:
+        Path(path).rename(path + TAKEN)
+    except OSError as error:  # a directory in which we may write and not rename: then so be it
+        log.debug("speech_not_claimed", error=str(error))
+        return path
+    return path + TAKEN
+
+
+def _give_back(claimed: str, path: str) -> None:
+    with suppress(OSError):  # then nobody can have it, which the next reader of it says
+        Path(claimed).rename(path)
+
+
+def _whole(wav: bytes) -> bool:
+    """Whether a RIFF file is as long as it says."""
+    return len(wav) >= 8 and int.from_bytes(wav[4:8], "little") + 8 <= len(wav)
 
 
 def _size(path: str) -> int:
@@ -432,3 +589,12 @@ def _read(path: str) -> bytes:
     if len(content) > MAX_CHUNK_BYTES:
         raise UnusableAudio(f"one message with over {MAX_CHUNK_BYTES} bytes of audio; send chunks")
     return content
+
+
+def _rest(path: str, played: int) -> bytes:
+    """What of an utterance's file has not been played."""
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return os.pread(file, int(MAX_QUEUED) * RATE, played)
+    finally:
+        os.close(file)

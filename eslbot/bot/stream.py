@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from eslbot.bot import messages
 from eslbot.bot.messages import printable
 from eslbot.esl import Event, Session, quote
 
@@ -55,6 +56,10 @@ class AudioStream:
     def send_text(self, text: str) -> None:
         """Send a text frame to the bot, best effort and without waiting: a lost socket comes as an event."""
         self._session.post(f"api uuid_audio_stream {self._session.uuid} send_text {quote(text)}")
+
+    def resumed(self) -> bool:
+        """Tell the bot that another controller has the call; whether there is a stream at all."""
+        return self._command(f"send_text {quote(messages.resumed())}")
 
     def stop(self) -> bool:
         """Close the stream (the bot sees 1000) and delete its speech files."""

@@ -212,11 +212,6 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
             raise CommandFailed(f"{what!r}: {reply.data[:200]}")
         return reply
 
-    def pipeline(self, commands: Iterable[str]) -> list[Event]:
-        """Several commands in one round trip; raises like :meth:`send`, for the first that failed."""
-        sent = [(self.post(command), command) for command in commands]
-        return [self._reply(result, command) for result, command in sent]
-
     def api(self, command: str) -> str:
         """The answer to an API command, ``-ERR …`` included: what that means, the caller knows."""
         return self.send(f"api {check_line(command)}").data
@@ -246,20 +241,28 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
     def subscribe(self, *names: str) -> None:
         """Ask for this channel's events of these names (and subclasses, when they hold ``::``), and linger.
 
-        ``myevents`` would leave out CUSTOM and bring what nobody reads.
+        ``myevents`` would leave out CUSTOM and bring what nobody reads. Does not wait: commands take effect
+        in their order. A refusal ends the session, since its story would be deaf.
         """
         plain = [name for name in names if "::" not in name]
         custom = [name for name in names if "::" in name]
         wanted = ["CHANNEL_EXECUTE_COMPLETE", "CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE", *plain]
         if custom:
             wanted += ["CUSTOM", *custom]
-        self.pipeline(
-            [
-                f"linger {LINGER}",
-                f"filter Unique-ID {self.uuid}",
-                check_line(f"event plain {' '.join(wanted)}"),
-            ]
-        )
+        events = check_line(f"event plain {' '.join(wanted)}")
+        for command in (f"linger {LINGER}", f"filter Unique-ID {self.uuid}", events):
+            self.post(command).rawlink(self._subscribed)
+
+    def _subscribed(self, reply: AsyncResult[Event]) -> None:
+        if reply.successful() and reply.value is not None and reply.value.data.startswith("-"):
+            self._leave(ConnectionLost(f"FreeSWITCH refused the subscription: {reply.value.data[:200]}"))
+
+    def settle(self) -> None:
+        """Wait until FreeSWITCH has done all that it was told; it tells no more events from then on.
+
+        Raises like :meth:`send`.
+        """
+        self.send("noevents")
 
     def next_event(self, timeout: float) -> Event | None:
         """The next subscribed event, None after ``timeout`` seconds.
@@ -342,15 +345,18 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         """Stop the application that runs, and drop those that are queued; does not wait."""
         self.post(f"api uuid_break {self.uuid} all")
 
-    def forget_variables(self, names: Iterable[str]) -> None:
-        """Unset channel variables, in one command: each of them is in every event of the channel."""
-        listed = ";".join(f"{name}=" for name in names)
+    def set_plain_variables(self, variables: Mapping[str, str]) -> None:
+        """Set channel variables in one command, without waiting: numbers and names without ``;`` and spaces.
+
+        An empty value unsets.
+        """
+        listed = ";".join(f"{name}={value}" for name, value in variables.items())
         if listed:
             self.post(f"api uuid_setvar_multi {self.uuid} {check_line(listed)}")
 
-    def when_gone(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once, without delay, when the channel or the socket goes."""
-        self.gone.rawlink(lambda _: callback())
+    def forget_variables(self, names: Iterable[str]) -> None:
+        """Unset channel variables, in one command: each of them is in every event of the channel."""
+        self.set_plain_variables(dict.fromkeys(names, ""))
 
     def stop(self) -> None:
         """Close the socket; whoever still waits fails with :class:`ConnectionLost`. Safe to call twice."""

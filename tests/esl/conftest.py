@@ -25,7 +25,7 @@ from eslbot.config.model import (
 from eslbot.controller import Controller
 from eslbot.limits import CallCounts
 from tests.support.ameyo_server import AmeyoServer
-from tests.support.peer import bounded, tcp_pair
+from tests.support.peer import bounded, eventually, tcp_pair
 from tests.support.switch import TEMP_DIR, WORKSPACE, Channel
 
 BOT_TOKEN, AMEYO_TOKEN = "Bearer bot-token-91ab", "ameyo-token-77c2"
@@ -81,12 +81,24 @@ class House:
             self._controller = Controller(config, self.counts, self.row)
         return self._controller
 
-    def call(self, variables: dict[str, str] | None = None, **options: Any) -> Channel:
-        """FreeSWITCH connects with a call."""
+    def call(
+        self, variables: dict[str, str] | None = None, more: dict[str, str] | None = None, **options: Any
+    ) -> Channel:
+        """FreeSWITCH connects with a call; ``more`` are headers of its answer to `connect`."""
         ours, theirs = tcp_pair()
         channel = Channel(theirs, variables, **options)
+        channel.more_headers.update(more or {})
         self.channels.append(channel)
         self.greenlets.append(gevent.spawn(self.controller.take, ours, ("127.0.0.1", 40000)))
+        return channel
+
+    def taken_over(self, before: Channel, more: dict[str, str] | None = None, **variables: str) -> Channel:
+        """The same call again, its controller having gone; ``variables`` are changes of its channel's."""
+        if not before._greenlet.ready():
+            before.lose_controller()
+        eventually(lambda: not self.controller.calls)
+        channel = self.call({**before.variables, **variables}, more, answered=before.answered)
+        channel.attached = before.attached
         return channel
 
     def talking(self, variables: dict[str, str] | None = None) -> Channel:

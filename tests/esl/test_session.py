@@ -23,7 +23,7 @@ from eslbot.esl import (
 from eslbot.esl import session as session_module
 from eslbot.esl.frames import MAX_BODY_BYTES, MAX_HEADER_BYTES
 from tests.support import wire
-from tests.support.peer import Peer, bounded, eventually, fields, tcp_pair
+from tests.support.peer import Peer, bounded, fields, tcp_pair
 
 
 class Line:
@@ -134,8 +134,8 @@ def test_an_api_error_is_an_answer(line: Line) -> None:
     assert greenlet.get() == "-ERR Operation Failed\n"
 
 
-def test_subscribing_takes_one_round_trip(line: Line) -> None:
-    greenlet = later(lambda: line.session.subscribe("DTMF", "mod_audio_stream::json"))
+def test_subscribing_waits_for_nothing(line: Line) -> None:
+    line.session.subscribe("DTMF", "mod_audio_stream::json")
     assert [line.peer.command() for _ in range(3)] == [
         "linger 5",
         "filter Unique-ID the-call",
@@ -143,6 +143,21 @@ def test_subscribing_takes_one_round_trip(line: Line) -> None:
         "mod_audio_stream::json",
     ]
     line.peer.send(wire.reply() * 3)
+    assert line.session.next_event(0.02) is None
+
+
+def test_a_refused_subscription_ends_the_session(line: Line) -> None:
+    line.session.subscribe("DTMF")
+    line.peer.send(wire.reply() * 2 + wire.reply("-ERR no keywords supplied"))
+    with pytest.raises(ConnectionLost, match="refused the subscription"):
+        line.session.next_event(2)
+
+
+def test_settled_is_what_freeswitch_has_answered(line: Line) -> None:
+    greenlet = later(line.session.settle)
+    line.peer.expect("noevents")
+    assert not greenlet.ready()
+    line.peer.send(wire.reply("+OK no longer listening for events"))
     greenlet.get()
 
 
@@ -222,7 +237,7 @@ def test_every_wait_has_an_end(impatient: Line) -> None:
         lambda: session.execute("playback", "x").wait(0.05),
         session.answer,
         lambda: session.call_command("playback", "x", block=True),
-        lambda: session.subscribe("DTMF"),
+        session.settle,
         lambda: session.respond(503, "x"),
     ):
         with pytest.raises(CommandTimeout):
@@ -344,16 +359,6 @@ def test_a_rude_rejection_is_a_lost_connection() -> None:
         with pytest.raises(ConnectionLost, match="ACL"):
             greenlet.get(timeout=1)
         line.session.stop()
-
-
-def test_when_gone_is_called_once(line: Line) -> None:
-    called = []
-    line.session.when_gone(lambda: called.append(1))
-    line.peer.send(HUNG_UP + wire.linger_notice() + HUNG_UP_COMPLETE)
-    line.session.finished.wait(2)
-    line.peer.close()
-    eventually(lambda: not line.session.connected)
-    assert called == [1]
 
 
 def test_stop_is_quick_and_may_come_twice(line: Line) -> None:

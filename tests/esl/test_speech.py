@@ -196,6 +196,7 @@ def test_a_file_that_cannot_be_deleted_is_not_said_twice(line: Line, monkeypatch
     path = line.file(chunk)
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", refuse)
+        patch.setattr(os, "rename", refuse)
         line.speech.play(path, "pcmu", 8000, "PCMU")
     line.run(line.quiet)
     assert line.heard == chunk
@@ -309,9 +310,11 @@ def test_a_chunk_behind_a_clear_is_said_though_it_was_taken_early(line: Line) ->
 def test_a_chunk_that_was_being_written_is_said_to_its_end(line: Line) -> None:
     first, second = sound(100), sound(100)
     line.say(first)
-    path = line.file(second[:333])
-    line.run(lambda: len(line.heard) > len(first))
-    Path(path).write_bytes(second)
+    path = line.file(b"")
+    with Path(path).open("wb", buffering=0) as module:
+        module.write(second[:333])
+        line.run(lambda: len(line.heard) > len(first))
+        module.write(second[333:])
     line.speech.play(path, "pcmu", 8000, "PCMU")
     line.run(line.quiet)
     assert line.heard == first + second
@@ -936,7 +939,7 @@ def test_without_a_shared_directory_freeswitch_plays_alone(
         assert call.heard == b"".join(said)
     assert call.told("mark") == [{"type": "mark", "name": "heard"}]
     (told,) = [entry for entry in lines if entry["event"] == "speech_by_path"]
-    assert told["remedy"] == "let eslbot read and write temp_dir"
+    assert told["remedy"].startswith("let eslbot read and write temp_dir")
     assert call.own_files() == []
 
 
@@ -989,15 +992,10 @@ def _hang_up(call: Talk) -> None:
     call.channel.wait_closed()
 
 
-def _lose(call: Talk) -> None:
-    call.channel.lose_controller()
-    eventually(lambda: not call.house.controller.calls)
-
-
 @pytest.mark.parametrize(
     "ending",
-    [_end, _close(1000), _close(1011), lambda call: call.channel.refuse_stream(), _hang_up, _lose],
-    ids=["end", "close 1000", "close 1011", "broken", "hang-up", "controller lost"],
+    [_end, _close(1000), _close(1011), lambda call: call.channel.refuse_stream(), _hang_up],
+    ids=["end", "close 1000", "close 1011", "broken", "hang-up"],
 )
 def test_no_file_of_ours_outlives_the_bots_part(
     talk: Make, ending: Callable[[Talk], None], monkeypatch: pytest.MonkeyPatch

@@ -50,6 +50,8 @@ class Channel:
             "sip_h_X-Workspace-ID": WORKSPACE,
             **(variables or {}),
         }
+        #: Of the answer to `connect`.
+        self.more_headers: dict[str, str] = {}
         #: Everything the controller did, in order and in short; see :meth:`_handle`.
         self.story: list[str] = []
         self.commands: list[str] = []
@@ -142,9 +144,13 @@ class Channel:
         )
 
     def lose_controller(self) -> None:
-        """The connection breaks; the channel lives on."""
+        """The connection breaks; the channel lives on, and what plays is cut."""
         self._greenlet.kill()
         self.peer.close()
+        if self.player is not None:
+            self.player.close()
+            if self.player.begun:
+                self.variables["playback_samples"] = str(self.player.begun[-1][1])
 
     # -- what FreeSWITCH does -----------------------------------------------------------------------------
 
@@ -154,6 +160,7 @@ class Channel:
             "Unique-ID": self.uuid,
             "Answer-State": "answered" if self.answered else "ringing",
             **{f"variable_{name}": value for name, value in self.variables.items()},
+            **self.more_headers,
         }
 
     def _run(self) -> None:
@@ -178,7 +185,7 @@ class Channel:
             self._execute(command)
         elif verb == "api":
             self._api(rest)
-        elif verb in ("linger", "filter", "event"):
+        elif verb in ("linger", "filter", "event", "noevents"):
             self.story.append(command)
             self.peer.send(wire.reply("+OK"))
         else:
