@@ -88,7 +88,10 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class FreeSwitch:
-    """What ``eslbot conf`` renders. ``rtp_ports`` is the inclusive range of UDP ports."""
+    """What ``eslbot conf`` renders. ``rtp_ports`` is the inclusive range of UDP ports.
+
+    ``media_timeout``: seconds without a single RTP packet of the PBX's, after which FreeSWITCH ends the call.
+    """
 
     sip_ip: IP | None
     sip_port: int
@@ -98,6 +101,7 @@ class FreeSwitch:
     event_socket_password: Secret | None
     temp_dir: str
     controllers: tuple[Address, ...]
+    media_timeout: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,11 @@ class Bot:
 
 @dataclass(frozen=True, slots=True)
 class Ameyo:
-    """A workspace's Ameyo REST endpoint. Time-outs in seconds."""
+    """A workspace's Ameyo REST endpoint. Time-outs in seconds.
+
+    ``bye_timeout``: how long a call that was handed off may stay without BYE before that is an alarm;
+    ``renotify``: whether Ameyo is then notified again, each time.
+    """
 
     url: str
     tenant_host: str
@@ -134,6 +142,8 @@ class Ameyo:
     connect_timeout: float
     timeout: float
     insecure: bool
+    bye_timeout: float = 60.0
+    renotify: bool = False
 
 
 @dataclass(frozen=True, slots=True)

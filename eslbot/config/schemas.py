@@ -130,6 +130,7 @@ class FreeSwitchSchema(_Table):
         error_messages={"invalid": "expected a path in quotes"},
     )
     controllers = _listed(AddressField(), load_default=None)
+    media_timeout = Duration(load_default=300.0, at_least=1)
 
     @post_load
     def _make(self, data: dict[str, Any], **_: Any) -> FreeSwitch:
@@ -265,6 +266,8 @@ class AmeyoSchema(_Insecure):
     )
     connect_timeout = Duration(load_default=3.0, at_least=0.1, at_most=60)
     timeout = Duration(load_default=10.0, at_least=0.1, at_most=120)
+    bye_timeout = Duration(load_default=60.0, at_least=1, at_most=3600)
+    renotify = _flag()
 
     @validates_schema(skip_on_field_errors=False)
     def _check(self, data: dict[str, Any], **_: Any) -> None:

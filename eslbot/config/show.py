@@ -35,6 +35,7 @@ def _freeswitch(freeswitch: FreeSwitch) -> dict[str, Any]:
         "event_socket_password": _text(freeswitch.event_socket_password),
         "temp_dir": freeswitch.temp_dir,
         "controllers": [str(controller) for controller in freeswitch.controllers],
+        "media_timeout": _duration(freeswitch.media_timeout),
     }
 
 
@@ -73,6 +74,8 @@ def _ameyo(ameyo: Ameyo) -> dict[str, Any]:
         "properties": dict(ameyo.properties),
         "connect_timeout": _duration(ameyo.connect_timeout),
         "timeout": _duration(ameyo.timeout),
+        "bye_timeout": _duration(ameyo.bye_timeout),
+        "renotify": ameyo.renotify,
         "insecure": ameyo.insecure,
     }
 

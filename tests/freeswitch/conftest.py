@@ -155,6 +155,13 @@ class Switch:
 
 @pytest.fixture(scope="session")
 def switch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Switch]:
+    with running(tmp_path_factory) as switch:
+        yield switch
+
+
+@contextmanager
+def running(tmp_path_factory: pytest.TempPathFactory, media_timeout: float = 300.0) -> Iterator[Switch]:
+    """A FreeSWITCH of its own that runs what `eslbot conf` renders."""
     installation = find()
     if installation is None:
         pytest.skip(
@@ -164,13 +171,16 @@ def switch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Switch]:
     sip_port = free_port(socket.SOCK_DGRAM, socket.SOCK_STREAM)
     rtp = random.randrange(16000, 30000, 400)  # below the ports that the kernel gives away
     conf, work = tmp_path_factory.mktemp("conf"), tmp_path_factory.mktemp("work")
-    render(_config(sip_port, (rtp, rtp + 399), free_port(socket.SOCK_STREAM), controllers.ports), conf)
+    event_socket = free_port(socket.SOCK_STREAM)
+    render(_config(sip_port, (rtp, rtp + 399), event_socket, controllers.ports, media_timeout), conf)
     with FreeSwitchProcess(installation, conf, work) as process:
         yield Switch(process, sip_port, controllers)
     controllers.close()
 
 
-def _config(sip: int, rtp: tuple[int, int], event_socket: int, controllers: list[int]) -> Config:
+def _config(
+    sip: int, rtp: tuple[int, int], event_socket: int, controllers: list[int], media_timeout: float
+) -> Config:
     freeswitch = FreeSwitch(
         sip_ip=ip_address("127.0.0.1"),
         sip_port=sip,
@@ -180,6 +190,7 @@ def _config(sip: int, rtp: tuple[int, int], event_socket: int, controllers: list
         event_socket_password=Secret(PASSWORD),
         temp_dir="/var/lib/freeswitch/temp",
         controllers=tuple(loopback(port) for port in controllers),
+        media_timeout=media_timeout,
     )
     bot = Bot(("ws://127.0.0.1/",), 8000, "files", 3.0, 10.0, {}, True)
     ameyo = Ameyo("https://127.0.0.1", "a.example.com", Secret("t"), None, (), {}, 3.0, 10.0, False)
@@ -321,6 +332,26 @@ a=rtpmap:101 telephone-event/8000
                 sipp.kill()
                 sipp.wait()
 
+    @contextmanager
+    def abandoned(self) -> Iterator[Self]:
+        """A call in progress whose PBX is silent; leaving checks that the switch has sent BYE, and waits."""
+        why = '<action><ereg regexp="MEDIA_TIMEOUT" search_in="hdr" header="Reason:" check_it="true" '
+        sipp = self._run(
+            "abandoned",
+            f'{self._invite()}<recv response="200" rrs="true"/>\n{request("ACK", "1")}{self.during}'
+            "<sendCmd><![CDATA[\nCall-ID: [call_id]\nFrom: up\n\n]]></sendCmd>\n"
+            f'<recv request="BYE">{why}assign_to="1"/></action></recv>\n{OK}<Reference variables="1"/>\n',
+            "-3pcc",
+            "{}:{}".format(*self._commands.getsockname()),
+        )
+        try:
+            yield self
+            self._ended(sipp, "abandoned")
+        finally:
+            if sipp.poll() is None:
+                sipp.kill()
+                sipp.wait()
+
     def up(self) -> None:
         """Returns when SIPp has its 200 and has done what was asked for during the call."""
         if self._link is None:
@@ -339,6 +370,20 @@ a=rtpmap:101 telephone-event/8000
     def _story(self, name: str) -> str:
         errors = self.work / f"{name}.err"
         return f"SIPp says: {errors.read_text(errors='replace') if errors.exists() else '(nothing)'}"
+
+
+#: A SIPp step: 200 to the request before.
+OK = """<send><![CDATA[
+SIP/2.0 200 OK
+[last_Via:]
+[last_From:]
+[last_To:]
+[last_Call-ID:]
+[last_CSeq:]
+Content-Length: 0
+
+]]></send>
+"""
 
 
 def _reference(check: str) -> str:

@@ -192,6 +192,8 @@ def test_every_key_but_a_few_has_a_default(read: Read) -> None:
     assert (acme.max_calls, acme.max_duration) == (200, 1800.0)
     assert (acme.bot.sample_rate, acme.bot.playback, acme.bot.headers) == (8000, "files", {})
     assert (acme.hold_sound, acme.bot.reconnect) == ("silence", False)
+    assert (acme.ameyo.bye_timeout, acme.ameyo.renotify) == (60.0, False)
+    assert config.freeswitch.media_timeout == 300.0
     assert config.warnings == ()
 
 
@@ -212,6 +214,17 @@ def test_what_the_customer_hears_while_waiting(read: Read, sound: str) -> None:
     assert (acme.hold_sound, acme.bot.reconnect) == (sound, True)
     shown = tomllib.loads(show(config))["workspaces"][ACME]
     assert (shown["hold_sound"], shown["bot"]["reconnect"]) == (sound, True)
+
+
+def test_how_long_a_pbx_may_be_silent_and_a_handed_off_call_may_stay(read: Read) -> None:
+    tree = put(put(small(), "freeswitch.media_timeout", "24h"), "A.bye_timeout", "1500ms")
+    config = read(put(tree, "A.renotify", True))
+    ameyo = config.workspaces[ACME].ameyo
+    assert (config.freeswitch.media_timeout, ameyo.bye_timeout, ameyo.renotify) == (86400.0, 1.5, True)
+    shown = tomllib.loads(show(config))
+    assert shown["freeswitch"]["media_timeout"] == "86400s"
+    shown = shown["workspaces"][ACME]["ameyo"]
+    assert (shown["bye_timeout"], shown["renotify"]) == ("1.5s", True)
 
 
 def test_clear_text_is_taken_where_it_is_asked_for(read: Read) -> None:
@@ -316,6 +329,9 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("freeswitch.temp_dir", "/tmp/a b", "an absolute path"),
     ("freeswitch.temp_dir", "/tmp/a\n", "an absolute path"),
     ("freeswitch.controllers", ["127.0.0.1"], "an IP address and a port"),
+    ("freeswitch.media_timeout", "999ms", "expected 1 to 86400 seconds"),
+    ("freeswitch.media_timeout", "25h", "expected 1 to 86400 seconds"),
+    ("freeswitch.media_timeout", 300, 'a duration like "500ms", "3s", "30m" or "1h"'),
     ("web.listen", "127.0.0.1:8084", "is server.listen already"),
     ("web.port", 1, "is not a known key; known here: listen"),
     ("W.name", "a b", "expected 1 to 64 of letters"),
@@ -363,6 +379,9 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("B.headers", {"Authorization": ""}, "is empty"),
     ("B.headers", "x", "expected a table like"),
     ("B.insecure", "yes", "expected true or false"),
+    ("A.bye_timeout", "0s", "expected 1 to 3600 seconds"),
+    ("A.bye_timeout", "61m", "expected 1 to 3600 seconds"),
+    ("A.renotify", "no", "expected true or false, without quotes"),
     ("A.url", "http://a.example.com", "use https://, or say insecure = true in the same table"),
     ("A.url", "HTTP://a.example.com", "use https://, or say insecure = true in the same table"),
     ("A.url", "ftp://a.example.com", "a URL like https://host.example.com/"),
@@ -420,6 +439,7 @@ KEYS = {
         "event_socket_password",
         "temp_dir",
         "controllers",
+        "media_timeout",
     ],
     "web": ["listen"],
     "ledger": ["url"],
@@ -443,6 +463,8 @@ KEYS = {
         "properties",
         "connect_timeout",
         "timeout",
+        "bye_timeout",
+        "renotify",
         "insecure",
     ],
 }

@@ -251,3 +251,17 @@ def test_any_password_survives_and_never_breaks_out_of_its_line(password: str) -
 
 def test_the_notes_name_the_switch_that_no_file_can_hold(tmp_path: Path) -> None:
     assert any("-temp /var/lib/freeswitch/temp" in note for note in notes(config(), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "milliseconds"), [(300.0, "300000"), (1.0, "1000"), (1.5, "1500"), (86400.0, "86400000")]
+)
+def test_the_media_timeout_is_rendered_in_milliseconds_for_every_call(
+    tmp_path: Path, seconds: float, milliseconds: str
+) -> None:
+    render(config(media_timeout=seconds), tmp_path)
+    assert settings((tmp_path / "vars.xml").read_text())["media_timeout"] == milliseconds
+    dialplan = ElementTree.parse(tmp_path / "dialplan" / "ameyo.xml")
+    (arrival,) = (node for node in dialplan.iter("extension") if node.get("name") == "arrival")
+    actions = [node.attrib["data"] for node in arrival.iter("action")]
+    assert actions.index("media_timeout=$${media_timeout}") < actions.index("$${controllers} async full")
