@@ -8,6 +8,11 @@ chosen by the URL's path, so that one server serves every scenario; the query tu
 ``/talk``              440 Hz for 600 ms, listens until it has had ``listen_ms`` of caller audio,
                        880 Hz for 400 ms, ``end``, waits for the peer to close
 ``/hold``              greets, then does what the test says (:meth:`BotCall.say`, ``end``, ``close``, …)
+``/deaf``              like ``/hold``, but does not know ``resumed``: it never answers it
+``/converse``          440 Hz for ``speak_ms``, listens until it has had ``listen_ms`` of caller audio,
+                       again and again; ``end`` after ``turns`` of them (0, the default: never)
+``/drone``             440 Hz without a break, in real time, for ``seconds`` and then ``end`` (0, the
+                       default: until the test ends it)
 ``/one-breath``        700 ms of 440 Hz, 300 ms of 880 Hz and ``end``, all at once
 ``/close``             greets and closes 1000
 ``/error-close``       greets and closes 1011
@@ -21,9 +26,15 @@ chosen by the URL's path, so that one server serves every scenario; the query tu
 ``/properties-hostile`` greets, then ends with nested, huge and unlisted properties
 =====================  =================================================================================
 
-Parameters of the query: ``greeting_ms``, ``listen_ms``, ``goodbye_ms``, ``chunk_ms``, ``rate`` (of the
-bot's speech: 8000, 16000 or 24000) and ``format`` (``raw``, ``wav``, ``pcmu``, ``pcma``). ``once=1`` lets
-``/abort`` and ``/error-close`` fail only the first connection of a call; the next one talks.
+Parameters of the query: ``greeting_ms``, ``listen_ms``, ``goodbye_ms``, ``speak_ms``, ``chunk_ms``,
+``turns``, ``seconds``, ``rate`` (of the bot's speech: 8000, 16000 or 24000) and ``format`` (``raw``, ``wav``,
+``pcmu``, ``pcma``). ``ahead_ms`` is how far ``/drone`` speaks ahead of real time, so that its own late chunks
+are not heard as gaps (0 by default). ``once=1`` lets ``/abort`` and ``/error-close`` fail only the first
+connection of a call; the next one talks.
+
+``resumed`` is answered at once, and what may have been lost is repeated: a ``clear`` without its ``cleared``,
+the marks that are waited for, and ``end``. A call that was finished on an earlier connection (``end``, or a
+close with 1000) is finished again on a new one whose ``start`` has ``"resumed": true``, whatever its path.
 """
 
 from __future__ import annotations
@@ -183,8 +194,9 @@ class BotCall:
         rate: of the bot's own speech.
         audio_frames, audio_bytes: caller audio had so far, L16 at ``audio_rate``.
         arrivals: of each frame of it: epoch seconds and ``audio_bytes`` with it.
-        said: what the bot has said, in order.
+        said: what the bot has said, in order; the last :data:`MESSAGES_KEPT` utterances.
         end_message: the ``end`` it has sent.
+        finished: whether the bot is done with the call: it has sent ``end`` or closed with 1000.
         closed, close_code, close_reason: 1006 is a connection that broke off without a close frame.
         closed_by: ``"bot"`` or ``"peer"``: who closed first; None for a connection that broke off.
         resumed: whether the same call was connected before.
@@ -214,8 +226,9 @@ class BotCall:
         self.arrivals: deque[tuple[float, int]] = deque(maxlen=FRAMES_KEPT)
         self.first_audio: float | None = None
         self.last_audio: float | None = None
-        self.said: list[Said] = []
+        self.said: deque[Said] = deque(maxlen=MESSAGES_KEPT)
         self.end_message: dict[str, Any] | None = None
+        self.finished = False
         self.ended_at: float | None = None
         self.closed = False
         self.close_code: int | None = None
@@ -233,6 +246,12 @@ class BotCall:
         self._keep_audio = keep_audio
         self._connection = connection
         self._changed = threading.Condition()
+        # What must be repeated is noted and sent in one step, or a take-over in between repeats it too early.
+        # Never taken while holding _changed.
+        self._sending = threading.Lock()
+        self._resumed: deque[Received] = deque(maxlen=MESSAGES_KEPT)
+        self._marks: deque[str] = deque(maxlen=MESSAGES_KEPT)
+        self._clears = 0
         self._emit = emit
 
     # what the behaviours are tuned by
@@ -262,6 +281,24 @@ class BotCall:
         """The messages of type ``kind``, in order."""
         with self._changed:
             return [received for received in self.messages if received.type == kind]
+
+    @property
+    def take_overs(self) -> list[Received]:
+        """The ``resumed`` messages, in order; the last :data:`MESSAGES_KEPT` of them."""
+        with self._changed:
+            return list(self._resumed)
+
+    @property
+    def marks_waited_for(self) -> list[str]:
+        """The marks that were sent and have not come back, in the order sent."""
+        with self._changed:
+            return list(self._marks)
+
+    @property
+    def clears_waited_for(self) -> int:
+        """How many ``clear`` have had no ``cleared``."""
+        with self._changed:
+            return self._clears
 
     def wait(self, predicate: Callable[[BotCall], bool], timeout: float = 10.0) -> None:
         """Wait until ``predicate`` holds; it is asked whenever something has happened in the call.
@@ -310,11 +347,7 @@ class BotCall:
                 # Against the start and not the last chunk: sleeping late must not add up.
                 self._sleep(begun + number * chunk_ms / 1000 - time.monotonic())
             self.send(_stream_audio(l16[start : start + size], kind, rate))
-        said = Said(at, time.time(), len(l16) / 2 / rate)
-        with self._changed:
-            self.said.append(said)
-            self._changed.notify_all()
-        self._emit("said", {"call_id": self.call_id, "seconds": round(said.seconds, 3)})
+        self._note_said(Said(at, time.time(), len(l16) / 2 / rate))
 
     def send(self, message: dict[str, Any]) -> None:
         """Send a message of the protocol."""
@@ -326,11 +359,17 @@ class BotCall:
 
     def clear(self) -> None:
         """Barge-in: stop playing."""
-        self.send({"type": "clear"})
+        with self._sending:
+            with self._changed:
+                self._clears += 1
+            self.send({"type": "clear"})
 
     def mark(self, name: str) -> None:
         """Ask to be told when everything so far has been heard."""
-        self.send({"type": "mark", "name": name})
+        with self._sending:
+            with self._changed:
+                self._marks.append(name)
+            self.send({"type": "mark", "name": name})
 
     def end(self, properties: Properties | None = None, reason: str = "done") -> None:
         """Say that the bot is finished; ``properties`` are for Ameyo."""
@@ -339,15 +378,19 @@ class BotCall:
             "properties": PROPERTIES if properties is None else properties,
             "reason": reason,
         }
-        with self._changed:
-            # Before it is sent: a take-over right after must find it to repeat.
-            self.end_message, self.ended_at = message, time.time()
-            self._changed.notify_all()
-        self.send(message)
+        with self._sending:
+            with self._changed:
+                # Before it is sent: it counts, and is repeated, also where the connection is just gone.
+                self.end_message, self.ended_at, self.finished = message, time.time(), True
+                self._changed.notify_all()
+            self.send(message)
         self._emit("end", {"call_id": self.call_id, "reason": reason})
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close with a close frame."""
+        if code == 1000:
+            with self._changed:
+                self.finished = True
         self._connection.close(code, reason)
 
     def abort(self) -> None:
@@ -411,13 +454,38 @@ class BotCall:
         received = Received(time.time(), text, message)
         with self._changed:
             self.messages.append(received)
-            end = self.end_message
+            match received.type:
+                case "mark" if message.get("name") in self._marks:
+                    self._marks.remove(message["name"])
+                case "cleared":
+                    self._clears = max(0, self._clears - 1)
+                case "resumed":
+                    self._resumed.append(received)
             self._changed.notify_all()
         if received.type == "resumed":
-            # A new worker has the call: it must learn an end that the old one took with it.
-            self.send({"type": "resumed"})
-            if end is not None:
-                self.send(end)
+            self._emit("resumed", {"call_id": self.call_id})
+            if self.behaviour != "deaf":
+                self._repeat()
+
+    def _repeat(self) -> None:
+        """A new worker has the call: answer, and let it learn what the old one took with it."""
+        with self._sending:
+            with self._changed:
+                again: list[dict[str, Any]] = [{"type": "resumed"}]
+                if self._clears:
+                    again.append({"type": "clear"})
+                    self._clears = 1
+                again += [{"type": "mark", "name": name} for name in self._marks]
+                if self.end_message is not None:
+                    again.append(self.end_message)
+            for message in again:
+                self.send(message)
+
+    def _note_said(self, said: Said) -> None:
+        with self._changed:
+            self.said.append(said)
+            self._changed.notify_all()
+        self._emit("said", {"call_id": self.call_id, "seconds": round(said.seconds, 3)})
 
     def _note_close(self) -> None:
         protocol = self._connection.protocol
@@ -437,11 +505,23 @@ class BotCall:
             with self._changed:
                 self._changed.wait_for(lambda: self.closed, duration)
 
-    def _listen(self, duration: float, limit: float = HOLD_LIMIT) -> None:
-        """Until ``duration`` seconds more of caller audio have come, or the connection is closed."""
-        wanted = self.audio_bytes + int(duration * self.audio_rate) * 2
+    def _pause(self, duration: float) -> bool:
+        """Wait; False at once where the connection is closed or ``end`` was sent."""
         with self._changed:
-            self._changed.wait_for(lambda: self.closed or self.audio_bytes >= wanted, limit)
+            return not self._changed.wait_for(lambda: self._over, max(0.0, duration))
+
+    @property
+    def _over(self) -> bool:
+        return self.closed or self.end_message is not None
+
+    def _listen(self, duration: float, limit: float = HOLD_LIMIT) -> None:
+        """Until ``duration`` seconds more of caller audio have come, or the bot's part is over."""
+        self._hear(self.audio_bytes + int(duration * self.audio_rate) * 2, limit)
+
+    def _hear(self, size: int, limit: float = HOLD_LIMIT) -> None:
+        """Until ``size`` bytes of caller audio have come since the beginning, or the bot's part is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._over or self.audio_bytes >= size, limit)
 
     def _part(self, limit: float = FAREWELL_LIMIT) -> None:
         """Let the peer close."""
@@ -498,6 +578,59 @@ def _hold(call: BotCall) -> None:
     call._part(HOLD_LIMIT)
 
 
+def _converse(call: BotCall) -> None:
+    speech = tone(GREETING, call.number("speak_ms", 600) / 1000, call.rate)
+    turns = call.number("turns", 0)
+    for turn in itertools.count(1):
+        begun = time.monotonic()
+        call.say(speech, call.number("chunk_ms", 100))
+        call._pause(begun + len(speech) / 2 / call.rate - time.monotonic())  # the last chunk lasts, too
+        call._listen(call.number("listen_ms", 500) / 1000)
+        if call._over or turn == turns:
+            break
+    if not call._over:
+        call.end()
+    call._part()
+
+
+def _drone(call: BotCall) -> None:
+    chunk_ms, ahead = call.number("chunk_ms", 100), call.number("ahead_ms", 0) / 1000
+    size = call.rate * chunk_ms // 1000 * 2
+    if size <= 0:
+        raise ValueError(f"chunk_ms is {chunk_ms}")
+    total = call.number("seconds", 0) * call.rate * 2
+    second = tone(GREETING, 1.0, call.rate)  # whole periods: it can be said round and round
+    at, begun, sent = time.time(), time.monotonic(), 0
+    while not total or sent < total:
+        if not call._pause(begun + sent / 2 / call.rate - ahead - time.monotonic()):
+            break
+        start = sent % len(second)
+        chunk = (second * (1 + (start + size) // len(second)))[start : start + size]
+        chunk = chunk[: total - sent] if total else chunk
+        call.send(_stream_audio(chunk, call.parameters.get("format", "raw"), call.rate))
+        sent += len(chunk)
+    call._note_said(Said(at, time.time(), sent / 2 / call.rate))
+    if not call._over:
+        call.end()
+    call._part()
+
+
+def _finish_again(call: BotCall, before: BotCall) -> None:
+    """The new connection of a call that was finished: what the old one said last may have been lost."""
+    with call._changed:
+        call._changed.wait_for(lambda: call.closed or bool(call.messages_of("start")), HOLD_LIMIT)
+    if call.closed:
+        return
+    start = call.messages_of("start")[0].message
+    if start.get("resumed") is not True:
+        BEHAVIOURS[call.behaviour](call)
+    elif before.end_message is None:
+        call.close()
+    else:
+        call.end(before.end_message["properties"], before.end_message["reason"])
+        call._part()
+
+
 def _one_breath(call: BotCall) -> None:
     breath = tone(GREETING, 0.7, call.rate) + tone(GOODBYE, 0.3, call.rate)
     call.say(breath, call.number("chunk_ms", 100), real_time=False)
@@ -544,18 +677,19 @@ def _junk(call: BotCall) -> None:
 
 def _echo(call: BotCall) -> None:
     chunk_ms = call.number("chunk_ms", 100)
-    call._listen(0.001)  # then the rate of what comes is known
+    call._hear(1)  # then the rate of what comes is known
     rate = call.audio_rate
     size = rate * chunk_ms // 1000 * 2
     spoken = 0
-    while not call.closed:
-        call._listen((size - (call.audio_bytes - spoken)) / 2 / rate)
+    while not call._over:
+        call._hear(spoken + size)
         with call._changed:
             unsaid = call._audio[max(0, len(call._audio) - (call.audio_bytes - spoken)) :]
             fresh = bytes(unsaid[:size])
         spoken += len(fresh)
-        if fresh and not call.closed:
+        if fresh and not call._over:
             call.send(_stream_audio(fresh, "raw", rate))
+    call._part()
 
 
 def _wav(call: BotCall) -> None:
@@ -586,6 +720,9 @@ def _properties_hostile(call: BotCall) -> None:
 BEHAVIOURS: dict[str, Callable[[BotCall], None]] = {
     "talk": _talk,
     "hold": _hold,
+    "deaf": _hold,
+    "converse": _converse,
+    "drone": _drone,
     "one-breath": _one_breath,
     "close": _close,
     "error-close": _error_close,
@@ -607,8 +744,9 @@ class Bot:
         keep_audio: seconds of caller audio kept for each call.
         wav: what ``/wav`` speaks.
         recorder: writes what the callers say.
-        emit: told ``call``, ``audio`` (first heard), ``said``, ``end``, ``closed``, with fields.
+        emit: told ``call``, ``audio`` (first heard), ``said``, ``resumed``, ``end``, ``closed``, with fields.
 
+    It can be stopped and started again: on the same port, and with the calls so far still known.
     ``refused`` holds the upgrades answered with 403 or 404.
     """
 
@@ -635,7 +773,7 @@ class Bot:
         self._thread: threading.Thread | None = None
 
     def start(self) -> Self:
-        """Listen."""
+        """Listen; again on the same port where it was stopped. Raises OSError where the port is taken."""
         self._server = serve(
             self._handle,
             self.host,
@@ -727,15 +865,21 @@ class Bot:
             recorder=self._recorder,
         )
         with self._changed:
-            call.resumed = any(before.call_id == call.call_id for before in self._calls)
+            # Without an id, calls are strangers to each other.
+            earlier = [before for before in self._calls if call.call_id and before.call_id == call.call_id]
+            call.resumed = bool(earlier)
             self._calls.append(call)
             self._changed.notify_all()
+        finished = next((before for before in reversed(earlier) if before.finished), None)
         self._emit("call", {"call_id": call.call_id, "path": call.path})
         reader = threading.Thread(target=call.read, name=f"bot reads {call.path}", daemon=True)
         reader.start()
         try:
-            once = call.resumed and call.number("once", 0)
-            BEHAVIOURS["talk" if once else call.behaviour](call)
+            if finished is not None:
+                _finish_again(call, finished)
+            else:
+                once = call.resumed and call.number("once", 0)
+                BEHAVIOURS["talk" if once else call.behaviour](call)
         except ConnectionClosed:
             pass  # the caller hung up, or the test closed; the reader has noted how
         except BaseException as error:

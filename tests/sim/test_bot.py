@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import wave
 from contextlib import ExitStack
@@ -16,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from eslbot import g711
@@ -41,7 +43,8 @@ def bot(events):
 
 def join(bot: Bot, behaviour: str, **headers: str) -> ClientConnection:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return connect(bot.url(behaviour), additional_headers=named, proxy=None, compression=None)
+    # No bound on what waits to be read: a client that has stopped reading cannot close.
+    return connect(bot.url(behaviour), additional_headers=named, proxy=None, compression=None, max_queue=None)
 
 
 def until(ws: ClientConnection, kind: str) -> tuple[bytes, dict]:
@@ -242,6 +245,247 @@ def test_resumed_is_answered_and_the_end_repeated(bot):
         assert json.loads(ws.recv(timeout=5)) == first
 
 
+def texts_until(ws: ClientConnection, kind: str) -> list[dict]:
+    """The messages that are not speech, up to the first of type ``kind``."""
+    found: list[dict] = []
+    while not found or found[-1]["type"] != kind:
+        message = json.loads(ws.recv(timeout=5))
+        if message["type"] != "streamAudio":
+            found.append(message)
+    return found
+
+
+def send(ws: ClientConnection, **message: object) -> None:
+    ws.send(json.dumps(message))
+
+
+def test_what_may_be_lost_is_repeated_in_order(bot, events):
+    with join(bot, "hold?greeting_ms=0", X_Call_ID="c") as ws:
+        call = bot.wait_for_call()
+        for name in "a", "b", "a", "c":
+            call.mark(name)
+        call.clear()
+        call.clear()
+        call.end({"a": "b"})
+        assert [message["type"] for message in texts_until(ws, "end")] == ["mark"] * 4 + ["clear"] * 2 + [
+            "end"
+        ]
+        send(ws, type="mark", name="a", cleared=True)
+        send(ws, type="mark", name="unknown")
+        send(ws, type="mark", name=["c"])
+        begun = time.time()
+        send(ws, type="resumed")
+        assert texts_until(ws, "end") == [
+            {"type": "resumed"},
+            {"type": "clear"},
+            {"type": "mark", "name": "b"},
+            {"type": "mark", "name": "a"},
+            {"type": "mark", "name": "c"},
+            {"type": "end", "properties": {"a": "b"}, "reason": "done"},
+        ]
+        assert call.marks_waited_for == ["b", "a", "c"] and call.clears_waited_for == 1
+        send(ws, type="cleared")
+        send(ws, type="cleared")  # the first clear's, come late
+        send(ws, type="mark", name="c")
+        send(ws, type="resumed")
+        assert [message.get("name", message["type"]) for message in texts_until(ws, "end")] == [
+            "resumed",
+            "b",
+            "a",
+            "end",
+        ]
+        assert call.clears_waited_for == 0
+    assert len(call.take_overs) == 2
+    assert begun <= call.take_overs[0].at <= call.take_overs[1].at <= time.time()
+    assert [name for name, _ in events].count("resumed") == 2
+    assert not call.messages_of("nothing") and call.error is None
+
+
+def test_what_is_sent_while_it_answers_is_neither_lost_nor_before_the_answer(bot):
+    """A mark is repeated when it was sent before the answer, and sent once when it was not."""
+    with join(bot, "hold?greeting_ms=0") as ws:
+        call = bot.wait_for_call()
+        rounds = 200
+        sender = threading.Thread(target=lambda: [call.mark(str(number)) for number in range(rounds)])
+        sender.start()
+        for _ in range(20):
+            send(ws, type="resumed")
+        got: list[str] = []
+        while got.count("resumed") < 20 or str(rounds - 1) not in got:
+            message = json.loads(ws.recv(timeout=5))
+            got.append(message.get("name", message["type"]))
+        sender.join()
+    fresh, repeated = 0, 0
+    for name in got:
+        if name == "resumed":
+            repeated = 0
+        elif repeated < fresh and name == str(repeated):
+            repeated += 1
+        else:
+            assert name == str(fresh), "in order, and behind all that is repeated"
+            fresh = fresh + 1
+            repeated = fresh
+    assert fresh == rounds
+
+
+def test_a_deaf_bot_does_not_answer(bot):
+    with join(bot, "deaf?greeting_ms=20") as ws:
+        assert json.loads(ws.recv(timeout=5))["type"] == "streamAudio"
+        send(ws, type="resumed")
+        call = bot.wait_for_call()
+        call.wait(lambda call: len(call.take_overs) == 1)
+        call.mark("next")
+        assert json.loads(ws.recv(timeout=5)) == {"type": "mark", "name": "next"}
+        call.end({})
+        assert until(ws, "end")[0] == b""
+
+
+def test_an_end_is_repeated_on_the_calls_next_connection(bot):
+    end = {"type": "end", "properties": {"a": "b"}, "reason": "sold"}
+    with join(bot, "hold?greeting_ms=0", X_Call_ID="c") as ws:
+        bot.wait_for_call().end({"a": "b"}, reason="sold")
+        assert texts_until(ws, "end") == [end]
+    for number in 1, 2:  # whatever the path, and as often as it takes
+        with join(bot, "talk", X_Call_ID="c") as ws:
+            ws.send(FRAME)
+            call = bot.wait_for_call(
+                lambda call, number=number: call is bot.calls[-1] and len(bot.calls) > number
+            )
+            call.wait(lambda call: call.audio_frames == 1)
+            with pytest.raises(TimeoutError):
+                ws.recv(timeout=0.1)  # start may come behind the first audio
+            send(ws, type="start", resumed=True)
+            assert json.loads(ws.recv(timeout=5)) == end
+        call.wait_closed()
+    assert [call.resumed for call in bot.calls] == [False, True, True]
+
+
+def test_a_close_is_repeated_on_the_calls_next_connection(bot):
+    with join(bot, "close?greeting_ms=20", X_Call_ID="c") as ws:
+        until_closed_ok(ws)
+    with join(bot, "close?greeting_ms=20", X_Call_ID="c") as ws:
+        send(ws, type="start", resumed=True)
+        with pytest.raises(ConnectionClosedOK):
+            ws.recv(timeout=5)  # no greeting
+        assert ws.close_code == 1000
+
+
+@pytest.mark.parametrize(
+    ("path", "call_id", "start"),
+    [
+        ("hold?greeting_ms=20", "c", {"type": "start", "resumed": True}),  # it was not finished
+        ("close?greeting_ms=20", "c", {"type": "start"}),  # another call with the same id
+        ("close?greeting_ms=20", None, {"type": "start", "resumed": True}),  # nobody knows which call
+    ],
+)
+def test_other_connections_begin_anew(bot, path, call_id, start):
+    headers = {"X_Call_ID": call_id} if call_id else {}
+    for number in range(2):
+        with join(bot, path, **headers) as ws:
+            if number:
+                ws.send(json.dumps(start))
+            assert json.loads(ws.recv(timeout=5))["type"] == "streamAudio"
+        bot.calls[number].wait_closed()
+
+
+def speak(ws: ClientConnection) -> tuple[int, dict]:
+    """Speak until the bot says something: how many frames that took, and what it says."""
+    for frames in range(100):
+        with contextlib.suppress(TimeoutError):
+            return frames, json.loads(ws.recv(timeout=0.05))
+        ws.send(FRAME)
+    raise TimeoutError("the bot says nothing")
+
+
+def test_converse_speaks_and_listens_in_turns(bot):
+    with join(bot, "converse?turns=2&speak_ms=120&listen_ms=60&chunk_ms=40") as ws:
+        message = json.loads(ws.recv(timeout=5))
+        for _ in range(2):
+            speech = base64.b64decode(message["data"]["audioData"])
+            while len(speech) < 0.12 * 16000:
+                speech += base64.b64decode(json.loads(ws.recv(timeout=5))["data"]["audioData"])
+            assert heard(speech, GREETING) == pytest.approx(0.12)
+            with pytest.raises(TimeoutError):
+                ws.recv(timeout=0.15)  # nobody has spoken
+            frames, message = speak(ws)
+            assert frames >= 3
+        assert message["type"] == "end"
+    assert [said.seconds for said in bot.calls[0].said] == [pytest.approx(0.12)] * 2
+
+
+def test_converse_goes_on_until_it_is_ended(bot):
+    with join(bot, "converse?speak_ms=20&listen_ms=20") as ws:
+        call = bot.wait_for_call()
+        for _ in range(20):
+            assert speak(ws)[1]["type"] == "streamAudio"
+        call.wait(lambda call: len(call.said) >= 20)
+        call.end({})
+        until(ws, "end")
+        ws.send(FRAME)
+        with pytest.raises(TimeoutError):
+            ws.recv(timeout=0.1)
+    call.wait_closed()
+    assert call.error is None
+
+
+@pytest.mark.parametrize("rate", [8000, 24000])
+def test_drone_is_one_tone_in_real_time_and_ends(bot, rate):
+    begun = time.monotonic()
+    with join(bot, f"drone?seconds=2&chunk_ms=30&rate={rate}") as ws:
+        speech, end = until(ws, "end")
+    assert time.monotonic() - begun > 1.9
+    assert speech == tone(GREETING, 2.0, rate) and end["properties"] == PROPERTIES
+    assert [said.seconds for said in bot.calls[0].said] == [2.0]
+
+
+def test_drone_speaks_ahead_where_it_is_told_to(bot):
+    begun = time.monotonic()
+    with join(bot, "drone?seconds=3&ahead_ms=3000") as ws:
+        speech, _ = until(ws, "end")
+    assert time.monotonic() - begun < 2
+    assert heard(speech, GREETING) == pytest.approx(3.0)
+
+
+def test_drone_goes_on_until_it_is_ended(bot):
+    with join(bot, "drone?chunk_ms=20") as ws:
+        call = bot.wait_for_call()
+        for _ in range(10):
+            assert json.loads(ws.recv(timeout=5))["type"] == "streamAudio"
+        call.end({})
+        until(ws, "end")
+        call.wait(lambda call: bool(call.said))
+        with pytest.raises(TimeoutError):
+            while True:  # at most the chunk that was on its way
+                assert json.loads(ws.recv(timeout=0.2))["type"] == "streamAudio"
+    assert call.said[0].seconds >= 0.2
+    call.wait_closed()
+    assert call.error is None
+
+
+def test_a_drone_whose_listener_goes_is_over(bot):
+    with join(bot, "drone?chunk_ms=20") as ws:
+        ws.recv(timeout=5)
+    call = bot.calls[0]
+    call.wait_closed()
+    assert call.end_message is None and call.error is None
+
+
+def test_long_calls_stay_small(bot, monkeypatch):
+    monkeypatch.setattr("eslbot.sim.bot.MESSAGES_KEPT", 5)
+    with join(bot, "converse?speak_ms=10&listen_ms=0") as ws:
+        call = bot.wait_for_call()
+        for number in range(20):
+            call.mark(str(number))
+            send(ws, type="resumed")
+        send(ws, type="dtmf", digit="1")
+        call.wait_for_message("dtmf")
+        call.wait(lambda call: len(call.said) == 5)
+        assert call.marks_waited_for == ["15", "16", "17", "18", "19"]
+        assert len(call.take_overs) == len(call.messages) == 5
+        said = call.said[0]
+        call.wait(lambda call: call.said[0] != said and len(call.said) == 5)
+
+
 def test_hostile_properties(bot):
     with join(bot, "properties-hostile?greeting_ms=0") as ws:
         _, end = until(ws, "end")
@@ -339,6 +583,30 @@ def test_stop_drops_calls_and_frees_the_port():
         pass
     with Bot(port=bot.port) as again:
         assert again.port == bot.port
+
+
+def test_it_starts_again_where_it_was_and_knows_its_calls(bot):
+    url = bot.url("hold?greeting_ms=0")
+    with join(bot, "hold?greeting_ms=0", X_Call_ID="c") as ws:
+        call = bot.wait_for_call()
+        call.end({"a": "b"})
+        until(ws, "end")
+        bot.stop()
+        assert call.closed and call.close_code == 1006
+        bot.stop()  # it is: nothing happens
+    with pytest.raises(ConnectionRefusedError), join(bot, "hold"):
+        pass
+    for _ in range(2):
+        bot.start()
+        assert bot.url("hold?greeting_ms=0") == url and call in bot.calls
+        with join(bot, "hold?greeting_ms=0", X_Call_ID="c") as ws:
+            send(ws, type="start", resumed=True)
+            assert until(ws, "end")[1]["properties"] == {"a": "b"}
+            bot.stop()
+    assert [call.close_code for call in bot.calls] == [1006] * 3
+    bot.start()
+    with join(bot, "hold?greeting_ms=20", X_Call_ID="another") as ws:
+        assert json.loads(ws.recv(timeout=5))["type"] == "streamAudio"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
