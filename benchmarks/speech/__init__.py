@@ -6,7 +6,6 @@ Run it with ``scripts/benchmark-speech`` or ``python -m benchmarks.speech``; ``-
 ``signals``    what is sent: speech of two tones, numbered frames of the caller
 ``measures``   what has become of it: gaps, jumps, latency, lost frames; no network, tested by themselves
 ``cases``      the scenarios, on :class:`eslbot.sim.lab.Lab`
-``proxy``      counts the event socket's bytes
 ``machine``    the machine and the processor time of processes
 ``report``     figures against the bars, as text, Markdown and JSON
 =============  =========================================================================================

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from benchmarks.speech import signals
-from benchmarks.speech.machine import Cpu, children
+from benchmarks.speech.machine import Cpu
 from benchmarks.speech.measures import (
     Heard,
     Track,
@@ -29,11 +29,12 @@ from benchmarks.speech.measures import (
     tone_seconds,
     uplink,
 )
-from benchmarks.speech.proxy import CountingProxy
 from eslbot.sim.audio import RATE
 from eslbot.sim.bot import GOODBYE, GREETING, Bot, BotCall
 from eslbot.sim.lab import Lab, Tenant
 from eslbot.sim.pbx import CallResult, Pbx, PbxCall
+from eslbot.sim.processes import children
+from eslbot.sim.proxy import TcpProxy
 from eslbot.sim.rtp import PTIME
 
 #: A bot that does what the benchmark says, and one that says everything in one breath.
@@ -417,7 +418,7 @@ class Bench:
         """The event socket's bytes a second of speech, a call a chunk size, all at the same time."""
         found = []
         with (
-            CountingProxy(self.proxy, self.lab.listen) as proxy,
+            TcpProxy(self.proxy, self.lab.listen) as proxy,
             self.conversations(len(chunk_sizes)) as conversations,
         ):
             talks, passages = [], []
@@ -437,8 +438,8 @@ class Bench:
                 found.append(
                     Traffic(
                         chunk_ms,
-                        (passage.from_switch - down) / seconds / 1000,
-                        (passage.from_eslbot - up) / seconds / 1000,
+                        (passage.from_client - down) / seconds / 1000,
+                        (passage.from_server - up) / seconds / 1000,
                     )
                 )
         return found

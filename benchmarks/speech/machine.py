@@ -44,11 +44,6 @@ def _cpu_model() -> str:
     return platform.machine()
 
 
-def children(pid: int) -> list[int]:
-    """The processes that ``pid`` has started."""
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 class Cpu:
     """Processor time of some processes, all threads, user and system, since it was made."""
 

@@ -14,9 +14,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -32,11 +29,8 @@ from eslbot.sim import freeswitch
 from eslbot.sim.bot import Bot
 from eslbot.sim.events import Emit, silent
 from eslbot.sim.pbx import AmeyoServer, Pbx
-
-#: Seconds for each part to come up; FreeSWITCH takes about two.
-START_LIMIT = 20.0
-#: Seconds for each part to go down.
-STOP_LIMIT = 15.0
+from eslbot.sim.proxy import TcpProxy
+from eslbot.sim.service import START_LIMIT, STOP_LIMIT, EslbotService, ServiceError
 
 #: RTP ports of one lab: two a call.
 RTP_PORTS = 600
@@ -82,7 +76,9 @@ class Lab:
 
     ``switch`` is ``freeswitch``, ``stand-in``, or ``auto`` for the real one where the machine has it.
     ``folder`` takes configurations and logs. ``controllers`` are tried by the switch, in order, before
-    eslbot's own listener: something in between. Attributes after the start: ``ameyo``, ``bot``, ``pbx``.
+    eslbot's own listeners: something in between. ``hosts`` are addresses of loopback; on each runs an
+    ``eslbot serve`` of its own (``services``), with ``workers`` workers. With ``proxied`` the switch
+    reaches them only through ``proxies``, one each. ``ameyo``, ``bot`` and ``pbx`` are the other parts.
     """
 
     def __init__(
@@ -94,6 +90,8 @@ class Lab:
         workers: int = 1,
         max_calls: int = 1000,
         controllers: Sequence[tuple[str, int]] = (),
+        hosts: Sequence[str] = ("127.0.0.1",),
+        proxied: bool = False,
         emit: Emit = silent,
     ) -> None:
         self.folder = folder
@@ -104,17 +102,15 @@ class Lab:
             raise LabError("no FreeSWITCH with mod_audio_stream found; set ESLBOT_FREESWITCH to its binary")
         self.sip = ("127.0.0.1", free_port())
         self.event_socket = ("127.0.0.1", free_port())
-        self.listen = ("127.0.0.1", free_port())
-        self.controllers = [*controllers, self.listen]
-        self.web = ("127.0.0.1", free_port())
+        self.services = [self._service(number, host) for number, host in enumerate(hosts, 1)]
+        listeners = [service.listen for service in self.services]
+        self.proxies = [TcpProxy(("127.0.0.1", free_port()), at) for at in listeners] if proxied else []
+        self.controllers = [*controllers, *([proxy.address for proxy in self.proxies] or listeners)]
         self.rtp_ports = free_rtp_ports()
         self.temp_dir = folder / "run" / "temp"
-        self.config = folder / "eslbot.toml"
-        self.log_file = folder / "eslbot.log"
         self.ameyo = AmeyoServer({tenant.host: tenant.token for tenant in tenants}, emit=emit)
         self.bot = Bot(emit=emit)
         self.pbx = Pbx(self.sip, ameyo=self.ameyo, emit=emit)
-        self.service: subprocess.Popen[bytes] | None = None
         self.real_switch: freeswitch.FreeSwitchProcess | None = None
         self.stand_in: StandInSwitch | None = None
         self._stack = ExitStack()
@@ -134,14 +130,20 @@ class Lab:
             self.temp_dir.mkdir(parents=True, exist_ok=True)
             self._stack.enter_context(self.bot)
             self._stack.enter_context(self.ameyo)
-            self.config.write_text(tomli_w.dumps(self._configuration()))
-            self.start_eslbot()
-            self._stack.callback(self.stop_eslbot)
+            for service in self.services:
+                service.config.write_text(tomli_w.dumps(self._configuration(service)))
+                self._stack.callback(service.stop)
+                service.start()
+            for proxy in self.proxies:
+                self._stack.enter_context(proxy)
             if self.installation is not None:
                 self._start_freeswitch(self.installation)
             else:
                 self.stand_in = self._stack.enter_context(StandInSwitch(self))
             self._stack.enter_context(self.pbx)
+        except ServiceError as error:
+            self._stack.close()
+            raise LabError(str(error)) from error
         except BaseException:
             self._stack.close()
             raise
@@ -159,49 +161,51 @@ class Lab:
     ) -> None:
         self.stop()
 
+    # -- eslbot: the first service, where there are several ------------------------------------------------
+
     def start_eslbot(self) -> None:
-        """Run ``eslbot serve`` and wait until it is ready."""
-        with self.log_file.open("ab") as log:
-            self.service = subprocess.Popen(
-                [sys.executable, "-m", "eslbot", "serve", "--config", str(self.config), "--log", "json"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environment(),
-            )
-        deadline = time.monotonic() + START_LIMIT
-        while not self._is_ready():
-            if self.service.poll() is not None or time.monotonic() > deadline:
-                raise LabError(f"eslbot serve did not come up:\n{self.log_file.read_text()[-3000:]}")
-            time.sleep(0.02)  # polling a process from outside: there is no event to wait for
+        """Run ``eslbot serve`` and wait until it is ready. Raises :class:`LabError`."""
+        try:
+            self.services[0].start()
+        except ServiceError as error:
+            raise LabError(str(error)) from error
 
     def stop_eslbot(self) -> None:
         """End ``eslbot serve``: the calls in it go to nobody."""
-        if self.service is not None:
-            end_process(self.service)
-            self.service = None
+        self.services[0].stop()
 
-    def _is_ready(self) -> bool:
-        try:
-            return self.http("/readyz")[0] == 200
-        except OSError:
-            return False
+    @property
+    def service(self) -> subprocess.Popen[bytes] | None:
+        """The process of ``eslbot serve``."""
+        return self.services[0].process
+
+    @property
+    def listen(self) -> tuple[str, int]:
+        """``server.listen``."""
+        return self.services[0].listen
+
+    @property
+    def web(self) -> tuple[str, int]:
+        """``web.listen``."""
+        return self.services[0].web
+
+    @property
+    def config(self) -> Path:
+        """The configuration file."""
+        return self.services[0].config
+
+    @property
+    def log_file(self) -> Path:
+        """What eslbot says."""
+        return self.services[0].log_file
 
     def http(self, path: str) -> tuple[int, str]:
         """Status and body of a page of eslbot's web listener."""
-        try:
-            with urllib.request.urlopen(f"http://{self.web[0]}:{self.web[1]}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
+        return self.services[0].http(path)
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """What eslbot has logged so far."""
-        lines = []
-        for line in self.log_file.read_text().splitlines():
-            if line.startswith("{"):
-                lines.append(json.loads(line))
-        return lines
+        """What every eslbot has logged so far."""
+        return [line for service in self.services for line in service.log_lines()]
 
     def live_channels(self) -> int:
         """How many channels the switch has now."""
@@ -212,9 +216,24 @@ class Lab:
 
     # -- configuration ------------------------------------------------------------------------------------
 
-    def _configuration(self) -> dict[str, Any]:
+    def _service(self, number: int, host: str) -> EslbotService:
+        name = "eslbot" if number == 1 else f"eslbot-{number}"
+        return EslbotService(
+            self.folder / f"{name}.toml",
+            self.folder / f"{name}.log",
+            (host, free_port(host)),
+            (host, free_port(host)),
+            self.workers,
+            {variable(tenant): tenant.token for tenant in self.tenants.values()},
+        )
+
+    def _configuration(self, service: EslbotService) -> dict[str, Any]:
         return {
-            "server": {"listen": colon(self.listen), "workers": self.workers, "max_calls": self.max_calls},
+            "server": {
+                "listen": colon(service.listen),
+                "workers": service.workers,
+                "max_calls": self.max_calls,
+            },
             "freeswitch": {
                 "sip_ip": self.sip[0],
                 "sip_port": self.sip[1],
@@ -223,7 +242,7 @@ class Lab:
                 "temp_dir": str(self.temp_dir),
                 "controllers": [colon(controller) for controller in self.controllers],
             },
-            "web": {"listen": colon(self.web)},
+            "web": {"listen": colon(service.web)},
             "workspaces": {tenant.id: self._workspace(tenant) for tenant in self.tenants.values()},
         }
 
@@ -332,14 +351,14 @@ def colon(address: tuple[str, int]) -> str:
     return f"{address[0]}:{address[1]}"
 
 
-def free_port() -> int:
-    """A port that is free for TCP and UDP on loopback now."""
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that is free for TCP and UDP on an address of loopback now."""
     while True:
         with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
+            tcp.bind((host, 0))
             port: int = tcp.getsockname()[1]
             try:
-                udp.bind(("127.0.0.1", port))
+                udp.bind((host, port))
             except OSError:
                 continue
             return port

@@ -26,7 +26,6 @@ from benchmarks.speech.measures import (  # noqa: E402
     tone_seconds,
     uplink,
 )
-from benchmarks.speech.proxy import CountingProxy  # noqa: E402
 from benchmarks.speech.signals import FRAME, NUMBERS, TONES  # noqa: E402
 from eslbot import g711  # noqa: E402
 from eslbot.sim.audio import tone  # noqa: E402
@@ -330,31 +329,3 @@ def test_percentiles() -> None:
     assert [percentile(values, p) for p in (0, 50, 99, 100)] == [1, 50, 99, 100]
     assert percentile([3.0], 99) == 3.0
     assert percentile([], 50) != percentile([], 50)
-
-
-def test_the_proxy_counts_what_it_passes_on() -> None:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = ("127.0.0.1", 0)
-        with socket.create_server(address) as free:
-            address = free.getsockname()
-        with (
-            CountingProxy(address, server.getsockname()) as proxy,
-            socket.create_connection(address, 5) as switch,
-        ):
-            eslbot, _ = server.accept()
-            with eslbot:
-                eslbot.settimeout(5)
-                switch.settimeout(5)
-                switch.sendall(b"variable_x: crt-1\n")
-                assert eslbot.recv(100) == b"variable_x: crt-1\n"
-                eslbot.sendall(b"connect\n\n")
-                assert switch.recv(100) == b"connect\n\n"
-                passage = proxy.find("crt-1")
-                assert passage is not None
-                assert passage.counts == (18, 9)
-                assert proxy.find("crt-2") is None
-            assert switch.recv(100) == b""
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(address, 5)

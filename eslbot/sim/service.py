@@ -1,0 +1,203 @@
+"""``eslbot serve`` as its users run it, in a process of its own, and whatever can befall it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from eslbot.sim.processes import children, is_alive, serves
+
+#: Seconds to come up; to go down.
+START_LIMIT, STOP_LIMIT = 20.0, 15.0
+#: Seconds that orphaned workers get between TERM and KILL when the arbiter was killed.
+ORPHANS_LIMIT = 5.0
+#: Seconds between two looks at a process: there is no event to wait for.
+_LOOK = 0.01
+
+
+class ServiceError(Exception):
+    """The service did not do what it was told; the text holds the end of its log."""
+
+
+class EslbotService:
+    """One ``eslbot serve``; :attr:`process` is its arbiter, None while it is not to run.
+
+    Args:
+        config: its configuration file, written by whoever made this.
+        listen, web: the addresses in it.
+        workers: the number in it.
+        environment: of the process, on top of our own.
+    """
+
+    def __init__(
+        self,
+        config: Path,
+        log_file: Path,
+        listen: tuple[str, int],
+        web: tuple[str, int],
+        workers: int,
+        environment: Mapping[str, str],
+    ) -> None:
+        self.config, self.log_file = config, log_file
+        self.listen, self.web, self.workers = listen, web, workers
+        self.process: subprocess.Popen[bytes] | None = None
+        self._environment = environment
+
+    # -- life ---------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Run it and wait until it is ready. Raises :class:`ServiceError`."""
+        environment = {**os.environ, **self._environment}
+        # A service's own directory of figures is not another's, and one that is killed leaves it behind.
+        environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
+        environment["TMPDIR"] = str(self.config.parent)
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "eslbot", "serve", "--config", str(self.config), "--log", "json"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+            )
+        deadline = time.monotonic() + START_LIMIT
+        while not (self.serving() and self._is_ready()):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise ServiceError(f"eslbot serve did not come up:\n{self._log_end()}")
+            time.sleep(_LOOK)
+
+    def stop(self) -> None:
+        """TERM, and KILL of all where that does not help in time."""
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(STOP_LIMIT)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        self.process = None
+
+    def kill(self) -> list[int]:
+        """KILL of the arbiter and all workers at once, as when the power goes. Returns their ids."""
+        if self.process is None:
+            return []
+        pids = [self.process.pid, *self.worker_pids()]
+        for pid in pids:
+            send(pid, signal.SIGKILL)
+        self.process.wait(STOP_LIMIT)
+        wait_gone(pids, STOP_LIMIT)
+        self.process = None
+        return pids
+
+    def kill_arbiter(self) -> list[int]:
+        """KILL of the arbiter; then what systemd does: TERM to who is left, KILL where that takes too long.
+
+        Returns the workers' ids when all are gone; :meth:`start` brings the service back.
+        """
+        if self.process is None:
+            return []
+        orphans = self.worker_pids()
+        self.process.kill()
+        self.process.wait(STOP_LIMIT)
+        self.process = None
+        for pid in orphans:
+            send(pid, signal.SIGTERM)
+        if not wait_gone(orphans, ORPHANS_LIMIT):
+            for pid in orphans:
+                send(pid, signal.SIGKILL)
+            wait_gone(orphans, STOP_LIMIT)
+        return orphans
+
+    def hup(self) -> None:
+        """Reload: new workers come, the old ones leave."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGHUP)
+
+    # -- its workers --------------------------------------------------------------------------------------
+
+    def worker_pids(self) -> list[int]:
+        """The workers that exist now, in the order of their start; some may not serve yet."""
+        return [] if self.process is None else children(self.process.pid)
+
+    def serving(self) -> list[int]:
+        """The workers that wait for connections of the switch now."""
+        return [pid for pid in self.worker_pids() if serves(pid, self.listen)]
+
+    def wait_serving(self, count: int | None = None, timeout: float = START_LIMIT) -> list[int]:
+        """The serving workers, once there are ``count``, by default all of the configuration.
+
+        Raises:
+            TimeoutError: not within ``timeout`` seconds.
+        """
+        wanted = self.workers if count is None else count
+        deadline = time.monotonic() + timeout
+        while len(found := self.serving()) < wanted:
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"{len(found)} of {wanted} workers serve after {timeout:g} s:\n{self._log_end()}"
+                )
+            time.sleep(_LOOK)
+        return found
+
+    # -- what it says -------------------------------------------------------------------------------------
+
+    def http(self, path: str) -> tuple[int, str]:
+        """Status and body of a page of its web listener. Raises OSError where it does not answer."""
+        try:
+            with urllib.request.urlopen(f"http://{self.web[0]}:{self.web[1]}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric over its labels; 0 where it has not been counted. Raises OSError."""
+        lines = self.http("/metrics")[1].splitlines()
+        own = [line for line in lines if line.startswith((f"{name}{{", f"{name} "))]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in own)
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """What it has logged so far; a line cut off by a kill is left out."""
+        lines = []
+        for line in self.log_file.read_text(errors="replace").splitlines():
+            if line.startswith("{"):
+                with suppress(ValueError):
+                    lines.append(json.loads(line))
+        return lines
+
+    def _is_ready(self) -> bool:
+        try:
+            return self.http("/readyz")[0] == 200
+        except OSError:
+            return False
+
+    def _log_end(self) -> str:
+        return self.log_file.read_text(errors="replace")[-3000:]
+
+
+def send(pid: int, number: signal.Signals) -> bool:
+    """Send a signal; whether there was somebody to take it."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_gone(pids: list[int], timeout: float) -> bool:
+    """Wait until none of the processes runs any more; whether that was so within ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while any(is_alive(pid) for pid in pids):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_LOOK)
+    return True

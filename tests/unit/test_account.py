@@ -1,0 +1,176 @@
+"""A clean account is clean; one that was doctored in any single way is found guilty."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from eslbot.sim.account import Account, Duplicate, Ending, Fault, Leftovers, Placed, Post, account
+
+CALL_ID = "0b1c0000-0000-4000-8000-000000000001"
+HANDED_OFF = Placed(
+    "crt-1",
+    "acme",
+    answered=True,
+    status=200,
+    ended_by="pbx",
+    cause="accepted",
+    answered_at=100.0,
+    ended_at=110.0,
+    bot_ended_at=108.0,
+    dispositions=["recv_bye"],
+    call_id=CALL_ID,
+)
+HUNG_UP = replace(HANDED_OFF, crt_object_id="crt-2", cause="hangup_after", bot_ended_at=None, call_id="other")
+REFUSED = Placed("crt-3", "acme", answered=False, status=503)
+POST = Post(109.0, 109.1, accepted=True, status=200, crt_object_id="crt-1", tenant="acme")
+
+
+@dataclass
+class Run:
+    calls: list[Placed] = field(default_factory=lambda: [HANDED_OFF, HUNG_UP, REFUSED])
+    posts: list[Post] = field(default_factory=lambda: [POST])
+    faults: list[Fault] = field(default_factory=list)
+    left: Leftovers = field(default_factory=Leftovers)
+
+    def account(self) -> Account:
+        return account(self.calls, self.posts, self.faults, self.left)
+
+
+def kill(at: float, calls: frozenset[str] | None = frozenset({"crt-1"}), hits: str = "controller") -> Fault:
+    return Fault("kill of a worker", at, at, hits, calls)
+
+
+def test_a_clean_run_is_clean() -> None:
+    found = Run().account()
+
+    assert found.guilty == []
+    assert [entry.ending for entry in found.entries] == [
+        Ending.HANDED_OFF,
+        Ending.CALLER_FIRST,
+        Ending.REFUSED,
+    ]
+    assert "the account is clean" in found.table()
+
+
+def doctored(change: Callable[[Run], object]) -> list[str]:
+    run = Run()
+    change(run)
+    return run.account().guilty
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda run: run.posts.clear(), "never accepted by Ameyo (0 attempts)"),
+        (
+            lambda run: run.posts.__setitem__(0, replace(POST, accepted=False, status=503)),
+            "never accepted by Ameyo (1 attempts)",
+        ),
+        (
+            lambda run: (run.posts.clear(), run.calls.__setitem__(0, replace(HANDED_OFF, cause="timeout"))),
+            "ended: timeout",
+        ),
+        (lambda run: run.calls.__setitem__(0, replace(HANDED_OFF, ended_by="switch")), "our side sent BYE"),
+        (
+            lambda run: run.calls.__setitem__(0, replace(HANDED_OFF, dispositions=["send_bye"])),
+            "eslbot itself saw our side's BYE",
+        ),
+        (lambda run: run.calls.__setitem__(0, replace(HANDED_OFF, ended_by=None)), "not ended by the PBX"),
+        (lambda run: run.posts.append(replace(POST, at=109.5)), "notified again: no excuse"),
+        (lambda run: run.posts.__setitem__(0, replace(POST, tenant="other")), "call of tenant 'other'"),
+        (
+            lambda run: run.posts.insert(0, replace(POST, accepted=False, problem="no such token")),
+            "Ameyo refused a notification: no such token",
+        ),
+        (lambda run: run.posts.append(replace(POST, crt_object_id="crt-9")), "an unknown call 'crt-9'"),
+        (lambda run: run.posts.append(replace(POST, crt_object_id="crt-3")), "notified and never answered"),
+        (
+            lambda run: run.calls.append(Placed("crt-4", "acme", answered=False)),
+            "no final response to the INVITE",
+        ),
+        (
+            lambda run: run.calls.__setitem__(1, replace(HUNG_UP, bot_ended_at=101.0, ended_at=140.0)),
+            "nobody told Ameyo",
+        ),
+        (lambda run: setattr(run, "left", Leftovers(channels=1)), "1 channels left"),
+        (lambda run: setattr(run, "left", Leftovers(calls_active=2.0)), "still counts 2 calls"),
+        (lambda run: setattr(run, "left", Leftovers(event_sockets=3)), "3 event sockets"),
+        (lambda run: setattr(run, "left", Leftovers(sockets={7: 500})), "worker 7 has 500 sockets"),
+        (lambda run: setattr(run, "left", Leftovers(internal_errors=1)), "1 internal errors"),
+        (lambda run: setattr(run, "left", Leftovers(files=[f"{CALL_ID}_1.tmp.r8"])), "_1.tmp.r8 is left"),
+        (lambda run: setattr(run, "left", Leftovers(files=["core"])), "the file core is left"),
+    ],
+)
+def test_every_single_fault_is_found(change: Callable[[Run], object], words: str) -> None:
+    found = doctored(change)
+    assert len(found) == 1, found
+    assert words in found[0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        (kill(109.05), Duplicate.CONTROLLER_LOST),
+        (kill(109.59), Duplicate.CONTROLLER_LOST),
+        (kill(109.05, None), Duplicate.CONTROLLER_LOST),
+        (replace(kill(100.0), until=109.05), Duplicate.CONTROLLER_LOST),
+        (kill(109.05, None, "ameyo"), Duplicate.ANSWER_LOST),
+        (kill(108.9), Duplicate.UNEXCUSED),
+        (kill(109.7), Duplicate.UNEXCUSED),
+        (kill(109.05, frozenset({"crt-2"})), Duplicate.UNEXCUSED),
+        (kill(109.05, None, "bot"), Duplicate.UNEXCUSED),
+    ],
+)
+def test_a_second_notification_needs_a_fault_in_the_right_moment(fault: Fault, why: Duplicate) -> None:
+    run = Run(faults=[fault])
+    run.posts.append(replace(POST, at=111.0, answered_at=111.1))
+
+    found = run.account()
+
+    assert found.duplicates == [("crt-1", why)]
+    assert bool(found.guilty) is (why is Duplicate.UNEXCUSED)
+
+
+def test_a_speech_file_is_excused_only_where_the_bye_fell_between_two_controllers() -> None:
+    unseen = replace(HANDED_OFF, dispositions=[])
+    left = Leftovers(files=[f"{CALL_ID}_1.tmp.r8"])
+
+    excused = Run([unseen], [POST], [kill(109.9)], left).account()
+    assert (excused.guilty, list(excused.to_be_swept)) == ([], [f"{CALL_ID}_1.tmp.r8"])
+
+    assert Run([HANDED_OFF], [POST], [kill(109.9)], left).account().guilty
+    assert Run([unseen], [POST], [], left).account().guilty
+
+
+def test_a_caller_s_patience_begins_again_behind_a_fault() -> None:
+    waits = replace(HUNG_UP, bot_ended_at=101.0, ended_at=140.0)
+    assert Run([waits], [], []).account().guilty
+    assert not Run([waits], [], [Fault("Ameyo is away", 101.0, 135.0, "ameyo")]).account().guilty
+
+
+def test_a_notification_cut_off_by_its_sender_s_death_is_counted_apart() -> None:
+    run = Run()
+    run.posts.insert(0, Post(105.0, None, accepted=False, problem="no JSON", cut_off=True))
+    found = run.account()
+    assert (found.guilty, found.cut_off_posts) == ([], 1)
+
+
+def test_it_is_told_as_a_table_and_as_json() -> None:
+    run = Run(faults=[kill(109.05), kill(109.05, None, "bot")])
+    run.posts.append(replace(POST, at=111.0))
+    run.calls.append(replace(HANDED_OFF, crt_object_id="crt-5"))
+    found = run.account()
+
+    document = json.loads(found.json())
+    assert document["clean"] is False
+    assert document["faults"][0]["calls"] == ["crt-1"]
+    assert len(document["entries"]) == 4
+    assert found.guilty[0] in document["guilty"]
+    table = found.table()
+    assert "1 broken promises" in table
+    assert "2 × kill of a worker" in table
+    assert f"GUILTY {found.guilty[0]}" in table
