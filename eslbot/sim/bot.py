@@ -795,9 +795,12 @@ class Bot:
         """Drop every call and stop listening; bounded by the opening and closing time-outs."""
         if self._server is None or self._thread is None:
             return
-        for call in self.calls:
-            if not call.closed:
-                call.abort()
+        living = [call for call in self.calls if not call.closed]
+        for call in living:
+            call.abort()
+        deadline = time.monotonic() + 2
+        for call in living:  # or the server's own closing, with 1001, overtakes the drop
+            call._part(max(0.0, deadline - time.monotonic()))
         self._server.shutdown()
         self._thread.join(10)
         self._server = self._thread = None
