@@ -14,7 +14,7 @@ from eslbot.bot import messages, stream
 from eslbot.bot.audio import UnusableAudio
 from eslbot.bot.folder import SpeechFolder
 from eslbot.bot.path_speech import PathSpeech
-from eslbot.bot.speech import VARIABLE, QueueFull, Speech, is_speech_file
+from eslbot.bot.speech import QueueFull, Speech, cut_of, is_speech_file
 from eslbot.config.model import Workspace, shown
 from eslbot.esl import ConnectionLost, EslError, Event, Session
 from eslbot.invite import Invite
@@ -142,7 +142,7 @@ class BotLeg:
             return self._begin()
         self._spoken = found.spoken
         law = _law(found.channel)
-        self._take_up(lambda speech: speech.resume(*_utterance(found.channel), law))
+        self._take_up(lambda speech: speech.resume(*cut_of(found.channel), law))
         if found.ended is not None:
             self._take_up(lambda speech: speech.catch_up(law))
             self._speech.finish()
@@ -400,9 +400,3 @@ def _law(headers: Mapping[str, str]) -> str:
     """The line's codec."""
     codec = headers.get("Channel-Read-Codec-Name", "")
     return codec if codec in g711.PAYLOAD_TYPES else g711.PCMU
-
-
-def _utterance(channel: Mapping[str, str]) -> tuple[str, int]:
-    """Which utterance a controller had begun last, and how many samples of it FreeSWITCH has read."""
-    played = channel.get("variable_playback_samples", "")
-    return channel.get(f"variable_{VARIABLE}", ""), int(played) if played.isdecimal() else 0

@@ -25,7 +25,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -40,6 +40,7 @@ log = structlog.get_logger()
 RATE = 8000
 #: Bytes of a frame of 20 ms.
 FRAME = 160
+FRAME_MICROSECONDS = 20_000
 #: FreeSWITCH looks for more as soon as no more than one frame is left. A file that ends a little behind a
 #: frame makes it look one frame later, when it has to: each utterance begins with so many bytes of silence.
 ODD = 8
@@ -64,8 +65,11 @@ MAX_CHUNK_BYTES = 4 * 1024 * 1024
 MAX_QUEUED = 600.0
 #: What follows the name of a module's file whose speech is in one of ours.
 TAKEN = ".taken"
-#: The channel variable that names the utterance of now: its number and law.
-VARIABLE = "eslbot_speech"
+#: Channel variables: the utterance of now, its number and law; when FreeSWITCH began with it; and, set by the
+#: dialplan, when its controller was gone (both in epoch microseconds by FreeSWITCH's clock).
+VARIABLE, BEGAN, LEFT = "eslbot_speech", "eslbot_speech_began", "eslbot_left"
+#: What ``switch_ivr_play_file`` sets when a playback ends: samples read, and what it calls its position.
+READ, POSITION = "playback_samples", "playback_last_offset_pos"
 
 _FILE_NAME = re.compile(r"_(\d{1,10})\.tmp\.(r8|r16|r24|r32|r48|r64|wav|mp3|ogg|pcmu|pcma)")
 _OWN_NAME = re.compile(r"_(\d{1,10})\.eslbot\.(PCMU|PCMA)")
@@ -256,9 +260,9 @@ class Speech:
     def resume(self, utterance: str, played: int, law: str) -> bool:
         """Go on where the controller before us was cut; whether it had left anything.
 
-        ``utterance`` is the channel variable :data:`VARIABLE`, ``played`` how many samples of it FreeSWITCH
-        has read. Chunks that nobody has taken follow; :meth:`catch_up` takes those that come until we hear
-        of events. Raises OSError where the directory is not there for us, or is full.
+        ``utterance`` is the channel variable :data:`VARIABLE`, ``played`` how many samples of it the caller
+        has heard (:func:`cut_of`). Chunks that nobody has taken follow; :meth:`catch_up` takes those that
+        come until we hear of events. Raises OSError where the directory is not there for us, or is full.
         """
         names = self._names()
         left = {int(match[1]): match[2] for name in names if (match := _OWN_NAME.fullmatch(name))}
@@ -376,6 +380,7 @@ class Speech:
         current = self._current
         if current is not None and event.headers.get("Playback-File-Path") == str(current.path):
             current.started_at = time.monotonic() - event.age
+            self._session.set_plain_variables({BEGAN: event.headers.get("Event-Date-Timestamp", "")})
 
     def completed(self, event: Event) -> None:
         """A CHANNEL_EXECUTE_COMPLETE of ours or another's."""
@@ -458,7 +463,7 @@ class Speech:
         utterance.requested_at = time.monotonic()
         # For the next controller: what plays from now on, and that nothing of it has been played yet.
         name = str(utterance.path).removeprefix(f"{self._prefix}_").replace(".eslbot.", ".")
-        self._session.set_plain_variables({VARIABLE: name, "playback_samples": ""})
+        self._session.set_plain_variables({VARIABLE: name, READ: "", POSITION: "", BEGAN: "", LEFT: ""})
         utterance.playback = self._session.execute("playback", str(utterance.path), tell=True).uuid
 
     def finish(self) -> None:
@@ -531,6 +536,25 @@ class Speech:
         if self._current is not None:
             current, self._current = self._current, None
             current.release()
+
+
+def cut_of(channel: Mapping[str, str]) -> tuple[str, int]:
+    """The utterance that was cut when the controller before us went, and how many samples were sent of it.
+
+    FreeSWITCH reads ahead as far as there is anything, and its position counts a frame as half of one
+    whenever it had to look for more (``switch_ivr_play_file``): that makes two bounds, and between them we go
+    by the clock, a frame every 20 ms. Rather a frame is not heard than heard twice.
+    """
+    numbers = {}
+    for name in (READ, POSITION, BEGAN, LEFT):
+        text = channel.get(f"variable_{name}", "")
+        numbers[name] = int(text) if text.isascii() and text.isdigit() else 0
+    most = numbers[READ]
+    if all(numbers.values()):
+        least = (numbers[POSITION] // (FRAME // 2) + 2) // 2
+        by_clock = (numbers[LEFT] - numbers[BEGAN]) // FRAME_MICROSECONDS + 1
+        most = min(most, FRAME * max(least, by_clock))
+    return channel.get(f"variable_{VARIABLE}", ""), most
 
 
 def _following(path: str) -> str:

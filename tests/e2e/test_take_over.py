@@ -107,9 +107,8 @@ def test_a_bot_that_closed_in_the_gap_is_asked_again(lab: Lab, crt: str) -> None
     lab.services[0].start()
     second = lab.bot.wait_for_call(lambda c: c.headers.get("X-CRT-Object-ID") == crt and c is not bot)
     assert second.wait_for_message("start").message["resumed"] is True
-    second.end()
     assert pbx_call.wait().completed
-    ended_by_pbx(lab, crt, "bot_ended")
+    ended_by_pbx(lab, crt, "bot_closed")
 
 
 def test_retries_go_on_where_they_were(lab: Lab, crt: str) -> None:

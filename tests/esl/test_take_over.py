@@ -15,6 +15,7 @@ import structlog
 
 from eslbot import metrics
 from eslbot.bot.folder import STALE, SpeechFolder
+from eslbot.bot.speech import cut_of
 from tests.esl.conftest import OTHER, House
 from tests.esl.test_speech import sound, without_silence
 from tests.support.ameyo_server import Answer
@@ -633,3 +634,48 @@ def test_the_crt_object_id_is_the_same_after_a_take_over(house: House) -> None:
     answers(second, end())
     second.wait_stage("held")
     assert house.posts()[-1]["uniqueId"] == CRT
+
+
+# -- where FreeSWITCH was cut -----------------------------------------------------------------------------
+
+
+def cut(read: int, position: int, milliseconds: int) -> int:
+    """What :func:`cut_of` makes of it when the playback had begun so many milliseconds before."""
+    channel = {
+        "variable_eslbot_speech": "3.PCMU",
+        "variable_playback_samples": str(read),
+        "variable_playback_last_offset_pos": str(position),
+        "variable_eslbot_speech_began": "1795386021000000",
+        "variable_eslbot_left": str(1795386021000000 + 1000 * milliseconds),
+    }
+    name, played = cut_of(channel)
+    assert name == "3.PCMU"
+    return played
+
+
+def test_what_freeswitch_has_read_ahead_is_not_taken_for_heard() -> None:
+    # One look for 2 s of speech, and 15 frames of it sent: its position counts the first of them as half.
+    assert cut(16000, 14 * 160 + 80, 295) == 15 * 160
+
+
+def test_the_clock_counts_where_freeswitch_looked_often() -> None:
+    # 50 frames, for every second of which it had to look.
+    assert cut(8320, 25 * 160 + 25 * 80, 990) == 50 * 160
+
+
+def test_no_more_was_heard_than_was_read() -> None:
+    assert cut(8000, 25 * 160 + 25 * 80, 60_000) == 8000
+
+
+@pytest.mark.parametrize("name", ["playback_last_offset_pos", "eslbot_speech_began", "eslbot_left"])
+@pytest.mark.parametrize("value", ["", "0", "-5", "soon", "²"])
+def test_without_a_clock_what_was_read_counts_as_heard(name: str, value: str) -> None:
+    channel = {
+        "variable_eslbot_speech": "3.PCMU",
+        "variable_playback_samples": "8000",
+        "variable_playback_last_offset_pos": "6000",
+        "variable_eslbot_speech_began": "1795386021000000",
+        "variable_eslbot_left": "1795386021500000",
+    }
+    assert cut_of({**channel, f"variable_{name}": value}) == ("3.PCMU", 8000)
+    assert cut_of({}) == ("", 0)
