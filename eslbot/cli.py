@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
+from marshmallow import ValidationError
 
 import eslbot
 from eslbot.config import Config, ConfigError, load
+from eslbot.config.fields import Duration
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,6 +62,19 @@ def read(path: Path) -> Config:
     return config
 
 
+class DurationParam(click.ParamType[float]):
+    """``"0s"``, ``"30m"``: as in the configuration; seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds."""
+        try:
+            return Duration(at_least=0).read(str(value))
+        except ValidationError as error:
+            self.fail("; ".join(str(message) for message in error.messages), param, ctx)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(eslbot.__version__, prog_name="eslbot")
 def main() -> None:
@@ -79,13 +94,20 @@ def main() -> None:
     show_default=True,
     help="Log lines as JSON or for people; auto: for people on a terminal.",
 )
-def serve(path: Path, log_format: str) -> None:
+@click.option(
+    "--drain",
+    type=DurationParam(),
+    default="0s",
+    show_default=True,
+    help="How long a worker that leaves waits for its calls to end; then the next one takes them over.",
+)
+def serve(path: Path, log_format: str, drain: float) -> None:
     """Run the service until SIGTERM or SIGINT. SIGHUP reads the configuration again."""
     from eslbot.service import serve
 
     json_logs = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     with configuration_errors():
-        serve(path, json_logs=json_logs)
+        serve(path, drain=drain, json_logs=json_logs)
 
 
 @main.command()

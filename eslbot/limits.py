@@ -34,7 +34,9 @@ class CallCounts:
 
     def take_row(self) -> int:
         """A row for a worker about to be forked."""
-        row = next(row for row in range(ROWS) if row not in self._taken)
+        row = next((row for row in range(ROWS) if row not in self._taken), None)
+        if row is None:  # never a StopIteration: gunicorn's arbiter takes that for its own end
+            raise RuntimeError(f"more than {ROWS} workers at one time")
         self._taken.add(row)
         return row
 

@@ -7,6 +7,7 @@ drop. This module is the arbiter's side; what runs in a worker is imported there
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import shutil
 import tempfile
@@ -19,18 +20,25 @@ from gunicorn.app.base import BaseApplication
 
 from eslbot import config as configuration
 from eslbot import logs
+from eslbot.arbiter import CallArbiter
 from eslbot.config import Config, ConfigError
 from eslbot.limits import CallCounts
+from eslbot.worker import HAND_OVER
 
 if TYPE_CHECKING:
     from eslbot.web.app import WebApp
 
 log = structlog.get_logger()
 
-#: Seconds after which the arbiter kills a worker that hangs. A hung worker still accepts calls.
-WATCHDOG = 10
-#: Seconds a worker that was told to go waits for its calls; then the next controller takes them over.
-GRACE = 30
+#: The directory of the workers' figures, when it is ours and not the operator's.
+_metrics_directory: str | None = None
+
+#: Seconds without a sign of life after which the arbiter kills a worker; it looks every second. A hung worker
+#: still accepts calls, and FreeSWITCH gives a silent controller 25 s, while the bot hears nothing. Killing one
+#: costs its calls next to nothing, as others take them over; and who misses five beats is not just busy.
+WATCHDOG = 5
+#: Seconds beyond a worker's own bounds after which the arbiter kills it at its own end.
+MARGIN = 2
 #: Connections beyond the calls: port probes, refusals on their way, web clients.
 HEADROOM = 1000
 
@@ -38,8 +46,11 @@ HEADROOM = 1000
 class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """One configuration file, served until told to stop."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, drain: float = 0.0) -> None:
         self.path = path
+        #: Seconds a worker that leaves waits for its calls; then the next controller takes them over.
+        self.drain = drain
+        self._lifeline = os.pipe()
         self.counts = CallCounts()
         self.config: Config | None = None
         self.row = 0
@@ -67,7 +78,7 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "worker_connections": config.server.max_calls + HEADROOM,
             "backlog": 4096,  # a burst of calls must not meet a full backlog
             "timeout": WATCHDOG,
-            "graceful_timeout": GRACE,
+            "graceful_timeout": math.ceil(self.drain + HAND_OVER + MARGIN),
             "keepalive": 5,
             "proc_name": "eslbot",
             "control_socket_disable": True,  # it would be one file for every service of this user
@@ -75,16 +86,27 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "accesslog": None,
             "pre_fork": self._before_fork,
             "child_exit": self._after_exit,
+            "pre_exec": self._before_exec,
         }
 
     def _before_fork(self, arbiter: Any, worker: Any) -> None:
         worker.row = self.row = self.counts.take_row()
+        worker.lifeline = self._lifeline
 
     def _after_exit(self, arbiter: Any, worker: Any) -> None:
         from prometheus_client import multiprocess
 
         self.counts.free_row(worker.row)
         multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+    def _before_exec(self, arbiter: Any) -> None:
+        """At USR2: the new service has a metrics directory of its own, as this one removes ours."""
+        if _metrics_directory is not None:
+            arbiter.cfg.env_orig.pop("PROMETHEUS_MULTIPROC_DIR", None)
+
+    def run(self) -> None:
+        """Run until a signal ends it; leaves by SystemExit."""
+        CallArbiter(self).run()
 
     def load(self) -> WebApp:
         """In the worker, after gevent has patched the standard library."""
@@ -95,8 +117,11 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         return WebApp(Controller(self.config, self.counts, self.row))
 
 
-def serve(path: Path, *, json_logs: bool) -> None:
-    """Run until a signal ends it. Raises ConfigError when the configuration cannot be used."""
+def serve(path: Path, *, drain: float = 0.0, json_logs: bool) -> None:
+    """Run until a signal ends it. Raises ConfigError when the configuration cannot be used.
+
+    A worker that leaves gives its calls ``drain`` seconds to end before others take them over.
+    """
     logs.configure(json_logs=json_logs)
     config = configuration.load(path)
     for warning in config.warnings:
@@ -105,14 +130,15 @@ def serve(path: Path, *, json_logs: bool) -> None:
     if unreadable:
         raise ConfigError(unreadable)
     _share_metrics()
-    Service(path).run()
+    Service(path, drain).run()
 
 
 def _share_metrics(make: Callable[..., str] = tempfile.mkdtemp) -> None:
     """A directory in which the workers of this service add up their figures."""
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         return
-    directory = make(prefix="eslbot-metrics-")
+    global _metrics_directory
+    _metrics_directory = directory = make(prefix="eslbot-metrics-")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
     owner = os.getpid()
 

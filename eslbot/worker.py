@@ -3,44 +3,213 @@
 The web listener stays gunicorn's. This module is imported by the arbiter, before the worker patches the
 standard library for gevent, so it must import nothing that opens sockets: the controller, with requests and
 ssl, is loaded in the worker by :meth:`eslbot.service.Service.load`.
+
+A worker that is told to leave closes its listening sockets at once, because all workers share them: it must
+not get the calls back that it gives up. Only then does it hand its calls over.
 """
 
 from __future__ import annotations
 
+import mmap
+import os
 import signal
-from socket import socket
+import socket as std_socket
+import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import gevent
+import structlog
+from gevent.event import Event
+from gevent.pool import Pool
+from gevent.server import StreamServer
+from gevent.socket import wait_read
 from gunicorn.workers.ggevent import GeventWorker
 
 if TYPE_CHECKING:
-    from types import FrameType
-
+    from eslbot.service import Service
     from eslbot.web.app import WebApp
+
+log = structlog.get_logger()
+
+#: Seconds between two signs of life for the arbiter's watchdog.
+BEAT = 1.0
+#: Seconds that requests under way at the web listener get when the worker leaves.
+REQUESTS = 2.0
+#: Seconds beyond the drain after which a worker exits, whatever is left; the controller's own bound is less.
+HAND_OVER = 8.0
+#: Seconds between two looks whether all is done.
+LOOK = 0.02
+
+#: What a worker shows the arbiter of itself.
+STARTING, ACCEPTING, LEAVING = 0, 1, 2
 
 
 class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
-    """GeventWorker with one method more to say; the arbiter gives each its ``row`` of the call counts."""
+    """GeventWorker with calls; the arbiter gives each its ``row`` of the call counts and the ``lifeline``."""
 
+    app: Service
+    alive: bool
     wsgi: WebApp
     row: int
+    #: A pipe whose writing end only the arbiter keeps: the reading end tells when the arbiter is gone.
+    lifeline: tuple[int, int]
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        # Made by the arbiter before it forks: both processes see and write it.
+        self._state = mmap.mmap(-1, 1)
+        self._servers: list[StreamServer] = []
+        self._pools: list[Pool] = []
+        self._told = Event()
+        #: When it was told to leave, and how many seconds calls then have to end by themselves.
+        self._told_at = self._drain = 0.0
+        self._handing_over: gevent.Greenlet[..., None] | None = None
+        # Web connections that have had an answer and may bring another request.
+        self._idle: set[std_socket.socket] = set()
+
+    # -- what the arbiter sees ----------------------------------------------------------------------------
+
+    @property
+    def accepting(self) -> bool:
+        """Whether it takes connections."""
+        return self._state[0] == ACCEPTING
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it was told to leave, by the arbiter or by somebody else."""
+        return self._state[0] == LEAVING
+
+    def show(self, state: int) -> None:
+        """Let the other process know."""
+        self._state[0] = state
+
+    # -- its life -----------------------------------------------------------------------------------------
 
     def init_process(self) -> None:
         """Hear TERM from the start: gunicorn forgets one that comes while the worker is being patched."""
         signal.signal(signal.SIGTERM, self.handle_exit)
+        os.close(self.lifeline[1])
         super().init_process()
 
-    def handle(self, listener: Any, client: socket, addr: tuple[str, int]) -> None:
+    def run(self) -> None:
+        """Accept until told to leave, hand the calls over, return."""
+        # As watchers of the event loop signals are heard at once, each in a greenlet of its own.
+        gevent.signal_handler(signal.SIGTERM, self.leave, self.app.drain)
+        gevent.signal_handler(signal.SIGQUIT, self.leave, 0.0)
+        gevent.signal_handler(signal.SIGINT, self.leave, 0.0)
+        if not self.alive:  # told before
+            return
+        for listener in self.sockets:
+            self._serve(listener)
+        gevent.spawn(self._watch_arbiter)
+        self.show(ACCEPTING)
+        while self.alive:
+            self.notify()
+            self._told.wait(BEAT)
+        while self._busy():
+            self.notify()
+            gevent.sleep(LOOK)
+
+    def notify(self) -> None:
+        """A sign of life for the watchdog. (The arbiter's own life is watched by the lifeline.)"""
+        self.tmp.notify()
+
+    def leave(self, drain: float) -> None:
+        """Stop accepting now; give up each call that has not ended by itself after ``drain`` seconds.
+
+        Told again, it does what is sooner.
+        """
+        if not self.alive and drain >= self._drain:
+            return
+        self.alive = False
+        self._told_at, self._drain = time.monotonic(), drain
+        self.show(LEAVING)
+        for server in self._servers:
+            server.close()
+        for client in self._idle:
+            no_more_requests(client)
+        if self._handing_over is not None:
+            self._handing_over.kill(block=False)
+        self._handing_over = gevent.spawn(self.wsgi.controller.hand_over, drain)
+        self._told.set()
+
+    def _busy(self) -> bool:
+        """Whether there is something to wait for, and time to."""
+        since = time.monotonic() - self._told_at
+        if self._handing_over is not None and not self._handing_over.ready():
+            return since < self._drain + HAND_OVER
+        return since < REQUESTS and any(self._pools)
+
+    def _watch_arbiter(self) -> None:
+        """Leave when there is no arbiter any more: the next one needs our port, and cannot tell us."""
+        wait_read(self.lifeline[0])
+        self.log.warning("The arbiter is gone; worker %s leaves", self.pid)
+        self.leave(0.0)
+
+    # -- connections --------------------------------------------------------------------------------------
+
+    def _serve(self, listener: std_socket.socket) -> None:
+        listener.setblocking(True)
+        name = ListenerName(listener.getsockname())
+        pool = Pool(self.worker_connections)
+        server = StreamServer(listener, handle=partial(self.handle, name), spawn=pool)
+        server.max_accept = 1  # the other workers accept, too
+        server.start()
+        self._servers.append(server)
+        self._pools.append(pool)
+
+    def handle(self, listener: ListenerName, client: std_socket.socket, addr: tuple[str, int]) -> None:
         """One accepted connection, in a greenlet of gunicorn's pool."""
         controller = self.wsgi.controller
-        if listener.getsockname()[:2] == controller.config.server.listen.pair:
-            client.setblocking(True)
+        client.setblocking(True)
+        if listener.getsockname()[:2] != controller.config.server.listen.pair:
+            try:
+                super().handle(listener, client, addr)
+            finally:
+                self._idle.discard(client)
+        elif self.alive:
+            notice_dead_peer(client)
             controller.take(client, addr)
-        else:
-            super().handle(listener, client, addr)
+        else:  # accepted in the very moment of leaving: the dialplan calls the next controller
+            client.close()
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """TERM: what is accepted but not yet a call goes elsewhere."""
-        if hasattr(self, "wsgi"):  # TERM may come before it is loaded
-            self.wsgi.controller.draining = True
-        super().handle_exit(sig, frame)
+    def handle_request(self, listener_name: Any, req: Any, sock: std_socket.socket, addr: Any) -> None:
+        """One request; meanwhile its connection is not idle."""
+        self._idle.discard(sock)
+        super().handle_request(listener_name, req, sock, addr)
+        self._idle.add(sock)
+        if not self.alive:
+            no_more_requests(sock)
+
+
+class ListenerName:
+    """What of a listening socket is left when it is closed, and its last connections are still answered."""
+
+    def __init__(self, name: tuple[Any, ...]) -> None:
+        self._name = name
+
+    def getsockname(self) -> tuple[Any, ...]:
+        """Its address."""
+        return self._name
+
+
+def no_more_requests(client: std_socket.socket) -> None:
+    """Let a web connection that waits for a request find its end; a request already there is still read."""
+    try:
+        client.shutdown(std_socket.SHUT_RD)
+    except OSError as error:
+        log.debug("web_client_was_gone", error=str(error))
+
+
+def notice_dead_peer(client: std_socket.socket) -> None:
+    """Have the kernel end the connection when the peer's host does not answer for half a minute.
+
+    FreeSWITCH says nothing while a call is held, and a host without power says nothing at all: its calls
+    would be counted for ever. Keepalive asks; the user time-out is also for what we have sent ourselves.
+    """
+    client.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_KEEPALIVE, 1)
+    client.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_KEEPIDLE, 10)
+    client.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_KEEPINTVL, 5)
+    client.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_KEEPCNT, 3)
+    client.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_USER_TIMEOUT, 30_000)
