@@ -1,9 +1,9 @@
 """gunicorn's arbiter, with deploys that no caller hears.
 
-At a HUP gunicorn's own tells the old workers to leave as soon as the new ones are forked, binds addresses again
-that the old workers still hold, and ends the whole service when a new worker cannot boot. Here the new workers
-first accept; only then the old ones leave. When they do not come to that, the old ones stay, and with them
-the configuration and the listeners they have.
+At a HUP gunicorn's own tells the old workers to leave as soon as the new ones are forked, binds addresses
+again that the old workers still hold, and ends the whole service when a new worker cannot boot. Here the new
+workers first accept; only then the old ones leave. When they do not come to that, the old ones stay, and with
+them the configuration and the listeners they have.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 from gunicorn.sock import TCP6Socket, TCPSocket
 
-from eslbot.worker import LEAVING
+from eslbot.worker import LEAVING, ORDERS
 
 if TYPE_CHECKING:
     from eslbot.config import Config
@@ -86,6 +86,13 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         for worker in current[: max(0, len(current) - self.num_workers)]:
             self._dismiss(worker)
 
+    def spawn_worker(self) -> int:
+        """Fork one; what it is told before it can hear it waits until it can."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
+        pid: int = super().spawn_worker()  # the worker itself never returns from here
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return pid
+
     def _dismiss(self, worker: CallWorker, signum: int = signal.SIGTERM) -> None:
         worker.show(LEAVING)
         self.kill_worker(worker.pid, signum)
@@ -98,17 +105,22 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         except HaltServer as halt:
             if not self._stopping and not any(w.accepting for w in self.WORKERS.values()):
                 raise
-            for pid in known.keys() - self.WORKERS.keys():  # gunicorn did not come to that
-                known[pid].tmp.close()
-                self.cfg.child_exit(self, known[pid])
-            if self._change is not None:
-                self._take_back(halt.reason)
-            elif not self._stopping:
-                self._no_spawn_until = time.monotonic() + RETRY
-                log.error(
-                    "worker_cannot_boot", error=halt.reason, remedy="the other workers go on; see above"
-                )
+            gone = [known[pid] for pid in known.keys() - self.WORKERS.keys()]
+            for worker in gone:  # gunicorn did not come to that
+                worker.tmp.close()
+                self.cfg.child_exit(self, worker)
+            self._cannot_boot([w for w in gone if not w.leaving], halt.reason)
             self.reap_workers()
+
+    def _cannot_boot(self, workers: list[CallWorker], why: str) -> None:
+        """Other workers serve: a HUP is given up; otherwise it is tried again, not at once."""
+        if self._stopping or not workers:
+            return
+        if self._change is not None and max(w.age for w in workers) > self._change.age:
+            self._take_back(why)
+        else:
+            self._no_spawn_until = time.monotonic() + RETRY
+            log.error("worker_cannot_boot", error=why, remedy="the others go on; see above")
 
     def handle_ttin(self) -> None:
         """One worker more."""
@@ -150,6 +162,7 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.LISTENERS = listeners
         self.setup(self.app)
         self._change = change
+        self._no_spawn_until = 0.0
         self.manage_workers()
 
     def _listeners(self) -> list[Any]:
@@ -164,6 +177,11 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 self._close_all_but(self.LISTENERS, listeners)
                 raise OSError(f"cannot listen at {address[0]}:{address[1]}: {error.strerror}") from error
         return listeners
+
+    def in_worker(self) -> None:
+        """A new worker must not keep a listener open on which it does not accept."""
+        if self._change is not None:
+            self._close_all_but(self.LISTENERS, self._change.listeners)
 
     @staticmethod
     def _close_all_but(kept: list[Any], listeners: list[Any]) -> None:

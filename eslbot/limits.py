@@ -26,14 +26,14 @@ class CallCounts:
         self._taken: set[int] = set()
 
     def know(self, workspace_ids: list[str]) -> None:
-        """Give a column to each new workspace; before the fork."""
+        """Give a column to each new workspace; before the fork. Raises ValueError, and then gave none."""
+        if len(self._columns.keys() | set(workspace_ids)) > COLUMNS:
+            raise ValueError(f"more than {COLUMNS} workspaces since the start; restart to forget old ones")
         for workspace_id in workspace_ids:
             self._columns.setdefault(workspace_id, len(self._columns))
-        if len(self._columns) > COLUMNS:
-            raise ValueError(f"more than {COLUMNS} workspaces since the start; restart to forget old ones")
 
     def take_row(self) -> int:
-        """A row for a worker about to be forked."""
+        """A row for a worker about to be forked. Raises RuntimeError when there are too many."""
         row = next((row for row in range(ROWS) if row not in self._taken), None)
         if row is None:  # never a StopIteration: gunicorn's arbiter takes that for its own end
             raise RuntimeError(f"more than {ROWS} workers at one time")

@@ -34,7 +34,7 @@ log = structlog.get_logger()
 _metrics_directory: str | None = None
 
 #: Seconds without a sign of life after which the arbiter kills a worker; it looks every second. A hung worker
-#: still accepts calls, and FreeSWITCH gives a silent controller 25 s, while the bot hears nothing. Killing one
+#: still accepts calls, and FreeSWITCH gives a silent controller 25 s while the bot hears nothing. Killing one
 #: costs its calls next to nothing, as others take them over; and who misses five beats is not just busy.
 WATCHDOG = 5
 #: Seconds beyond a worker's own bounds after which the arbiter kills it at its own end.
@@ -59,14 +59,16 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def load_config(self) -> None:
         """Read our file, at the start and at each HUP. A bad file is refused, and the old one kept."""
         try:
-            self.config = configuration.load(self.path)
-        except ConfigError as error:
+            config = usable(self.path)
+            self.counts.know(list(config.workspaces))
+            for warning in config.warnings:
+                log.warning("configuration", about=warning)
+            self.config = config
+        except (ConfigError, ValueError) as error:  # what leaves here ends the arbiter
             if self.config is None:
                 raise
-            log.error(
-                "configuration_refused", problems=error.problems, remedy="the one before stays in force"
-            )
-        self.counts.know(list(self.config.workspaces))
+            problems = error.problems if isinstance(error, ConfigError) else [str(error)]
+            log.error("configuration_refused", problems=problems, remedy="the one before stays in force")
         for name, value in self._settings(self.config).items():
             self.cfg.set(name, value)
 
@@ -85,6 +87,7 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "logger_class": logs.GunicornLogger,
             "accesslog": None,
             "pre_fork": self._before_fork,
+            "post_fork": self._after_fork,
             "child_exit": self._after_exit,
             "pre_exec": self._before_exec,
         }
@@ -92,6 +95,9 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def _before_fork(self, arbiter: Any, worker: Any) -> None:
         worker.row = self.row = self.counts.take_row()
         worker.lifeline = self._lifeline
+
+    def _after_fork(self, arbiter: CallArbiter, worker: Any) -> None:
+        arbiter.in_worker()
 
     def _after_exit(self, arbiter: Any, worker: Any) -> None:
         from prometheus_client import multiprocess
@@ -123,14 +129,18 @@ def serve(path: Path, *, drain: float = 0.0, json_logs: bool) -> None:
     A worker that leaves gives its calls ``drain`` seconds to end before others take them over.
     """
     logs.configure(json_logs=json_logs)
+    usable(path)
+    _share_metrics()
+    Service(path, drain).run()
+
+
+def usable(path: Path) -> Config:
+    """The configuration, if a service can run with it. Raises ConfigError."""
     config = configuration.load(path)
-    for warning in config.warnings:
-        log.warning("configuration", about=warning)
     unreadable = [warning for warning in config.warnings if "ca_file" in warning]
     if unreadable:
         raise ConfigError(unreadable)
-    _share_metrics()
-    Service(path, drain).run()
+    return config
 
 
 def _share_metrics(make: Callable[..., str] = tempfile.mkdtemp) -> None:

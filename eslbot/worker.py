@@ -41,6 +41,9 @@ HAND_OVER = 8.0
 #: Seconds between two looks whether all is done.
 LOOK = 0.02
 
+#: The signals that tell a worker to leave; the arbiter forks with them blocked.
+ORDERS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
+
 #: What a worker shows the arbiter of itself.
 STARTING, ACCEPTING, LEAVING = 0, 1, 2
 
@@ -87,8 +90,10 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     # -- its life -----------------------------------------------------------------------------------------
 
     def init_process(self) -> None:
-        """Hear TERM from the start: gunicorn forgets one that comes while the worker is being patched."""
-        signal.signal(signal.SIGTERM, self.handle_exit)
+        """Hear orders from the start: gunicorn forgets one that comes while the worker is being patched."""
+        for signum in ORDERS:
+            signal.signal(signum, self.handle_exit)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
         os.close(self.lifeline[1])
         super().init_process()
 
@@ -109,6 +114,7 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self._told.wait(BEAT)
         while self._busy():
             self.notify()
+            gevent.wait([self._handing_over], timeout=BEAT)
             gevent.sleep(LOOK)
 
     def notify(self) -> None:
@@ -197,7 +203,8 @@ class ListenerName:
 def no_more_requests(client: std_socket.socket) -> None:
     """Let a web connection that waits for a request find its end; a request already there is still read."""
     try:
-        client.shutdown(std_socket.SHUT_RD)
+        with client.dup() as same:  # gevent would fail the wait with EBADF instead of letting it read the end
+            same.shutdown(std_socket.SHUT_RD)
     except OSError as error:
         log.debug("web_client_was_gone", error=str(error))
 

@@ -31,7 +31,7 @@ from tests.support.switch import UUID
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerProcess]:
     made: ServerProcess
     if request.param == "eslbot":
-        made = EslbotService(tmp_path, tree(max_calls=1), grace=1)
+        made = EslbotService(tmp_path, tree(max_calls=1))
     else:
         made = GreenswitchServer(tmp_path, max_connections=1)
     with made:

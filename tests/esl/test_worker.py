@@ -227,7 +227,7 @@ def test_hup_reads_the_configuration_again_and_refuses_a_bad_one(tmp_path: Path)
 
 def test_term_while_the_workers_start(tmp_path: Path) -> None:
     service = EslbotService(tmp_path, tree(workers=2))
-    service.process = service._spawn()
+    service.process = service._spawn(service.command())
     try:
         until(lambda: len(service.children()) == 2)
         service.process.send_signal(signal.SIGTERM)

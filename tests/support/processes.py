@@ -50,7 +50,7 @@ class ServerProcess:
 
     def __enter__(self) -> Self:
         for _ in range(3):  # somebody may have taken a free port meanwhile
-            self.process = self._spawn()
+            self.process = self._spawn(self.command())
             try:
                 until(lambda: self.process.poll() is not None or self.ready(), what="the start")
             except AssertionError:
@@ -60,11 +60,10 @@ class ServerProcess:
                 return self
         raise AssertionError(self.log)
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        command = self.command()
+    def _spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.folder)}
         environment.pop("PROMETHEUS_MULTIPROC_DIR", None)  # each service has its own
-        with self._log.open("wb") as log:
+        with self._log.open("ab") as log:
             return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
 
     def __exit__(self, *_: object) -> None:
@@ -112,25 +111,31 @@ class ServerProcess:
 
 
 class EslbotService(ServerProcess):
-    """``eslbot serve``. ``grace`` shortens what a worker waits for its calls when it is told to go."""
+    """``eslbot serve`` with ``options``. ``before`` is Python that the process runs first."""
 
-    def __init__(self, folder: Path, tree: dict[str, Any], grace: float | None = None) -> None:
+    def __init__(self, folder: Path, tree: dict[str, Any], *options: str, before: str | None = None) -> None:
         super().__init__(folder)
         self.tree = tree
-        self.grace = grace
+        self.options = options
+        self.before = before
         self.config = folder / f"eslbot-{id(self)}.toml"
         self.web_port = 0
 
     def command(self) -> Sequence[str]:
         self.port, self.web_port = free_port(), free_port()
         self.write(self.tree)
+        return self.same_command()
+
+    def same_command(self) -> Sequence[str]:
+        """With the ports it has."""
         program = ["-m", "eslbot"]
-        if self.grace is not None:
-            program = [
-                "-c",
-                f"import eslbot.service as s; s.GRACE = {self.grace}; import eslbot.__main__ as m; m.main()",
-            ]
-        return [sys.executable, *program, "serve", "--config", str(self.config)]
+        if self.before is not None:
+            program = ["-c", f"{self.before}\nfrom eslbot.cli import main\nmain()"]
+        return [sys.executable, *program, "serve", "--config", str(self.config), *self.options]
+
+    def start_again(self) -> None:
+        """As systemd does after the end of it, at once."""
+        self.process = self._spawn(self.same_command())
 
     def write(self, tree: dict[str, Any]) -> None:
         """A configuration with this service's ports."""

@@ -110,6 +110,25 @@ def test_wrong_usage_is_code_2(arguments: list[str]) -> None:
     assert run(*arguments).exit_code == 2
 
 
+@pytest.mark.parametrize("drain", ["30", "-1s", "soon", "2000h"])
+def test_a_drain_that_is_no_duration_is_code_2(good: Path, drain: str) -> None:
+    result = run("serve", "--config", good, f"--drain={drain}")
+    assert result.exit_code == 2
+    assert "Invalid value for '--drain'" in result.output
+    assert "expected" in result.output
+    assert repr(drain) in result.output
+
+
+@pytest.mark.parametrize(("arguments", "seconds"), [([], 0.0), (["--drain", "30m"], 1800.0)])
+def test_drain_reaches_the_service(
+    good: Path, arguments: list[str], seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    monkeypatch.setattr("eslbot.service.serve", lambda path, drain, json_logs: told.append(drain))
+    assert run("serve", "--config", good, *arguments).exit_code == 0
+    assert told == [seconds]
+
+
 def test_the_configuration_may_come_from_the_environment(good: Path) -> None:
     assert run("check", environment={**ENVIRONMENT, "ESLBOT_CONFIG": str(good)}).exit_code == 0
 

@@ -119,6 +119,24 @@ def test_too_many_workspaces_are_an_error_and_no_overwriting() -> None:
         counts(*(str(number) for number in range(COLUMNS + 1)))
 
 
+def test_too_many_workspaces_leave_what_there_was() -> None:
+    made = counts(A)
+    with pytest.raises(ValueError, match="restart"):
+        made.know([str(number) for number in range(COLUMNS)])
+    made.know([A, B])
+    row = made.take_row()
+    made.add(row, B, 1)
+    assert (made.total(A), made.total(B)) == (0, 1)
+
+
+def test_too_many_workers_are_an_error_that_is_not_the_arbiters_own_end() -> None:
+    made = counts()
+    for _ in range(ROWS):
+        made.take_row()
+    with pytest.raises(RuntimeError, match=f"more than {ROWS} workers"):
+        made.take_row()
+
+
 def test_first_and_last_cells_do_not_touch() -> None:
     names = [str(number) for number in range(COLUMNS)]
     made = counts(*names)
