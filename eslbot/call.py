@@ -105,7 +105,7 @@ class Call:
         except CallerHungUp:
             self.say_how_it_ended()
         except ConnectionLost as error:
-            if self._leaving:
+            if self._leaving or self.controller.draining:
                 metrics.HAND_OVERS.inc()
                 log.info("call_handed_over", stage=self._stage)
             else:

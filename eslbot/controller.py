@@ -17,7 +17,7 @@ from eslbot.ameyo.client import AmeyoClient
 from eslbot.bot import SpeechFolder
 from eslbot.call import Call
 from eslbot.config.model import Config, Workspace
-from eslbot.esl import EslError, Session
+from eslbot.esl import ConnectionLost, EslError, Session
 from eslbot.invite import Invite, Refused
 from eslbot.limits import CallCounts
 
@@ -26,7 +26,7 @@ log = structlog.get_logger()
 #: Seconds a PBX should wait before it sends us a call again (Retry-After of a 503).
 RETRY_AFTER = 30
 #: Seconds that a call may need to leave: it waits for an answer of Ameyo's that is under way.
-LEAVE_LIMIT = 15.0
+LEAVE_LIMIT = 12.0
 
 
 class Controller:
@@ -78,11 +78,11 @@ class Controller:
         """
         self.draining = True
         self._wait_until_empty(after)
-        leaving = [gevent.spawn(call.leave) for call in self.calls]
+        for call in self.calls:
+            gevent.spawn(call.leave)
         self._wait_until_empty(LEAVE_LIMIT)
         if self.calls:
             log.warning("calls_left_behind", calls=len(self.calls), after_seconds=LEAVE_LIMIT)
-        gevent.killall(leaving)
 
     def _wait_until_empty(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -92,7 +92,11 @@ class Controller:
     # -- what a call asks ---------------------------------------------------------------------------------
 
     def admit(self, invite: Invite) -> Workspace:
-        """The workspace of a new call, counted in. Raises Refused."""
+        """The workspace of a new call, counted in. Raises Refused.
+
+        Raises ConnectionLost when this worker is leaving: another one may still take the call, and where there
+        is none, the dialplan answers 503 itself.
+        """
         workspace = self.config.workspaces.get(invite.workspace_id)
         if workspace is None:
             raise Refused(403, "unknown_workspace", f"no workspace {invite.workspace_id} is configured")
@@ -103,7 +107,7 @@ class Controller:
                 f"{invite.source_ip} is not among the sources of workspace {workspace.name} ({workspace.id})",
             )
         if self.draining:
-            raise Refused(503, "draining", "this worker is going away", RETRY_AFTER)
+            raise ConnectionLost("this worker is leaving")
         if self._admitted >= self.config.server.max_calls:
             limit = self.config.server.max_calls
             raise Refused(503, "worker_full", f"server.max_calls = {limit} is reached", RETRY_AFTER)

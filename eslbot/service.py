@@ -116,11 +116,15 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def load(self) -> WebApp:
         """In the worker, after gevent has patched the standard library."""
+        import gevent
+
         from eslbot.controller import Controller
         from eslbot.web.app import WebApp
 
         assert self.config is not None
-        return WebApp(Controller(self.config, self.counts, self.row))
+        controller = Controller(self.config, self.counts, self.row)
+        gevent.spawn(controller.folder.keep_swept)
+        return WebApp(controller)
 
 
 def serve(path: Path, *, drain: float = 0.0, json_logs: bool) -> None:

@@ -36,8 +36,9 @@ log = structlog.get_logger()
 BEAT = 1.0
 #: Seconds that requests under way at the web listener get when the worker leaves.
 REQUESTS = 2.0
-#: Seconds beyond the drain after which a worker exits, whatever is left; the controller's own bound is less.
-HAND_OVER = 8.0
+#: Seconds beyond the drain after which a worker exits, whatever is left; the controller's own bound is less
+#: (:data:`eslbot.controller.LEAVE_LIMIT`).
+HAND_OVER = 13.0
 #: Seconds between two looks whether all is done.
 LOOK = 0.02
 

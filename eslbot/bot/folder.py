@@ -7,12 +7,15 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import gevent
 import structlog
 
 log = structlog.get_logger()
 
 #: Seconds after which a file belongs to no sound that still plays (:data:`eslbot.bot.speech.MAX_QUEUED`).
 STALE = 3600.0
+#: Seconds between two sweeps.
+EVERY = 600.0
 
 #: Ours and the module's; both begin with the call's UUID.
 _OURS = re.compile(r"[0-9a-f-]{36}_\d{1,10}\.(eslbot\.PCM[UA]|tmp\.[a-z0-9]{2,4}(\.taken)?)")
@@ -35,6 +38,12 @@ class SpeechFolder:
                 error=str(error),
                 remedy="let eslbot read and write temp_dir; where FreeSWITCH is another host there is none",
             )
+
+    def keep_swept(self) -> None:
+        """Sweep now, since a worker that starts is what follows a crash, and then every now and again."""
+        while True:
+            self.sweep()
+            gevent.sleep(EVERY)
 
     def sweep(self) -> int:
         """Remove what calls have left whose end no worker saw; how many files that were."""

@@ -253,9 +253,11 @@ def test_a_full_workspace_is_503_whoever_has_the_calls(house: House) -> None:
     house.counts.free_row(other_worker)
 
 
-def test_a_draining_worker_is_503(house: House) -> None:
+def test_a_leaving_worker_leaves_a_new_call_to_the_next(house: House) -> None:
     house.controller.draining = True
-    busy(house.call())
+    channel = house.call()
+    channel.wait_closed()
+    assert (channel.applications, channel.stages) == ([], [])
 
 
 def test_calls_that_come_at_once_do_not_overshoot_the_cap(house: House) -> None:
