@@ -94,8 +94,8 @@ class Controller:
     def admit(self, invite: Invite) -> Workspace:
         """The workspace of a new call, counted in. Raises Refused.
 
-        Raises ConnectionLost when this worker is leaving: another one may still take the call, and where there
-        is none, the dialplan answers 503 itself.
+        Raises ConnectionLost when this worker is leaving: another one may still take the call, and where
+        there is none, the dialplan answers 503 itself.
         """
         workspace = self.config.workspaces.get(invite.workspace_id)
         if workspace is None:
