@@ -240,12 +240,21 @@ class NetworkParam(click.ParamType[Any]):
     show_default=True,
     help="Where bots' speech is written; eslbot's freeswitch.temp_dir.",
 )
+@click.option(
+    "--media-timeout",
+    type=click.FloatRange(1, 86400),
+    metavar="SECONDS",
+    default=300.0,
+    show_default=True,
+    help="End a call whose PBX has sent no RTP for so long; eslbot's freeswitch.media_timeout.",
+)
 def sim_switch(
     sip_listen: tuple[str, int],
     controllers: tuple[tuple[str, int], ...],
     allow: tuple[Any, ...],
     rtp_ports: tuple[int, int],
     temp_dir: Path,
+    media_timeout: float,
 ) -> None:
     """A stand-in for FreeSWITCH with mod_audio_stream (SIP, RTP, outbound event socket)."""
     with stand_ins():
@@ -254,7 +263,9 @@ def sim_switch(
         from eslbot.sim.events import JsonLines
         from eslbot.sim.switch.server import SwitchSettings, run
 
-    settings = SwitchSettings(sip_listen, allow, controllers, rtp_ports, temp_dir)
+    settings = SwitchSettings(
+        sip_listen, allow, controllers, rtp_ports, temp_dir, media_timeout=media_timeout
+    )
     try:
         asyncio.run(run(settings, JsonLines(sys.stdout, "switch")))
     except OSError as error:

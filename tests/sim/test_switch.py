@@ -25,6 +25,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import pytest
 import trustme
@@ -36,9 +37,11 @@ from eslbot.sim.events import JsonLines
 from eslbot.sim.rtp import RtpPacket
 from eslbot.sim.switch import Switch, SwitchSettings
 from eslbot.sim.switch.audio import resample, tone
+from eslbot.sim.switch.dialplan import Dialplan
 from eslbot.sim.switch.sip_message import MalformedMessage, NameAddr, SipMessage
 from eslbot.sim.switch.wire import Variables, expand, separate, url_encode
 
+ROOT = Path(__file__).parents[2]
 LIMIT = 8.0  # seconds any one thing may take on a slow machine
 DISPLAY = '"00919990152080|d444-69139d35-vce-daf-3883"'
 WORKSPACE = "2b37ba17-7b20-4b3e-b138-1161e351d5c5"
@@ -713,7 +716,7 @@ async def test_the_first_acceptable_codec_is_taken(tmp_path: Path) -> None:
 
 @scenario
 async def test_nobody_takes_the_call(tmp_path: Path) -> None:
-    """No controller at all, and one that accepts and goes: 503 with Retry-After, after two tries each."""
+    """No controller at all, and each one accepts and goes: 503 with Retry-After, after two tries."""
     async with rig(tmp_path, controllers=0) as it:
         pbx = await it.pbx()
         pbx.invite()
@@ -728,7 +731,17 @@ async def test_nobody_takes_the_call(tmp_path: Path) -> None:
         pbx = await it.pbx()
         pbx.invite()
         assert (await pbx.status()).get("Retry-After") == "5"
-        assert [controller.accepted for controller in it.controllers] == [2, 2]
+        assert [controller.accepted for controller in it.controllers] == [1, 1]
+
+
+@scenario
+async def test_a_call_not_answered_gets_two_tries_whatever_became_of_the_first(tmp_path: Path) -> None:
+    async with rig(tmp_path, controllers=2) as it:
+        pbx = await it.pbx()
+        pbx.invite()
+        for controller in it.controllers:
+            (await (await controller.session()).connect()).close()
+        assert (await pbx.status()).get("Retry-After") == "5"
 
 
 @scenario
@@ -1001,6 +1014,113 @@ def test_the_next_controller_takes_over(tmp_path: Path, reset: bool) -> None:
             assert len(it.all_told("controller", state="lost")) >= 2
 
     scenario(test)(tmp_path)
+
+
+class Rounds(Dialplan):
+    """The dialplan with its sockets, its clock and its pauses written down instead."""
+
+    def __init__(self, answered_by: int | None, rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(object(), [("a", 1), ("b", 2), ("c", 3)], 25.0, 7.5)  # type: ignore[arg-type]
+        self.story: list[str] = []
+        self.sockets, self.answered_by, self.rounds = 0, answered_by, rounds
+        self.now = 1000.0
+        self.variables = Variables()
+        self.answered = self.down = False
+        monkeypatch.setattr("eslbot.sim.switch.dialplan.time", self)
+        asyncio.run(self.run(self))  # type: ignore[arg-type]
+
+    def time(self) -> float:
+        return self.now
+
+    async def _socket(self, channel: Any, order: Any) -> None:
+        if self.down:
+            return
+        self.story.append("".join(host for host, _ in order))
+        self.sockets += 1
+        self.answered = self.answered or self.sockets == self.answered_by
+        self.down = self.sockets >= self.rounds
+
+    async def dwell(self, seconds: float) -> None:
+        self.story.append(f"{seconds:g} s")
+        self.now += seconds
+
+    async def execute(self, app: str, argument: str) -> None:
+        self.story.append(f"{app} {argument}, {self.variables.get('sip_rh_Retry-After')}")
+        self.down = True
+
+    def finish(self) -> None:
+        self.story.append("finish")
+
+
+def test_the_dialplans_order_is_that_of_the_rendered_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody = Rounds(None, 9, monkeypatch)
+    assert nobody.story == ["abc", "0.2 s", "bca", "respond 503 Service Unavailable, 5", "finish"]
+    first = Rounds(1, 6, monkeypatch)
+    assert first.story == ["abc", "0.3 s", "bca", "abc", "0.3 s", "bca", "abc", "0.3 s", "bca", "finish"]
+    second = Rounds(2, 3, monkeypatch)
+    assert second.story == ["abc", "0.2 s", "bca", "0.3 s", "bca", "finish"]
+
+
+def test_a_round_in_another_second_begins_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Rounds._socket
+
+    async def lasting(self: Rounds, channel: Any, order: Any) -> None:
+        await real(self, channel, order)
+        self.now += 1
+
+    monkeypatch.setattr(Rounds, "_socket", lasting)
+    assert Rounds(1, 6, monkeypatch).story == ["abc", "bca", "abc", "bca", "abc", "bca", "finish"]
+
+
+def test_the_dialplans_variables_and_pauses_are_those_of_the_rendered_one() -> None:
+    tree = ElementTree.parse(ROOT / "freeswitch-conf" / "dialplan" / "ameyo.xml")
+    actions = [(node.attrib["application"], node.attrib["data"]) for node in tree.iter("action")]
+    arrival = [data for app, data in actions[: [app for app, _ in actions].index("socket")] if app == "set"]
+    dialplan = Dialplan(None, [("a", 1)], 25.0, 300.0)  # type: ignore[arg-type]
+    ours = {**dialplan._variables, "media_timeout": "$${media_timeout}", "eslbot_tried": "${strepoch()}"}
+    assert arrival == [f"{name}={value}" for name, value in ours.items()]
+    assert [data for app, data in actions if app == "sleep"] == ["200", "300"]
+    assert [data for app, data in actions if app == "respond"] == ["503 Service Unavailable"]
+    assert ("set", "sip_rh_Retry-After=5") in actions
+
+
+@scenario
+async def test_a_pbx_that_sends_no_rtp_is_gone(tmp_path: Path) -> None:
+    """Parked, playing, and with no controller: the call is ended, with BYE and MEDIA_TIMEOUT."""
+    async with rig(tmp_path, media_timeout=0.5) as it:
+        for state in ("parked", "playing", "no controller"):
+            pbx, session = await it.call()
+            if state == "playing":
+                session.execute("endless_playback", "silence_stream://5000")
+            if state == "no controller":
+                assert it.controllers[0].server is not None
+                it.controllers[0].server.close()
+                session.close()
+            bye = await pbx.wants("BYE")
+            assert bye.get("Reason") == 'SIP;cause=804;text="MEDIA_TIMEOUT"'
+            ended = await it.tells("hangup", uuid=session.uuid)
+            assert (ended["cause"], ended["disposition"]) == ("MEDIA_TIMEOUT", "send_bye")
+            if state != "no controller":
+                last, _ = await session.event("CHANNEL_HANGUP_COMPLETE")
+                assert (last["Hangup-Cause"], last["variable_hangup_cause_q850"]) == ("MEDIA_TIMEOUT", "16")
+                assert last["variable_sip_hangup_disposition"] == "send_bye"
+                assert last["variable_media_timeout"] == "500"
+                session.close()
+
+
+@scenario
+async def test_any_packet_of_the_pbx_keeps_its_call(tmp_path: Path) -> None:
+    async with rig(tmp_path, media_timeout=0.5) as it:
+        pbx, session = await it.call()
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + 2.0
+        while loop.time() < ends:
+            pbx.speak(b"\xff" * 160, kind=77)
+            last = loop.time()
+            await session.done("playback", "silence_stream://200")
+        assert not it.all_told("hangup")
+        await it.tells("hangup", cause="MEDIA_TIMEOUT")
+        assert loop.time() - last >= 0.5
 
 
 @scenario

@@ -8,7 +8,8 @@ It does
 
 * SIP over UDP and TCP as a callee: IP access list, INVITE to BYE, CANCEL, re-INVITE, INFO keys, timers
   of RFC 3261;
-* RTP with PCMU and PCMA, one 20 ms clock, symmetric ports, keys by RFC 4733;
+* RTP with PCMU and PCMA, one 20 ms clock, symmetric ports, keys by RFC 4733, ``media_timeout``;
+* the rendered dialplan, in code (``dialplan.py``);
 * the outbound event socket in ``async full`` mode with FreeSWITCH's replies, quoting, encoding,
   subscriptions, filters, linger, and the take-over of a call by the next controller;
 * the applications and API commands eslbot uses, including playback of growing ``.PCMU`` and ``.PCMA`` files;

@@ -6,7 +6,8 @@ Sources: ``hangup_cause_to_sip`` in mod_sofia.c (QSIG causes by RFC 4497, 8.4.1)
 
 from __future__ import annotations
 
-#: Cause to its Q.850 number and to the final response a refused INVITE gets; any other cause gives 480.
+#: Cause to its number, of Q.850 up to 127, and to the final response a refused INVITE gets; any other cause
+#: gives 480.
 CAUSES: dict[str, tuple[int, int]] = {
     "UNALLOCATED_NUMBER": (1, 404),
     "NO_ROUTE_DESTINATION": (3, 404),
@@ -34,7 +35,10 @@ CAUSES: dict[str, tuple[int, int]] = {
     "RECOVERY_ON_TIMER_EXPIRE": (102, 504),
     "ORIGINATOR_CANCEL": (487, 487),
     "SYSTEM_SHUTDOWN": (501, 480),
+    "MEDIA_TIMEOUT": (804, 480),
 }
+
+LAST_OF_Q850 = 127
 
 PHRASES: dict[int, str] = {
     400: "Bad Request",
@@ -67,6 +71,18 @@ _FROM_STATUS: dict[int, str] = {
     504: "RECOVERY_ON_TIMER_EXPIRE",
     603: "CALL_REJECTED",
 }
+
+
+def sip_reason(cause: str) -> str:
+    """The Reason header of a BYE (``sofia_on_hangup``)."""
+    number = CAUSES.get(cause, (16, 0))[0]
+    return f'{"Q.850" if number <= LAST_OF_Q850 else "SIP"};cause={number};text="{cause}"'
+
+
+def q850(cause: str) -> int:
+    """The cause's Q.850 number; FreeSWITCH's own count as normal clearing (``switch_channel_cause_q850``)."""
+    number = CAUSES.get(cause, (0, 0))[0]
+    return number if number <= LAST_OF_Q850 else 16
 
 
 def named(text: str | None) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from .causes import CAUSES, PHRASES
+from .causes import CAUSES, PHRASES, q850, sip_reason
 from .media import MediaSession
 from .sip_message import MalformedMessage, NameAddr, Offer, uri_parts
 from .wire import Variables, expand, is_true, words
@@ -248,8 +248,7 @@ class Channel:
         if self.stream is not None:
             self.stream.stop()
         self.media.close()
-        q850 = CAUSES.get(self.cause, (0, 0))[0]
-        for name, value in (("hangup_cause", self.cause), ("hangup_cause_q850", str(q850))):
+        for name, value in (("hangup_cause", self.cause), ("hangup_cause_q850", str(q850(self.cause)))):
             self.variables.set(name, value)
         for name, key in (("start", "created"), ("answer", "answered"), ("end", "hungup")):
             self.variables.set(f"{name}_uepoch", str(self.times[key]))
@@ -265,7 +264,7 @@ class Channel:
     def _hangup_sip(self, cause: str) -> str:
         if self.answered:
             self.core.emit("bye", {"by": "switch", "cause": cause, **self.identity()})
-            self.call.send_bye(f'Q.850;cause={CAUSES.get(cause, (16, 0))[0]};text="{cause}"')
+            self.call.send_bye(sip_reason(cause))
             return "send_bye"
         status = CAUSES.get(cause, (0, 480))[1]
         self.call.refuse(status, PHRASES[status])
@@ -278,6 +277,8 @@ class Channel:
 
     def _media_ready(self) -> None:
         self.media.start_sending()
+        if (timeout := self.variables.get("media_timeout", "")).isdecimal():
+            self.media.watch(int(timeout) / 1000, lambda: self.hangup("MEDIA_TIMEOUT"))
         if self.parked:
             self._read_idle_variable()
 

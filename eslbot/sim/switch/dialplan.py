@@ -1,99 +1,108 @@
-"""What happens to a call: the loop of ``socket`` actions that never lets go of a customer.
+"""What happens to a call: ``freeswitch-conf/dialplan/ameyo.xml``, in code.
 
-It is the dialplan of the facts, in code: the controllers in order, then in the other order, with pauses of
-100 and 400 ms, for ever once the call is answered. Before the answer, every controller gets two chances, then
-the PBX gets a 503.
+It hands the call to a controller, and whenever that one is gone, to the next: for ever, once the call is
+answered. Before the answer there are two tries, then the PBX gets a 503.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections import Counter
+import time
 from collections.abc import Sequence
 
 from .api import Api
 from .channel import Channel
 from .core import Core
-from .event_socket import CONNECT_WAIT, MAX_LINE, Listener
+from .event_socket import MAX_LINE, Listener
 
 #: The most seconds one TCP connect may take; FreeSWITCH itself waits as long as the kernel does, two minutes
 #: or so.
 TCP_WAIT = 45.0
 
-PAUSES = (0.1, 0.4)
-
-_VARIABLES = {
-    "socket_resume": "true",
-    "playback_terminators": "none",
-    "rtp_autoflush": "true",
-    "send_silence_when_idle": "-1",
-    "max_forwards": "70",
-}
+#: Seconds before the second try of a call that is not answered, and before the next round of one that is
+#: where the last round began in this same second.
+SECOND_TRY, BREATHE = 0.2, 0.3
+#: What a call that nobody wanted is told to wait, in seconds.
+RETRY_AFTER = 5
 
 Address = tuple[str, int]
 
 
 class Dialplan:
-    """Runs calls, each in the task that is its session's thread."""
+    """Runs calls, each in the task that is its session's thread. ``media_timeout`` is in seconds."""
 
     def __init__(
-        self, core: Core, controllers: Sequence[Address], connect_wait: float = CONNECT_WAIT
+        self, core: Core, controllers: Sequence[Address], connect_wait: float, media_timeout: float
     ) -> None:
-        self._core, self._api, self._controllers = core, Api(core), list(controllers)
+        self._core, self._api = core, Api(core)
+        self._controllers = list(controllers)
+        self._rotated = self._controllers[1:] + self._controllers[:1]
         self._connect_wait = connect_wait
+        self._variables = {
+            "max_forwards": "70",
+            "socket_resume": "true",
+            "playback_terminators": "none",
+            "send_silence_when_idle": "-1",
+            "rtp_autoflush": "true",
+            "media_timeout": str(round(media_timeout * 1000)),
+        }
 
     async def run(self, channel: Channel) -> None:
         """Serve ``channel`` until it has hung up."""
         try:
-            for name, value in _VARIABLES.items():
+            for name, value in self._variables.items():
                 channel.variables.set(name, value)
-            await self._rounds(channel)
+            await self._arrival(channel)
+            while channel.answered and not channel.down:
+                await self._round(channel)
         finally:
             channel.finish()
 
-    async def _rounds(self, channel: Channel) -> None:
-        misses: Counter[Address] = Counter()
-        for number in itertools.count():
-            count = len(self._controllers)
-            order = [self._controllers[(number + n) % count] for n in range(count)]
-            reached = await self._socket(channel, order, misses)
-            if channel.down:
-                return
-            if reached:
-                misses.clear()
-            elif not channel.answered and all(misses[address] >= 2 for address in self._controllers):
-                channel.variables.set("sip_rh_Retry-After", "5")
-                await channel.execute("respond", "503 Service Unavailable")
-            await channel.dwell(seconds=PAUSES[number % len(PAUSES)])
-            if channel.down:
-                return
+    async def _arrival(self, channel: Channel) -> None:
+        """Until the call is answered, or refused."""
+        self._note_the_second(channel)
+        await self._socket(channel, self._controllers)
+        if not channel.answered:
+            await channel.dwell(seconds=SECOND_TRY)
+            await self._socket(channel, self._rotated)
+        if not channel.answered:
+            channel.variables.set("sip_rh_Retry-After", str(RETRY_AFTER))
+            await channel.execute("respond", "503 Service Unavailable")
+            await asyncio.sleep(0)  # the hang-up comes right after
 
-    async def _socket(self, channel: Channel, order: Sequence[Address], misses: Counter[Address]) -> bool:
-        """The application ``socket A|B async full``; whether a controller took the call with ``connect``."""
-        for address in order:
-            host, port = address
+    async def _round(self, channel: Channel) -> None:
+        """One round with a customer on the line."""
+        if channel.variables.get("eslbot_tried") == str(int(time.time())):
+            await channel.dwell(seconds=BREATHE)
+        self._note_the_second(channel)
+        await self._socket(channel, self._rotated)
+        await self._socket(channel, self._controllers)
+
+    @staticmethod
+    def _note_the_second(channel: Channel) -> None:
+        channel.variables.set("eslbot_tried", str(int(time.time())))
+
+    async def _socket(self, channel: Channel, order: Sequence[Address]) -> None:
+        """The application ``socket A|B async full``: the first that takes a connection has the call."""
+        for host, port in order:
+            if channel.down:
+                return
             fields = {"controller": f"{host}:{port}", **channel.identity()}
             channel.variables.set("socket_host", host)
             try:
                 async with asyncio.timeout(TCP_WAIT):
                     reader, writer = await asyncio.open_connection(host, port, limit=MAX_LINE)
             except (OSError, TimeoutError) as error:
-                misses[address] += 1
                 self._core.emit("controller", {"state": "unreachable", "error": str(error), **fields})
                 continue
             listener = Listener(self._core, self._api, channel, reader, writer, self._connect_wait)
             serving = self._core.tasks.start(listener.run(), f"controller of {channel.uuid}")
-            if await _first(listener.connected, listener.finished):
-                self._core.emit("controller", {"state": "connected", **fields})
-            else:
-                misses[address] += 1
-                self._core.emit("controller", {"state": "no connect", **fields})
+            connected = await _first(listener.connected, listener.finished)
+            self._core.emit("controller", {"state": "connected" if connected else "no connect", **fields})
             await channel.park()
-            if listener.connected.is_set():
+            if connected:
                 self._core.emit("controller", {"state": "lost" if serving.done() else "left", **fields})
-            return listener.connected.is_set()
-        return False
+            return
 
 
 async def _first(wanted: asyncio.Event, other: asyncio.Event) -> bool:

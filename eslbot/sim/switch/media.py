@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import socket
+import time
 from collections.abc import Callable
 from ipaddress import ip_address
 
@@ -96,6 +98,9 @@ class MediaSession:
         self._last_sequence: tuple[int, int] | None = None  # source, number
         self._event: tuple[int, int, int] | None = None  # RTP timestamp, event, duration: a key not yet told
         self._told: int | None = None
+        self._timeout = math.inf
+        self._timed_out: Callable[[], None] = lambda: None
+        self._last_packet = 0.0
         asyncio.get_running_loop().add_reader(sock.fileno(), self._readable)
 
     @property
@@ -108,8 +113,14 @@ class MediaSession:
         self._sending = True
         self._clock.sessions.add(self)
 
+    def watch(self, timeout: float, timed_out: Callable[[], None]) -> None:
+        """Call ``timed_out`` once, when the PBX has sent nothing at all for ``timeout`` seconds."""
+        self._timeout, self._timed_out = timeout, timed_out
+        self._last_packet = time.monotonic()
+
     def update(self, offer: Offer) -> None:
-        """A new offer of the PBX: where to send may have changed."""
+        """A new offer of the PBX: where to send may have changed, and it lives."""
+        self._last_packet = time.monotonic()
         self.offer, self.remote, self._latched = offer, (offer.address, offer.port), False
 
     def play(self, sound: Sound) -> asyncio.Future[None]:
@@ -127,6 +138,10 @@ class MediaSession:
 
     def tick(self) -> None:
         """One 20 ms step of the clock."""
+        if time.monotonic() - self._last_packet > self._timeout:
+            self._timeout = math.inf
+            self._timed_out()
+            return
         self._timestamp += FRAME_SAMPLES
         payload = self._next_frame()
         if payload is None or self.offer.direction in ("sendonly", "inactive"):
@@ -174,6 +189,7 @@ class MediaSession:
                 return
             except ConnectionRefusedError:
                 continue  # ICMP for something we sent; says nothing about what we receive
+            self._last_packet = time.monotonic()
             packet = RtpPacket.parse(data)
             if packet is not None:
                 self._receive(packet, source)

@@ -29,8 +29,9 @@ class SwitchSettings:
     """What a switch needs to know.
 
     ``controllers`` are the outbound event socket's hosts and ports in order; ``rtp_ports`` the first and last
-    UDP port; ``temp_dir`` where the speech of bots is written. ``sip_t1`` (RFC 3261, 17.1.1.1) and
-    ``connect_wait`` (how long a controller may take to say ``connect``) are seconds, shorter in tests.
+    UDP port; ``temp_dir`` where the speech of bots is written. ``sip_t1`` (RFC 3261, 17.1.1.1),
+    ``connect_wait`` (how long a controller may take to say ``connect``) and ``media_timeout`` (how long a PBX
+    may send no RTP at all before its call is ended) are seconds, shorter in tests.
     """
 
     sip_listen: tuple[str, int]
@@ -40,6 +41,7 @@ class SwitchSettings:
     temp_dir: Path
     sip_t1: float = T1
     connect_wait: float = CONNECT_WAIT
+    media_timeout: float = 300.0
 
 
 class Switch:
@@ -51,7 +53,9 @@ class Switch:
         self._emit = emit
         self._tasks = Tasks(emit)
         self._core = Core(emit, self._tasks, RtpPorts(*settings.rtp_ports), settings.temp_dir)
-        self._dialplan = Dialplan(self._core, settings.controllers, settings.connect_wait)
+        self._dialplan = Dialplan(
+            self._core, settings.controllers, settings.connect_wait, settings.media_timeout
+        )
         self._sip = SipEndpoint(settings.sip_listen, settings.allow, self._call, emit, settings.sip_t1)
         self._clock: asyncio.Task[None] | None = None
         self._sessions: set[asyncio.Task[None]] = set()
