@@ -17,7 +17,18 @@ from typing import Self
 
 import pytest
 
-from eslbot.config.model import Ameyo, Bot, Config, FreeSwitch, Secret, Server, Web, Workspace, loopback
+from eslbot.config.model import (
+    Address,
+    Ameyo,
+    Bot,
+    Config,
+    FreeSwitch,
+    Secret,
+    Server,
+    Web,
+    Workspace,
+    loopback,
+)
 from eslbot.sim.freeswitch import FreeSwitchProcess, find
 from eslbot.switchconf import render
 
@@ -99,6 +110,11 @@ class Session:
         self.send(f"api {command}")
         assert self.read()["Content-Type"] == "api/response"
 
+    @property
+    def host(self) -> int:
+        """Which of the controllers' hosts was called."""
+        return Controllers.HOSTS.index(self.connection.getsockname()[0])
+
     def die(self, *, reset: bool = False) -> None:
         """Close; with ``reset`` as a killed host does, by RST."""
         if reset:
@@ -108,37 +124,47 @@ class Session:
 
 
 class Controllers:
-    """Two controllers' ports: held all the time, so that nobody else can take them, open when asked."""
+    """Two hosts' controllers: ports held all the time, so that nobody else can take them, open when asked."""
+
+    HOSTS = ("127.0.0.1", "127.0.0.2")
 
     def __init__(self) -> None:
-        self._sockets = [self._held(0), self._held(0)]
-        self.ports = [s.getsockname()[1] for s in self._sockets]
+        self._sockets = [self._held((host, 0)) for host in self.HOSTS]
+        self._open: set[int] = set()
+        self.addresses: list[tuple[str, int]] = [s.getsockname() for s in self._sockets]
 
     @staticmethod
-    def _held(port: int) -> socket.socket:
+    def _held(address: tuple[str, int]) -> socket.socket:
         held = socket.socket()
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind(("127.0.0.1", port))  # bound, not listening: connections are refused
+        held.bind(address)  # bound, not listening: connections are refused
         return held
 
-    def open(self) -> None:
-        for listener in self._sockets:
-            listener.listen(16)
+    def open(self, *which: int) -> None:
+        """Listen: all of them, or only those (0 is the first of the list that was rendered)."""
+        for number in which or (0, 1):
+            self._sockets[number].listen(16)
+            self._open.add(number)
 
-    def close(self) -> None:
-        for listener in self._sockets:
-            listener.close()
-        self._sockets = [self._held(port) for port in self.ports]
+    def close(self, *which: int) -> None:
+        """Refuse connections from now on."""
+        for number in which or (0, 1):
+            self._open.discard(number)
+            self._sockets[number].close()
+            self._sockets[number] = self._held(self.addresses[number])
 
     def accept(self) -> Session:
-        ready, _, _ = select.select(self._sockets, [], [], PATIENCE)
+        ready = self._ready(PATIENCE)
         assert ready, "FreeSWITCH called no controller"
         return Session(ready[0].accept()[0])
+
+    def _ready(self, timeout: float) -> list[socket.socket]:
+        return select.select([self._sockets[number] for number in self._open], [], [], timeout)[0]
 
     @property
     def called(self) -> bool:
         """Whether a connection waits right now."""
-        return bool(select.select(self._sockets, [], [], 0)[0])
+        return bool(self._ready(0))
 
 
 @dataclass
@@ -172,14 +198,18 @@ def running(tmp_path_factory: pytest.TempPathFactory, media_timeout: float = 300
     rtp = random.randrange(16000, 30000, 400)  # below the ports that the kernel gives away
     conf, work = tmp_path_factory.mktemp("conf"), tmp_path_factory.mktemp("work")
     event_socket = free_port(socket.SOCK_STREAM)
-    render(_config(sip_port, (rtp, rtp + 399), event_socket, controllers.ports, media_timeout), conf)
+    render(_config(sip_port, (rtp, rtp + 399), event_socket, controllers.addresses, media_timeout), conf)
     with FreeSwitchProcess(installation, conf, work) as process:
         yield Switch(process, sip_port, controllers)
     controllers.close()
 
 
 def _config(
-    sip: int, rtp: tuple[int, int], event_socket: int, controllers: list[int], media_timeout: float
+    sip: int,
+    rtp: tuple[int, int],
+    event_socket: int,
+    controllers: list[tuple[str, int]],
+    media_timeout: float,
 ) -> Config:
     freeswitch = FreeSwitch(
         sip_ip=ip_address("127.0.0.1"),
@@ -189,14 +219,14 @@ def _config(
         event_socket=loopback(event_socket),
         event_socket_password=Secret(PASSWORD),
         temp_dir="/var/lib/freeswitch/temp",
-        controllers=tuple(loopback(port) for port in controllers),
+        controllers=tuple(Address(ip_address(host), port) for host, port in controllers),
         media_timeout=media_timeout,
     )
     bot = Bot(("ws://127.0.0.1/",), 8000, "files", 3.0, 10.0, {}, True)
     ameyo = Ameyo("https://127.0.0.1", "a.example.com", Secret("t"), None, (), {}, 3.0, 10.0, False)
     network = (ip_network("127.0.0.1/32"),)
     workspace = Workspace("00000001-0000-0000-0000-000000000000", "demo", network, 200, 1800.0, bot, ameyo)
-    server = Server(loopback(controllers[0]), network, 2, 1000)
+    server = Server(freeswitch.controllers[0], network, 2, 1000)
     return Config(server, freeswitch, Web(loopback(8085)), {workspace.id: workspace})
 
 

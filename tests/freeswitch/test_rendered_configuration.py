@@ -98,12 +98,62 @@ def test_controllers_that_close_before_connect_are_each_tried_and_then_503(
 ) -> None:
     controllers.open()
     with Caller(switch, tmp_path) as caller, caller.refusal(503, RETRY_AFTER):
-        ports = []
+        called = []
         for _ in range(2):
             session = controllers.accept()
-            ports.append(session.connection.getsockname()[1])
+            called.append(session.host)
             session.die()
-    assert ports == controllers.ports
+    assert called == [0, 1]
+
+
+@pytest.mark.parametrize("up", [0, 1])
+def test_a_new_call_goes_to_the_first_host_that_takes_it(
+    switch: Switch, controllers: Controllers, tmp_path: Path, up: int
+) -> None:
+    controllers.open(up)
+    with Caller(switch, tmp_path) as caller, caller.call():
+        assert answered(controllers, caller).host == up
+
+
+def test_calls_go_to_the_first_host_while_both_are_up(
+    switch: Switch, controllers: Controllers, tmp_path: Path
+) -> None:
+    controllers.open()
+    for number in range(2):
+        (tmp_path / str(number)).mkdir()
+        with Caller(switch, tmp_path / str(number)) as caller, caller.call():
+            assert answered(controllers, caller).host == 0
+
+
+def test_the_death_of_one_hosts_controller_moves_the_call_to_the_other_and_back(
+    switch: Switch, controllers: Controllers, tmp_path: Path
+) -> None:
+    controllers.open(0)
+    with Caller(switch, tmp_path) as caller, caller.call():
+        session = answered(controllers, caller)
+        uuid = session.uuid
+        for dead, alive in ((0, 1), (1, 0), (0, 1)):
+            controllers.open(alive)
+            controllers.close(dead)
+            session.die(reset=alive == 1)
+            session = controllers.accept()
+            reply = session.connect()
+            assert (session.host, session.uuid, reply["Answer-State"]) == (alive, uuid, "answered")
+
+
+def test_both_hosts_dead_in_mid_call_and_the_second_comes_back(
+    switch: Switch, controllers: Controllers, tmp_path: Path
+) -> None:
+    controllers.open()
+    with Caller(switch, tmp_path) as caller, caller.call():
+        session = answered(controllers, caller)
+        controllers.close()
+        session.die()
+        for _ in range(50):
+            caller.rtp.recv(2048)
+        controllers.open(1)
+        session = controllers.accept()
+        assert (session.host, session.connect()["Answer-State"]) == (1, "answered")
 
 
 def test_a_controller_that_dies_before_the_answer_is_replaced(
