@@ -167,7 +167,9 @@ class EslbotService:
 
     def log_lines(self) -> list[dict[str, Any]]:
         """What it has logged so far; a line cut off by a kill is left out."""
-        lines = []
+        lines: list[dict[str, Any]] = []
+        if not self.log_file.exists():
+            return lines
         for line in self.log_file.read_text(errors="replace").splitlines():
             if line.startswith("{"):
                 with suppress(ValueError):

@@ -28,7 +28,9 @@ class Witness:
         self._lock = threading.Lock()
         self._calls: dict[str, tuple[PbxCall, str]] = {}
         self._known: dict[Passage, str] = {}
-        self._posts = len(lab.ameyo.requests)
+        # What was there before is not of this account.
+        self._posts, self._tracebacks = len(lab.ameyo.requests), self._count_tracebacks()
+        self._files = {path.name for path in lab.temp_dir.iterdir()}
 
     # -- while it runs ------------------------------------------------------------------------------------
 
@@ -172,8 +174,11 @@ class Witness:
         return Leftovers(
             channels=self.lab.live_channels(),
             calls_active=sum(service.metric("eslbot_calls_active") for service in running),
-            files=sorted(path.name for path in self.lab.temp_dir.iterdir()),
+            files=sorted({path.name for path in self.lab.temp_dir.iterdir()} - self._files),
             event_sockets=sum(len(inodes & own.keys()) for own in sockets.values()),
             sockets={pid: len(own) for pid, own in sockets.items()},
-            internal_errors=sum("exception" in line for line in self.lab.log_lines()),
+            internal_errors=self._count_tracebacks() - self._tracebacks,
         )
+
+    def _count_tracebacks(self) -> int:
+        return sum("exception" in line for line in self.lab.log_lines())

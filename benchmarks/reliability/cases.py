@@ -1,0 +1,412 @@
+"""The scenarios. Each returns what it measured, the unflattering figures included."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from signal import SIGTERM
+from uuid import uuid4
+
+from websockets.exceptions import ConnectionClosed
+
+from benchmarks.reliability.measures import Gap, spoken
+from benchmarks.speech import signals
+from benchmarks.speech.measures import uplink
+from eslbot.sim.account import Account
+from eslbot.sim.audio import tone
+from eslbot.sim.bot import GOODBYE, GREETING, Bot, BotCall
+from eslbot.sim.chaos.faults import Faults
+from eslbot.sim.chaos.witness import Witness
+from eslbot.sim.lab import Lab, Tenant
+from eslbot.sim.pbx import PbxCall
+from eslbot.sim.proxy import Passage
+from eslbot.sim.service import send, wait_gone
+
+#: Bots that do what the benchmark says, and one that says two tones with a pause between.
+ORDERED, SPEAKS = "ordered", "speaks"
+#: Seconds of the two tones, and of the pause.
+GREETING_SECONDS, LISTEN_SECONDS, GOODBYE_SECONDS = 3.0, 0.4, 1.5
+
+#: Seconds: for a call to come up, for another controller to have it, for a call to end by its own.
+SET_UP_LIMIT, TAKE_OVER_LIMIT, END_LIMIT = 15.0, 15.0, 60.0
+#: Seconds between a worker's being there and the next kill: at any phase of FreeSWITCH's 20 ms.
+BEFORE_KILL = (0.05, 0.25)
+#: Seconds around a kill in which a lost frame of the caller's belongs to it.
+AROUND_KILL = (0.1, 0.6)
+_LOOK = 0.0005
+
+
+class Unmeasured(Exception):
+    """A case could not be measured; the text says why."""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One kill in a call; seconds from the signal until a new connection was ``opened``, its controller had said
+    ``connect``, and FreeSWITCH had ``answered`` with the channel. ``bot_stays``: its WebSocket is still up."""
+
+    at: float
+    opened: float
+    connected: float
+    answered: float
+    bot_stays: bool
+
+
+@dataclass
+class TakeOvers:
+    """Many kills in one call. ``error`` is why there were fewer than wanted; ``bots`` WebSockets were opened."""
+
+    wanted: int
+    speaking: bool
+    kills: list[Kill] = field(default_factory=list)
+    error: str | None = None
+    handed_off: bool = False
+    bots: int = 0
+    lost: list[int] = field(default_factory=list)  # uplink frames of each kill the bot's stream survived
+    lost_elsewhere: int = 0
+    account: Account | None = None
+
+
+@dataclass
+class Away:
+    """No eslbot for ``seconds`` in mid-call: how many calls were ``alive`` when it was back."""
+
+    seconds: float
+    calls: int
+    alive: int
+    back: list[float]  # seconds from its return to each call's take-over
+    account: Account
+
+
+@dataclass
+class Storm:
+    """Kills at a fixed pace under held calls."""
+
+    kills: int
+    account: Account
+
+
+@dataclass
+class Deploys:
+    """Calls under deploys: ``deploys`` were made; gaps inside the bot's tones, with the call they were in.
+
+    ``cut`` are the calls that heard more than 60 ms less of a tone than was said, with how much less.
+    """
+
+    name: str
+    seconds: float
+    deploys: list[float]
+    gaps: list[tuple[str, Gap]]
+    cut: list[tuple[str, float]]
+    account: Account
+
+
+class Bench:
+    """The cases; each starts a lab of its own.
+
+    Args:
+        folder: for configurations and logs.
+        switch: as of :class:`Lab`.
+        workers: of eslbot.
+        rng: of all that chance decides.
+        say: told what goes on.
+    """
+
+    def __init__(
+        self, folder: Path, switch: str, workers: int, rng: random.Random, say: Callable[[str], None]
+    ) -> None:
+        self.folder, self.switch, self.workers, self.rng, self.say = folder, switch, workers, rng, say
+        self.switch_name = ""
+
+    @contextmanager
+    def lab(self, name: str, *, proxied: bool) -> Iterator[tuple[Lab, Witness]]:
+        """A lab and its witness. With ``proxied`` it is known which call a killed worker had."""
+        keys = {"first_audio_timeout": "120s"}
+        pauses = [round(s * 1000) for s in (GREETING_SECONDS, LISTEN_SECONDS, GOODBYE_SECONDS)]
+        tenants = [
+            Tenant(ORDERED, "hold?greeting_ms=200", bot_keys=keys),
+            Tenant(SPEAKS, "talk?greeting_ms={}&listen_ms={}&goodbye_ms={}".format(*pauses), bot_keys=keys),
+        ]
+        folder = self.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        lab = Lab(folder, tenants, switch=self.switch, workers=self.workers, proxied=proxied)
+        lab.bot = Bot(keep_audio=900.0)
+        self.switch_name = lab.switch_name
+        with lab:
+            yield lab, Witness(lab)
+
+    # -- kills in one call --------------------------------------------------------------------------------
+
+    def take_overs(self, count: int, *, speaking: bool) -> TakeOvers:
+        """``count`` kills of the worker that has a call, one at a time; another one is always up."""
+        found = TakeOvers(count, speaking)
+        with self.lab("kills-speaking" if speaking else "kills-parked", proxied=True) as (lab, witness):
+            crt = f"kills-{uuid4().hex[:12]}"
+            # Whatever the take-over does, the call ends by order: not before its last kill.
+            lab.ameyo.script(crt, [503], repeat_last=True)
+            call = self._place(witness, ORDERED, crt, 1200.0)
+            bot = _join(lab, call)
+            faults = Faults(witness, self.rng)
+            with _speech(bot) if speaking else contextlib.nullcontext():
+                for number in range(count):
+                    try:
+                        found.kills.append(self._kill(lab, witness, faults, call, bot))
+                    except (TimeoutError, Unmeasured) as error:
+                        found.error = f"after {number} kills: {error}"
+                        break
+                    if number % 50 == 49:
+                        self.say(f"  {number + 1} kills")
+            found.bots = len(_bots(lab, crt))
+            if not speaking:
+                time.sleep(1.0)  # the last frames
+                found.lost, found.lost_elsewhere = _uplink_losses(bot, found.kills)
+            lab.ameyo.script(crt, [])
+            _end_all(lab, [crt])
+            with contextlib.suppress(TimeoutError):
+                found.handed_off = call.wait(END_LIMIT).cause == "accepted"
+            lab.services[0].wait_serving()
+            found.account = witness.account()
+        return found
+
+    def _kill(self, lab: Lab, witness: Witness, faults: Faults, call: PbxCall, bot: BotCall) -> Kill:
+        lab.services[0].wait_serving()
+        time.sleep(self.rng.uniform(*BEFORE_KILL))
+        passage, pid = _holder(lab, witness, call)
+        known = set(lab.proxies[0].passages)
+        at, begun = time.time(), time.monotonic()
+        faults.kill_worker(pid)
+        wait_gone([pid], 5.0)
+        deadline = begun + TAKE_OVER_LIMIT
+        while True:
+            if call.result is not None:
+                raise Unmeasured(f"the call is over: {call.result.ended_by}, {call.result.cause}")
+            if time.monotonic() > deadline:
+                raise Unmeasured(f"no new controller within {TAKE_OVER_LIMIT:g} s")
+            for new in [p for p in list(lab.proxies[0].passages) if p not in known]:
+                connected, answered = new.first_from_server, new.first_from_client
+                if connected is not None and answered is not None:
+                    return Kill(at, new.opened - begun, connected - begun, answered - begun, not bot.closed)
+            time.sleep(_LOOK)
+
+    # -- nobody there -------------------------------------------------------------------------------------
+
+    def away(self, seconds: float, count: int) -> Away:
+        """No eslbot at all in mid-call, then back."""
+        with self.lab("away", proxied=False) as (lab, witness):
+            calls = [
+                self._place(witness, ORDERED, f"away-{n}-{uuid4().hex[:8]}", 180.0) for n in range(count)
+            ]
+            for call in calls:
+                _join(lab, call)
+            Faults(witness, self.rng).away(seconds)
+            back = time.time()
+            alive = sum(call.result is None for call in calls)
+            ids = {call.crt_object_id for call in calls}
+            took = _wait_taken_over(lab, ids, back, END_LIMIT)
+            _end_all(lab, list(ids))
+            witness.wait_over(END_LIMIT)
+            return Away(seconds, count, alive, took, witness.account())
+
+    def storm(self, count: int, every: float, seconds: float) -> Storm:
+        """``count`` calls up; a random worker is killed ``every`` so many seconds, for ``seconds``."""
+        with self.lab("storm", proxied=True) as (lab, witness):
+            calls = []
+            for number in range(count):
+                calls.append(self._place(witness, ORDERED, f"storm-{number:03d}", seconds + 150.0))
+                time.sleep(0.1)
+            for call in calls:
+                _join(lab, call)
+            faults = Faults(witness, self.rng)
+            ends = sorted((self.rng.uniform(0.0, seconds), call.crt_object_id) for call in calls)
+            begun, kills = time.monotonic(), 0
+            for step in range(round(seconds / every)):
+                time.sleep(max(0.0, begun + step * every - time.monotonic()))
+                kills += faults.kill_worker() is not None
+                while ends and ends[0][0] <= time.monotonic() - begun:
+                    _end_all(lab, [ends.pop(0)[1]])
+            lab.services[0].wait_serving()
+            deadline = time.monotonic() + END_LIMIT
+            while any(call.result is None for call in calls) and time.monotonic() < deadline:
+                # An end that was ordered while nobody listened is repeated, as a bot does when it is resumed.
+                _end_all(lab, [call.crt_object_id for call in calls if call.result is None])
+                time.sleep(1.0)
+            witness.wait_over(1.0)
+            return Storm(kills, witness.account())
+
+    # -- deploys ------------------------------------------------------------------------------------------
+
+    def deploys(self, name: str, rate: float, seconds: float, pause: float) -> Deploys:
+        """``rate`` calls a second of speaking bots under ``name``: ``hup``, ``rolling`` or ``calm``.
+
+        ``pause`` seconds lie between two deploys.
+        """
+        with self.lab(name, proxied=False) as (lab, witness):
+            over = threading.Event()
+            made: list[float] = []
+            failures: list[BaseException] = []
+            deploy = {"hup": self._hup, "rolling": self._rolling, "calm": None}[name]
+
+            def work() -> None:
+                try:
+                    while deploy is not None and not over.wait(pause):
+                        deploy(lab, witness, over, made)
+                except BaseException as error:
+                    failures.append(error)
+                    raise
+
+            thread = threading.Thread(target=work, name=name, daemon=True)
+            thread.start()
+            begun = time.monotonic()
+            for number in range(round(rate * seconds)):
+                time.sleep(max(0.0, begun + number / rate - time.monotonic()))
+                self._place(witness, SPEAKS, f"{name}-{number:04d}", 90.0)
+            over.set()
+            thread.join(END_LIMIT)
+            lab.services[0].wait_serving()
+            witness.wait_over(END_LIMIT)
+            if failures:
+                raise Unmeasured(f"a deploy could not be made: {failures[0]!r}")
+            account = witness.account()
+            gaps, cut = _heard(witness.calls)
+            return Deploys(name, seconds, made, gaps, cut, account)
+
+    def _hup(self, lab: Lab, witness: Witness, over: threading.Event, made: list[float]) -> None:
+        before = lab.services[0].worker_pids()
+        with witness.fault("HUP", "reload"):
+            made.append(time.time())
+            lab.services[0].hup()
+            # All old ones gone: the next one must not come upon this one.
+            if not wait_gone(before, 45.0):
+                raise TimeoutError("the workers before HUP are still there after 45 s")
+            lab.services[0].wait_serving()
+
+    def _rolling(self, lab: Lab, witness: Witness, over: threading.Event, made: list[float]) -> None:
+        for pid in lab.services[0].wait_serving():
+            if over.is_set():
+                return
+            with witness.fault("TERM of a worker", "reload", detail=f"worker {pid}"):
+                made.append(time.time())
+                send(pid, SIGTERM)
+                if not wait_gone([pid], 45.0):
+                    raise TimeoutError("a worker is still there 45 s after TERM")
+                lab.services[0].wait_serving()
+
+    def _place(self, witness: Witness, tenant: str, crt: str, timeout: float) -> PbxCall:
+        call = witness.lab.pbx.call(
+            crt_object_id=crt,
+            workspace_id=witness.lab.tenants[tenant].id,
+            caller_tone=signals.numbered_frames(),  # type: ignore[arg-type]
+            timeout=timeout,
+        )
+        return witness.placed(call, tenant)
+
+
+@contextmanager
+def _speech(bot: BotCall) -> Iterator[None]:
+    """While in the block the bot talks, without a pause, until its connection is gone."""
+    over = threading.Event()
+
+    def talk() -> None:
+        with contextlib.suppress(ConnectionClosed):
+            while not over.is_set():
+                bot.say(tone(GREETING, 1.0))
+
+    thread = threading.Thread(target=talk, name="speech", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(5)
+
+
+def _join(lab: Lab, call: PbxCall) -> BotCall:
+    """The bot's end of a call, once the bot hears the caller."""
+    try:
+        call.wait_answered(SET_UP_LIMIT)
+        bot = lab.bot.wait_for_call(
+            lambda c: c.headers.get("X-CRT-Object-ID") == call.crt_object_id, SET_UP_LIMIT
+        )
+        bot.wait(lambda c: c.audio_frames > 10 and bool(c.said), SET_UP_LIMIT)
+    except (TimeoutError, RuntimeError) as error:
+        raise Unmeasured(f"a call did not come up: {error}") from error
+    return bot
+
+
+def _bots(lab: Lab, crt: str) -> list[BotCall]:
+    return [bot for bot in lab.bot.calls if bot.headers.get("X-CRT-Object-ID") == crt]
+
+
+def _end_all(lab: Lab, crts: Sequence[str]) -> None:
+    """The bots of these calls are finished, where they are still asked."""
+    wanted = set(crts)
+    for bot in lab.bot.calls:
+        if bot.headers.get("X-CRT-Object-ID") in wanted and not bot.closed:
+            with contextlib.suppress(ConnectionClosed):
+                bot.end({})
+
+
+def _holder(lab: Lab, witness: Witness, call: PbxCall) -> tuple[Passage, int]:
+    """The call's connection and the worker that has it."""
+    deadline = time.monotonic() + TAKE_OVER_LIMIT
+    while time.monotonic() < deadline:
+        if call.result is not None:
+            raise Unmeasured(f"the call is over: {call.result.ended_by}, {call.result.cause}")
+        for pid in lab.services[0].worker_pids():
+            for passage in witness.passages_of(pid):
+                if witness.call_of(passage) == call.crt_object_id:
+                    return passage, pid
+        time.sleep(0.005)
+    raise Unmeasured("no worker has the call")
+
+
+def _wait_taken_over(lab: Lab, crts: set[str], since: float, timeout: float) -> list[float]:
+    """Seconds from ``since`` until each call was told to be taken over, in eslbot's log; polls it."""
+    deadline = time.monotonic() + timeout
+    seen: dict[str, float] = {}
+    while seen.keys() != crts and time.monotonic() < deadline:
+        for line in lab.log_lines():
+            crt = line.get("crt_object_id")
+            if line.get("event") == "call_taken_over" and crt in crts and crt not in seen:
+                seen[crt] = time.time() - since
+        time.sleep(0.02)
+    return sorted(seen.values())
+
+
+def _uplink_losses(bot: BotCall, kills: Sequence[Kill]) -> tuple[list[int], int]:
+    """Frames lost at each kill whose stream went on, and those lost at no kill."""
+    survived = [kill for kill in kills if kill.bot_stays]
+    lost = uplink(bot.audio(), list(bot.arrivals)).lost
+    counts = [0] * len(survived)
+    elsewhere = 0
+    for at in lost:
+        for index, kill in enumerate(survived):
+            if kill.at - AROUND_KILL[0] <= at <= kill.at + kill.answered + AROUND_KILL[1]:
+                counts[index] += 1
+                break
+        else:
+            elsewhere += 1
+    return counts, elsewhere
+
+
+def _heard(calls: Sequence[PbxCall]) -> tuple[list[tuple[str, Gap]], list[tuple[str, float]]]:
+    gaps: list[tuple[str, Gap]] = []
+    cut: list[tuple[str, float]] = []
+    for call in calls:
+        if not call.answered:
+            continue
+        found = spoken(call.recording.arrivals, (GREETING, GOODBYE))
+        gaps += [(call.crt_object_id, gap) for gap in found.gaps]
+        missing = sum(
+            max(0.0, said - heard)
+            for said, heard in zip((GREETING_SECONDS, GOODBYE_SECONDS), found.seconds, strict=True)
+        )
+        if missing > 0.060 + 1e-9:
+            cut.append((call.crt_object_id, missing))
+    return gaps, cut
