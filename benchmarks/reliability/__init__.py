@@ -1,6 +1,7 @@
 """What a call survives: the measures of issue 4, on a real FreeSWITCH or the stand-in.
 
-Run it with ``scripts/benchmark-reliability`` or ``python -m benchmarks.reliability``; ``--help`` tells the options.
+Run it with ``scripts/benchmark-reliability`` or ``python -m benchmarks.reliability``; ``--help`` tells the
+options.
 
 =============  =========================================================================================
 ``cases``      the scenarios, each on an :class:`eslbot.sim.lab.Lab` of its own

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from signal import SIGTERM
 from uuid import uuid4
@@ -48,10 +49,15 @@ class Unmeasured(Exception):
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill in a call; seconds from the signal until a new connection was ``opened``, its controller had said
-    ``connect``, and FreeSWITCH had ``answered`` with the channel. ``bot_stays``: its WebSocket is still up."""
+    """One kill in a call: seconds from the signal until the kernel had closed the worker's connection
+    (``released``), a new one was ``opened``, its controller had said ``connect``, and FreeSWITCH had
+    ``answered`` with the channel.
+
+    ``bot_stays``: the bot's WebSocket is still up.
+    """
 
     at: float
+    released: float
     opened: float
     connected: float
     answered: float
@@ -60,7 +66,11 @@ class Kill:
 
 @dataclass
 class TakeOvers:
-    """Many kills in one call. ``error`` is why there were fewer than wanted; ``bots`` WebSockets were opened."""
+    """Many kills in one call.
+
+    ``error`` is why there were fewer than wanted; ``bots`` counts the WebSockets that were opened. ``lost``
+    are the caller's frames lost at each kill that the bot's stream survived, ``lost_elsewhere`` the others.
+    """
 
     wanted: int
     speaking: bool
@@ -68,19 +78,19 @@ class TakeOvers:
     error: str | None = None
     handed_off: bool = False
     bots: int = 0
-    lost: list[int] = field(default_factory=list)  # uplink frames of each kill the bot's stream survived
+    lost: list[int] = field(default_factory=list)
     lost_elsewhere: int = 0
     account: Account | None = None
 
 
 @dataclass
 class Away:
-    """No eslbot for ``seconds`` in mid-call: how many calls were ``alive`` when it was back."""
+    """No eslbot for ``seconds`` in mid-call: how many calls were ``alive`` at its end."""
 
     seconds: float
     calls: int
     alive: int
-    back: list[float]  # seconds from its return to each call's take-over
+    back: list[float]  # seconds from the start of `eslbot serve` to each call's take-over
     account: Account
 
 
@@ -190,8 +200,10 @@ class Bench:
                 raise Unmeasured(f"no new controller within {TAKE_OVER_LIMIT:g} s")
             for new in [p for p in list(lab.proxies[0].passages) if p not in known]:
                 connected, answered = new.first_from_server, new.first_from_client
-                if connected is not None and answered is not None:
-                    return Kill(at, new.opened - begun, connected - begun, answered - begun, not bot.closed)
+                released = passage.closed
+                if connected is not None and answered is not None and released is not None:
+                    times = (released, new.opened, connected, answered)
+                    return Kill(at, *(when - begun for when in times), bot_stays=not bot.closed)
             time.sleep(_LOOK)
 
     # -- nobody there -------------------------------------------------------------------------------------
@@ -204,12 +216,15 @@ class Bench:
             ]
             for call in calls:
                 _join(lab, call)
-            Faults(witness, self.rng).away(seconds)
-            back = time.time()
-            alive = sum(call.result is None for call in calls)
             ids = {call.crt_object_id for call in calls}
+            with witness.fault("eslbot away", "controller"):
+                lab.services[0].kill()
+                time.sleep(seconds)
+                alive = sum(call.result is None for call in calls)
+                back = time.time()
+                lab.services[0].start()
             took = _wait_taken_over(lab, ids, back, END_LIMIT)
-            _end_all(lab, list(ids))
+            _end_all(lab, sorted(ids))
             witness.wait_over(END_LIMIT)
             return Away(seconds, count, alive, took, witness.account())
 
@@ -367,15 +382,15 @@ def _holder(lab: Lab, witness: Witness, call: PbxCall) -> tuple[Passage, int]:
 
 
 def _wait_taken_over(lab: Lab, crts: set[str], since: float, timeout: float) -> list[float]:
-    """Seconds from ``since`` until each call was told to be taken over, in eslbot's log; polls it."""
+    """Seconds from ``since`` until each call was taken over, by eslbot's log, which is polled."""
     deadline = time.monotonic() + timeout
     seen: dict[str, float] = {}
     while seen.keys() != crts and time.monotonic() < deadline:
         for line in lab.log_lines():
-            crt = line.get("crt_object_id")
-            if line.get("event") == "call_taken_over" and crt in crts and crt not in seen:
-                seen[crt] = time.time() - since
-        time.sleep(0.02)
+            if line.get("event") == "call_taken_over" and line.get("crt_object_id") in crts:
+                told = datetime.fromisoformat(line["timestamp"]).timestamp()
+                seen.setdefault(line["crt_object_id"], told - since)
+        time.sleep(0.05)
     return sorted(seen.values())
 
 

@@ -40,8 +40,8 @@ class Spoken:
 def spoken(arrivals: Iterable[Arrival], tones: Sequence[float], shortest: float = AUDIBLE) -> Spoken:
     """The gaps longer than ``shortest`` seconds inside each of ``tones``.
 
-    A gap is the time between two packets of one tone with nothing of it between: no packets, or silent ones. What
-    was left out without a pause is no gap; it is missing in the seconds.
+    A gap is the time between two packets of one tone with nothing of it between: no packets, or silent ones.
+    What was left out without a pause is no gap; it is missing in the seconds.
     """
     last: dict[float, float] = {}
     seconds = dict.fromkeys(tones, 0.0)

@@ -48,7 +48,7 @@ class Fault:
     """Something done to the lab from ``at`` to ``until``; ``calls`` are the CRT Object IDs hit, None for all.
 
     ``hits`` is ``controller`` (kill, stop, stall or reset of eslbot), ``reload`` (of its workers, which
-    excuses nothing), ``ameyo``, ``bot`` or ``switch``.
+    excuses nothing), ``ameyo``, ``bot``, ``switch`` or ``disk`` (no room for speech files).
     """
 
     kind: str
@@ -316,15 +316,16 @@ def _left(left: Leftovers, calls: Sequence[Placed], faults: Sequence[Fault]) -> 
     swept = []
     for name in left.files:
         call = next((c for c in calls if c.call_id and name.startswith(c.call_id)), None)
-        # A call that ended while a controller had it was told so, and has cleaned up behind itself.
-        if call is not None and not call.dispositions and _hit(call, faults):
+        # A call that ended while a controller had it was told so, and has cleaned up behind itself. Only the
+        # files that mod_audio_stream opened and could not write are known to nobody.
+        unseen = call is not None and not call.dispositions and _hit(call, faults, "controller", "reload")
+        if unseen or (call is not None and _hit(call, faults, "disk")):
             swept.append(name)
         else:
             problems.append(f"the file {name} is left")
     return swept, problems
 
 
-def _hit(call: Placed, faults: Sequence[Fault]) -> bool:
+def _hit(call: Placed, faults: Sequence[Fault], *hits: str) -> bool:
     begin, end = call.answered_at or 0.0, call.ended_at or float("inf")
-    gaps = [fault for fault in faults if fault.hits in ("controller", "reload")]
-    return any(fault.touches(call.crt_object_id, begin, end) for fault in gaps)
+    return any(fault.hits in hits and fault.touches(call.crt_object_id, begin, end) for fault in faults)

@@ -143,6 +143,8 @@ def test_a_speech_file_is_excused_only_where_the_bye_fell_between_two_controller
     assert (excused.guilty, list(excused.to_be_swept)) == ([], [f"{CALL_ID}_1.tmp.r8"])
 
     assert Run([HANDED_OFF], [POST], [kill(109.9)], left).account().guilty
+    full = Fault("full disk", 101.0, 102.0, "disk")
+    assert Run([HANDED_OFF], [POST], [full], left).account().guilty == []
     assert Run([unseen], [POST], [], left).account().guilty
 
 

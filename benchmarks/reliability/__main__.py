@@ -1,0 +1,154 @@
+"""``python -m benchmarks.reliability``."""
+
+from __future__ import annotations
+
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from _thread import interrupt_main
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+import eslbot
+from benchmarks.reliability.cases import Bench, Unmeasured
+from benchmarks.reliability.report import Report
+from benchmarks.speech.machine import Machine
+from eslbot.sim.freeswitch import FreeSwitchError
+from eslbot.sim.lab import LabError
+from eslbot.sim.pbx import SippMissing
+
+CASES = ("kills", "uplink", "away", "storm", "calm", "hup", "rolling")
+
+_BEGUN = time.monotonic()
+
+#: Seconds after which the run is given up.
+LIMIT = 1500
+
+
+@click.command()
+@click.option(
+    "--switch", type=click.Choice(["freeswitch", "stand-in", "auto"]), default="auto", show_default=True
+)
+@click.option("--case", "cases", multiple=True, type=click.Choice(CASES), help="Only this; may be repeated.")
+@click.option("--quick", is_flag=True, help="A tenth of everything: two minutes.")
+@click.option("--kills", type=click.IntRange(1, 1000), help="In one call; 200, with --quick 20.")
+@click.option("--calls", type=click.IntRange(1, 200), help="Under the storm; 60, with --quick 10.")
+@click.option("--seconds", type=click.FloatRange(2, 600), help="Of storm and deploys; 60, with --quick 8.")
+@click.option(
+    "--rate", type=click.FloatRange(0.1, 50), default=5.0, show_default=True, help="Calls a second."
+)
+@click.option("--workers", type=click.IntRange(2, 16), default=3, show_default=True, help="Of eslbot.")
+@click.option("--seed", type=int, default=4, show_default=True, help="Of everything that chance decides.")
+@click.option("--json", "as_json", type=click.Path(dir_okay=False, path_type=Path), help="All raw figures.")
+@click.option(
+    "--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep logs and configurations here."
+)
+def main(
+    switch: str,
+    cases: tuple[str, ...],
+    quick: bool,
+    kills: int | None,
+    calls: int | None,
+    seconds: float | None,
+    rate: float,
+    workers: int,
+    seed: int,
+    as_json: Path | None,
+    keep: Path | None,
+) -> None:
+    """Measure what a call survives, against the bars of issue 4.
+
+    Exits 0 when everything was measured, whatever the figures, and 1 when something could not be.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    sys.setswitchinterval(0.001)  # the callers, the bots, the proxy and the clock are threads of this process
+    watchdog = threading.Timer(LIMIT, interrupt_main)
+    watchdog.daemon = True
+    watchdog.start()
+    folder = keep or Path(tempfile.mkdtemp(prefix="eslbot-reliability-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    report = Report(
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        command=shlex.join(["python", "-m", "benchmarks.reliability", *sys.argv[1:]]),
+        machine=Machine.here(),
+        eslbot=f"{eslbot.__version__} ({_revision()}), {workers} workers",
+        seed=seed,
+    )
+    bench = Bench(folder, switch, workers, random.Random(seed), _say)
+    wanted = kills or (20 if quick else 200)
+    length = seconds or (8.0 if quick else 60.0)
+    held = calls or (10 if quick else 60)
+    pause = min(5.0, length / 4)
+
+    def deploys(name: str, length: float) -> Callable[[], None]:
+        return lambda: report.deploys.append(bench.deploys(name, rate, length, pause))
+
+    runs: dict[str, tuple[str, Callable[[], None]]] = {
+        "kills": (
+            f"{wanted} kills in one call, the bot speaking",
+            lambda: setattr(report, "speaking", bench.take_overs(wanted, speaking=True)),
+        ),
+        "uplink": (
+            f"{wanted // 4 + 1} kills in one call, parked",
+            lambda: setattr(report, "parked", bench.take_overs(wanted // 4 + 1, speaking=False)),
+        ),
+        "away": ("no eslbot for 5 s", lambda: setattr(report, "away", bench.away(5.0, 5))),
+        "storm": (
+            f"{held} calls, a kill every 500 ms for {length:g} s",
+            lambda: setattr(report, "storm", bench.storm(held, 0.5, length)),
+        ),
+        "calm": (f"{rate:g} calls/s and no deploy, to compare with", deploys("calm", length / 3)),
+        "hup": (f"HUP under {rate:g} calls/s for {length:g} s", deploys("hup", length)),
+        "rolling": (f"rolling restart under {rate:g} calls/s for {length:g} s", deploys("rolling", length)),
+    }
+    try:
+        for name in cases or CASES:
+            told, run = runs[name]
+            _say(told)
+            try:
+                run()
+            except (Unmeasured, TimeoutError, OSError, RuntimeError) as error:
+                report.failures.append(f"{name}: {error!r}")
+                traceback.print_exc()
+    except (LabError, FreeSwitchError, SippMissing) as error:
+        print(f"the benchmark cannot run: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        report.failures.append(f"interrupted, or not over within {LIMIT} s")
+    finally:
+        watchdog.cancel()
+        if keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    report.switch = bench.switch_name
+    report.seconds = time.monotonic() - _BEGUN
+    print(report.text())
+    if as_json is not None:
+        as_json.write_text(report.json(), encoding="utf-8")
+    sys.exit(1 if report.failures else 0)
+
+
+def _revision() -> str:
+    """The git revision of this checkout, and whether it was changed."""
+    here = Path(__file__).resolve().parent
+    told = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False
+    )
+    return told.stdout.strip() or "no git revision"
+
+
+def _say(what: str) -> None:
+    print(f"» {time.monotonic() - _BEGUN:4.0f} s  {what}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
