@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from signal import SIGTERM
+from signal import SIGKILL, SIGTERM
 from uuid import uuid4
 
 from websockets.exceptions import ConnectionClosed
@@ -162,11 +162,10 @@ class Bench:
             lab.ameyo.script(crt, [503], repeat_last=True)
             call = self._place(witness, ORDERED, crt, 1200.0)
             bot = _join(lab, call)
-            faults = Faults(witness, self.rng)
             with _speech(bot) if speaking else contextlib.nullcontext():
                 for number in range(count):
                     try:
-                        found.kills.append(self._kill(lab, witness, faults, call, bot))
+                        found.kills.append(self._kill(lab, witness, call, bot))
                     except (TimeoutError, Unmeasured) as error:
                         found.error = f"after {number} kills: {error}"
                         break
@@ -184,14 +183,14 @@ class Bench:
             found.account = witness.account()
         return found
 
-    def _kill(self, lab: Lab, witness: Witness, faults: Faults, call: PbxCall, bot: BotCall) -> Kill:
+    def _kill(self, lab: Lab, witness: Witness, call: PbxCall, bot: BotCall) -> Kill:
         lab.services[0].wait_serving()
         time.sleep(self.rng.uniform(*BEFORE_KILL))
         passage, pid = _holder(lab, witness, call)
         known = set(lab.proxies[0].passages)
-        at, begun = time.time(), time.monotonic()
-        faults.kill_worker(pid)
-        wait_gone([pid], 5.0)
+        with witness.fault("kill worker", "controller", [call.crt_object_id], f"worker {pid}"):
+            at, begun = time.time(), time.monotonic()
+            send(pid, SIGKILL)
         deadline = begun + TAKE_OVER_LIMIT
         while True:
             if call.result is not None:
