@@ -332,10 +332,11 @@ class Call:
 
     def _part(self) -> None:
         """Close the connection, FreeSWITCH having had all that was noted: it calls the next controller."""
-        try:
-            self.session.settle()
-        except (EslError, OutboundSessionHasGoneAway) as error:
-            log.warning("call_not_settled", error=str(error))
+        if self.channel:
+            try:
+                self.session.settle()
+            except (EslError, OutboundSessionHasGoneAway) as error:
+                log.warning("call_not_settled", error=str(error))
         if not self._busy:  # else it leaves when that is over
             self.session.stop()
 

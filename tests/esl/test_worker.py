@@ -180,9 +180,11 @@ def test_a_worker_that_is_killed_takes_its_count_with_it(tmp_path: Path) -> None
         call.wait_closed()
         until(lambda: service.children() not in ([], [worker]) and service.ready(), what="a new worker")
 
-        # The dialplan calls the next controller: the answered call goes to a human, …
+        # The dialplan calls the next controller, where the answered call goes on, …
         again = service.call(call.variables, answered=True)
-        again.wait_stage("handing_off")
+        again.attached = True
+        again.wait(lambda: '{"type":"resumed"}' in again.texts)
+        assert service.metric("eslbot_calls_active") == 1
         again.hang_up()
         again.wait_closed()
         eventually(lambda: service.metric("eslbot_calls_active") == 0)
