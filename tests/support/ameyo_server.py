@@ -70,6 +70,7 @@ class AmeyoServer:
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
+            request_queue_size = 128  # the default of 5 resets connections of a burst
 
             def handle_error(self, request: Any, client_address: Any) -> None:
                 pass  # clients that go away are part of the tests

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -10,9 +11,11 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
+import gevent.resolver.thread
 import pytest
 import trustme
 from gevent.event import Event as Flag
@@ -63,7 +66,7 @@ class Over(Flag):
 def attempts(
     server: AmeyoServer, count: int = 50, over: Flag | None = None, jitter: float = 0.0, **changes: Any
 ) -> list[Attempt]:
-    client = AmeyoClient(settings(server.url, **changes), jitter=lambda: jitter)
+    client = AmeyoClient(settings(**{"url": server.url, **changes}), jitter=lambda: jitter)
     try:
         return list(islice(client.notify(notification(CRT, {}), over or Over()), count))
     finally:
@@ -287,6 +290,52 @@ def test_a_certificate_of_the_tenants_name_is_not_the_urls(
     (attempt,) = attempts(tls, count=1, ca_file=authority[1])
     assert (attempt.verdict, attempt.status) == (Verdict.FAILED, None)
     assert tls.requests == []
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """What the name server knows: names and their addresses."""
+    known: dict[str, list[str]] = {}
+
+    def getaddrinfo(host: str, port: int, family: int, kind: int) -> list[Any]:
+        if host not in known:
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return [(socket.AF_INET, kind, 6, "", (address, port)) for address in known[host]]
+
+    monkeypatch.setattr(
+        gevent.resolver.thread,
+        "_socket",
+        SimpleNamespace(getaddrinfo=getaddrinfo, gaierror=socket.gaierror, herror=socket.herror),
+    )
+    return known
+
+
+@pytest.mark.parametrize(
+    ("tls", "verdict"), [("ameyo.test", "accepted"), ("127.0.0.1", "failed")], indirect=["tls"]
+)
+def test_tls_is_verified_against_the_name_not_against_its_address(
+    tls: AmeyoServer, verdict: str, authority: tuple[trustme.CA, str], names: dict[str, list[str]]
+) -> None:
+    names["ameyo.test"] = ["127.0.0.1"]
+    (attempt,) = attempts(tls, count=1, url=f"https://ameyo.test:{tls.port}", ca_file=authority[1])
+    assert attempt.verdict == verdict, attempt
+
+
+def test_every_address_of_a_name_is_tried(names: dict[str, list[str]]) -> None:
+    names["ameyo.test"] = ["127.0.0.2", "127.0.0.1"]  # nobody listens on the first
+    with AmeyoServer() as server:
+        (attempt,) = attempts(server, count=1, url=f"http://ameyo.test:{server.port}")
+        names["ameyo.test"] = ["127.0.0.2", "127.0.0.3"]
+        (failed,) = attempts(server, count=1, url=f"http://ameyo.test:{server.port}")
+    assert attempt.verdict is Verdict.ACCEPTED, attempt
+    assert failed.verdict is Verdict.FAILED
+    assert "refused" in failed.detail
+
+
+def test_a_name_that_nobody_knows_is_told(names: dict[str, list[str]]) -> None:
+    with AmeyoServer() as server:
+        (attempt,) = attempts(server, count=1, url="http://ameyo.test")
+    assert (attempt.verdict, attempt.detail) == (Verdict.FAILED, "ConnectionError: [Errno -2] no such name")
 
 
 @pytest.mark.parametrize("tls", ["127.0.0.1"], indirect=True)

@@ -213,7 +213,7 @@ result = [len(begun), late.get(timeout=10), time.monotonic() - began]
 @pytest.mark.parametrize("end", ["kill", "time-out", "over", "exception"])
 def test_no_slot_and_no_greenlet_is_left_behind(end: str) -> None:
     with Dead() as dead, AmeyoServer() as server:
-        left, accepted = run(
+        left, accepted, details = run(
             """
 import gc
 from eslbot.ameyo import client as module
@@ -250,14 +250,16 @@ for _ in range(2):
 left = posting()
 tenant._url = live_url  # the same client, the same slots
 calls = [gevent.spawn(first, tenant, Event()) for _ in range(40)]
-result = [left, sum(call.get(timeout=10).verdict == "accepted" for call in calls)]
+attempts = [call.get(timeout=10) for call in calls]
+accepted = sum(attempt.verdict == "accepted" for attempt in attempts)
+result = [left, accepted, sorted({attempt.detail for attempt in attempts})]
 """,
             dead_url=dead.url,
             live_url=server.url,
             end=end,
         )
     assert left == 0
-    assert accepted == 40
+    assert accepted == 40, details
 
 
 def test_a_name_server_that_hangs_for_one_tenant_delays_no_other() -> None:
