@@ -130,7 +130,7 @@ class AmeyoClient:
     def _attempt(self, number: int, body: bytes, over: Flag) -> Attempt:
         """One POST, in a greenlet of its own, so that the end of the call need not wait for its time-out."""
         began = time.monotonic()
-        post = gevent.spawn(self._post, body)
+        post = gevent.spawn(self._outcome, body)
         try:
             waited_for: list[Any] = [post, over]
             gevent.wait(waited_for, timeout=self._settings.timeout, count=1)
@@ -146,13 +146,25 @@ class AmeyoClient:
             detail = (
                 "the call was over" if over.is_set() else f"no answer within {self._settings.timeout:g} s"
             )
-        elif post.exception is not None:  # not only requests' own: a ca_file that is gone is an OSError
+        elif post.exception is not None:  # nobody thought of it; gevent has printed its traceback
             verdict, detail = Verdict.FAILED, _explain(post.exception)
+        elif isinstance(outcome := post.get(), Exception):
+            verdict, detail = Verdict.FAILED, _explain(outcome)
         else:
-            status, detail, retry_after = post.get()
+            status, detail, retry_after = outcome
             verdict = _judge(status)
         delay = self._delay(number, verdict, retry_after)
         return Attempt(number, verdict, status, detail, time.monotonic() - began, retry_after, delay)
+
+    def _outcome(self, body: bytes) -> tuple[int, str, float | None] | OSError | ValueError:
+        """What came of a POST; what the network did is no fault whose traceback anybody needs on stderr."""
+        try:
+            return self._post(body)
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # requests' own are OSErrors, and a ca_file that is gone is one
+            return error
 
     def _post(self, body: bytes) -> tuple[int, str, float | None]:
         with self._http.post(

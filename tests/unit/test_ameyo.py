@@ -332,10 +332,13 @@ def test_every_address_of_a_name_is_tried(names: dict[str, list[str]]) -> None:
     assert "refused" in failed.detail
 
 
-def test_a_name_that_nobody_knows_is_told(names: dict[str, list[str]]) -> None:
+def test_a_name_that_nobody_knows_is_told_by_the_attempt_alone(
+    names: dict[str, list[str]], capfd: pytest.CaptureFixture[str]
+) -> None:
     with AmeyoServer() as server:
         (attempt,) = attempts(server, count=1, url="http://ameyo.test")
     assert (attempt.verdict, attempt.detail) == (Verdict.FAILED, "ConnectionError: [Errno -2] no such name")
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("tls", ["127.0.0.1"], indirect=True)

@@ -226,7 +226,7 @@ def fail(number):
     raise End
 
 def posting():
-    return sum(not g.ready() and getattr(g, "_run", None) == tenant._post
+    return sum(not g.ready() and getattr(g, "_run", None) == tenant._outcome
                for g in gc.get_objects() if isinstance(g, gevent.Greenlet))
 
 def one(over):
