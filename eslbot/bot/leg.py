@@ -229,7 +229,7 @@ class BotLeg:
         first_audio += time.monotonic()
         if ended is not None:
             deadline = first_audio = min(deadline, time.monotonic() + LAST_WORDS)
-        while True:
+        while ended is None or not self._speech.idle:
             due = self._speech.due()
             until = min(deadline, first_audio, self._answer_by, deadline if due is None else due)
             event = self._session.next_event(max(0.0, until - time.monotonic()))
@@ -251,16 +251,14 @@ class BotLeg:
                     return lost
             if self._spoken:
                 first_audio = deadline
-            if ended is not None:
-                if self._speech.idle:
-                    return ended
-                if now >= deadline:
-                    log.warning("last_words_cut", after_seconds=LAST_WORDS)
-                    return ended
-            elif now >= deadline:
-                return BotEnd(Outcome.MAX_DURATION, f"{self._workspace.max_duration:g} s")
-            elif now >= first_audio:
+            if now >= deadline:
+                if ended is None:
+                    return BotEnd(Outcome.MAX_DURATION, f"{self._workspace.max_duration:g} s")
+                log.warning("last_words_cut", after_seconds=LAST_WORDS)
+                return ended
+            if ended is None and now >= first_audio:
                 return BotEnd(Outcome.BOT_SILENT, f"no audio within {self._bot.first_audio_timeout:g} s")
+        return ended
 
     def _happened(self, event: Event) -> BotEnd | None:
         """One event; the bot's end, if it was that."""

@@ -127,7 +127,7 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         if kind in ("command/reply", "api/response"):
             if self._pending:
                 self._pending.popleft().set(Event.of(frame))
-            else:
+            elif self.reason is None:  # else whoever waited for it was told that the session is over
                 log.warning("esl_reply_without_command", content_type=kind)
         elif kind == "text/event-plain":
             self.handle_event(Event.of(frame))

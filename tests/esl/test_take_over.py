@@ -679,3 +679,12 @@ def test_without_a_clock_what_was_read_counts_as_heard(name: str, value: str) ->
     }
     assert cut_of({**channel, f"variable_{name}": value}) == ("3.PCMU", 8000)
     assert cut_of({}) == ("", 0)
+
+
+def test_last_words_that_were_heard_are_not_waited_for(house: House, tmp_path: Path) -> None:
+    house.temp_dir = str(tmp_path)
+    variables = {"eslbot_stage": "ended", "eslbot_outcome": "bot_ended", "eslbot_properties": "{}"}
+    channel = house.call(variables, answered=True)
+    channel.attached = True
+    assert outcome(house, channel) == "bot_ended"
+    assert not channel.attached
