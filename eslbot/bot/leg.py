@@ -139,6 +139,7 @@ class BotLeg:
         """Take up the speech first, since the caller hears its pause, and then the bot."""
         if not found.connected:
             self._stream.stop()  # there may be one, and nobody knows how far it is
+            self._take_up(lambda speech: speech.start_over())
             return self._begin()
         self._spoken = found.spoken
         law = _law(found.channel)

@@ -265,12 +265,7 @@ class Speech:
         come until we hear of events. Raises OSError where the directory is not there for us, or is full.
         """
         names = self._names()
-        left = {int(match[1]): match[2] for name in names if (match := _OWN_NAME.fullmatch(name))}
-        self._number = max(left, default=-1) + 1
-        for name in names:  # their speech is in one of those files; their event may still come
-            if name.endswith(TAKEN):
-                path = f"{self._prefix}{name.removesuffix(TAKEN)}"
-                self._taken[path] = path + TAKEN, _size(path + TAKEN)
+        left = self._left_before(names)
         number, _, own_law = utterance.partition(".")
         if number.isascii() and number.isdigit() and left.get(int(number)) == own_law:
             rest = _rest(self._own(int(number), own_law), played)
@@ -280,9 +275,27 @@ class Speech:
         if self._current is not None:
             self._current.begins_at = 0.0  # there was a beginning: it waits for nothing
             self.tick()
-        for number_left, law_left in left.items():  # now that what they held is on its way
-            _remove(self._own(number_left, law_left))
+        self._remove_own(left)  # now that what they held is on its way
         return bool(names)
+
+    def start_over(self) -> None:
+        """Drop what another controller has left: the bot begins anew. Raises OSError like :meth:`resume`."""
+        self._remove_own(self._left_before(self._names()))
+        self.forget_stream()
+
+    def _left_before(self, names: Iterable[str]) -> dict[int, str]:
+        """Number and law of the utterances of controllers before us; theirs are no numbers of ours."""
+        left = {int(match[1]): match[2] for name in names if (match := _OWN_NAME.fullmatch(name))}
+        self._number = max(left, default=-1) + 1
+        for name in names:  # their speech is in one of those files; their event may still come
+            if name.endswith(TAKEN):
+                path = f"{self._prefix}{name.removesuffix(TAKEN)}"
+                self._taken[path] = path + TAKEN, _size(path + TAKEN)
+        return left
+
+    def _remove_own(self, utterances: Mapping[int, str]) -> None:
+        for number, law in utterances.items():
+            _remove(self._own(number, law))
 
     def catch_up(self, law: str) -> None:
         """Take the chunks whose events came before we were told of events; raises OSError."""

@@ -219,6 +219,24 @@ class Heard:
         return sorted(path.name for path in self.folder.iterdir())
 
 
+def test_a_bot_whose_connection_nobody_noted_begins_anew_and_is_heard(house: House, tmp_path: Path) -> None:
+    house.temp_dir = str(tmp_path)
+    for name in (f"{UUID}_0.eslbot.PCMU", f"{UUID}_3.tmp.r8.taken"):
+        (tmp_path / name).write_bytes(sound(100))
+    channel = house.call({"eslbot_stage": "connecting"}, answered=True)
+    player = Player(channel)
+    channel.wait_stage("talking")
+    said = sound(100)
+    (tmp_path / f"{UUID}_3.tmp.pcmu").write_bytes(said)
+    path = f"{tmp_path}/{UUID}_3.tmp.pcmu"
+    channel.custom("play", {"audioDataType": "pcmu", "sampleRate": 8000, "file": path})
+    channel.says(end())
+    channel.wait_stage("held")
+    assert without_silence(player.heard) == said
+    assert list(tmp_path.iterdir()) == []
+    player.close()
+
+
 @pytest.fixture
 def speaking(house: House, tmp_path: Path) -> Iterator[Heard]:
     call = Heard(house, tmp_path)
