@@ -21,7 +21,7 @@ from benchmarks.speech import signals
 from benchmarks.speech.measures import uplink
 from eslbot.sim.account import Account
 from eslbot.sim.audio import tone
-from eslbot.sim.bot import GOODBYE, GREETING, Bot, BotCall
+from eslbot.sim.bot import GREETING, Bot, BotCall
 from eslbot.sim.chaos.faults import Faults
 from eslbot.sim.chaos.witness import Witness
 from eslbot.sim.lab import Lab, Tenant
@@ -29,10 +29,10 @@ from eslbot.sim.pbx import PbxCall
 from eslbot.sim.proxy import Passage
 from eslbot.sim.service import send, wait_gone
 
-#: Bots that do what the benchmark says, and one that says two tones with a pause between.
+#: Bots that do what the benchmark says, and one that says one tone without a break and ends.
 ORDERED, SPEAKS = "ordered", "speaks"
-#: Seconds of the two tones, and of the pause.
-GREETING_SECONDS, LISTEN_SECONDS, GOODBYE_SECONDS = 3.0, 0.4, 1.5
+#: Seconds of that tone, and milliseconds by which it is sent ahead: its own late chunks are not heard.
+SPOKEN_SECONDS, AHEAD_MS = 4, 500
 
 #: Seconds: for a call to come up, for another controller to have it, for a call to end by its own.
 SET_UP_LIMIT, TAKE_OVER_LIMIT, END_LIMIT = 15.0, 15.0, 60.0
@@ -104,9 +104,9 @@ class Storm:
 
 @dataclass
 class Deploys:
-    """Calls under deploys: ``deploys`` were made; gaps inside the bot's tones, with the call they were in.
+    """Calls under deploys: ``deploys`` were made; gaps inside the bot's tone, with the call they were in.
 
-    ``cut`` are the calls that heard more than 60 ms less of a tone than was said, with how much less.
+    ``cut`` are the calls that heard more than 60 ms less of it than was said, with how much less.
     """
 
     name: str
@@ -138,10 +138,9 @@ class Bench:
     def lab(self, name: str, *, proxied: bool) -> Iterator[tuple[Lab, Witness]]:
         """A lab and its witness. With ``proxied`` it is known which call a killed worker had."""
         keys = {"first_audio_timeout": "120s"}
-        pauses = [round(s * 1000) for s in (GREETING_SECONDS, LISTEN_SECONDS, GOODBYE_SECONDS)]
         tenants = [
             Tenant(ORDERED, "hold?greeting_ms=200", bot_keys=keys),
-            Tenant(SPEAKS, "talk?greeting_ms={}&listen_ms={}&goodbye_ms={}".format(*pauses), bot_keys=keys),
+            Tenant(SPEAKS, f"drone?seconds={SPOKEN_SECONDS}&ahead_ms={AHEAD_MS}", bot_keys=keys),
         ]
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -415,12 +414,9 @@ def _heard(calls: Sequence[PbxCall]) -> tuple[list[tuple[str, Gap]], list[tuple[
     for call in calls:
         if not call.answered:
             continue
-        found = spoken(call.recording.arrivals, (GREETING, GOODBYE))
+        found = spoken(call.recording.arrivals, (GREETING,))
         gaps += [(call.crt_object_id, gap) for gap in found.gaps]
-        missing = sum(
-            max(0.0, said - heard)
-            for said, heard in zip((GREETING_SECONDS, GOODBYE_SECONDS), found.seconds, strict=True)
-        )
+        missing = SPOKEN_SECONDS - found.seconds[0]
         if missing > 0.060 + 1e-9:
             cut.append((call.crt_object_id, missing))
     return gaps, cut

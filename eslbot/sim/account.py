@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -22,6 +23,8 @@ from typing import Any
 RECORD_LIMIT = 0.5
 #: Seconds a caller may wait for a notification behind the bot's end while everything works.
 PATIENCE = 10.0
+#: Outcomes that say that a take-over did not know where the call was, or that eslbot failed.
+LOST_OUTCOMES = ("controller_lost", "internal_error")
 #: Sockets of a worker, beyond the switch's: two listeners, and pools of connections to Ameyo.
 SOCKETS_LIMIT = 60
 
@@ -67,7 +70,8 @@ class Fault:
 class Post:
     """A notification at Ameyo; ``tenant`` is whose host it named, ``problem`` what Ameyo found wrong with it.
 
-    ``cut_off``: its body was shorter than it said, because its sender died.
+    ``cut_off``: its body was shorter than it said, because its sender died. ``properties`` are those of the
+    body; ``outcome`` among them is eslbot's word for how the bot's part ended.
     """
 
     at: float
@@ -78,6 +82,7 @@ class Post:
     tenant: str | None = None
     problem: str | None = None
     cut_off: bool = False
+    properties: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ class Placed:
     Attributes:
         ended_by, cause, error: of :class:`eslbot.sim.pbx.CallResult`; ``ended_by`` None while it is up.
         bot_ended_at: when the bot had sent ``end`` or its connection was gone; None where it never was.
+        promised: what the bot gave for Ameyo with its ``end``; None where it did not say ``end``.
         dispositions: ``sip_hangup_disposition`` of each ``call_ended`` line of eslbot's.
         call_id: the channel's UUID, where eslbot has told it.
     """
@@ -101,6 +107,7 @@ class Placed:
     answered_at: float | None = None
     ended_at: float | None = None
     bot_ended_at: float | None = None
+    promised: Mapping[str, str] | None = None
     dispositions: Sequence[str] = ()
     take_overs: int = 0
     call_id: str | None = None
@@ -135,6 +142,7 @@ class Entry:
     ending: Ending
     accepted: int
     attempts: int
+    outcome: str | None
     duplicates: Sequence[Duplicate]
     faults: int
     guilty: Sequence[str]
@@ -167,6 +175,11 @@ class Account:
         return sum(entry.ending is ending for entry in self.entries)
 
     @property
+    def outcomes(self) -> list[str]:
+        """eslbot's word for how the bot's part ended, of every call that was handed off."""
+        return [entry.outcome or "none" for entry in self.entries if entry.ending is Ending.HANDED_OFF]
+
+    @property
     def byes(self) -> int:
         """Calls that our side ended with BYE."""
         return sum(entry.call.ended_by == "switch" for entry in self.entries)
@@ -175,9 +188,6 @@ class Account:
 
     def table(self) -> str:
         """For people: the sums, and a line for each call that is guilty or was notified more than once."""
-        faults: dict[str, int] = {}
-        for fault in self.faults:
-            faults[fault.kind] = faults.get(fault.kind, 0) + 1
         excused = [why for _, why in self.duplicates if why is not Duplicate.UNEXCUSED]
         answered = sum(entry.call.answered for entry in self.entries)
         silent = sum(entry.call.answered and not entry.call.dispositions for entry in self.entries)
@@ -185,12 +195,13 @@ class Account:
         rows = [
             ("calls", f"{len(self.entries)}, {answered} answered"),
             *((str(ending), str(self.count(ending))) for ending in Ending),
+            ("outcomes told to Ameyo", _counts(self.outcomes)),
             ("BYE from our side", str(self.byes)),
             ("notified again", f"{len(self.duplicates)}, excused {len(excused)}"),
             ("take-overs told", str(sum(entry.call.take_overs for entry in self.entries))),
             ("ended while no controller had them", f"{silent} (no last line in eslbot's log)"),
             ("notifications cut off by a fault", str(self.cut_off_posts)),
-            ("faults", ", ".join(f"{n} × {kind}" for kind, n in sorted(faults.items())) or "none"),
+            ("faults", _counts(fault.kind for fault in self.faults)),
             (
                 "channels, calls, event sockets left",
                 f"{left.channels}, {left.calls_active:g}, {sockets}",
@@ -216,6 +227,11 @@ class Account:
     def json(self) -> str:
         """:meth:`document` as text."""
         return json.dumps(self.document(), indent=1, default=str)
+
+
+def _counts(words: Iterable[str]) -> str:
+    counts = sorted(Counter(words).items())
+    return ", ".join(f"{number} × {word}" for word, number in counts) or "none"
 
 
 def account(
@@ -265,6 +281,7 @@ def _entry(call: Placed, posts: Sequence[Post], faults: Sequence[Fault], patienc
             guilty.append(f"no final response to the INVITE: {call.error}")
     elif accepted:
         ending = Ending.HANDED_OFF
+        guilty += _story(call, accepted[0], faults)
     elif caller_first:
         ending = Ending.CALLER_FIRST
         waited = _waited(call, faults)
@@ -279,7 +296,22 @@ def _entry(call: Placed, posts: Sequence[Post], faults: Sequence[Fault], patienc
     guilty += [f"notified again: {why}" for why in duplicates if why is Duplicate.UNEXCUSED]
     begin, end = call.answered_at or 0.0, call.ended_at or float("inf")
     hit = sum(fault.touches(call.crt_object_id, begin, end) for fault in faults)
-    return Entry(call, ending, len(accepted), len(posts), duplicates, hit, guilty)
+    outcome = accepted[0].properties.get("outcome") if accepted else None
+    return Entry(call, ending, len(accepted), len(posts), outcome, duplicates, hit, guilty)
+
+
+def _story(call: Placed, told: Post, faults: Sequence[Fault]) -> list[str]:
+    """What Ameyo was told of the bot's part, where that is not what happened."""
+    outcome = told.properties.get("outcome")
+    if outcome in LOST_OUTCOMES:
+        return [f"its place in the story was lost: outcome {outcome}"]
+    bot_hit = any(f.hits == "bot" and f.touches(call.crt_object_id, 0.0, told.at) for f in faults)
+    if call.promised is None or bot_hit:
+        return []
+    if outcome != "bot_ended":
+        return [f"the bot's end was lost: outcome {outcome}"]
+    missing = [name for name, value in call.promised.items() if told.properties.get(name) != value]
+    return [f"what the bot gave for Ameyo was lost: {', '.join(missing)}"] if missing else []
 
 
 def _waited(call: Placed, faults: Sequence[Fault]) -> float:

@@ -15,7 +15,7 @@ from tests.e2e.conftest import kinds
 
 #: Of the run with chance in it; and for how many seconds it does faults.
 SEED = int(os.environ.get("ESLBOT_CHAOS_SEED") or random.randrange(1_000_000))
-SECONDS = float(os.environ.get("ESLBOT_CHAOS_SECONDS") or 12.0)
+SECONDS = float(os.environ.get("ESLBOT_CHAOS_SECONDS") or 10.0)
 
 TENANTS = [*tenants(), Tenant("waits", "hold?greeting_ms=200")]
 

@@ -17,16 +17,17 @@ from tests.e2e.conftest import kinds
 SIZE = 1 << 20
 
 
-@pytest.fixture(params=kinds())
-def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
-    temp_dir = tmp_path / "run" / "temp"
+@pytest.fixture(scope="module", params=kinds())
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    folder: Path = tmp_path_factory.mktemp("full-disk")
+    temp_dir = folder / "run" / "temp"
     temp_dir.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(temp_dir)]
     told = subprocess.run(mount, capture_output=True, text=True, check=False)
     if told.returncode:
         pytest.skip(f"a small file system cannot be mounted here: {told.stderr.strip()}")
     try:
-        with Lab(tmp_path, [Tenant("talk", "talk?listen_ms=1500")], switch=request.param) as lab:
+        with Lab(folder, [Tenant("talk", "talk?listen_ms=1500")], switch=request.param) as lab:
             yield lab
     finally:
         subprocess.run(["umount", str(temp_dir)], check=True)

@@ -21,12 +21,28 @@ HANDED_OFF = Placed(
     answered_at=100.0,
     ended_at=110.0,
     bot_ended_at=108.0,
+    promised={"agent_group": "sales"},
     dispositions=["recv_bye"],
     call_id=CALL_ID,
 )
-HUNG_UP = replace(HANDED_OFF, crt_object_id="crt-2", cause="hangup_after", bot_ended_at=None, call_id="other")
+HUNG_UP = replace(
+    HANDED_OFF,
+    crt_object_id="crt-2",
+    cause="hangup_after",
+    bot_ended_at=None,
+    promised=None,
+    call_id="other",
+)
 REFUSED = Placed("crt-3", "acme", answered=False, status=503)
-POST = Post(109.0, 109.1, accepted=True, status=200, crt_object_id="crt-1", tenant="acme")
+POST = Post(
+    109.0,
+    109.1,
+    accepted=True,
+    status=200,
+    crt_object_id="crt-1",
+    tenant="acme",
+    properties={"outcome": "bot_ended", "agent_group": "sales", "DID": "0091"},
+)
 
 
 @dataclass
@@ -54,6 +70,10 @@ def test_a_clean_run_is_clean() -> None:
         Ending.REFUSED,
     ]
     assert "the account is clean" in found.table()
+
+
+def tell(run: Run, **properties: str) -> None:
+    run.posts[0] = replace(POST, properties={**POST.properties, **properties})
 
 
 def doctored(change: Callable[[Run], object]) -> list[str]:
@@ -96,6 +116,10 @@ def doctored(change: Callable[[Run], object]) -> list[str]:
             lambda run: run.calls.__setitem__(1, replace(HUNG_UP, bot_ended_at=101.0, ended_at=140.0)),
             "nobody told Ameyo",
         ),
+        (lambda run: tell(run, outcome="controller_lost"), "outcome controller_lost"),
+        (lambda run: tell(run, outcome="internal_error"), "outcome internal_error"),
+        (lambda run: tell(run, outcome="bot_failed"), "the bot's end was lost: outcome bot_failed"),
+        (lambda run: tell(run, agent_group=""), "what the bot gave for Ameyo was lost: agent_group"),
         (lambda run: setattr(run, "left", Leftovers(channels=1)), "1 channels left"),
         (lambda run: setattr(run, "left", Leftovers(calls_active=2.0)), "still counts 2 calls"),
         (lambda run: setattr(run, "left", Leftovers(event_sockets=3)), "3 event sockets"),
@@ -159,6 +183,12 @@ def test_a_notification_cut_off_by_its_sender_s_death_is_counted_apart() -> None
     run.posts.insert(0, Post(105.0, None, accepted=False, problem="no JSON", cut_off=True))
     found = run.account()
     assert (found.guilty, found.cut_off_posts) == ([], 1)
+
+
+def test_a_bot_that_was_killed_may_have_said_its_end_to_nobody() -> None:
+    run = Run(faults=[kill(107.0, None, "bot")])
+    tell(run, outcome="bot_failed")
+    assert run.account().guilty == []
 
 
 def test_it_is_told_as_a_table_and_as_json() -> None:

@@ -12,8 +12,9 @@ from eslbot.sim.pbx.ameyo import Step
 
 #: The callers' fates: the bot's behaviour, and how often in a hundred.
 KINDS = {
-    "talks": ("talk?greeting_ms=800&listen_ms=400&goodbye_ms=300", 35),
-    "talks-long": ("talk?greeting_ms=2500&listen_ms=1500&goodbye_ms=800", 20),
+    "talks": ("talk?greeting_ms=800&listen_ms=400&goodbye_ms=300", 25),
+    "talks-long": ("talk?greeting_ms=2500&listen_ms=1500&goodbye_ms=800", 15),
+    "converses": ("converse?turns=3&speak_ms=700&listen_ms=300", 15),
     "one-breath": ("one-breath", 10),
     "holds": ("hold?greeting_ms=1500", 15),
     "breaks": ("error-close?greeting_ms=700", 8),

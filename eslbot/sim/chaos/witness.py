@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from eslbot.sim.account import PATIENCE, Account, Fault, Leftovers, Placed, Post, account
+from eslbot.sim.bot import BotCall
 from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import Notification, PbxCall
 from eslbot.sim.processes import ESTABLISHED, sockets_of, tcp_sockets
@@ -117,6 +118,7 @@ class Witness:
         lines = told.get(call.crt_object_id, [])
         bots = [b for b in self.lab.bot.calls if b.headers.get("X-CRT-Object-ID") == call.crt_object_id]
         ends = [bot.ended_at for bot in bots if bot.ended_at is not None]
+        said = [bot.end_message for bot in bots if bot.end_message is not None and _reached(bot)]
         closes = [bot.closed_at for bot in bots if bot.closed_at is not None]
         result = call.result
         return Placed(
@@ -130,6 +132,7 @@ class Witness:
             answered_at=result.answered_at if result else None,
             ended_at=result.ended_at if result else None,
             bot_ended_at=min(ends) if ends else max(closes, default=None),
+            promised=said[-1]["properties"] if said else None,
             dispositions=[
                 line["sip_hangup_disposition"]
                 for line in lines
@@ -150,6 +153,7 @@ class Witness:
             crt_object_id=request.crt_object_id,
             tenant=tenants.get(request.header("Host") or ""),
             problem=request.problem,
+            properties=request.properties,
             cut_off=length.isdigit() and len(request.body) < int(length),
         )
 
@@ -182,3 +186,8 @@ class Witness:
 
     def _count_tracebacks(self) -> int:
         return sum("exception" in line for line in self.lab.log_lines())
+
+
+def _reached(bot: BotCall) -> bool:
+    """Whether the bot's ``end`` went out while its connection was up."""
+    return bot.ended_at is not None and (bot.closed_at is None or bot.closed_at > bot.ended_at)
