@@ -23,6 +23,8 @@ from typing import Any
 RECORD_LIMIT = 0.5
 #: Seconds a caller may wait for a notification behind the bot's end while everything works.
 PATIENCE = 10.0
+#: Seconds behind a fault of eslbot's in which a new call may still be refused: workers have to come up.
+RECOVERY_LIMIT = 5.0
 #: Outcomes that say that a take-over did not know where the call was, or that eslbot failed.
 LOST_OUTCOMES = ("controller_lost", "internal_error")
 #: Sockets of a worker, beyond the switch's: two listeners, and pools of connections to Ameyo.
@@ -195,6 +197,7 @@ class Account:
         rows = [
             ("calls", f"{len(self.entries)}, {answered} answered"),
             *((str(ending), str(self.count(ending))) for ending in Ending),
+            ("refused with", _counts(str(e.call.status) for e in self.entries if e.ending is Ending.REFUSED)),
             ("outcomes told to Ameyo", _counts(self.outcomes)),
             ("BYE from our side", str(self.byes)),
             ("notified again", f"{len(self.duplicates)}, excused {len(excused)}"),
@@ -279,12 +282,17 @@ def _entry(call: Placed, posts: Sequence[Post], faults: Sequence[Fault], patienc
         ending = Ending.REFUSED if call.status is not None and call.status >= 300 else Ending.LOST
         if ending is Ending.LOST:
             guilty.append(f"no final response to the INVITE: {call.error}")
+        elif not _down(call, faults):
+            guilty.append(f"refused with {call.status}, and eslbot was well")
     elif accepted:
         ending = Ending.HANDED_OFF
         guilty += _story(call, accepted[0], faults)
+        waited = _waited(call, accepted[0].at, faults)
+        if waited > patience:
+            guilty.append(f"its caller waited {waited:.1f} s behind the bot's end until Ameyo accepted")
     elif caller_first:
         ending = Ending.CALLER_FIRST
-        waited = _waited(call, faults)
+        waited = _waited(call, call.ended_at or 0.0, faults)
         if waited > patience and not posts:
             guilty.append(f"its caller waited {waited:.1f} s behind the bot's end, and nobody told Ameyo")
     else:
@@ -298,6 +306,13 @@ def _entry(call: Placed, posts: Sequence[Post], faults: Sequence[Fault], patienc
     hit = sum(fault.touches(call.crt_object_id, begin, end) for fault in faults)
     outcome = accepted[0].properties.get("outcome") if accepted else None
     return Entry(call, ending, len(accepted), len(posts), outcome, duplicates, hit, guilty)
+
+
+def _down(call: Placed, faults: Sequence[Fault]) -> bool:
+    """Whether a fault may have left nobody to take this new call."""
+    at = call.ended_at or 0.0
+    down = [fault for fault in faults if fault.hits == "controller"]
+    return any(fault.at <= at <= fault.until + RECOVERY_LIMIT for fault in down)
 
 
 def _story(call: Placed, told: Post, faults: Sequence[Fault]) -> list[str]:
@@ -314,12 +329,12 @@ def _story(call: Placed, told: Post, faults: Sequence[Fault]) -> list[str]:
     return [f"what the bot gave for Ameyo was lost: {', '.join(missing)}"] if missing else []
 
 
-def _waited(call: Placed, faults: Sequence[Fault]) -> float:
-    """Seconds from the bot's end, or the last fault behind it, to the caller's hang-up."""
-    if call.bot_ended_at is None or call.ended_at is None:
+def _waited(call: Placed, until: float, faults: Sequence[Fault]) -> float:
+    """Seconds from the bot's end, or the last fault behind it, to ``until``."""
+    if call.bot_ended_at is None:
         return 0.0
-    behind = [f.until for f in faults if f.touches(call.crt_object_id, call.bot_ended_at, call.ended_at)]
-    return call.ended_at - max([call.bot_ended_at, *behind])
+    behind = [f.until for f in faults if f.touches(call.crt_object_id, call.bot_ended_at, until)]
+    return until - max([call.bot_ended_at, *behind])
 
 
 def _judge(call: Placed, first: Post, faults: Sequence[Fault]) -> Duplicate:

@@ -13,7 +13,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from eslbot.sim.account import Account, Duplicate, Ending
-from eslbot.sim.bot import BotCall
+from eslbot.sim.audio import tone
+from eslbot.sim.bot import GOODBYE, BotCall
 from eslbot.sim.chaos.faults import Faults
 from eslbot.sim.chaos.witness import Witness
 from eslbot.sim.lab import Lab
@@ -118,6 +119,23 @@ def test_while_the_bot_talks(scene: Scene, name: str) -> None:
     account = scene.account()
     handed_off_once(account)
     assert account.duplicates == []
+
+
+def test_a_worker_dies_while_the_bot_s_last_words_play(scene: Scene) -> None:
+    bot = scene.talking()
+    call = scene.call
+    assert call is not None
+    bot.say(tone(GOODBYE, 2.0), real_time=False)
+    ends(bot)
+    call.wait_heard(GOODBYE, 0.4)
+
+    scene.faults.kill_worker(scene.worker())
+
+    account = scene.account()
+    handed_off_once(account)
+    assert account.duplicates == []
+    # Cut or finished, but never said twice.
+    assert 0.4 <= call.recording.heard(GOODBYE) <= 2.1
 
 
 def test_a_worker_dies_between_two_attempts(scene: Scene) -> None:

@@ -33,7 +33,8 @@ HUNG_UP = replace(
     promised=None,
     call_id="other",
 )
-REFUSED = Placed("crt-3", "acme", answered=False, status=503)
+REFUSED = Placed("crt-3", "acme", answered=False, status=503, ended_at=52.0)
+AWAY = Fault("eslbot away", 50.0, 51.0, "controller")
 POST = Post(
     109.0,
     109.1,
@@ -49,7 +50,7 @@ POST = Post(
 class Run:
     calls: list[Placed] = field(default_factory=lambda: [HANDED_OFF, HUNG_UP, REFUSED])
     posts: list[Post] = field(default_factory=lambda: [POST])
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=lambda: [AWAY])
     left: Leftovers = field(default_factory=Leftovers)
 
     def account(self) -> Account:
@@ -109,12 +110,24 @@ def doctored(change: Callable[[Run], object]) -> list[str]:
         (lambda run: run.posts.append(replace(POST, crt_object_id="crt-9")), "an unknown call 'crt-9'"),
         (lambda run: run.posts.append(replace(POST, crt_object_id="crt-3")), "notified and never answered"),
         (
+            lambda run: run.faults.__setitem__(0, replace(AWAY, hits="reload")),
+            "refused with 503, and eslbot was well",
+        ),
+        (
+            lambda run: run.faults.__setitem__(0, replace(AWAY, at=40.0, until=41.0)),
+            "refused with 503, and eslbot was well",
+        ),
+        (
             lambda run: run.calls.append(Placed("crt-4", "acme", answered=False)),
             "no final response to the INVITE",
         ),
         (
             lambda run: run.calls.__setitem__(1, replace(HUNG_UP, bot_ended_at=101.0, ended_at=140.0)),
             "nobody told Ameyo",
+        ),
+        (
+            lambda run: run.posts.__setitem__(0, replace(POST, at=130.0, answered_at=130.1)),
+            "its caller waited 22.0 s behind the bot's end until Ameyo accepted",
         ),
         (lambda run: tell(run, outcome="controller_lost"), "outcome controller_lost"),
         (lambda run: tell(run, outcome="internal_error"), "outcome internal_error"),
@@ -150,7 +163,7 @@ def test_every_single_fault_is_found(change: Callable[[Run], object], words: str
     ],
 )
 def test_a_second_notification_needs_a_fault_in_the_right_moment(fault: Fault, why: Duplicate) -> None:
-    run = Run(faults=[fault])
+    run = Run(faults=[AWAY, fault])
     run.posts.append(replace(POST, at=111.0, answered_at=111.1))
 
     found = run.account()
@@ -186,20 +199,20 @@ def test_a_notification_cut_off_by_its_sender_s_death_is_counted_apart() -> None
 
 
 def test_a_bot_that_was_killed_may_have_said_its_end_to_nobody() -> None:
-    run = Run(faults=[kill(107.0, None, "bot")])
+    run = Run(faults=[AWAY, kill(107.0, None, "bot")])
     tell(run, outcome="bot_failed")
     assert run.account().guilty == []
 
 
 def test_it_is_told_as_a_table_and_as_json() -> None:
-    run = Run(faults=[kill(109.05), kill(109.05, None, "bot")])
+    run = Run(faults=[AWAY, kill(109.05), kill(109.05, None, "bot")])
     run.posts.append(replace(POST, at=111.0))
     run.calls.append(replace(HANDED_OFF, crt_object_id="crt-5"))
     found = run.account()
 
     document = json.loads(found.json())
     assert document["clean"] is False
-    assert document["faults"][0]["calls"] == ["crt-1"]
+    assert document["faults"][1]["calls"] == ["crt-1"]
     assert len(document["entries"]) == 4
     assert found.guilty[0] in document["guilty"]
     table = found.table()
