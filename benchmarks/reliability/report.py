@@ -118,9 +118,7 @@ class Report:
         return Verdict(measure, bar, text, done == calls and not account.byes)
 
     def _deploys(self, name: str) -> Verdict:
-        measure = {"hup": "HUP under 5 calls/s", "rolling": "TERM of worker after worker under 5 calls/s"}[
-            name
-        ]
+        measure = {"hup": "HUP under load", "rolling": "rolling restart (TERM) under load"}[name]
         bar = "0 failed calls, 0 gaps > 60 ms"
         case = next((case for case in self.deploys if case.name == name), None)
         if case is None:
@@ -186,11 +184,9 @@ class Report:
         return json.dumps(document, indent=1, default=_plain)
 
 
-def failed(case: Deploys) -> list[str]:
-    """The calls that were not answered and handed off as if nothing happened."""
-    return [
-        e.call.crt_object_id for e in case.account.entries if e.guilty or e.ending is not Ending.HANDED_OFF
-    ]
+def failed(case: Deploys) -> list[Entry]:
+    """The calls that were not answered and handed off as if nothing had happened."""
+    return [entry for entry in case.account.entries if entry.guilty or entry.ending is not Ending.HANDED_OFF]
 
 
 def deploys_text(case: Deploys) -> str:
