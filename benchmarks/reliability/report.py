@@ -12,7 +12,7 @@ from benchmarks.reliability.cases import Away, Deploys, Storm, TakeOvers
 from benchmarks.speech.machine import Machine
 from benchmarks.speech.measures import percentile
 from benchmarks.speech.report import Verdict, ms, table
-from eslbot.sim.account import Account, Duplicate, Ending
+from eslbot.sim.account import Account, Duplicate, Ending, Entry
 
 #: The bars.
 GAP_MEDIAN, GAP_P99 = 0.020, 0.100
