@@ -42,6 +42,9 @@ LIMIT = 1500
 @click.option("--case", "cases", multiple=True, type=click.Choice(CASES), help="Only this; may be repeated.")
 @click.option("--quick", is_flag=True, help="A tenth of everything: two minutes.")
 @click.option("--kills", type=click.IntRange(1, 1000), help="In one call; 200, with --quick 20.")
+@click.option(
+    "--spacing", type=click.FloatRange(0, 10), default=0.0, help="Seconds more between two of them."
+)
 @click.option("--calls", type=click.IntRange(1, 200), help="Under the storm; 60, with --quick 10.")
 @click.option("--seconds", type=click.FloatRange(2, 600), help="Of storm and deploys; 60, with --quick 8.")
 @click.option(
@@ -58,6 +61,7 @@ def main(
     cases: tuple[str, ...],
     quick: bool,
     kills: int | None,
+    spacing: float,
     calls: int | None,
     seconds: float | None,
     rate: float,
@@ -86,6 +90,7 @@ def main(
     )
     bench = Bench(folder, switch, workers, random.Random(seed), _say)
     wanted = kills or (20 if quick else 200)
+    fewer = wanted // 4 + 1
     length = seconds or (8.0 if quick else 60.0)
     held = calls or (10 if quick else 60)
     pause = min(5.0, length / 4)
@@ -96,11 +101,13 @@ def main(
     runs: dict[str, tuple[str, Callable[[], None]]] = {
         "kills": (
             f"{wanted} kills in one call, the bot speaking",
-            lambda: setattr(report, "speaking", bench.take_overs(wanted, speaking=True)),
+            lambda: setattr(report, "speaking", bench.take_overs(wanted, speaking=True, spacing=spacing)),
         ),
         "uplink": (
             f"{wanted // 4 + 1} kills in one call, parked",
-            lambda: setattr(report, "parked", bench.take_overs(wanted // 4 + 1, speaking=False)),
+            lambda: setattr(
+                report, "parked", bench.take_overs(wanted // 4 + 1, speaking=False, spacing=spacing)
+            ),
         ),
         "away": ("no eslbot for 5 s", lambda: setattr(report, "away", bench.away(5.0, 5))),
         "storm": (

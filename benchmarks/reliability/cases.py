@@ -82,6 +82,7 @@ class TakeOvers:
     bots: int = 0
     lost: list[int] = field(default_factory=list)
     lost_elsewhere: int = 0
+    left_out: int = 0  # frames that this machine was too busy to send; they are among the lost
     account: Account | None = None
 
 
@@ -154,8 +155,11 @@ class Bench:
 
     # -- kills in one call --------------------------------------------------------------------------------
 
-    def take_overs(self, count: int, *, speaking: bool) -> TakeOvers:
-        """``count`` kills of the worker that has a call, one at a time; another one is always up."""
+    def take_overs(self, count: int, *, speaking: bool, spacing: float = 0.0) -> TakeOvers:
+        """``count`` kills of the worker that has a call, one at a time; another one is always up.
+
+        They are as close together as the workers come up, and ``spacing`` seconds more.
+        """
         found = TakeOvers(count, speaking)
         with self.lab("kills-speaking" if speaking else "kills-parked", proxied=True) as (lab, witness):
             crt = f"kills-{uuid4().hex[:12]}"
@@ -165,6 +169,7 @@ class Bench:
             bot = _join(lab, call)
             with _speech(bot) if speaking else contextlib.nullcontext():
                 for number in range(count):
+                    time.sleep(spacing)
                     try:
                         found.kills.append(self._kill(lab, witness, call, bot))
                     except (TimeoutError, Unmeasured) as error:
@@ -175,6 +180,7 @@ class Bench:
             found.bots = len(_bots(lab, crt))
             if not speaking:
                 time.sleep(1.0)  # the last frames
+                found.left_out = call._session.left_out if call._session is not None else 0
                 found.lost, found.lost_elsewhere = _uplink_losses(bot, found.kills)
             lab.ameyo.script(crt, [])
             _end_all(lab, [crt])

@@ -82,6 +82,7 @@ class Report:
         text = f"median {median:g}, p99 {percentile(case.lost, 99):g}, most {max(case.lost)} "
         text += f"of {len(case.lost)} take-overs that the bot's stream survived (of {len(case.kills)}); "
         text += f"{case.lost_elsewhere} lost at no kill"
+        text += f", {case.left_out} were never sent, this machine being too busy" if case.left_out else ""
         return Verdict(measure, bar, text, median == 0 and len(case.lost) == case.wanted)
 
     def _survived(self) -> Verdict:
