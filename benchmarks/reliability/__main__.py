@@ -104,10 +104,8 @@ def main(
             lambda: setattr(report, "speaking", bench.take_overs(wanted, speaking=True, spacing=spacing)),
         ),
         "uplink": (
-            f"{wanted // 4 + 1} kills in one call, parked",
-            lambda: setattr(
-                report, "parked", bench.take_overs(wanted // 4 + 1, speaking=False, spacing=spacing)
-            ),
+            f"{fewer} kills in one call, parked",
+            lambda: setattr(report, "parked", bench.take_overs(fewer, speaking=False, spacing=spacing)),
         ),
         "away": ("no eslbot for 5 s", lambda: setattr(report, "away", bench.away(5.0, 5))),
         "storm": (
