@@ -125,6 +125,7 @@ class Call:
     def admit(self) -> None:
         """Find out who is calling, and whether they may. Raises Refused."""
         self.session.subscribe(*EVENTS)
+        self._count_take_overs()
         raw_display = self.session.api(f"uuid_getvar {self.session.uuid} sip_from_display")
         structlog.contextvars.bind_contextvars(call_id=self.session.uuid)
         self.invite = invites.parse(self.channel, None if raw_display.startswith("-ERR") else raw_display)
@@ -208,7 +209,7 @@ class Call:
         self.take_overs = self._number("eslbot_take_overs") + 1
         self._attempts = self._number("eslbot_attempts")
         self.session.subscribe(*EVENTS)
-        self.session.set_plain_variables({"eslbot_take_overs": str(self.take_overs)})
+        self._count_take_overs()
         metrics.TAKE_OVERS.labels(str(stage)).inc()
         try:
             self.invite = invites.parse(self.channel)
@@ -227,6 +228,10 @@ class Call:
             self._held_since = self._epoch("eslbot_held_since") or time.time()
             if self.workspace is not None:  # hand_off would have begun it
                 self.play_hold_sound(self.workspace.hold_sound)
+
+    def _count_take_overs(self) -> None:
+        """For the next controller; and the dialplan sees by it that there was one, and calls it at once."""
+        self.session.set_plain_variables({"eslbot_take_overs": str(self.take_overs)})
 
     # What the bot's leg notes (eslbot.bot.leg.Story).
 

@@ -25,6 +25,8 @@ log = structlog.get_logger()
 
 #: Seconds a PBX should wait before it sends us a call again (Retry-After of a 503).
 RETRY_AFTER = 30
+#: Seconds before the dialplan calls again after a fault of ours.
+FAULT_PAUSE = 1.0
 #: Seconds that a call may need to leave: it waits for an answer of Ameyo's that is under way.
 LEAVE_LIMIT = 12.0
 
@@ -65,6 +67,7 @@ class Controller:
         except Exception:  # the dialplan calls the next controller; this worker lives on
             metrics.INTERNAL_ERRORS.inc()
             log.exception("call_failed")
+            gevent.sleep(FAULT_PAUSE)  # the next one may be us, and the fault the same
         finally:
             self.calls.discard(call)
             if session.lost_events:

@@ -46,6 +46,7 @@ def test_the_whole_story_in_order(house: House) -> None:
         "DTMF CUSTOM "
         "mod_audio_stream::connect mod_audio_stream::disconnect mod_audio_stream::error "
         "mod_audio_stream::json mod_audio_stream::play",
+        "set eslbot_take_overs",
         "get sip_from_display",
         "stage admitted",
         "answer",

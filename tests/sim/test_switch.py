@@ -1017,20 +1017,15 @@ def test_the_next_controller_takes_over(tmp_path: Path, reset: bool) -> None:
 
 
 class Rounds(Dialplan):
-    """The dialplan with its sockets, its clock and its pauses written down instead."""
+    """The dialplan with its sockets and its pauses written down instead."""
 
-    def __init__(self, answered_by: int | None, rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, answered_by: int | None, rounds: int) -> None:
         super().__init__(object(), [("a", 1), ("b", 2), ("c", 3)], 25.0, 7.5)  # type: ignore[arg-type]
         self.story: list[str] = []
         self.sockets, self.answered_by, self.rounds = 0, answered_by, rounds
-        self.now = 1000.0
         self.variables = Variables()
         self.answered = self.down = False
-        monkeypatch.setattr("eslbot.sim.switch.dialplan.time", self)
         asyncio.run(self.run(self))  # type: ignore[arg-type]
-
-    def time(self) -> float:
-        return self.now
 
     async def _socket(self, channel: Any, order: Any) -> None:
         if self.down:
@@ -1042,7 +1037,6 @@ class Rounds(Dialplan):
 
     async def dwell(self, seconds: float) -> None:
         self.story.append(f"{seconds:g} s")
-        self.now += seconds
 
     async def execute(self, app: str, argument: str) -> None:
         self.story.append(f"{app} {argument}, {self.variables.get('sip_rh_Retry-After')}")
@@ -1052,24 +1046,24 @@ class Rounds(Dialplan):
         self.story.append("finish")
 
 
-def test_the_dialplans_order_is_that_of_the_rendered_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    nobody = Rounds(None, 9, monkeypatch)
+def test_the_dialplans_order_is_that_of_the_rendered_one() -> None:
+    nobody = Rounds(None, 9)
     assert nobody.story == ["abc", "0.2 s", "bca", "respond 503 Service Unavailable, 5", "finish"]
-    first = Rounds(1, 6, monkeypatch)
+    first = Rounds(1, 6)
     assert first.story == ["abc", "0.3 s", "bca", "abc", "0.3 s", "bca", "abc", "0.3 s", "bca", "finish"]
-    second = Rounds(2, 3, monkeypatch)
+    second = Rounds(2, 3)
     assert second.story == ["abc", "0.2 s", "bca", "0.3 s", "bca", "finish"]
 
 
-def test_a_round_in_another_second_begins_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_round_behind_a_controller_begins_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Rounds._socket
 
-    async def lasting(self: Rounds, channel: Any, order: Any) -> None:
+    async def counting(self: Rounds, channel: Any, order: Any) -> None:
         await real(self, channel, order)
-        self.now += 1
+        self.variables.set("eslbot_take_overs", str(len(self.story)))
 
-    monkeypatch.setattr(Rounds, "_socket", lasting)
-    assert Rounds(1, 6, monkeypatch).story == ["abc", "bca", "abc", "bca", "abc", "bca", "finish"]
+    monkeypatch.setattr(Rounds, "_socket", counting)
+    assert Rounds(1, 6).story == ["abc", "bca", "abc", "bca", "abc", "bca", "finish"]
 
 
 def test_the_dialplans_variables_and_pauses_are_those_of_the_rendered_one() -> None:
@@ -1077,7 +1071,8 @@ def test_the_dialplans_variables_and_pauses_are_those_of_the_rendered_one() -> N
     actions = [(node.attrib["application"], node.attrib["data"]) for node in tree.iter("action")]
     arrival = [data for app, data in actions[: [app for app, _ in actions].index("socket")] if app == "set"]
     dialplan = Dialplan(None, [("a", 1)], 25.0, 300.0)  # type: ignore[arg-type]
-    ours = {**dialplan._variables, "media_timeout": "$${media_timeout}", "eslbot_tried": "${strepoch()}"}
+    ours = {**dialplan._variables, "media_timeout": "$${media_timeout}"}
+    ours["eslbot_tried"] = "${eslbot_take_overs}"
     assert arrival == [f"{name}={value}" for name, value in ours.items()]
     assert [data for app, data in actions if app == "sleep"] == ["200", "300"]
     assert [data for app, data in actions if app == "respond"] == ["503 Service Unavailable"]

@@ -7,7 +7,6 @@ answered. Before the answer there are two tries, then the PBX gets a 503.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 
 from .api import Api
@@ -20,7 +19,7 @@ from .event_socket import MAX_LINE, Listener
 TCP_WAIT = 45.0
 
 #: Seconds before the second try of a call that is not answered, and before the next round of one that is
-#: where the last round began in this same second.
+#: where no controller has counted its taking over in the last.
 SECOND_TRY, BREATHE = 0.2, 0.3
 #: What a call that nobody wanted is told to wait, in seconds.
 RETRY_AFTER = 5
@@ -60,7 +59,7 @@ class Dialplan:
 
     async def _arrival(self, channel: Channel) -> None:
         """Until the call is answered, or refused."""
-        self._note_the_second(channel)
+        self._note_the_count(channel)
         await self._socket(channel, self._controllers)
         if not channel.answered:
             await channel.dwell(seconds=SECOND_TRY)
@@ -72,15 +71,15 @@ class Dialplan:
 
     async def _round(self, channel: Channel) -> None:
         """One round with a customer on the line."""
-        if channel.variables.get("eslbot_tried") == str(int(time.time())):
+        if channel.variables.get("eslbot_tried", "") == channel.variables.get("eslbot_take_overs", ""):
             await channel.dwell(seconds=BREATHE)
-        self._note_the_second(channel)
+        self._note_the_count(channel)
         await self._socket(channel, self._rotated)
         await self._socket(channel, self._controllers)
 
     @staticmethod
-    def _note_the_second(channel: Channel) -> None:
-        channel.variables.set("eslbot_tried", str(int(time.time())))
+    def _note_the_count(channel: Channel) -> None:
+        channel.variables.set("eslbot_tried", channel.variables.get("eslbot_take_overs", ""))
 
     async def _socket(self, channel: Channel, order: Sequence[Address]) -> None:
         """The application ``socket A|B async full``: the first that takes a connection has the call."""
