@@ -82,6 +82,7 @@ class Call:
         self._stage: Stage | None = None
         self._attempts = 0
         self._held_since = time.time()
+        self._bot: BotLeg | None = None
         self._leaving = False
         self._busy = False
 
@@ -113,6 +114,11 @@ class Call:
         finally:
             if self.workspace is not None:
                 self.controller.leave(self.workspace)
+
+    @property
+    def speaking(self) -> bool:
+        """Whether the caller hears the bot now, and would hear a take-over."""
+        return self._bot is not None and self._bot.speaking
 
     def leave(self) -> None:
         """Give the call to the next controller, at once, or as soon as nothing is lost by it."""
@@ -151,7 +157,7 @@ class Call:
         workspace, before = self.workspace, self.ended
         if workspace is None or self.invite is None or self._stage in (Stage.HANDING_OFF, Stage.HELD):
             return
-        bot = BotLeg(self.session, self.invite, workspace, self.controller.folder, self)
+        bot = self._bot = BotLeg(self.session, self.invite, workspace, self.controller.folder, self)
         if self.take_overs:
             left = workspace.max_duration - self._answered_for()
             spoken = "variable_eslbot_spoken" in self.channel
@@ -159,6 +165,7 @@ class Call:
             ended = self._whatever_happens(lambda: bot.go_on(left, found))
         else:
             ended = self._whatever_happens(lambda: bot.talk(workspace.max_duration))
+        self._bot = None
         if self.ended is None:
             self.over(ended)
         log.info("bot_part_over", outcome=ended.outcome, reason=ended.reason, seconds=self._seconds())

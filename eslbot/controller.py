@@ -29,6 +29,12 @@ RETRY_AFTER = 30
 FAULT_PAUSE = 1.0
 #: Seconds that a call may need to leave: it waits for an answer of Ameyo's that is under way.
 LEAVE_LIMIT = 12.0
+#: Seconds that a leaving worker waits for a bot's next pause.
+MID_SENTENCE = 8.0
+#: How many calls leave at a time, so that the next controllers take each over without delay, and the seconds
+#: between two times.
+AT_ONCE = 5
+LOOK = 0.02
 
 
 class Controller:
@@ -77,12 +83,19 @@ class Controller:
     def hand_over(self, after: float) -> None:
         """Take no more calls, and after ``after`` seconds give those that are left to the next controller.
 
-        Returns when there are none, or when they have had their time.
+        At once, but not all in one moment, and one whose bot is speaking at its next pause: a take-over is a
+        pause of some 100 ms. Returns when there are none, or when they have had their time.
         """
         self.draining = True
         self._wait_until_empty(after)
-        for call in self.calls:
-            gevent.spawn(call.leave)
+        staying, patience = set(self.calls), time.monotonic() + MID_SENTENCE
+        while staying := staying & self.calls:
+            patient = time.monotonic() < patience
+            leaving = [call for call in staying if not (patient and call.speaking)]
+            for call in leaving[:AT_ONCE]:
+                staying.discard(call)
+                gevent.spawn(call.leave)
+            gevent.sleep(LOOK)
         self._wait_until_empty(LEAVE_LIMIT)
         if self.calls:
             log.warning("calls_left_behind", calls=len(self.calls), after_seconds=LEAVE_LIMIT)
@@ -90,7 +103,7 @@ class Controller:
     def _wait_until_empty(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while self.calls and (left := deadline - time.monotonic()) > 0:
-            gevent.sleep(min(left, 0.02))
+            gevent.sleep(min(left, LOOK))
 
     # -- what a call asks ---------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ BEAT = 1.0
 REQUESTS = 2.0
 #: Seconds beyond the drain after which a worker exits, whatever is left; the controller's own bound is less
 #: (:data:`eslbot.controller.LEAVE_LIMIT`).
-HAND_OVER = 13.0
+HAND_OVER = 25.0
 #: Seconds between two looks whether all is done.
 LOOK = 0.02
 

@@ -106,6 +106,11 @@ class BotLeg:
         """The same with a bot's part that another controller has begun."""
         return self._stay(seconds, lambda: self._resume(found), found.ended)
 
+    @property
+    def speaking(self) -> bool:
+        """Whether the caller hears the bot now."""
+        return not self._speech.idle
+
     def _stay(self, seconds: float, begin: Callable[[], BotEnd | None], over: BotEnd | None = None) -> BotEnd:
         deadline = time.monotonic() + seconds
         try:

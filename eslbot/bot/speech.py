@@ -25,7 +25,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -65,8 +65,9 @@ MAX_CHUNK_BYTES = 4 * 1024 * 1024
 MAX_QUEUED = 600.0
 #: What follows the name of a module's file whose speech is in one of ours.
 TAKEN = ".taken"
-#: Channel variables: the utterance of now, its number and law; when FreeSWITCH began with it; and, set by the
-#: dialplan, when its controller was gone (both in epoch microseconds by FreeSWITCH's clock).
+#: Channel variables: the utterance of now, its number and law, or ``cut`` where a `clear` has ended it; when
+#: FreeSWITCH began with it; and, set by the dialplan, when its controller was gone (both in epoch
+#: microseconds by FreeSWITCH's clock).
 VARIABLE, BEGAN, LEFT = "eslbot_speech", "eslbot_speech_began", "eslbot_left"
 #: What ``switch_ivr_play_file`` sets when a playback ends: samples read, and what it calls its position.
 READ, POSITION = "playback_samples", "playback_last_offset_pos"
@@ -266,17 +267,24 @@ class Speech:
         """
         names = self._names()
         left = self._left_before(names)
-        number, _, own_law = utterance.partition(".")
-        if number.isascii() and number.isdigit() and left.get(int(number)) == own_law:
-            rest = _rest(self._own(int(number), own_law), played)
-            if rest:
-                self._begin(rest, own_law)
+        for rest, own_law in self._unheard(left, utterance, played):
+            self._add(rest, own_law, 0.0)
         self._take_left(names, law)
         if self._current is not None:
             self._current.begins_at = 0.0  # there was a beginning: it waits for nothing
             self.tick()
         self._remove_own(left)  # now that what they held is on its way
         return bool(names)
+
+    def _unheard(self, left: Mapping[int, str], utterance: str, played: int) -> Iterator[tuple[bytes, str]]:
+        """What is left of the utterance that was cut, and of one that had not begun yet; and their laws."""
+        text, _, law = utterance.partition(".")
+        current = int(text) if text.isascii() and text.isdigit() else -1
+        for number, own_law in sorted(left.items()):
+            if number > current or (number == current and own_law == law):
+                rest = _rest(self._own(number, own_law), played if number == current else ODD)
+                if rest:
+                    yield rest, own_law
 
     def start_over(self) -> None:
         """Drop what another controller has left: the bot begins anew. Raises OSError like :meth:`resume`."""
@@ -376,7 +384,7 @@ class Speech:
                 self._current = None
             elif not self._current.cut:
                 self._current.cut_at = time.monotonic()
-                self._session.set_plain_variables({VARIABLE: ""})  # no controller takes that up again
+                self._session.set_plain_variables({VARIABLE: f"{self._number - 1}.cut"})  # nobody takes it up
                 self._session.uuid_break()
         for name in names:
             self._marked(name, True)

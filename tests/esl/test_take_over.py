@@ -267,6 +267,21 @@ def test_speech_survives_one_take_over_after_the_other(speaking: Heard) -> None:
     assert speaking.heard == said
 
 
+def test_speech_that_had_not_begun_yet_is_not_lost(speaking: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third = sound(60), sound(60), sound(60)
+    speaking.say(first)
+    speaking.wait(first)
+    eventually(lambda: speaking.files() == [])
+    monkeypatch.setattr("eslbot.bot.speech.START_DELAY", 5.0)
+    speaking.say(second)
+    speaking.channel.wait(lambda: any(name.endswith("_1.eslbot.PCMU") for name in speaking.files()))
+    monkeypatch.setattr("eslbot.bot.speech.START_DELAY", 0.08)
+    speaking.take_over()
+    speaking.say(third)
+    speaking.quiet()
+    assert speaking.heard == first + second + third
+
+
 def test_chunks_that_came_while_nobody_listened_are_said_in_order(speaking: Heard) -> None:
     chunks = [sound(60) for _ in range(12)]
     speaking.say(chunks[0])
@@ -597,6 +612,27 @@ def test_a_leaving_worker_gives_its_calls_away(house: House) -> None:
     assert channel.attached and not channel.down
     assert [line["stage"] for line in lines if line["event"] == "call_handed_over"] == ["talking"]
     assert house.controller.calls == set()
+
+
+def test_a_worker_that_leaves_waits_for_the_bots_next_pause(speaking: Heard) -> None:
+    said = sound(700)
+    speaking.say(said)
+    speaking.channel.wait(lambda: speaking.heard)
+    speaking.house.controller.hand_over(0.0)
+    speaking.channel.wait_closed()
+    assert speaking.heard == said
+
+
+def test_a_bot_that_never_pauses_keeps_no_worker(speaking: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eslbot.controller.MID_SENTENCE", 0.2)
+    said = sound(2000)
+    speaking.say(said)
+    speaking.channel.wait(lambda: speaking.heard)
+    speaking.house.controller.hand_over(0.0)
+    assert len(speaking.heard) < len(said) / 2
+    speaking.take_over()
+    speaking.quiet()
+    assert speaking.heard == said
 
 
 def test_a_post_that_is_under_way_is_noted_first(house: House) -> None:
