@@ -64,6 +64,8 @@ INFORMATIONAL = (
 HOLD_TONE = "tone_stream://v=-20;%(150,2850,425);loops=-1"
 #: Seconds that a notification whose answer nobody noted waits for the BYE that would be the answer.
 DOUBT = 1.0
+#: Seconds behind Ameyo's 2xx in which its BYE usually comes.
+BYE_DUE = 3.0
 
 
 class Call:
@@ -116,9 +118,11 @@ class Call:
                 self.controller.leave(self.workspace)
 
     @property
-    def speaking(self) -> bool:
-        """Whether the caller hears the bot now, and would hear a take-over."""
-        return self._bot is not None and self._bot.speaking
+    def at_rest(self) -> bool:
+        """Whether nothing happens now that a take-over would disturb: speech, a POST, a BYE that is due."""
+        speaking = self._bot is not None and self._bot.speaking
+        bye_is_due = self._stage is Stage.HELD and time.time() - self._held_since < BYE_DUE
+        return not (speaking or self._busy or bye_is_due)
 
     def leave(self) -> None:
         """Give the call to the next controller, at once, or as soon as nothing is lost by it."""

@@ -29,8 +29,8 @@ RETRY_AFTER = 30
 FAULT_PAUSE = 1.0
 #: Seconds that a call may need to leave: it waits for an answer of Ameyo's that is under way.
 LEAVE_LIMIT = 12.0
-#: Seconds that a leaving worker waits for a bot's next pause.
-MID_SENTENCE = 8.0
+#: Seconds that a leaving worker waits for a bot's next pause, for instance.
+PATIENCE = 8.0
 #: How many calls leave at a time, so that the next controllers take each over without delay, and the seconds
 #: between two times.
 AT_ONCE = 5
@@ -83,15 +83,15 @@ class Controller:
     def hand_over(self, after: float) -> None:
         """Take no more calls, and after ``after`` seconds give those that are left to the next controller.
 
-        At once, but not all in one moment, and one whose bot is speaking at its next pause: a take-over is a
-        pause of some 100 ms. Returns when there are none, or when they have had their time.
+        At once, but not all in one moment, and each when it is at rest, if that is soon: in mid-word a
+        take-over is a pause of some 100 ms. Returns when there are none, or when they have had their time.
         """
         self.draining = True
         self._wait_until_empty(after)
-        staying, patience = set(self.calls), time.monotonic() + MID_SENTENCE
+        staying, patience = set(self.calls), time.monotonic() + PATIENCE
         while staying := staying & self.calls:
             patient = time.monotonic() < patience
-            leaving = [call for call in staying if not (patient and call.speaking)]
+            leaving = [call for call in staying if call.at_rest or not patient]
             for call in leaving[:AT_ONCE]:
                 staying.discard(call)
                 gevent.spawn(call.leave)

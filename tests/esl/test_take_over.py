@@ -624,7 +624,7 @@ def test_a_worker_that_leaves_waits_for_the_bots_next_pause(speaking: Heard) -> 
 
 
 def test_a_bot_that_never_pauses_keeps_no_worker(speaking: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eslbot.controller.MID_SENTENCE", 0.2)
+    monkeypatch.setattr("eslbot.controller.PATIENCE", 0.2)
     said = sound(2000)
     speaking.say(said)
     speaking.channel.wait(lambda: speaking.heard)
@@ -635,7 +635,19 @@ def test_a_bot_that_never_pauses_keeps_no_worker(speaking: Heard, monkeypatch: p
     assert speaking.heard == said
 
 
-def test_a_post_that_is_under_way_is_noted_first(house: House) -> None:
+def test_a_bye_that_is_due_finds_its_controller(house: House) -> None:
+    channel = house.talking()
+    channel.says(end())
+    channel.wait_stage("held")
+    leaving = gevent.spawn(house.controller.hand_over, 0.0)
+    gevent.sleep(0.2)
+    channel.hang_up()
+    leaving.get(timeout=2)
+    assert "noevents" not in channel.story
+
+
+def test_a_post_that_is_under_way_is_noted_first(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eslbot.controller.PATIENCE", 0.1)
     house.ameyo.answers[:] = [Answer(200, write=_slowly)]
     channel = house.talking()
     channel.says(end())
