@@ -14,7 +14,7 @@ class Outcome(StrEnum):
     BOT_FAILED = "bot_failed"  # its socket ended in any other way
     BOT_SILENT = "bot_silent"  # no audio within first_audio_timeout
     MAX_DURATION = "max_duration"  # the workspace's bound
-    CONTROLLER_LOST = "controller_lost"  # an eslbot worker went away in mid-call
+    CONTROLLER_LOST = "controller_lost"  # a worker went away, and how the bot had ended with it
     INTERNAL_ERROR = "internal_error"  # a fault of ours, told in the log
     CALLER_HANGUP = "caller_hangup"  # the caller left before the bot ended: no hand-off
     MEDIA_TIMEOUT = "media_timeout"  # the PBX vanished without BYE before the bot ended

@@ -754,3 +754,18 @@ def test_last_words_that_were_heard_are_not_waited_for(house: House, tmp_path: P
     channel.attached = True
     assert outcome(house, channel) == "bot_ended"
     assert not channel.attached
+
+
+def test_a_fault_that_repeats_itself_does_not_spin(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("eslbot.controller.FAULT_PAUSE", 0.3)
+    monkeypatch.setattr("eslbot.call.Call.hand_off", fail)
+    faults = metrics.INTERNAL_ERRORS._value.get()
+    variables = {"eslbot_stage": "handing_off", "eslbot_outcome": "bot_ended", "eslbot_properties": "{}"}
+    began = time.monotonic()
+    channel = house.call(variables, answered=True)
+    channel.wait_closed()
+    assert time.monotonic() - began >= 0.3
+    assert metrics.INTERNAL_ERRORS._value.get() == faults + 1
