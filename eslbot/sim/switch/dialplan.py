@@ -1,7 +1,7 @@
 """What happens to a call: ``freeswitch-conf/dialplan/ameyo.xml``, in code.
 
 It hands the call to a controller, and whenever that one is gone, to the next: for ever, once the call is
-answered. Before the answer there are two tries, then the PBX gets a 503.
+answered. Before the answer there are three tries, then the PBX gets a 503.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from .event_socket import MAX_LINE, Listener
 #: or so.
 TCP_WAIT = 45.0
 
-#: Seconds before the second try of a call that is not answered, and before the next round of one that is
+#: Seconds before the last try of a call that is not answered, and before the next round of one that is
 #: where no controller has counted its taking over in the last.
-SECOND_TRY, BREATHE = 0.2, 0.3
+LAST_TRY, BREATHE = 0.2, 0.3
 #: What a call that nobody wanted is told to wait, in seconds.
 RETRY_AFTER = 5
 
@@ -61,8 +61,9 @@ class Dialplan:
         """Until the call is answered, or refused."""
         self._note_the_count(channel)
         await self._socket(channel, self._controllers)
+        await self._socket(channel, self._rotated)
         if not channel.answered:
-            await channel.dwell(seconds=SECOND_TRY)
+            await channel.dwell(seconds=LAST_TRY)
             await self._socket(channel, self._rotated)
         if not channel.answered:
             channel.variables.set("sip_rh_Retry-After", str(RETRY_AFTER))
@@ -74,8 +75,9 @@ class Dialplan:
         if channel.variables.get("eslbot_tried", "") == channel.variables.get("eslbot_take_overs", ""):
             await channel.dwell(seconds=BREATHE)
         self._note_the_count(channel)
-        await self._socket(channel, self._rotated)
-        await self._socket(channel, self._controllers)
+        for _ in range(2):
+            await self._socket(channel, self._controllers)
+            await self._socket(channel, self._rotated)
 
     @staticmethod
     def _note_the_count(channel: Channel) -> None:
