@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from uuid import NAMESPACE_URL, uuid5
 
@@ -77,8 +77,9 @@ class Lab:
     ``switch`` is ``freeswitch``, ``stand-in``, or ``auto`` for the real one where the machine has it.
     ``folder`` takes configurations and logs. ``controllers`` are tried by the switch, in order, before
     eslbot's own listeners: something in between. ``hosts`` are addresses of loopback; on each runs an
-    ``eslbot serve`` of its own (``services``), with ``workers`` workers. With ``proxied`` the switch
-    reaches them only through ``proxies``, one each. ``ameyo``, ``bot`` and ``pbx`` are the other parts.
+    ``eslbot serve`` of its own (``services``), with ``workers`` workers, run by the command ``within`` has
+    for that host, if any. With ``proxied`` the switch reaches them only through ``proxies``, one each.
+    ``ameyo``, ``bot`` and ``pbx`` are the other parts.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Lab:
         max_calls: int = 1000,
         controllers: Sequence[tuple[str, int]] = (),
         hosts: Sequence[str] = ("127.0.0.1",),
+        within: Mapping[str, Sequence[str]] = MappingProxyType({}),
         proxied: bool = False,
         emit: Emit = silent,
     ) -> None:
@@ -102,7 +104,9 @@ class Lab:
             raise LabError("no FreeSWITCH with mod_audio_stream found; set ESLBOT_FREESWITCH to its binary")
         self.sip = ("127.0.0.1", free_port())
         self.event_socket = ("127.0.0.1", free_port())
-        self.services = [self._service(number, host) for number, host in enumerate(hosts, 1)]
+        self.services = [
+            self._service(number, host, within.get(host, ())) for number, host in enumerate(hosts, 1)
+        ]
         listeners = [service.listen for service in self.services]
         self.proxies = [TcpProxy(("127.0.0.1", free_port()), at) for at in listeners] if proxied else []
         self.controllers = [*controllers, *([proxy.address for proxy in self.proxies] or listeners)]
@@ -216,7 +220,7 @@ class Lab:
 
     # -- configuration ------------------------------------------------------------------------------------
 
-    def _service(self, number: int, host: str) -> EslbotService:
+    def _service(self, number: int, host: str, within: Sequence[str]) -> EslbotService:
         name = "eslbot" if number == 1 else f"eslbot-{number}"
         return EslbotService(
             self.folder / f"{name}.toml",
@@ -225,6 +229,7 @@ class Lab:
             (host, free_port(host)),
             self.workers,
             {variable(tenant): tenant.token for tenant in self.tenants.values()},
+            within,
         )
 
     def _configuration(self, service: EslbotService) -> dict[str, Any]:

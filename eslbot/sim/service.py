@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class EslbotService:
         listen, web: the addresses in it.
         workers: the number in it.
         environment: of the process, on top of our own.
+        within: a command that runs the one behind it, in the same process (``exec``).
     """
 
     def __init__(
@@ -47,11 +48,13 @@ class EslbotService:
         web: tuple[str, int],
         workers: int,
         environment: Mapping[str, str],
+        within: Sequence[str] = (),
     ) -> None:
         self.config, self.log_file = config, log_file
         self.listen, self.web, self.workers = listen, web, workers
         self.process: subprocess.Popen[bytes] | None = None
         self._environment = environment
+        self._within = within
 
     # -- life ---------------------------------------------------------------------------------------------
 
@@ -61,9 +64,10 @@ class EslbotService:
         # A service's own directory of figures is not another's, and one that is killed leaves it behind.
         environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
         environment["TMPDIR"] = str(self.config.parent)
+        serve = [sys.executable, "-m", "eslbot", "serve", "--config", str(self.config), "--log", "json"]
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "eslbot", "serve", "--config", str(self.config), "--log", "json"],
+                [*self._within, *serve],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
