@@ -14,7 +14,7 @@ from eslbot.bot import messages, stream
 from eslbot.bot.audio import UnusableAudio
 from eslbot.bot.folder import SpeechFolder
 from eslbot.bot.path_speech import PathSpeech
-from eslbot.bot.speech import QueueFull, Speech, cut_of, is_speech_file
+from eslbot.bot.speech import QueueFull, Speech, cut_of, done_of, is_speech_file
 from eslbot.config.model import Workspace, shown
 from eslbot.esl import ConnectionLost, EslError, Event, Session
 from eslbot.invite import Invite
@@ -148,7 +148,8 @@ class BotLeg:
             return self._begin()
         self._spoken = found.spoken
         law = _law(found.channel)
-        self._take_up(lambda speech: speech.resume(*cut_of(found.channel), law))
+        done = done_of(found.channel)
+        self._take_up(lambda speech: speech.resume(*cut_of(found.channel), law, done))
         if found.ended is not None:
             self._take_up(lambda speech: speech.catch_up(law))
             self._speech.finish()

@@ -2,25 +2,32 @@
 
 FreeSWITCH plays one after the other; every seam costs some 40 ms of silence and of uplink. It is the way that
 works where the two share no directory.
+
+When a controller goes away, FreeSWITCH cuts the file that it is playing, and drops those it was given behind
+it. How far it has come is on the channel, so that a controller that can read the files goes on from there.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import PurePath
 
 import structlog
 
 from eslbot import metrics
 from eslbot.bot.audio import UnusableAudio
-from eslbot.bot.speech import QueueFull, Utterance
+from eslbot.bot.speech import BY_PATH, DONE, VARIABLE, QueueFull, Utterance, number_of
 from eslbot.esl import Event, Session
 
 log = structlog.get_logger()
 
 #: Executes in FreeSWITCH's own queue, which holds 256; the rest waits here.
 MAX_AHEAD = 64
+#: The file that plays and the next count as heard: it is some 40 ms until we know, and note, that one plays,
+#: and rather is one not heard than heard twice.
+HEARD = 2
 #: Files that may wait.
 MAX_QUEUED = 5000
 
@@ -45,6 +52,10 @@ class PathSpeech:
         self._marked = marked
         #: What is to be heard, in order: a file's path, or a mark's name.
         self._queue: deque[tuple[str, bool]] = deque()
+        #: The latest file.
+        self._last: str | None = None
+        #: The files that FreeSWITCH was given, by their playback.
+        self._given: dict[str, str] = {}
         self._playing: deque[tuple[str, bool]] = deque()
         self._left = left
         if left is not None:
@@ -61,6 +72,7 @@ class PathSpeech:
         if len(self._queue) >= MAX_QUEUED:
             raise QueueFull(f"more than {MAX_QUEUED} chunks are waiting to be heard")
         self._queue.append((path, False))
+        self._last = path
         self._feed()
 
     def mark(self, name: str) -> None:
@@ -72,7 +84,10 @@ class PathSpeech:
         """Stop, and forget what is queued."""
         names = [name for name, is_mark in (*self._playing, *self._queue) if is_mark]
         self._queue.clear()
+        self._given.clear()
         if self._playing:
+            if self._last is not None:
+                self._note(self._last)  # nobody says what is dropped
             self._playing.clear()
             self._session.uuid_break()
             self._close_left()
@@ -90,7 +105,11 @@ class PathSpeech:
     def completed(self, event: Event) -> None:
         """A CHANNEL_EXECUTE_COMPLETE."""
         if self._playing and event.headers.get("Application-UUID") == self._playing[0][0]:
-            self._playing.popleft()
+            playback, _ = self._playing.popleft()
+            self._given.pop(playback, None)
+            ahead = list(islice(self._given.values(), HEARD))
+            if len(ahead) == HEARD:
+                self._note(ahead[-1])
             self._close_left()
             response = event.headers.get("Application-Response", "")
             if response in ("FILE NOT FOUND", "PLAYBACK ERROR"):
@@ -114,7 +133,9 @@ class PathSpeech:
         """What was not told of cannot be found from here."""
 
     def forget_stream(self) -> None:
-        """No file is known before its event."""
+        """The module begins to count anew."""
+        self._last = None
+        self._session.set_plain_variables({DONE: ""})
 
     def release(self) -> None:
         """The next controller finds nothing of ours, as it is with :meth:`close`."""
@@ -123,6 +144,7 @@ class PathSpeech:
     def close(self) -> None:
         """Nothing of ours is left behind; the module deletes its files."""
         self._queue.clear()
+        self._given.clear()
         self._playing.clear()
         self._close_left()
 
@@ -140,5 +162,13 @@ class PathSpeech:
                 return
             text, is_mark = self._queue.popleft()
             if not is_mark:
-                text = self._session.execute("playback", text, tell=True).uuid
+                path = text
+                if len(self._given) < HEARD:
+                    self._note(path)
+                text = self._session.execute("playback", path, tell=True).uuid
+                self._given[text] = path
             self._playing.append((text, is_mark))
+
+    def _note(self, path: str) -> None:
+        """Tell the next controller that everything up to ``path`` is not its to say."""
+        self._session.set_plain_variables({VARIABLE: BY_PATH, DONE: str(number_of(path))})

@@ -69,6 +69,9 @@ TAKEN = ".taken"
 #: FreeSWITCH began with it; and, set by the dialplan, when its controller was gone (both in epoch
 #: microseconds by FreeSWITCH's clock).
 VARIABLE, BEGAN, LEFT = "eslbot_speech", "eslbot_speech_began", "eslbot_left"
+#: What :data:`VARIABLE` says where FreeSWITCH plays by path (:mod:`eslbot.bot.path_speech`); and the number
+#: of the last of the module's files that was heard so, or dropped by a `clear`.
+BY_PATH, DONE = "path", "eslbot_speech_done"
 #: What ``switch_ivr_play_file`` sets when a playback ends: samples read, and what it calls its position.
 READ, POSITION = "playback_samples", "playback_last_offset_pos"
 
@@ -171,6 +174,7 @@ class Speech:
         self._waiting_marks: deque[tuple[int, str]] = deque()
         self._waiting_law = g711.PCMU
         self._number = 0
+        self._done = -1  # the number of the module's last file that was played by path
         self._finished = False
         #: The module's last file, its kind and rate; where in the utterance a file taken before its event is.
         self._last: tuple[str, str, int] | None = None
@@ -258,13 +262,15 @@ class Speech:
 
     # -- after a take-over --------------------------------------------------------------------------------
 
-    def resume(self, utterance: str, played: int, law: str) -> bool:
+    def resume(self, utterance: str, played: int, law: str, done: int = -1) -> bool:
         """Go on where the controller before us was cut; whether it had left anything.
 
         ``utterance`` is the channel variable :data:`VARIABLE`, ``played`` how many samples of it the caller
-        has heard (:func:`cut_of`). Chunks that nobody has taken follow; :meth:`catch_up` takes those that
-        come until we hear of events. Raises OSError where the directory is not there for us, or is full.
+        has heard (:func:`cut_of`), ``done`` is :data:`DONE` (:func:`done_of`). Chunks that nobody has
+        taken follow; :meth:`catch_up` takes those that come until we hear of events. Raises OSError where
+        the directory is not there for us, or is full.
         """
+        self._done = done
         names = self._names()
         left = self._left_before(names)
         for rest, own_law in self._unheard(left, utterance, played):
@@ -278,6 +284,8 @@ class Speech:
 
     def _unheard(self, left: Mapping[int, str], utterance: str, played: int) -> Iterator[tuple[bytes, str]]:
         """What is left of the utterance that was cut, and of one that had not begun yet; and their laws."""
+        if utterance == BY_PATH:  # what there is was cut before that, and is not said behind it
+            return
         text, _, law = utterance.partition(".")
         current = int(text) if text.isascii() and text.isdigit() else -1
         for number, own_law in sorted(left.items()):
@@ -323,7 +331,7 @@ class Speech:
         found = sorted((int(match[1]), name) for name in names if (match := _FILE_NAME.fullmatch(name)))
         for position, (_, name) in enumerate(found):
             path, kind = self._prefix + name, name.rpartition(".")[2]
-            if path in self._taken:
+            if path in self._taken or number_of(path) <= self._done:
                 continue
             raw = _KIND_OF_RAW.fullmatch(kind)
             rate = int(raw[1]) * 1000 if raw else 0
@@ -346,6 +354,9 @@ class Speech:
 
     def forget_stream(self) -> None:
         """The module begins to count anew: none of the files that it has promised will come."""
+        if self._done >= 0:
+            self._done = -1
+            self._session.set_plain_variables({DONE: ""})
         self._last = None
         self._early.clear()
         self._drop_taken()
@@ -576,6 +587,17 @@ def cut_of(channel: Mapping[str, str]) -> tuple[str, int]:
         by_clock = (numbers[LEFT] - numbers[BEGAN]) // FRAME_MICROSECONDS + 1
         most = min(most, FRAME * max(least, by_clock))
     return channel.get(f"variable_{VARIABLE}", ""), most
+
+
+def done_of(channel: Mapping[str, str]) -> int:
+    """The number of the module's last file that was played by path, -1 for none."""
+    text = channel.get(f"variable_{DONE}", "")
+    return int(text) if text.isascii() and text.isdigit() else -1
+
+
+def number_of(path: str) -> int:
+    """The module's count in the name of one of its files."""
+    return int(path.rpartition(".tmp.")[0].rpartition("_")[2])
 
 
 def _following(path: str) -> str:

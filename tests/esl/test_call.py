@@ -65,6 +65,8 @@ def test_the_whole_story_in_order(house: House) -> None:
         "unset STREAM_SUPPRESS_LOG",
         "stream send_text",
         "stage talking",
+        "set eslbot_speech",
+        "set eslbot_speech_done",
         f"playback {path}",
         "set eslbot_spoken",
         "set eslbot_outcome",

@@ -722,6 +722,23 @@ def test_by_path_clear(far: Line) -> None:
     assert far.channel.story.count("break") == 1
 
 
+def test_by_path_the_next_controller_knows_how_far_it_came(far: Line) -> None:
+    def noted() -> tuple[str | None, str | None]:
+        variables = far.channel.variables
+        return variables.get("eslbot_speech"), variables.get("eslbot_speech_done")
+
+    for _ in range(5):
+        far_say(far, sound(100))
+    far.run(lambda: noted() == ("path", "1"))  # the one that plays and the next
+    far.run(lambda: noted() == ("path", "3"))
+    for _ in range(3):
+        far_say(far, sound(100))
+    far.speech.clear()
+    far.run(lambda: noted() == ("path", "7"))  # what is dropped is nobody's to say
+    far.speech.forget_stream()
+    far.run(lambda: not noted()[1])  # the module counts anew
+
+
 def test_by_path_freeswitchs_queue_is_not_overrun(far: Line) -> None:
     far.player.delay = 60  # nothing begins
     for number in range(MAX_AHEAD + 10):

@@ -398,6 +398,33 @@ def test_on_another_host_speech_is_played_by_its_path(
     assert [line["event"] for line in lines].count("speech_by_path") == 1, "once in a worker's life"
 
 
+def test_what_was_played_by_path_is_not_said_again(house: House, tmp_path: Path) -> None:
+    house.temp_dir = str(tmp_path)
+    chunks = [sound(100) for _ in range(4)]
+    for number, chunk in enumerate(chunks):
+        (tmp_path / f"{UUID}_{number}.tmp.pcmu").write_bytes(chunk)
+    for number in range(4):  # of another controller, which was before the one that played by path
+        (tmp_path / f"{UUID}_{number}.eslbot.PCMU").write_bytes(sound(100))
+    found = {"eslbot_stage": "talking", "eslbot_spoken": "true"}
+    by_path = {"eslbot_speech": "path", "eslbot_speech_done": "1"}
+    channel = house.call({**found, **by_path}, answered=True)
+    channel.attached = True
+    players = [Player(channel)]
+    answers(channel)
+    channel.wait(lambda: len(without_silence(players[0].heard)) > 800)
+    channel.lose_controller()
+    eventually(lambda: not house.controller.calls)
+    # The next one finds an utterance, and still the files that were played by path.
+    channel = house.call(dict(channel.variables), answered=True)
+    channel.attached = True
+    players.append(Player(channel))
+    answers(channel, end())
+    channel.wait_stage("held")
+    assert b"".join(without_silence(player.heard) for player in players) == chunks[2] + chunks[3]
+    for player in players:
+        player.close()
+
+
 # -- what is left behind ----------------------------------------------------------------------------------
 
 
