@@ -42,17 +42,15 @@ def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(params=kinds())
-def switch(request: pytest.FixtureRequest) -> str:
-    kind: str = request.param
-    return kind
+def apart(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
+    """Two hosts, a worker each; the second one does not have FreeSWITCH's directory.
 
-
-@pytest.fixture(params=["empty directory", "no directory"])
-def apart(request: pytest.FixtureRequest, switch: str, tmp_path: Path) -> Iterator[Lab]:
-    """Two hosts, a worker each; the second one does not have FreeSWITCH's directory."""
+    It has an empty one beside the real FreeSWITCH, as where each host runs one, and none beside the stand-in.
+    """
+    switch = request.param
     temp_dir = tmp_path / "run" / "temp"
     temp_dir.mkdir(parents=True)
-    within = hiding(temp_dir if request.param == "empty directory" else temp_dir.parent)
+    within = hiding(temp_dir if switch == "freeswitch" else temp_dir.parent)
     told = subprocess.run([*within, "true"], capture_output=True, text=True, check=False)
     if told.returncode:
         pytest.skip(f"a directory cannot be hidden from a process here: {told.stderr.strip()}")
