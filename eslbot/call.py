@@ -27,6 +27,7 @@ from eslbot.bot import EVENTS, BotEnd, BotLeg, Found
 from eslbot.config.model import Workspace
 from eslbot.esl import CallerHungUp, ConnectionLost, EslError, Session
 from eslbot.invite import Invite, Refused
+from eslbot.notes import Notes
 from eslbot.outcome import Outcome, Stage
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Call:
         self.session = session
         self.controller = controller
         self.channel: dict[str, str] = {}
+        self.notes = Notes({})
         self.workspace: Workspace | None = None
         self.invite: Invite | None = None
         self.ended: BotEnd | None = None
@@ -94,8 +96,9 @@ class Call:
         Each stage goes on where the controller before has left it, and does nothing that was done already.
         """
         self.channel = self.session.connect()
+        self.notes = Notes(self.channel)
         try:
-            if self.stage is None:
+            if self.notes.stage is None:
                 self.admit()
                 self.answer()
             else:
@@ -163,9 +166,9 @@ class Call:
             return
         bot = self._bot = BotLeg(self.session, self.invite, workspace, self.controller.folder, self)
         if self.take_overs:
-            left = workspace.max_duration - self._answered_for()
-            spoken = "variable_eslbot_spoken" in self.channel
-            found = Found(self.channel, self._stage in (Stage.TALKING, Stage.ENDED), spoken, before)
+            left = workspace.max_duration - self.notes.answered_for
+            connected = self._stage in (Stage.TALKING, Stage.ENDED)
+            found = Found(self.channel, connected, self.notes.spoken, before)
             ended = self._whatever_happens(lambda: bot.go_on(left, found))
         else:
             ended = self._whatever_happens(lambda: bot.talk(workspace.max_duration))
@@ -191,9 +194,8 @@ class Call:
             self.session.raise_if_disconnected()
             return
         ameyo = self.workspace.ameyo
-        alarm = self._held_since + ameyo.bye_timeout
-        while alarm < time.time():  # the controllers before have told of these
-            alarm += ameyo.bye_timeout
+        told = max(0.0, time.time() - self._held_since) // ameyo.bye_timeout  # by the controllers before
+        alarm = self._held_since + (told + 1) * ameyo.bye_timeout
         while not self.session.gone.wait(timeout=max(0.0, alarm - time.time())):
             alarm += ameyo.bye_timeout
             metrics.BYE_OVERDUE.labels(self.workspace.name).inc()
@@ -216,9 +218,9 @@ class Call:
 
     def take_over(self) -> None:
         """Find out where a call is whose controller went away; all there is to know is on its channel."""
-        stage = self._stage = self.stage
-        self.take_overs = self._number("eslbot_take_overs") + 1
-        self._attempts = self._number("eslbot_attempts")
+        stage = self._stage = self.notes.stage
+        self.take_overs = self.notes.take_overs + 1
+        self._attempts = self.notes.attempts
         self.session.subscribe(*EVENTS)
         self._count_take_overs()
         metrics.TAKE_OVERS.labels(str(stage)).inc()
@@ -233,10 +235,10 @@ class Call:
             if self.workspace is None:
                 log.error("workspace_gone", remedy="put the workspace back and reload: its customer waits")
         if stage in (Stage.ENDED, Stage.HANDING_OFF, Stage.HELD):
-            self.ended = self._ended_before()
+            self.ended = self.notes.ended
         if stage is Stage.HELD:
             self.handed_off = True
-            self._held_since = self._epoch("eslbot_held_since") or time.time()
+            self._held_since = self.notes.held_since or time.time()
             if self.workspace is not None:  # hand_off would have begun it
                 self.play_hold_sound(self.workspace.hold_sound)
 
@@ -298,12 +300,12 @@ class Call:
         assert self.workspace is not None
         self._busy = False
         accepted = attempt.verdict is Verdict.ACCEPTED
-        if accepted:
+        if accepted and not self.handed_off:
             self.handed_off = True
             self._held_since = time.time()
             self.session.set_plain_variables({"eslbot_held_since": f"{self._held_since:.3f}"})
             self.enter(Stage.HELD)
-        elif attempt.verdict is not Verdict.INTERRUPTED:
+        elif attempt.verdict not in (Verdict.ACCEPTED, Verdict.INTERRUPTED):
             self.session.set_plain_variables({"eslbot_next_attempt": f"{time.time() + attempt.delay:.3f}"})
         metrics.ATTEMPTS.labels(self.workspace.name, attempt.verdict).inc()
         tell = log.info if accepted else log.warning
@@ -322,9 +324,8 @@ class Call:
         assert self.workspace is not None
         if not self._attempts:
             return 0.0
-        due = self._epoch("eslbot_next_attempt")
-        if due is not None:
-            return max(0.0, due - time.time())
+        if self.notes.next_attempt is not None:
+            return max(0.0, self.notes.next_attempt - time.time())
         metrics.IN_DOUBT.labels(self.workspace.name).inc()
         log.warning("hand_off_in_doubt", attempt=self._attempts)
         return DOUBT
@@ -355,28 +356,6 @@ class Call:
                 log.warning("call_not_settled", error=str(error))
         if not self._busy:  # else it leaves when that is over
             self.session.stop()
-
-    def _ended_before(self) -> BotEnd:
-        """The bot's end as the controller before us wrote it down in :meth:`over`."""
-        try:
-            return BotEnd(
-                Outcome(self.channel["variable_eslbot_outcome"]),
-                self.channel.get("variable_eslbot_reason", ""),  # an empty text is no variable
-                json.loads(self.channel["variable_eslbot_properties"]),
-            )
-        except (KeyError, ValueError) as error:
-            log.warning("bot_end_unreadable", error=repr(error))
-            return BotEnd(Outcome.CONTROLLER_LOST)
-
-    @property
-    def stage(self) -> Stage | None:
-        """Where the channel's story is, None for a call that nobody has answered."""
-        if self.channel.get("Answer-State") != "answered":
-            return None
-        try:
-            return Stage(self.channel.get("variable_eslbot_stage", ""))
-        except ValueError:
-            return Stage.ANSWERED
 
     def enter(self, stage: Stage, **variables: str) -> None:
         """Write the stage, and what goes with it, to the channel."""
@@ -429,24 +408,6 @@ class Call:
     def _seconds(self) -> float:
         """Since this controller has the call."""
         return round(time.monotonic() - self.began, 3)
-
-    def _answered_for(self) -> float:
-        """Seconds since the answer, by FreeSWITCH's own clock, since ours may be another host's."""
-        now = self.channel.get("Event-Date-Timestamp", "")
-        answered = self.channel.get("Caller-Channel-Answered-Time", "")
-        if not (now.isdecimal() and answered.isdecimal()):
-            return 0.0
-        return max(0.0, (int(now) - int(answered)) / 1e6)
-
-    def _number(self, variable: str) -> int:
-        text = self.channel.get(f"variable_{variable}", "")
-        return int(text) if text.isdecimal() and len(text) < 10 else 0
-
-    def _epoch(self, variable: str) -> float | None:
-        try:
-            return float(self.channel[f"variable_{variable}"])
-        except (KeyError, ValueError):
-            return None
 
     def _facts(self) -> dict[str, str]:
         """What a configured property may name."""

@@ -1,0 +1,99 @@
+"""What the controllers before us have noted of a call on its channel. (:mod:`eslbot.call` writes it.)
+
+Channel variables are texts, and half of a note may be missing: whatever cannot be used counts as not there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+
+import structlog
+
+from eslbot.bot import BotEnd
+from eslbot.outcome import Outcome, Stage
+
+log = structlog.get_logger()
+
+#: Seconds: a time that is further away than any call lasts is none.
+FAR = 7 * 86400.0
+
+
+class Notes:
+    """Read from ``channel``, the headers of FreeSWITCH's answer to `connect`. Times are epoch seconds."""
+
+    def __init__(self, channel: Mapping[str, str]) -> None:
+        self._channel = channel
+
+    @property
+    def stage(self) -> Stage | None:
+        """Where the channel's story is, None for a call that nobody has answered."""
+        if self._channel.get("Answer-State") != "answered":
+            return None
+        try:
+            return Stage(self._text("eslbot_stage"))
+        except ValueError:
+            return Stage.ANSWERED
+
+    @property
+    def answered_for(self) -> float:
+        """Seconds since the answer, by FreeSWITCH's own clock, since ours may be another host's."""
+        now = self._channel.get("Event-Date-Timestamp", "")
+        answered = self._channel.get("Caller-Channel-Answered-Time", "")
+        if not (now.isdecimal() and answered.isdecimal()):
+            return 0.0
+        return max(0.0, (int(now) - int(answered)) / 1e6)
+
+    @property
+    def take_overs(self) -> int:
+        """How often the call has changed hands before."""
+        return self._number("eslbot_take_overs")
+
+    @property
+    def spoken(self) -> bool:
+        """Whether the bot has spoken."""
+        return bool(self._text("eslbot_spoken"))
+
+    @property
+    def ended(self) -> BotEnd:
+        """How the bot's part ended; to be asked where it did."""
+        try:
+            properties = json.loads(self._text("eslbot_properties"))
+            if not isinstance(properties, dict):
+                raise ValueError("properties are no object")
+            # An empty reason is no variable.
+            return BotEnd(Outcome(self._text("eslbot_outcome")), self._text("eslbot_reason"), properties)
+        except ValueError as error:
+            log.warning("bot_end_unreadable", error=repr(error))
+            return BotEnd(Outcome.CONTROLLER_LOST)
+
+    @property
+    def attempts(self) -> int:
+        """How many notifications were begun."""
+        return self._number("eslbot_attempts")
+
+    @property
+    def next_attempt(self) -> float | None:
+        """When the next one is due; None where nobody has noted what became of the last."""
+        return self._time("eslbot_next_attempt")
+
+    @property
+    def held_since(self) -> float | None:
+        """When Ameyo had accepted."""
+        return self._time("eslbot_held_since")
+
+    def _text(self, name: str) -> str:
+        return self._channel.get(f"variable_{name}", "")
+
+    def _number(self, name: str) -> int:
+        text = self._text(name)
+        return int(text) if text.isdecimal() and len(text) < 10 else 0
+
+    def _time(self, name: str) -> float | None:
+        try:
+            noted = float(self._text(name))
+        except ValueError:
+            return None
+        return noted if math.isfinite(noted) and abs(noted - time.time()) < FAR else None
