@@ -21,7 +21,7 @@ from benchmarks.speech import signals
 from benchmarks.speech.measures import uplink
 from eslbot.sim.account import Account
 from eslbot.sim.audio import tone
-from eslbot.sim.bot import GREETING, Bot, BotCall
+from eslbot.sim.bot import GOODBYE, GREETING, Bot, BotCall
 from eslbot.sim.chaos.faults import Faults
 from eslbot.sim.chaos.witness import Witness
 from eslbot.sim.lab import Lab, Tenant
@@ -29,10 +29,13 @@ from eslbot.sim.pbx import PbxCall
 from eslbot.sim.proxy import Passage
 from eslbot.sim.service import send, wait_gone
 
-#: Bots that do what the benchmark says, and one that says one tone without a break and ends.
-ORDERED, SPEAKS = "ordered", "speaks"
-#: Seconds of that tone, and milliseconds by which it is sent ahead: its own late chunks are not heard.
-SPOKEN_SECONDS, AHEAD_MS = 4, 500
+#: Bots that do what the benchmark says; that say one tone without a break and end; and that say one, listen,
+#: and say another.
+ORDERED, SPEAKS, CONVERSES = "ordered", "speaks", "converses"
+#: Seconds of each tone that a bot says, and milliseconds by which it is sent ahead: its own late chunks are
+#: not heard.
+SAID = {SPEAKS: {GREETING: 4.0}, CONVERSES: {GREETING: 2.0, GOODBYE: 2.0}}
+AHEAD_MS = 500
 
 #: Seconds: for a call to come up, for another controller to have it, for a call to end by its own.
 SET_UP_LIMIT, TAKE_OVER_LIMIT, END_LIMIT = 15.0, 15.0, 60.0
@@ -143,7 +146,12 @@ class Bench:
         keys = {"first_audio_timeout": "120s"}
         tenants = [
             Tenant(ORDERED, "hold?greeting_ms=200", bot_keys=keys),
-            Tenant(SPEAKS, f"drone?seconds={SPOKEN_SECONDS}&ahead_ms={AHEAD_MS}", bot_keys=keys),
+            Tenant(SPEAKS, f"drone?seconds=4&ahead_ms={AHEAD_MS}", bot_keys=keys),
+            Tenant(
+                CONVERSES,
+                f"talk?greeting_ms=2000&listen_ms=2500&goodbye_ms=2000&ahead_ms={AHEAD_MS}",
+                bot_keys=keys,
+            ),
         ]
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -282,7 +290,8 @@ class Bench:
             begun = time.monotonic()
             for number in range(round(rate * seconds)):
                 time.sleep(max(0.0, begun + number / rate - time.monotonic()))
-                self._place(witness, SPEAKS, f"{name}-{number:04d}", 90.0)
+                tenant = (SPEAKS, CONVERSES)[number % 2]
+                self._place(witness, tenant, f"{name}-{tenant}-{number:04d}", 90.0)
             over.set()
             thread.join(END_LIMIT)
             lab.services[0].wait_serving()
@@ -418,9 +427,10 @@ def _heard(calls: Sequence[PbxCall]) -> tuple[list[tuple[str, Gap]], list[tuple[
     for call in calls:
         if not call.answered:
             continue
-        found = spoken(call.recording.arrivals, (GREETING,))
+        said = SAID[call.crt_object_id.split("-")[1]]
+        found = spoken(call.recording.arrivals, tuple(said))
         gaps += [(call.crt_object_id, gap) for gap in found.gaps]
-        missing = SPOKEN_SECONDS - found.seconds[0]
-        if missing > 0.060 + 1e-9:
+        missing = sum(said.values()) - sum(found.seconds)
+        if missing > 0.060 * len(said) + 1e-9:
             cut.append((call.crt_object_id, missing))
     return gaps, cut

@@ -28,9 +28,9 @@ chosen by the URL's path, so that one server serves every scenario; the query tu
 
 Parameters of the query: ``greeting_ms``, ``listen_ms``, ``goodbye_ms``, ``speak_ms``, ``chunk_ms``,
 ``turns``, ``seconds``, ``rate`` (of the bot's speech: 8000, 16000 or 24000) and ``format`` (``raw``, ``wav``,
-``pcmu``, ``pcma``). ``ahead_ms`` is how far ``/drone`` speaks ahead of real time, so that its own late chunks
-are not heard as gaps (0 by default). ``once=1`` lets ``/abort`` and ``/error-close`` fail only the first
-connection of a call; the next one talks.
+``pcmu``, ``pcma``). ``ahead_ms`` is how far ``/drone`` and ``/talk`` speak ahead of real time, so that their
+own late chunks are not heard as gaps (0 by default). ``once=1`` lets ``/abort`` and ``/error-close`` fail
+only the first connection of a call; the next one talks.
 
 ``resumed`` is answered at once, and what may have been lost is repeated: a ``clear`` without its ``cleared``,
 the marks that are waited for, and ``end``. A call that was finished on an earlier connection (``end``, or a
@@ -327,12 +327,14 @@ class BotCall:
         chunk_ms: int = 100,
         *,
         real_time: bool = True,
+        ahead: float = 0.0,
         kind: str | None = None,
         rate: int | None = None,
     ) -> None:
         """Send speech as ``streamAudio`` in chunks, at the pace of speaking or all at once.
 
-        ``rate`` is the speech's, by default the call's.
+        ``ahead`` are seconds by which each chunk is sent early; ``rate`` is the speech's, by default the
+        call's.
 
         Raises:
             ConnectionClosed: the peer is gone.
@@ -345,7 +347,7 @@ class BotCall:
         for number, start in enumerate(range(0, len(l16), size)):
             if real_time and number:
                 # Against the start and not the last chunk: sleeping late must not add up.
-                self._sleep(begun + number * chunk_ms / 1000 - time.monotonic())
+                self._sleep(begun + number * chunk_ms / 1000 - ahead - time.monotonic())
             self.send(_stream_audio(l16[start : start + size], kind, rate))
         self._note_said(Said(at, time.time(), len(l16) / 2 / rate))
 
@@ -562,13 +564,14 @@ def _stream_audio(l16: bytes, kind: str, rate: int) -> dict[str, Any]:
 
 def _greet(call: BotCall) -> None:
     greeting = tone(GREETING, call.number("greeting_ms", 600) / 1000, call.rate)
-    call.say(greeting, call.number("chunk_ms", 100))
+    call.say(greeting, call.number("chunk_ms", 100), ahead=call.number("ahead_ms", 0) / 1000)
 
 
 def _talk(call: BotCall) -> None:
     _greet(call)
     call._listen(call.number("listen_ms", 500) / 1000)
-    call.say(tone(GOODBYE, call.number("goodbye_ms", 400) / 1000, call.rate), call.number("chunk_ms", 100))
+    goodbye = tone(GOODBYE, call.number("goodbye_ms", 400) / 1000, call.rate)
+    call.say(goodbye, call.number("chunk_ms", 100), ahead=call.number("ahead_ms", 0) / 1000)
     call.end()
     call._part()
 
