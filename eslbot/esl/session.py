@@ -34,6 +34,8 @@ log = structlog.get_logger()
 TIMEOUT = 5.0
 #: Seconds FreeSWITCH keeps the socket after the hang-up; plain ``linger`` never expires.
 LINGER = 5
+#: Seconds for FreeSWITCH to have done what it was told before a connection is given up: that is best effort.
+SETTLE = 1.0
 #: Events waiting for the call's story; a bot that floods loses the rest, and the story goes on.
 MAX_INBOX = 1000
 
@@ -260,9 +262,10 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
     def settle(self) -> None:
         """Wait until FreeSWITCH has done all that it was told; it tells no more events from then on.
 
-        Raises like :meth:`send`.
+        Raises :class:`CommandTimeout` after a short while, OutboundSessionHasGoneAway.
         """
-        self.send("noevents")
+        if _result(self.post("noevents"), SETTLE) is None:
+            raise CommandTimeout(f"not settled within {SETTLE:g} s")
 
     def next_event(self, timeout: float) -> Event | None:
         """The next subscribed event, None after ``timeout`` seconds.

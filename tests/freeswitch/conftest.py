@@ -84,7 +84,11 @@ class Session:
 
     def read_event(self) -> dict[str, str]:
         """The next event's own headers."""
-        assert self._block()["Content-Type"] == "text/event-plain"
+        outer = self._block()
+        if outer.get("Content-Disposition") == "linger":  # it may come before the last event
+            self._stream.read(int(outer["Content-Length"]))
+            outer = self._block()
+        assert outer["Content-Type"] == "text/event-plain"
         return self._block()
 
     def _block(self) -> dict[str, str]:
