@@ -14,8 +14,8 @@ from marshmallow import ValidationError, fields
 
 from eslbot.config.model import IP, Address, Network, Secret
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")  # RFC 9110, 5.6.2: token
 
@@ -35,7 +35,7 @@ class _Text(fields.Field[Any]):
 
 
 class Duration(_Text):
-    """``"500ms"``, ``"3s"``, ``"30m"``, ``"1h"``; seconds as a float, within ``at_least``..``at_most``."""
+    """``"500ms"``, ``"3s"``, ``"30m"``, ``"1h"``, ``"90d"``; seconds, from ``at_least`` to ``at_most``."""
 
     expected = 'a duration like "500ms", "3s", "30m" or "1h"'
 
@@ -142,6 +142,37 @@ class SecretField(_Text):
         if not (text.isascii() and text.isprintable()) or text != text.strip():
             raise ValidationError("expected printable ASCII without white space around it")
         return Secret(text)
+
+
+class LedgerUrl(SecretField):
+    """``sqlite:////absolute/path`` or ``postgresql+psycopg://user:password@host/database``.
+
+    It may hold a password, so it is a secret as a whole, and errors do not quote it.
+    """
+
+    expected = '"sqlite:////var/lib/eslbot/calls.db" or "postgresql+psycopg://user:password@host/database"'
+
+    def read(self, text: str) -> Secret:
+        """The URL."""
+        secret = super().read(text)
+        try:
+            parts = urlsplit(text)
+            port_is_fine = parts.port != 0
+        except ValueError:
+            raise ValidationError(f"expected {self.expected}") from None
+        if parts.scheme == "sqlite":
+            # A path that is not absolute would be another one for each command.
+            if parts.netloc or not parts.path.startswith("//") or parts.path.endswith("/"):
+                raise ValidationError(
+                    "expected an absolute path behind sqlite:///, as in sqlite:////var/lib/…"
+                )
+        elif parts.scheme in ("postgres", "postgresql"):
+            raise ValidationError(
+                f"expected postgresql+psycopg:// (the driver's name), got {parts.scheme}://"
+            )
+        elif parts.scheme != "postgresql+psycopg" or not parts.path.strip("/") or not port_is_fine:
+            raise ValidationError(f"expected {self.expected}")
+        return secret
 
 
 class HostName(_Text):

@@ -53,7 +53,7 @@ def _load(tree: dict[str, Any], environment: Mapping[str, str]) -> Config:
         raise ConfigError(
             [f"{_spell(place)}: {message}" for place, messages in problems.items() for message in messages]
         )
-    return _complete(config, tree)
+    return _complete(config)
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 #: Tables with keys of the user's choice; marshmallow puts a level "key" or "value" under each of those.
-_OPEN_TABLES = ("workspaces", "headers", "properties")
+_OPEN_TABLES = ("workspaces", "headers", "properties", "tokens")
 
 
 def _flatten(messages: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -167,7 +167,7 @@ def _spell(place: tuple[str, ...]) -> str:
     return ".".join(place) or "the file"
 
 
-def _complete(config: Config, tree: Mapping[str, Any]) -> Config:
+def _complete(config: Config) -> Config:
     """Defaults that depend on other keys, and what the operator should be told."""
     warnings = []
     freeswitch = config.freeswitch
@@ -176,8 +176,6 @@ def _complete(config: Config, tree: Mapping[str, Any]) -> Config:
         # A listener on every address is reached from the switch beside it by loopback.
         here: Address = loopback(listen.port) if listen.ip.is_unspecified else listen
         freeswitch = replace(freeswitch, controllers=(here,))
-    if "ledger" in tree:
-        warnings.append("ledger: this version keeps no call ledger yet; the table is checked and not used")
     for workspace in config.workspaces.values():
         ca_file = workspace.ameyo.ca_file
         if ca_file and not os.access(ca_file, os.R_OK):

@@ -105,10 +105,48 @@ class FreeSwitch:
 
 
 @dataclass(frozen=True, slots=True)
+class PageToken:
+    """Who may see the call page: all workspaces, or those of the given names; ``numbers`` unmasked or not."""
+
+    name: str
+    token: Secret
+    numbers: bool = False
+    workspaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Web:
-    """The HTTP listener."""
+    """The HTTP listener. Without ``tokens`` nobody sees the call page."""
 
     listen: Address
+    tokens: tuple[PageToken, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Where calls are recorded. ``url`` is SQLAlchemy's and may hold a password; ``retention`` in seconds.
+
+    ``journal`` is the directory in which workers write down what happens until it is in the database.
+    """
+
+    url: Secret
+    journal: str
+    retention: float
+
+    @property
+    def shown(self) -> str:
+        """The URL for people, its password masked."""
+        url = self.url.reveal()
+        before, at, host = url.rpartition("@")
+        name, colon, _ = before.partition("://")[2].partition(":")
+        return f"{url.partition('://')[0]}://{name}:{MASK}@{host}" if at and colon else url
+
+
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """What log lines may tell: with ``mask_numbers`` no phone number in full."""
+
+    mask_numbers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +214,9 @@ class Config:
     freeswitch: FreeSwitch
     web: Web
     workspaces: Mapping[str, Workspace]
+    #: None: calls are not recorded.
+    ledger: Ledger | None = None
+    logs: Logs = Logs()
     #: Things that are not wrong, but that the operator should know; shown by ``check`` and ``serve``.
     warnings: tuple[str, ...] = field(default=(), compare=False)
 

@@ -15,6 +15,7 @@ from eslbot.config.fields import (
     HeaderName,
     HostName,
     IpField,
+    LedgerUrl,
     NetworkField,
     PortRange,
     SecretField,
@@ -25,6 +26,10 @@ from eslbot.config.model import (
     Bot,
     Config,
     FreeSwitch,
+    Ledger,
+    Logs,
+    PageToken,
+    Secret,
     Server,
     Web,
     Workspace,
@@ -48,6 +53,10 @@ RESERVED_HEADERS = frozenset(
     }
 )
 
+_NAME = validate.Regexp(
+    r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z",
+    error="expected 1 to 64 of letters, digits, '_', '.', '-', got {input!r}",
+)
 _PROPERTY_NAME = validate.Regexp(
     re.compile(r"[^\x00-\x1f\x7f]{1,64}"), error="expected a name of 1 to 64 printable characters"
 )
@@ -139,26 +148,71 @@ class FreeSwitchSchema(_Table):
         return FreeSwitch(**data)
 
 
+class PageTokenSchema(_Table):
+    """``[web.tokens.NAME]``, without its name."""
+
+    token = SecretField(
+        required=True,
+        validate=lambda token: _long_enough(token),
+        error_messages=_required('a token of at least 16 characters, like "${ESLBOT_PAGE_TOKEN}"'),
+    )
+    numbers = _flag()
+    workspaces = _listed(
+        fields.String(error_messages={"invalid": "expected a workspace's name in quotes"}), load_default=list
+    )
+
+
+def _long_enough(token: Secret) -> None:
+    if len(token.reveal()) < 16:
+        raise ValidationError("expected at least 16 characters; make one with: openssl rand -hex 24")
+
+
 class WebSchema(_Table):
     """``[web]``."""
 
     listen = AddressField(load_default=loopback(8085))
+    tokens = fields.Dict(
+        keys=fields.String(validate=_NAME),
+        values=fields.Nested(PageTokenSchema),
+        load_default=dict,
+        validate=validate.Length(max=64, error="expected at most 64 tokens"),
+        error_messages={"invalid": "expected tables like [web.tokens.operator]"},
+    )
 
     @post_load
     def _make(self, data: dict[str, Any], **_: Any) -> Web:
-        return Web(**data)
+        tokens = tuple(
+            PageToken(name, entry["token"], entry["numbers"], tuple(entry["workspaces"]))
+            for name, entry in data["tokens"].items()
+        )
+        return Web(data["listen"], tokens)
+
+
+class LogsSchema(_Table):
+    """``[logs]``."""
+
+    mask_numbers = _flag()
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> Logs:
+        return Logs(**data)
 
 
 class LedgerSchema(_Table):
-    """``[ledger]``: checked, so that a file for a later version loads; this version keeps no ledger."""
+    """``[ledger]``."""
 
-    url = fields.String(
-        required=True,
-        error_messages={
-            **_required('a URL like "sqlite:////var/lib/…"'),
-            "invalid": "expected a URL in quotes",
-        },
+    url = LedgerUrl(load_default=Secret("sqlite:////var/lib/eslbot/calls.db"))
+    journal = fields.String(
+        load_default="/var/lib/eslbot/journal",
+        validate=validate.Regexp(r"/.{1,80}\Z", error="expected an absolute path of at most 80 characters"),
+        error_messages={"invalid": "expected a path in quotes"},
     )
+    retention = Duration(load_default=90 * 86400.0, at_least=3600, at_most=3650 * 86400.0)
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> Ledger:
+        data["journal"] = data["journal"].rstrip("/")
+        return Ledger(**data)
 
 
 class _OneOrMoreUrls(fields.Field[Any]):
@@ -296,10 +350,7 @@ class WorkspaceSchema(_Table):
 
     name = fields.String(
         required=True,
-        validate=validate.Regexp(
-            r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z",
-            error="expected 1 to 64 of letters, digits, '_', '.', '-', got {input!r}",
-        ),
+        validate=_NAME,
         error_messages={**_required('a short name like "acme"'), "invalid": "expected a text in quotes"},
     )
     sources = _listed(
@@ -343,6 +394,7 @@ class ConfigSchema(_Table):
     server = fields.Nested(ServerSchema, load_default=lambda: ServerSchema().load({}))
     freeswitch = fields.Nested(FreeSwitchSchema, load_default=lambda: FreeSwitchSchema().load({}))
     web = fields.Nested(WebSchema, load_default=lambda: WebSchema().load({}))
+    logs = fields.Nested(LogsSchema, load_default=lambda: LogsSchema().load({}))
     ledger = fields.Nested(LedgerSchema, load_default=None)
     workspaces = fields.Dict(
         keys=fields.String(validate=_workspace_id),
@@ -375,6 +427,11 @@ class ConfigSchema(_Table):
             ids.add(key.lower())
             if name is not None:
                 names[name] = key
+        for token in web.tokens if isinstance(web, Web) else ():
+            if unknown := [name for name in token.workspaces if name not in names]:
+                problem = f"there is no workspace of the name {unknown[0]!r}"
+                tokens = errors.setdefault("web", {}).setdefault("tokens", {})
+                tokens[token.name] = {"workspaces": [problem]}
         if errors:
             raise ValidationError(errors)
 
@@ -385,5 +442,10 @@ class ConfigSchema(_Table):
             for key, workspace in data["workspaces"].items()
         }
         return Config(
-            server=data["server"], freeswitch=data["freeswitch"], web=data["web"], workspaces=workspaces
+            server=data["server"],
+            freeswitch=data["freeswitch"],
+            web=data["web"],
+            workspaces=workspaces,
+            ledger=data["ledger"],
+            logs=data["logs"],
         )

@@ -6,7 +6,17 @@ from typing import Any
 
 import tomli_w
 
-from eslbot.config.model import Ameyo, Bot, Config, FreeSwitch, Network, Workspace, shown
+from eslbot.config.model import (
+    Ameyo,
+    Bot,
+    Config,
+    FreeSwitch,
+    Ledger,
+    Network,
+    PageToken,
+    Workspace,
+    shown,
+)
 
 
 def show(config: Config) -> str:
@@ -19,7 +29,9 @@ def show(config: Config) -> str:
             "max_calls": config.server.max_calls,
         },
         "freeswitch": _freeswitch(config.freeswitch),
-        "web": {"listen": str(config.web.listen)},
+        "web": {"listen": str(config.web.listen), "tokens": {t.name: _token(t) for t in config.web.tokens}},
+        "logs": {"mask_numbers": config.logs.mask_numbers},
+        "ledger": _ledger(config.ledger) if config.ledger else None,
         "workspaces": {workspace.id: _workspace(workspace) for workspace in config.workspaces.values()},
     }
     return tomli_w.dumps(_without_none(tree))
@@ -36,6 +48,19 @@ def _freeswitch(freeswitch: FreeSwitch) -> dict[str, Any]:
         "temp_dir": freeswitch.temp_dir,
         "controllers": [str(controller) for controller in freeswitch.controllers],
         "media_timeout": _duration(freeswitch.media_timeout),
+    }
+
+
+def _token(token: PageToken) -> dict[str, Any]:
+    workspaces = {"workspaces": list(token.workspaces)} if token.workspaces else {}
+    return {"token": _text(token.token), "numbers": token.numbers, **workspaces}
+
+
+def _ledger(ledger: Ledger) -> dict[str, Any]:
+    return {
+        "url": ledger.shown,
+        "journal": ledger.journal,
+        "retention": _duration(ledger.retention),
     }
 
 
@@ -88,7 +113,7 @@ def _networks(networks: tuple[Network, ...]) -> list[str]:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:g}s" if seconds >= 1 else f"{round(seconds * 1000)}ms"
+    return f"{seconds:.10g}s" if seconds >= 1 else f"{round(seconds * 1000)}ms"
 
 
 def _text(value: object | None) -> str | None:

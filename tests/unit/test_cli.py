@@ -68,7 +68,7 @@ def test_check_prints_what_is_in_force_with_secrets_masked(good: Path) -> None:
     result = run("check", "--config", good)
     assert result.exit_code == 0
     assert tomllib.loads(result.stdout)["workspaces"].popitem()[1]["ameyo"]["token"] == "********"
-    assert "warning: ledger: " in result.stderr
+    assert "warning: workspaces." in result.stderr
     for secret in ENVIRONMENT.values():
         assert secret not in result.output
 
