@@ -30,3 +30,36 @@ class Stage(StrEnum):
     ENDED = "ended"  # the bot's part is over, but its last words may still be playing
     HANDING_OFF = "handing_off"
     HELD = "held"
+
+
+class Fault(StrEnum):
+    """At whose door a call's end lies that was not what everybody wanted."""
+
+    NONE = "none"  # the bot did its part and Ameyo took the customer, or the caller left before
+    BOT = "bot"
+    AMEYO = "ameyo"  # it has not accepted the notification
+    PBX = "pbx"  # it vanished, or its INVITE was none of ours
+    ESLBOT = "eslbot"  # ours
+
+
+_FAULTS = {
+    Outcome.BOT_UNREACHABLE: Fault.BOT,
+    Outcome.BOT_FAILED: Fault.BOT,
+    Outcome.BOT_SILENT: Fault.BOT,
+    Outcome.CONTROLLER_LOST: Fault.ESLBOT,
+    Outcome.INTERNAL_ERROR: Fault.ESLBOT,
+    Outcome.MEDIA_TIMEOUT: Fault.PBX,
+}
+
+
+def fault_of(outcome: Outcome, *, handed_off: bool, ameyo_failed: bool, disposition: str) -> Fault:
+    """Whose fault the end of an answered call was; our BYE to a living call is the worst of all.
+
+    ``ameyo_failed`` says whether a notification was tried and not accepted.
+    """
+    if disposition == "send_bye" and outcome is not Outcome.MEDIA_TIMEOUT:
+        return Fault.ESLBOT
+    fault = _FAULTS.get(outcome, Fault.NONE)
+    if fault is Fault.NONE and ameyo_failed and not handed_off:
+        return Fault.AMEYO
+    return fault

@@ -1,0 +1,52 @@
+"""The words in which workers tell the ledger what happens: one JSON object a line of a journal.
+
+Each fact has ``call`` (FreeSWITCH's channel UUID), ``at`` (epoch seconds by this host's clock), ``what`` (one
+of :class:`What`) and the fields named there. A reader ignores what it does not know, and takes a missing
+field for not known: a journal may be of another version, and its last line half a line.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class What(StrEnum):
+    """What can happen to a call; the comments name the further fields."""
+
+    #: It is taken: `invited_at`, `workspace_id`, `workspace`, `did`, `crt_object_id`, `caller`, `called`,
+    #: `source`.
+    ADMITTED = "admitted"
+    #: It is not: `status`, `why`, `detail`, `source` and, as far as they could be read, those of ADMITTED.
+    REFUSED = "refused"
+    ANSWERED = "answered"  # the 200 is sent
+    BOT_CONNECTING = "bot_connecting"
+    BOT_CONNECTED = "bot_connected"
+    BOT_RECONNECTED = "bot_reconnected"  # `why`
+    SPEECH_BEGAN = "speech_began"  # the caller hears the bot
+    SPEECH_ENDED = "speech_ended"  # `cut`: whether a barge-in ended it
+    CALLER_SPEAKS = "caller_speaks"  # `speaking`: true or false; the bot says so
+    CLEARED = "cleared"  # barge-in: the bot has asked for silence
+    MARK = "mark"  # `name`, `cleared`: heard up to here, or never
+    KEY = "key"  # the caller pressed one; which, is nobody's business
+    BOT_ENDED = "bot_ended"  # `outcome`, `reason`
+    ATTEMPT_BEGAN = "attempt_began"  # `number`: a notification goes out
+    #: What became of it: `number`, `verdict`, `status`, `seconds`, `detail`. The first accepted one is the
+    #: hand-off.
+    ATTEMPT = "attempt"
+    BYE_OVERDUE = "bye_overdue"
+    #: Another controller, perhaps on another host, goes on with it: `stage`, `take_overs`, `answered_for`
+    #: (seconds), `attempts`, `held_since`, `outcome`, `reason` as noted on the channel, and ADMITTED's fields.
+    TAKEN_OVER = "taken_over"
+    #: This controller has no connection to it any more, and another one must take it over: `why`.
+    LEFT = "left"
+    #: The channel is gone: `disposition`, `cause`, `outcome`, `handed_off`, `stage`, `media`. The last is an
+    #: object of numbers and texts that FreeSWITCH says of the RTP (packets, lost ones, jitter, MOS, codec).
+    ENDED = "ended"
+    TIMELINE_FULL = "timeline_full"  # what the bot and the caller do is not told any further
+
+
+#: Facts that only the timeline shows, and of which a call may have no more than MAX_TIMELINE.
+OF_TIMELINE = frozenset(
+    {What.SPEECH_BEGAN, What.SPEECH_ENDED, What.CALLER_SPEAKS, What.CLEARED, What.MARK, What.KEY}
+)
+MAX_TIMELINE = 1000

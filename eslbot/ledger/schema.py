@@ -1,0 +1,103 @@
+"""The tables. Times are epoch seconds (UTC); a column that is not known yet is NULL.
+
+What is here is what :mod:`eslbot.ledger.migrations` make; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData()
+
+calls = Table(
+    "calls",
+    metadata,
+    Column("call_id", String(64), primary_key=True),  # FreeSWITCH's channel UUID
+    Column("workspace_id", String(36)),
+    Column("workspace", String(64)),
+    Column("did", String(32)),
+    Column("crt_object_id", String(128)),
+    Column("caller", String(128)),
+    Column("called", String(128)),
+    Column("source", String(64)),  # the PBX's address
+    # When each stage began.
+    Column("invited_at", Double, nullable=False),
+    Column("answered_at", Double),
+    Column("bot_connected_at", Double),
+    Column("first_audio_at", Double),
+    Column("bot_ended_at", Double),
+    Column("notified_at", Double),  # the first attempt began
+    Column("handed_off_at", Double),  # Ameyo accepted
+    Column("ended_at", Double),
+    Column("updated_at", Double, nullable=False),  # by the keeper's clock
+    # What it came to. `stage` is eslbot.outcome.Stage, or "refused"; `outcome` and `fault` are
+    # eslbot.outcome.Outcome and Fault.
+    Column("stage", String(16), nullable=False),
+    Column("outcome", String(32)),
+    Column("fault", String(16)),
+    Column("reason", Text),
+    Column("refusal_status", Integer),
+    Column("refusal", String(64)),
+    Column("sip_hangup_disposition", String(32)),
+    Column("hangup_cause", String(64)),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("take_overs", Integer, nullable=False, default=0),
+    Column("byes_overdue", Integer, nullable=False, default=0),
+    # Nobody saw its end: it fell between two controllers. `ended_at` is then the last that was heard of it.
+    Column("end_unseen", Boolean, nullable=False, default=False),
+    Column("media", JSON),
+    Column("host", String(128)),  # whose keeper wrote last
+    Index("calls_invited_at", "invited_at"),
+    Index("calls_ended_at", "ended_at"),
+    Index("calls_crt_object_id", "crt_object_id"),
+    Index("calls_did", "did"),
+    Index("calls_workspace", "workspace_id", "invited_at"),
+)
+
+notifications = Table(
+    "notifications",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("call_id", String(64), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("began_at", Double, nullable=False),
+    # eslbot.ameyo.client.Verdict; NULL while it is under way, or for ever where its sender died.
+    Column("verdict", String(16)),
+    Column("status", Integer),  # NULL: no answer came
+    Column("seconds", Double),
+    Column("detail", Text),
+    Column("sent_by", String(64)),  # NULL: the service; else who ran `eslbot notify`
+    Index("notifications_call", "call_id", "number"),
+)
+
+timeline = Table(
+    "timeline",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("call_id", String(64), nullable=False),
+    Column("at", Double, nullable=False),
+    Column("what", String(32), nullable=False),  # eslbot.ledger.facts.What
+    Column("facts", JSON),  # its further fields, for a reader
+    Index("timeline_call", "call_id", "at"),
+)
+
+#: How far each journal is in the database; written with what was read of it, in one transaction.
+journals = Table(
+    "journals",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("offset", BigInteger, nullable=False),
+    Column("seen_at", Double, nullable=False),
+)
