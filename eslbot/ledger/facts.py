@@ -35,7 +35,7 @@ class What(StrEnum):
     ATTEMPT = "attempt"
     BYE_OVERDUE = "bye_overdue"
     #: Another controller, perhaps on another host, goes on with it: `stage`, `take_overs`, `answered_for`
-    #: (seconds), `attempts`, `held_since`, `outcome`, `reason` as noted on the channel, and ADMITTED's fields.
+    #: (seconds), `attempts`, `held_since`, `outcome`, `reason` as noted on the channel; ADMITTED's fields.
     TAKEN_OVER = "taken_over"
     #: This controller has no connection to it any more, and another one must take it over: `why`.
     LEFT = "left"
