@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from greenswitch.esl import OutboundSessionHasGoneAway
@@ -27,8 +27,10 @@ from eslbot.bot import EVENTS, BotEnd, BotLeg, Found
 from eslbot.config.model import Workspace
 from eslbot.esl import CallerHungUp, ConnectionLost, EslError, Session
 from eslbot.invite import Invite, Refused
+from eslbot.ledger.facts import MAX_TIMELINE, OF_TIMELINE, What
+from eslbot.media import media_facts
 from eslbot.notes import Notes
-from eslbot.outcome import Outcome, Stage
+from eslbot.outcome import Outcome, Stage, fault_of
 
 if TYPE_CHECKING:
     from eslbot.controller import Controller
@@ -89,6 +91,8 @@ class Call:
         self._bot: BotLeg | None = None
         self._leaving = False
         self._busy = False
+        self._ameyo_failed = False
+        self._timeline_left = MAX_TIMELINE
 
     def run(self) -> None:
         """The whole call. Returns when the channel is gone, or when another controller has to go on.
@@ -113,9 +117,14 @@ class Call:
         except ConnectionLost as error:
             if self._leaving or self.controller.draining:
                 metrics.HAND_OVERS.inc()
+                self.note(What.LEFT, why="handed_over")
                 log.info("call_handed_over", stage=self._stage)
             else:
+                self.note(What.LEFT, why="connection_lost")
                 log.warning("controller_connection_lost", stage=self._stage, error=str(error))
+        except Exception:
+            self.note(What.LEFT, why="fault")
+            raise
         finally:
             if self.workspace is not None:
                 self.controller.leave(self.workspace)
@@ -145,6 +154,7 @@ class Call:
         self._name_in_log()
         self.workspace = self.controller.admit(self.invite)
         self._name_in_log()
+        self.note(What.ADMITTED, **self._who(), invited_at=time.time() - self.notes.invited_for)
         log.info("call_admitted", source=self.invite.source_ip, caller=self.invite.caller)
 
     def answer(self) -> None:
@@ -155,6 +165,7 @@ class Call:
         if completed.headers.get("Answer-State", "answered") != "answered":
             raise Refused(500, "answer_failed", "FreeSWITCH could not answer the call")
         self.enter(Stage.ANSWERED)
+        self.note(What.ANSWERED)
         kept = completed.headers
         self.session.forget_variables(name for name in INFORMATIONAL if f"variable_{name}" in kept)
         log.info("call_answered", seconds=self._seconds())
@@ -199,6 +210,7 @@ class Call:
         while not self.session.gone.wait(timeout=max(0.0, alarm - time.time())):
             alarm += ameyo.bye_timeout
             metrics.BYE_OVERDUE.labels(self.workspace.name).inc()
+            self.note(What.BYE_OVERDUE)
             log.error(
                 "bye_overdue",
                 held_for=round(time.time() - self._held_since, 1),
@@ -234,6 +246,7 @@ class Call:
             log.info("call_taken_over", stage=stage, take_overs=self.take_overs)
             if self.workspace is None:
                 log.error("workspace_gone", remedy="put the workspace back and reload: its customer waits")
+        self.note(What.TAKEN_OVER, **self._who(), take_overs=self.take_overs, **self.notes.all())
         if stage in (Stage.ENDED, Stage.HANDING_OFF, Stage.HELD):
             self.ended = self.notes.ended
         if stage is Stage.HELD:
@@ -248,13 +261,25 @@ class Call:
 
     # What the bot's leg notes (eslbot.bot.leg.Story).
 
+    def note(self, what: What, ago: float = 0.0, **facts: Any) -> None:
+        """Tell the ledger; never waits. What the bot and the caller do is told up to a bound."""
+        if what in OF_TIMELINE:
+            self._timeline_left -= 1
+            if self._timeline_left < 0:
+                return
+            if self._timeline_left == 0:
+                what, facts = What.TIMELINE_FULL, {}
+        self.controller.journal.note(self.session.uuid, what, facts, ago)
+
     def connecting(self) -> None:
         """A stream to the bot is about to be started."""
         self.enter(Stage.CONNECTING)
+        self.note(What.BOT_CONNECTING)
 
     def connected(self) -> None:
         """The bot is there."""
         self.enter(Stage.TALKING)
+        self.note(What.BOT_CONNECTED)
         log.info("bot_connected", seconds=self._seconds())
 
     def spoken(self) -> None:
@@ -275,6 +300,7 @@ class Call:
             eslbot_reason=ended.reason,
             eslbot_properties=json.dumps(of_bot),
         )
+        self.note(What.BOT_ENDED, outcome=ended.outcome, reason=ended.reason)
 
     # Telling Ameyo.
 
@@ -294,6 +320,7 @@ class Call:
     def _attempt_begins(self, number: int) -> None:
         self._attempts, self._busy = number, True
         self.session.set_plain_variables({"eslbot_attempts": str(number), "eslbot_next_attempt": ""})
+        self.note(What.ATTEMPT_BEGAN, number=number)
 
     def _attempt_is_over(self, attempt: Attempt) -> None:
         """Note it on the channel before anything else: what is not there, the next controller does again."""
@@ -307,6 +334,15 @@ class Call:
             self.enter(Stage.HELD)
         elif attempt.verdict not in (Verdict.ACCEPTED, Verdict.INTERRUPTED):
             self.session.set_plain_variables({"eslbot_next_attempt": f"{time.time() + attempt.delay:.3f}"})
+            self._ameyo_failed = True
+        self.note(
+            What.ATTEMPT,
+            number=attempt.number,
+            verdict=attempt.verdict,
+            status=attempt.status,
+            seconds=round(attempt.seconds, 4),
+            detail=attempt.detail,
+        )
         metrics.ATTEMPTS.labels(self.workspace.name, attempt.verdict).inc()
         tell = log.info if accepted else log.warning
         tell(
@@ -365,6 +401,14 @@ class Call:
     def refuse(self, refusal: Refused) -> None:
         """Send the final response; the call was never answered."""
         metrics.REFUSALS.labels(refusal.why).inc()
+        self.note(
+            What.REFUSED,
+            **self._who(),
+            invited_at=time.time() - self.notes.invited_for,
+            status=refusal.status,
+            why=refusal.why,
+            detail=refusal.detail,
+        )
         log.warning(
             "call_refused",
             status=refusal.status,
@@ -393,17 +437,49 @@ class Call:
             metrics.MEDIA_TIMEOUTS.labels(self.workspace.name if self.workspace else "").inc()
         if alarm:
             metrics.SEND_BYE.inc()
+        fault = fault_of(
+            outcome, handed_off=self.handed_off, ameyo_failed=self._ameyo_failed, disposition=disposition
+        )
+        media = media_facts(self.session.hangup)
+        self.note(
+            What.ENDED,
+            disposition=disposition,
+            cause=cause,
+            outcome=outcome,
+            handed_off=self.handed_off,
+            stage=self._stage,
+            media=media,
+        )
         tell = log.error if alarm else log.warning if vanished else log.info
         tell(
             "call_ended",
             outcome=outcome,
+            fault=fault,
             handed_off=self.handed_off,
             stage=self._stage,
             sip_hangup_disposition=disposition,
             hangup_cause=cause,
             take_overs=self.take_overs,
+            attempts=self._attempts,
             seconds=self._seconds(),
+            **media,
         )
+
+    def _who(self) -> dict[str, Any]:
+        """Who calls whom, for the ledger; what is not known is left out."""
+        workspace, invite = self.workspace, self.invite
+        who: dict[str, Any] = {"source": self.channel.get("variable_sip_network_ip")}
+        if workspace is not None:
+            who["workspace"] = workspace.name
+        if invite is not None:
+            who.update(
+                workspace_id=invite.workspace_id,
+                did=invite.did,
+                crt_object_id=invite.crt_object_id,
+                caller=invite.caller,
+                called=invite.to,
+            )
+        return who
 
     def _seconds(self) -> float:
         """Since this controller has the call."""

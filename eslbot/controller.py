@@ -19,6 +19,7 @@ from eslbot.call import Call
 from eslbot.config.model import Config, Workspace
 from eslbot.esl import ConnectionLost, EslError, Session
 from eslbot.invite import Invite, Refused
+from eslbot.ledger.journal import NoJournal, Notebook
 from eslbot.limits import CallCounts
 
 log = structlog.get_logger()
@@ -35,16 +36,20 @@ PATIENCE = 8.0
 #: between two times.
 AT_ONCE = 5
 LOOK = 0.02
+#: Seconds that what is noted for the ledger may take to be on the disk, when the worker leaves.
+LAST_FACTS = 1.0
 
 
 class Controller:
     """Takes connections of FreeSWITCH's and makes calls of them."""
 
-    def __init__(self, config: Config, counts: CallCounts, row: int) -> None:
+    def __init__(self, config: Config, counts: CallCounts, row: int, journal: Notebook | None = None) -> None:
         self.config = config
         self.draining = False
         self.folder = SpeechFolder(config.freeswitch.temp_dir)
         self.calls: set[Call] = set()
+        #: What the ledger gets to know.
+        self.journal: Notebook = journal or NoJournal()
         self._counts = counts
         self._row = row
         self._admitted = 0
@@ -99,6 +104,7 @@ class Controller:
         self._wait_until_empty(LEAVE_LIMIT)
         if self.calls:
             log.warning("calls_left_behind", calls=len(self.calls), after_seconds=LEAVE_LIMIT)
+        self.journal.flush(LAST_FACTS)
 
     def _wait_until_empty(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds

@@ -38,3 +38,4 @@ SPEECH_FAILURES = Counter("eslbot_speech_failures", "Speech that was not played 
 SEND_BYE = Counter("eslbot_send_bye", "Answered calls that our side ended with BYE: an alarm.")
 EVENTS_LOST = Counter("eslbot_events_lost", "Events dropped because a bot flooded its call.")
 INTERNAL_ERRORS = Counter("eslbot_internal_errors", "Faults of eslbot itself; each is told in the log.")
+LEDGER_FACTS_LOST = Counter("eslbot_ledger_facts_lost", "Facts that no journal has taken.")

@@ -9,6 +9,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import structlog
 
@@ -40,11 +41,12 @@ class Notes:
     @property
     def answered_for(self) -> float:
         """Seconds since the answer, by FreeSWITCH's own clock, since ours may be another host's."""
-        now = self._channel.get("Event-Date-Timestamp", "")
-        answered = self._channel.get("Caller-Channel-Answered-Time", "")
-        if not (now.isdecimal() and answered.isdecimal()):
-            return 0.0
-        return max(0.0, (int(now) - int(answered)) / 1e6)
+        return self._since("Caller-Channel-Answered-Time")
+
+    @property
+    def invited_for(self) -> float:
+        """Seconds since the INVITE, by FreeSWITCH's own clock."""
+        return self._since("Caller-Channel-Created-Time")
 
     @property
     def take_overs(self) -> int:
@@ -83,6 +85,26 @@ class Notes:
     def held_since(self) -> float | None:
         """When Ameyo had accepted."""
         return self._time("eslbot_held_since")
+
+    def all(self) -> dict[str, Any]:
+        """What the ledger should know, in case that the facts before were lost with their worker."""
+        facts: dict[str, Any] = {
+            "stage": self.stage,
+            "invited_for": round(self.invited_for, 3),
+            "answered_for": round(self.answered_for, 3),
+            "attempts": self.attempts,
+            "held_since": self.held_since,
+        }
+        if self._text("eslbot_outcome"):
+            ended = self.ended
+            facts.update(outcome=ended.outcome, reason=ended.reason)
+        return facts
+
+    def _since(self, name: str) -> float:
+        now, then = self._channel.get("Event-Date-Timestamp", ""), self._channel.get(name, "")
+        if not (now.isdecimal() and then.isdecimal() and int(then)):
+            return 0.0
+        return max(0.0, (int(now) - int(then)) / 1e6)
 
     def _text(self, name: str) -> str:
         return self._channel.get(f"variable_{name}", "")

@@ -119,10 +119,13 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         import gevent
 
         from eslbot.controller import Controller
+        from eslbot.ledger.journal import Journal
         from eslbot.web.app import WebApp
 
         assert self.config is not None
-        controller = Controller(self.config, self.counts, self.row)
+        ledger = self.config.ledger
+        journal = Journal(Path(ledger.journal)) if ledger else None
+        controller = Controller(self.config, self.counts, self.row, journal)
         gevent.spawn(controller.folder.keep_swept)
         return WebApp(controller)
 

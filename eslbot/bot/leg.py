@@ -18,6 +18,7 @@ from eslbot.bot.speech import QueueFull, Speech, cut_of, done_of, is_speech_file
 from eslbot.config.model import Workspace, shown
 from eslbot.esl import ConnectionLost, EslError, Event, Session
 from eslbot.invite import Invite
+from eslbot.ledger.facts import What
 from eslbot.outcome import Outcome
 
 log = structlog.get_logger()
@@ -45,6 +46,9 @@ class BotEnd:
 
 class Story(Protocol):
     """Who notes how far the bot's part is, so that another controller could go on from there."""
+
+    def note(self, what: What, ago: float = 0.0, **facts: Any) -> None:
+        """For the call's timeline; ``ago`` in seconds."""
 
     def connecting(self) -> None:
         """A stream is about to be started."""
@@ -91,6 +95,8 @@ class BotLeg:
         self._shared = False
         self._told: set[str] = set()
         self._spoken = False
+        #: Whether the caller hears the bot by what FreeSWITCH has told, and whether a `clear` ends that.
+        self._audible = self._cut = False
         self._reconnects = int(self._bot.reconnect)
         #: When a bot that was told `resumed` counts as lost, on the monotonic clock.
         self._answer_by = float("inf")
@@ -179,6 +185,7 @@ class BotLeg:
         if error is not None:
             return BotEnd(Outcome.BOT_FAILED, f"lost in a take-over: {error}")
         self._stream.send_text(messages.start(self._invite, self._bot.sample_rate, resumed=True))
+        self._story.note(What.BOT_RECONNECTED, why=why)
         return None
 
     def _connect(self) -> str | None:
@@ -221,6 +228,7 @@ class BotLeg:
         if self._connect() is not None:
             return False
         self._stream.send_text(messages.start(self._invite, self._bot.sample_rate, resumed=True))
+        self._story.note(What.BOT_RECONNECTED, why=failed.reason)
         return True
 
     @property
@@ -251,6 +259,7 @@ class BotLeg:
                     deadline = min(deadline, time.monotonic() + LAST_WORDS)
                     first_audio = deadline
             self._speech.tick()
+            self._note_silence()
             now = time.monotonic()
             if ended is None and now >= self._answer_by:
                 lost = self._restart(f"the bot said nothing within {RESUMED:g} s of `resumed`")
@@ -280,6 +289,7 @@ class BotLeg:
                 self._speech.completed(event)
             case "PLAYBACK_START":
                 self._speech.started(event)
+                self._note_speech(event)
             case "DTMF":
                 self._key(event)
             case stream.DISCONNECT:
@@ -345,12 +355,16 @@ class BotLeg:
                     "cannot_clear", "this build of mod_audio_stream plays by itself and cannot be stopped"
                 )
             case messages.Clear():
+                self._cut = self._audible
+                self._story.note(What.CLEARED)
                 self._speech.clear()
                 self._stream.send_text(messages.cleared())
             case messages.Mark() if self._plays_by_itself:
                 self._refuse("cannot_mark", "this build of mod_audio_stream does not tell what was heard")
             case messages.Mark():
                 self._speech.mark(message.name)
+            case messages.CallerSpeech():
+                self._story.note(What.CALLER_SPEAKS, speaking=message.speaking)
             case messages.UnusableSpeech():
                 self._refuse(
                     "unusable_audio",
@@ -358,13 +372,25 @@ class BotLeg:
                 )
         return None
 
+    def _note_speech(self, event: Event) -> None:
+        if not self._audible and self.speaking:
+            self._audible, self._cut = True, False
+            self._story.note(What.SPEECH_BEGAN, event.age)
+
+    def _note_silence(self) -> None:
+        if self._audible and not self.speaking:
+            self._audible = False
+            self._story.note(What.SPEECH_ENDED, cut=self._cut)
+
     def _marked(self, name: str, cleared: bool) -> None:
+        self._story.note(What.MARK, name=name, cleared=cleared)
         self._stream.send_text(messages.mark(name, cleared=cleared))
 
     def _key(self, event: Event) -> None:
         """The caller pressed a key; FreeSWITCH counts its length in samples of 8,000 Hz."""
         digit, samples = event.headers.get("DTMF-Digit", ""), event.headers.get("DTMF-Duration", "")
         if digit in _KEYS and digit:
+            self._story.note(What.KEY)
             self._stream.send_text(messages.dtmf(digit, int(samples) // 8 if samples.isdecimal() else 0))
 
     # -- what is not used ---------------------------------------------------------------------------------

@@ -48,6 +48,13 @@ class Resumed:
 
 
 @dataclass(frozen=True, slots=True)
+class CallerSpeech:
+    """``caller_speech``: the bot hears the caller begin to speak, or stop; for the call's timeline."""
+
+    speaking: bool
+
+
+@dataclass(frozen=True, slots=True)
 class UnusableSpeech:
     """A ``streamAudio`` that mod_audio_stream could not use and handed on as it was."""
 
@@ -55,7 +62,7 @@ class UnusableSpeech:
     rate: str
 
 
-Message = End | Clear | Mark | Resumed | UnusableSpeech
+Message = End | Clear | Mark | Resumed | CallerSpeech | UnusableSpeech
 
 
 def parse(text: bytes) -> Message:
@@ -77,6 +84,8 @@ def parse(text: bytes) -> Message:
             return _mark(message)
         case "resumed":
             return Resumed()
+        case "caller_speech":
+            return _caller_speech(message)
         case "streamAudio":  # a usable one comes as a file
             data = message.get("data")
             data = data if isinstance(data, dict) else {}
@@ -106,6 +115,13 @@ def _mark(message: Mapping[str, Any]) -> Mark:
     if not isinstance(name, str) or not 1 <= len(name) <= MAX_MARK_NAME:
         raise BadMessage("bad_mark")
     return Mark(name)
+
+
+def _caller_speech(message: Mapping[str, Any]) -> CallerSpeech:
+    speaking = message.get("speaking")
+    if not isinstance(speaking, bool):
+        raise BadMessage("bad_caller_speech")
+    return CallerSpeech(speaking)
 
 
 def start(invite: Invite, sample_rate: int, *, resumed: bool = False) -> str:

@@ -34,8 +34,9 @@ class What(StrEnum):
     #: hand-off.
     ATTEMPT = "attempt"
     BYE_OVERDUE = "bye_overdue"
-    #: Another controller, perhaps on another host, goes on with it: `stage`, `take_overs`, `answered_for`
-    #: (seconds), `attempts`, `held_since`, `outcome`, `reason` as noted on the channel; ADMITTED's fields.
+    #: Another controller, perhaps on another host, goes on with it: `stage`, `take_overs`, `attempts`,
+    #: `held_since`, `outcome`, `reason` as noted on the channel; `invited_for` and `answered_for`, in seconds
+    #: since then; ADMITTED's fields but `invited_at`.
     TAKEN_OVER = "taken_over"
     #: This controller has no connection to it any more, and another one must take it over: `why`.
     LEFT = "left"

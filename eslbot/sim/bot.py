@@ -30,7 +30,7 @@ Parameters of the query: ``greeting_ms``, ``listen_ms``, ``goodbye_ms``, ``speak
 ``turns``, ``seconds``, ``rate`` (of the bot's speech: 8000, 16000 or 24000) and ``format`` (``raw``, ``wav``,
 ``pcmu``, ``pcma``). ``ahead_ms`` is how far ``/drone`` and ``/talk`` speak ahead of real time, so that their
 own late chunks are not heard as gaps (0 by default). ``once=1`` lets ``/abort`` and ``/error-close`` fail
-only the first connection of a call; the next one talks.
+only the first connection of a call; the next one talks. ``hears=1`` reports the caller's speech, by loudness.
 
 ``resumed`` is answered at once, and what may have been lost is repeated: a ``clear`` without its ``cleared``,
 the marks that are waited for, and ``end``. A call that was finished on an earlier connection (``end``, or a
@@ -51,6 +51,7 @@ import struct
 import threading
 import time
 import wave
+from array import array
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -182,6 +183,25 @@ class Upgrade:
     headers: Headers
 
 
+class Ears:
+    """Whether the caller speaks, by loudness; a pause of PAUSE seconds ends it."""
+
+    LOUD = 1500  # of 32,767, a frame's peak
+    PAUSE = 0.4
+
+    def __init__(self) -> None:
+        self.speaking = False
+        self._loud_at = 0.0
+
+    def hear(self, frame: bytes, now: float) -> bool:
+        """Take a frame of L16; whether the caller has just begun or stopped."""
+        loud = max(array("h", frame[: len(frame) // 2 * 2]), default=0) > self.LOUD
+        if loud:
+            self._loud_at = now
+        before, self.speaking = self.speaking, loud or (self.speaking and now - self._loud_at < self.PAUSE)
+        return before != self.speaking
+
+
 class BotCall:
     """One WebSocket connection: what came, what was said, how it closed.
 
@@ -250,6 +270,7 @@ class BotCall:
         # Never taken while holding _changed.
         self._sending = threading.Lock()
         self._resumed: deque[Received] = deque(maxlen=MESSAGES_KEPT)
+        self._ears = Ears() if self.number("hears", 0) else None
         self._marks: deque[str] = deque(maxlen=MESSAGES_KEPT)
         self._clears = 0
         self._emit = emit
@@ -441,6 +462,8 @@ class BotCall:
             self._record(self._recorder, frame)
         if first:
             self._emit("audio", {"call_id": self.call_id})
+        if self._ears is not None and self._ears.hear(frame, now):
+            self.send({"type": "caller_speech", "speaking": self._ears.speaking})
 
     def _record(self, recorder: Recorder, frame: bytes) -> None:
         if self._recording is None:

@@ -75,6 +75,8 @@ def test_a_bot_that_is_finished_is_finished_whatever_its_details(text: str, end:
         (b'{"type":"End"}', "unknown_type"),
         (b'{"type":["end"]}', "unknown_type"),
         (b'{"type":"start"}', "unknown_type"),
+        (b'{"type":"caller_speech"}', "bad_caller_speech"),
+        (b'{"type":"caller_speech","speaking":1}', "bad_caller_speech"),
         (b'{"type":"mark"}', "bad_mark"),
         (b'{"type":"mark","name":""}', "bad_mark"),
         (b'{"type":"mark","name":7}', "bad_mark"),
@@ -97,6 +99,7 @@ def test_nothing_a_bot_sends_is_fatal(text: bytes) -> None:
             "not_an_object",
             "unknown_type",
             "bad_mark",
+            "bad_caller_speech",
         }
     else:
         assert json.loads(text)["type"] in ("end", "clear", "mark", "resumed", "streamAudio")

@@ -89,6 +89,7 @@ def test_what_a_bot_may_say_in_the_document_is_understood() -> None:
             "clear": messages.Clear,
             "mark": messages.Mark,
             "resumed": messages.Resumed,
+            "caller_speech": messages.CallerSpeech,
             "streamAudio": messages.UnusableSpeech,
         }
         assert isinstance(taken, kind[message["type"]])
@@ -146,6 +147,7 @@ _valid = (
             "reason": st.text(max_size=300),
         },
     )
+    | st.fixed_dictionaries({"type": st.just("caller_speech"), "speaking": st.booleans()})
 )
 
 
@@ -159,13 +161,15 @@ def test_what_is_valid_is_taken_as_it_was_meant(message: dict[str, Any]) -> None
             assert len(taken.reason) == min(len(message.get("reason", "")), MAX_REASON)
         case messages.Mark():
             assert taken.name == message["name"]
+        case messages.CallerSpeech():
+            assert taken.speaking is message["speaking"]
         case _:
             assert taken == (messages.Clear() if message["type"] == "clear" else messages.Resumed())
 
 
 @given(
     st.fixed_dictionaries(
-        {"type": st.sampled_from(["end", "clear", "mark", "resumed", "start", "x"])},
+        {"type": st.sampled_from(["end", "clear", "mark", "resumed", "caller_speech", "start", "x"])},
         optional={
             "name": _value,
             "properties": _value | st.dictionaries(st.text(), _value),
