@@ -7,6 +7,7 @@ disk is well.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -134,7 +135,8 @@ class Journal:
             head = _line(
                 {"what": "journal", "version": 1, "host": host, "pid": os.getpid(), "at": time.time()}
             )
-            os.write(file, head)
+            if os.write(file, head) != len(head):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
             os.close(file)
             path.unlink(missing_ok=True)

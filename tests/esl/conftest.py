@@ -23,6 +23,7 @@ from eslbot.config.model import (
     loopback,
 )
 from eslbot.controller import Controller
+from eslbot.ledger.facts import What
 from eslbot.limits import CallCounts
 from tests.support.ameyo_server import AmeyoServer
 from tests.support.peer import bounded, eventually, tcp_pair
@@ -68,6 +69,19 @@ class House:
         self.channels: list[Channel] = []
         self.greenlets: list[gevent.Greenlet] = []
         self._controller: Controller | None = None
+        self.facts: list[dict[str, Any]] = []
+
+    def note(self, call: str, what: What, facts: dict[str, Any], ago: float = 0.0) -> None:
+        """What the ledger is told."""
+        self.facts.append({"call": call, "what": str(what), **facts})
+
+    def flush(self, seconds: float) -> None:
+        """It is there."""
+
+    def told(self, what: What) -> dict[str, Any]:
+        """The only fact of its kind."""
+        (fact,) = [fact for fact in self.facts if fact["what"] == what]
+        return fact
 
     def with_bot(self, **changes: Any) -> None:
         self.workspace = replace(self.workspace, bot=replace(self.workspace.bot, **changes))
@@ -78,7 +92,7 @@ class House:
             server = Server(loopback(8084), (ip_network("127.0.0.1/32"),), 1, self.max_calls)
             switch = FreeSwitch(None, 5060, None, (10000, 60000), loopback(8021), None, self.temp_dir, ())
             config = Config(server, switch, Web(loopback(8085)), {WORKSPACE: self.workspace})
-            self._controller = Controller(config, self.counts, self.row)
+            self._controller = Controller(config, self.counts, self.row, self)
         return self._controller
 
     def call(
