@@ -1,41 +1,126 @@
 """What is counted. Names are few and labels have few values: never a call's id or a number.
 
-Workers share their figures through files in ``PROMETHEUS_MULTIPROC_DIR``, which ``eslbot serve`` sets before
-anything imports this module.
+Workers and the ledger's keeper share their figures through files in ``PROMETHEUS_MULTIPROC_DIR``, which
+``eslbot serve`` sets before anything imports this module; :mod:`eslbot.figures` keeps what dead ones counted.
+Every gauge is ``live…``: it goes with its process. What each figure means to an operator is told in
+``docs/operations.md``.
 """
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
+
+# -- calls ------------------------------------------------------------------------------------------------
 
 CALLS = Counter("eslbot_calls", "Answered calls that ended, by outcome.", ["workspace", "outcome"])
 CALLS_ACTIVE = Gauge(
     "eslbot_calls_active", "Calls that a worker holds now.", ["workspace"], multiprocess_mode="livesum"
 )
+CALLS_BY_STAGE = Gauge(
+    "eslbot_calls_by_stage",
+    "Calls that a worker holds now, by where they are in their story.",
+    ["workspace", "stage"],
+    multiprocess_mode="livesum",
+)
+CALLS_LIMIT = Gauge(
+    "eslbot_calls_limit",
+    "The workspace's max_calls: with so many calls up the next one is refused.",
+    ["workspace"],
+    multiprocess_mode="livemax",
+)
+WORKERS_READY = Gauge("eslbot_workers_ready", "Workers that take new calls now.", multiprocess_mode="livesum")
+WORKERS_CALLS_LIMIT = Gauge(
+    "eslbot_workers_calls_limit",
+    "Calls that the workers that take new calls could hold together (server.max_calls each).",
+    multiprocess_mode="livesum",
+)
 REFUSALS = Counter("eslbot_refusals", "Calls refused before the answer, by reason.", ["reason"])
-PEERS_REFUSED = Counter("eslbot_peers_refused", "Event-socket peers outside server.switches.")
-CONNECTIONS_WITHOUT_CALL = Counter(
-    "eslbot_connections_without_call", "Event-socket connections that never became a call (port probes)."
+SETUP_SECONDS = Histogram(
+    "eslbot_setup_seconds",
+    "From the INVITE to our 200.",
+    ["workspace"],
+    buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 TAKE_OVERS = Counter("eslbot_take_overs", "Calls that arrived in the middle of their story.", ["stage"])
 HAND_OVERS = Counter("eslbot_hand_overs", "Calls that a leaving worker gave to the next one.")
-ATTEMPTS = Counter("eslbot_notification_attempts", "POSTs to Ameyo, by verdict.", ["workspace", "verdict"])
-IN_DOUBT = Counter(
-    "eslbot_notifications_in_doubt",
-    "Notifications sent again because a worker went away before it had noted Ameyo's answer.",
+
+# -- the bot ----------------------------------------------------------------------------------------------
+
+FIRST_AUDIO_SECONDS = Histogram(
+    "eslbot_first_audio_seconds",
+    "From our 200 until the caller hears the bot for the first time.",
     ["workspace"],
-)
-BYE_OVERDUE = Counter(
-    "eslbot_bye_overdue", "Times that a call handed off had no BYE within bye_timeout.", ["workspace"]
-)
-MEDIA_TIMEOUTS = Counter(
-    "eslbot_media_timeouts", "Calls ended because no RTP came for media_timeout.", ["workspace"]
+    buckets=(0.1, 0.25, 0.5, 1, 2, 3, 5, 10),
 )
 BOT_MESSAGES_IGNORED = Counter(
     "eslbot_bot_messages_ignored", "Messages of bots that were not used.", ["workspace", "why"]
 )
 SPEECH_FAILURES = Counter("eslbot_speech_failures", "Speech that was not played as it should be.", ["why"])
+
+# -- Ameyo ------------------------------------------------------------------------------------------------
+
+BOT_END_TO_POST_SECONDS = Histogram(
+    "eslbot_bot_end_to_post_seconds",
+    "From the bot's end until the first POST to Ameyo begins; the bot's last words are played in between.",
+    ["workspace"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+ATTEMPTS = Counter("eslbot_notification_attempts", "POSTs to Ameyo, by verdict.", ["workspace", "verdict"])
+NOTIFICATION_SECONDS = Histogram(
+    "eslbot_notification_seconds",
+    "From the beginning of a POST to Ameyo until its answer, or until it was given up.",
+    ["workspace", "verdict"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+IN_DOUBT = Counter(
+    "eslbot_notifications_in_doubt",
+    "Notifications sent again because a worker went away before it had noted Ameyo's answer.",
+    ["workspace"],
+)
+
+# -- FreeSWITCH, and the BYE ------------------------------------------------------------------------------
+
+HOLD_SECONDS = Histogram(
+    "eslbot_hold_seconds",
+    "From Ameyo's acceptance until the PBX's BYE.",
+    ["workspace"],
+    buckets=(0.25, 0.5, 1, 2, 5, 10, 30, 60),
+)
+BYE_OVERDUE = Counter(
+    "eslbot_bye_overdue", "Times that a call handed off had no BYE within bye_timeout.", ["workspace"]
+)
 SEND_BYE = Counter("eslbot_send_bye", "Answered calls that our side ended with BYE: an alarm.")
+MEDIA_TIMEOUTS = Counter(
+    "eslbot_media_timeouts", "Calls ended because no RTP came for media_timeout.", ["workspace"]
+)
+PEERS_REFUSED = Counter("eslbot_peers_refused", "Event-socket peers outside server.switches.")
+CONNECTIONS_WITHOUT_CALL = Counter(
+    "eslbot_connections_without_call", "Event-socket connections that never became a call (port probes)."
+)
 EVENTS_LOST = Counter("eslbot_events_lost", "Events dropped because a bot flooded its call.")
+
+# -- the ledger -------------------------------------------------------------------------------------------
+
+LEDGER_CONFIGURED = Gauge(
+    "eslbot_ledger_configured", "1 where calls are recorded at all.", multiprocess_mode="livemax"
+)
+LEDGER_UP = Gauge(
+    "eslbot_ledger_up",
+    "1 while the keeper runs and its database takes what it writes.",
+    multiprocess_mode="livesum",  # the keeper's figure, and the workers' zeroes where there is no keeper
+)
+LEDGER_BACKLOG_BYTES = Gauge(
+    "eslbot_ledger_backlog_bytes",
+    "What waits in the journals to get into the database.",
+    multiprocess_mode="livesum",
+)
+LEDGER_FACTS = Counter("eslbot_ledger_facts", "Facts of calls that the keeper has read from journals.")
+LEDGER_CALLS_WRITTEN = Counter("eslbot_ledger_calls_written", "Rows of calls written to the database.")
+LEDGER_FACTS_LOST = Counter(
+    "eslbot_ledger_facts_lost", "Facts that a worker could not write to its journal: gaps in the records."
+)
+
+# -- ourselves --------------------------------------------------------------------------------------------
+
 INTERNAL_ERRORS = Counter("eslbot_internal_errors", "Faults of eslbot itself; each is told in the log.")
 LEDGER_FACTS_LOST = Counter("eslbot_ledger_facts_lost", "Facts that no journal has taken.")

@@ -22,6 +22,7 @@ from eslbot import config as configuration
 from eslbot import logs
 from eslbot.arbiter import CallArbiter
 from eslbot.config import Config, ConfigError
+from eslbot.figures import FigureFiles
 from eslbot.limits import CallCounts
 from eslbot.worker import HAND_OVER
 
@@ -52,6 +53,7 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self.drain = drain
         self._lifeline = os.pipe()
         self.counts = CallCounts()
+        self.figures = FigureFiles(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         self.config: Config | None = None
         self.row = 0
         super().__init__()
@@ -100,10 +102,8 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         arbiter.in_worker()
 
     def _after_exit(self, arbiter: Any, worker: Any) -> None:
-        from prometheus_client import multiprocess
-
         self.counts.free_row(worker.row)
-        multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+        self.figures.bury(worker.pid)
 
     def _before_exec(self, arbiter: Any) -> None:
         """At USR2: the new service has a metrics directory of its own, as this one removes ours."""

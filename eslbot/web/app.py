@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest, multiprocess
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Metric, generate_latest, multiprocess
+from prometheus_client.registry import Collector
+
+from eslbot.figures import FigureFiles, FiguresBusy
 
 if TYPE_CHECKING:
     from eslbot.controller import Controller
@@ -51,10 +56,32 @@ class WebApp:
         return status, "application/json", _json({"status": "draining" if draining else "ready"})
 
     def _metrics(self) -> tuple[str, str, bytes]:
-        """Every worker's figures, added up (Prometheus text format)."""
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return "200 OK", CONTENT_TYPE_LATEST, generate_latest(registry)
+        """Every process's figures, added up (Prometheus text format)."""
+        try:
+            text = exposition(FigureFiles(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])))
+        except FiguresBusy as error:
+            return "503 Service Unavailable", "text/plain", f"{error}\n".encode()
+        return "200 OK", CONTENT_TYPE_LATEST, text
+
+
+def exposition(files: FigureFiles) -> bytes:
+    """All figures in Prometheus' text format. Raises FiguresBusy."""
+    registry = CollectorRegistry()
+    with files.reading() as names:
+        found = multiprocess.MultiProcessCollector.merge(names)  # type: ignore[no-untyped-call]
+    registry.register(_Found(list(found)))
+    return generate_latest(registry)
+
+
+class _Found(Collector):
+    """What was read, as a registry takes it."""
+
+    def __init__(self, found: list[Metric]) -> None:
+        self._found = found
+
+    def collect(self) -> Iterable[Metric]:
+        """All of it."""
+        return self._found
 
 
 def _json(document: dict[str, Any]) -> bytes:
