@@ -86,12 +86,16 @@ class Call:
         self.began = time.monotonic()
         self.take_overs = 0
         self._stage: Stage | None = None
+        self._shown: Stage | None = None  # in the metrics
         self._attempts = 0
         self._held_since = time.time()
         self._bot: BotLeg | None = None
         self._leaving = False
         self._busy = False
         self._ameyo_failed = False
+        # On the monotonic clock; what another controller has seen is not measured.
+        self._answered_at: float | None = None
+        self._ended_at: float | None = None
         self._timeline_left = MAX_TIMELINE
 
     def run(self) -> None:
@@ -127,6 +131,7 @@ class Call:
             raise
         finally:
             if self.workspace is not None:
+                self._show_stage(None)
                 self.controller.leave(self.workspace)
 
     @property
@@ -166,6 +171,10 @@ class Call:
             raise Refused(500, "answer_failed", "FreeSWITCH could not answer the call")
         self.enter(Stage.ANSWERED)
         self.note(What.ANSWERED)
+        self._answered_at = time.monotonic()
+        if self.workspace is not None:
+            setup = self.notes.invited_for + self._seconds()
+            metrics.SETUP_SECONDS.labels(self.workspace.name).observe(setup)
         kept = completed.headers
         self.session.forget_variables(name for name in INFORMATIONAL if f"variable_{name}" in kept)
         log.info("call_answered", seconds=self._seconds())
@@ -243,6 +252,7 @@ class Call:
         else:
             self.workspace = self.controller.resume(self.invite)
             self._name_in_log()
+            self._show_stage(stage)
             log.info("call_taken_over", stage=stage, take_overs=self.take_overs)
             if self.workspace is None:
                 log.error("workspace_gone", remedy="put the workspace back and reload: its customer waits")
@@ -282,6 +292,14 @@ class Call:
         self.note(What.BOT_CONNECTED)
         log.info("bot_connected", seconds=self._seconds())
 
+    def audible(self, ago: float) -> None:
+        """The caller begins to hear the bot."""
+        self.note(What.SPEECH_BEGAN, ago)
+        if self._answered_at is not None and self.workspace is not None:
+            first = time.monotonic() - ago - self._answered_at
+            metrics.FIRST_AUDIO_SECONDS.labels(self.workspace.name).observe(first)
+            self._answered_at = None
+
     def spoken(self) -> None:
         """The bot has begun to speak: it is not a silent one."""
         self.session.set_plain_variables({"eslbot_spoken": "true"})
@@ -294,6 +312,7 @@ class Call:
         if dropped:
             log.warning("bot_properties_dropped", names=[name[:64] for name in dropped[:20]])
         self.ended = BotEnd(ended.outcome, ended.reason, of_bot)
+        self._ended_at = time.monotonic()
         self.enter(
             Stage.ENDED,
             eslbot_outcome=ended.outcome,
@@ -321,6 +340,10 @@ class Call:
         self._attempts, self._busy = number, True
         self.session.set_plain_variables({"eslbot_attempts": str(number), "eslbot_next_attempt": ""})
         self.note(What.ATTEMPT_BEGAN, number=number)
+        if self._ended_at is not None and self.workspace is not None:
+            waited = time.monotonic() - self._ended_at
+            metrics.BOT_END_TO_POST_SECONDS.labels(self.workspace.name).observe(waited)
+            self._ended_at = None
 
     def _attempt_is_over(self, attempt: Attempt) -> None:
         """Note it on the channel before anything else: what is not there, the next controller does again."""
@@ -344,6 +367,7 @@ class Call:
             detail=attempt.detail,
         )
         metrics.ATTEMPTS.labels(self.workspace.name, attempt.verdict).inc()
+        metrics.NOTIFICATION_SECONDS.labels(self.workspace.name, attempt.verdict).observe(attempt.seconds)
         tell = log.info if accepted else log.warning
         tell(
             "hand_off_" + attempt.verdict,
@@ -395,8 +419,19 @@ class Call:
 
     def enter(self, stage: Stage, **variables: str) -> None:
         """Write the stage, and what goes with it, to the channel."""
+        self._show_stage(stage)
         self._stage = stage
         self.session.set_variables({**variables, "eslbot_stage": stage})
+
+    def _show_stage(self, stage: Stage | None) -> None:
+        """Count the call among those in ``stage``, and no longer among those in the one before."""
+        if self.workspace is None:
+            return
+        if self._shown is not None:
+            metrics.CALLS_BY_STAGE.labels(self.workspace.name, self._shown).dec()
+        if stage is not None:
+            metrics.CALLS_BY_STAGE.labels(self.workspace.name, stage).inc()
+        self._shown = stage
 
     def refuse(self, refusal: Refused) -> None:
         """Send the final response; the call was never answered."""
@@ -433,6 +468,9 @@ class Call:
         outcome = self.ended.outcome if self.ended else left
         if self.workspace is not None and self._stage not in (None, Stage.ADMITTED):
             metrics.CALLS.labels(self.workspace.name, outcome).inc()
+            if self.handed_off:
+                held = max(0.0, time.time() - self._held_since)
+                metrics.HOLD_SECONDS.labels(self.workspace.name).observe(held)
         if vanished:
             metrics.MEDIA_TIMEOUTS.labels(self.workspace.name if self.workspace else "").inc()
         if alarm:

@@ -123,4 +123,3 @@ LEDGER_FACTS_LOST = Counter(
 # -- ourselves --------------------------------------------------------------------------------------------
 
 INTERNAL_ERRORS = Counter("eslbot_internal_errors", "Faults of eslbot itself; each is told in the log.")
-LEDGER_FACTS_LOST = Counter("eslbot_ledger_facts_lost", "Facts that no journal has taken.")

@@ -59,6 +59,9 @@ class Story(Protocol):
     def spoken(self) -> None:
         """The bot has begun to speak."""
 
+    def audible(self, ago: float) -> None:
+        """The caller begins to hear it, since ``ago`` seconds."""
+
     def over(self, ended: BotEnd) -> None:
         """The bot is done; its last words may still be playing."""
 
@@ -375,7 +378,7 @@ class BotLeg:
     def _note_speech(self, event: Event) -> None:
         if not self._audible and self.speaking:
             self._audible, self._cut = True, False
-            self._story.note(What.SPEECH_BEGAN, event.age)
+            self._story.audible(event.age)
 
     def _note_silence(self) -> None:
         if self._audible and not self.speaking:
