@@ -2,8 +2,8 @@
 
 prometheus_client gives each process a file for its counters and one for its histograms. Their figures belong
 to the totals for ever, but a service that lives for a year has thousands of workers in its life: so what a
-dead process has counted is added to one file for all of them, ``…_dead.db``. Reading and adding exclude each other
-(``flock``), else a figure would be read twice or not at all.
+dead process has counted is added to one file for all of them, ``…_dead.db``. Reading and adding exclude each
+other (``flock``), else a figure would be read twice or not at all.
 
 The arbiter uses this module, so it does not import prometheus_client with its web servers, which the worker
 imports when gevent has patched the standard library; the files' format, which is simple, is read and written
