@@ -79,6 +79,8 @@ class Lab:
     eslbot's own listeners: something in between. ``hosts`` are addresses of loopback; on each runs an
     ``eslbot serve`` of its own (``services``), with ``workers`` workers, run by the command ``within`` has
     for that host, if any. With ``proxied`` the switch reaches them only through ``proxies``, one each.
+    With ``ledger`` they record their calls, each host in a database of its own or all in that of the URL.
+    ``page_tokens`` are tables ``[web.tokens.NAME]``.
     ``ameyo``, ``bot`` and ``pbx`` are the other parts.
     """
 
@@ -94,9 +96,12 @@ class Lab:
         hosts: Sequence[str] = ("127.0.0.1",),
         within: Mapping[str, Sequence[str]] = MappingProxyType({}),
         proxied: bool = False,
+        ledger: bool | str = False,
+        page_tokens: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
         emit: Emit = silent,
     ) -> None:
         self.folder = folder
+        self._ledger, self._page_tokens = ledger, page_tokens
         self.tenants = {tenant.name: tenant for tenant in tenants}
         self.workers, self.max_calls = workers, max_calls
         self.installation = None if switch == "stand-in" else freeswitch.find()
@@ -232,8 +237,20 @@ class Lab:
             within,
         )
 
+    def journal(self, service: EslbotService) -> Path:
+        """``ledger.journal`` of a service."""
+        return self.folder / f"{service.config.stem}-journal"
+
     def _configuration(self, service: EslbotService) -> dict[str, Any]:
+        ledger: dict[str, Any] = {}
+        if self._ledger:
+            url = self._ledger if isinstance(self._ledger, str) else ""
+            ledger["ledger"] = {
+                "url": url or f"sqlite:///{self.folder.absolute()}/{service.config.stem}.db",
+                "journal": str(self.journal(service).absolute()),
+            }
         return {
+            **ledger,
             "server": {
                 "listen": colon(service.listen),
                 "workers": service.workers,
@@ -247,7 +264,10 @@ class Lab:
                 "temp_dir": str(self.temp_dir),
                 "controllers": [colon(controller) for controller in self.controllers],
             },
-            "web": {"listen": colon(service.web)},
+            "web": {
+                "listen": colon(service.web),
+                "tokens": {name: dict(token) for name, token in self._page_tokens.items()},
+            },
             "workspaces": {tenant.id: self._workspace(tenant) for tenant in self.tenants.values()},
         }
 
