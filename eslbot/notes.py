@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from eslbot.bot import BotEnd
+from eslbot.esl import whole_number
 from eslbot.outcome import Outcome, Stage
 
 log = structlog.get_logger()
@@ -101,17 +102,15 @@ class Notes:
         return facts
 
     def _since(self, name: str) -> float:
-        now, then = self._channel.get("Event-Date-Timestamp", ""), self._channel.get(name, "")
-        if not (now.isdecimal() and then.isdecimal() and int(then)):
-            return 0.0
-        return max(0.0, (int(now) - int(then)) / 1e6)
+        now = whole_number(self._channel.get("Event-Date-Timestamp", ""))
+        then = whole_number(self._channel.get(name, ""))
+        return max(0.0, (now - then) / 1e6) if then else 0.0
 
     def _text(self, name: str) -> str:
         return self._channel.get(f"variable_{name}", "")
 
     def _number(self, name: str) -> int:
-        text = self._text(name)
-        return int(text) if text.isdecimal() and len(text) < 10 else 0
+        return whole_number(self._text(name))
 
     def _time(self, name: str) -> float | None:
         try:

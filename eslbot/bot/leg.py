@@ -16,7 +16,7 @@ from eslbot.bot.folder import SpeechFolder
 from eslbot.bot.path_speech import PathSpeech
 from eslbot.bot.speech import QueueFull, Speech, cut_of, done_of, is_speech_file
 from eslbot.config.model import Workspace, shown
-from eslbot.esl import ConnectionLost, EslError, Event, Session
+from eslbot.esl import ConnectionLost, EslError, Event, Session, whole_number
 from eslbot.invite import Invite
 from eslbot.ledger.facts import What
 from eslbot.outcome import Outcome
@@ -394,7 +394,7 @@ class BotLeg:
         digit, samples = event.headers.get("DTMF-Digit", ""), event.headers.get("DTMF-Duration", "")
         if digit in _KEYS and digit:
             self._story.note(What.KEY)
-            self._stream.send_text(messages.dtmf(digit, int(samples) // 8 if samples.isdecimal() else 0))
+            self._stream.send_text(messages.dtmf(digit, whole_number(samples) // 8))
 
     # -- what is not used ---------------------------------------------------------------------------------
 

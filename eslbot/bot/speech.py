@@ -33,7 +33,7 @@ import structlog
 
 from eslbot import g711, metrics
 from eslbot.bot.audio import Decoder, UnusableAudio
-from eslbot.esl import Event, Session
+from eslbot.esl import Event, Session, whole_number
 
 log = structlog.get_logger()
 
@@ -287,7 +287,7 @@ class Speech:
         if utterance == BY_PATH:  # what there is was cut before that, and is not said behind it
             return
         text, _, law = utterance.partition(".")
-        current = int(text) if text.isascii() and text.isdigit() else -1
+        current = whole_number(text, -1)
         for number, own_law in sorted(left.items()):
             if number > current or (number == current and own_law == law):
                 rest = _rest(self._own(number, own_law), played if number == current else ODD)
@@ -426,7 +426,7 @@ class Speech:
             self._over(current.size)
             return
         played = event.headers.get("variable_playback_samples", "")
-        self._over(int(played) if played.isdecimal() else current.size)
+        self._over(whole_number(played, current.size))
 
     def due(self) -> float | None:
         """When :meth:`tick` wants to be called at the latest, on the monotonic clock."""
@@ -577,10 +577,9 @@ def cut_of(channel: Mapping[str, str]) -> tuple[str, int]:
     whenever it had to look for more (``switch_ivr_play_file``): that makes two bounds, and between them we go
     by the clock, a frame every 20 ms. Rather a frame is not heard than heard twice.
     """
-    numbers = {}
-    for name in (READ, POSITION, BEGAN, LEFT):
-        text = channel.get(f"variable_{name}", "")
-        numbers[name] = int(text) if text.isascii() and text.isdigit() else 0
+    numbers = {
+        name: whole_number(channel.get(f"variable_{name}", "")) for name in (READ, POSITION, BEGAN, LEFT)
+    }
     most = numbers[READ]
     if all(numbers.values()):
         least = (numbers[POSITION] // (FRAME // 2) + 2) // 2
@@ -591,8 +590,7 @@ def cut_of(channel: Mapping[str, str]) -> tuple[str, int]:
 
 def done_of(channel: Mapping[str, str]) -> int:
     """The number of the module's last file that was played by path, -1 for none."""
-    text = channel.get(f"variable_{DONE}", "")
-    return int(text) if text.isascii() and text.isdigit() else -1
+    return whole_number(channel.get(f"variable_{DONE}", ""), -1)
 
 
 def number_of(path: str) -> int:

@@ -14,7 +14,7 @@ from eslbot.esl.errors import (
     ProtocolError,
     UnsafeArgument,
 )
-from eslbot.esl.frames import Event, Frame, FrameReader
+from eslbot.esl.frames import Event, Frame, FrameReader, whole_number
 from eslbot.esl.session import Execution, Session
 
 __all__ = [
@@ -32,4 +32,5 @@ __all__ = [
     "UnsafeArgument",
     "execute_message",
     "quote",
+    "whole_number",
 ]

@@ -22,6 +22,8 @@ from eslbot.esl.errors import ProtocolError
 #: Bounds of one frame. A channel with a hundred SIP headers is some 20 kB.
 MAX_HEADER_BYTES = 256 * 1024
 MAX_BODY_BYTES = 4 * 1024 * 1024
+#: Digits of a whole number: below 2**63, and enough for microseconds since 1970.
+MAX_DIGITS = 18
 
 
 class Frame:
@@ -90,8 +92,8 @@ class Event(ESLEvent):  # type: ignore[misc]  # greenswitch has no types
     @property
     def age(self) -> float:
         """Seconds since FreeSWITCH made it, by both hosts' clocks: it polls a connection every 20 ms."""
-        stamp = self.headers.get("Event-Date-Timestamp", "")
-        return max(0.0, time.time() - int(stamp) / 1e6) if stamp.isdecimal() else 0.0
+        stamp = whole_number(self.headers.get("Event-Date-Timestamp", ""))
+        return max(0.0, time.time() - stamp / 1e6) if stamp else 0.0
 
     @property
     def data(self) -> str:
@@ -123,6 +125,14 @@ def parse_headers(block: bytes) -> dict[str, str]:
     return headers
 
 
+def whole_number(text: str, otherwise: int = 0) -> int:
+    """The number that ``text``, a header's value, is: 1 to 18 ASCII digits; ``otherwise`` for anything else.
+
+    ``str.isdecimal`` takes other alphabets' digits for a number, and ``int`` refuses one of 4,301 digits.
+    """
+    return int(text) if len(text) <= MAX_DIGITS and text.isascii() and text.isdigit() else otherwise
+
+
 def _value(text: bytes) -> str:
     value = text.decode("utf-8", "replace").strip()
     return unquote(value, errors="replace") if "%" in value else value
@@ -130,9 +140,10 @@ def _value(text: bytes) -> str:
 
 def _content_length(headers: Mapping[str, str]) -> int:
     text = headers.get("Content-Length", "0")
-    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+    length = whole_number(text, -1)
+    if length < 0:
         raise ProtocolError(f"Content-Length is {text[:40]!r}")
-    return int(text)
+    return length
 
 
 class FrameReader:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eslbot.esl import Event, Frame, FrameReader, ProtocolError
+from eslbot.esl import Event, Frame, FrameReader, ProtocolError, whole_number
 from eslbot.esl.frames import MAX_BODY_BYTES, MAX_HEADER_BYTES, parse_headers
 from tests.support import wire
 
@@ -88,7 +90,7 @@ def test_bytes_that_are_not_utf8_are_replaced() -> None:
     assert parse_headers(b"A: x\xffy\nB: %ff%fe") == {"A": "x�y", "B": "��"}
 
 
-@pytest.mark.parametrize("length", ["-1", "x", "1e3", "9" * 11, "٣", "0x10", " 1 2"])
+@pytest.mark.parametrize("length", ["-1", "x", "1e3", "9" * 19, "٣", "0x10", " 1 2"])
 def test_a_length_that_is_none_is_an_error(length: str) -> None:
     with pytest.raises(ProtocolError, match="Content-Length is"):
         list(FrameReader().feed(f"Content-Length: {length}\n\n".encode()))
@@ -150,6 +152,23 @@ def test_empty_lines_between_frames_are_nothing() -> None:
 )
 def test_names_of_events(found: dict[str, str], name: str) -> None:
     assert Event(found).name == name
+
+
+@pytest.mark.parametrize("text", wire.NO_NUMBERS)
+def test_a_number_that_is_none(text: str) -> None:
+    assert (whole_number(text), whole_number(text, -1)) == (0, -1)
+    assert Event({"Event-Date-Timestamp": text}).age == 0.0
+
+
+@pytest.mark.parametrize("text", ["0", "7", "007", "1700000060000000", "9" * 18])
+def test_a_whole_number(text: str) -> None:
+    assert whole_number(text, -1) == int(text)
+
+
+def test_the_age_of_an_event() -> None:
+    now = time.time()
+    assert 5.0 <= Event({"Event-Date-Timestamp": f"{now * 1e6 - 5e6:.0f}"}).age < 65.0
+    assert Event({"Event-Date-Timestamp": f"{now * 1e6 + 60e6:.0f}"}).age == 0.0, "of a clock that is ahead"
 
 
 def test_data_is_the_body_or_the_reply() -> None:

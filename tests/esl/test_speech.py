@@ -21,14 +21,15 @@ from eslbot import g711
 from eslbot.bot import speech as speech_module
 from eslbot.bot.audio import UnusableAudio
 from eslbot.bot.path_speech import MAX_AHEAD, PathSpeech
-from eslbot.bot.speech import CUT_LIMIT, START_DELAY, QueueFull, Speech
+from eslbot.bot.speech import CUT_LIMIT, ODD, START_DELAY, QueueFull, Speech
 from eslbot.call import HOLD_TONE
-from eslbot.esl import Session
+from eslbot.esl import Event, Session
 from eslbot.sim import bot as sim_bot
 from eslbot.sim.audio import heard, tone, tone_power
 from tests.esl.conftest import House
 from tests.support.peer import Hung, bounded, eventually, tcp_pair
 from tests.support.switch import UUID, Channel, Player
+from tests.support.wire import NO_NUMBERS
 
 _random = random.Random(3)
 
@@ -180,6 +181,26 @@ def test_odd_sizes_join_without_a_hole(line: Line, milliseconds: int) -> None:
         line.say(chunk)
     line.run(line.quiet)
     assert line.player.heard.strip(b"\xff") == b"".join(chunks)
+
+
+@pytest.mark.parametrize("samples", NO_NUMBERS)
+def test_a_playback_that_does_not_say_how_much_it_read_has_read_all(line: Line, samples: str) -> None:
+    line.player.mute = True
+    line.say(sound(60))
+    line.run(lambda: line.playbacks)
+    assert line.speech._current is not None
+    ended = {"Application-UUID": line.speech._current.playback, "Application-Response": "FILE PLAYED"}
+    line.speech.completed(Event({**ended, "variable_playback_samples": samples}))
+    assert line.quiet()
+
+
+@pytest.mark.parametrize("number", ["٣", "9" * 5000])
+def test_an_utterance_of_no_number_was_not_cut(line: Line, number: str) -> None:
+    said = sound(60)
+    (line.folder / f"{UUID}_3.eslbot.PCMU").write_bytes(g711.SILENCE["PCMU"] * ODD + said)
+    assert line.speech.resume(f"{number}.PCMU", 80, "PCMU")
+    line.run(line.quiet)
+    assert line.heard == said
 
 
 def test_the_modules_files_are_deleted_as_they_are_read(line: Line) -> None:
@@ -1061,7 +1082,8 @@ def test_keys_reach_the_bot_and_stop_nothing(talk: Make) -> None:
     said = sound(200)
     call.say(said)
     call.channel.wait(lambda: call.heard)
-    for digit, samples in ("5", "960"), ("*", "1600"), ("#", ""), ("D", "x"), ("0", "-1"):
+    keys = ("5", "960"), ("*", "1600"), ("#", ""), ("D", "x"), ("0", "-1"), ("1", "٣"), ("2", "9" * 5000)
+    for digit, samples in keys:
         call.channel.event("DTMF", {"DTMF-Digit": digit, "DTMF-Duration": samples, "DTMF-Source": "RTP"})
     for digit in ("", "12", "F", "w", "5\n"):
         call.channel.event("DTMF", {"DTMF-Digit": digit, "DTMF-Duration": "800"})
@@ -1073,6 +1095,8 @@ def test_keys_reach_the_bot_and_stop_nothing(talk: Make) -> None:
         ("#", 0),
         ("D", 0),
         ("0", 0),
+        ("1", 0),
+        ("2", 0),
     ]
     assert call.heard == said
 

@@ -15,12 +15,13 @@ import structlog
 
 from eslbot import metrics
 from eslbot.bot.folder import STALE, SpeechFolder
-from eslbot.bot.speech import cut_of
+from eslbot.bot.speech import cut_of, done_of
 from tests.esl.conftest import OTHER, House
 from tests.esl.test_speech import sound, without_silence
 from tests.support.ameyo_server import Answer
 from tests.support.peer import eventually
 from tests.support.switch import CRT, DID, UUID, WORKSPACE, Channel, Player
+from tests.support.wire import NO_NUMBERS
 
 
 def end(properties: dict[str, Any] | None = None, reason: str = "done") -> dict[str, Any]:
@@ -761,7 +762,7 @@ def test_no_more_was_heard_than_was_read() -> None:
 
 
 @pytest.mark.parametrize("name", ["playback_last_offset_pos", "eslbot_speech_began", "eslbot_left"])
-@pytest.mark.parametrize("value", ["", "0", "-5", "soon", "²"])
+@pytest.mark.parametrize("value", ["0", "-5", "soon", *NO_NUMBERS])
 def test_without_a_clock_what_was_read_counts_as_heard(name: str, value: str) -> None:
     channel = {
         "variable_eslbot_speech": "3.PCMU",
@@ -772,6 +773,12 @@ def test_without_a_clock_what_was_read_counts_as_heard(name: str, value: str) ->
     }
     assert cut_of({**channel, f"variable_{name}": value}) == ("3.PCMU", 8000)
     assert cut_of({}) == ("", 0)
+
+
+@pytest.mark.parametrize("text", NO_NUMBERS)
+def test_a_number_that_is_none_was_not_noted(text: str) -> None:
+    assert cut_of({"variable_playback_samples": text}) == ("", 0)
+    assert done_of({"variable_eslbot_speech_done": text}) == -1
 
 
 def test_last_words_that_were_heard_are_not_waited_for(house: House, tmp_path: Path) -> None:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+#: What a header's value may be that is no whole number, though some of Python's ways to read one take it.
+NO_NUMBERS = ("", "-1", "+1", " 1", "1\n", "1.5", "1_0", "1e3", "0x10", "²", "٣", "9" * 19, "9" * 5000)
+
 _UNSAFE = '\r\n #%&+:;<=>?@[\\]^`{|}"'
 _HEX = "0123456789abcdefABCDEF"
 

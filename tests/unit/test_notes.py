@@ -8,6 +8,7 @@ import pytest
 
 from eslbot.notes import FAR, Notes
 from eslbot.outcome import Outcome, Stage
+from tests.support.wire import NO_NUMBERS
 
 
 def notes(answered: bool = True, **variables: str) -> Notes:
@@ -48,7 +49,7 @@ def test_an_answered_call_is_at_least_answered(text: str) -> None:
     assert notes(answered=False, stage="held").stage is None
 
 
-@pytest.mark.parametrize("text", ["", "-1", "1.5", "many", "9" * 10, "inf"])
+@pytest.mark.parametrize("text", ["many", "inf", *NO_NUMBERS])
 def test_a_number_that_is_none_is_0(text: str) -> None:
     assert (notes(take_overs=text).take_overs, notes(attempts=text).attempts) == (0, 0)
 
@@ -69,4 +70,6 @@ def test_the_time_since_the_answer_is_freeswitchs_own() -> None:
     times = {"Event-Date-Timestamp": "1700000060000000", "Caller-Channel-Answered-Time": "1700000000500000"}
     assert Notes(times).answered_for == pytest.approx(59.5)
     assert Notes({**times, "Event-Date-Timestamp": "1600000000000000"}).answered_for == 0.0
-    assert Notes({**times, "Caller-Channel-Answered-Time": "x"}).answered_for == 0.0
+    for name in times:
+        for text in NO_NUMBERS:
+            assert Notes({**times, name: text}).answered_for == 0.0
