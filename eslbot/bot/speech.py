@@ -600,8 +600,8 @@ def number_of(path: str) -> int:
 
 def _following(path: str) -> str:
     """The module's next file: ``…_7.tmp.r8`` after ``…_6.tmp.r8``."""
-    stem, _, number = path.partition(".tmp.")[0].rpartition("_")
-    return f"{stem}_{int(number) + 1}.tmp.{path.rpartition('.')[2]}"
+    stem, _, kind = path.rpartition(".tmp.")
+    return f"{stem.rpartition('_')[0]}_{number_of(path) + 1}.tmp.{kind}"
 
 
 def _remove(path: str) -> None:

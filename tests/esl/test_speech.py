@@ -302,6 +302,13 @@ def test_a_chunk_that_is_there_is_said_before_its_event_and_once(line: Line) -> 
     assert len(line.playbacks) == 1
 
 
+@pytest.mark.parametrize("folder", ["/tmp", "/var/calls_1.tmp.d", "/7_8.tmp.r8"])
+def test_the_chunk_behind_a_chunk_whatever_the_directory(folder: str) -> None:
+    following = f"{folder}/{UUID}_10.tmp.r8"
+    assert speech_module._following(f"{folder}/{UUID}_9.tmp.r8") == following
+    assert speech_module.number_of(following) == 10
+
+
 def test_a_mark_that_comes_before_the_event_of_a_chunk_is_not_held_back_by_it(line: Line) -> None:
     first, second = sound(100), sound(400)
     line.say(first)
