@@ -6,7 +6,6 @@ import random
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -20,9 +19,9 @@ from pathlib import Path
 import click
 
 import eslbot
+from benchmarks.machine import Machine, revision
 from benchmarks.reliability.cases import Bench, Unmeasured
 from benchmarks.reliability.report import Report
-from benchmarks.speech.machine import Machine
 from eslbot.sim.freeswitch import FreeSwitchError
 from eslbot.sim.lab import LabError
 from eslbot.sim.pbx import SippMissing
@@ -85,7 +84,7 @@ def main(
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         command=shlex.join(["python", "-m", "benchmarks.reliability", *sys.argv[1:]]),
         machine=Machine.here(),
-        eslbot=f"{eslbot.__version__} ({_revision()}), {workers} workers",
+        eslbot=f"{eslbot.__version__} ({revision()}), {workers} workers",
         seed=seed,
     )
     bench = Bench(folder, switch, workers, random.Random(seed), _say)
@@ -140,15 +139,6 @@ def main(
     if as_json is not None:
         as_json.write_text(report.json(), encoding="utf-8")
     sys.exit(1 if report.failures else 0)
-
-
-def _revision() -> str:
-    """The git revision of this checkout, and whether it was changed."""
-    here = Path(__file__).resolve().parent
-    told = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False
-    )
-    return told.stdout.strip() or "no git revision"
 
 
 def _say(what: str) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.machine import Machine
 from benchmarks.reliability.cases import Away, Deploys, Storm, TakeOvers
-from benchmarks.speech.machine import Machine
 from benchmarks.speech.measures import percentile
 from benchmarks.speech.report import Verdict, ms, table
 from eslbot.sim.account import Account, Duplicate, Ending, Entry

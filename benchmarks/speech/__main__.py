@@ -6,7 +6,6 @@ import random
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -21,8 +20,8 @@ from pathlib import Path
 import click
 
 import eslbot
+from benchmarks.machine import Machine, revision
 from benchmarks.speech.cases import Bench, Unmeasured, tenants
-from benchmarks.speech.machine import Machine
 from benchmarks.speech.report import Report
 from eslbot.sim.bot import Bot
 from eslbot.sim.freeswitch import FreeSwitchError
@@ -159,7 +158,7 @@ def _run(plan: Plan, folder: Path, switch: str, workers: int, codec: str, kind: 
             command=shlex.join(["python", "-m", "benchmarks.speech", *sys.argv[1:]]),
             switch=lab.switch_name,
             machine=machine,
-            eslbot=f"{eslbot.__version__} ({_revision()}), {workers} workers",
+            eslbot=f"{eslbot.__version__} ({revision()}), {workers} workers",
             settings=f"{codec} on the line, {kind} from the bot, jitter ±30 ms, seed {seed}",
         )
         _say(f"starting a PBX (SIPp), a bot, eslbot, and {lab.switch_name}")
@@ -223,15 +222,6 @@ def _measure(plan: Plan, bench: Bench, report: Report) -> None:
         with case(f"{plan.calls} calls speaking at once"):
             report.crowd = bench.crowd(plan.calls, plan.seconds, idle=1.0 if plan.quick else 3.0)
     report.problems = bench.problems
-
-
-def _revision() -> str:
-    """The git revision of this checkout, and whether it was changed."""
-    here = Path(__file__).resolve().parent
-    told = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False
-    )
-    return told.stdout.strip() or "no git revision"
 
 
 def _say(what: str) -> None:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import uuid4
 
+from benchmarks.machine import Cpu
 from benchmarks.speech import signals
-from benchmarks.speech.machine import Cpu
 from benchmarks.speech.measures import (
     Heard,
     Track,

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.machine import Machine
 from benchmarks.speech.cases import BargeIn, Crowd, Latency, Stage, Traffic, Utterance
-from benchmarks.speech.machine import Machine
 from benchmarks.speech.measures import percentile
 
 #: The bars.

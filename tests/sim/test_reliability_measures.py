@@ -6,10 +6,10 @@ import json
 
 import pytest
 
+from benchmarks.machine import Machine
 from benchmarks.reliability.cases import Away, Deploys, Kill, Storm, TakeOvers
 from benchmarks.reliability.measures import Gap, spoken
 from benchmarks.reliability.report import Report
-from benchmarks.speech.machine import Machine
 from eslbot import g711
 from eslbot.sim.account import Fault, Leftovers, Placed, Post, account
 from eslbot.sim.audio import silence, tone

@@ -1,9 +1,10 @@
-"""The machine, and what processes use of it."""
+"""The machine, what is measured on it, and what processes use of it."""
 
 from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -42,6 +43,15 @@ def _cpu_model() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def revision() -> str:
+    """The git revision of this checkout, and whether it was changed."""
+    here = Path(__file__).resolve().parent
+    told = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False
+    )
+    return told.stdout.strip() or "no git revision"
 
 
 class Cpu:
