@@ -13,9 +13,10 @@ import gevent
 import pytest
 from gevent import socket
 
+from eslbot.sim.processes import children
 from eslbot.worker import notice_dead_peer
 from tests.support.peer import bounded, eventually, free_port, tcp_pair
-from tests.support.processes import EslbotService, accepts, tree
+from tests.support.processes import EslbotService, tree
 from tests.support.switch import UUID, Channel
 
 #: A page that takes until somebody lets it go on, one that never yields, and workers that cannot boot.
@@ -114,7 +115,7 @@ def calls(service: EslbotService, workers: int = 1) -> dict[int, list[Channel]]:
 
 def greeting_of_another(service: EslbotService, pid: int) -> bool:
     """Whether a worker has stopped accepting."""
-    return not accepts_both(service, pid) and greeting(service) == b"connect\n\n"
+    return not service.served_by(pid) and greeting(service) == b"connect\n\n"
 
 
 def gone(pid: int) -> bool:
@@ -456,7 +457,7 @@ def test_usr2_and_term_change_the_whole_service(tmp_path: Path) -> None:
         try:
             eventually(lambda: service.log.count("Booting worker") == 2, 10)
             (successor,) = eventually_children(new)
-            eventually(lambda: accepts_both(service, successor), 10)
+            eventually(lambda: service.served_by(successor), 10)
             assert intact(channel)
             service.process.send_signal(signal.SIGTERM)
             channel.wait_closed(3)
@@ -470,13 +471,8 @@ def test_usr2_and_term_change_the_whole_service(tmp_path: Path) -> None:
 
 
 def eventually_children(pid: int) -> list[int]:
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    eventually(lambda: path.read_text().split(), 10)
-    return [int(child) for child in path.read_text().split()]
-
-
-def accepts_both(service: EslbotService, pid: int) -> bool:
-    return all(accepts(pid, port) for port in (service.port, service.web_port))
+    eventually(lambda: children(pid), 10)
+    return children(pid)
 
 
 # -- workers that hang ------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from typing import Any, Self
 import tomli_w
 from gevent import socket
 
+from eslbot.sim.processes import children, serves
 from tests.support.peer import free_port
 from tests.support.switch import WORKSPACE, Channel
 
@@ -86,11 +87,7 @@ class ServerProcess:
         return self._log.read_text(errors="replace")
 
     def children(self) -> list[int]:
-        try:
-            text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        except OSError:
-            return []
-        return [int(pid) for pid in text.split()]
+        return children(self.process.pid)
 
     def pids(self) -> list[int]:
         return [self.process.pid, *self.children()]
@@ -145,10 +142,12 @@ class EslbotService(ServerProcess):
 
     def ready(self) -> bool:
         workers = self.tree["server"].get("workers", 2)
-        children = self.children()
-        return len(children) == workers and all(
-            accepts(pid, port) for pid in children for port in (self.port, self.web_port)
-        )
+        found = self.children()
+        return len(found) == workers and all(self.served_by(pid) for pid in found)
+
+    def served_by(self, pid: int) -> bool:
+        """Whether the process waits for both kinds of connections."""
+        return all(serves(pid, ("127.0.0.1", port)) for port in (self.port, self.web_port))
 
     def accepting(self) -> int:
         (worker,) = self.children()
@@ -191,26 +190,6 @@ class GreenswitchServer(ServerProcess):
 
     def accepting(self) -> int:
         return self.process.pid
-
-
-def accepts(pid: int, port: int) -> bool:
-    """Whether the process waits, by epoll, for connections on a port of 127.0.0.1."""
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    sockets = {
-        f"socket:[{line[9]}]" for line in lines if line[1] == f"0100007F:{port:04X}" and line[3] == "0A"
-    }
-    try:
-        links = {entry.name: str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()}
-        polls = [name for name, link in links.items() if link == "anon_inode:[eventpoll]"]
-        waited_for = {
-            line.split()[1]
-            for name in polls
-            for line in Path(f"/proc/{pid}/fdinfo/{name}").read_text().splitlines()
-            if line.startswith("tfd:")
-        }
-    except OSError:
-        return False
-    return any(links.get(name) in sockets for name in waited_for)
 
 
 def descriptors(pids: Sequence[int]) -> int:
