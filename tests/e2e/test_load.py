@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from eslbot.sim.lab import Lab
-
-
-def worker_pids(lab: Lab) -> list[int]:
-    assert lab.service is not None
-    children = Path(f"/proc/{lab.service.pid}/task/{lab.service.pid}/children").read_text()
-    return [int(pid) for pid in children.split()]
-
-
-def descriptors(lab: Lab) -> int:
-    return sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in worker_pids(lab))
+from tests.support.processes import descriptors
 
 
 def test_hundred_calls_at_ten_a_second(lab: Lab) -> None:
-    before = len(lab.ameyo.requests)
+    service, before = lab.services[0], len(lab.ameyo.requests)
     result = lab.pbx.load(100, 10.0, workspace_id=lab.tenants["talk"].id)
     print(f"{lab.switch_name}: {result}")
 
@@ -33,17 +23,11 @@ def test_hundred_calls_at_ten_a_second(lab: Lab) -> None:
     # Nothing is left behind: channels, calls, speech files, sockets.
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        left = lab.live_channels(), active_calls(lab), list(lab.temp_dir.iterdir())
+        left = lab.live_channels(), service.metric("eslbot_calls_active"), list(lab.temp_dir.iterdir())
         if left == (0, 0, []):
             break
         time.sleep(0.1)  # two other processes are winding down: there is no event to wait for
     assert left == (0, 0, [])
     # An event socket a call would make a hundred; pooled connections to Ameyo and the web's may be open.
-    assert descriptors(lab) < 40 * len(worker_pids(lab))
-
-
-def active_calls(lab: Lab) -> float:
-    text = lab.http("/metrics")[1]
-    return sum(
-        float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith("eslbot_calls_active{")
-    )
+    pids = service.worker_pids()
+    assert descriptors(pids) < 40 * len(pids)
