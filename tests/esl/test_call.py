@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import gevent
 import pytest
@@ -20,12 +19,7 @@ from tests.esl.conftest import AMEYO_TOKEN, BOT_TOKEN, OTHER, House
 from tests.support import wire
 from tests.support.ameyo_server import Answer
 from tests.support.peer import eventually, tcp_pair
-from tests.support.switch import CRT, DID, TEMP_DIR, UUID, WORKSPACE, Channel
-
-
-def end(properties: dict[str, Any] | None = None, reason: str = "done") -> dict[str, Any]:
-    return {"type": "end", "properties": properties or {}, "reason": reason}
-
+from tests.support.switch import CRT, DID, TEMP_DIR, UUID, WORKSPACE, Channel, end
 
 # -- the story --------------------------------------------------------------------------------------------
 
@@ -402,7 +396,7 @@ def test_the_last_word_is_heard_before_the_hand_off(house: House) -> None:
     channel.says(end())
     channel.wait(lambda: len(channel.playing) == 2)
     channel.complete_playback()
-    gevent.sleep(0.05)
+    gevent.sleep(0.05)  # in which a hand-off that comes too soon would
     assert (channel.stages[-1], channel.attached, house.ameyo.requests) == ("ended", True, [])
     channel.complete_playback()
     assert outcome(house, channel)[0] == "bot_ended"
@@ -549,7 +543,7 @@ def test_the_line_is_held_until_the_pbx_hangs_up(house: House) -> None:
     channel.says(end())
     channel.wait_stage("held")
     commands = len(channel.commands)
-    gevent.sleep(0.2)
+    gevent.sleep(0.2)  # in which a command that must not come would
     assert len(channel.commands) == commands
     assert not channel._greenlet.ready()
     channel.hang_up()

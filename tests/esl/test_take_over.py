@@ -20,12 +20,8 @@ from tests.esl.conftest import OTHER, House
 from tests.esl.test_speech import sound, without_silence
 from tests.support.ameyo_server import Answer
 from tests.support.peer import eventually
-from tests.support.switch import CRT, DID, UUID, WORKSPACE, Channel, Player
+from tests.support.switch import CRT, DID, UUID, WORKSPACE, Channel, Player, end
 from tests.support.wire import NO_NUMBERS
-
-
-def end(properties: dict[str, Any] | None = None, reason: str = "done") -> dict[str, Any]:
-    return {"type": "end", "properties": properties or {}, "reason": reason}
 
 
 def told(channel: Channel, *kinds: str) -> list[dict[str, Any]]:
@@ -152,7 +148,7 @@ def test_a_bot_that_has_spoken_may_be_silent(house: House) -> None:
         channel.attached = True
         answers(channel)
         channel.wait(lambda channel=channel: told(channel, "resumed"))
-        gevent.sleep(0.4)
+        gevent.sleep(0.4)  # twice the time after which a bot that has not spoken is silent
         channel.says(end())
         assert outcome(house, channel) == expected
         channel.hang_up()
@@ -562,7 +558,7 @@ def test_an_answered_call_of_nobody_is_held_and_neither_refused_nor_hung_up(
     with structlog.testing.capture_logs() as lines:
         channel = house.call({"eslbot_stage": "talking", **variables}, answered=True)
         channel.wait(lambda: "set eslbot_take_overs" in channel.story)
-        gevent.sleep(0.1)
+        gevent.sleep(0.1)  # in which a command that must not come would
         assert not channel._greenlet.ready()
         assert (channel.applications, channel.stages) == ([], [])
         channel.hang_up()
@@ -596,7 +592,7 @@ def test_an_alarm_is_told_once_whoever_has_the_call(house: House) -> None:
     with structlog.testing.capture_logs() as lines:
         channel = house.call({**variables, "eslbot_held_since": f"{time.time() - 90:.3f}"}, answered=True)
         channel.wait(lambda: "set eslbot_take_overs" in channel.story)
-        gevent.sleep(0.1)
+        gevent.sleep(0.1)  # in which the second alarm that must not come would
         assert overdue(lines) == []
         later = {**channel.variables, "eslbot_held_since": f"{time.time() - 119.8:.3f}"}
         second = house.call(later, answered=True)
@@ -668,7 +664,7 @@ def test_a_bye_that_is_due_finds_its_controller(house: House) -> None:
     channel.says(end())
     channel.wait_stage("held")
     leaving = gevent.spawn(house.controller.hand_over, 0.0)
-    gevent.sleep(0.2)
+    gevent.sleep(0.2)  # in which a controller that must stay would have gone
     channel.hang_up()
     leaving.get(timeout=2)
     assert "noevents" not in channel.story
@@ -685,15 +681,14 @@ def test_a_post_that_is_under_way_is_noted_first(house: House, monkeypatch: pyte
     assert channel.variables["eslbot_stage"] == "held"
     second = house.taken_over(channel)
     second.wait(lambda: "set eslbot_take_overs" in second.story)
-    gevent.sleep(0.3)
+    gevent.sleep(0.3)  # longer than `DOUBT`: in which the second POST that must not come would
     assert len(house.posts()) == 1
 
 
 def test_a_worker_may_wait_for_its_calls(house: House) -> None:
     channel = house.talking()
     leaving = gevent.spawn(house.controller.hand_over, 5.0)
-    gevent.sleep(0.1)
-    assert house.controller.draining
+    eventually(lambda: house.controller.draining)
     channel.says(end())
     channel.wait_stage("held")
     channel.hang_up()

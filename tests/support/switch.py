@@ -27,6 +27,11 @@ DID, CRT = "00919990152080", "d444-6a1c8f2e-vce-3883"
 TEMP_DIR = "/var/lib/freeswitch/temp"
 
 
+def end(properties: dict[str, Any] | None = None, reason: str = "done") -> dict[str, Any]:
+    """A bot's last message."""
+    return {"type": "end", "properties": properties or {}, "reason": reason}
+
+
 class Channel:
     """One call as FreeSWITCH has it."""
 
