@@ -1,0 +1,183 @@
+"""The ledger's database: SQLite beside the service, or PostgreSQL by URL.
+
+Whatever is wrong with it is told as :class:`LedgerDown`, which says what and what to do; the one who asked
+decides whether to wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
+
+from eslbot.config.model import Ledger
+
+log = structlog.get_logger()
+
+#: Seconds until a connection must stand, and in which one statement must be done.
+CONNECT_TIMEOUT = 5
+STATEMENT_TIMEOUT = 30
+#: Seconds that a writer of SQLite waits for another one.
+BUSY_TIMEOUT = 5
+#: PostgreSQL's advisory locks of ours: who holds the first migrates, who holds the second writes.
+MIGRATION_LOCK, WRITER_LOCK = 0x65736C626F740001, 0x65736C626F740002
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class LedgerDown(Exception):
+    """The database cannot be used now; the message says why, and holds no password."""
+
+
+def open_database(ledger: Ledger, *, create: bool = False) -> Engine:
+    """An engine for the ledger's URL; nothing is connected yet.
+
+    With ``create`` an SQLite file is made where there is none. Raises :class:`LedgerDown` where the driver
+    or the file is missing.
+    """
+    try:
+        url = make_url(ledger.url.reveal())
+        return _sqlite(url, create) if url.get_backend_name() == "sqlite" else _postgresql(url)
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        raise LedgerDown(
+            f"the driver of {ledger.shown} is not installed ({error}); install it with: "
+            "pip install 'eslbot[postgres]'"
+        ) from None
+
+
+def _sqlite(url: URL, create: bool) -> Engine:
+    path = Path(url.database or "")
+    if not create and not path.exists():
+        raise LedgerDown(
+            f"there is no database {path}; the service makes it when it starts, or: eslbot ledger migrate"
+        )
+    engine = create_engine(
+        url, connect_args={"timeout": BUSY_TIMEOUT}, pool_size=4, pool_timeout=10, hide_parameters=True
+    )
+
+    @event.listens_for(engine, "connect")
+    def _set_up(connection: Any, _: Any) -> None:
+        # Transactions are begun by us, below: the driver's own come too late for what is read before.
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _postgresql(url: URL) -> Engine:
+    # A host that has gone says nothing: keepalives, and a bound on what was sent and not acknowledged.
+    alive = {
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 15_000,
+    }
+    named = {"connect_timeout": CONNECT_TIMEOUT, "application_name": "eslbot", **alive}
+    engine = create_engine(
+        url,
+        connect_args={name: value for name, value in named.items() if name not in url.query},
+        pool_size=4,
+        pool_timeout=10,
+        pool_pre_ping=True,
+        hide_parameters=True,  # callers' numbers
+    )
+
+    @event.listens_for(engine, "connect")
+    def _set_up(connection: Any, _: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET statement_timeout = '{STATEMENT_TIMEOUT}s'")
+            # A keeper that hangs in a transaction must not keep the other hosts' from writing.
+            cursor.execute(f"SET idle_in_transaction_session_timeout = '{STATEMENT_TIMEOUT}s'")
+        connection.commit()
+
+    return engine
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection to ask with. Raises :class:`LedgerDown`."""
+    with _down(engine), engine.connect() as connection:
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A transaction, committed at the end. Raises :class:`LedgerDown`, and then nothing is written.
+
+    (Or it is, where the answer to the commit was lost.) What is wrong with the data itself comes as
+    SQLAlchemy's DataError or IntegrityError.
+    """
+    with _down(engine), engine.execution_options(writes=True).begin() as connection:
+        yield connection
+
+
+@contextmanager
+def _down(engine: Engine) -> Iterator[None]:
+    try:
+        yield
+    except (DataError, IntegrityError):
+        raise
+    except (DBAPIError, NoConnectionFree) as error:
+        raise LedgerDown(_explain(engine, error)) from error
+
+
+def _explain(engine: Engine, error: Exception) -> str:
+    """One line. Drivers quote the host, never the password."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    lines = str(cause).strip().splitlines() or [type(cause).__name__]
+    what = " ".join(line.strip() for line in lines[:3])[:300]
+    where = engine.url.render_as_string(hide_password=True)
+    if engine.dialect.name == "sqlite":
+        where = str(engine.url.database)
+        if "unable to open" in what or "readonly" in what:
+            what += "; the file and its directory must be writable for the service's user"
+        elif "is full" in what:
+            what += "; make room: facts wait in the journals until then"
+    if "no such table" in what or getattr(cause, "sqlstate", None) == "42P01":
+        what += "; make the tables with: eslbot ledger migrate"
+    return f"{where}: {what}"
+
+
+def lock_writers(connection: Connection) -> None:
+    """Until the transaction's end no other host's keeper writes; SQLite has only one writer anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER_LOCK})
+
+
+def migrate(engine: Engine) -> str:
+    """Bring the tables to this version's; returns the revision they have then. Raises :class:`LedgerDown`.
+
+    A database that a newer eslbot has migrated stays as it is: migrations add, so that a rollback can use it.
+    """
+    from alembic import command
+    from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    with writing(engine) as connection:
+        if connection.dialect.name == "postgresql":  # another host's keeper may start just now
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+        here = MigrationContext.configure(connection).get_current_revision()
+        if here is not None and here not in known:
+            log.warning("ledger_is_newer", revision=here, remedy="none is needed: it is used as it is")
+            return here
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        return str(MigrationContext.configure(connection).get_current_revision())

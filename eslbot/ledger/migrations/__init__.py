@@ -1,0 +1,1 @@
+"""Alembic's scripts; :func:`eslbot.ledger.database.migrate` runs them."""

@@ -1,0 +1,375 @@
+"""The questions to the ledger, for the call page and the command line."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
+
+from eslbot.ledger.fold import REFUSED, Row
+from eslbot.ledger.schema import calls, notifications, timeline
+from eslbot.outcome import Fault, Outcome, Stage
+
+#: Rows of one answer.
+MAX_ROWS = 500
+#: Characters of a value that is looked for.
+MAX_VALUE = 128
+#: Seconds that "the last hour" of :func:`tenants` has, and those in which a tenant without calls is told.
+HOUR, KNOWN_FOR = 3600.0, 7 * 86400.0
+#: Notifications of the last hour that percentiles are made of.
+MAX_POSTS = 20_000
+
+_WORDS = {
+    "outcome": frozenset(map(str, Outcome)),
+    "fault": frozenset(map(str, Fault)),
+    "stage": frozenset([*map(str, Stage), REFUSED]),
+}
+
+
+class BadFilter(ValueError):
+    """A filter that asks for nothing there is; the message names key and value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which calls; what is None does not matter. Times are epoch seconds of ``invited_at``.
+
+    ``workspaces`` are the ids of the tenants whose calls exist for who asks: None means all.
+    """
+
+    workspace: str | None = None
+    did: str | None = None
+    crt: str | None = None
+    caller: str | None = None
+    outcome: str | None = None
+    fault: str | None = None
+    stage: str | None = None
+    text: str | None = None
+    live: bool | None = None
+    handed_off: bool | None = None
+    since: float | None = None
+    until: float | None = None
+    workspaces: frozenset[str] | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], workspaces: Iterable[str] | None = None) -> Filter:
+        """From JSON. Raises :class:`BadFilter`."""
+        taken: dict[str, Any] = {}
+        for name, value in values.items():
+            if name not in _KEYS:
+                raise BadFilter(f"{name[:64]!r} is no filter; known are {', '.join(_KEYS)}")
+            if value is None:
+                continue
+            if name in ("live", "handed_off"):
+                good = isinstance(value, bool)
+            elif name in ("since", "until"):
+                good = (
+                    isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
+                )  # NaN is not
+            else:
+                good = isinstance(value, str) and 0 < len(value) <= MAX_VALUE and "\x00" not in value
+                good = good and (name not in _WORDS or value in _WORDS[name])
+            if not good:
+                known = f"; known are {', '.join(sorted(_WORDS[name]))}" if name in _WORDS else ""
+                raise BadFilter(f"{name}: {str(value)[:64]!r} cannot be looked for{known}")
+            taken[name] = value
+        return cls(**taken, workspaces=None if workspaces is None else frozenset(workspaces))
+
+    def _conditions(self) -> list[ColumnElement[bool]]:
+        c = calls.c
+        found: list[ColumnElement[bool]] = []
+        if self.workspaces is not None:
+            found.append(c.workspace_id.in_(sorted(self.workspaces)))
+        if self.workspace is not None:
+            found.append(or_(c.workspace == self.workspace, c.workspace_id == self.workspace.lower()))
+        if self.crt is not None:
+            prefix = self.crt.removesuffix("*")
+            exact = prefix == self.crt
+            found.append(c.crt_object_id == self.crt if exact else _begins(c.crt_object_id, prefix))
+        for column, value in (
+            (c.did, self.did),
+            (c.caller, self.caller),
+            (c.outcome, self.outcome),
+            (c.fault, self.fault),
+            (c.stage, self.stage),
+        ):
+            if value is not None:
+                found.append(column == value)
+        if self.text is not None:
+            found.append(or_(*(col == self.text for col in (c.crt_object_id, c.did, c.caller, c.call_id))))
+        if self.live is not None:
+            found.append(c.ended_at.is_(None) if self.live else c.ended_at.is_not(None))
+        if self.handed_off is not None:
+            found.append(c.handed_off_at.is_not(None) if self.handed_off else c.handed_off_at.is_(None))
+        if self.since is not None:
+            found.append(c.invited_at >= self.since)
+        if self.until is not None:
+            found.append(c.invited_at < self.until)
+        return found
+
+    def narrow(self, query: Select[Any]) -> Select[Any]:
+        """``query`` for these calls only."""
+        conditions = self._conditions()
+        return query.where(and_(*conditions)) if conditions else query
+
+
+_KEYS = tuple(entry.name for entry in fields(Filter) if entry.name != "workspaces")
+
+
+def _begins(column: ColumnElement[Any], prefix: str) -> ColumnElement[bool]:
+    """By comparing, so that an index can serve; CRT Object IDs are ASCII."""
+    return and_(column.is_not(None), func.substr(column, 1, len(prefix)) == prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """All that is known of one call: rows of the tables, in the order in which it happened."""
+
+    call: Row
+    timeline: list[Row]
+    notifications: list[Row]
+
+
+def find(connection: Connection, wanted: Filter, limit: int = 50, before: float | None = None) -> list[Row]:
+    """Calls as rows, newest first, at most ``limit``; ``before`` is the last one's ``invited_at``."""
+    query = wanted.narrow(select(calls))
+    if before is not None:
+        query = query.where(calls.c.invited_at < before)
+    query = query.order_by(calls.c.invited_at.desc(), calls.c.call_id).limit(min(max(limit, 1), MAX_ROWS))
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def every(connection: Connection, wanted: Filter, limit: int) -> Iterable[Row]:
+    """As :func:`find`, without its bound, and without holding them all at one time."""
+    query = wanted.narrow(select(calls)).order_by(calls.c.invited_at.desc(), calls.c.call_id).limit(limit)
+    for row in connection.execution_options(yield_per=500).execute(query).mappings():
+        yield dict(row)
+
+
+def one(connection: Connection, call_id: str, workspaces: frozenset[str] | None = None) -> Story | None:
+    """A call by its call id; None where there is none, or none for who asks."""
+    row = connection.execute(select(calls).where(calls.c.call_id == call_id)).mappings().first()
+    if row is None or (workspaces is not None and row["workspace_id"] not in workspaces):
+        return None
+    return Story(dict(row), _timeline(connection, call_id), _notifications(connection, call_id))
+
+
+def named(connection: Connection, name: str) -> list[str]:
+    """The call ids of a call id or a CRT Object ID, newest first, at most 10."""
+    query = (
+        select(calls.c.call_id)
+        .where(or_(calls.c.call_id == name, calls.c.crt_object_id == name))
+        .order_by(calls.c.invited_at.desc())
+        .limit(10)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def _timeline(connection: Connection, call_id: str) -> list[Row]:
+    t = timeline.c
+    query = select(t.at, t.what, t.facts).where(t.call_id == call_id).order_by(t.at, t.id).limit(5000)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _notifications(connection: Connection, call_id: str) -> list[Row]:
+    n = notifications.c
+    query = select(notifications).where(n.call_id == call_id).order_by(n.began_at, n.id).limit(1000)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def tenants(connection: Connection, now: float, workspaces: frozenset[str] | None = None) -> list[Row]:
+    """Each tenant's health: calls now, and how those that ended in the last hour came out."""
+    c = calls.c
+    mine = Filter(workspaces=workspaces)
+    found: dict[str, Row] = {}
+
+    def tenant(workspace_id: str, name: str | None) -> Row:
+        return found.setdefault(
+            workspace_id,
+            {
+                "workspace_id": workspace_id,
+                "workspace": name,
+                "active": 0,
+                "last_hour": {},
+                "faults": {},
+                "last_handed_off_at": None,
+                "not_handed_off": 0,
+                "post_seconds_p50": None,
+                "post_seconds_p95": None,
+            },
+        )
+
+    who = (c.workspace_id, func.max(c.workspace))
+    known = mine.narrow(select(*who).where(c.workspace_id.is_not(None), c.invited_at >= now - KNOWN_FOR))
+    for workspace_id, name in connection.execute(known.group_by(c.workspace_id)):
+        tenant(workspace_id, name)
+    live = mine.narrow(select(*who, func.count()).where(c.workspace_id.is_not(None), c.ended_at.is_(None)))
+    for workspace_id, name, count in connection.execute(live.group_by(c.workspace_id)):
+        tenant(workspace_id, name)["active"] = count
+    lost = func.sum(_as_number(and_(c.bot_ended_at.is_not(None), c.handed_off_at.is_(None))))
+    ended = mine.narrow(
+        select(*who, c.outcome, c.stage == REFUSED, c.fault, func.count(), lost).where(
+            c.workspace_id.is_not(None), c.ended_at >= now - HOUR
+        )
+    )
+    for workspace_id, name, outcome, refused, fault, count, not_handed_off in connection.execute(
+        ended.group_by(c.workspace_id, c.outcome, c.stage == REFUSED, c.fault)
+    ):
+        row = tenant(workspace_id, name)
+        for kind, word in (("last_hour", REFUSED if refused else outcome), ("faults", fault)):
+            if word is not None:
+                row[kind][word] = row[kind].get(word, 0) + count
+        row["not_handed_off"] += not_handed_off or 0
+    posts = _posts(connection, mine, now)
+    for workspace_id, row in found.items():
+        row["last_handed_off_at"] = connection.execute(
+            select(c.handed_off_at)
+            .where(
+                c.workspace_id == workspace_id,
+                c.handed_off_at.is_not(None),
+                c.invited_at >= now - KNOWN_FOR,
+            )
+            .order_by(c.invited_at.desc())
+            .limit(1)
+        ).scalar()
+        measured = sorted(posts.get(workspace_id, ()))
+        row["post_seconds_p50"] = percentile(measured, 50)
+        row["post_seconds_p95"] = percentile(measured, 95)
+    return sorted(found.values(), key=lambda row: (row["workspace"] or "", row["workspace_id"]))
+
+
+def _as_number(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    from sqlalchemy import case
+
+    return case((condition, 1), else_=0)
+
+
+def _posts(connection: Connection, mine: Filter, now: float) -> dict[str, list[float]]:
+    """How long Ameyo's answers took, of the calls that ended in the last hour."""
+    n, c = notifications.c, calls.c
+    query = mine.narrow(
+        select(c.workspace_id, n.seconds)
+        .join(notifications, n.call_id == c.call_id)
+        .where(c.ended_at >= now - HOUR, c.workspace_id.is_not(None), n.seconds.is_not(None))
+        .limit(MAX_POSTS)
+    )
+    found: dict[str, list[float]] = {}
+    for workspace_id, seconds in connection.execute(query):
+        found.setdefault(workspace_id, []).append(seconds)
+    return found
+
+
+#: What :func:`stats` measures in seconds: from one column to another.
+MEASURES = {
+    "set_up": ("invited_at", "answered_at"),
+    "bot_connect": ("answered_at", "bot_connected_at"),
+    "first_audio": ("answered_at", "first_audio_at"),
+    "bot_end_to_post": ("bot_ended_at", "notified_at"),
+    "hold_until_bye": ("handed_off_at", "ended_at"),
+}
+
+
+@dataclass(slots=True)
+class _Group:
+    """One tenant's calls, or all."""
+
+    calls: int = 0
+    live: int = 0
+    refused: int = 0
+    answered: int = 0
+    due: int = 0  # for a hand-off: the bot's part is over
+    handed_off: int = 0
+    attempts: int = 0
+    take_overs: int = 0
+    byes_overdue: int = 0
+    ends_unseen: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, array[float]] = field(default_factory=lambda: {name: array("d") for name in MEASURES})
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self.calls += 1
+        self.live += row["ended_at"] is None
+        self.answered += row["answered_at"] is not None
+        handed_off = row["handed_off_at"] is not None
+        self.handed_off += handed_off
+        self.due += handed_off or row["bot_ended_at"] is not None
+        for name in ("attempts", "take_overs", "byes_overdue"):
+            setattr(self, name, getattr(self, name) + row[name])
+        self.ends_unseen += bool(row["end_unseen"])
+        if row["stage"] == REFUSED:
+            self.refused += 1
+            self.refusals[row["refusal"] or "unknown"] += 1
+        elif row["outcome"] is not None:
+            self.outcomes[row["outcome"]] += 1
+        if row["fault"] is not None:
+            self.faults[row["fault"]] += 1
+        for name, (begin, end) in MEASURES.items():
+            if (
+                row[begin] is not None
+                and row[end] is not None
+                and not (name == "hold_until_bye" and row["end_unseen"])
+            ):
+                self.seconds[name].append(max(0.0, row[end] - row[begin]))
+
+    def told(self) -> Row:
+        measured = {name: sorted(values) for name, values in self.seconds.items()}
+        return {
+            "calls": self.calls,
+            "live": self.live,
+            "refused": self.refused,
+            "answered": self.answered,
+            "hand_off_due": self.due,
+            "handed_off": self.handed_off,
+            "hand_off_rate": round(self.handed_off / self.due, 6) if self.due else None,
+            "attempts": self.attempts,
+            "take_overs": self.take_overs,
+            "byes_overdue": self.byes_overdue,
+            "ends_unseen": self.ends_unseen,
+            "outcomes": dict(self.outcomes.most_common()),
+            "faults": dict(self.faults.most_common()),
+            "refusals": dict(self.refusals.most_common(20)),
+            "seconds": {
+                name: {
+                    "count": len(values),
+                    **{f"p{share}": percentile(values, share) for share in (50, 95, 99)},
+                    "max": round(values[-1], 6) if values else None,
+                }
+                for name, values in measured.items()
+            },
+        }
+
+
+def stats(connection: Connection, wanted: Filter) -> Row:
+    """Counts and percentiles of the calls of a filter, ``{"all": …, "workspaces": {name: …}}``."""
+    names = [
+        "workspace_id", "workspace", "stage", "outcome", "fault", "refusal", "attempts", "take_overs",
+        "byes_overdue", "end_unseen", "invited_at", "answered_at", "bot_connected_at", "first_audio_at",
+        "bot_ended_at", "notified_at", "handed_off_at", "ended_at",
+    ]  # fmt: skip
+    query = wanted.narrow(select(*(calls.c[name] for name in names)))
+    whole, groups = _Group(), dict[str, _Group]()
+    rows = connection.execution_options(yield_per=2000).execute(query)
+    for row in rows.mappings():
+        whole.add(row)
+        name = row["workspace"] or row["workspace_id"] or "unknown"
+        if name not in groups and len(groups) >= 1000:  # refusals may name anything
+            name = "others"
+        groups.setdefault(name, _Group()).add(row)
+    return {
+        "all": whole.told(),
+        "workspaces": {name: group.told() for name, group in sorted(groups.items())},
+    }
+
+
+def percentile(ordered: Sequence[float], share: int) -> float | None:
+    """The smallest value that ``share`` percent are not above."""
+    if not ordered:
+        return None
+    return round(ordered[max(0, math.ceil(len(ordered) * share / 100) - 1)], 6)
