@@ -17,6 +17,7 @@ setup(
         "eslbot": ["py.typed"],
         "eslbot.bot": ["protocol.schema.json"],
         "eslbot.freeswitch_conf": [str(f.relative_to(CONF)) for f in CONF.rglob("*") if f.is_file()],
+        "eslbot.ledger.migrations": ["*.mako"],
         "eslbot.sim": ["scenarios/*.xml"],
     },
 )

@@ -69,6 +69,7 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def manage_workers(self) -> None:
         """As many workers as wanted. Those that leave do not count; those before a HUP go when it is done."""
+        self.app.tend_keeper()
         staying = sorted((w for w in self.WORKERS.values() if not w.leaving), key=lambda w: w.age)
         change = self._change
         current = [w for w in staying if change is None or w.age > change.age]
@@ -133,12 +134,13 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         return signals
 
     def stop(self, graceful: bool = True) -> None:
-        """End all workers."""
+        """End all workers, and behind them who reads what they have written last."""
         self._stopping = True
         if self._change is not None:
             self._close_all_but(self.LISTENERS, self._change.listeners)
             self._change = None
         super().stop(graceful)
+        self.app.keeper.end()
 
     # -- HUP ----------------------------------------------------------------------------------------------
 

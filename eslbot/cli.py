@@ -19,6 +19,7 @@ from marshmallow import ValidationError
 import eslbot
 from eslbot.config import Config, ConfigError, load
 from eslbot.config.fields import Duration
+from eslbot.config.model import Ledger
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -372,6 +373,55 @@ def sim_pbx(
     except (OSError, SippMissing) as error:
         give_up(f"the PBX cannot run: {error}", FAILED)
     raise SystemExit(0 if result.completed else FAILED)
+
+
+@main.group("ledger")
+def ledger_group() -> None:
+    """The record of every call."""
+
+
+@ledger_group.command()
+@config_option
+def migrate(path: Path) -> None:
+    """Make the ledger's tables, or bring them to this version. The service does it by itself, too."""
+    from eslbot.ledger.database import migrate, open_database
+
+    ledger = configured_ledger(read(path))
+    with ledger_errors():
+        revision = migrate(open_database(ledger, create=True))
+    click.echo(f"{ledger.shown} is at revision {revision}")
+
+
+@ledger_group.command(hidden=True)
+@config_option
+@click.option("--log", "log_format", type=click.Choice(["json", "console"]), default="console")
+def keep(path: Path, log_format: str) -> None:
+    """Keep the ledger: what ``serve`` starts by itself."""
+    from eslbot import logs
+    from eslbot.ledger.keeper import Keeper
+
+    logs.configure(json_logs=log_format == "json")
+    ledger = configured_ledger(read(path))
+    with ledger_errors():
+        Keeper(ledger).run()
+
+
+def configured_ledger(config: Config) -> Ledger:
+    """The ledger; exit code 2 where there is none."""
+    if config.ledger is None:
+        give_up("the configuration has no [ledger]: calls are not recorded; add the table", UNUSABLE)
+    return config.ledger
+
+
+@contextmanager
+def ledger_errors() -> Iterator[None]:
+    """A database that cannot be used is exit code 2, and a line that says why."""
+    from eslbot.ledger.database import LedgerDown
+
+    try:
+        yield
+    except LedgerDown as error:
+        give_up(f"the ledger cannot be used: {error}", UNUSABLE)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from eslbot import logs
 from eslbot.arbiter import CallArbiter
 from eslbot.config import Config, ConfigError
 from eslbot.figures import FigureFiles
+from eslbot.ledger.process import KeeperProcess
 from eslbot.limits import CallCounts
 from eslbot.worker import HAND_OVER
 
@@ -47,13 +48,16 @@ HEADROOM = 1000
 class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """One configuration file, served until told to stop."""
 
-    def __init__(self, path: Path, drain: float = 0.0) -> None:
+    def __init__(self, path: Path, drain: float = 0.0, *, json_logs: bool = False) -> None:
         self.path = path
         #: Seconds a worker that leaves waits for its calls; then the next controller takes them over.
         self.drain = drain
         self._lifeline = os.pipe()
         self.counts = CallCounts()
         self.figures = FigureFiles(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+        self.keeper = KeeperProcess(
+            path, self._lifeline[0], json_logs=json_logs, buried=self.figures.bury
+        )
         self.config: Config | None = None
         self.row = 0
         super().__init__()
@@ -110,6 +114,10 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         if _metrics_directory is not None:
             arbiter.cfg.env_orig.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
+    def tend_keeper(self) -> None:
+        """Have the ledger's keeper running, if there is a ledger."""
+        self.keeper.tend(self.config.ledger if self.config is not None else None)
+
     def run(self) -> None:
         """Run until a signal ends it; leaves by SystemExit."""
         CallArbiter(self).run()
@@ -138,7 +146,7 @@ def serve(path: Path, *, drain: float = 0.0, json_logs: bool) -> None:
     logs.configure(json_logs=json_logs)
     usable(path)
     _share_metrics()
-    Service(path, drain).run()
+    Service(path, drain, json_logs=json_logs).run()
 
 
 def usable(path: Path) -> Config:
