@@ -19,7 +19,7 @@ import structlog
 from greenswitch.esl import OutboundSessionHasGoneAway
 
 from eslbot import invite as invites
-from eslbot import metrics
+from eslbot import logs, metrics
 from eslbot.ameyo.client import Attempt, Verdict
 from eslbot.ameyo.notification import notification
 from eslbot.ameyo.properties import allowed, fill
@@ -74,7 +74,7 @@ BYE_DUE = 3.0
 class Call:
     """The story. What happened so far is also on the channel, so that another worker could go on."""
 
-    def __init__(self, session: Session, controller: Controller) -> None:
+    def __init__(self, session: Session, controller: Controller, about: logs.About) -> None:
         self.session = session
         self.controller = controller
         self.channel: dict[str, str] = {}
@@ -83,6 +83,7 @@ class Call:
         self.invite: Invite | None = None
         self.ended: BotEnd | None = None
         self.handed_off = False
+        self.about = about
         self.began = time.monotonic()
         self.take_overs = 0
         self._stage: Stage | None = None
@@ -104,6 +105,7 @@ class Call:
         Each stage goes on where the controller before has left it, and does nothing that was done already.
         """
         self.channel = self.session.connect()
+        self.about.facts["call_id"] = self.session.uuid
         self.notes = Notes(self.channel)
         try:
             if self.notes.stage is None:
@@ -143,6 +145,7 @@ class Call:
 
     def leave(self) -> None:
         """Give the call to the next controller, at once, or as soon as nothing is lost by it."""
+        logs.speak_of(self.about)
         self._leaving = True
         if not self._busy:
             self._part()
@@ -154,7 +157,6 @@ class Call:
         self.session.subscribe(*EVENTS)
         self._count_take_overs()
         raw_display = self.session.api(f"uuid_getvar {self.session.uuid} sip_from_display")
-        structlog.contextvars.bind_contextvars(call_id=self.session.uuid)
         self.invite = invites.parse(self.channel, None if raw_display.startswith("-ERR") else raw_display)
         self._name_in_log()
         self.workspace = self.controller.admit(self.invite)
@@ -248,7 +250,7 @@ class Call:
         try:
             self.invite = invites.parse(self.channel)
         except Refused as refusal:  # answered is answered: there is no refusing it any more
-            log.error("call_taken_over_of_nobody", call_id=self.session.uuid, detail=refusal.detail)
+            log.error("call_taken_over_of_nobody", detail=refusal.detail)
         else:
             self.workspace = self.controller.resume(self.invite)
             self._name_in_log()
@@ -539,13 +541,13 @@ class Call:
         }
 
     def _name_in_log(self) -> None:
-        """From here on every line of this greenlet's says whose call it is."""
+        """From here on every line about this call says whose it is."""
         assert self.invite is not None
-        structlog.contextvars.bind_contextvars(
-            call_id=self.invite.call_id,
+        self.about.facts.update(
             workspace=self.workspace.name if self.workspace else None,
             crt_object_id=self.invite.crt_object_id,
         )
+        self.about.numbers = (self.invite.did, self.invite.caller)
 
     def _whatever_happens(self, talk: Callable[[], BotEnd]) -> BotEnd:
         """``talk``'s own end; a fault of ours is one, too. Only the channel's going is not."""

@@ -12,7 +12,7 @@ import gevent
 import structlog
 from greenswitch.esl import OutboundSessionHasGoneAway
 
-from eslbot import metrics
+from eslbot import logs, metrics
 from eslbot.ameyo.client import AmeyoClient
 from eslbot.bot import SpeechFolder
 from eslbot.call import Call
@@ -54,6 +54,11 @@ class Controller:
         self._row = row
         self._admitted = 0
         self._ameyo: dict[str, AmeyoClient] = {}
+        metrics.WORKERS_READY.set(1)
+        metrics.WORKERS_CALLS_LIMIT.set(config.server.max_calls)
+        metrics.LEDGER_CONFIGURED.set(config.ledger is not None)
+        for workspace in config.workspaces.values():
+            metrics.CALLS_LIMIT.labels(workspace.name).set(workspace.max_calls)
 
     def take(self, client: socket.socket, address: tuple[str, int]) -> None:
         """One connection, from its first byte to its last. Raises nothing; closes the socket."""
@@ -64,8 +69,10 @@ class Controller:
             )
             client.close()
             return
+        about = logs.About()
+        logs.speak_of(about)  # before the session begins to read
         session = Session(address, client)
-        call = Call(session, self)
+        call = Call(session, self, about)
         self.calls.add(call)
         try:
             call.run()
@@ -92,6 +99,8 @@ class Controller:
         take-over is a pause of some 100 ms. Returns when there are none, or when they have had their time.
         """
         self.draining = True
+        metrics.WORKERS_READY.set(0)
+        metrics.WORKERS_CALLS_LIMIT.set(0)
         self._wait_until_empty(after)
         staying, patience = set(self.calls), time.monotonic() + PATIENCE
         while staying := staying & self.calls:

@@ -70,6 +70,7 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             for warning in config.warnings:
                 log.warning("configuration", about=warning)
             self.config = config
+            logs.guard(config)
         except (ConfigError, ValueError) as error:  # what leaves here ends the arbiter
             if self.config is None:
                 raise
@@ -131,6 +132,8 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         from eslbot.web.app import WebApp
 
         assert self.config is not None
+        logs.guard(self.config)  # the arbiter may have read another one since
+        logs.hear_gevent()
         ledger = self.config.ledger
         journal = Journal(Path(ledger.journal)) if ledger else None
         controller = Controller(self.config, self.counts, self.row, journal)

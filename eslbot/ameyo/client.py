@@ -19,6 +19,7 @@ from eslbot.ameyo.connections import Connections
 from eslbot.ameyo.notification import PATH
 from eslbot.ameyo.slots import Slots
 from eslbot.config.model import MASK, Ameyo
+from eslbot.greenlets import spawn
 
 #: Seconds before the second attempt, doubled each time up to the cap; each with up to half taken off.
 FIRST_DELAY = 0.5
@@ -130,7 +131,7 @@ class AmeyoClient:
     def _attempt(self, number: int, body: bytes, over: Flag) -> Attempt:
         """One POST, in a greenlet of its own, so that the end of the call need not wait for its time-out."""
         began = time.monotonic()
-        post = gevent.spawn(self._outcome, body)
+        post = spawn(self._outcome, body)
         try:
             waited_for: list[Any] = [post, over]
             gevent.wait(waited_for, timeout=self._settings.timeout, count=1)

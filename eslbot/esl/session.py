@@ -27,6 +27,7 @@ from greenswitch.esl import OutboundSession, OutboundSessionHasGoneAway
 from eslbot.esl.commands import check_line, execute_message, quote
 from eslbot.esl.errors import CallerHungUp, CommandFailed, CommandTimeout, ConnectionLost, EslError
 from eslbot.esl.frames import Event, Frame, FrameReader
+from eslbot.greenlets import spawn
 
 log = structlog.get_logger()
 
@@ -107,7 +108,7 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
 
     def start_event_handlers(self) -> None:
         """One greenlet reads; greenswitch's second one, which wakes every second, is not needed."""
-        self._receive_events_greenlet = gevent.spawn(self.receive_events)
+        self._receive_events_greenlet = spawn(self.receive_events)
 
     def receive_events(self) -> None:
         """Read until the socket ends, and then let every waiter know."""
