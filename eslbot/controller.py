@@ -13,7 +13,7 @@ import structlog
 from greenswitch.esl import OutboundSessionHasGoneAway
 
 from eslbot import logs, metrics
-from eslbot.ameyo.client import AmeyoClient
+from eslbot.ameyo.client import AmeyoClient, Verdict
 from eslbot.bot import SpeechFolder
 from eslbot.call import Call
 from eslbot.config.model import Config, Workspace
@@ -57,6 +57,7 @@ class Controller:
         metrics.WORKERS_READY.set(1)
         metrics.WORKERS_CALLS_LIMIT.set(config.server.max_calls)
         metrics.LEDGER_CONFIGURED.set(config.ledger is not None)
+        metrics.expect((workspace.name for workspace in config.workspaces.values()), Verdict)
         for workspace in config.workspaces.values():
             metrics.CALLS_LIMIT.labels(workspace.name).set(workspace.max_calls)
 

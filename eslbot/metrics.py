@@ -8,6 +8,8 @@ Every gauge is ``live…``: it goes with its process. What each figure means to 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import Counter, Gauge, Histogram
 
 # -- calls ------------------------------------------------------------------------------------------------
@@ -55,6 +57,8 @@ FIRST_AUDIO_SECONDS = Histogram(
 BOT_MESSAGES_IGNORED = Counter(
     "eslbot_bot_messages_ignored", "Messages of bots that were not used.", ["workspace", "why"]
 )
+#: What can go wrong with speech.
+SPEECH_WHYS = ("not_played", "end_missed", "lost", "no_shared_directory")
 SPEECH_FAILURES = Counter("eslbot_speech_failures", "Speech that was not played as it should be.", ["why"])
 
 # -- Ameyo ------------------------------------------------------------------------------------------------
@@ -123,3 +127,15 @@ LEDGER_FACTS_LOST = Counter(
 # -- ourselves --------------------------------------------------------------------------------------------
 
 INTERNAL_ERRORS = Counter("eslbot_internal_errors", "Faults of eslbot itself; each is told in the log.")
+
+
+def expect(workspaces: Iterable[str], verdicts: Iterable[str]) -> None:
+    """Begin what alarms look at with 0: Prometheus sees no increase in a series that begins with 1."""
+    known = list(verdicts)
+    for workspace in workspaces:
+        BYE_OVERDUE.labels(workspace)
+        MEDIA_TIMEOUTS.labels(workspace)
+        for verdict in known:
+            ATTEMPTS.labels(workspace, verdict)
+    for why in SPEECH_WHYS:
+        SPEECH_FAILURES.labels(why)

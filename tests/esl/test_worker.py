@@ -55,6 +55,26 @@ def test_metrics(two_workers: EslbotService) -> None:
     assert content_type.startswith("text/plain; version=")
     for name in ("eslbot_peers_refused_total", "eslbot_internal_errors_total", "eslbot_send_bye_total"):
         assert f"\n{name} " in text
+    assert "\neslbot_workers_ready 2.0\n" in text
+    assert '\neslbot_calls_limit{workspace="acme"} ' in text
+    assert '\neslbot_bye_overdue_total{workspace="acme"} 0.0\n' in text  # else its first rise is not seen
+
+
+def test_what_a_dead_worker_has_counted_stays(tmp_path: Path) -> None:
+    with EslbotService(tmp_path, tree()) as service, bounded(30):
+        service.connect().close()
+        until(lambda: service.metric("eslbot_connections_without_call_total"))
+        worker = service.accepting()
+        before = service.get("/metrics")[2]
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: service.children() != [worker] and service.ready(), what="another worker")
+        (folder,) = tmp_path.glob("eslbot-metrics-*")
+        assert not list(folder.glob(f"*_{worker}.db"))
+        after = service.get("/metrics")[2]
+    for name in ("eslbot_connections_without_call_total", "eslbot_workers_ready"):
+        of_it = [line for line in before.splitlines() if line.startswith(name)]
+        assert of_it == [f"{name} 1.0"]
+        assert of_it == [line for line in after.splitlines() if line.startswith(name)]
 
 
 def test_other_pages_and_methods(two_workers: EslbotService) -> None:
