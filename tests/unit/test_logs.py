@@ -182,9 +182,14 @@ def test_the_path_of_a_database_is_no_secret() -> None:
     assert secrets_of(with_file) == secrets_of(CONFIG) - {PASSWORD, "p%40ss%2Fword"}
 
 
+@pytest.mark.parametrize("many", [0, 1000], ids=["few", "many"])
 @pytest.mark.parametrize("secret", sorted(secrets_of(CONFIG)))
-def test_no_line_holds_a_secret(stream: io.StringIO, secret: str) -> None:
+def test_no_line_holds_a_secret(
+    stream: io.StringIO, secret: str, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = structlog.get_logger()
+    others = {f"token-of-{number}" for number in range(many)}
+    monkeypatch.setattr(logs, "_guard", logs._Guard(secrets_of(CONFIG) | others))
     log.info("x", detail=f"Authorization: {secret}!", more={"a": [secret], secret: 1}, what=Exception(secret))
     log.info(secret, call_id=secret, crt_object_id=secret)
     try:
@@ -196,6 +201,8 @@ def test_no_line_holds_a_secret(stream: io.StringIO, secret: str) -> None:
     assert secret not in lines(stream)
     assert secret not in stream.getvalue()
     assert logs.SECRET in lines(stream)
+    log.info("nothing_secret")
+    assert "nothing_secret" in lines(stream)
 
 
 def test_a_hup_brings_new_secrets(stream: io.StringIO) -> None:
