@@ -401,7 +401,9 @@ def keep(path: Path, log_format: str) -> None:
     from eslbot.ledger.keeper import Keeper
 
     logs.configure(json_logs=log_format == "json")
-    ledger = configured_ledger(read(path))
+    config = read(path)
+    logs.guard(config)
+    ledger = configured_ledger(config)
     with ledger_errors():
         Keeper(ledger).run()
 
