@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 from marshmallow import ValidationError
@@ -21,24 +21,34 @@ from eslbot.config import Config, ConfigError, load
 from eslbot.config.fields import Duration
 from eslbot.config.model import Ledger
 
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from eslbot.ledger.queries import Filter
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: Exit codes: 0 done, 1 it ran and did not succeed, 2 it could not begin (usage, configuration).
 FAILED, UNUSABLE = 1, 2
 
 
-def config_option(command: F) -> F:
+def config_option(command: F, *, required: bool = True) -> F:
     """``--config FILE``."""
     return click.option(
         "--config",
         "path",
-        required=True,
+        required=required,
         type=click.Path(dir_okay=False, path_type=Path),
         metavar="FILE",
         envvar="ESLBOT_CONFIG",
         show_envvar=True,
         help="The TOML configuration.",
     )(command)
+
+
+def config_option_here_or_above(command: F) -> F:
+    """``--config FILE``, for a command and for the group it is in: it may stand behind either."""
+    return config_option(command, required=False)
 
 
 @contextmanager
@@ -424,6 +434,170 @@ def ledger_errors() -> Iterator[None]:
         yield
     except LedgerDown as error:
         give_up(f"the ledger cannot be used: {error}", UNUSABLE)
+
+
+def filter_options(command: F) -> F:
+    """Which calls."""
+    options = [
+        click.option("--workspace", metavar="NAME", help="A tenant's name or UUID."),
+        click.option("--did", metavar="NUMBER"),
+        click.option("--crt", metavar="ID", help="CRT Object ID, or how it begins: 'abc*'."),
+        click.option("--caller", metavar="NUMBER"),
+        click.option("--outcome", metavar="WORD", help="bot_ended, bot_failed, caller_hangup, …"),
+        click.option("--fault", metavar="WORD", help="none, bot, ameyo, pbx or eslbot."),
+        click.option("--stage", metavar="WORD", help="admitted, talking, held, refused, …"),
+        click.option("--live/--ended", "live", default=None, help="Only calls that live, or have ended."),
+        click.option("--handed-off/--not-handed-off", "handed_off", default=None),
+        click.option(
+            "--since",
+            type=MomentParam(),
+            help="2h (ago), 2026-11-23 or 2026-11-23T10:15; UTC, or with a zone.",
+        ),
+        click.option("--until", type=MomentParam(), help="As --since."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+class MomentParam(click.ParamType[float]):
+    """``2h`` ago, or a date and time; epoch seconds."""
+
+    name = "when"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Epoch seconds."""
+        from eslbot.ledger.console import moment, now
+
+        try:
+            return moment(str(value), now())
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no time; expected 2h, 2026-11-23 or 2026-11-23T10:15", param, ctx)
+
+
+numbers_option = click.option("--numbers", is_flag=True, help="Show phone numbers in full.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@main.group(invoke_without_command=True)
+@config_option_here_or_above
+@filter_options
+@click.option("--limit", type=click.IntRange(1, 1_000_000), default=50, show_default=True)
+@json_option
+@click.option("--csv", "as_csv", is_flag=True, help="Print every column as CSV.")
+@numbers_option
+def calls(path: Path | None, limit: int, as_json: bool, as_csv: bool, numbers: bool, **wanted: Any) -> None:
+    """List calls, the newest first; or show one: eslbot calls show ID."""
+    context = click.get_current_context()
+    if context.invoked_subcommand is not None:
+        context.obj = path
+        return
+    from eslbot.ledger import console, queries
+    from eslbot.ledger.masks import masked_row
+
+    with asking(path) as connection:
+        found: Any = queries.every(connection, wanted_calls(wanted), limit)
+        rows = (row if numbers else masked_row(row) for row in found)
+        if as_json:
+            console.write_json(rows, click.get_text_stream("stdout"))
+        elif as_csv:
+            console.write_csv(rows, click.get_text_stream("stdout"))
+        else:
+            for line in console.table(rows, console.now()):
+                click.echo(line)
+
+
+@calls.command("show")
+@click.argument("name", metavar="ID")
+@config_option_here_or_above
+@json_option
+@numbers_option
+def calls_show(path: Path | None, name: str, as_json: bool, numbers: bool) -> None:
+    """Show one call from the INVITE to the BYE. ID is a call id or a CRT Object ID."""
+    from eslbot.ledger import console, queries
+
+    with asking(path or click.get_current_context().obj) as connection:
+        found = queries.named(connection, name)
+        story = queries.one(connection, found[0]) if found else None
+    if story is None:
+        give_up(f"the ledger has no call {console.clean(name)!r}", FAILED)
+    for other in found[1:]:
+        click.echo(f"also with this CRT Object ID: {other}", err=True)
+    story = story if numbers else console.hidden(story)
+    for line in [console.as_json(story)] if as_json else console.told(story):
+        click.echo(line)
+
+
+@main.command()
+@config_option
+@filter_options
+@json_option
+def stats(path: Path, as_json: bool, **wanted: Any) -> None:
+    """Say what calls came to: by tenant, outcome and fault, with hand-off rate and times."""
+    import json
+
+    from eslbot.ledger import console, queries
+
+    with asking(path) as connection:
+        found = queries.stats(connection, wanted_calls(wanted))
+    for line in [json.dumps(found, indent=1)] if as_json else console.figures(found):
+        click.echo(line)
+
+
+@main.command()
+@config_option
+@click.option("--call", "name", required=True, metavar="ID", help="A call id or a CRT Object ID.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@numbers_option
+def notify(path: Path, name: str, yes: bool, numbers: bool) -> None:
+    """Send the notification of a call to Ameyo once more, and record it.
+
+    Exit code 0 only if Ameyo accepts it.
+    """
+    from gevent import monkey
+
+    monkey.patch_all()  # the client bounds its waits with it, as in the service
+
+    from eslbot.ameyo.client import Verdict
+    from eslbot.ledger.database import open_database
+    from eslbot.ledger.resend import CannotResend, Resend
+
+    config = read(path)
+    with ledger_errors():
+        engine = open_database(configured_ledger(config))
+        try:
+            resend = Resend.prepare(engine, config, name)
+        except CannotResend as error:
+            give_up(str(error), UNUSABLE)
+        for line in resend.shown(numbers=numbers):
+            click.echo(line)
+        if not yes:
+            click.confirm("Send it?", abort=True)
+        attempt = resend.send(engine)
+    click.echo(f"{attempt.verdict}: status {attempt.status}, {attempt.seconds:.3f} s: {attempt.detail}")
+    raise SystemExit(0 if attempt.verdict is Verdict.ACCEPTED else FAILED)
+
+
+@contextmanager
+def asking(path: Path | None) -> Iterator[Connection]:
+    """A connection to the ledger's database; exit code 2 where there is none."""
+    from eslbot.ledger.database import open_database, reading
+
+    if path is None:
+        raise click.UsageError("Missing option '--config' (env var: 'ESLBOT_CONFIG').")
+    ledger = configured_ledger(read(path))
+    with ledger_errors(), reading(open_database(ledger)) as connection:
+        yield connection
+
+
+def wanted_calls(options: dict[str, Any]) -> Filter:
+    """The filter of a command's options; exit code 2 for a value that no call can have."""
+    from eslbot.ledger.queries import BadFilter, Filter
+
+    try:
+        return Filter.of(options)
+    except BadFilter as error:
+        give_up(str(error), UNUSABLE)
 
 
 @contextmanager

@@ -55,9 +55,7 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self._lifeline = os.pipe()
         self.counts = CallCounts()
         self.figures = FigureFiles(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
-        self.keeper = KeeperProcess(
-            path, self._lifeline[0], json_logs=json_logs, buried=self.figures.bury
-        )
+        self.keeper = KeeperProcess(path, self._lifeline[0], json_logs=json_logs, buried=self.figures.bury)
         self.config: Config | None = None
         self.row = 0
         super().__init__()

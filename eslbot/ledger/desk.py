@@ -1,7 +1,7 @@
 """The keeper's desk: answers questions on a Unix socket, one JSON object a line each way.
 
-It has a thread of its own, so that a database that hangs does not keep it from telling of live calls. Who asks
-is a process of this host and this user; still nothing it sends can cost more than a bound.
+It has a thread of its own, so that a database that hangs does not keep it from telling of live calls. Who
+asks is a process of this host and this user; still nothing it sends can cost more than a bound.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MAX_WORKSPACES = 10_000
 
 
 class Desk:
-    """Answers at ``path`` from :meth:`open` to :meth:`close`; ``engine`` is None while there is no database."""
+    """Answers at ``path`` from :meth:`open` to :meth:`close`; ``engine`` gives None without a database."""
 
     def __init__(self, path: Path, live: Live, engine: Callable[[], Engine | None]) -> None:
         self._path = path
@@ -224,7 +224,9 @@ class Desk:
                 health, told_at = self._live.health, time.monotonic()
                 for kind, some in (("changed", changed), ("ended", ended)):
                     for piece in list(pages(some))[:-1]:
-                        await _send(writer, {"changed": [], "ended": [], kind: piece, "ledger": _told(health)})
+                        await _send(
+                            writer, {"changed": [], "ended": [], kind: piece, "ledger": _told(health)}
+                        )
                 await _send(
                     writer,
                     {

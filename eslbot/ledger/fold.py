@@ -63,7 +63,7 @@ class BadFact(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One line: ``call``, ``at`` and ``what`` are sound; ``more`` is the whole line, of which nothing else is."""
+    """One line: ``call``, ``at`` and ``what`` are sound; ``more`` is all of it, and else unchecked."""
 
     call: str
     at: float
@@ -208,7 +208,9 @@ class Story:
         sent = self._sent(number)
         if not any(abs(one["began_at"] - fact.at) < 0.001 for one in sent):
             # An answer that was read first has its beginning by a guess.
-            guessed = next((one for one in sent if abs(one["began_at"] - fact.at) < 1 and one["verdict"]), None)
+            guessed = next(
+                (one for one in sent if abs(one["began_at"] - fact.at) < 1 and one["verdict"]), None
+            )
             if guessed is not None:
                 guessed["began_at"] = fact.at
             else:
@@ -293,7 +295,7 @@ class Story:
         """The timeline says it."""
 
 
-_TELLERS: dict[What, Callable[[Story, Fact], None]] = {what: Story._only_shown for what in What}
+_TELLERS: dict[What, Callable[[Story, Fact], None]] = dict.fromkeys(What, Story._only_shown)
 _TELLERS |= {
     What.ADMITTED: Story._admitted,
     What.REFUSED: Story._refused,

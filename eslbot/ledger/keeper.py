@@ -200,7 +200,8 @@ class Keeper:
         rows, last = self._store.live()
         now = time.monotonic()
         self._holders = {
-            row["call_id"]: Holder(None, last.get(row["call_id"], row["invited_at"]), now) for row in rows
+            row["call_id"]: Holder(None, last.get(row["call_id"]) or float(row["invited_at"]), now)
+            for row in rows
         }
         for journal in sorted(self._folder.journals.values(), key=lambda journal: journal.began):
             for line in self._folder.read_again(journal) if self._holders else ():

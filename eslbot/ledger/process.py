@@ -31,9 +31,7 @@ class KeeperProcess:
     number of a process that has ended.
     """
 
-    def __init__(
-        self, path: Path, lifeline: int, *, json_logs: bool, buried: Callable[[int], None]
-    ) -> None:
+    def __init__(self, path: Path, lifeline: int, *, json_logs: bool, buried: Callable[[int], None]) -> None:
         self._command = [sys.executable, "-m", "eslbot", "ledger", "keep", "--config", str(path)]
         self._command += ["--log", "json" if json_logs else "console"]
         self._lifeline = lifeline
@@ -54,7 +52,9 @@ class KeeperProcess:
         if self._process is not None and self._has_ended(self._process):
             self._buried(self._process.pid)
             if not self._ended_by_us:
-                log.error("keeper_died", pid=self._process.pid, remedy="it is started again; see its lines above")
+                log.error(
+                    "keeper_died", pid=self._process.pid, remedy="it is started again; see its lines above"
+                )
                 self._not_before = time.monotonic() + AGAIN
             self._process = None
         if self._process is not None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, case, and_, func, or_, select
 
 from eslbot.ledger.fold import REFUSED, Row
 from eslbot.ledger.schema import calls, notifications, timeline
@@ -244,8 +244,6 @@ def tenants(connection: Connection, now: float, workspaces: frozenset[str] | Non
 
 
 def _as_number(condition: ColumnElement[bool]) -> ColumnElement[int]:
-    from sqlalchemy import case
-
     return case((condition, 1), else_=0)
 
 
@@ -293,7 +291,7 @@ class _Group:
     refusals: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, array[float]] = field(default_factory=lambda: {name: array("d") for name in MEASURES})
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: RowMapping) -> None:
         self.calls += 1
         self.live += row["ended_at"] is None
         self.answered += row["answered_at"] is not None

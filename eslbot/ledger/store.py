@@ -74,7 +74,7 @@ class Store:
         """How far each journal is in the database. Raises :class:`LedgerDown`."""
         with reading(self._engine) as connection:
             rows = connection.execute(select(journals.c.name, journals.c.offset))
-            return {name: offset for name, offset in rows}
+            return {row.name: row.offset for row in rows}
 
     def live(self) -> tuple[list[Row], dict[str, float]]:
         """This host's calls that have not ended, and when each was heard of last. Raises LedgerDown."""
@@ -142,14 +142,12 @@ class Store:
         found = connection.execute(
             select(journals.c.name, journals.c.offset).where(journals.c.name.in_(list(batch.offsets)))
         )
-        stored = {name: offset for name, offset in found}
+        stored = {row.name: row.offset for row in found}
         for name, (start, _) in batch.offsets.items():
             if stored.get(name, 0) != start:
                 raise OffsetsMoved(name)
 
-    def _write(
-        self, connection: Connection, facts: Mapping[str, Sequence[Fact]], now: float
-    ) -> list[Story]:
+    def _write(self, connection: Connection, facts: Mapping[str, Sequence[Fact]], now: float) -> list[Story]:
         stories = self._stories(connection, facts)
         for story in stories:
             told = sorted(facts[story.row["call_id"]], key=lambda fact: fact.at)
@@ -239,7 +237,7 @@ class Store:
         return [dict(row) for row in found.mappings()]
 
     def expire(self, before: float) -> bool:
-        """Delete a few calls that ended before then; whether there may be more. Raises :class:`LedgerDown`."""
+        """Delete a few calls that ended before then; whether there may be more. Raises LedgerDown."""
         with writing(self._engine) as connection:
             query = select(calls.c.call_id).where(calls.c.ended_at < before)
             old = list(connection.execute(query.order_by(calls.c.ended_at).limit(FEW)).scalars())
@@ -256,11 +254,11 @@ _OF_ANSWER = ("began_at", "verdict", "status", "seconds", "detail")
 
 def _last_heard(connection: Connection, call_ids: Sequence[str]) -> dict[str, float]:
     found = connection.execute(
-        select(timeline.c.call_id, func.max(timeline.c.at))
+        select(timeline.c.call_id, func.max(timeline.c.at).label("last"))
         .where(timeline.c.call_id.in_(call_ids))
         .group_by(timeline.c.call_id)
     )
-    return {call_id: at for call_id, at in found}
+    return {row.call_id: row.last for row in found}
 
 
 def _by_few(names: Sequence[str]) -> Iterable[Sequence[str]]:

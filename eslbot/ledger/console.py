@@ -1,0 +1,261 @@
+"""The ledger for a terminal: calls, one call's story, and what many calls came to."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from eslbot.ledger.fold import Row
+from eslbot.ledger.masks import masked_facts, masked_row, masked_text
+from eslbot.ledger.queries import MEASURES, Story
+from eslbot.ledger.schema import calls
+
+_AGO = re.compile(r"(\d{1,6})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+#: What cannot be shown on a terminal: it may be an order to it.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+#: A cell that a spreadsheet would take for a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def moment(text: str, now: float) -> float:
+    """Epoch seconds of ``2h`` (ago), ``2026-11-23``, or ``2026-11-23T10:15[:30][Z|+05:30]``; without a zone
+    it is UTC. Raises ValueError."""
+    if match := _AGO.fullmatch(text):
+        return now - int(match[1]) * _SECONDS[match[2]]
+    when = datetime.fromisoformat(text)
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+
+
+def shown_time(at: float | None, pattern: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """UTC, to the second; nothing where it is not known."""
+    return "" if at is None else datetime.fromtimestamp(at, UTC).strftime(pattern)
+
+
+def clean(text: object) -> str:
+    """For a terminal: what is no text for people is a question mark."""
+    return _CONTROL.sub("?", str(text))
+
+
+# -- calls -------------------------------------------------------------------------------------------------
+
+_COLUMNS = (
+    ("INVITED (UTC)", 19),
+    ("WORKSPACE", 12),
+    ("DID", 16),
+    ("CRT OBJECT ID", 24),
+    ("STAGE", 11),
+    ("OUTCOME", 16),
+    ("FAULT", 7),
+    ("HANDED OFF", 10),
+    ("SECONDS", 8),
+    ("CALL ID", 36),
+)
+
+
+def table(rows: Iterable[Row], now: float) -> Iterator[str]:
+    """A line a call, under a heading."""
+    yield "  ".join(f"{title:{width}}" for title, width in _COLUMNS).rstrip()
+    for row in rows:
+        end = row["ended_at"]
+        since = row["answered_at"] or row["invited_at"]
+        refused = row["refusal"] and f"{row['refusal_status']} {row['refusal']}"
+        unseen = end is not None and row["end_unseen"]
+        cells = (
+            shown_time(row["invited_at"]),
+            row["workspace"] or row["workspace_id"] or "-",
+            row["did"] or "-",
+            row["crt_object_id"] or "-",
+            row["stage"] if end is None or row["refusal"] else "unseen" if unseen else "ended",
+            refused or row["outcome"] or "-",
+            row["fault"] or "-",
+            "yes" if row["handed_off_at"] is not None else "no",
+            f"{(now if end is None else end) - since:.1f}",
+            row["call_id"],
+        )
+        yield "  ".join(
+            f"{clean(cell):{width}}" for cell, (_, width) in zip(cells, _COLUMNS, strict=True)
+        ).rstrip()
+
+
+def write_csv(rows: Iterable[Row], out: TextIO) -> None:
+    """Every column, a line a call. Texts that a spreadsheet would run as a formula begin with ``'``."""
+    names = [column.name for column in calls.columns]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow([_cell(row[name]) for name in names])
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict):
+        return json.dumps(value)
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return "'" + value
+    return value
+
+
+def write_json(rows: Iterable[Row], out: TextIO) -> None:
+    """A list of objects, a line a call."""
+    separator = "["
+    for row in rows:
+        out.write(separator + "\n" + json.dumps(row))
+        separator = ","
+    out.write("[]\n" if separator == "[" else "\n]\n")
+
+
+# -- one call ----------------------------------------------------------------------------------------------
+
+_WORDS = {
+    "admitted": "INVITE taken",
+    "refused": "INVITE refused",
+    "answered": "answered (200)",
+    "bot_connecting": "connecting to the bot",
+    "bot_connected": "bot connected",
+    "bot_reconnected": "bot connected again",
+    "speech_began": "bot speaks",
+    "speech_ended": "bot is silent",
+    "caller_speaks": "caller",
+    "cleared": "barge-in: the bot's speech is cut",
+    "mark": "mark",
+    "key": "caller pressed a key",
+    "bot_ended": "bot's part is over",
+    "attempt_began": "notification to Ameyo goes out",
+    "attempt": "Ameyo's answer",
+    "bye_overdue": "BYE is overdue",
+    "taken_over": "taken over by another controller",
+    "left": "left by its controller",
+    "ended": "channel ended",
+    "timeline_full": "no more is told of bot and caller",
+}
+_WHYS = {
+    "bot_ended": "the bot said it was done",
+    "bot_closed": "the bot closed its connection, which means that it was done",
+    "bot_unreachable": "no URL of the bot took the stream",
+    "bot_failed": "the bot's connection broke",
+    "bot_silent": "the bot said nothing within first_audio_timeout",
+    "max_duration": "max_duration was reached",
+    "controller_lost": "a worker went away, and how the bot had ended with it",
+    "internal_error": "a fault of eslbot, told in its log",
+    "caller_hangup": "the caller left before the bot was done: no hand-off",
+    "media_timeout": "the PBX sent no audio any more, and no BYE",
+}
+
+
+def told(story: Story) -> Iterator[str]:
+    """One call from the INVITE to the BYE, each line with its seconds from the INVITE."""
+    row = story.call
+    for title, value in (
+        ("call", row["call_id"]),
+        ("workspace", f"{row['workspace'] or '-'} ({row['workspace_id'] or '-'})"),
+        ("CRT object", row["crt_object_id"]),
+        ("DID", row["did"]),
+        ("from, to", f"{row['caller'] or '-'} → {row['called'] or '-'} by {row['source'] or '-'}"),
+        ("invited", f"{shown_time(row['invited_at'])} UTC"),
+        ("stage", row["stage"] if row["ended_at"] is None else f"{row['stage']}, then it ended"),
+        ("why", why(row)),
+    ):
+        yield f"{title:11} {clean(value or '-')}"
+    if row["media"]:
+        yield f"{'media':11} {_pairs(row['media'])}"
+    yield ""
+    for entry in story.timeline:
+        offset = entry["at"] - row["invited_at"]
+        word = _WORDS.get(entry["what"], entry["what"])
+        yield f"{offset:+10.3f}  {clean(word):34} {_pairs(entry['facts'] or {})}".rstrip()
+    if story.notifications:
+        yield ""
+        yield "notifications:"
+    for sent in story.notifications:
+        answer = f"{sent['verdict'] or 'no answer known'}"
+        answer += f", status {sent['status']}" if sent["status"] is not None else ""
+        answer += f", {sent['seconds']:.3f} s" if sent["seconds"] is not None else ""
+        by = f", sent by {sent['sent_by']}" if sent["sent_by"] else ""
+        detail = f": {sent['detail']}" if sent["detail"] else ""
+        yield clean(f"{sent['began_at'] - row['invited_at']:+10.3f}  {sent['number']}: {answer}{by}{detail}")
+
+
+def why(row: Row) -> str:
+    """How the call came out, in a sentence."""
+    if row["refusal"]:
+        return f"refused with {row['refusal_status']} {row['refusal']}: {row['reason'] or ''}"
+    if row["ended_at"] is None:
+        return "it lives"
+    said = (
+        f"{row['outcome']}: {_WHYS.get(row['outcome'], '')}"
+        if row["outcome"]
+        else "the bot had no part in it"
+    )
+    if row["reason"]:
+        said += f" ({row['reason']})"
+    if row["handed_off_at"] is not None:
+        said += "; Ameyo took the customer"
+    elif row["attempts"]:
+        said += f"; Ameyo did not accept, of {row['attempts']} attempts"
+    if row["end_unseen"]:
+        said += "; nobody saw the end"
+    elif row["sip_hangup_disposition"]:
+        said += f"; ended by {row['sip_hangup_disposition']} ({row['hangup_cause'] or 'no cause'})"
+    return f"{said}; fault: {row['fault']}" if row["fault"] else said
+
+
+def as_json(story: Story) -> str:
+    """All of a call, as the call page gets it."""
+    return json.dumps(
+        {"call": story.call, "timeline": story.timeline, "notifications": story.notifications}, indent=1
+    )
+
+
+def hidden(story: Story) -> Story:
+    """``story``, its numbers masked."""
+    lines = [{**entry, "facts": masked_facts(entry["facts"])} for entry in story.timeline]
+    sent = [
+        {**row, "detail": masked_text(row["detail"]) if row["detail"] else row["detail"]}
+        for row in story.notifications
+    ]
+    return Story(masked_row(story.call), lines, sent)
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return clean("  ".join(f"{name}={value}" for name, value in values.items() if value is not None))
+
+
+# -- many calls --------------------------------------------------------------------------------------------
+
+
+def figures(found: Mapping[str, Any]) -> Iterator[str]:
+    """What :func:`eslbot.ledger.queries.stats` has found."""
+    workspaces = found["workspaces"]
+    for name, group in [*workspaces.items(), *([("all", found["all"])] if len(workspaces) != 1 else [])]:
+        rate = group["hand_off_rate"]
+        yield f"{clean(name)}: {group['calls']} calls, {group['answered']} answered, {group['live']} live"
+        share = f" ({100 * rate:.2f} % of {group['hand_off_due']})" if rate is not None else ""
+        yield f"  handed off  {group['handed_off']}{share}"
+        for title, kind in (("outcome", "outcomes"), ("fault", "faults"), ("refused", "refusals")):
+            if group[kind]:
+                yield f"  {title:11} " + clean(", ".join(f"{k} {n}" for k, n in group[kind].items()))
+        odd = {
+            "take-overs": group["take_overs"],
+            "BYEs overdue": group["byes_overdue"],
+            "ends unseen": group["ends_unseen"],
+        }
+        if any(odd.values()):
+            yield "  also        " + ", ".join(f"{title} {count}" for title, count in odd.items() if count)
+        yield f"  {'seconds':16} {'count':>8} {'p50':>9} {'p95':>9} {'p99':>9} {'max':>9}"
+        for name_ in MEASURES:
+            measured = group["seconds"][name_]
+            values = "".join(
+                f" {measured[key]:9.3f}" if measured[key] is not None else f" {'-':>9}"
+                for key in ("p50", "p95", "p99", "max")
+            )
+            yield f"  {name_:16} {measured['count']:8}{values}"
+
+
+def now() -> float:
+    """Epoch seconds."""
+    return time.time()
