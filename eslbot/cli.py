@@ -496,8 +496,8 @@ def calls(path: Path | None, limit: int, as_json: bool, as_csv: bool, numbers: b
     from eslbot.ledger.masks import masked_row
 
     with asking(path) as connection:
-        found: Any = queries.every(connection, wanted_calls(wanted), limit)
-        rows = (row if numbers else masked_row(row) for row in found)
+        found = queries.every(connection, wanted_calls(wanted), limit)
+        rows = found if numbers else map(masked_row, found)
         if as_json:
             console.write_json(rows, click.get_text_stream("stdout"))
         elif as_csv:
