@@ -499,9 +499,9 @@ def calls(path: Path | None, limit: int, as_json: bool, as_csv: bool, numbers: b
         found = queries.every(connection, wanted_calls(wanted), limit)
         rows = found if numbers else map(masked_row, found)
         if as_json:
-            console.write_json(rows, click.get_text_stream("stdout"))
+            console.write_json(rows, sys.stdout)
         elif as_csv:
-            console.write_csv(rows, click.get_text_stream("stdout"))
+            console.write_csv(rows, sys.stdout)
         else:
             for line in console.table(rows, console.now()):
                 click.echo(line)

@@ -299,6 +299,7 @@ class Keeper:
         now = time.monotonic()
         if now >= self._census_at:
             self._census_at = now + CENSUS
+            self._store.ping()  # where nothing is written, nothing else would tell
             self._bury()
             self._close_unseen()
         if now >= self._expire_at:

@@ -70,6 +70,11 @@ class Store:
 
     # -- what is there ------------------------------------------------------------------------------------
 
+    def ping(self) -> None:
+        """Raises :class:`LedgerDown` where the database does not answer."""
+        with reading(self._engine) as connection:
+            connection.execute(select(1))
+
     def offsets(self) -> dict[str, int]:
         """How far each journal is in the database. Raises :class:`LedgerDown`."""
         with reading(self._engine) as connection:
