@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from eslbot.sim.lab import Lab
+from tests.e2e.test_ledger import ended
 from tests.support.processes import descriptors
 
 
@@ -19,6 +20,8 @@ def test_hundred_calls_at_ten_a_second(lab: Lab) -> None:
     posts = list(lab.ameyo.requests)[before:]
     assert all(post.accepted for post in posts)
     assert sorted(post.crt_object_id or "" for post in posts) == sorted(result.crt_object_ids)
+    rows = ended(f"sqlite:///{lab.folder}/eslbot.db", result.crt_object_ids)
+    assert sorted(row["crt_object_id"] for row in rows) == sorted(result.crt_object_ids)
 
     # Nothing is left behind: channels, calls, speech files, sockets.
     deadline = time.monotonic() + 20

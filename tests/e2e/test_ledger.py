@@ -1,0 +1,98 @@
+"""One record a call, whatever becomes of the database and of the workers; and no call waits for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, select
+
+from eslbot.ledger.schema import calls, notifications
+from eslbot.sim.lab import Lab, Tenant
+from tests.e2e.conftest import kinds
+from tests.support.postgres import postgres
+
+#: Seconds for the keeper to have all, behind the last call: it tries a database again after 5 s at most.
+SETTLE = 20.0
+
+
+def records(url: str) -> list[dict[str, Any]]:
+    engine = create_engine(url)
+    try:
+        with engine.connect() as connection:
+            return [dict(row) for row in connection.execute(select(calls)).mappings()]
+    finally:
+        engine.dispose()
+
+
+def ended(url: str, crts: list[str]) -> list[dict[str, Any]]:
+    """The records of these calls, once all have ended."""
+    deadline = time.monotonic() + SETTLE
+    while True:
+        found = [row for row in records(url) if row["crt_object_id"] in crts]
+        if sum(row["ended_at"] is not None for row in found) >= len(crts) or time.monotonic() > deadline:
+            return found
+        time.sleep(0.2)  # the keeper is another process: there is no event to wait for
+
+
+def test_a_call_is_recorded(lab: Lab, crt: str) -> None:
+    result = lab.pbx.call("00919990152080", crt, lab.tenants["talk"].id).wait(30)
+    assert result.completed
+    (row,) = ended(f"sqlite:///{lab.folder}/eslbot.db", [crt])
+    assert row["outcome"] == "bot_ended"
+    assert (row["fault"], row["sip_hangup_disposition"], row["attempts"]) == ("none", "recv_bye", 1)
+    stages = ["invited_at", "answered_at", "bot_connected_at", "first_audio_at"]
+    stages += ["bot_ended_at", "notified_at", "handed_off_at", "ended_at"]
+    times = [row[stage] for stage in stages]
+    assert times == sorted(times)
+    if lab.real_switch is not None:
+        assert row["media"]["packets_in"] > 0
+        assert row["media"]["codec"] == "PCMU"
+
+
+@pytest.mark.parametrize("switch", kinds())
+def test_postgresql_stopped_and_started_under_load(
+    switch: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """No call notices, no record is lost or doubled; a worker is killed into the bargain."""
+    with postgres(tmp_path_factory.mktemp("postgres")) as server:
+        tenant = Tenant("acme", "talk?listen_ms=300")
+        with Lab(tmp_path, [tenant], switch=switch, workers=2, ledger=server.url) as lab:
+            first = lab.pbx.call("00919990152080", "crt-first", tenant.id).wait(30)
+            assert first.completed
+            faults = threading.Thread(target=_away, args=(server, lab))
+            faults.start()
+            result = lab.pbx.load(28, 4.0, workspace_id=tenant.id)
+            faults.join(30)
+            assert server.runs
+            assert (result.answered, result.completed, result.unexpected_byes) == (28, 28, 0), result
+            crts = ["crt-first", *result.crt_object_ids]
+            rows = ended(server.url, crts)
+            assert lab.services[0].metric("eslbot_ledger_facts_lost_total") == 0
+        assert Counter(row["crt_object_id"] for row in rows) == Counter(crts)
+        for row in rows:
+            assert row["handed_off_at"] is not None or row["end_unseen"], row
+            assert row["fault"] in ("none", None), row
+        engine = create_engine(server.url)
+        with engine.connect() as connection:
+            sent = connection.execute(select(notifications.c.call_id, notifications.c.verdict)).all()
+        engine.dispose()
+        accepted = Counter(call for call, verdict in sent if verdict == "accepted")
+        assert len(accepted) >= len(crts) - 2, (
+            "a killed worker's last facts may be lost, of its calls of the moment"
+        )
+
+
+def _away(server: Any, lab: Lab) -> None:
+    time.sleep(1.5)  # into the load
+    server.stop()
+    time.sleep(1.5)
+    os.kill(lab.services[0].worker_pids()[0], signal.SIGKILL)
+    time.sleep(1.5)
+    server.start()
