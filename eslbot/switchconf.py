@@ -54,19 +54,25 @@ def render(config: Config, out: Path, *, force: bool = False) -> list[Change]:
     in ours stay, unread, because our ``freeswitch.xml`` names what it includes.
     """
     _refuse_foreign(out, force)
-    tree = dict(_packaged())
-    tree[VARS] = _vars(config, _password(config, out, force))
-    tree[ACL] = _acl(config)
+    files = tree(config, _password(config, out, force))
     try:
         return [
             Change(out / path, _put(out / path, text, _SECRET_MODE if path == VARS else _MODE))
-            for path, text in sorted(tree.items())
+            for path, text in sorted(files.items())
         ]
     except OSError as error:
         where = error.filename or out
         raise SwitchConfError(
             f"cannot write {where}: {error.strerror}; give --out a directory that this user may write"
         ) from error
+
+
+def tree(config: Config, password: str) -> dict[Path, str]:
+    """The text of every file of the tree for ``config``, by its path in it."""
+    packaged = dict(_packaged())
+    packaged[VARS] = _vars(config, password)
+    packaged[ACL] = _acl(config)
+    return packaged
 
 
 def notes(config: Config, out: Path) -> list[str]:
@@ -118,7 +124,7 @@ def _password(config: Config, out: Path, force: bool) -> str:
         return config.freeswitch.event_socket_password.reveal()
     if (out / VARS).exists() and MARKER in _text(out / "freeswitch.xml"):
         try:
-            settings = ElementTree.fromstring(_text(out / VARS)).iter("X-PRE-PROCESS")
+            kept = kept_password(out)
         except ElementTree.ParseError as error:
             if not force:
                 raise SwitchConfError(
@@ -126,11 +132,20 @@ def _password(config: Config, out: Path, force: bool) -> str:
                     "--force writes it anew, with a new password"
                 ) from error
         else:
-            values = dict(setting.get("data", "").partition("=")[::2] for setting in settings)
-            kept = values.get("event_socket_password", NO_PASSWORD)
-            if kept not in ("", NO_PASSWORD):
+            if kept is not None:
                 return kept
     return secrets.token_urlsafe(32)
+
+
+def kept_password(out: Path) -> str | None:
+    """The event socket's password that ``vars.xml`` in ``out`` holds, generated or not; None without one.
+
+    Raises OSError, UnicodeDecodeError, ElementTree.ParseError (also where there is no such file).
+    """
+    settings = ElementTree.fromstring(_text(out / VARS)).iter("X-PRE-PROCESS")
+    values = dict(setting.get("data", "").partition("=")[::2] for setting in settings)
+    kept = values.get("event_socket_password", NO_PASSWORD)
+    return None if kept in ("", NO_PASSWORD) else kept
 
 
 def _vars(config: Config, password: str) -> str:

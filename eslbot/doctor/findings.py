@@ -1,0 +1,80 @@
+"""What a check finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+
+class Severity(Enum):
+    """How bad it is; ``UNKNOWN``: it could not be looked at, which is never the same as fine."""
+
+    OK = "ok"
+    NOTE = "note"
+    UNKNOWN = "unknown"
+    WARNING = "warning"
+    ERROR = "error"
+
+    @property
+    def rank(self) -> int:
+        """Higher is worse."""
+        return list(Severity).index(self)
+
+
+#: No text in a report is longer: some of it was written by strangers.
+MAX_TEXT = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: what it is, the value found, why that matters, and the remedy."""
+
+    severity: Severity
+    looked_at: str
+    found: str
+    why: str = ""
+    remedy: str = ""
+
+    def cleaned(self, secrets: tuple[str, ...] = ()) -> Finding:
+        """The same without secrets, control characters and excess length."""
+        return replace(
+            self,
+            looked_at=clean(self.looked_at, secrets),
+            found=clean(self.found, secrets),
+            why=clean(self.why, secrets),
+            remedy=clean(self.remedy, secrets),
+        )
+
+
+def clean(text: str, secrets: tuple[str, ...] = ()) -> str:
+    """``text`` on one printable line of bounded length, each of ``secrets`` masked."""
+    for secret in secrets:
+        text = text.replace(secret, "********")
+    line = "".join(character if character.isprintable() else " " for character in text)
+    line = " ".join(line.split())
+    return line if len(line) <= MAX_TEXT else f"{line[: MAX_TEXT - 1]}…"
+
+
+def ok(looked_at: str, found: str) -> Finding:
+    """It is as it should be."""
+    return Finding(Severity.OK, looked_at, found)
+
+
+def note(looked_at: str, found: str, why: str, remedy: str = "") -> Finding:
+    """Good to know; nothing is wrong."""
+    return Finding(Severity.NOTE, looked_at, found, why, remedy)
+
+
+def unknown(looked_at: str, why: str, remedy: str = "") -> Finding:
+    """It could not be looked at."""
+    return Finding(Severity.UNKNOWN, looked_at, "not checked", why, remedy)
+
+
+def warning(looked_at: str, found: str, why: str, remedy: str) -> Finding:
+    """Calls work, but not all of them, not always, or not safely."""
+    return Finding(Severity.WARNING, looked_at, found, why, remedy)
+
+
+def error(looked_at: str, found: str, why: str, remedy: str) -> Finding:
+    """Calls fail, are cut off, or anybody may make them."""
+    return Finding(Severity.ERROR, looked_at, found, why, remedy)

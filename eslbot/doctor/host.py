@@ -1,0 +1,212 @@
+"""This machine, as ``/proc`` and a few system calls tell of it; nothing here changes anything."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import socket
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eslbot.config.model import IP, Address
+
+#: Seconds for one look through another user's eyes.
+LOOK = 5.0
+
+_LISTEN = "0A"
+# `test` asks the kernel, so it knows of ACLs and of file systems mounted read-only.
+_PROBE = 'cd /; for right in $1; do test "-$right" "$2" || printf %s "$right"; done'
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user with all groups."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: frozenset[int]
+
+    @classmethod
+    def named(cls, name: str) -> User:
+        """Raises KeyError where there is no such user."""
+        return cls._of(pwd.getpwnam(name))
+
+    @classmethod
+    def numbered(cls, uid: int) -> User:
+        """Raises KeyError where there is no such user."""
+        return cls._of(pwd.getpwuid(uid))
+
+    @classmethod
+    def _of(cls, entry: pwd.struct_passwd) -> User:
+        groups = frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid))
+        return cls(entry.pw_name, entry.pw_uid, entry.pw_gid, groups)
+
+    @property
+    def is_me(self) -> bool:
+        """Whether this process runs as that user."""
+        return self.uid == os.geteuid()
+
+
+class CannotLook(Exception):
+    """This user may not look with the eyes of another."""
+
+
+def lacks(user: User, path: str, rights: str) -> str:
+    """Which of ``rights`` (letters of ``test``: d, r, w, x) ``user`` does not have on ``path``.
+
+    Raises :class:`CannotLook` where this process cannot become that user, and OSError.
+    """
+    if not user.is_me and os.geteuid() != 0:
+        raise CannotLook(f"only root can look as {user.name}")
+    command = ["/bin/sh", "-c", _PROBE, "look", " ".join(rights), path]
+    try:
+        if user.is_me:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=LOOK, check=True)
+        else:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=LOOK,
+                check=True,
+                user=user.uid,
+                group=user.gid,
+                extra_groups=sorted(user.groups),
+            )
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"{path} did not answer within {LOOK:g} s") from None
+    except subprocess.CalledProcessError as failed:
+        raise OSError(f"looking at {path} ended with {failed.returncode}") from None
+    return done.stdout
+
+
+def first_closed(user: User, path: str) -> str | None:
+    """The first directory on the way to ``path`` that ``user`` may not enter, if any."""
+    for parent in reversed(Path(path).parents):
+        if lacks(user, str(parent), "x"):
+            return str(parent)
+    return None
+
+
+def group_name(gid: int) -> str:
+    """For people."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def is_own(ip: IP) -> bool:
+    """Whether ``ip`` is an address of this machine."""
+    if ip.is_unspecified or ip.is_loopback:
+        return True
+    family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((str(ip), 0))
+        except OSError:
+            return False
+    return True
+
+
+def sysctl(name: str) -> str | None:
+    """A kernel setting such as ``net.ipv4.tcp_syn_retries``; None where it cannot be read."""
+    try:
+        return Path("/proc/sys", *name.split(".")).read_text().strip()
+    except OSError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that runs now; every look at it may find it gone, or not ours to look at: None."""
+
+    pid: int
+
+    @property
+    def _folder(self) -> Path:
+        return Path("/proc", str(self.pid))
+
+    def status(self, field: str) -> str | None:
+        """A line of ``/proc/PID/status``."""
+        try:
+            text = (self._folder / "status").read_text()
+        except OSError:
+            return None
+        match = re.search(rf"^{field}:\s*(.*)$", text, re.M)
+        return match[1] if match else None
+
+    @property
+    def uid(self) -> int | None:
+        """Whose it is."""
+        line = self.status("Uid")
+        return int(line.split()[1]) if line else None
+
+    @property
+    def open_files(self) -> int | None:
+        """How many descriptors it may have."""
+        try:
+            text = (self._folder / "limits").read_text()
+        except OSError:
+            return None
+        match = re.search(r"^Max open files\s+(\S+)", text, re.M)
+        if match is None:
+            return None
+        return int(match[1]) if match[1].isdecimal() else 1 << 30
+
+    def argument(self, switch: str) -> str | None:
+        """What follows ``switch`` on its command line."""
+        try:
+            words = (self._folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")[:-1]
+        except OSError:
+            return None
+        return next((after for before, after in zip(words, words[1:], strict=False) if before == switch), None)
+
+    def identity_of(self, path: str) -> tuple[int, int] | None:
+        """Which directory ``path`` is for it: device and inode; it may live in a file system of its own."""
+        try:
+            found = os.stat(f"{self._folder}/root{path}")  # noqa: PTH116  # not Path: the link must stay
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+
+def listener(address: Address) -> Process | None:
+    """The oldest process that listens at ``address`` by TCP; None where it cannot be known."""
+    inodes = set()
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = Path("/proc/net", table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            words = line.split()
+            if words[3] == _LISTEN and _is_for(words[1], address):
+                inodes.add(f"socket:[{words[9]}]")
+    return min(_holders(inodes), key=lambda process: process.pid, default=None) if inodes else None
+
+
+def _is_for(local: str, address: Address) -> bool:
+    digits, _, port = local.partition(":")
+    if int(port, 16) != address.port:
+        return False
+    raw = b"".join(bytes.fromhex(word)[::-1] for word in re.findall("........", digits))
+    return raw == address.ip.packed or not any(raw)
+
+
+def _holders(inodes: set[str]) -> Sequence[Process]:
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            try:
+                links = [os.readlink(link) for link in (folder / "fd").iterdir()]  # noqa: PTH115
+            except OSError:  # it is gone, or somebody else's
+                continue
+            if inodes.intersection(links):
+                found.append(Process(int(folder.name)))
+    return found

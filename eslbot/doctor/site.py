@@ -1,0 +1,63 @@
+"""What the checks are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from eslbot.config.model import Config
+from eslbot.doctor.host import Process, User, is_own
+from eslbot.doctor.rendering import Rendering
+from eslbot.doctor.switch import Switch
+
+
+@dataclass(frozen=True)
+class Site:
+    """An installation: its configuration, what FreeSWITCH told, and this machine's part of it.
+
+    ``patience``: seconds that one step over the network may take; ``deadline``, on the monotonic clock, of
+    all. ``user``: whom the service runs as. ``freeswitch`` and ``service`` are their processes, where they
+    run here and may be seen. ``conf_dir``: where FreeSWITCH's configuration is.
+    """
+
+    path: Path
+    config: Config
+    user: User
+    freeswitch: Process | None
+    service: Process | None
+    patience: float
+    deadline: float
+    conf_dir: str
+    looked: Switch | None = None
+
+    @property
+    def switch(self) -> Switch:
+        """What FreeSWITCH told; only for checks that need it."""
+        assert self.looked is not None, "this check is to be declared with needs_switch"
+        return self.looked
+
+    @cached_property
+    def expected(self) -> Rendering:
+        """What FreeSWITCH should have loaded."""
+        local = self.switch.variables.get("local_ip_v4", "")
+        return Rendering(self.config, {"local_ip_v4": local} if local else {})
+
+    @property
+    def switch_is_here(self) -> bool:
+        """Whether FreeSWITCH runs on this machine, as far as its event socket's address tells."""
+        return is_own(self.config.freeswitch.event_socket.ip)
+
+    @property
+    def calls(self) -> int:
+        """The most calls at one time that the configuration admits on this machine."""
+        server = self.config.server
+        return min(
+            server.workers * server.max_calls,
+            sum(workspace.max_calls for workspace in self.config.workspaces.values()),
+        )
+
+    @property
+    def render(self) -> str:
+        """The command that writes FreeSWITCH's configuration anew."""
+        return f"eslbot conf --config {self.path} --out {self.conf_dir}"

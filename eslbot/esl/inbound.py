@@ -1,0 +1,105 @@
+"""FreeSWITCH's inbound event socket, asked from a plain process: no gevent, no events, one thread a client.
+
+Every command has a bound in time, and frames have those of :mod:`eslbot.esl.frames`, whoever answers.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from eslbot.config.model import Address, Secret
+from eslbot.esl.commands import check_line
+from eslbot.esl.errors import CommandFailed, CommandTimeout, EslError, ProtocolError
+from eslbot.esl.frames import Frame, FrameReader
+
+
+class Refused(EslError):
+    """FreeSWITCH closes the door before it asks for the password: ``apply-inbound-acl``."""
+
+
+class WrongPassword(EslError):
+    """FreeSWITCH does not take the password."""
+
+
+class InboundClient:
+    """One connection, authenticated; a context manager. ``timeout``: seconds a command, also to connect.
+
+    Entering raises OSError where nobody answers, :class:`Refused`, :class:`WrongPassword`,
+    :class:`~eslbot.esl.errors.CommandTimeout`, or :class:`~eslbot.esl.errors.ProtocolError` where what
+    answers is no event socket.
+    """
+
+    def __init__(self, address: Address, password: Secret, timeout: float = 5.0) -> None:
+        self._address = address
+        self._password = password
+        self._timeout = timeout
+        self._socket: socket.socket | None = None
+        self._frames: Iterator[Frame] = iter(())
+        self._reader = FrameReader()
+
+    def __enter__(self) -> Self:
+        self._socket = socket.create_connection(self._address.pair, self._timeout)
+        try:
+            self._authenticate()
+        except BaseException:
+            self._socket.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._socket is not None:
+            self._socket.close()
+
+    def api(self, command: str) -> str:
+        """The reply to ``api <command>`` without the white space around it.
+
+        Raises OSError, CommandFailed where FreeSWITCH does not know the command, CommandTimeout,
+        ProtocolError, UnsafeArgument. What a command itself says, ``-ERR`` included, is its reply.
+        """
+        frame = self._ask(f"api {check_line(command)}")
+        if frame.content_type != "api/response":
+            raise CommandFailed(frame.headers.get("Reply-Text", frame.content_type)[:200])
+        reply = frame.body.decode("utf-8", "replace").strip()
+        if reply.endswith("Command not found!"):
+            raise CommandFailed(reply[:200])
+        return reply
+
+    def _authenticate(self) -> None:
+        greeting = self._next(time.monotonic() + self._timeout)
+        if greeting.content_type == "text/rude-rejection":
+            raise Refused(greeting.body.decode("utf-8", "replace").strip()[:200])
+        if greeting.content_type != "auth/request":
+            raise ProtocolError(f"it greets with {greeting.content_type[:60]!r} instead of auth/request")
+        reply = self._ask(f"auth {check_line(self._password.reveal())}")
+        if not reply.headers.get("Reply-Text", "").startswith("+OK"):
+            raise WrongPassword("the event socket does not take the password")
+
+    def _ask(self, line: str) -> Frame:
+        assert self._socket is not None, "use it in a with statement"
+        deadline = time.monotonic() + self._timeout
+        self._socket.settimeout(self._timeout)
+        self._socket.sendall(f"{line}\n\n".encode())
+        return self._next(deadline)
+
+    def _next(self, deadline: float) -> Frame:
+        assert self._socket is not None
+        while True:
+            for frame in self._frames:
+                return frame
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise CommandTimeout(f"no answer within {self._timeout:g} s")
+            self._socket.settimeout(left)
+            try:
+                data = self._socket.recv(65536)
+            except TimeoutError:
+                raise CommandTimeout(f"no answer within {self._timeout:g} s") from None
+            if not data:
+                raise ProtocolError("it closed the connection instead of answering")
+            self._frames = self._reader.feed(data)
