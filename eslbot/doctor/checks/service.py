@@ -1,0 +1,144 @@
+"""eslbot itself: whether it answers, whether FreeSWITCH may and does call it, and who may see its page."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from collections import Counter
+from collections.abc import Iterator
+
+from eslbot.config.model import Address, loopback
+from eslbot.doctor.findings import Finding, error, note, ok, warning
+from eslbot.doctor.host import is_own
+from eslbot.doctor.rendering import actions
+from eslbot.doctor.site import Site
+
+_START = "systemctl start eslbot (journalctl -u eslbot says why it ended)"
+
+
+def running(site: Site) -> Iterator[Finding]:
+    """The event-socket listener accepts, and ``/readyz`` says ready."""
+    listen = _near(site.config.server.listen)
+    try:
+        socket.create_connection(listen.pair, site.patience).close()
+    except OSError as failed:
+        yield error(
+            f"server.listen {listen}",
+            f"nobody accepts: {failed.strerror or failed}",
+            "every new call is refused with 503, and customers of living ones hear silence",
+            _START,
+        )
+    else:
+        yield ok(f"server.listen {listen}", "accepts connections")
+    web = _near(site.config.web.listen)
+    looked_at = f"http://{web}/readyz"
+    connection = http.client.HTTPConnection(*web.pair, timeout=site.patience)
+    try:
+        connection.request("GET", "/readyz")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as failed:
+        yield error(looked_at, f"no answer: {failed}", "the service is not up, or its workers hang", _START)
+        return
+    finally:
+        connection.close()
+    if status == 200:
+        yield ok(looked_at, "ready")
+    elif status == 503:
+        yield warning(
+            looked_at,
+            "draining",
+            "a worker takes no new calls: it is about to leave",
+            "wait for the reload or stop to end; if it does not: systemctl restart eslbot",
+        )
+    else:
+        yield error(looked_at, f"HTTP {status}", "that is not eslbot", "look who has web.listen's port")
+
+
+def controllers(site: Site) -> Iterator[Finding]:
+    """Whom FreeSWITCH calls: the configured controllers, this eslbot among them, and it lets FreeSWITCH in."""
+    config = site.config
+    wanted = [f"{address.ip}:{address.port}" for address in config.freeswitch.controllers]
+    own = [a for a in config.freeswitch.controllers if _is_me(a, config.server.listen)]
+    if not own:
+        yield warning(
+            "freeswitch.controllers",
+            f"{', '.join(wanted)}: server.listen {config.server.listen} is not among them",
+            "FreeSWITCH gives this eslbot no call",
+            f"add {_near(config.server.listen)} to freeswitch.controllers; {site.render}, then "
+            "`fs_cli -x reloadxml`",
+        )
+    for address in own:
+        source = _source(site, address)
+        if source is not None and not config.server.knows_switch(source):
+            yield error(
+                "server.switches",
+                f"FreeSWITCH connects from {source}, which is not among them",
+                "eslbot closes its connections, and every call is refused with 503",
+                f'add "{source}" to server.switches and `systemctl reload eslbot`',
+            )
+    reload = f"{site.render}, then `fs_cli -x reloadxml`"
+    told = {
+        data.split(" ")[0]
+        for context in site.switch.contexts.values()
+        for application, data in actions(context)
+        if application == "socket"
+    }
+    rendered = {"|".join(wanted), "|".join(wanted[1:] + wanted[:1])}
+    if not told:
+        yield error(
+            "the dialplan's controllers",
+            "no `socket` in the dialplan that FreeSWITCH has loaded",
+            "no call reaches any eslbot",
+            reload,
+        )
+    for found in sorted(told - rendered):
+        yield error(
+            "the dialplan's controllers",
+            f"{found} instead of {'|'.join(wanted)}",
+            "calls go to other controllers than freeswitch.controllers says",
+            reload,
+        )
+    if told and told <= rendered:
+        yield ok("the dialplan's controllers", "|".join(wanted))
+
+
+def page(site: Site) -> Iterator[Finding]:
+    """Who may see the call page and the metrics."""
+    web = site.config.web
+    if not web.listen.ip.is_loopback:
+        yield warning(
+            f"web.listen {web.listen}",
+            "is not on loopback",
+            "it speaks HTTP without TLS: page tokens cross the network readably, and anybody may read /metrics",
+            'set web.listen = "127.0.0.1:8085" and put a TLS proxy in front of it',
+        )
+    if not web.tokens:
+        yield note("web.tokens", "none", "nobody can see the call page", "add a [web.tokens.NAME] table")
+    else:
+        yield ok("web.tokens", ", ".join(token.name for token in web.tokens))
+    for token, count in Counter(token.token for token in web.tokens).items():
+        if count > 1:
+            yield warning(
+                "web.tokens",
+                f"{', '.join(t.name for t in web.tokens if t.token == token)} have the same token",
+                "what one of them may see, the other may, too; the log cannot tell them apart",
+                "give each its own: openssl rand -hex 24",
+            )
+
+
+def _near(address: Address) -> Address:
+    """Where a listener is reached from its own host."""
+    return loopback(address.port) if address.ip.is_unspecified else address
+
+
+def _is_me(controller: Address, listen: Address) -> bool:
+    if controller.port != listen.port:
+        return False
+    return controller.ip == listen.ip or (listen.ip.is_unspecified and is_own(controller.ip))
+
+
+def _source(site: Site, controller: Address) -> str | None:
+    """From which address FreeSWITCH reaches a controller of this host; None where that cannot be known."""
+    if not site.switch_is_here:
+        return None
+    return "127.0.0.1" if controller.ip.is_loopback and controller.ip.version == 4 else str(controller.ip)
