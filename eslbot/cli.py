@@ -600,6 +600,66 @@ def wanted_calls(options: dict[str, Any]) -> Filter:
         give_up(str(error), UNUSABLE)
 
 
+@main.command()
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+@click.option("--only", multiple=True, metavar="CHECK", help="Only this check; again for the next. See --list.")
+@click.option(
+    "--timeout", type=DurationParam(), default="20s", show_default=True, help="How long all of it may take."
+)
+@click.option("--user", metavar="NAME", help="Who the service runs as; default: as it runs now, else you.")
+@click.option(
+    "--freeswitch-conf",
+    "conf_dir",
+    metavar="DIR",
+    help="Where `eslbot conf` wrote; default: of the running FreeSWITCH, else /etc/freeswitch.",
+)
+@click.option(
+    "--list",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda ctx, _, wanted: list_checks(ctx) if wanted else None,
+    help="Name the checks and leave.",
+)
+def doctor(
+    path: Path, as_json: bool, only: tuple[str, ...], timeout: float, user: str | None, conf_dir: str | None
+) -> None:
+    """Look at the installation and say what is wrong and how to mend it.
+
+    It only reads: no call is placed and nobody is notified; bots see one connection that is closed at once.
+
+    Exit code: 0 nothing to mend, 1 errors, 3 warnings only, 2 it could not begin. What could not be checked
+    is told and changes no code.
+    """
+    from eslbot.doctor import examine, report
+    from eslbot.doctor.progress import Progress
+
+    if strange := set(only) - examine.TITLES.keys():
+        give_up(f"there is no check {', '.join(sorted(strange))}; eslbot doctor --list names them", UNUSABLE)
+    with Progress(sys.stderr, wanted=not as_json) as progress:
+        request = examine.Request(path, only, max(1.0, timeout), user, conf_dir, progress)
+        try:
+            checked = examine.examine(request)
+        except KeyError as error:
+            give_up(f"--user: {error.args[0]}", UNUSABLE)
+    if as_json:
+        click.echo(report.as_json(checked))
+    else:
+        for line in report.text(checked, colour=sys.stdout.isatty()):
+            click.echo(line)
+    raise SystemExit(report.exit_code(checked))
+
+
+def list_checks(ctx: click.Context) -> NoReturn:
+    """The names that ``--only`` takes."""
+    from eslbot.doctor.examine import TITLES
+
+    for name, title in TITLES.items():
+        click.echo(f"{name:13} {title}")
+    ctx.exit(0)
+
+
 @contextmanager
 def stand_ins() -> Iterator[None]:
     """A clear word where the stand-ins' libraries are not installed."""

@@ -1,0 +1,71 @@
+"""Each workspace's Ameyo: DNS, TCP and TLS. No HTTP request is made, so nobody there is told anything."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from functools import partial
+from urllib.parse import urlsplit
+
+import requests
+
+from eslbot.config.model import Workspace
+from eslbot.doctor.findings import Finding, error, note, ok, unknown, warning
+from eslbot.doctor.network import Unreachable, reach
+from eslbot.doctor.parallel import together
+from eslbot.doctor.site import Site
+
+_LOST = "no notification reaches Ameyo: customers wait on the line instead of getting an agent"
+
+
+def endpoints(site: Site) -> Iterator[Finding]:
+    """Every workspace's, several at one time."""
+    workspaces = list(site.config.workspaces.values())
+    results = together([partial(_one, site, workspace) for workspace in workspaces], site.deadline)
+    for workspace, result in zip(workspaces, results, strict=True):
+        if result.error is not None:
+            raise result.error
+        late = unknown(_looked_at(workspace), "not done in time", "give doctor more --timeout")
+        yield result.value or late
+
+
+def _looked_at(workspace: Workspace) -> str:
+    return f"Ameyo of {workspace.name}, {workspace.ameyo.url}"
+
+
+def _one(site: Site, workspace: Workspace) -> Finding:
+    looked_at, ameyo = _looked_at(workspace), workspace.ameyo
+    parts = urlsplit(ameyo.url)
+    secure = parts.scheme == "https"
+    try:
+        # The authorities that the client of requests trusts, which are not the system's.
+        authorities = ameyo.ca_file or requests.certs.where()
+        tls = ssl.create_default_context(cafile=authorities) if secure else None
+    except (OSError, ValueError) as failed:
+        return error(
+            f"workspaces.{workspace.id}.ameyo.ca_file",
+            f"{ameyo.ca_file} cannot be used: {failed}",
+            _LOST,
+            "name a file of PEM certificates that the service's user may read",
+        )
+    patience = min(site.patience, max(1.0, ameyo.connect_timeout))
+    try:
+        reached = reach(parts.hostname or "", parts.port or (443 if secure else 80), tls, patience)
+    except Unreachable as failed:
+        return error(looked_at, failed.found, _LOST, failed.remedy)
+    reached.connection.close()
+    if reached.expires_soon:
+        return warning(
+            looked_at,
+            f"reached; {reached.validity}",
+            f"from then on {_LOST}",
+            "have Ameyo renew its certificate before that day",
+        )
+    if not secure:
+        return note(
+            looked_at,
+            "reached, without TLS",
+            "the token and the customers' data cross the network readably (insecure = true)",
+            f"set workspaces.{workspace.id}.ameyo.url to https://",
+        )
+    return ok(looked_at, f"reached at {reached.address}; {reached.validity}; nothing was sent")
