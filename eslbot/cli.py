@@ -603,7 +603,9 @@ def wanted_calls(options: dict[str, Any]) -> Filter:
 @main.command()
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
-@click.option("--only", multiple=True, metavar="CHECK", help="Only this check; again for the next. See --list.")
+@click.option(
+    "--only", multiple=True, metavar="CHECK", help="Only this check; again for the next. See --list."
+)
 @click.option(
     "--timeout", type=DurationParam(), default="20s", show_default=True, help="How long all of it may take."
 )

@@ -155,9 +155,7 @@ def examine(request: Request) -> list[Checked]:
     return sorted(cleaned, key=lambda c: order.index(c.name))
 
 
-def _without_configuration(
-    request: Request, chosen: frozenset[str], refused: ConfigError
-) -> list[Checked]:
+def _without_configuration(request: Request, chosen: frozenset[str], refused: ConfigError) -> list[Checked]:
     problems = [finding.cleaned() for finding in configuration.problems(request.path, refused)]
     rest = [name for name in TITLES if name in chosen and name != CONFIGURATION]
     cannot = "the configuration cannot be used"

@@ -10,6 +10,7 @@ import socket
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from eslbot.config.model import IP, Address
@@ -165,7 +166,7 @@ class Process:
             words = (self._folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")[:-1]
         except OSError:
             return None
-        return next((after for before, after in zip(words, words[1:], strict=False) if before == switch), None)
+        return next((after for before, after in pairwise(words) if before == switch), None)
 
     def identity_of(self, path: str) -> tuple[int, int] | None:
         """Which directory ``path`` is for it: device and inode; it may live in a file system of its own."""

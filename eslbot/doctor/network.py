@@ -107,8 +107,8 @@ def _untrusted(error: ssl.SSLCertVerificationError, host: str, port: int, patien
     if error.verify_code == _NOT_YET:
         return Unreachable(
             f"{whose} is not valid yet",
-            "set this host's clock (timedatectl set-ntp true); if it is right, the certificate's owner has to "
-            "mend it",
+            "set this host's clock (timedatectl set-ntp true); if it is right, the certificate's owner has "
+            "to mend it",
         )
     if error.verify_code == _WRONG_NAME:
         return Unreachable(
@@ -117,8 +117,8 @@ def _untrusted(error: ssl.SSLCertVerificationError, host: str, port: int, patien
         )
     return Unreachable(
         f"{whose} is not trusted: {error.verify_message}",
-        "if it is of a private authority, name its PEM file (ameyo.ca_file; for a bot, add it to the CA store "
-        "of FreeSWITCH's host); if not, the server has to send its intermediate certificates",
+        "if it is of a private authority, name its PEM file (ameyo.ca_file; for a bot, add it to the CA "
+        "store of FreeSWITCH's host); if not, the server has to send its intermediate certificates",
     )
 
 

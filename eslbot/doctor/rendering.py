@@ -1,7 +1,7 @@
 """What ``eslbot conf`` would write for a configuration, read as FreeSWITCH would read it.
 
-Only as much of FreeSWITCH's preprocessor as our own tree uses: ``set``, ``include`` of one file, and ``$${…}``
-in attributes. So what FreeSWITCH holds (``xml_locate``) can be compared with what it should hold.
+Only as much of FreeSWITCH's preprocessor as our own tree uses: ``set``, ``include`` of one file, and
+``$${…}`` in attributes. So what FreeSWITCH holds (``xml_locate``) can be compared with what it should hold.
 """
 
 from __future__ import annotations

@@ -58,7 +58,9 @@ def _answers(site: Site, lists: list[str]) -> Iterator[Finding]:
     shut_out = [n for n in config.sources[:MAX_ASKED] if not (lets_in(n[0]) and lets_in(n[-1]))]
     for network in shut_out:
         names = ", ".join(w.name for w in config.workspaces.values() if network in w.sources)
-        yield error(looked_at, f"does not let {network} in ({names})", "its calls are refused with 403", reload)
+        yield error(
+            looked_at, f"does not let {network} in ({names})", "its calls are refused with 403", reload
+        )
     foreign = stranger(config.sources)
     open_to_all = foreign is not None and lets_in(foreign)
     if open_to_all:

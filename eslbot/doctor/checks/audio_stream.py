@@ -1,8 +1,8 @@
 """mod_audio_stream: which build it is, and whether that fits the workspaces.
 
 A running FreeSWITCH does not tell: the community build and the one that plays by itself give the same syntax.
-The module's file does: only a build that plays by itself reads ``STREAM_PLAYBACK``, and one with TLS is linked
-against, or contains, OpenSSL.
+The module's file does: only a build that plays by itself reads ``STREAM_PLAYBACK``, and one with TLS is
+linked against, or contains, OpenSSL.
 """
 
 from __future__ import annotations

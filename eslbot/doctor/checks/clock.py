@@ -26,8 +26,8 @@ def skew(site: Site) -> Iterator[Finding]:
                 "FreeSWITCH's clock",
                 f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} this host's",
                 "events look too old or too new, and times in the ledger are wrong",
-                f"on both hosts: {_SET}; where FreeSWITCH is this host, it kept the time from before the clock "
-                "was set: fs_cli -x 'fsctl sync_clock'",
+                f"on both hosts: {_SET}; where FreeSWITCH is this host, it kept the time from before the "
+                "clock was set: fs_cli -x 'fsctl sync_clock'",
             )
         else:
             yield ok("FreeSWITCH's clock", "agrees with this host's")

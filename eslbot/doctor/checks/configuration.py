@@ -27,7 +27,9 @@ def warnings(path: Path, config: Config) -> Iterator[Finding]:
     yield ok(str(path), f"{len(config.workspaces)} workspace(s), {len(config.sources)} source(s)")
     for text in config.warnings:
         key, _, what = text.partition(": ")
-        why = "the service refuses to start with it" if key.endswith("ca_file") else "see docs/configuration.md"
+        why = (
+            "the service refuses to start with it" if key.endswith("ca_file") else "see docs/configuration.md"
+        )
         yield warning(key, what, why, f"mend {key} in {path}, or the file that it names and its rights")
 
 

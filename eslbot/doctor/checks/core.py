@@ -74,8 +74,8 @@ def modules(site: Site) -> Iterator[Finding]:
             name,
             "is not loaded",
             f"needed for {_NEEDED_FOR[name]}",
-            f"install it, look that autoload_configs/modules.conf.xml loads it, and `fs_cli -x 'load {name}'`; "
-            "FreeSWITCH's log says why a module does not load",
+            f"install it, look that autoload_configs/modules.conf.xml loads it, and `fs_cli -x 'load {name}'`"
+            "; FreeSWITCH's log says why a module does not load",
         )
     if not loaded:
         yield error(
@@ -130,7 +130,7 @@ def _core_settings(site: Site, expected: dict[str, str]) -> Iterator[Finding]:
         yield warning(
             "switch.conf loglevel",
             level,
-            "at info and beyond FreeSWITCH logs what bots and customers say, and every application's arguments",
+            "at info and beyond FreeSWITCH logs what bots and customers say",
             f"{site.render}, then {_RESTART}; at once: fs_cli -x 'fsctl loglevel notice'",
         )
     for name in sorted(expected.keys() - _ELSEWHERE):
@@ -138,6 +138,6 @@ def _core_settings(site: Site, expected: dict[str, str]) -> Iterator[Finding]:
             yield note(
                 f"switch.conf {name}",
                 f"{running.get(name, 'not set')} instead of {expected[name]}",
-                "a core file holds every secret in memory" if name == "dump-cores" else "it is not as rendered",
+                "a core file holds every secret in memory" if name == "dump-cores" else "not as rendered",
                 f"{site.render}, then {_RESTART}",
             )

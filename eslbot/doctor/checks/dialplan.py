@@ -24,9 +24,7 @@ def loaded(site: Site) -> Iterator[Finding]:
         looked_at, running = f"the dialplan's context {name}", site.switch.contexts.get(name)
         if running is None:
             sound = False
-            yield error(
-                looked_at, "is not loaded", "a call whose next context is missing is hung up", reload
-            )
+            yield error(looked_at, "is not loaded", "a call whose next context is missing is hung up", reload)
             continue
         wanted, found = _lines(site.expected.context(name)), _lines(running)
         if wanted != found:

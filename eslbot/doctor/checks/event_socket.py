@@ -64,8 +64,8 @@ def examine(config: Config, conf_dir: str, patience: float) -> tuple[Switch | No
         found = f"does not take the password of {whence}"
         remedy = (
             f"set {_KEY} to FreeSWITCH's (event_socket_password in its vars.xml), or render it anew "
-            f"(eslbot conf … --out {conf_dir}) and restart FreeSWITCH when no call is up: a running one keeps "
-            "the password it started with"
+            f"(eslbot conf … --out {conf_dir}) and restart FreeSWITCH when no call is up: a running one "
+            "keeps the password it started with"
         )
     except EslError as failed:
         found, remedy = str(failed), f"look who listens there: ss -ltnp 'sport = {address.port}'"

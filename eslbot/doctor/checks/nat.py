@@ -67,7 +67,7 @@ def _reachable(site: Site, text: str) -> Iterator[Finding]:
                 "the announced addresses",
                 f"{address} is private, and {outside[0]} is to reach it",
                 _ONE_WAY,
-                f"set freeswitch.external_ip to the public address, the one that the PBX calls; {restart(site)}",
+                f"set freeswitch.external_ip to the address that the PBX calls; {restart(site)}",
             )
     elif site.config.freeswitch.external_ip and site.switch_is_here and not is_own(address):
         yield note(

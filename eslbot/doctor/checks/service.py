@@ -55,7 +55,7 @@ def running(site: Site) -> Iterator[Finding]:
 
 
 def controllers(site: Site) -> Iterator[Finding]:
-    """Whom FreeSWITCH calls: the configured controllers, this eslbot among them, and it lets FreeSWITCH in."""
+    """Whom FreeSWITCH calls: the configured controllers, this eslbot too, which lets FreeSWITCH in."""
     config = site.config
     wanted = [f"{address.ip}:{address.port}" for address in config.freeswitch.controllers]
     own = [a for a in config.freeswitch.controllers if _is_me(a, config.server.listen)]
@@ -109,7 +109,7 @@ def page(site: Site) -> Iterator[Finding]:
         yield warning(
             f"web.listen {web.listen}",
             "is not on loopback",
-            "it speaks HTTP without TLS: page tokens cross the network readably, and anybody may read /metrics",
+            "it speaks HTTP without TLS: page tokens cross the network readably, and all may read /metrics",
             'set web.listen = "127.0.0.1:8085" and put a TLS proxy in front of it',
         )
     if not web.tokens:

@@ -23,7 +23,9 @@ def shared(site: Site) -> Iterator[Finding]:
     looked_at = f"freeswitch.temp_dir {path}"
     yield from _in_force(site, path)
     if not site.switch_is_here:
-        yield unknown(looked_at, "FreeSWITCH is another host: speech is played by path, without this directory")
+        yield unknown(
+            looked_at, "FreeSWITCH is another host: speech is played by path, without this directory"
+        )
         return
     found = list(_rights(site, path))
     if not found:
@@ -76,7 +78,7 @@ def _rights(site: Site, path: str) -> Iterator[Finding]:
                     f"may not {' nor '.join(_RIGHTS[right] for right in missing)} "
                     f"(mode {directory.st_mode & 0o7777:o}, group {group})",
                     _WHY,
-                    f"usermod -aG {group} {user.name}; chmod 2770 {path}; then restart what runs as {user.name}",
+                    f"usermod -aG {group} {user.name}; chmod 2770 {path}; then restart {process}",
                 )
         except CannotLook as cannot:
             yield unknown(looked_at, str(cannot), "run doctor as root")
