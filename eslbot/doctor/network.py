@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 #: A certificate that runs out sooner is told of.
 SOON = 14 * 86400.0
 
-_EXPIRED, _NOT_YET, _WRONG_NAME = 10, 9, 62  # X509_V_ERR_…
+#: X509_V_ERR_CERT_HAS_EXPIRED, …_NOT_YET_VALID, …_HOSTNAME_MISMATCH and …_IP_ADDRESS_MISMATCH.
+_EXPIRED, _NOT_YET, _WRONG_NAMES = 10, 9, (62, 64)
 #: The two times of a certificate's validity in DER: UTCTime or GeneralizedTime (RFC 5280, 4.1.2.5).
 _TIMES = re.compile(rb"\x17\x0d(\d{12}Z)|\x18\x0f(\d{14}Z)")
 
@@ -110,7 +111,7 @@ def _untrusted(error: ssl.SSLCertVerificationError, host: str, port: int, patien
             "set this host's clock (timedatectl set-ntp true); if it is right, the certificate's owner has "
             "to mend it",
         )
-    if error.verify_code == _WRONG_NAME:
+    if error.verify_code in _WRONG_NAMES:
         return Unreachable(
             f"{whose} is for another name: {error.verify_message}",
             "write the name that is in the certificate into the URL; TLS is verified against the URL's host",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from urllib.parse import urlsplit
 
-from requests import certs
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from eslbot.config.model import Workspace
 from eslbot.doctor.findings import Finding, error, note, ok, unknown, warning
@@ -39,7 +39,7 @@ def _one(site: Site, workspace: Workspace) -> Finding:
     secure = parts.scheme == "https"
     try:
         # The authorities that the client of requests trusts, which are not the system's.
-        authorities = ameyo.ca_file or certs.where()
+        authorities = ameyo.ca_file or DEFAULT_CA_BUNDLE_PATH
         tls = ssl.create_default_context(cafile=authorities) if secure else None
     except (OSError, ValueError) as failed:
         return error(

@@ -1,0 +1,674 @@
+"""``eslbot doctor`` against a FreeSWITCH that is only an event socket: what it finds, and what it says."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+import json
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+import trustme
+from click.testing import CliRunner, Result
+
+from eslbot.cli import main
+from eslbot.config import load
+from eslbot.doctor.checks import audio_stream, rtp
+from eslbot.doctor.examine import TITLES, Checked, Request, examine
+from eslbot.doctor.findings import MAX_TEXT, Finding, Severity, clean, ok
+from eslbot.doctor.host import User
+from eslbot.doctor.parallel import together
+from eslbot.doctor.report import exit_code
+from eslbot.doctor.site import Site
+from tests.support.inbound_switch import PASSWORD, InboundSwitch, Spoiled
+
+WORKSPACE = "2b37ba17-7b20-4b3e-b138-1161e351d5c5"
+BOT_TOKEN, AMEYO_TOKEN = "Bearer secret-of-the-bot", "secret-of-ameyo"
+#: What a FreeSWITCH told of itself; the rest needs other servers.
+OF_THE_SWITCH = (
+    *("event-socket", "freeswitch", "modules", "profile", "acl", "hang-ups", "nat", "rtp", "silence"),
+    *("dialplan", "controllers", "sessions"),
+)
+
+
+@pytest.fixture
+def switch() -> Iterator[InboundSwitch]:
+    with InboundSwitch() as running:
+        yield running
+
+
+class Installation:
+    """A configuration file whose FreeSWITCH is the stand-in."""
+
+    def __init__(self, switch: InboundSwitch, folder: Path) -> None:
+        self.switch, self.path = switch, folder / "eslbot.toml"
+        self.temp_dir = folder / "temp"
+        self.temp_dir.mkdir()
+        self.tree: dict[str, Any] = {
+            "freeswitch": {
+                "sip_ip": "127.0.0.1",
+                "event_socket": f"127.0.0.1:{switch.port}",
+                "event_socket_password": PASSWORD,
+                "temp_dir": str(self.temp_dir),
+            },
+            "workspaces": {
+                WORKSPACE: {
+                    "name": "acme",
+                    "sources": ["127.0.0.1", "127.1.0.0/24"],
+                    "bot": {
+                        "url": "ws://127.0.0.1:9/talk",
+                        "insecure": True,
+                        "headers": {"Authorization": BOT_TOKEN},
+                    },
+                    "ameyo": {
+                        "url": "https://127.0.0.1:9",
+                        "tenant_host": "acme.ameyo.app",
+                        "token": AMEYO_TOKEN,
+                    },
+                }
+            },
+        }
+
+    def set(self, table: str, **keys: Any) -> None:
+        """``freeswitch``, or ``bot`` and ``ameyo`` of the workspace."""
+        self._table(table).update(keys)
+
+    def _table(self, name: str) -> dict[str, Any]:
+        workspace = self.tree["workspaces"][WORKSPACE]
+        table: dict[str, Any] = (
+            workspace[name] if name in ("bot", "ameyo") else self.tree.setdefault(name, {})
+        )
+        return table
+
+    def run(self, *only: str, spoiled: Spoiled | None = None, user: str | None = None) -> list[Checked]:
+        self.path.write_text(tomli_w.dumps(self.tree))
+        self.switch.holds(load(self.path), spoiled)
+        return examine(Request(self.path, only, timeout=10.0, user=user))
+
+    def bad(self, *only: str, spoiled: Spoiled | None = None, user: str | None = None) -> list[Finding]:
+        """What is wrong."""
+        return wrong(self.run(*only, spoiled=spoiled, user=user))
+
+
+def wrong(checked: list[Checked]) -> list[Finding]:
+    return [f for c in checked for f in c.findings if f.severity in (Severity.WARNING, Severity.ERROR)]
+
+
+@pytest.fixture
+def site(switch: InboundSwitch, tmp_path: Path) -> Installation:
+    return Installation(switch, tmp_path)
+
+
+def test_a_sound_switch_has_no_findings_and_is_only_read(site: Installation) -> None:
+    checked = site.run(*OF_THE_SWITCH)
+    assert wrong(checked) == []
+    assert {c.name for c in checked} == set(OF_THE_SWITCH)
+    assert {f.severity for c in checked for f in c.findings} <= {Severity.OK, Severity.NOTE}
+    allowed = ("status", "version", "fsctl max_sessions", "fsctl sps", "fsctl pause_check inbound")
+    allowed += ("fsctl shutdown_check", "uuid_audio_stream", "sofia status", "strmicroepoch")
+    reading = ("xml_locate ", "global_getvar ", "module_exists ", "acl ", "sofia xmlstatus ")
+    assert site.switch.asked
+    assert [c for c in site.switch.asked if c not in allowed and not c.startswith(reading)] == []
+
+
+MISTAKES: dict[str, tuple[str, Spoiled, str, str]] = {
+    "missing module": (
+        "modules",
+        Spoiled(missing_modules=frozenset({"mod_audio_stream"})),
+        "mod_audio_stream: is not loaded",
+        "load mod_audio_stream",
+    ),
+    "profile without ACL": (
+        "acl",
+        Spoiled({r'<param name="apply-inbound-acl"[^>]*>': ""}),
+        "apply-inbound-acl: not set",
+        "eslbot conf --config",
+    ),
+    "ACL open to all": (
+        "acl",
+        Spoiled({r'(<list name="ameyo"[^>]*>)': r'\1<node type="allow" cidr="0.0.0.0/0"/>'}),
+        "which is nobody's source",
+        "reloadacl",
+    ),
+    "ACL without a source": (
+        "acl",
+        Spoiled({r'<node type="allow" cidr="127.1.0.0/24"[^>]*>': ""}),
+        "does not let 127.1.0.0/24 in (acme)",
+        "reloadacl",
+    ),
+    "ACL with somebody else": (
+        "acl",
+        Spoiled({r'(<list name="ameyo"[^>]*>)': r'\1<node type="allow" cidr="192.0.9.0/24"/>'}),
+        "lets 192.0.9.0/24 in",
+        "reloadacl",
+    ),
+    "digest": (
+        "acl",
+        Spoiled({'"auth-calls" value="false"': '"auth-calls" value="true"'}),
+        "auth-calls: true",
+        "restart FreeSWITCH",
+    ),
+    "wrong NAT address": (
+        "nat",
+        Spoiled(profile={"ext-rtp-ip": "203.0.113.77"}),
+        "203.0.113.77 is announced for audio instead of 127.0.0.1",
+        "freeswitch.external_ip",
+    ),
+    "RTP range too small": (
+        "rtp",
+        Spoiled({'"rtp-end-port" value="60000"': '"rtp-end-port" value="10099"'}),
+        "room for 50 calls (two ports each), while the configuration admits 200",
+        "400 ports or more",
+    ),
+    "session timers on": (
+        "hang-ups",
+        Spoiled({'"enable-timer" value="false"': '"enable-timer" value="true"'}, {"session-to": "120"}),
+        "on (enable-timer: true, session-timeout: 120 s)",
+        "restart FreeSWITCH",
+    ),
+    "RTP time-out": (
+        "hang-ups",
+        Spoiled({'<param name="enable-timer"': '<param name="rtp-timeout-sec" value="30"/>\\g<0>'}),
+        "rtp-timeout-sec: 30 s",
+        "restart FreeSWITCH",
+    ),
+    "park time-out": (
+        "hang-ups",
+        Spoiled({"rtp_autoflush=true": "park_timeout=60"}),
+        "set park_timeout=60",
+        "reloadxml",
+    ),
+    "shorter media time-out": (
+        "hang-ups",
+        Spoiled({"media_timeout=300000": "media_timeout=10000"}),
+        "10000 ms instead of 300000",
+        "reloadxml",
+    ),
+    "no silence": (
+        "silence",
+        Spoiled({r'<action application="set" data="send_silence_when_idle=-1"[^>]*>': ""}),
+        "send_silence_when_idle: not set",
+        "reloadxml",
+    ),
+    "comfort noise": (
+        "silence",
+        Spoiled({"send_silence_when_idle=-1": "send_silence_when_idle=400"}),
+        "400 instead of -1",
+        "reloadxml",
+    ),
+    "another codec": (
+        "profile",
+        Spoiled(profile={"inbound-codecs": "OPUS,PCMU,PCMA"}),
+        "OPUS,PCMU,PCMA",
+        "restart FreeSWITCH",
+    ),
+    "a peer may transfer": (
+        "profile",
+        Spoiled({'"disable-transfer" value="true"': '"disable-transfer" value="false"'}),
+        "disable-transfer: false instead of true",
+        "restart FreeSWITCH",
+    ),
+    "no profile": (
+        "profile",
+        Spoiled(replies={"sofia xmlstatus profile ameyo": "Invalid Profile!\n"}),
+        "does not run",
+        "FreeSWITCH's log",
+    ),
+    "older dialplan": (
+        "dialplan",
+        Spoiled({r'<action application="set" data="socket_resume=true"[^>]*>': ""}),
+        'without: <action application="set" data="socket_resume=true">',
+        "reloadxml",
+    ),
+    "missing context": (
+        "dialplan",
+        Spoiled(replies={"xml_locate dialplan context name ameyo-answered": "can't find anything\n"}),
+        "ameyo-answered: is not loaded",
+        "reloadxml",
+    ),
+    "other controllers": (
+        "controllers",
+        Spoiled({"127.0.0.1:8084 async": "10.0.0.9:8084 async"}),
+        "10.0.0.9:8084 instead of 127.0.0.1:8084",
+        "reloadxml",
+    ),
+    "few sessions": (
+        "sessions",
+        Spoiled(replies={"fsctl max_sessions": "+OK max sessions: 100\n"}),
+        "100, while eslbot admits 200 calls",
+        "fsctl max_sessions 5000",
+    ),
+    "slow bursts": (
+        "sessions",
+        Spoiled(replies={"fsctl sps": "+OK sessions per second: 30\n"}),
+        "30 instead of 200",
+        "fsctl sps 200",
+    ),
+    "paused": (
+        "freeswitch",
+        Spoiled(replies={"fsctl pause_check inbound": "true"}),
+        "paused",
+        "fsctl resume",
+    ),
+    "another temp directory": (
+        "temp-dir",
+        Spoiled(replies={"global_getvar temp_dir": "/tmp"}),
+        "FreeSWITCH's -temp: /tmp instead of",
+        "-temp ",
+    ),
+    "clock": (
+        "clock",
+        Spoiled(replies={"strmicroepoch": "1000000000000000"}),
+        "behind this host's",
+        "timedatectl set-ntp true",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_in_the_switch_is_found_with_its_remedy(site: Installation, name: str) -> None:
+    only, spoiled, found, remedy = MISTAKES[name]
+    told = [f for f in site.bad(only, spoiled=spoiled) if found in f"{f.looked_at}: {f.found}"]
+    assert len(told) == 1
+    assert told[0].why
+    assert remedy in told[0].remedy
+
+
+def test_one_mistake_is_told_by_one_check_only(site: Installation) -> None:
+    """Every mistake above of the dialplan and the profile, on the whole table."""
+    for name in ("no silence", "session timers on", "profile without ACL", "other controllers"):
+        only, spoiled, _, _ = MISTAKES[name]
+        assert {c.name for c in site.run(*OF_THE_SWITCH, spoiled=spoiled) if wrong([c])} == {only}
+
+
+def test_the_wrong_password_is_found_and_not_told(site: Installation) -> None:
+    site.set("freeswitch", event_socket_password="not-that-one")
+    checked = site.run(*OF_THE_SWITCH)
+    (found,) = wrong(checked)
+    assert found.found == "does not take the password of freeswitch.event_socket_password"
+    assert "freeswitch.event_socket_password" in found.remedy
+    rest = [c for c in checked if c.name != "event-socket"]
+    assert {f.severity for c in rest for f in c.findings} == {Severity.UNKNOWN}
+    assert "not-that-one" not in repr(checked)
+
+
+@pytest.mark.parametrize(
+    ("manners", "found", "remedy"),
+    [
+        ("rude", "rude rejection", "event-socket"),
+        ("alien", "instead of auth/request", "ss -ltnp"),
+        ("silent", "no answer within", "ss -ltnp"),
+    ],
+)
+def test_who_answers_otherwise_is_told(site: Installation, manners: str, found: str, remedy: str) -> None:
+    site.path.write_text(tomli_w.dumps(site.tree))
+    site.switch.holds(load(site.path), Spoiled(manners=manners))
+    (told,) = wrong(examine(Request(site.path, ("profile",), timeout=1.0)))
+    assert found in told.found
+    assert remedy in told.remedy
+
+
+def test_a_password_that_eslbot_conf_made_is_read_where_it_was_written(
+    site: Installation, tmp_path: Path
+) -> None:
+    conf = tmp_path / "conf"
+    conf.mkdir()
+    del site.tree["freeswitch"]["event_socket_password"]
+    site.path.write_text(tomli_w.dumps(site.tree))
+    site.switch.holds(load(site.path))
+    request = Request(site.path, ("event-socket",), conf_dir=str(conf))
+    (missing,) = wrong(examine(request))
+    assert "--freeswitch-conf" in missing.remedy
+    setting = f'<X-PRE-PROCESS cmd="set" data="event_socket_password={PASSWORD}"/>'
+    (conf / "vars.xml").write_text(f"<include>{setting}</include>")
+    assert wrong(examine(request)) == []
+
+
+def test_a_private_address_for_a_public_source_is_found(site: Installation) -> None:
+    site.tree["workspaces"][WORKSPACE]["sources"] = ["203.0.113.10"]
+    (found,) = site.bad("nat")
+    assert "127.0.0.1 is private, and 203.0.113.10/32 is to reach it" in found.found
+    assert "freeswitch.external_ip" in found.remedy
+
+
+def test_a_switch_that_eslbot_does_not_let_in_is_found(site: Installation) -> None:
+    site.tree["server"] = {"switches": ["10.0.0.5/32"]}
+    (found,) = site.bad("controllers")
+    assert "FreeSWITCH connects from 127.0.0.1" in found.found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can look with another user's eyes")
+def test_a_temp_dir_that_the_services_user_cannot_read_is_found(site: Installation) -> None:
+    open_to_all = [p for p in site.temp_dir.parents if p.stat().st_mode & 0o001 == 0]
+    for parent in open_to_all:  # pytest's own directories are closed to others
+        parent.chmod(parent.stat().st_mode | 0o001)
+    site.temp_dir.chmod(0o700)
+    (found,) = site.bad("temp-dir", user="nobody")
+    assert (
+        "for eslbot (nobody): may not read nor write nor enter (mode 700"
+        in f"{found.looked_at}: {found.found}"
+    )
+    assert "chmod 2770" in found.remedy
+    site.temp_dir.chmod(0o777)
+    assert site.bad("temp-dir", user="nobody") == []
+    site.temp_dir.rmdir()
+    (missing,) = site.bad("temp-dir", user="nobody")
+    assert missing.found == "no such directory"
+    site.temp_dir.parent.chmod(0o700)
+    (closed,) = site.bad("temp-dir", user="nobody")
+    assert closed.found == f"cannot enter {site.temp_dir.parent}"
+
+
+def test_a_bot_url_with_an_underscore_is_found(site: Installation) -> None:
+    site.set("bot", url="wss://my_bot.example.com/stream")
+    site.path.write_text(tomli_w.dumps(site.tree))
+    checked = examine(Request(site.path))
+    (found,) = wrong(checked)
+    assert found.looked_at == f"workspaces.{WORKSPACE}.bot.url"
+    assert "'_'" in found.found
+    assert "DNS name without '_'" in found.remedy
+    assert {c.name for c in checked} == set(TITLES)
+    assert {c.severity for c in checked if c.name != "configuration"} == {Severity.UNKNOWN}
+
+
+def test_a_secret_that_is_not_there_is_found(site: Installation) -> None:
+    site.set("ameyo", token="${ESLBOT_NO_SUCH_VARIABLE}")
+    site.path.write_text(tomli_w.dumps(site.tree))
+    (found,) = wrong(examine(Request(site.path)))
+    assert "ESLBOT_NO_SUCH_VARIABLE is not set" in found.found
+    assert "EnvironmentFiles" in found.remedy
+
+
+# -- others' servers ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def server(handle: Callable[[socket.socket], None], tls: ssl.SSLContext | None = None) -> Iterator[int]:
+    """A server whose connections are handled one after the other; its port."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            with connection:
+                connection.settimeout(5)
+                try:
+                    handle(tls.wrap_socket(connection, server_side=True) if tls else connection)
+                except OSError:
+                    continue  # the other side did not like us, which is what is tested
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield listening.getsockname()[1]
+    listening.shutdown(socket.SHUT_RDWR)
+    listening.close()
+    thread.join(5)
+
+
+def certificate(authority: trustme.CA, days: float, name: str = "127.0.0.1") -> ssl.SSLContext:
+    """A server's context whose certificate runs out in ``days``."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
+    authority.issue_cert(name, not_before=datetime.datetime(2020, 1, 1), not_after=end).configure_cert(
+        context
+    )
+    return context
+
+
+@pytest.mark.parametrize(
+    ("days", "name", "severity", "found"),
+    [
+        (-1.0, "127.0.0.1", Severity.ERROR, "has expired on 20"),
+        (5.0, "127.0.0.1", Severity.WARNING, "valid until 20"),
+        (90.0, "127.0.0.2", Severity.ERROR, "for another name"),
+        (90.0, "127.0.0.1", Severity.OK, "nothing was sent"),
+    ],
+)
+def test_ameyos_certificate_is_looked_at_and_nothing_is_sent(
+    site: Installation, tmp_path: Path, days: float, name: str, severity: Severity, found: str
+) -> None:
+    authority, said = trustme.CA(), []
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with server(lambda c: said.append(c.recv(100)), certificate(authority, days, name)) as port:
+        site.set("ameyo", url=f"https://127.0.0.1:{port}", ca_file=str(tmp_path / "ca.pem"))
+        (checked,) = site.run("ameyo")
+    (told,) = checked.findings
+    assert told.severity is severity
+    assert found in told.found
+    assert b"".join(said) == b""
+
+
+def test_a_private_authority_that_is_not_named_is_found(site: Installation) -> None:
+    with server(lambda c: None, certificate(trustme.CA(), 90)) as port:
+        site.set("ameyo", url=f"https://127.0.0.1:{port}")
+        (told,) = site.bad("ameyo")
+    assert "is not trusted" in told.found
+    assert "ameyo.ca_file" in told.remedy
+
+
+def test_a_host_that_nobody_knows_is_found(site: Installation) -> None:
+    site.set("ameyo", url="https://no-such-host.invalid")
+    (told,) = site.bad("ameyo")
+    assert "DNS does not know no-such-host.invalid" in told.found
+
+
+def head(connection: socket.socket) -> str:
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += connection.recv(4096)
+    return received.decode()
+
+
+def accept(request: str) -> str:
+    key = request.partition("Sec-WebSocket-Key: ")[2].partition("\r\n")[0]
+    digest = hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()
+    return base64.b64encode(digest).decode()
+
+
+def test_the_bot_sees_a_calls_headers_and_a_polite_close(site: Installation) -> None:
+    seen: list[str | bytes] = []
+
+    def bot(connection: socket.socket) -> None:
+        request = head(connection)
+        answer = f"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: {accept(request)}\r\n\r\n"
+        connection.sendall(answer.encode())
+        seen.extend((request, connection.recv(100)))
+
+    with server(bot) as port:
+        site.set("bot", url=f"ws://127.0.0.1:{port}/talk?key=1")
+        checked = site.run("bot")
+    assert wrong(checked) == []
+    request, close = seen
+    assert isinstance(request, str)
+    assert request.startswith("GET /talk?key=1 HTTP/1.1\r\n")
+    for line in (
+        f"Authorization: {BOT_TOKEN}",
+        f"X-Workspace-ID: {WORKSPACE}",
+        "X-CRT-Object-ID: eslbot-doctor",
+    ):
+        assert f"\r\n{line}\r\n" in request
+    assert close == b"\x88\x82\x00\x00\x00\x00\x03\xe8"
+
+
+@pytest.mark.parametrize(
+    ("answer", "found", "remedy"),
+    [
+        (f"HTTP/1.1 401 {BOT_TOKEN} no\r\n\r\n", "refuses the upgrade: HTTP/1.1 401 ******** no", ".headers"),
+        ("HTTP/1.1 404 Not Found\r\n\r\n", "404", "path"),
+        ("HTTP/1.1 301 Moved\r\n\r\n", "301", "does not follow"),
+        ("HTTP/1.1 503 \x1b[31mDown\r\n\r\n", "503", "log"),
+        ("HTTP/1.1 101 Yes\r\nSec-WebSocket-Accept: no\r\n\r\n", "wrong Sec-WebSocket-Accept", "in between"),
+        ("220 mail.example.com ESMTP\r\n\r\n", "does not speak HTTP", "port"),
+        ("", "breaks off the upgrade", "log"),
+        ("A: b\r\n" * 10000, "headers without end", "port"),
+    ],
+)
+def test_a_bot_that_refuses_the_upgrade_is_found(
+    site: Installation, answer: str, found: str, remedy: str
+) -> None:
+    def bot(connection: socket.socket) -> None:
+        head(connection)
+        connection.sendall(answer.encode())
+
+    with server(bot) as port:
+        site.set("bot", url=f"ws://127.0.0.1:{port}/")
+        (told,) = site.bad("bot")
+    assert found in told.found
+    assert remedy in told.remedy
+    assert "\x1b" not in told.found
+
+
+def test_a_bot_of_several_urls_that_works_somewhere_is_a_warning(site: Installation) -> None:
+    def bot(connection: socket.socket) -> None:
+        answer = f"HTTP/1.1 101 Yes\r\nSec-WebSocket-Accept: {accept(head(connection))}\r\n\r\n"
+        connection.sendall(answer.encode())
+
+    with server(bot) as port:
+        site.set("bot", url=["ws://127.0.0.1:9/", f"ws://127.0.0.1:{port}/"])
+        (told,) = site.bad("bot")
+    assert told.severity is Severity.WARNING
+
+
+# -- builds, numbers, and the report -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("plays", "tls", "playback", "url", "problems"),
+    [
+        (False, True, "files", "wss://bot.example.com/", 0),
+        (True, True, "module", "wss://bot.example.com/", 0),
+        (True, True, "files", "wss://bot.example.com/", 1),
+        (False, True, "module", "wss://bot.example.com/", 1),
+        (False, False, "files", "wss://bot.example.com/", 1),
+    ],
+)
+def test_the_build_of_mod_audio_stream_has_to_fit(
+    site: Installation, plays: bool, tls: bool, playback: str, url: str, problems: int
+) -> None:
+    site.set("bot", playback=playback, url=url)
+    site.path.write_text(tomli_w.dumps(site.tree))
+    user = User.numbered(os.geteuid())
+    given = Site(site.path, load(site.path), user, None, None, 1.0, time.monotonic() + 5, "/etc/freeswitch")
+    found = list(audio_stream.judge(given, "mod_audio_stream.so", plays, tls))
+    assert [f.severity for f in found[1:]] == [Severity.ERROR] * problems
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "calls"), [(10000, 10001, 1), (10000, 10002, 2), (10001, 10004, 2), (10001, 10002, 1)]
+)
+def test_a_call_takes_an_even_port_and_the_next(first: int, last: int, calls: int) -> None:
+    assert rtp.capacity(first, last) == calls
+
+
+@pytest.mark.parametrize(
+    ("severities", "code"),
+    [
+        ((), 0),
+        ((Severity.OK, Severity.NOTE, Severity.UNKNOWN), 0),
+        ((Severity.WARNING, Severity.OK), 3),
+        ((Severity.ERROR, Severity.WARNING), 1),
+    ],
+)
+def test_the_exit_code_is_the_worst_findings(severities: tuple[Severity, ...], code: int) -> None:
+    assert exit_code([Checked("page", [Finding(severity, "it", "so")]) for severity in severities]) == code
+
+
+def test_what_strangers_wrote_is_one_bounded_line_without_secrets() -> None:
+    assert clean("a\x1b[31m\r\nb  token1 c", ("token1",)) == "a [31m b ******** c"
+    assert len(clean("x" * 100_000)) == MAX_TEXT
+
+
+def test_what_is_late_holds_up_nobody() -> None:
+    never = threading.Event()
+    began = time.monotonic()
+    late, done = together([never.wait, lambda: True], began + 0.1)
+    assert (late.value, late.error, done.value) == (None, None, True)
+    never.set()
+
+
+def test_a_check_with_a_defect_is_told_as_that(site: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    def defect(_: object) -> str | None:
+        raise TypeError("oh")
+
+    monkeypatch.setattr("eslbot.doctor.checks.rtp.sysctl", defect)
+    (found,) = site.bad("rtp")
+    assert (found.looked_at, found.found) == ("doctor itself", "TypeError: oh")
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["doctor", *map(str, arguments)])
+
+
+def command(site: Installation, *arguments: str) -> Result:
+    site.path.write_text(tomli_w.dumps(site.tree))
+    site.switch.holds(load(site.path))
+    return run("--config", site.path, *arguments)
+
+
+@pytest.fixture
+def no_service(site: Installation) -> Iterator[None]:
+    """Ports of the service that nobody else gets, and where nobody listens."""
+    with socket.socket() as listen, socket.socket() as web:
+        listen.bind(("127.0.0.1", 0))
+        web.bind(("127.0.0.1", 0))
+        site.tree["server"] = {"listen": f"127.0.0.1:{listen.getsockname()[1]}"}
+        site.tree["web"] = {"listen": f"127.0.0.1:{web.getsockname()[1]}"}
+        yield
+
+
+@pytest.mark.usefixtures("no_service")
+def test_the_command_tells_people_and_programs(site: Installation) -> None:
+    fine = command(site, "--only", "silence", "--only", "acl")
+    assert fine.exit_code == 0
+    assert fine.stdout.splitlines()[-1] == "nothing to mend (2 fine, 0 to know, 0 not checked)"
+    bad = command(site, "--json", "--only", "service")
+    assert bad.exit_code == 1
+    document = json.loads(bad.stdout)
+    assert (document["version"], document["exit_code"]) == (1, 1)
+    (check,) = document["checks"]
+    assert check["check"] == "service"
+    assert {*check["findings"][0]} == {"severity", "looked_at", "found", "why", "remedy"}
+
+
+@pytest.mark.usefixtures("no_service")
+def test_no_secret_is_told(site: Installation) -> None:
+    site.tree["web"]["tokens"] = {"operator": {"token": "secret-of-the-page"}}
+    told = command(site, "--json", "--timeout", "5s").output
+    assert '"checks"' in told
+    for secret in (PASSWORD, AMEYO_TOKEN, BOT_TOKEN, "secret-of-the-page"):
+        assert secret not in told
+
+
+def test_the_command_that_cannot_begin_says_so(site: Installation) -> None:
+    unknown_check = command(site, "--only", "slience")
+    assert (unknown_check.exit_code, "there is no check slience" in unknown_check.stderr) == (2, True)
+    unknown_user = command(site, "--user", "no-such-user")
+    assert (unknown_user.exit_code, "no-such-user" in unknown_user.stderr) == (2, True)
+    listed = run("--config", site.path, "--list")
+    assert listed.exit_code == 0
+    assert [line.split(" ")[0] for line in listed.stdout.splitlines()] == list(TITLES)
+
+
+def test_every_check_is_in_the_document() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
+    assert [name for name in TITLES if f"| `{name}` |" not in text] == []
+
+
+def test_a_page_without_tls_is_told(site: Installation) -> None:
+    site.tree["web"] = {"listen": "0.0.0.0:8085"}
+    (told,) = site.bad("page")
+    assert "not on loopback" in told.found
+    assert ok("a", "b").remedy == ""
