@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from eslbot.config import Config, ConfigError, load
 from eslbot.doctor.checks import (
@@ -30,7 +31,7 @@ from eslbot.doctor.checks import (
     silence,
     temp_dir,
 )
-from eslbot.doctor.findings import Finding, Severity, error, unknown, warning
+from eslbot.doctor.findings import Finding, Severity, error, late, unknown
 from eslbot.doctor.host import Process, User, listener
 from eslbot.doctor.parallel import together
 from eslbot.doctor.site import Site
@@ -180,7 +181,7 @@ def _run(site: Site, chosen: frozenset[str], request: Request) -> list[Checked]:
         checked += result.value or []
     expected = [check.name for check in wanted] + ([EVENT_SOCKET] if len(jobs) > 1 else [])
     done = {c.name for c in checked}
-    checked += [Checked(n, [_late(TITLES[n])], request.timeout) for n in expected if n not in done]
+    checked += [Checked(n, [late(TITLES[n])], request.timeout) for n in expected if n not in done]
     # Who did not ask for the event socket only hears of it where it is the reason for the rest.
     return [c for c in checked if c.name in chosen or c.severity.rank > Severity.OK.rank]
 
@@ -217,18 +218,9 @@ def _all(site: Site, checks: Sequence[Check], request: Request) -> list[Checked]
         if result.error is not None:
             findings = [_broken(result.error)]
         elif findings is None:
-            findings = [_late(check.title)]
+            findings = [late(check.title)]
         checked.append(Checked(check.name, findings, result.seconds))
     return checked
-
-
-def _late(title: str) -> Finding:
-    return warning(
-        title,
-        "not done in time",
-        "something does not answer; nothing is known of this",
-        "give doctor more --timeout, or look at this alone with --only",
-    )
 
 
 def _broken(failed: BaseException) -> Finding:
@@ -255,8 +247,13 @@ def _secrets(config: Config, site: Site) -> tuple[str, ...]:
     found = {token.token.reveal() for token in config.web.tokens}
     for workspace in config.workspaces.values():
         found.add(workspace.ameyo.token.reveal())
-        found.update(value.reveal() for value in workspace.bot.headers.values())
+        for value in workspace.bot.headers.values():
+            # Of "Bearer TOKEN" somebody may say the second word alone.
+            found.update((value.reveal(), *(word for word in value.reveal().split() if len(word) >= 8)))
+        found.update(urlsplit(url).query for url in workspace.bot.urls)
+    if config.ledger is not None and (secret := urlsplit(config.ledger.url.reveal()).password):
+        found.update((secret, unquote(secret)))
     password = event_socket.password_of(config, site.conf_dir)
     if not isinstance(password, Finding):
         found.add(password.reveal())
-    return tuple(sorted((secret for secret in found if len(secret) >= 4), key=len, reverse=True))
+    return tuple(sorted((secret for secret in found if len(secret) >= 6), key=len, reverse=True))

@@ -75,6 +75,16 @@ def warning(looked_at: str, found: str, why: str, remedy: str) -> Finding:
     return Finding(Severity.WARNING, looked_at, found, why, remedy)
 
 
+def late(looked_at: str) -> Finding:
+    """It was not done before the deadline."""
+    return warning(
+        looked_at,
+        "not done in time",
+        "something does not answer; nothing is known of this",
+        "give doctor more --timeout, or look at this alone with --only",
+    )
+
+
 def error(looked_at: str, found: str, why: str, remedy: str) -> Finding:
     """Calls fail, are cut off, or anybody may make them."""
     return Finding(Severity.ERROR, looked_at, found, why, remedy)

@@ -32,6 +32,11 @@ class Site:
     looked: Switch | None = None
 
     @property
+    def inner_deadline(self) -> float:
+        """Of what a check does at one time: early enough to tell which of it was late."""
+        return self.deadline - 0.5
+
+    @property
     def switch(self) -> Switch:
         """What FreeSWITCH told; only for checks that need it."""
         assert self.looked is not None, "this check is to be declared with needs_switch"

@@ -393,7 +393,7 @@ def test_a_secret_that_is_not_there_is_found(site: Installation) -> None:
 
 
 @contextmanager
-def server(handle: Callable[[socket.socket], None], tls: ssl.SSLContext | None = None) -> Iterator[int]:
+def server(handle: Callable[[socket.socket], object], tls: ssl.SSLContext | None = None) -> Iterator[int]:
     """A server whose connections are handled one after the other; its port."""
     listening = socket.create_server(("127.0.0.1", 0))
 
@@ -529,6 +529,16 @@ def test_a_bot_that_refuses_the_upgrade_is_found(
     assert found in told.found
     assert remedy in told.remedy
     assert "\x1b" not in told.found
+
+
+def test_a_bot_that_says_nothing_holds_up_nobody(site: Installation) -> None:
+    with server(lambda connection: head(connection) and connection.recv(1)) as port:
+        site.set("bot", url=f"ws://127.0.0.1:{port}/")
+        site.path.write_text(tomli_w.dumps(site.tree))
+        began = time.monotonic()
+        (told,) = wrong(examine(Request(site.path, ("bot",), timeout=1.0)))
+        assert time.monotonic() - began < 5
+    assert "timed out" in told.found
 
 
 def test_a_bot_of_several_urls_that_works_somewhere_is_a_warning(site: Installation) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from eslbot.config.model import Workspace
-from eslbot.doctor.findings import Finding, error, note, ok, unknown, warning
+from eslbot.doctor.findings import Finding, error, late, note, ok, warning
 from eslbot.doctor.network import Unreachable, reach
 from eslbot.doctor.parallel import together
 from eslbot.doctor.site import Site
@@ -21,12 +21,11 @@ _LOST = "no notification reaches Ameyo: customers wait on the line instead of ge
 def endpoints(site: Site) -> Iterator[Finding]:
     """Every workspace's, several at one time."""
     workspaces = list(site.config.workspaces.values())
-    results = together([partial(_one, site, workspace) for workspace in workspaces], site.deadline)
+    results = together([partial(_one, site, workspace) for workspace in workspaces], site.inner_deadline)
     for workspace, result in zip(workspaces, results, strict=True):
         if result.error is not None:
             raise result.error
-        late = unknown(_looked_at(workspace), "not done in time", "give doctor more --timeout")
-        yield result.value or late
+        yield result.value or late(_looked_at(workspace))
 
 
 def _looked_at(workspace: Workspace) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from eslbot.config.model import Workspace, shown
-from eslbot.doctor.findings import Finding, Severity, error, note, ok, unknown, warning
+from eslbot.doctor.findings import Finding, Severity, error, late, note, ok, warning
 from eslbot.doctor.network import Reached, Unreachable, reach
 from eslbot.doctor.parallel import together
 from eslbot.doctor.site import Site
@@ -24,21 +24,21 @@ MAX_ANSWER_BYTES = 32 * 1024
 
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 _CLOSE_1000 = b"\x88\x82\x00\x00\x00\x00\x03\xe8"  # masked with zeros
+_WORKS = "takes the upgrade"
 _LOST = "the caller is handed off at once instead of talking to the bot"
 
 
 def connections(site: Site) -> Iterator[Finding]:
     """Every URL of every workspace, several at one time."""
     wanted = [(workspace, url) for workspace in site.config.workspaces.values() for url in workspace.bot.urls]
-    results = together([partial(_one, site, w, url) for w, url in wanted], site.deadline)
+    results = together([partial(_one, site, w, url) for w, url in wanted], site.inner_deadline)
     tried: dict[str, list[Finding]] = {}
     for (workspace, url), result in zip(wanted, results, strict=True):
         if result.error is not None:
             raise result.error
-        late = unknown(_looked_at(workspace, url), "not done in time", "give doctor more --timeout")
-        tried.setdefault(workspace.id, []).append(result.value or late)
+        tried.setdefault(workspace.id, []).append(result.value or late(_looked_at(workspace, url)))
     for findings in tried.values():
-        works = any(f.severity in (Severity.OK, Severity.NOTE, Severity.WARNING) for f in findings)
+        works = any(f.found.startswith(_WORKS) for f in findings)
         for finding in findings:
             if works and finding.severity is Severity.ERROR:
                 why = "this workspace has to do without this URL"
@@ -76,7 +76,7 @@ def _one(site: Site, workspace: Workspace, url: str) -> Finding:
 
 
 def _fine(site: Site, looked_at: str, reached: Reached) -> Finding:
-    found = f"takes the upgrade; {reached.validity}"
+    found = f"{_WORKS}; {reached.validity}"
     if reached.expires_soon:
         return warning(
             looked_at, found, "from then on no call reaches the bot", "have the bot's certificate renewed"

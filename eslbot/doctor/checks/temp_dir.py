@@ -61,14 +61,14 @@ def _rights(site: Site, path: str) -> Iterator[Finding]:
                     looked_at,
                     f"cannot enter {closed}",
                     _WHY,
-                    f"chmod o+x {closed}, or put {user.name} into its group",
+                    f"choose a temp_dir that both reach, or let others pass: chmod o+x {closed}",
                 )
             elif "d" in missing:
                 yield error(
                     looked_at,
                     "no such directory",
                     _WHY,
-                    f"install -d -o freeswitch -g {group_name(user.gid)} -m 2770 {path}",
+                    f"install -d -o {_owner(site)} -g {group_name(site.user.gid)} -m 2770 {path}",
                 )
             elif missing:
                 directory = Path(path).stat()
@@ -78,12 +78,21 @@ def _rights(site: Site, path: str) -> Iterator[Finding]:
                     f"may not {' nor '.join(_RIGHTS[right] for right in missing)} "
                     f"(mode {directory.st_mode & 0o7777:o}, group {group})",
                     _WHY,
-                    f"usermod -aG {group} {user.name}; chmod 2770 {path}; then restart {process}",
+                    f"chown {_owner(site)}:{group_name(site.user.gid)} {path}; chmod 2770 {path}",
                 )
         except CannotLook as cannot:
             yield unknown(looked_at, str(cannot), "run doctor as root")
         except OSError as failed:
             yield error(looked_at, str(failed), _WHY, f"look at the file system of {path}")
+
+
+def _owner(site: Site) -> str:
+    """FreeSWITCH's user, who writes the files."""
+    uid = site.freeswitch.uid if site.freeswitch is not None else None
+    try:
+        return "freeswitch" if uid is None else User.numbered(uid).name
+    except KeyError:
+        return str(uid)
 
 
 def _users(site: Site) -> Iterator[tuple[User, str]]:
