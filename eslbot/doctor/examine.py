@@ -143,7 +143,7 @@ def examine(request: Request) -> list[Checked]:
         user=user or _user_of(service_process),
         freeswitch=switch_process,
         service=service_process,
-        patience=min(PATIENCE, request.timeout / 2),
+        patience=min(PATIENCE, request.timeout / 3),
         deadline=began + request.timeout,
         conf_dir=request.conf_dir or (switch_process and switch_process.argument("-conf")) or CONF_DIR,
     )

@@ -536,8 +536,8 @@ def test_a_bot_that_says_nothing_holds_up_nobody(site: Installation) -> None:
         site.set("bot", url=f"ws://127.0.0.1:{port}/")
         site.path.write_text(tomli_w.dumps(site.tree))
         began = time.monotonic()
-        (told,) = wrong(examine(Request(site.path, ("bot",), timeout=1.0)))
-        assert time.monotonic() - began < 5
+        (told,) = wrong(examine(Request(site.path, ("bot",), timeout=3.0)))
+        assert time.monotonic() - began < 2.9
     assert "timed out" in told.found
 
 
@@ -550,6 +550,57 @@ def test_a_bot_of_several_urls_that_works_somewhere_is_a_warning(site: Installat
         site.set("bot", url=["ws://127.0.0.1:9/", f"ws://127.0.0.1:{port}/"])
         (told,) = site.bad("bot")
     assert told.severity is Severity.WARNING
+
+
+# -- the ledger --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def keeper(path: Path, answer: bytes) -> Iterator[None]:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(100)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield
+        thread.join(5)
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (b'{"live":[],"ledger":{"up":true,"backlog":7}}\n', None),
+        (b'{"live":[],"ledger":{"up":false,"backlog":7}}\n', "cannot write to the database; 7 bytes wait"),
+        (b"what\n", "does not answer"),
+        (b"[]\n", "does not tell how it is"),
+        (b"", "it sends no line"),
+    ],
+)
+def test_the_keeper_is_asked_how_it_is(site: Installation, answer: bytes, found: str | None) -> None:
+    journal = site.path.parent / "journal"
+    journal.mkdir()
+    site.tree["ledger"] = {"url": f"sqlite:///{journal}/calls.db", "journal": str(journal)}
+    with keeper(journal / "keeper.sock", answer):
+        told = site.bad("ledger")
+    assert len(told) == (found is not None)
+    if found is not None:
+        assert found in told[0].found
+    assert list(journal.iterdir()) == [journal / "keeper.sock"]
+
+
+def test_a_ledger_that_is_not_there_is_found(site: Installation) -> None:
+    url = "postgresql+psycopg://eslbot:secret-of-the-ledger@127.0.0.1:9/calls"
+    site.tree["ledger"] = {"url": url, "journal": "/no/such/directory"}
+    told = site.bad("ledger")
+    assert [f.looked_at.split(" ")[0] for f in told] == ["ledger.journal", "the", "ledger.url"]
+    assert "secret-of-the-ledger" not in repr(told)
 
 
 # -- builds, numbers, and the report -----------------------------------------------------------------------

@@ -8,8 +8,9 @@ from eslbot.doctor.findings import Finding, note, ok, unknown, warning
 from eslbot.doctor.host import is_own, sysctl
 from eslbot.doctor.site import Site
 
-#: Open files of one call (measured with a speaking bot: 14 and 3), rounded up: in FreeSWITCH RTP, the controller's connection, the bot's
-#: with its event loop, a sound; in a worker the event socket, the notification, a sound.
+#: Open files of one call (measured with a speaking bot: 14 and 3), rounded up: in FreeSWITCH RTP, the
+#: controller's connection, the bot's with its event loop, a sound;
+#: in a worker the event socket, the notification, a sound.
 SWITCH_A_CALL, WORKER_A_CALL = 16, 4
 #: Open files besides: libraries, logs, databases; a worker's connections beyond its calls.
 SWITCH_SPARE, WORKER_SPARE = 200, 1100
