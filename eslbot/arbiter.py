@@ -8,13 +8,16 @@ them the configuration and the listeners they have.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from gunicorn import systemd
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 from gunicorn.sock import TCP6Socket, TCPSocket
@@ -60,7 +63,8 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, app: Service) -> None:
         super().__init__(app)
         # For USR2: gunicorn's own would start "python -m eslbot" as a script inside the package.
-        self.START_CTX["args"] = [sys.executable, *sys.orig_argv[1:]]
+        self.START_CTX["args"] = again(sys.orig_argv)
+        self.START_CTX[0] = self.START_CTX["args"][0]
         self._change: Change | None = None
         self._stopping = False
         self._no_spawn_until = 0.0
@@ -136,6 +140,8 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def stop(self, graceful: bool = True) -> None:
         """End all workers, and behind them who reads what they have written last."""
         self._stopping = True
+        if self.reexec_pid:  # USR2: or systemd takes our end for the service's
+            systemd.sd_notify(f"MAINPID={self.reexec_pid}", self.log)
         if self._change is not None:
             self._close_all_but(self.LISTENERS, self._change.listeners)
             self._change = None
@@ -211,3 +217,15 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self.LISTENERS = change.listeners
         self.app.cfg, self.app.config = change.cfg, change.config
         self.setup(self.app)
+
+
+def again(argv: list[str]) -> list[str]:
+    """The command that starts this program once more, at USR2; ``argv`` is how Python was started.
+
+    A script is started itself, not read by the Python that runs now: behind a symbolic link it may by then be
+    that of another release, with an environment of its own.
+    """
+    arguments = argv[1:]
+    if arguments and Path(arguments[0]).is_absolute() and os.access(arguments[0], os.X_OK):
+        return arguments
+    return [sys.executable, *arguments]
