@@ -1,0 +1,377 @@
+"""scripts/install, into a directory of its own: what is there afterwards, and what is not touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from eslbot.config import load
+from tests.support.peer import eventually
+from tests.support.processes import EslbotService, tree
+
+REPOSITORY = Path(__file__).parents[2]
+INSTALL = REPOSITORY / "scripts" / "install"
+#: An environment that has eslbot: the one the tests run in.
+ENVIRONMENT = Path(sys.prefix)
+AS_ROOT = os.geteuid() == 0
+
+pytestmark = pytest.mark.skipif(
+    not (ENVIRONMENT / "bin" / "eslbot").exists(), reason="eslbot's command is not in this environment"
+)
+
+ESLBOT, SWITCH = 51234, 51235
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A machine with FreeSWITCH's user and an empty configuration of its, on which eslbot's accounts are."""
+    root = tmp_path / "machine"
+    (root / "etc" / "freeswitch").mkdir(parents=True)
+    (root / "etc" / "passwd").write_text(
+        "root:x:0:0::/root:/bin/sh\n"
+        f"freeswitch:x:{SWITCH}:{SWITCH}::/:/bin/false\n"
+        f"eslbot:x:{ESLBOT}:{ESLBOT}::/:/bin/false\n"
+    )
+    (root / "etc" / "group").write_text(f"root:x:0:\nfreeswitch:x:{SWITCH}:eslbot\neslbot:x:{ESLBOT}:\n")
+    return root
+
+
+def install(root: Path, *options: str, code: int = 0, environment: Path = ENVIRONMENT) -> str:
+    made = ["--venv", str(environment)] if not {"--rollback", "--uninstall"} & {*options} else []
+    done = subprocess.run(
+        [str(INSTALL), "--root", str(root), *made, *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def everything(root: Path) -> dict[str, tuple[int, int, int, bytes, int]]:
+    """Mode, owner, group, content and time of every file."""
+    found = {}
+    for path in sorted(root.rglob("*")):
+        about = path.lstat()
+        if path.is_symlink():
+            content = os.fsencode(path.readlink())
+        else:
+            content = path.read_bytes() if path.is_file() else b""
+        name = str(path.relative_to(root))
+        found[name] = (about.st_mode, about.st_uid, about.st_gid, content, about.st_mtime_ns)
+    return found
+
+
+def mode(path: Path) -> str:
+    return f"{stat.S_IMODE(path.stat().st_mode):o}"
+
+
+def sources(root: Path, *networks: str) -> None:
+    """The operator changes the sources of the demo tenant."""
+    path = root / "etc/eslbot/eslbot.toml"
+    path.write_text(path.read_text().replace('sources = ["127.0.0.1"]', f"sources = {list(networks)!r}"))
+
+
+@pytest.fixture
+def installed(root: Path) -> Path:
+    install(root)
+    return root
+
+
+def test_everything_is_there_with_the_rights_it_needs(installed: Path) -> None:
+    modes = {
+        "opt/eslbot": "755",
+        "etc/eslbot": "750",
+        "etc/eslbot/eslbot.toml": "640",
+        "etc/eslbot/secrets.env": "640",
+        "var/lib/eslbot": "750",
+        "var/lib/eslbot/journal": "700",
+        "var/log/eslbot": "750",
+        "var/backups/eslbot": "700",
+        "var/lib/freeswitch/temp": "2770",
+        "etc/freeswitch/vars.xml": "640",
+        "etc/systemd/system/eslbot.service": "644",
+        "etc/systemd/system/freeswitch.service.d/eslbot.conf": "644",
+        "etc/logrotate.d/eslbot": "644",
+        "usr/local/bin/eslbot": "755",
+    }
+    assert {path: mode(installed / path) for path in modes} == modes
+    assert (installed / "opt/eslbot/current/bin/eslbot").exists()
+    assert (
+        "-temp /var/lib/freeswitch/temp"
+        in (installed / "etc/systemd/system/freeswitch.service.d/eslbot.conf").read_text()
+    )
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root may give files away")
+def test_each_file_belongs_to_who_uses_it(installed: Path) -> None:
+    owners = {
+        "etc/eslbot/eslbot.toml": (0, ESLBOT),
+        "etc/eslbot/secrets.env": (0, ESLBOT),
+        "var/lib/eslbot": (ESLBOT, ESLBOT),
+        "var/lib/eslbot/journal": (ESLBOT, ESLBOT),
+        "var/log/eslbot": (ESLBOT, ESLBOT),
+        "var/lib/freeswitch/temp": (SWITCH, SWITCH),
+        "etc/freeswitch/vars.xml": (SWITCH, SWITCH),
+    }
+    found = {path: ((installed / path).stat().st_uid, (installed / path).stat().st_gid) for path in owners}
+    assert found == owners
+
+
+def test_a_second_run_changes_nothing(installed: Path) -> None:
+    before = everything(installed)
+    said = install(installed)
+    assert everything(installed) == before
+    assert said.endswith("\n0 changes\n")
+
+
+def test_a_dry_run_says_every_step_and_changes_nothing(root: Path) -> None:
+    before = everything(root)
+    said = install(root, "--dry-run")
+    assert everything(root) == before
+    for step in (
+        "opt/eslbot/releases/",
+        "etc/eslbot/eslbot.toml",
+        "etc/freeswitch",
+        "eslbot.service",
+        "current",
+    ):
+        assert any(line.startswith("would ") and step in line for line in said.splitlines()), step
+    assert "change " not in said
+    first = install(root)
+    assert said.count("\nwould ") <= first.count("\nchange ")
+
+
+def test_the_configuration_and_the_secrets_are_never_written_over(installed: Path) -> None:
+    config, secrets = installed / "etc/eslbot/eslbot.toml", installed / "etc/eslbot/secrets.env"
+    config.write_text(config.read_text().replace('token = "demo-token"', 'token = "${DEMO_TOKEN}"'))
+    secrets.write_text("# mine\nDEMO_TOKEN='a quoted \"secret\"'\n")
+    secrets.chmod(0o644)
+    before = config.read_bytes(), secrets.read_bytes()
+    said = install(installed)
+    assert (config.read_bytes(), secrets.read_bytes()) == before
+    assert mode(secrets) == "640"
+    assert "a quoted" not in said
+
+
+def test_a_configuration_that_the_new_code_cannot_use_leaves_what_ran_before(installed: Path) -> None:
+    release = (installed / "opt/eslbot/current").readlink()
+    config = installed / "etc/eslbot/eslbot.toml"
+    config.write_text(config.read_text().replace("workers = 2", 'workers = "${MISSING}"'))
+    before = everything(installed / "etc")
+    said = install(installed, code=1)
+    assert "server.workers: the environment variable MISSING is not set" in said
+    assert "Mend" in said
+    assert (installed / "opt/eslbot/current").readlink() == release
+    assert everything(installed / "etc") == before
+
+
+def test_what_the_switch_had_is_in_a_backup_and_comes_back(installed: Path) -> None:
+    conf = installed / "etc/freeswitch"
+    before = everything(conf)
+    sources(installed, "203.0.113.7")
+    said = install(installed)
+    assert "203.0.113.7/32" in (conf / "autoload_configs/acl.conf.xml").read_text()
+    assert "written: " in said
+    changed = everything(conf)
+    (conf / "stray.xml").write_text("<x/>")
+
+    install(installed, "--rollback-conf")
+    assert everything(conf).keys() == before.keys()
+    assert [row[:4] for row in everything(conf).values()] == [row[:4] for row in before.values()]
+    install(installed, "--rollback-conf")
+    assert {"stray.xml", *changed} == everything(conf).keys()
+    backups = sorted((installed / "var/backups/eslbot").iterdir())
+    assert {mode(backup) for backup in backups} == {"600"}
+    assert tarfile.is_tarfile(backups[-1])
+
+
+def test_a_switch_configuration_of_somebody_elses_is_replaced_only_when_told(root: Path) -> None:
+    conf = root / "etc/freeswitch"
+    (conf / "freeswitch.xml").write_text("<document/>")
+    (conf / "directory").mkdir()
+    said = install(root, code=1)
+    assert "not eslbot's" in said
+    assert "--replace-freeswitch-conf" in said
+    assert (conf / "freeswitch.xml").read_text() == "<document/>"
+    assert not (root / "opt/eslbot/current").exists()
+
+    install(root, "--replace-freeswitch-conf")
+    assert "eslbot:freeswitch-conf" in (conf / "freeswitch.xml").read_text()
+    install(root, "--rollback-conf")
+    assert (conf / "freeswitch.xml").read_text() == "<document/>"
+
+
+def test_paths_elsewhere_are_opened_to_the_service(installed: Path) -> None:
+    config = installed / "etc/eslbot/eslbot.toml"
+    config.write_text(
+        config.read_text()
+        .replace("/var/lib/freeswitch/temp", "/srv/speech")
+        .replace("/var/lib/eslbot/calls.db", "/srv/db/calls.db")
+    )
+    install(installed)
+    paths = installed / "etc/systemd/system/eslbot.service.d/paths.conf"
+    assert paths.read_text() == "[Service]\nReadWritePaths=-/srv/speech -/srv/db\n"
+    assert mode(installed / "srv/speech") == "2770"
+    shutil.copy(REPOSITORY / "deploy/eslbot.toml", config)
+    install(installed)
+    assert not paths.exists()
+
+
+def environments(folder: Path) -> Iterator[Path]:
+    """Environments that differ from the tests' own by name only."""
+    for number in range(1, 6):
+        path = folder / f"environment-{number}"
+        (path / "bin").mkdir(parents=True)
+        for program in (ENVIRONMENT / "bin").iterdir():
+            if program.name.startswith("python"):
+                (path / "bin" / program.name).symlink_to(program.resolve())
+        shutil.copy(ENVIRONMENT / "pyvenv.cfg", path)
+        (path / "lib").symlink_to(ENVIRONMENT / "lib")
+        command = path / "bin" / "eslbot"
+        command.write_text(
+            f"#!{path}/bin/python\nfrom eslbot.__main__ import main\nraise SystemExit(main())\n"
+        )
+        command.chmod(0o755)
+        yield path
+
+
+class InstalledService(EslbotService):
+    """eslbot as the unit starts it: by its command, behind the symbolic link ``current``."""
+
+    current: Path
+
+    def same_command(self) -> list[str]:
+        return [str(self.current / "bin/eslbot"), "serve", "--config", str(self.config)]
+
+
+def gone(pid: int) -> bool:
+    path = Path(f"/proc/{pid}/stat")
+    return not path.exists() or path.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def release(root: Path, path: Path, name: str) -> None:
+    """Another release, older than those to come."""
+    (root / "opt/eslbot/releases" / name).symlink_to(path)
+
+
+def test_three_releases_are_kept_and_the_one_before_comes_back(root: Path, tmp_path: Path) -> None:
+    made = environments(tmp_path)
+    (root / "opt/eslbot/releases").mkdir(parents=True)
+    for name in ("a", "b", "c"):
+        release(root, next(made), name)
+    (root / "opt/eslbot/current").symlink_to("releases/a")
+    said = install(root)
+    new = (root / "opt/eslbot/current").readlink().name
+    left = {path.name for path in (root / "opt/eslbot/releases").iterdir()}
+    assert {"a", new} < left
+    assert len(left) == 3, said
+    install(root, "--rollback")
+    assert (root / "opt/eslbot/current").readlink().name == "a"
+    install(root, "--rollback")
+    assert (root / "opt/eslbot/current").readlink().name == new
+
+
+def test_a_running_service_changes_to_the_new_release(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    systemd.bind(str(tmp_path / "notify"))
+    systemd.settimeout(10)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    made = environments(tmp_path)
+    (root / "opt/eslbot/releases").mkdir(parents=True)
+    release(root, next(made), "old")
+    current = root / "opt/eslbot/current"
+    current.symlink_to("releases/old")
+    service = InstalledService(tmp_path, tree())
+    service.current = current
+    with systemd, service:
+        eventually(service.ready, 15)
+        old = service.process.pid
+        said = install(root, "--pid", str(old), environment=next(made))
+        assert service.process.wait(timeout=20) == 0
+        new = int(said.partition("told       process ")[2].split()[0])
+        try:
+            assert "environment-2/bin/python" in Path(f"/proc/{new}/cmdline").read_text()
+            assert service.get("/readyz")[0] == 200
+            told = [systemd.recv(1000).decode().partition("\n")[0] for _ in range(3)]
+            assert told == ["READY=1", "READY=1", f"MAINPID={new}"]
+            assert "the service runs" in install(
+                root, "--pid", str(new), environment=tmp_path / "environment-2"
+            )
+        finally:
+            os.kill(new, 15)
+            eventually(lambda: gone(new), 20)
+
+
+def test_uninstalling_keeps_what_is_the_operators(installed: Path) -> None:
+    said = install(installed, "--uninstall")
+    for gone in (
+        "opt/eslbot",
+        "etc/systemd/system/eslbot.service",
+        "etc/logrotate.d/eslbot",
+        "usr/local/bin/eslbot",
+    ):
+        assert not (installed / gone).exists(), gone
+    for kept in (
+        "etc/eslbot/eslbot.toml",
+        "etc/eslbot/secrets.env",
+        "var/lib/eslbot",
+        "etc/freeswitch/vars.xml",
+    ):
+        assert (installed / kept).exists(), kept
+    assert "kept" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--nonsense"], "unknown option --nonsense"),
+        (["--pid", "999999999"], "no such process"),
+        (["--pid", "1/../1"], "no such process"),
+        (["--extras", "sim,evil"], "postgres, sim or both"),
+        (["--freeswitch-conf", "etc"], "absolute"),
+        (["--freeswitch-user"], "needs a value"),
+    ],
+)
+def test_a_wrong_option_is_named(root: Path, options: list[str], expected: str) -> None:
+    before = everything(root)
+    assert expected in install(root, *options, code=2)
+    assert everything(root) == before
+
+
+def test_two_at_a_time_are_refused(installed: Path) -> None:
+    with subprocess.Popen(
+        ["flock", str(installed / "opt/eslbot"), "sh", "-c", "echo locked; read wait"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        assert "another scripts/install is running" in install(installed, code=2)
+        other.communicate(b"\n", timeout=10)
+
+
+def test_the_sample_is_a_configuration_and_its_tenant_in_comments_is_one_too(tmp_path: Path) -> None:
+    text = (REPOSITORY / "deploy/eslbot.toml").read_text()
+    path = tmp_path / "eslbot.toml"
+    path.write_text(text)
+    assert [workspace.name for workspace in load(path, {}).workspaces.values()] == ["demo"]
+    keys = ("name   ", "sources", "url", "headers", "tenant_host", "token", "properties")
+    uncommented = "\n".join(
+        line.removeprefix("# ") if line.startswith(("# [", *(f"# {key} " for key in keys))) else line
+        for line in text.splitlines()
+    )
+    path.write_text(uncommented)
+    secrets = {"ACME_BOT_TOKEN": "x", "ACME_AMEYO_TOKEN": "y", "PAGE_TOKEN": "z" * 16}
+    assert {workspace.name for workspace in load(path, secrets).workspaces.values()} == {"acme", "demo"}
