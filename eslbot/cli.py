@@ -156,6 +156,38 @@ def conf(path: Path, out: Path, force: bool) -> None:
 
 
 @main.command()
+@config_option
+@click.option("--workspace", required=True, metavar="NAME-or-UUID", help="The tenant.")
+@click.option("--json", "form", flag_value="json", help="For programs.")
+@click.option("--markdown", "form", flag_value="markdown", help="For mails and tickets.")
+@click.option(
+    "--egress",
+    multiple=True,
+    metavar="IP",
+    help="An address our REST calls come from; again for the next. Default: external_ip, or sip_ip.",
+)
+@click.option(
+    "--invite-confirmed", is_flag=True, help="Ameyo has confirmed the From display name of its INVITEs."
+)
+def onboard(
+    path: Path, workspace: str, form: str | None, egress: tuple[str, ...], invite_confirmed: bool
+) -> None:
+    """The go-live checklist of a workspace: what is set, what is owed, what to whitelist and to try.
+
+    To be sent to Ameyo as it is: the token is masked. Exit code 0 when nothing is owed any more, else 1.
+    """
+    from eslbot.onboard import UnknownWorkspace, as_json, as_markdown, as_text, checklist
+
+    try:
+        with configuration_errors():
+            found = checklist(path, workspace, egress, invite_confirmed=invite_confirmed)
+    except (UnknownWorkspace, ValueError) as error:
+        give_up(str(error), UNUSABLE)
+    click.echo({"json": as_json, "markdown": as_markdown}.get(form or "", as_text)(found))
+    raise SystemExit(0 if found.complete else FAILED)
+
+
+@main.command()
 @click.option(
     "--switch", type=click.Choice(["auto", "freeswitch", "stand-in"]), default="auto", show_default=True
 )

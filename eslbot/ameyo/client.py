@@ -16,7 +16,7 @@ import requests
 from gevent.event import Event as Flag
 
 from eslbot.ameyo.connections import Connections
-from eslbot.ameyo.notification import PATH
+from eslbot.ameyo.notification import PATH, headers
 from eslbot.ameyo.slots import Slots
 from eslbot.config.model import MASK, Ameyo
 from eslbot.greenlets import spawn
@@ -171,12 +171,7 @@ class AmeyoClient:
         with self._http.post(
             self._url,
             data=body,
-            headers={
-                "Authorization": self._settings.token.reveal(),
-                "Host": self._settings.tenant_host,
-                "policy-name": "token",
-                "Content-Type": "application/json",
-            },
+            headers=headers(self._settings.tenant_host, self._settings.token.reveal()),
             timeout=(self._settings.connect_timeout, self._settings.timeout),
             allow_redirects=False,  # a redirect would carry the token elsewhere
             stream=True,

@@ -26,3 +26,13 @@ def notification(crt_object_id: str, properties: Mapping[str, Any]) -> bytes:
     """The JSON of one notification, as it goes over the wire."""
     body = NotificationSchema().dump({"unique_id": crt_object_id, "properties": properties})
     return json.dumps(body).encode()
+
+
+def headers(tenant_host: str, token: str) -> dict[str, str]:
+    """What goes with it; ``token`` in the clear."""
+    return {
+        "Authorization": token,
+        "Host": tenant_host,
+        "policy-name": "token",
+        "Content-Type": "application/json",
+    }

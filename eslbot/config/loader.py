@@ -30,14 +30,15 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Config:
     ``${NAME}`` in a text becomes the environment variable, ``${file:/path}`` the file's content without
     the white space around it. Raises :class:`ConfigError` with every problem that was found.
     """
-    tree = _parse(path)
+    tree = parse(path)
     try:
-        return _load(tree, os.environ if environment is None else environment)
+        return from_tree(tree, os.environ if environment is None else environment)
     except RecursionError as error:
         raise ConfigError([f"{path}: is nested too deeply"]) from error
 
 
-def _load(tree: dict[str, Any], environment: Mapping[str, str]) -> Config:
+def from_tree(tree: dict[str, Any], environment: Mapping[str, str]) -> Config:
+    """What :func:`load` makes of a file's tree. Raises ConfigError; RecursionError on one too deep."""
     unresolved: dict[tuple[str, ...], list[str]] = {}
     expanded = _expand(tree, (), environment, unresolved)
     problems = {place: list(found) for place, found in unresolved.items()}
@@ -56,7 +57,8 @@ def _load(tree: dict[str, Any], environment: Mapping[str, str]) -> Config:
     return _complete(config)
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def parse(path: Path) -> dict[str, Any]:
+    """The TOML as it stands, nothing expanded. Raises ConfigError."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
