@@ -96,6 +96,7 @@ def test_everything_is_there_with_the_rights_it_needs(installed: Path) -> None:
         "var/lib/eslbot": "750",
         "var/lib/eslbot/journal": "700",
         "var/log/eslbot": "750",
+        "var/log/eslbot/eslbot.log": "640",
         "var/backups/eslbot": "700",
         "var/lib/freeswitch/temp": "2770",
         "etc/freeswitch/vars.xml": "640",
@@ -120,6 +121,7 @@ def test_each_file_belongs_to_who_uses_it(installed: Path) -> None:
         "var/lib/eslbot": (ESLBOT, ESLBOT),
         "var/lib/eslbot/journal": (ESLBOT, ESLBOT),
         "var/log/eslbot": (ESLBOT, ESLBOT),
+        "var/log/eslbot/eslbot.log": (ESLBOT, ESLBOT),
         "var/lib/freeswitch/temp": (SWITCH, SWITCH),
         "etc/freeswitch/vars.xml": (SWITCH, SWITCH),
     }
