@@ -31,10 +31,9 @@ pytestmark = pytest.mark.skipif(
 ESLBOT, SWITCH = 51234, 51235
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A machine with FreeSWITCH's user and an empty configuration of its, on which eslbot's accounts are."""
-    root = tmp_path / "machine"
+def machine(folder: Path) -> Path:
+    """One with FreeSWITCH's user and an empty configuration of its, on which eslbot's accounts are."""
+    root = folder / "machine"
     (root / "etc" / "freeswitch").mkdir(parents=True)
     (root / "etc" / "passwd").write_text(
         "root:x:0:0::/root:/bin/sh\n"
@@ -43,6 +42,11 @@ def root(tmp_path: Path) -> Path:
     )
     (root / "etc" / "group").write_text(f"root:x:0:\nfreeswitch:x:{SWITCH}:eslbot\neslbot:x:{ESLBOT}:\n")
     return root
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return machine(tmp_path)
 
 
 def install(root: Path, *options: str, code: int = 0, environment: Path = ENVIRONMENT) -> str:
@@ -81,10 +85,18 @@ def sources(root: Path, *networks: str) -> None:
     path.write_text(path.read_text().replace('sources = ["127.0.0.1"]', f"sources = {list(networks)!r}"))
 
 
-@pytest.fixture
-def installed(root: Path) -> Path:
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Installed, to be copied."""
+    root = machine(tmp_path_factory.mktemp("once"))
     install(root)
     return root
+
+
+@pytest.fixture
+def installed(once: Path, tmp_path: Path) -> Path:
+    subprocess.run(["cp", "-a", str(once), str(tmp_path / "machine")], check=True, timeout=60)
+    return tmp_path / "machine"
 
 
 def test_everything_is_there_with_the_rights_it_needs(installed: Path) -> None:
