@@ -1,0 +1,230 @@
+// One call: its facts, its timeline drawn, the notifications, and every fact as a table.
+
+import { ask } from "./api.js";
+import { byId, el } from "./dom.js";
+import { story, ticks } from "./story.js";
+import { clock, dayAndTime, ending, faultName, lasting, notes, outcomeName, stageName, timeOf, tone } from "./words.js";
+
+/** Milliseconds between two askings because the call changed. */
+const PATIENCE = 1000;
+const ZOOMS = [1, 2, 4, 8, 16];
+const LANES = [
+  ["stages", "Stage"],
+  ["bot", "Bot speaks"],
+  ["caller", "Caller"],
+  ["marks", "Marks"],
+  ["ameyo", "Ameyo"],
+  ["service", "Service"],
+];
+
+export class CallView {
+  constructor(now, failed) {
+    this.now = now;
+    this.failed = failed;
+    this.id = null;
+    this.zoom = 0;
+    this.timer = 0;
+  }
+
+  show(id) {
+    if (id !== this.id) {
+      this.zoom = 0;
+      byId("call").replaceChildren(el("p", { class: "quiet" }, "…"));
+    }
+    this.id = id;
+    return this.load();
+  }
+
+  hide() {
+    this.id = null;
+  }
+
+  /** It changed. */
+  soon(ids) {
+    if (this.id === null || this.timer || !ids.includes(this.id)) return;
+    this.timer = setTimeout(() => {
+      this.timer = 0;
+      if (this.id !== null) this.load();
+    }, PATIENCE);
+  }
+
+  async load() {
+    const id = this.id;
+    try {
+      const told = await ask(`calls/${encodeURIComponent(id)}`);
+      if (id !== this.id) return;
+      this.told = told;
+      this.draw();
+      this.failed(null);
+    } catch (error) {
+      if (id !== this.id) return;
+      if (error.error === "unknown_call") byId("call").replaceChildren(back(), el("p", { class: "quiet" }, error.message));
+      else this.failed(error);
+    }
+  }
+
+  draw() {
+    const { call } = this.told;
+    const timeline = this.told.timeline ?? [];
+    const notifications = this.told.notifications ?? [];
+    const held = document.activeElement?.closest("#call [data-keep]")?.dataset.keep;
+    const scrolled = byId("call").querySelector(".scroll")?.scrollLeft ?? 0;
+    const opened = byId("call").querySelector("details")?.open ?? false;
+    const told = story(call, timeline, notifications, this.now());
+    byId("call").replaceChildren(
+      back(),
+      el(
+        "header",
+        { class: "call-head", "data-tone": tone(call) },
+        el("h2", {}, call.crt_object_id ?? call.call_id),
+        el("p", {}, el("span", { class: "stage", id: "call-ending" }, ending(call)), " ", el("span", {}, notes(call))),
+        call.reason ? el("p", { class: "reason" }, el("b", {}, "Reason: "), el("q", {}, call.reason)) : null,
+      ),
+      this.figure(told, call, notifications),
+      factsOf(call, told),
+      attemptsOf(notifications, call),
+      eventsOf(timeline, notifications, call, opened),
+    );
+    byId("call").querySelector(".scroll").scrollLeft = scrolled;
+    if (held) byId("call").querySelector(`[data-keep="${CSS.escape(held)}"]`)?.focus();
+  }
+
+  figure(told, call, notifications) {
+    const seconds = told.end - told.begin;
+    const width = ZOOMS[this.zoom];
+    const place = (node, from, to) => {
+      node.style.left = `${(100 * (from - told.begin)) / seconds}%`;
+      if (to !== undefined) node.style.width = `${(100 * (to - from)) / seconds}%`;
+      return node;
+    };
+    const at = (time) => `+${lasting(time - told.begin)}`;
+    const bar = (kind, { from, to }, text) =>
+      place(el("span", { class: `bar ${kind}`, title: `${text}, ${at(from)}, for ${lasting(to - from)}` }), from, to);
+    const tracks = {
+      stages: told.stages.map((one) => {
+        const node = bar("stage-bar", one, stageName(one.stage));
+        node.dataset.stage = one.stage;
+        if ((one.to - one.from) / seconds > 0.09 / width) node.append(el("span", {}, stageName(one.stage)));
+        return node;
+      }),
+      bot: told.bot.map((one) => bar(one.cut ? "bot cut" : "bot", one, one.cut ? "Bot speaks, cut off" : "Bot speaks")),
+      caller: told.caller.map((one) => bar("caller", one, "Caller speaks")),
+      marks: [],
+      ameyo: told.attempts.map((one) => {
+        const node = bar("attempt", one, `Attempt ${one.number}: ${one.verdict}`);
+        node.dataset.verdict = one.verdict;
+        return node;
+      }),
+      service: [],
+    };
+    for (const point of told.points) {
+      tracks[point.lane].push(place(el("span", { class: "point", "data-kind": point.kind, title: `${point.text}, ${at(point.at)}` }), point.at));
+    }
+    const axis = ticks(seconds, 8 * width).map((tick) => place(el("span", { class: "tick" }, tick < 10 && seconds < 10 ? `${tick} s` : clock(tick)), told.begin + tick));
+    const lanes = el(
+      "div",
+      { class: "lanes", role: "img", "aria-label": saidOf(told, notifications) },
+      ...LANES.filter(([lane]) => lane === "stages" || tracks[lane].length > 0).map(([lane, name]) =>
+        el("div", { class: `lane lane-${lane}` }, el("span", { class: "lane-name" }, name), el("div", { class: "track" }, ...tracks[lane])),
+      ),
+      el("div", { class: "lane lane-axis" }, el("span", { class: "lane-name" }), el("div", { class: "track" }, ...axis)),
+    );
+    lanes.style.minWidth = `${100 * width}%`;
+    const zoom = (by) => () => {
+      this.zoom = Math.min(ZOOMS.length - 1, Math.max(0, this.zoom + by));
+      this.draw();
+    };
+    return el(
+      "figure",
+      { class: "timeline" },
+      el(
+        "figcaption",
+        {},
+        `INVITE ${timeOf(call.invited_at)} → ${told.live ? "now" : call.stage === "refused" ? "refused" : `BYE ${timeOf(call.ended_at)}`}, ${lasting(seconds)} `,
+        el("span", { class: "zoom" },
+          el("button", { type: "button", class: "plain", "data-keep": "out", "aria-label": "Zoom out", onclick: zoom(-1), "aria-disabled": this.zoom === 0 ? "true" : null }, "−"),
+          el("button", { type: "button", class: "plain", "data-keep": "in", "aria-label": "Zoom in", onclick: zoom(1), "aria-disabled": this.zoom === ZOOMS.length - 1 ? "true" : null }, "+"),
+        ),
+      ),
+      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Timeline", "data-keep": "scroll" }, lanes),
+    );
+  }
+}
+
+const back = () => el("p", {}, el("a", { href: "#/", onclick: goBack }, "← Back"));
+
+function goBack(event) {
+  if (history.length > 1 && document.body.dataset.came) {
+    event.preventDefault();
+    history.back();
+  }
+}
+
+/** The picture in a sentence, for who does not see it. */
+function saidOf(told, notifications) {
+  const parts = told.stages.map((one) => `${stageName(one.stage)} ${lasting(one.to - one.from)}`);
+  if (told.bot.length > 0) parts.push(`the bot spoke ${told.bot.length} times`);
+  if (notifications.length > 0) parts.push(`${notifications.length} notifications`);
+  return `${parts.join(", ")}. Everything is in the table below.`;
+}
+
+function factsOf(call, told) {
+  const since = (time) => (time == null ? null : `${timeOf(time)} (+${lasting(time - call.invited_at)})`);
+  const facts = [
+    ["Tenant", call.workspace],
+    ["DID", call.did],
+    ["Caller", call.caller],
+    ["Called", call.called],
+    ["From PBX", call.source],
+    ["Began", dayAndTime(call.invited_at)],
+    ["Answered", since(call.answered_at)],
+    ["Bot connected", since(call.bot_connected_at)],
+    ["Bot first heard", since(call.first_audio_at)],
+    ["Bot ended", since(call.bot_ended_at)],
+    ["Ameyo accepted", since(call.handed_off_at)],
+    ["Held until BYE", call.handed_off_at == null ? null : lasting((call.ended_at ?? told.end) - call.handed_off_at)],
+    ["Ended", since(call.ended_at)],
+    ["Outcome", call.outcome ? outcomeName(call.outcome) : null],
+    ["Fault", call.fault ? faultName(call.fault) : null],
+    ["Refused", call.refusal ? `${call.refusal_status ?? ""} ${call.refusal}` : null],
+    ["Hang-up", [call.sip_hangup_disposition, call.hangup_cause].filter(Boolean).join(", ") || null],
+    ["Take-overs", call.take_overs || null],
+    ["BYE overdue", call.byes_overdue ? `${call.byes_overdue}×` : null],
+    ["Media", call.media ? Object.entries(call.media).map(([name, value]) => `${name} ${value}`).join(", ") : null],
+    ["Host", call.host],
+    ["Call id", call.call_id],
+  ];
+  return el("dl", { class: "facts" }, ...facts.filter(([, value]) => value != null && value !== "").map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+}
+
+function table(caption, heads, rows) {
+  return el(
+    "table",
+    { class: "plain-table" },
+    el("caption", {}, caption),
+    el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", { scope: "col" }, head)))),
+    el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((value) => el("td", {}, value))))),
+  );
+}
+
+function attemptsOf(notifications, call) {
+  if (notifications.length === 0) return null;
+  return table(
+    "Notifications to Ameyo",
+    ["#", "After", "Verdict", "Status", "Took", "Answer"],
+    notifications.map((one) => [
+      String(one.number),
+      `+${lasting(one.began_at - call.invited_at)}`,
+      el("span", { class: "verdict", "data-verdict": one.verdict ?? "unknown" }, one.verdict ?? "not known"),
+      one.status ?? "–",
+      lasting(one.seconds) || "–",
+      [one.detail, one.sent_by ? `sent by ${one.sent_by}` : null].filter(Boolean).join(" · "),
+    ]),
+  );
+}
+
+function eventsOf(timeline, notifications, call, opened) {
+  const told = (facts) => Object.entries(facts ?? {}).map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
+  const rows = timeline.map((fact) => [`+${lasting(fact.at - call.invited_at)}`, String(fact.what).replaceAll("_", " "), told(fact.facts)]);
+  return el("details", { open: opened }, el("summary", { "data-keep": "events" }, `Everything that happened (${rows.length})`), table("Facts", ["After", "What", ""], rows));
+}

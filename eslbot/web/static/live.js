@@ -1,0 +1,191 @@
+// The live calls. Events only note what changed; rows are changed in place, within a frame's budget.
+
+import { byId, el, mark, write } from "./dom.js";
+import { clock, notes, stageName, stageOrder } from "./words.js";
+
+/** Milliseconds of a frame that rows may take; what is left waits for the next one. */
+const BUDGET = 6;
+/** Milliseconds until a stream that was refused is asked for again, at first and at most. */
+const RETRY = 1000;
+const RETRY_CAP = 10000;
+/** Milliseconds without any event or life sign; the worker sends one each 5 s. */
+const SILENCE = 15000;
+/** Milliseconds that a page nobody looks at keeps its stream. */
+const HIDDEN = 10000;
+
+export class Live {
+  /** `heard(ended)` is called after a change, with the ids of calls that ended; `linked(state, ledger)` when the link does. */
+  constructor(heard, linked) {
+    this.heard = heard;
+    this.linked = linked;
+    this.rows = new Map();
+    /** Server time less our own, in seconds. */
+    this.offset = 0;
+    this.waiting = new Map();
+    this.frame = 0;
+    this.retry = RETRY;
+    this.source = null;
+    this.timer = 0;
+    this.body = byId("live-rows");
+    this.counts = new Map();
+    this.visible = new Set();
+    this.watcher = new IntersectionObserver((entries) => {
+      for (const entry of entries) {
+        if (entry.isIntersecting) this.visible.add(entry.target);
+        else this.visible.delete(entry.target);
+      }
+      this.tick();
+    }, { rootMargin: "200px" });
+    for (const stage of stageOrder) {
+      const count = el("dd", {}, "0");
+      byId("stages").append(el("div", { "data-stage": stage }, el("dt", {}, stageName(stage)), count));
+      this.counts.set(stage, count);
+    }
+    setInterval(() => this.tick(), 1000);
+    document.addEventListener("visibilitychange", () => {
+      clearTimeout(this.hiding);
+      if (!document.hidden) this.open();
+      else this.hiding = setTimeout(() => this.close("paused"), HIDDEN);
+    });
+  }
+
+  now() {
+    return Date.now() / 1000 + this.offset;
+  }
+
+  // -- the stream ----------------------------------------------------------------------------------------
+
+  open() {
+    if (this.source !== null) return;
+    clearTimeout(this.timer);
+    const source = new EventSource("/api/live");
+    this.source = source;
+    const read = (use) => (event) => {
+      this.alive();
+      this.retry = RETRY;
+      const told = JSON.parse(event.data);
+      this.offset = told.now - Date.now() / 1000;
+      use(told);
+      this.linked(told.ledger.up === false ? "ledger" : "live", told.ledger);
+    };
+    source.addEventListener("open", () => this.alive());
+    source.addEventListener("live", read((told) => this.begin(told.live)));
+    source.addEventListener("change", read((told) => this.change(told.changed, told.ended)));
+    source.addEventListener("error", () => {
+      this.linked("waiting", null);
+      if (source.readyState === EventSource.CLOSED) this.again(); // an answer that was no stream
+    });
+    this.alive();
+  }
+
+  close(state) {
+    this.source?.close();
+    this.source = null;
+    clearTimeout(this.timer);
+    clearTimeout(this.silence);
+    this.linked(state, null);
+  }
+
+  again() {
+    this.close("waiting");
+    this.timer = setTimeout(() => this.open(), this.retry * (0.75 + Math.random() / 2));
+    this.retry = Math.min(2 * this.retry, RETRY_CAP);
+  }
+
+  /** A connection that died without a word is noticed by its silence. */
+  alive() {
+    clearTimeout(this.silence);
+    this.silence = setTimeout(() => this.again(), SILENCE);
+  }
+
+  begin(live) {
+    const there = new Set(live.map((row) => row.call_id));
+    const gone = [...this.rows.keys()].filter((id) => !there.has(id));
+    for (const id of this.waiting.keys()) if (!there.has(id)) this.waiting.set(id, null);
+    live.sort((a, b) => a.invited_at - b.invited_at);
+    this.change(live, gone.map((call_id) => ({ call_id })));
+  }
+
+  change(changed, ended) {
+    for (const row of changed) this.waiting.set(row.call_id, row);
+    for (const row of ended) this.waiting.set(row.call_id, null);
+    if (this.waiting.size > 0 && this.frame === 0) this.frame = requestAnimationFrame(() => this.draw());
+    const ids = [...changed, ...ended].map((row) => row.call_id);
+    if (ids.length > 0) this.heard(ids, ended.length > 0);
+  }
+
+  // -- the rows ------------------------------------------------------------------------------------------
+
+  draw() {
+    this.frame = 0;
+    const until = performance.now() + BUDGET;
+    for (const [id, row] of this.waiting) {
+      this.waiting.delete(id);
+      if (row === null) this.remove(id);
+      else this.put(row);
+      if (performance.now() > until) break;
+    }
+    if (this.waiting.size > 0) this.frame = requestAnimationFrame(() => this.draw());
+    this.count();
+  }
+
+  put(row) {
+    let line = this.rows.get(row.call_id);
+    if (line === undefined) {
+      line = makeLine(row);
+      this.rows.set(row.call_id, line);
+      let before = this.body.firstElementChild;
+      while (before !== null && this.rows.get(before.dataset.call).row.invited_at > row.invited_at) {
+        before = before.nextElementSibling;
+      }
+      this.body.insertBefore(line.tr, before);
+      this.watcher.observe(line.tr);
+    }
+    line.row = row;
+    mark(line.tr, "data-stage", String(row.stage));
+    write(line.stage, stageName(row.stage));
+    write(line.tenant, row.workspace ?? "");
+    write(line.crt, row.crt_object_id ?? row.call_id);
+    write(line.did, row.did ?? "");
+    write(line.caller, row.caller ?? "");
+    write(line.notes, notes(row));
+    write(line.time, clock(this.now() - row.invited_at));
+  }
+
+  remove(id) {
+    const line = this.rows.get(id);
+    if (line === undefined) return;
+    this.rows.delete(id);
+    this.watcher.unobserve(line.tr);
+    this.visible.delete(line.tr);
+    line.tr.remove();
+  }
+
+  count() {
+    const counts = new Map();
+    for (const { row } of this.rows.values()) counts.set(row.stage, (counts.get(row.stage) ?? 0) + 1);
+    for (const [stage, node] of this.counts) {
+      write(node, String(counts.get(stage) ?? 0));
+      mark(node.parentElement, "data-none", counts.has(stage) ? null : "");
+    }
+    write(byId("live-count"), String(this.rows.size));
+    byId("live-none").hidden = this.rows.size > 0 || this.waiting.size > 0;
+  }
+
+  tick() {
+    const now = this.now();
+    for (const tr of this.visible) {
+      const line = this.rows.get(tr.dataset.call);
+      if (line !== undefined) write(line.time, clock(now - line.row.invited_at));
+    }
+  }
+}
+
+function makeLine(row) {
+  const cell = (name, ...children) => el("td", { role: "cell", class: `c-${name}` }, ...children);
+  const stage = el("span", { class: "stage" });
+  const crt = el("a", { href: `#/call/${encodeURIComponent(row.call_id)}` });
+  const [time, tenant, did, caller, noted] = ["time", "tenant", "did", "caller", "notes"].map((name) => cell(name));
+  const tr = el("tr", { role: "row", "data-call": row.call_id }, cell("stage", stage), time, tenant, cell("crt", crt), did, caller, noted);
+  return { row, tr, stage, time, tenant, crt, did, caller, notes: noted };
+}

@@ -1,0 +1,104 @@
+// Starts the page: who looks, which view, and what is wrong.
+
+import { Problem, ask } from "./api.js";
+import { Calls } from "./calls.js";
+import { CallView } from "./call.js";
+import { byId, el, mark, write } from "./dom.js";
+import { Live } from "./live.js";
+import { Tenants } from "./tenants.js";
+
+const LINKS = { live: "live", waiting: "connecting again", paused: "paused", ledger: "no ledger" };
+
+/** One notice a source: null takes it away. */
+const notices = new Map();
+function notice(source, problem) {
+  if (problem === null) notices.delete(source);
+  else notices.set(source, problem);
+  const [first] = notices.values();
+  const place = byId("notice");
+  const text = first === undefined ? "" : `${first.message}\n${first.remedy ?? ""}`;
+  if (place.dataset.text === text) return;
+  place.dataset.text = text;
+  place.hidden = first === undefined;
+  place.replaceChildren();
+  if (first !== undefined) place.append(el("p", {}, first.message), first.remedy ? el("pre", {}, first.remedy) : "");
+}
+
+const asked = (error) => notice("asked", error);
+const calls = new Calls(asked);
+const tenants = new Tenants(asked);
+const live = new Live(
+  (ids, ended) => {
+    call.soon(ids);
+    if (ended) calls.soon();
+  },
+  (state, ledger) => {
+    mark(byId("link"), "data-state", state);
+    write(byId("link"), LINKS[state]);
+    if (ledger === null) return;
+    if (ledger.up === false && ledger.problem) notice("ledger", new Problem(ledger.error, ledger.problem, ledger.remedy));
+    else if (ledger.up === false && ledger.error === undefined) {
+      notice("ledger", new Problem("database_down", "The call ledger's database is down: older calls cannot be shown.", "Calls go on, and are recorded later."));
+    } else notice("ledger", null);
+  },
+);
+const call = new CallView(() => live.now(), asked);
+
+function route() {
+  const hash = location.hash;
+  if (hash !== "" && !hash.startsWith("#/")) return; // a place within the view
+  const [view, ...rest] = hash.slice(2).split("/");
+  const name = ["recent", "tenants", "call"].includes(view) ? view : "live";
+  for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== name;
+  for (const link of document.querySelectorAll("nav a")) mark(link, "aria-current", link.dataset.view === name ? "page" : null);
+  asked(null);
+  if (name !== "call") call.hide();
+  if (name === "call") call.show(decode(rest.join("/")));
+  if (name === "tenants") tenants.show();
+  if (name === "recent") {
+    const text = decode(rest.join("/"));
+    byId("text").value = text;
+    calls.show(text);
+  }
+}
+
+function decode(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return "";
+  }
+}
+
+byId("search").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = byId("text").value.trim();
+  const hash = text ? `#/recent/${encodeURIComponent(text)}` : "#/recent";
+  if (location.hash === hash) route();
+  else location.hash = hash;
+});
+
+async function begin() {
+  try {
+    const session = await ask("session");
+    byId("viewer").textContent = session.name;
+    calls.offer(session);
+    notice("begin", null);
+    addEventListener("hashchange", () => {
+      document.body.dataset.came = "here";
+      route();
+    });
+    route();
+    if (session.ledger) live.open();
+    else {
+      const without = await ask("tenants").catch((error) => error);
+      notice("ledger", without);
+      byId("link").hidden = true;
+    }
+  } catch (error) {
+    notice("begin", error instanceof Problem ? error : new Problem("fault", String(error)));
+    if (error.error === "no_answer") setTimeout(begin, 2000);
+  }
+}
+
+begin();

@@ -1,0 +1,106 @@
+// What the ledger has of a call → what is drawn. No document here: plain values in and out.
+
+/** Milliseconds-free: all times are epoch seconds. `now` is the end of what is not over yet. */
+export function story(call, timeline, notifications, now) {
+  const begin = call.invited_at;
+  const times = [...timeline.map((fact) => fact.at), ...notifications.map((one) => one.began_at)];
+  const live = call.ended_at == null && call.stage !== "refused";
+  const end = Math.max(begin + 1, live ? now : (call.ended_at ?? begin), ...times);
+  const facts = [...timeline].sort((a, b) => a.at - b.at);
+  return {
+    begin,
+    end,
+    live,
+    stages: stages(call, facts, end),
+    bot: spans(facts, "speech_began", "speech_ended", end),
+    caller: spans(facts.map(asSpeech), "caller_began", "caller_ended", end),
+    points: facts.filter((fact) => Object.hasOwn(POINTS, fact.what)).map((fact) => ({ at: fact.at, ...POINTS[fact.what], text: pointText(fact) })),
+    attempts: notifications.map((one) => ({
+      from: one.began_at,
+      to: Math.min(end, one.began_at + (one.seconds ?? (one.verdict == null && live ? end : 0))),
+      verdict: one.verdict ?? "unknown",
+      number: one.number,
+    })),
+  };
+}
+
+const POINTS = {
+  mark: { lane: "marks", kind: "mark" },
+  cleared: { lane: "caller", kind: "cleared" },
+  key: { lane: "caller", kind: "key" },
+  taken_over: { lane: "service", kind: "taken_over" },
+  left: { lane: "service", kind: "left" },
+  bot_reconnected: { lane: "service", kind: "bot_reconnected" },
+  bye_overdue: { lane: "service", kind: "bye_overdue" },
+};
+
+function pointText(fact) {
+  const of = fact.facts ?? {};
+  switch (fact.what) {
+    case "mark":
+      return `mark ${of.name ?? ""}${of.cleared ? " (cleared)" : ""}`;
+    case "cleared":
+      return "the caller broke in";
+    case "key":
+      return "the caller pressed a key";
+    case "taken_over":
+      return `taken over${of.stage ? ` while ${of.stage}` : ""}`;
+    case "left":
+      return `left by its worker${of.why ? `: ${of.why}` : ""}`;
+    case "bot_reconnected":
+      return `bot connected again${of.why ? `: ${of.why}` : ""}`;
+    default:
+      return "BYE overdue";
+  }
+}
+
+function asSpeech(fact) {
+  if (fact.what !== "caller_speaks") return fact;
+  return { ...fact, what: fact.facts?.speaking ? "caller_began" : "caller_ended" };
+}
+
+/** From each beginning to its end; an unended one ends at the next beginning or at the story's end. */
+function spans(facts, began, ended, end) {
+  const found = [];
+  let open = null;
+  const close = (at, cut) => {
+    if (open !== null) found.push({ from: open, to: Math.max(open, at), cut });
+    open = null;
+  };
+  for (const fact of facts) {
+    if (fact.what === began) {
+      if (open === null) open = fact.at;
+    } else if (fact.what === ended) close(fact.at, Boolean(fact.facts?.cut));
+    else if (fact.what === "ended") close(fact.at, false);
+  }
+  close(end, false);
+  return found;
+}
+
+/** The stages one behind the other, by what the call's row knows; the timeline fills in the bot's connecting. */
+function stages(call, facts, end) {
+  if (call.stage === "refused") return [{ stage: "refused", from: call.invited_at, to: end }];
+  const connecting = facts.find((fact) => fact.what === "bot_connecting")?.at;
+  const starts = [
+    ["admitted", call.invited_at],
+    ["answered", call.answered_at],
+    ["connecting", connecting],
+    ["talking", call.bot_connected_at],
+    ["ended", call.bot_ended_at],
+    ["handing_off", call.notified_at],
+    ["held", call.handed_off_at],
+  ].filter(([, at]) => at != null);
+  const last = call.ended_at ?? end;
+  return starts.map(([stage, from], index) => ({
+    stage,
+    from,
+    to: Math.max(from, Math.min(last, starts[index + 1]?.[1] ?? last)),
+  }));
+}
+
+/** Steps of an axis over `seconds`, about `many` of them, at times a person would choose. */
+export function ticks(seconds, many) {
+  const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 86400];
+  const step = steps.find((one) => seconds / one <= many) ?? steps.at(-1) * Math.ceil(seconds / many / steps.at(-1));
+  return Array.from({ length: Math.floor(seconds / step + 1e-9) + 1 }, (_, index) => Math.round(index * step * 10) / 10);
+}

@@ -1,0 +1,61 @@
+// How each tenant is.
+
+import { ask } from "./api.js";
+import { byId, el } from "./dom.js";
+import { began, faultName, lasting, outcomeName } from "./words.js";
+
+const EVERY = 10000;
+/** Seconds of a notification at which Ameyo is called slow. */
+const SLOW = 3;
+
+export class Tenants {
+  constructor(failed) {
+    this.failed = failed;
+    setInterval(() => {
+      if (!byId("tenants").hidden && !document.hidden) this.show();
+    }, EVERY);
+  }
+
+  async show() {
+    try {
+      const { tenants } = await ask("tenants");
+      byId("tenant-cards").replaceChildren(...tenants.map(card));
+      if (tenants.length === 0) byId("tenant-cards").append(el("p", { class: "quiet" }, "No call of any tenant is recorded yet."));
+      this.failed(null);
+    } catch (error) {
+      this.failed(error);
+    }
+  }
+}
+
+/** What is wrong with a tenant, in words. */
+export function complaints(tenant) {
+  const faults = Object.entries(tenant.faults ?? {}).filter(([fault, count]) => fault !== "none" && count > 0);
+  const said = faults.map(([fault, count]) => `${count} ${count === 1 ? "call" : "calls"} went wrong: ${faultName(fault)}`);
+  if (tenant.post_seconds_p95 > SLOW) said.push(`Ameyo is slow: ${lasting(tenant.post_seconds_p95)}`);
+  return said;
+}
+
+function card(tenant) {
+  const wrong = complaints(tenant);
+  const outcomes = Object.entries(tenant.last_hour ?? {}).sort((a, b) => b[1] - a[1]);
+  const all = outcomes.reduce((sum, [, count]) => sum + count, 0);
+  const health = wrong.length > 0 ? "bad" : all + (tenant.active ?? 0) > 0 ? "good" : "plain";
+  const facts = [
+    ["Live now", tenant.active ?? 0],
+    ["Ended", all],
+    ["Not handed off", tenant.not_handed_off ?? 0],
+    ["Last hand-off", began(tenant.last_handed_off_at) || "none"],
+    ["Ameyo answers in", tenant.post_seconds_p50 == null ? "–" : `${lasting(tenant.post_seconds_p50)} (p95 ${lasting(tenant.post_seconds_p95)})`],
+  ];
+  return el(
+    "article",
+    { class: "card", "data-tone": health },
+    el("h3", {}, tenant.workspace ?? tenant.workspace_id, " ", el("span", { class: "stage" }, { bad: "look here", good: "well", plain: "quiet" }[health])),
+    wrong.length > 0 ? el("ul", { class: "wrong" }, ...wrong.map((text) => el("li", {}, text))) : null,
+    el("dl", {}, ...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
+    outcomes.length > 0
+      ? el("ul", { class: "outcomes", "aria-label": "Outcomes" }, ...outcomes.map(([outcome, count]) => el("li", {}, el("b", {}, count), ` ${outcomeName(outcome)}`)))
+      : null,
+  );
+}

@@ -1,0 +1,91 @@
+// The words people read for the words of the ledger, and how times are written.
+
+const STAGES = {
+  admitted: "Ringing",
+  answered: "Answered",
+  connecting: "Connecting bot",
+  talking: "Talking",
+  ended: "Last words",
+  handing_off: "Handing off",
+  held: "On hold",
+  refused: "Refused",
+};
+const OUTCOMES = {
+  bot_ended: "Bot ended",
+  bot_closed: "Bot closed",
+  bot_unreachable: "Bot unreachable",
+  bot_failed: "Bot failed",
+  bot_silent: "Bot silent",
+  max_duration: "Longest duration",
+  controller_lost: "Worker lost",
+  internal_error: "Fault of eslbot",
+  caller_hangup: "Caller hung up",
+  media_timeout: "PBX vanished",
+};
+const FAULTS = { none: "nobody", bot: "the bot", ameyo: "Ameyo", pbx: "the PBX", eslbot: "eslbot" };
+
+const known = (words, word) => (Object.hasOwn(words, word) ? words[word] : word ? String(word).replaceAll("_", " ") : "");
+export const stageName = (stage) => known(STAGES, stage);
+export const outcomeName = (outcome) => known(OUTCOMES, outcome);
+export const faultName = (fault) => known(FAULTS, fault);
+export const stageOrder = Object.keys(STAGES).filter((stage) => stage !== "refused");
+
+/** What a finished call came to, in a word. */
+export function ending(row) {
+  if (row.stage === "refused") return `Refused ${row.refusal_status ?? ""}`.trim();
+  if (row.ended_at == null) return stageName(row.stage);
+  return outcomeName(row.outcome) || "Ended";
+}
+
+/** good, bad, odd or plain: for a colour beside the words, never instead of them. */
+export function tone(row) {
+  if (row.stage === "refused") return "odd";
+  if (row.fault && row.fault !== "none") return "bad";
+  if (row.byes_overdue > 0 || row.end_unseen) return "odd";
+  return row.handed_off_at != null ? "good" : "plain";
+}
+
+/** What an operator should notice. */
+export function notes(row) {
+  const parts = [];
+  if (row.refusal) parts.push(String(row.refusal).replaceAll("_", " "));
+  if (row.fault && row.fault !== "none") parts.push(`fault: ${faultName(row.fault)}`);
+  if (row.stage === "handing_off" && row.attempts > 1) parts.push(`attempt ${row.attempts}`);
+  else if (row.attempts > 1) parts.push(`${row.attempts} attempts`);
+  if (row.byes_overdue > 0) parts.push("BYE overdue");
+  if (row.take_overs > 0) parts.push(row.take_overs > 1 ? `taken over ${row.take_overs}×` : "taken over");
+  if (row.sip_hangup_disposition === "send_bye") parts.push("we sent BYE");
+  if (row.end_unseen) parts.push("end not seen");
+  return parts.join(" · ");
+}
+
+/** Seconds as a clock: 7 → 0:07, 3725 → 1:02:05. */
+export function clock(seconds) {
+  const all = Math.max(0, Math.floor(seconds));
+  const two = (number) => String(number).padStart(2, "0");
+  const minutes = Math.floor(all / 60);
+  return minutes < 60 ? `${minutes}:${two(all % 60)}` : `${Math.floor(minutes / 60)}:${two(minutes % 60)}:${two(all % 60)}`;
+}
+
+/** Seconds as people say them. */
+export function lasting(seconds) {
+  if (seconds == null || !Number.isFinite(seconds)) return "";
+  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 10) return `${seconds.toFixed(2)} s`;
+  return seconds < 60 ? `${seconds.toFixed(1)} s` : clock(seconds);
+}
+
+const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+const DAY = new Intl.DateTimeFormat(undefined, { year: "numeric", month: "short", day: "numeric" });
+const SHORT_DAY = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
+
+const date = (seconds) => new Date(seconds * 1000);
+export const timeOf = (seconds) => (seconds == null ? "" : TIME.format(date(seconds)));
+export const dayAndTime = (seconds) => (seconds == null ? "" : `${DAY.format(date(seconds))}, ${TIME.format(date(seconds))}`);
+
+/** The time, with the day where it is not today. */
+export function began(seconds) {
+  if (seconds == null) return "";
+  const today = new Date().toDateString() === date(seconds).toDateString();
+  return today ? timeOf(seconds) : `${SHORT_DAY.format(date(seconds))} ${timeOf(seconds)}`;
+}
