@@ -19,5 +19,6 @@ setup(
         "eslbot.freeswitch_conf": [str(f.relative_to(CONF)) for f in CONF.rglob("*") if f.is_file()],
         "eslbot.ledger.migrations": ["*.mako"],
         "eslbot.sim": ["scenarios/*.xml"],
+        "eslbot.web": ["static/*"],
     },
 )

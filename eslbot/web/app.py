@@ -1,10 +1,10 @@
-"""The HTTP side of a worker: whether it is well, whether it takes calls, what it has counted."""
+"""The HTTP side of a worker: whether it is well, whether it takes calls, what it has counted; the call page."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,18 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Metric, ge
 from prometheus_client.registry import Collector
 
 from eslbot.figures import FigureFiles, FiguresBusy
+from eslbot.web.api import Api
+from eslbot.web.files import Files
+from eslbot.web.http import Answer, Refusal, Request, json_answer, see_other, text_answer
+from eslbot.web.keeper_client import KeeperClient
+from eslbot.web.live import Feeds
+from eslbot.web.tokens import Access
 
 if TYPE_CHECKING:
     from eslbot.controller import Controller
+
+_READ = ("GET", "HEAD")
+_CHANGE = ("POST",)
 
 
 class WebApp:
@@ -22,46 +31,119 @@ class WebApp:
 
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
+        config = controller.config
+        keeper = KeeperClient(config.ledger.journal) if config.ledger is not None else None
+        feeds = Feeds(keeper, lambda: self.controller.draining) if keeper is not None else None
+        self._access = Access(config)
+        self._api = Api(config, keeper, feeds)
+        self._files = Files()
+        self._places: dict[str, tuple[tuple[str, ...], Callable[[Request], Answer]]] = {
+            "/healthz": (_READ, self._healthz),
+            "/readyz": (_READ, self._readyz),
+            "/metrics": (_READ, self._metrics),
+            "/": (_READ, self._page),
+            "/sign-in": (_CHANGE, self._sign_in),
+            "/sign-out": (_CHANGE, self._sign_out),
+        }
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
-        pages = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics}
-        page = pages.get(environ.get("PATH_INFO", ""))
-        if page is None:
-            status, content_type, body = (
-                "404 Not Found",
-                "text/plain",
-                b"not here; see /healthz /readyz /metrics\n",
+        request = Request(environ)
+        try:
+            answer = self._answer(request)
+        except Refusal as refusal:
+            answer = _refused(request, refusal)
+        return answer.start(start_response, head=request.method == "HEAD")
+
+    def _answer(self, request: Request) -> Answer:
+        methods, place = self._place(request.path)
+        if request.method not in methods:
+            allowed = (("Allow", ", ".join(methods)),)
+            raise Refusal(
+                HTTPStatus.METHOD_NOT_ALLOWED, "method", f"expected {' or '.join(methods)}", headers=allowed
             )
-        elif environ.get("REQUEST_METHOD") not in ("GET", "HEAD"):
-            status, content_type, body = "405 Method Not Allowed", "text/plain", b"GET or HEAD\n"
-        else:
-            status, content_type, body = page()
-        headers = [
-            ("Content-Type", content_type),
-            ("Content-Length", str(len(body))),
-            ("Cache-Control", "no-store"),
-        ]
-        start_response(status, headers)
-        return [] if environ.get("REQUEST_METHOD") == "HEAD" else [body]
+        return place(request)
 
-    def _healthz(self) -> tuple[str, str, bytes]:
+    def _place(self, path: str) -> tuple[tuple[str, ...], Callable[[Request], Answer]]:
+        if path in self._places:
+            return self._places[path]
+        if path.startswith("/api/"):
+            return _READ, self._ask
+        if path.startswith("/static/"):
+            return _READ, self._files.static
+        raise Refusal(HTTPStatus.NOT_FOUND, "not_here", "not here; see / /healthz /readyz /metrics")
+
+    # -- for machines -------------------------------------------------------------------------------------
+
+    def _healthz(self, _: Request) -> Answer:
         """200 as long as the worker answers at all."""
-        return "200 OK", "application/json", _json({"status": "ok"})
+        return json_answer({"status": "ok"})
 
-    def _readyz(self) -> tuple[str, str, bytes]:
+    def _readyz(self, _: Request) -> Answer:
         """200 while new calls are taken, 503 while the worker drains."""
         draining = self.controller.draining
-        status = "503 Service Unavailable" if draining else "200 OK"
-        return status, "application/json", _json({"status": "draining" if draining else "ready"})
+        status = HTTPStatus.SERVICE_UNAVAILABLE if draining else HTTPStatus.OK
+        return json_answer({"status": "draining" if draining else "ready"}, status)
 
-    def _metrics(self) -> tuple[str, str, bytes]:
+    def _metrics(self, _: Request) -> Answer:
         """Every process's figures, added up (Prometheus text format)."""
         try:
             text = exposition(FigureFiles(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])))
         except FiguresBusy as error:
-            return "503 Service Unavailable", "text/plain", f"{error}\n".encode()
-        return "200 OK", CONTENT_TYPE_LATEST, text
+            return text_answer(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+        return Answer(HTTPStatus.OK, CONTENT_TYPE_LATEST, text)
+
+    # -- the call page ------------------------------------------------------------------------------------
+
+    def _page(self, request: Request) -> Answer:
+        """The page, or the form that leads to it."""
+        try:
+            self._access.viewer(request)
+        except Refusal as refusal:
+            if refusal.status is not HTTPStatus.UNAUTHORIZED or request.header("Authorization"):
+                raise
+            return self._files.sign_in()
+        return self._files.page()
+
+    def _sign_in(self, request: Request) -> Answer:
+        self._access.require_tokens()
+        _ours_only(request)
+        try:
+            headers = self._access.sign_in(request.form().get("token", "").strip(), request)
+        except Refusal as refusal:
+            if refusal.status is HTTPStatus.UNAUTHORIZED:
+                message = "This is none of the tokens. Look at [web.tokens] in the configuration."
+            elif refusal.status is HTTPStatus.TOO_MANY_REQUESTS:
+                message = f"{refusal.problem} {refusal.remedy}"
+            else:
+                raise
+            return self._files.sign_in(message, refusal.status, refusal.headers)
+        return see_other("/", headers)
+
+    def _sign_out(self, request: Request) -> Answer:
+        _ours_only(request)
+        return see_other("/", self._access.sign_out(request))
+
+    def _ask(self, request: Request) -> Answer:
+        return self._api.answer(request, self._access.viewer(request))
+
+
+def _ours_only(request: Request) -> None:
+    """Raises Refusal for what another site's page made the browser send."""
+    if not request.is_ours():
+        raise Refusal(
+            HTTPStatus.FORBIDDEN,
+            "foreign_page",
+            "another site's page sent this",
+            "Behind a proxy, let it pass the Host header on.",
+        )
+
+
+def _refused(request: Request, refusal: Refusal) -> Answer:
+    if str(request.environ.get("PATH_INFO", "")).startswith("/api/"):
+        return json_answer(refusal.document, refusal.status, refusal.headers)
+    text = "\n".join(part for part in (refusal.problem, refusal.remedy) if part)
+    return text_answer(refusal.status, text, refusal.headers)
 
 
 def exposition(files: FigureFiles) -> bytes:
@@ -82,7 +164,3 @@ class _Found(Collector):
     def collect(self) -> Iterable[Metric]:
         """All of it."""
         return self._found
-
-
-def _json(document: dict[str, Any]) -> bytes:
-    return json.dumps(document).encode() + b"\n"
