@@ -59,9 +59,7 @@ class Api:
             if place.startswith("calls/"):
                 return json_answer(self._call(self._keeper, request, viewer))
         except LedgerDown as down:
-            raise Refusal(
-                HTTPStatus.SERVICE_UNAVAILABLE, down.error, down.problem, down.remedy
-            ) from None
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, down.error, down.problem, down.remedy) from None
         raise Refusal(HTTPStatus.NOT_FOUND, "not_here", "there is no such question", "see docs/page.md")
 
     def _session(self, viewer: Viewer) -> dict[str, Any]:

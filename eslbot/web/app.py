@@ -1,4 +1,4 @@
-"""The HTTP side of a worker: whether it is well, whether it takes calls, what it has counted; the call page."""
+"""The HTTP side of a worker: whether it is well and takes calls, what it has counted; the call page."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Live calls as server-sent events (WHATWG HTML, 9.2): what the keeper tells, once a right set, for many pages.
+"""Live calls as server-sent events (WHATWG HTML, 9.2): what the keeper tells, for many pages.
 
-Viewers with the same rights share one `watch` of the keeper's. Each stream holds what its browser has not been
-sent yet, merged to the last state of each call: a slow browser gets fewer events, and costs no more memory. One
-that reads nothing at all is cut off. A worker that leaves ends its streams at once, and the pages come again, to
-another worker.
+Viewers with the same rights share one `watch` of the keeper's. Each stream holds what its browser has not
+been sent yet, merged to the last state of each call: a slow browser gets fewer events, and costs no more
+memory. One that reads nothing at all is cut off. A worker that leaves ends its streams at once, and the pages
+come again, to another worker.
 """
 
 from __future__ import annotations
