@@ -60,7 +60,7 @@ def row(number: int, workspace_id: str = ACME, **values: Any) -> Row:
 
 
 class FakeKeeper:
-    """``obedient=False``: it forgets to look at the rights. ``period``: seconds between two lines of `watch`."""
+    """``obedient=False``: it forgets to look at the rights. ``period``: seconds between lines of `watch`."""
 
     def __init__(self, journal: Path, *, period: float = 0.05, obedient: bool = True) -> None:
         self.journal = journal
@@ -77,6 +77,7 @@ class FakeKeeper:
         self.answer: Any = ...
         self.news = threading.Condition()
         self.watching = 0
+        self._count = 0
         self._ended = False
         self._connections: set[socket.socket] = set()
         self._server: socketserver.BaseServer | None = None
@@ -135,8 +136,9 @@ class FakeKeeper:
     def put(self, *rows: Row) -> None:
         """Calls that are new or have changed."""
         with self.news:
+            self._count += 1
             for one in rows:
-                self.calls[one["call_id"]] = {**one, "_version": time.monotonic()}
+                self.calls[one["call_id"]] = {**one, "_version": self._count}
             self.news.notify_all()
 
     def change(self, call_id: str, **values: Any) -> None:
@@ -151,6 +153,7 @@ class FakeKeeper:
     def say(self, **ledger: Any) -> None:
         """How the ledger is."""
         with self.news:
+            self._count += 1
             self.ledger = {**self.ledger, **ledger}
             self.news.notify_all()
 
@@ -200,24 +203,26 @@ class FakeKeeper:
         return {"tenants": self._mine(question, self.tenants)}
 
     def _watch(self, question: Row, wire: Any) -> None:
-        seen = time.monotonic()
-        live = [one for one in self._rows(question) if one["ended_at"] is None]
+        with self.news:
+            seen = self._count
+            live = [one for one in self._rows(question) if one["ended_at"] is None]
+            said = self.ledger
         self.watching += 1
         try:
-            _write(wire, {"live": live, "ledger": self.ledger})
-            said = self.ledger
-            while not self._ended:
+            _write(wire, {"live": live, "ledger": said})
+            while True:
                 with self.news:
-                    self.news.wait(10)
+                    self.news.wait_for(lambda seen=seen: self._count > seen or self._ended, 10)
                 time.sleep(self.period)
-                before, seen = seen, time.monotonic()
-                newer = [one for one in list(self.calls.values()) if one["_version"] > before]
-                rows = self._mine(question, [_bare(one) for one in newer])
+                if self._ended:
+                    return
+                with self.news:
+                    newer = [_bare(one) for one in self.calls.values() if one["_version"] > seen]
+                    seen, said = self._count, self.ledger
+                rows = self._mine(question, newer)
                 changed = [one for one in rows if one["ended_at"] is None]
                 ended = [one for one in rows if one["ended_at"] is not None]
-                if changed or ended or said is not self.ledger:
-                    _write(wire, {"changed": changed, "ended": ended, "ledger": self.ledger})
-                said = self.ledger
+                _write(wire, {"changed": changed, "ended": ended, "ledger": said})
         finally:
             self.watching -= 1
 

@@ -83,7 +83,7 @@ export class CallView {
       this.figure(told, call, notifications),
       factsOf(call, told),
       attemptsOf(notifications, call),
-      eventsOf(timeline, notifications, call, opened),
+      eventsOf(timeline, call, opened),
     );
     byId("call").querySelector(".scroll").scrollLeft = scrolled;
     if (held) byId("call").querySelector(`[data-keep="${CSS.escape(held)}"]`)?.focus();
@@ -120,7 +120,7 @@ export class CallView {
     for (const point of told.points) {
       tracks[point.lane].push(place(el("span", { class: "point", "data-kind": point.kind, title: `${point.text}, ${at(point.at)}` }), point.at));
     }
-    const axis = ticks(seconds, 8 * width).map((tick) => place(el("span", { class: "tick" }, tick < 10 && seconds < 10 ? `${tick} s` : clock(tick)), told.begin + tick));
+    const axis = ticks(seconds, 8 * width).filter((tick) => tick < 0.95 * seconds || tick === 0).map((tick) => place(el("span", { class: "tick" }, tick < 10 && seconds < 10 ? `${tick} s` : clock(tick)), told.begin + tick));
     const lanes = el(
       "div",
       { class: "lanes", role: "img", "aria-label": saidOf(told, notifications) },
@@ -147,6 +147,9 @@ export class CallView {
         ),
       ),
       el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Timeline", "data-keep": "scroll" }, lanes),
+      told.points.some((point) => point.lane === "caller")
+        ? el("p", { class: "key" }, el("span", { "data-kind": "cleared" }, "the caller broke in"), el("span", { "data-kind": "key" }, "a key was pressed"))
+        : null,
     );
   }
 }
@@ -223,7 +226,7 @@ function attemptsOf(notifications, call) {
   );
 }
 
-function eventsOf(timeline, notifications, call, opened) {
+function eventsOf(timeline, call, opened) {
   const told = (facts) => Object.entries(facts ?? {}).map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
   const rows = timeline.map((fact) => [`+${lasting(fact.at - call.invited_at)}`, String(fact.what).replaceAll("_", " "), told(fact.facts)]);
   return el("details", { open: opened }, el("summary", { "data-keep": "events" }, `Everything that happened (${rows.length})`), table("Facts", ["After", "What", ""], rows));
