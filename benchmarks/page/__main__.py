@@ -1,0 +1,134 @@
+"""How smoothly the call page shows many live calls: frames, long tasks, and what it costs the worker.
+
+Chromium and `eslbot serve` are real; the ledger is a stand-in's, which tells of the changes as the keeper does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import random
+import statistics
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.support.fake_keeper import FakeKeeper, many, stir
+from tests.support.page import CHROMIUM, browser, page_tree, short_folder, sign_in
+from tests.support.processes import EslbotService
+
+OBSERVER = """
+window.measured = { frames: [], tasks: [], last: 0 };
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) window.measured.tasks.push(entry.duration);
+}).observe({ type: "longtask", buffered: true });
+const frame = (now) => {
+  if (window.measured.last) window.measured.frames.push(now - window.measured.last);
+  window.measured.last = now;
+  requestAnimationFrame(frame);
+};
+requestAnimationFrame(frame);
+"""
+RESET = "() => { measured.frames = []; measured.tasks = []; measured.last = 0; }"
+FIRST = """() => {
+  const entry = performance.getEntriesByType('resource').find((one) => one.name.endsWith('/api/live'));
+  return performance.now() - (entry ? entry.startTime : 0);
+}"""
+
+
+def main() -> None:
+    """Print a Markdown table."""
+    parser = argparse.ArgumentParser(prog="scripts/benchmark-page", description=__doc__)
+    parser.add_argument("--calls", type=int, default=500)
+    parser.add_argument("--changes", type=int, default=100, help="calls that change each second")
+    parser.add_argument("--seconds", type=float, default=20.0)
+    options = parser.parse_args()
+    if CHROMIUM is None:
+        raise SystemExit("chromium is needed; Debian's package is chromium")
+    print(
+        f"{options.calls} live calls, {options.changes} changes a second, {options.seconds:g} s each; ",
+        end="",
+    )
+    print(f"{os.cpu_count()} cores, Linux {platform.release()}, load {os.getloadavg()[0]:.1f}\n")
+    print("| case | drawn after | frames/s | p50 | p95 | p99 | longest | long tasks | main thread | worker |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    desktop = {"viewport": {"width": 1280, "height": 900}}
+    phone = {"viewport": {"width": 375, "height": 667}, "color_scheme": "dark", "has_touch": True}
+    cases: list[tuple[str, dict[str, Any], int, float]] = [
+        ("desktop, told once a second", desktop, 1, 1.0),
+        ("desktop, told ten times a second", desktop, 1, 0.1),
+        ("phone, a processor four times slower, once a second", phone, 4, 1.0),
+    ]
+    for name, context, slowdown, period in cases:
+        print(f"| {name} | {measure(options, context, slowdown, period)} |", flush=True)
+
+
+def measure(options: argparse.Namespace, context: dict[str, Any], slowdown: int, period: float) -> str:
+    """The cells of one case."""
+    with short_folder() as folder, FakeKeeper(folder / "journal", period=period) as keeper:
+        keeper.put(*many(options.calls))
+        tree = page_tree(keeper.journal, workers=1)
+        with EslbotService(folder, tree) as service, browser() as chromium:
+            page = chromium.new_context(**context).new_page()
+            page.add_init_script(OBSERVER)
+            devtools = page.context.new_cdp_session(page)
+            devtools.send("Performance.enable")
+            devtools.send("Emulation.setCPUThrottlingRate", {"rate": slowdown})
+            sign_in(page, service)
+            page.wait_for_function(
+                "count => document.getElementById('live-rows').childElementCount >= count",
+                arg=options.calls,
+            )
+            drawn = page.evaluate(FIRST)
+            ended = threading.Event()
+            stirring = threading.Thread(target=_stir, args=(keeper, options.changes, period, ended))
+            stirring.start()
+            page.evaluate(RESET)
+            (worker,) = service.children()[:1]
+            cpu, tasks, began = _cpu(worker), _busy(devtools), time.monotonic()
+            page.wait_for_timeout(options.seconds * 1000)
+            took = time.monotonic() - began
+            cpu, tasks = _cpu(worker) - cpu, _busy(devtools) - tasks
+            found = page.evaluate("measured")
+            ended.set()
+            stirring.join()
+    frames = sorted(found["frames"])
+    long = found["tasks"]
+    cuts = statistics.quantiles(frames, n=100)
+    longest = f", longest {max(long):.0f} ms" if long else ""
+    return " | ".join(
+        [
+            f"{drawn:.0f} ms",
+            f"{len(frames) / took:.1f}",
+            *(f"{cuts[cut - 1]:.1f} ms" for cut in (50, 95, 99)),
+            f"{frames[-1]:.0f} ms",
+            f"{len(long)}{longest}",
+            f"{100 * tasks / took:.1f} %",
+            f"{100 * cpu / took:.1f} %",
+        ]
+    )
+
+
+def _stir(keeper: FakeKeeper, changes: int, period: float, ended: threading.Event) -> None:
+    chance, number = random.Random(1), 0
+    while not ended.wait(period):
+        number += 1
+        stir(keeper, max(1, round(changes * period)), chance, number)
+
+
+def _cpu(pid: int) -> float:
+    """Seconds of processor time."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _busy(devtools: Any) -> float:
+    """Seconds that the page's main thread has worked."""
+    metrics = devtools.send("Performance.getMetrics")["metrics"]
+    return float(next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Chromium, a service with two workers, and a ledger the tests play."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.calls import EVIL, rich_call, tenants
+from tests.support.fake_keeper import FakeKeeper, row
+from tests.support.page import CHROMIUM, browser, page_tree, short_folder
+from tests.support.processes import EslbotService
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine; Debian's package is chromium")
+    pytest.importorskip("playwright.sync_api", reason="the test extra is not installed")
+    with browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def ledger() -> Iterator[FakeKeeper]:
+    with short_folder() as folder, FakeKeeper(folder / "journal") as keeper:
+        rich_call(keeper, time.time() - 100, reason=EVIL)
+        keeper.put(*(row(number) for number in range(3)))
+        keeper.tenants = tenants(time.time())
+        yield keeper
+
+
+@pytest.fixture(scope="module")
+def service(ledger: FakeKeeper, chromium: Any) -> Iterator[EslbotService]:
+    with EslbotService(ledger.journal.parent, page_tree(ledger.journal)) as service:
+        yield service
+    assert "Traceback" not in service.log
+
+
+@pytest.fixture
+def new_page(chromium: Any) -> Iterator[Any]:
+    """Makes pages; fails where one of them has complained."""
+    contexts: list[Any] = []
+    complaints: list[str] = []
+
+    def make(**options: Any) -> Any:
+        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+        context.set_default_timeout(8000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda said: complaints.append(said.text) if "Policy" in said.text else None)
+        return page
+
+    yield make
+    for context in contexts:
+        context.close()
+    assert complaints == []
