@@ -1,6 +1,6 @@
 """How smoothly the call page shows many live calls: frames, long tasks, and what it costs the worker.
 
-Chromium and `eslbot serve` are real; the ledger is a stand-in's, which tells of the changes as the keeper does.
+Chromium and `eslbot serve` are real. The ledger is a stand-in, which tells of changes as the keeper does.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 import { byId, el, mark, write } from "./dom.js";
 import { clock, notes, stageName, stageOrder } from "./words.js";
 
-/** Milliseconds of a frame that rows may take; what is left waits for the next one. */
-const BUDGET = 6;
+/** Milliseconds of a frame that rows may take, and how many may change (their layout comes behind); the others wait. */
+const BUDGET = 8;
+const ROWS = 20;
 /** Milliseconds until a stream that was refused is asked for again, at first and at most. */
 const RETRY = 1000;
 const RETRY_CAP = 10000;
@@ -119,11 +120,13 @@ export class Live {
   draw() {
     this.frame = 0;
     const until = performance.now() + BUDGET;
+    let left = ROWS;
     for (const [id, row] of this.waiting) {
       this.waiting.delete(id);
+      if (this.rows.has(id)) left -= 1;
       if (row === null) this.remove(id);
       else this.put(row);
-      if (performance.now() > until) break;
+      if (left === 0 || performance.now() > until) break;
     }
     if (this.waiting.size > 0) this.frame = requestAnimationFrame(() => this.draw());
     this.count();
