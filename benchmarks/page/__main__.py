@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.fake_keeper import FakeKeeper, many, stir
-from tests.support.page import CHROMIUM, browser, page_tree, short_folder, sign_in
-from tests.support.processes import EslbotService
+from tests.support.page import CHROMIUM, PageService, browser, page_tree, short_folder, sign_in
 
 OBSERVER = """
 window.measured = { frames: [], tasks: [], last: 0 };
@@ -70,7 +69,7 @@ def measure(options: argparse.Namespace, context: dict[str, Any], slowdown: int,
     with short_folder() as folder, FakeKeeper(folder / "journal", period=period) as keeper:
         keeper.put(*many(options.calls))
         tree = page_tree(keeper.journal, workers=1)
-        with EslbotService(folder, tree) as service, browser() as chromium:
+        with PageService(folder, tree) as service, browser() as chromium:
             page = chromium.new_context(**context).new_page()
             page.add_init_script(OBSERVER)
             devtools = page.context.new_cdp_session(page)

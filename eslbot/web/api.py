@@ -121,6 +121,12 @@ def _told(answer: dict[str, Any]) -> dict[str, Any]:
                 "The call ledger's database does not answer.",
                 "Calls go on, and are recorded later. Look at the database of [ledger] url.",
             )
+        case "bad_question" if isinstance(answer.get("detail"), str):
+            raise bad_request(answer["detail"][:200])
+        case "busy":
+            raise Refusal(
+                HTTPStatus.SERVICE_UNAVAILABLE, "busy", "The call ledger is asked too much.", "Try again."
+            )
         case error:
             raise Refusal(
                 HTTPStatus.BAD_GATEWAY,

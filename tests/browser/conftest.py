@@ -10,8 +10,7 @@ import pytest
 
 from tests.support.calls import EVIL, rich_call, tenants
 from tests.support.fake_keeper import FakeKeeper, row
-from tests.support.page import CHROMIUM, browser, page_tree, short_folder
-from tests.support.processes import EslbotService
+from tests.support.page import CHROMIUM, PageService, browser, page_tree, short_folder
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +32,8 @@ def ledger() -> Iterator[FakeKeeper]:
 
 
 @pytest.fixture(scope="module")
-def service(ledger: FakeKeeper, chromium: Any) -> Iterator[EslbotService]:
-    with EslbotService(ledger.journal.parent, page_tree(ledger.journal)) as service:
+def service(ledger: FakeKeeper, chromium: Any) -> Iterator[PageService]:
+    with PageService(ledger.journal.parent, page_tree(ledger.journal)) as service:
         yield service
     assert "Traceback" not in service.log
 

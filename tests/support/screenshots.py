@@ -9,8 +9,8 @@ from typing import Any
 
 from tests.support.calls import rich_call, tenants
 from tests.support.fake_keeper import FakeKeeper, many
-from tests.support.page import CHROMIUM, browser, page_tree, short_folder, sign_in
-from tests.support.processes import ROOT, EslbotService
+from tests.support.page import CHROMIUM, PageService, browser, page_tree, short_folder, sign_in
+from tests.support.processes import ROOT
 
 #: Bytes of one picture.
 MOST = 200_000
@@ -24,7 +24,7 @@ def main(folder: Path) -> None:
         keeper.put(*many(500))
         call_id = rich_call(keeper, time.time() - 100)
         keeper.tenants = tenants(time.time())
-        with EslbotService(run, page_tree(keeper.journal)) as service, browser() as chromium:
+        with PageService(run, page_tree(keeper.journal)) as service, browser() as chromium:
             wide = _page(chromium, service, viewport={"width": 1280, "height": 760})
             _save(wide, folder / "page-live.png")
             wide.evaluate("place => { location.hash = place; }", f"#/call/{call_id}")
@@ -40,7 +40,7 @@ def main(folder: Path) -> None:
             _save(phone, folder / "page-phone-dark.png")
 
 
-def _page(chromium: Any, service: EslbotService, **options: Any) -> Any:
+def _page(chromium: Any, service: PageService, **options: Any) -> Any:
     page = chromium.new_context(**options).new_page()
     sign_in(page, service)
     page.wait_for_function("document.getElementById('live-rows').childElementCount === 500")

@@ -254,6 +254,8 @@ ANSWERS = [
     (b'{"error":"database_down"}\n', 503, "database_down"),
     (b'{"error":"unknown_call"}\n', 404, "unknown_call"),
     (b'{"error":"bad_question"}\n', 502, "ledger_not_understood"),
+    (b'{"error":"bad_question","detail":"outcome: none of ours"}\n', 400, "bad_request"),
+    (b'{"error":"busy"}\n', 503, "busy"),
     (b'{"error":{}}\n', 502, "ledger_not_understood"),
     (b"<html>\n", 503, "ledger_not_understood"),
     (b"[]\n", 503, "ledger_not_understood"),
