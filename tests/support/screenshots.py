@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
 def _page(chromium: Any, service: PageService, **options: Any) -> Any:
     page = chromium.new_context(**options).new_page()
     sign_in(page, service)
-    page.wait_for_function("document.getElementById('live-rows').childElementCount === 500")
+    page.wait_for_function("() => document.getElementById('live-rows').childElementCount >= 500")
     return page
 
 

@@ -4,7 +4,7 @@ import { byId, el, mark, write } from "./dom.js";
 import { clock, notes, stageName, stageOrder } from "./words.js";
 
 /** Milliseconds of a frame that rows may take, and how many may change (their layout comes behind); the others wait. */
-const BUDGET = 8;
+const BUDGET = 6;
 const ROWS = 20;
 /** Milliseconds until a stream that was refused is asked for again, at first and at most. */
 const RETRY = 1000;
