@@ -78,7 +78,7 @@ def test_what_a_dead_worker_has_counted_stays(tmp_path: Path) -> None:
 
 
 def test_other_pages_and_methods(two_workers: EslbotService) -> None:
-    assert two_workers.get("/")[0] == 404
+    assert two_workers.get("/")[0] == 403  # no token is configured
     assert two_workers.get("/metrics/../etc/passwd")[0] == 404
     assert two_workers.get("/healthz", "POST")[0] == 405
 
