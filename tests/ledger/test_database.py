@@ -1,0 +1,127 @@
+"""The tables that the migrations make, and what is said of a database that cannot be used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Engine, inspect
+
+from eslbot.config.model import Ledger, Secret
+from eslbot.ledger.database import LedgerDown, migrate, open_database, reading, writing
+from eslbot.ledger.schema import metadata
+from tests.ledger.conftest import KeeperHouse
+from tests.support.processes import ROOT
+
+
+def opened(house: KeeperHouse) -> Engine:
+    return open_database(house.ledger, create=True)
+
+
+def test_the_migrations_make_the_tables_of_the_schema(any_house: KeeperHouse) -> None:
+    engine = opened(any_house)
+    assert migrate(engine) == migrate(engine) == "0001"  # twice without harm
+    with reading(engine) as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+    there = inspect(engine)
+    for table in metadata.sorted_tables:  # what alembic does not compare
+        assert {(c["name"], c["nullable"]) for c in there.get_columns(table.name)} == {
+            (c.name, c.nullable) for c in table.columns
+        }
+        assert there.get_pk_constraint(table.name)["constrained_columns"] == [
+            c.name for c in table.primary_key
+        ]
+        assert {(i["name"], tuple(i["column_names"])) for i in there.get_indexes(table.name)} == {
+            (i.name, tuple(c.name for c in i.columns)) for i in table.indexes
+        }
+    engine.dispose()
+
+
+def test_several_may_migrate_at_once(any_house: KeeperHouse) -> None:
+    engines = [opened(any_house) for _ in range(4)]
+    told: list[str] = []
+    threads = [threading.Thread(target=lambda e=e: told.append(migrate(e))) for e in engines]  # type: ignore[misc]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert told == ["0001"] * 4
+    for engine in engines:
+        engine.dispose()
+
+
+def test_a_newer_database_is_used_as_it_is(any_house: KeeperHouse) -> None:
+    engine = opened(any_house)
+    migrate(engine)
+    with writing(engine) as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+        connection.exec_driver_sql("ALTER TABLE calls ADD COLUMN later TEXT")
+    assert migrate(engine) == "9999"
+    engine.dispose()
+
+
+def test_a_transaction_that_fails_leaves_nothing(any_house: KeeperHouse) -> None:
+    engine = opened(any_house)
+    migrate(engine)
+    with pytest.raises(LedgerDown), writing(engine) as connection:
+        connection.exec_driver_sql("INSERT INTO journals VALUES ('a', 1, 1)")
+        connection.exec_driver_sql("INSERT INTO nowhere VALUES (1)")
+    with reading(engine) as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM journals").scalar() == 0
+    engine.dispose()
+
+
+def ledger(url: str) -> Ledger:
+    return Ledger(Secret(url), "/none", 1.0)
+
+
+def test_a_missing_file_is_not_made_by_who_only_asks(tmp_path: Path) -> None:
+    with pytest.raises(LedgerDown, match=r"there is no database .*calls\.db; the service makes it"):
+        open_database(ledger(f"sqlite:///{tmp_path}/calls.db"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_database_is_told(tmp_path: Path) -> None:
+    (tmp_path / "calls.db").write_text("This is a letter to my aunt. " * 100)
+    with pytest.raises(LedgerDown, match=r"calls\.db: file is not a database"):
+        migrate(open_database(ledger(f"sqlite:///{tmp_path}/calls.db")))
+
+
+def test_tables_that_are_not_there_are_told_with_the_remedy(any_house: KeeperHouse) -> None:
+    engine = opened(any_house)
+    with (
+        pytest.raises(LedgerDown, match="make the tables with: eslbot ledger migrate"),
+        reading(engine) as asked,
+    ):
+        asked.exec_driver_sql("SELECT * FROM calls")
+    engine.dispose()
+
+
+def test_errors_do_not_tell_the_password() -> None:
+    engine = open_database(ledger("postgresql+psycopg://me:secret-word@127.0.0.1:1/calls"))
+    with pytest.raises(LedgerDown, match="onnection refused") as caught:
+        migrate(engine)
+    assert "secret-word" not in str(caught.value)
+    assert "me:***@127.0.0.1" in str(caught.value)
+
+
+def test_a_missing_driver_is_told_with_the_remedy() -> None:
+    code = """
+import sys
+sys.modules["psycopg"] = None
+from eslbot.config.model import Ledger, Secret
+from eslbot.ledger.database import LedgerDown, open_database
+try:
+    open_database(Ledger(Secret("postgresql+psycopg://me:secret-word@h/d"), "/j", 1.0))
+except LedgerDown as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert "pip install 'eslbot[postgres]'" in done.stdout, done.stderr
+    assert "secret-word" not in done.stdout

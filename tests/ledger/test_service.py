@@ -1,0 +1,137 @@
+"""The arbiter and its keeper: one is there while the service is, and none of what befalls it harms calls."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.ledger import Worker, whole_call
+from tests.support.processes import ROOT, EslbotService, tree, until
+
+#: A keeper that dies is started again sooner than in earnest.
+SOON = "import eslbot.ledger.process as p\np.AGAIN = 0.2"
+
+
+class ServiceWithLedger(EslbotService):
+    """One of whose children is the keeper."""
+
+    def __init__(self, folder: Path, **ledger: Any) -> None:
+        self.journal = folder / "journal"
+        with_ledger = {
+            **tree(),
+            "ledger": {"url": f"sqlite:///{folder}/calls.db", "journal": str(self.journal), **ledger},
+        }
+        super().__init__(folder, with_ledger, "--log", "json", before=SOON)
+
+    def keeper(self) -> int | None:
+        return next((pid for pid in super().children() if is_keeper(pid)), None)
+
+    def children(self) -> list[int]:
+        """The workers."""
+        return [pid for pid in super().children() if not is_keeper(pid)]
+
+    def pids(self) -> list[int]:
+        keeper = self.keeper()
+        return [*super().pids(), *([keeper] if keeper else [])]
+
+    def keeper_other_than(self, *pids: int | None) -> int:
+        found: int = until(lambda: (pid := self.keeper()) not in (None, *pids) and pid, what=self.log)
+        return found
+
+
+def is_keeper(pid: int) -> bool:
+    try:
+        return b"\0ledger\0keep\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[ServiceWithLedger]:
+    with ServiceWithLedger(tmp_path) as service:
+        yield service
+
+
+def test_a_keeper_that_dies_is_started_again_and_the_workers_stay(service: ServiceWithLedger) -> None:
+    first, workers = service.keeper_other_than(), service.children()
+    os.kill(first, signal.SIGKILL)
+    second = service.keeper_other_than(first)
+    assert '"keeper_died"' in service.log
+    until(lambda: (service.journal / "keeper.sock").exists())
+    assert service.children() == workers
+    assert not gone(second)
+    assert service.get("/healthz")[0] == 200
+
+
+def test_at_the_end_the_keeper_reads_the_last_facts_and_goes(tmp_path: Path) -> None:
+    with ServiceWithLedger(tmp_path) as service:
+        keeper = service.keeper_other_than()
+        until(lambda: "ledger_open" in service.log)
+        with Worker(service.journal) as worker:
+            worker.write(whole_call("c0"))
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(10) == 0
+        assert gone(keeper)
+        assert '"keeper_ends"' in service.log
+        assert not worker.path.exists()  # it was read to its end
+        assert "keeper_died" not in service.log
+
+
+def test_the_keeper_ends_with_an_arbiter_that_is_killed(service: ServiceWithLedger) -> None:
+    keeper = service.keeper_other_than()
+    until(lambda: "keeper_begins" in service.log)
+    workers = service.children()
+    service.process.kill()
+    service.process.wait()
+    until(lambda: gone(keeper), what="the keeper's end")
+    for pid in workers:
+        with suppress(ProcessLookupError):
+            until(lambda pid=pid: gone(pid), what="the worker's end")  # type: ignore[misc]
+
+
+def test_a_hup_changes_the_ledger(service: ServiceWithLedger, tmp_path: Path) -> None:
+    first = service.keeper_other_than()
+    until(lambda: "ledger_open" in service.log)
+    service.process.send_signal(signal.SIGHUP)  # nothing changes
+    until(lambda: service.log.count("Handling signal: hup") == 1)
+    service.tree["ledger"]["url"] = f"sqlite:///{tmp_path}/other.db"
+    service.write(service.tree)
+    service.process.send_signal(signal.SIGHUP)
+    second = service.keeper_other_than(first)
+    until(lambda: (tmp_path / "other.db").exists())
+    assert gone(first)
+    del service.tree["ledger"]
+    service.write(service.tree)
+    service.process.send_signal(signal.SIGHUP)
+    until(lambda: service.keeper() is None and gone(second))
+    assert "keeper_died" not in service.log
+
+
+def test_a_keeper_that_cannot_begin_harms_nobody(tmp_path: Path) -> None:
+    (tmp_path / "journal").write_text("no directory")
+    with ServiceWithLedger(tmp_path) as service:
+        until(lambda: service.log.count('"keeper_died"') >= 1)
+        assert "the ledger cannot be used" in service.log
+        assert service.get("/healthz")[0] == 200
+
+
+def test_the_arbiter_loads_neither_sqlalchemy_nor_what_opens_sockets() -> None:
+    names = "('sqlalchemy', 'alembic', 'requests', 'psycopg')"
+    code = f"import sys, eslbot.service; print([name for name in {names} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.stdout == "[]\n", done.stderr
