@@ -348,18 +348,30 @@ class Call:
             self._ended_at = None
 
     def _attempt_is_over(self, attempt: Attempt) -> None:
-        """Note it on the channel before anything else: what is not there, the next controller does again."""
-        assert self.workspace is not None
+        """Note it on the channel before anything else: what is not there, the next controller does again.
+
+        Raises OutboundSessionHasGoneAway; the BYE may be here before Ameyo's answer. It is told all the same.
+        """
         self._busy = False
-        accepted = attempt.verdict is Verdict.ACCEPTED
-        if accepted and not self.handed_off:
+        try:
+            self._note_attempt(attempt)
+        finally:
+            self._tell_attempt(attempt)
+        if attempt.verdict is not Verdict.ACCEPTED:
+            self._part_if_leaving()
+
+    def _note_attempt(self, attempt: Attempt) -> None:
+        if attempt.verdict is Verdict.ACCEPTED and not self.handed_off:
             self.handed_off = True
             self._held_since = time.time()
             self.session.set_plain_variables({"eslbot_held_since": f"{self._held_since:.3f}"})
             self.enter(Stage.HELD)
         elif attempt.verdict not in (Verdict.ACCEPTED, Verdict.INTERRUPTED):
-            self.session.set_plain_variables({"eslbot_next_attempt": f"{time.time() + attempt.delay:.3f}"})
             self._ameyo_failed = True
+            self.session.set_plain_variables({"eslbot_next_attempt": f"{time.time() + attempt.delay:.3f}"})
+
+    def _tell_attempt(self, attempt: Attempt) -> None:
+        assert self.workspace is not None
         self.note(
             What.ATTEMPT,
             number=attempt.number,
@@ -370,7 +382,7 @@ class Call:
         )
         metrics.ATTEMPTS.labels(self.workspace.name, attempt.verdict).inc()
         metrics.NOTIFICATION_SECONDS.labels(self.workspace.name, attempt.verdict).observe(attempt.seconds)
-        tell = log.info if accepted else log.warning
+        tell = log.info if attempt.verdict is Verdict.ACCEPTED else log.warning
         tell(
             "hand_off_" + attempt.verdict,
             attempt=attempt.number,
@@ -378,8 +390,6 @@ class Call:
             answer=attempt.detail,
             seconds=round(attempt.seconds, 3),
         )
-        if not accepted:
-            self._part_if_leaving()
 
     def _left_to_wait(self) -> float:
         """Seconds until the next attempt, where a controller before us has begun with them."""

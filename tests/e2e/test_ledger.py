@@ -57,11 +57,9 @@ def test_a_call_is_recorded(lab: Lab, crt: str) -> None:
 
 
 @pytest.mark.parametrize("switch", kinds())
-def test_postgresql_stopped_and_started_under_load(
-    switch: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_postgresql_stopped_and_started_under_load(switch: str, tmp_path: Path) -> None:
     """No call notices, no record is lost or doubled; a worker is killed into the bargain."""
-    with postgres(tmp_path_factory.mktemp("postgres")) as server:
+    with postgres() as server:
         tenant = Tenant("acme", "talk?listen_ms=300")
         with Lab(tmp_path, [tenant], switch=switch, workers=2, ledger=server.url) as lab:
             first = lab.pbx.call("00919990152080", "crt-first", tenant.id).wait(30)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -129,3 +131,26 @@ def test_the_timeline_is_bounded(house: House, monkeypatch: pytest.MonkeyPatch) 
     told = [fact["what"] for fact in house.facts]
     assert (told.count("caller_speaks"), told.count("timeline_full")) == (4, 1)
     assert told[-1] == "ended", "what the record is made of is always told"
+
+
+def test_a_bye_that_overtakes_ameyos_answer(house: House) -> None:
+    """Ameyo tells the PBX before it answers: the notification was accepted all the same, and is told so."""
+    hung_up = threading.Event()
+
+    def answer(handler: Any) -> None:
+        assert hung_up.wait(5)
+        handler.send_response(200)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    house.ameyo.answers[:] = [Answer(write=answer)]
+    channel = house.talking()
+    (call,) = house.controller.calls
+    channel.says(END)
+    channel.wait(lambda: house.ameyo.requests)
+    channel.hang_up()
+    eventually(call.session.gone.is_set)
+    hung_up.set()
+    channel.wait_closed()
+    assert house.told(What.ATTEMPT)["verdict"] == "accepted"
+    assert house.told(What.ENDED)["handed_off"] is True

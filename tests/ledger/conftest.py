@@ -26,8 +26,8 @@ from tests.support.processes import ROOT, until
 
 
 @pytest.fixture(scope="session")
-def one_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as server:
+def one_postgres() -> Iterator[Postgres]:
+    with postgres() as server:
         yield server
 
 

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -39,9 +40,6 @@ class Postgres:
                 pytest.skip("PostgreSQL does not run as root, and there is no user postgres (or no setpriv)")
             self._as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
             shutil.chown(folder, "postgres", "postgres")
-            for above in folder.parents:  # pytest's own directories are closed to others
-                if above.stat().st_uid == 0 and above.name.startswith("pytest-"):
-                    above.chmod(0o755)
         self.port = free_port()
         self._do("initdb", "-D", self._data, "-U", "eslbot", "-A", "trust", "--no-sync", "-E", "UTF8")
 
@@ -72,12 +70,13 @@ class Postgres:
 
 
 @contextmanager
-def postgres(folder: Path) -> Iterator[Postgres]:
-    """One that runs."""
-    server = Postgres(folder)
-    server.start()
-    try:
-        yield server
-    finally:
-        if server.runs:
-            server.stop()
+def postgres() -> Iterator[Postgres]:
+    """One that runs. (Not in pytest's directory: each run of pytest closes that to all but its own user.)"""
+    with TemporaryDirectory(prefix="eslbot-postgres-") as folder:
+        server = Postgres(Path(folder))
+        server.start()
+        try:
+            yield server
+        finally:
+            if server.runs:
+                server.stop()
