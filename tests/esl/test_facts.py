@@ -147,7 +147,7 @@ def test_a_bye_that_overtakes_ameyos_answer(house: House) -> None:
     channel = house.talking()
     (call,) = house.controller.calls
     channel.says(END)
-    channel.wait(lambda: house.ameyo.requests)
+    eventually(lambda: house.ameyo.requests)
     channel.hang_up()
     eventually(call.session.gone.is_set)
     hung_up.set()
