@@ -200,3 +200,15 @@ def test_a_ledger_that_went_away_is_told(new_page: Any, service: EslbotService, 
     ledger.start()
     page.locator("#notice").wait_for(state="hidden")
     assert page.locator("#link").inner_text() == "live"
+
+
+def test_without_a_ledger_the_page_says_what_to_add(new_page: Any, service: EslbotService) -> None:
+    page = new_page()
+    remedy = {"error": "no_ledger", "problem": "Calls are not recorded.", "remedy": "[ledger]"}
+    session = {"name": "operator", "workspaces": [], "outcomes": [], "faults": [], "ledger": False}
+    page.route("**/api/session", lambda route: route.fulfill(json=session))
+    page.route("**/api/tenants", lambda route: route.fulfill(status=503, json=remedy))
+    sign_in(page, service)
+    page.locator("#notice").get_by_text("Calls are not recorded.").wait_for()
+    assert page.locator("#notice pre").inner_text() == "[ledger]"
+    assert not page.locator("#link").is_visible()
