@@ -6,15 +6,13 @@ Chromium and `eslbot serve` are real. The ledger is a stand-in, which tells of c
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import random
 import statistics
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import Cpu, Machine, revision
 from tests.support.fake_keeper import FakeKeeper, many, stir
 from tests.support.page import CHROMIUM, PageService, browser, page_tree, short_folder, sign_in
 
@@ -46,11 +44,8 @@ def main() -> None:
     options = parser.parse_args()
     if CHROMIUM is None:
         raise SystemExit("chromium is needed; Debian's package is chromium")
-    print(
-        f"{options.calls} live calls, {options.changes} changes a second, {options.seconds:g} s each; ",
-        end="",
-    )
-    print(f"{os.cpu_count()} cores, Linux {platform.release()}, load {os.getloadavg()[0]:.1f}\n")
+    print(f"{options.calls} live calls, {options.changes} changes a second, {options.seconds:g} s each")
+    print(f"{revision()}; {Machine.here()}\n")
     print("| case | drawn after | frames/s | p50 | p95 | p99 | longest | long tasks | main thread | worker |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     desktop = {"viewport": {"width": 1280, "height": 900}}
@@ -86,10 +81,10 @@ def measure(options: argparse.Namespace, context: dict[str, Any], slowdown: int,
             stirring.start()
             page.evaluate(RESET)
             (worker,) = service.children()[:1]
-            cpu, tasks, began = _cpu(worker), _busy(devtools), time.monotonic()
+            cpu, tasks, began = Cpu([worker]), _busy(devtools), time.monotonic()
             page.wait_for_timeout(options.seconds * 1000)
             took = time.monotonic() - began
-            cpu, tasks = _cpu(worker) - cpu, _busy(devtools) - tasks
+            cores, tasks = cpu.cores(), _busy(devtools) - tasks
             found = page.evaluate("measured")
             ended.set()
             stirring.join()
@@ -105,7 +100,7 @@ def measure(options: argparse.Namespace, context: dict[str, Any], slowdown: int,
             f"{frames[-1]:.0f} ms",
             f"{len(long)}{longest}",
             f"{100 * tasks / took:.1f} %",
-            f"{100 * cpu / took:.1f} %",
+            f"{100 * cores:.1f} %",
         ]
     )
 
@@ -115,12 +110,6 @@ def _stir(keeper: FakeKeeper, changes: int, period: float, ended: threading.Even
     while not ended.wait(period):
         number += 1
         stir(keeper, max(1, round(changes * period)), chance, number)
-
-
-def _cpu(pid: int) -> float:
-    """Seconds of processor time."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _busy(devtools: Any) -> float:

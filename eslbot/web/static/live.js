@@ -6,6 +6,8 @@ import { clock, notes, stageName, stageOrder } from "./words.js";
 /** Milliseconds of a frame that rows may take, and how many may change (their layout comes behind); the others wait. */
 const BUDGET = 6;
 const ROWS = 20;
+/** Milliseconds of a frame where there is nothing to see yet. */
+const FILLING = 24;
 /** Milliseconds until a stream that was refused is asked for again, at first and at most. */
 const RETRY = 1000;
 const RETRY_CAP = 10000;
@@ -23,6 +25,7 @@ export class Live {
     /** Server time less our own, in seconds. */
     this.offset = 0;
     this.waiting = new Map();
+    this.filling = true;
     this.frame = 0;
     this.retry = RETRY;
     this.source = null;
@@ -119,7 +122,7 @@ export class Live {
 
   draw() {
     this.frame = 0;
-    const until = performance.now() + BUDGET;
+    const until = performance.now() + (this.filling ? FILLING : BUDGET);
     let left = ROWS;
     for (const [id, row] of this.waiting) {
       this.waiting.delete(id);
@@ -129,6 +132,7 @@ export class Live {
       if (left === 0 || performance.now() > until) break;
     }
     if (this.waiting.size > 0) this.frame = requestAnimationFrame(() => this.draw());
+    else this.filling = false;
     this.count();
   }
 
