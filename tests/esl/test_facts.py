@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from gevent.event import Event as Flag
 
 from eslbot import call as call_module
+from eslbot.ameyo.client import AmeyoClient, Attempt, Verdict
 from eslbot.ledger.facts import What
 from tests.esl.conftest import OTHER, House
 from tests.support.ameyo_server import Answer
@@ -133,24 +135,18 @@ def test_the_timeline_is_bounded(house: House, monkeypatch: pytest.MonkeyPatch) 
     assert told[-1] == "ended", "what the record is made of is always told"
 
 
-def test_a_bye_that_overtakes_ameyos_answer(house: House) -> None:
+def test_a_bye_that_overtakes_ameyos_answer(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ameyo tells the PBX before it answers: the notification was accepted all the same, and is told so."""
-    hung_up = threading.Event()
-
-    def answer(handler: Any) -> None:
-        assert hung_up.wait(5)
-        handler.send_response(200)
-        handler.send_header("Content-Length", "0")
-        handler.end_headers()
-
-    house.ameyo.answers[:] = [Answer(write=answer)]
     channel = house.talking()
-    (call,) = house.controller.calls
+
+    def notify(client: AmeyoClient, body: bytes, over: Flag, *, begin: Any, **_: Any) -> Iterator[Attempt]:
+        begin(1)
+        channel.hang_up()
+        assert over.wait(5)
+        yield Attempt(1, Verdict.ACCEPTED, 200, "", 0.01)
+
+    monkeypatch.setattr(AmeyoClient, "notify", notify)
     channel.says(END)
-    eventually(lambda: house.ameyo.requests)
-    channel.hang_up()
-    eventually(call.session.gone.is_set)
-    hung_up.set()
     channel.wait_closed()
     assert house.told(What.ATTEMPT)["verdict"] == "accepted"
     assert house.told(What.ENDED)["handed_off"] is True
