@@ -34,6 +34,7 @@ MAX_COUNT = 2**31 - 1
 #: Seconds within which an attempt's answer may be read before its beginning, from another journal.
 LATE = 600.0
 
+_decode = json.JSONDecoder().decode
 _CALL_ID = re.compile(r"[!-~]{1,64}")
 #: What no database takes: NUL, and halves of a character.
 _UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
@@ -74,7 +75,7 @@ class Fact:
 def read_fact(line: bytes) -> Fact | None:
     """The fact of a line; None where it tells nothing that this version knows. Raises :class:`BadFact`."""
     try:
-        more = json.loads(line)
+        more = _decode(line.decode())
     except (ValueError, RecursionError) as error:
         raise BadFact(type(error).__name__) from None
     word = more.get("what") if isinstance(more, dict) else None
@@ -113,13 +114,12 @@ class Story:
             if row["end_unseen"] and row["ended_at"] is not None and fact.at > row["ended_at"]:
                 self._reopen()
             _TELLERS[fact.what](self, fact)
-            more = {name: value for name, value in fact.more.items() if name not in _IN_ROW}
             self.timeline.append(
                 {
                     "call_id": row["call_id"],
                     "at": fact.at,
-                    "what": str(fact.what),
-                    "facts": plain(more) if more else None,
+                    "what": fact.what.value,
+                    "facts": plain(fact.more) or None,
                 }
             )
         self._judge()
@@ -314,9 +314,14 @@ _TELLERS |= {
 
 
 def plain(value: Mapping[str, Any]) -> Row:
-    """``value`` as a database can keep it: names and texts cut, numbers finite, nothing nested."""
+    """``value`` as a database can keep it: names and texts cut, numbers finite, nothing nested.
+
+    What stands in the call's row is left out.
+    """
     kept: Row = {}
     for name, entry in value.items():
+        if name in _IN_ROW:
+            continue
         if len(kept) >= MAX_FIELDS:
             break
         if isinstance(entry, str):

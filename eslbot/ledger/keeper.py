@@ -8,6 +8,7 @@ transaction as what was read. It imports no gevent: nothing in it serves calls.
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import select
 import signal
@@ -29,13 +30,14 @@ from eslbot.ledger.desk import Desk
 from eslbot.ledger.facts import What
 from eslbot.ledger.fold import BadFact, Fact, read_fact
 from eslbot.ledger.live import Health, Live
-from eslbot.ledger.store import Batch, OffsetsMoved, Store
+from eslbot.ledger.store import FEW, Batch, OffsetsMoved, Store
 from eslbot.ledger.tail import Folder, Journal, Piece
 
 log = structlog.get_logger()
 
-#: Seconds between two looks at the journals.
-LOOK = 0.2
+#: Seconds between two looks at the journals. A transaction costs milliseconds, however little is in it, and
+#: who watches live calls is told of them once a second.
+LOOK = 0.5
 #: Facts of one transaction, or a little more: a journal is read by the piece.
 BATCH = 500
 #: Seconds until a database that is down is tried again: the first time, and at most.
@@ -76,6 +78,7 @@ class Keeper:
         self._offsets: dict[str, int] = {}
         self._holders: dict[str, Holder] = {}
         self._live = Live()
+        self._remembers = False
         self._stopping = False
         self._retry_at, self._retry = 0.0, RETRY
         self._told: str | None = None
@@ -91,7 +94,10 @@ class Keeper:
             return
         try:
             desk = Desk(self._folder.path / "keeper.sock", self._live, lambda: self._engine)
-            desk.open()
+            try:
+                desk.open()
+            except OSError as error:
+                raise LedgerDown(f"{self._folder.path}: no socket can be made: {error.strerror}") from error
             try:
                 log.info("keeper_begins", journal=self._ledger.journal, database=self._ledger.shown)
                 while not self._stopping:
@@ -185,7 +191,12 @@ class Keeper:
         self._offsets = store.offsets()
         self._store = store
         self._seek()
+        if self._remembers:
+            return
         self._remember()
+        self._remembers = True
+        gc.collect()
+        gc.freeze()  # what is here now stays, and need not be looked through again and again
 
     def _seek(self) -> None:
         """Go on from where the database has each journal. Raises :class:`LedgerDown`."""
@@ -296,10 +307,12 @@ class Keeper:
 
     def _see_to_it(self) -> None:
         """Workers that have gone, calls nobody has, records that are too old. Raises :class:`LedgerDown`."""
+        store = self._store
+        assert store is not None
         now = time.monotonic()
         if now >= self._census_at:
             self._census_at = now + CENSUS
-            self._store.ping()  # where nothing is written, nothing else would tell
+            store.ping()  # where nothing is written, nothing else would tell
             self._bury()
             self._close_unseen()
         if now >= self._expire_at:
@@ -349,8 +362,8 @@ class Keeper:
         assert self._store is not None
         now = time.time()
         if stale := [name for name in self._store.stale(now - STALE) if name not in self._holders]:
-            self._live.put(self._store.close_unseen(dict.fromkeys(stale, float("inf")), now))
-        return self._store.expire(now - self._ledger.retention) or bool(stale)
+            self._live.put(self._store.close_unseen(dict.fromkeys(stale, now - STALE), now))
+        return self._store.expire(now - self._ledger.retention) or len(stale) == FEW
 
     def _last_facts(self) -> None:
         """The workers are gone: what they wrote last, if the database takes it."""

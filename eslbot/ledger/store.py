@@ -97,7 +97,7 @@ class Store:
         return rows, last
 
     def stale(self, before: float) -> list[str]:
-        """A few calls that have not ended, and that no keeper has written since. Raises LedgerDown."""
+        """A few calls that have not ended, and whose rows nobody has written since. Raises LedgerDown."""
         with reading(self._engine) as connection:
             found = connection.execute(
                 select(calls.c.call_id)
@@ -109,7 +109,7 @@ class Store:
     # -- writing ------------------------------------------------------------------------------------------
 
     def write(self, batch: Batch, now: float) -> list[Row]:
-        """All of ``batch`` or nothing; returns the calls' rows as they are then.
+        """All of ``batch`` or nothing; returns the calls' rows as they are then, also where none changed.
 
         Raises :class:`LedgerDown`, and :class:`OffsetsMoved` where the database has more than was thought.
         """
@@ -154,14 +154,18 @@ class Store:
 
     def _write(self, connection: Connection, facts: Mapping[str, Sequence[Fact]], now: float) -> list[Story]:
         stories = self._stories(connection, facts)
+        changed = []
         for story in stories:
             told = sorted(facts[story.row["call_id"]], key=lambda fact: fact.at)
+            before = dict(story.row)
             story.tell(told)
-            story.row["updated_at"] = now
             # Who has left it says nothing of who has it now: another host's keeper may have written that.
             if story.row["host"] is None or any(fact.what is not What.LEFT for fact in told):
                 story.row["host"] = self._host
-        self._save(connection, stories)
+            if story.row != before:
+                story.row["updated_at"] = now
+                changed.append(story.row)
+        self._save(connection, stories, changed)
         return stories
 
     def _stories(self, connection: Connection, facts: Mapping[str, Sequence[Fact]]) -> list[Story]:
@@ -181,10 +185,10 @@ class Store:
                 stories[row["call_id"]].notifications.append(dict(row))
         return [stories.get(call) or Story.new(call) for call in facts]
 
-    def _save(self, connection: Connection, stories: Sequence[Story]) -> None:
-        if not stories:
-            return
-        connection.execute(self._upsert_call, [story.row for story in stories])
+    def _save(self, connection: Connection, stories: Sequence[Story], changed: Sequence[Row]) -> None:
+        """``changed`` are the rows of those ``stories`` of which more is new than a line of the timeline."""
+        if changed:
+            connection.execute(self._upsert_call, changed)
         lines = [line for story in stories for line in story.timeline]
         if lines:
             connection.execute(timeline.insert(), lines)
@@ -233,7 +237,7 @@ class Store:
                         story.close_unseen(at)
                         row["updated_at"] = now
                         stories.append(story)
-                self._save(connection, stories)
+                self._save(connection, stories, [story.row for story in stories])
             closed += [story.row for story in stories]
         return closed
 
