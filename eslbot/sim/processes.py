@@ -31,6 +31,14 @@ def children(pid: int) -> list[int]:
     return [child for child in map(int, text.split()) if is_alive(child)]
 
 
+def keeps_ledger(pid: int) -> bool:
+    """Whether it is a service's keeper, which is a child beside the workers."""
+    try:
+        return b"\0ledger\0keep\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def is_alive(pid: int) -> bool:
     """Whether the process runs; one that nobody has reaped yet does not."""
     try:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from eslbot.sim.processes import children, is_alive, serves
+from eslbot.sim.processes import children, is_alive, keeps_ledger, serves
 
 #: Seconds to come up; to go down.
 START_LIMIT, STOP_LIMIT = 20.0, 15.0
@@ -95,7 +95,7 @@ class EslbotService:
         """KILL of the arbiter and all workers at once, as when the power goes. Returns their ids."""
         if self.process is None:
             return []
-        pids = [self.process.pid, *self.worker_pids()]
+        pids = [self.process.pid, *self._children()]
         for pid in pids:
             send(pid, signal.SIGKILL)
         self.process.wait(STOP_LIMIT)
@@ -110,7 +110,7 @@ class EslbotService:
         """
         if self.process is None:
             return []
-        orphans = self.worker_pids()
+        orphans = self._children()
         self.process.kill()
         self.process.wait(STOP_LIMIT)
         self.process = None
@@ -131,6 +131,13 @@ class EslbotService:
 
     def worker_pids(self) -> list[int]:
         """The workers that exist now, in the order of their start; some may not serve yet."""
+        return [pid for pid in self._children() if not keeps_ledger(pid)]
+
+    def keeper_pid(self) -> int | None:
+        """The ledger's keeper, where there is one."""
+        return next((pid for pid in self._children() if keeps_ledger(pid)), None)
+
+    def _children(self) -> list[int]:
         return [] if self.process is None else children(self.process.pid)
 
     def serving(self) -> list[int]:

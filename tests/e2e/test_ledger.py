@@ -58,7 +58,7 @@ def test_a_call_is_recorded(lab: Lab, crt: str) -> None:
 
 @pytest.mark.parametrize("switch", kinds())
 def test_postgresql_stopped_and_started_under_load(switch: str, tmp_path: Path) -> None:
-    """No call notices, no record is lost or doubled; a worker is killed into the bargain."""
+    """No call notices, no record is lost or doubled; a worker and the keeper are killed into the bargain."""
     with postgres() as server:
         tenant = Tenant("acme", "talk?listen_ms=300")
         with Lab(tmp_path, [tenant], switch=switch, workers=2, ledger=server.url) as lab:
@@ -92,5 +92,9 @@ def _away(server: Any, lab: Lab) -> None:
     server.stop()
     time.sleep(1.5)
     os.kill(lab.services[0].worker_pids()[0], signal.SIGKILL)
-    time.sleep(1.5)
+    time.sleep(1.0)
+    keeper = lab.services[0].keeper_pid()
+    assert keeper is not None
+    os.kill(keeper, signal.SIGKILL)
+    time.sleep(0.5)
     server.start()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from eslbot.sim.processes import children
+from eslbot.sim.processes import children, keeps_ledger
 from tests.support.fake_keeper import ACME, ZENITH
 from tests.support.processes import EslbotService, tree
 
@@ -27,17 +27,10 @@ class PageService(EslbotService):
 
     def children(self) -> list[int]:
         """The workers."""
-        return [pid for pid in children(self.process.pid) if not _keeps(pid)]
+        return [pid for pid in children(self.process.pid) if not keeps_ledger(pid)]
 
     def pids(self) -> list[int]:
         return [self.process.pid, *children(self.process.pid)]
-
-
-def _keeps(pid: int) -> bool:
-    try:
-        return b"ledger\0keep\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
 
 
 def page_tree(journal: Path, workers: int = 2) -> dict[str, Any]:
