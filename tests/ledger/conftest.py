@@ -43,6 +43,10 @@ def postgresql(one_postgres: Postgres) -> Postgres:
     return one_postgres
 
 
+#: A keeper that looks more often than in earnest.
+QUICK = "import eslbot.ledger.keeper as k\nk.LOOK, k.CENSUS = 0.05, 0.2"
+
+
 class KeeperHouse:
     """A configuration, its directory of journals and its database, and keepers that are started for them."""
 
@@ -76,7 +80,7 @@ class KeeperHouse:
 
     def keeper(self, before: str = "") -> subprocess.Popen[bytes]:
         """Start one; its standard input is its lifeline. ``before`` is Python that it runs first."""
-        program = [sys.executable, "-c", f"{before}\nfrom eslbot.cli import main\nmain()"]
+        program = [sys.executable, "-c", f"{QUICK}\n{before}\nfrom eslbot.cli import main\nmain()"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
         with self._log.open("ab") as log:
