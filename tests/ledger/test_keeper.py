@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections import Counter
@@ -157,10 +158,17 @@ def test_what_is_no_fact_is_skipped_and_counted(house: KeeperHouse) -> None:
     until(lambda: not worker.path.exists(), what="the deletion")
     everything_once(house, 1)
     assert sum(line["lines"] for line in house.events("journal_lines_skipped")) == 6
-    for stranger in ("notes.txt", "x.jsonl", "here-1-2.jsonl.bak"):
-        (house.journal / stranger).write_text("mine")
-    (house.journal / "here-1-2.jsonl").symlink_to("/etc/passwd")
-    time.sleep(0.3)
+    strangers = [
+        house.journal / name for name in ("notes.txt", "x.jsonl", "here-1-2.jsonl.bak", "here-1-2.jsonl")
+    ]
+    for stranger in strangers[:3]:
+        stranger.write_text(json.dumps(whole_call("c9")[0]) + "\n")
+    strangers[3].symlink_to(strangers[1])
+    with Worker(house.journal) as worker:
+        worker.write(whole_call("c1"))
+    until(lambda: not worker.path.exists(), what="the deletion")  # so it has looked
+    everything_once(house, 2)
+    assert all(stranger.is_file() for stranger in strangers)
 
 
 def test_a_second_keeper_waits_for_the_first(house: KeeperHouse) -> None:
@@ -341,8 +349,6 @@ def test_for_a_token_other_tenants_calls_do_not_exist(house_with_calls: KeeperHo
 
 
 def test_who_watches_is_told_what_changes_at_most_once_a_second(house: KeeperHouse) -> None:
-    import json
-
     house.keeper()
     house.ask_until(lambda told: told["ledger"]["up"])
     with Worker(house.journal) as worker, house.connect() as sock, sock.makefile("rwb") as file:
@@ -365,8 +371,6 @@ def test_who_watches_is_told_what_changes_at_most_once_a_second(house: KeeperHou
 
 
 def test_more_live_calls_than_one_line_can_hold(house: KeeperHouse) -> None:
-    import json
-
     with Worker(house.journal) as worker:
         for n in range(1500):
             worker.write([fact(f"c{n}", "admitted", 0, NOON + n, **identity(at=NOON + n))])
