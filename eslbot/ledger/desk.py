@@ -39,6 +39,8 @@ IDLE, SLOW, PATIENCE = 600.0, 10.0, 20.0
 WATCH, SIGN_OF_LIFE = 1.0, 10.0
 #: Seconds for which the tenants' health is not asked again.
 FRESH = 2.0
+#: Seconds behind a question in which another one may come.
+ATTENDED = 10.0
 #: Workspaces that a question may be restricted to.
 MAX_WORKSPACES = 10_000
 
@@ -54,6 +56,7 @@ class Desk:
         self._thread = threading.Thread(target=self._run, name="desk", daemon=True)
         self._queries = ThreadPoolExecutor(MAX_QUERIES, thread_name_prefix="desk")
         self._clients: set[asyncio.Task[None]] = set()
+        self._asked_at = float("-inf")
         self._server: asyncio.Server | None = None
         self._inode = 0
         self._tenants: dict[frozenset[str] | None, tuple[float, list[Row]]] = {}
@@ -75,6 +78,11 @@ class Desk:
             raise
         self._sock = sock
         self._thread.start()
+
+    @property
+    def attended(self) -> bool:
+        """Whether somebody asks, or has asked a moment ago."""
+        return bool(self._clients) or time.monotonic() - self._asked_at < ATTENDED
 
     def close(self) -> None:
         """End; the socket's file goes, if it is still ours."""
@@ -109,6 +117,7 @@ class Desk:
                 await _send(writer, {"error": "busy"})
                 return
             self._clients.add(task)
+            self._asked_at = time.monotonic()
             await self._serve(reader, writer)
         except (OSError, TimeoutError, asyncio.CancelledError) as error:
             log.debug("desk_client_gone", error=type(error).__name__)

@@ -1,8 +1,8 @@
 """What a worker writes down for the ledger: a file of its own, a line a fact, appended and never changed.
 
 Noting never waits and never fails. A thread writes, so that a disk that hangs hangs no call; what cannot be
-written yet is kept, up to a bound, and what is kept is lost with the process: some 20 ms of facts where the
-disk is well.
+written yet is kept, up to a bound, and what is kept is lost with the process: where the disk is well, half a
+second of what the bot and the caller do, and 50 ms of what nobody would tell again.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from eslbot.ledger.facts import What
 
 log = structlog.get_logger()
 
-#: Seconds in which facts gather to be written at once.
-GATHER = 0.02
+#: Seconds in which facts gather to be written at once, since that takes a thread; and in which those do that
+#: the next controller could not tell again by what is on the channel.
+GATHER, SOON = 0.5, 0.05
+_PROMPT = frozenset({What.REFUSED, What.ATTEMPT_BEGAN, What.ATTEMPT, What.LEFT, What.ENDED})
 #: Seconds after a failure until writing is tried again.
 RETRY = 1.0
 #: Facts that may wait to be written: some 10 MB of them.
@@ -65,6 +67,7 @@ class Journal:
         self._folder = folder
         self._waiting: list[bytes] = []
         self._some = Flag()
+        self._soon = Flag()
         self._done = Flag()
         self._done.set()
         self._thread = ThreadPool(1)
@@ -83,16 +86,21 @@ class Journal:
         self._waiting.append(_line({"call": call, "at": at, "what": what, **facts}))
         self._some.set()
         self._done.clear()
+        if what in _PROMPT:
+            self._soon.set()
 
     def flush(self, seconds: float) -> None:
         """Wait until everything is written, for at most ``seconds``."""
+        self._soon.set()
         self._done.wait(timeout=seconds)
 
     def _write(self) -> None:
         while True:
             self._some.wait()
-            gevent.sleep(GATHER)
+            if self._soon.wait(timeout=GATHER):
+                gevent.sleep(SOON)
             self._some.clear()
+            self._soon.clear()
             lines, self._waiting = self._waiting, []
             left, error = self._thread.apply(self._append, (b"".join(lines),))
             if error is None:
@@ -105,6 +113,7 @@ class Journal:
                 log.error("journal_not_written", folder=str(self._folder), error=error, remedy="see [ledger]")
             self._waiting[:0] = left.splitlines(keepends=True)
             self._some.set()
+            self._soon.set()
             gevent.sleep(RETRY)
 
     # -- in the thread ------------------------------------------------------------------------------------

@@ -35,9 +35,9 @@ from eslbot.ledger.tail import Folder, Journal, Piece
 
 log = structlog.get_logger()
 
-#: Seconds between two looks at the journals. A transaction costs milliseconds, however little is in it, and
-#: who watches live calls is told of them once a second.
-LOOK = 0.5
+#: Seconds between two rounds while somebody asks at the desk, and while nobody does: a transaction costs
+#: milliseconds, however little is in it.
+LOOK, ROUND = 0.5, 5.0
 #: Facts of one transaction, or a little more: a journal is read by the piece.
 BATCH = 500
 #: Seconds until a database that is down is tried again: the first time, and at most.
@@ -100,8 +100,11 @@ class Keeper:
                 raise LedgerDown(f"{self._folder.path}: no socket can be made: {error.strerror}") from error
             try:
                 log.info("keeper_begins", journal=self._ledger.journal, database=self._ledger.shown)
+                due = 0.0
                 while not self._stopping:
-                    self.tick()
+                    if desk.attended or self._told is not None or time.monotonic() >= due:
+                        due = time.monotonic() + ROUND
+                        self.tick()
                     self._wait(LOOK)
                 self._last_facts()
             finally:

@@ -44,7 +44,7 @@ def postgresql(one_postgres: Postgres) -> Postgres:
 
 
 #: A keeper that looks more often than in earnest.
-QUICK = "import eslbot.ledger.keeper as k\nk.LOOK, k.CENSUS = 0.05, 0.2"
+QUICK = "import eslbot.ledger.keeper as k\nk.LOOK = k.ROUND = 0.05\nk.CENSUS = 0.2"
 
 
 class KeeperHouse:

@@ -189,7 +189,7 @@ def test_a_second_keeper_waits_for_the_first(house: KeeperHouse) -> None:
 
 
 def test_a_call_that_nobody_has_is_closed_and_opened_when_somebody_has_it(house: KeeperHouse) -> None:
-    soon = "import eslbot.ledger.keeper as k\nk.UNSEEN, k.CENSUS = 0.3, 0.05"
+    soon = "import eslbot.ledger.keeper as k\nk.ROUND, k.UNSEEN, k.CENSUS = 0.2, 0.3, 0.05"
     house.keeper(soon)
     worker = Worker(house.journal)
     worker.write([*whole_call("c0")[:5], *whole_call("c1", NOON + 5)[:5]])
@@ -214,7 +214,7 @@ def test_a_call_that_nobody_has_is_closed_and_opened_when_somebody_has_it(house:
 
 
 def test_a_keeper_that_starts_again_knows_who_has_which_call(house: KeeperHouse) -> None:
-    soon = "import eslbot.ledger.keeper as k\nk.UNSEEN, k.CENSUS = 0.3, 0.05"
+    soon = "import eslbot.ledger.keeper as k\nk.ROUND, k.UNSEEN, k.CENSUS = 0.2, 0.3, 0.05"
     lives, dead = Worker(house.journal), Worker(house.journal)
     lives.write(whole_call("c0")[:5])
     dead.write(whole_call("c1", NOON + 1)[:5])
@@ -237,7 +237,7 @@ def test_two_hosts_of_one_database(pg_house: KeeperHouse, tmp_path: Path) -> Non
     (tmp_path / "there").mkdir()
     there = KeeperHouse(tmp_path / "there", here.ledger.url.reveal())
     try:
-        soon = "import socket, eslbot.ledger.keeper as k\nk.UNSEEN, k.CENSUS = 0.3, 0.05\n"
+        soon = "import socket, eslbot.ledger.keeper as k\nk.ROUND, k.UNSEEN, k.CENSUS = 0.2, 0.3, 0.05\n"
         here.keeper(soon + "socket.gethostname = lambda: 'here'")
         there.keeper(soon + "socket.gethostname = lambda: 'there'")  # both migrate at once
         here.drained()
@@ -267,9 +267,7 @@ def test_two_hosts_of_one_database(pg_house: KeeperHouse, tmp_path: Path) -> Non
 def test_old_records_are_forgotten(house: KeeperHouse) -> None:
     now = time.time()
     house.config.write_text(house.config.read_text().replace("[ledger]", '[ledger]\nretention = "1h"'))
-    soon = (
-        "import eslbot.ledger.keeper as k, eslbot.ledger.store as s\nk.RETENTION = k.BREATH = 0.05\ns.FEW = 2"
-    )
+    soon = "import eslbot.ledger.keeper as k, eslbot.ledger.store as s\nk.ROUND = k.RETENTION = k.BREATH = 0.05\ns.FEW = 2"
     with Worker(house.journal) as worker:
         for n in range(7):
             worker.write(whole_call(f"old{n}", now - 7200 + n))
