@@ -267,7 +267,10 @@ def test_two_hosts_of_one_database(pg_house: KeeperHouse, tmp_path: Path) -> Non
 def test_old_records_are_forgotten(house: KeeperHouse) -> None:
     now = time.time()
     house.config.write_text(house.config.read_text().replace("[ledger]", '[ledger]\nretention = "1h"'))
-    soon = "import eslbot.ledger.keeper as k, eslbot.ledger.store as s\nk.ROUND = k.RETENTION = k.BREATH = 0.05\ns.FEW = 2"
+    soon = (
+        "import eslbot.ledger.keeper as k, eslbot.ledger.store as s\\n"
+        "k.ROUND = k.RETENTION = k.BREATH = 0.05\\ns.FEW = 2"
+    )
     with Worker(house.journal) as worker:
         for n in range(7):
             worker.write(whole_call(f"old{n}", now - 7200 + n))

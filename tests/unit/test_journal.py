@@ -20,8 +20,8 @@ from eslbot.ledger.journal import Journal
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "LOOK", 0.01)
     monkeypatch.setattr(room, "RETRY", 0.02)
-    monkeypatch.setattr(room, "SOON", 0.005)
 
 
 def files(folder: Path) -> list[Path]:
