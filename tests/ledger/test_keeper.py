@@ -268,8 +268,8 @@ def test_old_records_are_forgotten(house: KeeperHouse) -> None:
     now = time.time()
     house.config.write_text(house.config.read_text().replace("[ledger]", '[ledger]\nretention = "1h"'))
     soon = (
-        "import eslbot.ledger.keeper as k, eslbot.ledger.store as s\\n"
-        "k.ROUND = k.RETENTION = k.BREATH = 0.05\\ns.FEW = 2"
+        "import eslbot.ledger.keeper as k, eslbot.ledger.store as s\n"
+        "k.ROUND = k.RETENTION = k.BREATH = 0.05\ns.FEW = 2"
     )
     with Worker(house.journal) as worker:
         for n in range(7):
