@@ -1,0 +1,1 @@
+"""The controllers under test: the same call script, each in its own library's way."""

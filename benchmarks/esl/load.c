@@ -1,0 +1,763 @@
+/* Plays FreeSWITCH's outbound event socket for many calls at once, and Ameyo's REST interface beside it.
+ *
+ * One thread, one epoll. Each call is a connection to the controller under test: it answers the controller's
+ * commands in their order, and sends the events that were asked for with the headers of a real FreeSWITCH
+ * (channel.txt). A variable that the controller sets or unsets is in, or no longer in, the events that follow.
+ * A call is: connect, answer, start of the audio stream, the bot's `end` after --talk ms, the controller's
+ * marker (`uuid_setvar … eslbot_stage held`), hang-up after --hold ms, and the controller's own close.
+ * What differs from FreeSWITCH: it answers at once instead of every 20 ms, and what one read asks for it sends
+ * in one write.
+ *
+ * Usage: load MODE TEMPLATE HOST:PORT [--calls N] [--rate R] [--seconds S] [--warmup S] [--talk MS]
+ *             [--hold MS] [--patience S] [--ameyo PORT]
+ *   throughput  N calls at any time, each end begins the next one: calls a second
+ *   paced       R calls a second: latencies
+ *   hold        N calls, begun R a second, stay where the marker was set; then S seconds
+ *   burst       N calls in one moment
+ * Writes JSON, an object a line, the last one with the results. Exit code 2: it could not measure.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MAX_LINES = 384, MAX_COMMAND = 64 * 1024, LINGER = 5, MASKS = MAX_LINES / 64 };
+enum mode { THROUGHPUT, PACED, HOLD, BURST };
+enum event { EXECUTE, EXECUTE_COMPLETE, ANSWER, HANGUP, HANGUP_COMPLETE, CONNECTED, JSON, EVENTS };
+enum section { HEAD, PROFILE, CHANNEL, VARIABLES, ANSWERED, ENDED, SECTIONS };
+enum token { NONE, NAME, UUID, CRT, NOW, STATE, CREATED, ANSWERED_AT, TOKENS };
+
+static const char *const EVENT_NAMES[EVENTS] = {
+    "CHANNEL_EXECUTE", "CHANNEL_EXECUTE_COMPLETE", "CHANNEL_ANSWER", "CHANNEL_HANGUP",
+    "CHANNEL_HANGUP_COMPLETE", "mod_audio_stream::connect", "mod_audio_stream::json",
+};
+static const char *const SECTION_NAMES[SECTIONS] = {"[head]", "[profile]", "[channel]", "[variables]", "[answered]", "[ended]"};
+static const char *const TOKEN_NAMES[TOKENS] = {"", "@NAME@", "@UUID@", "@CRT@", "@NOW@", "@STATE@", "@CREATED@", "@ANSWERED@"};
+static const char BOT_END[] =
+    "{\"type\": \"end\", \"properties\": {\"agent_group\": \"sales\", \"summary\": \"The caller wants to buy.\"}, "
+    "\"reason\": \"done\"}";
+
+struct buffer { char *at; size_t used, size; };
+
+/* A header of the template: what stands before and behind its token, and its name's length. */
+struct line { enum section section; enum token token; char *before, *after; size_t before_n, after_n, name_n; };
+
+struct call {
+    int fd;                                  /* -1: a free place */
+    unsigned number;
+    int connecting, answered, hung_up, held, writing;
+    unsigned wants;                          /* a bit for each enum event */
+    uint64_t unset[MASKS];                   /* a bit for each line of the template */
+    uint64_t began, first, answer, end, marker, post, gone, created, answered_at;
+    char uuid[40], crt[32];
+    struct buffer in, out, set;              /* unfinished commands, unsent bytes, variables of the controller */
+    struct call *next;                       /* in a queue */
+    uint64_t due;
+};
+
+/* Calls that wait for the same number of microseconds: in the order in which they are due. */
+struct queue { struct call *first, **last; uint64_t delay; };
+
+struct series { double *at; size_t used, size; };
+
+static struct line lines[MAX_LINES];
+static int n_lines;
+static struct call *calls;
+static unsigned n_calls = 64, started, completed, counted, commands, events, active, n_held;
+static unsigned lost_refused, lost_reset, lost_closed, lost_silent, lingered, posts, posts_unknown;
+static uint64_t bytes_out, bytes_in;
+static struct series first_ms, answer_ms, marker_ms, post_ms;
+static double rate = 20, seconds = 10, warmup, patience = 10;
+static struct queue talking = {0, &talking.first, 20000}, holding = {0, &holding.first, 0};
+static enum mode mode;
+static struct sockaddr_in target;
+static int epoll, stopping;
+static struct buffer out;                    /* what is being written to the call at hand */
+static uint64_t run_began, count_from, count_until;
+
+static void die(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    fputs("load: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputs("\n", stderr);
+    exit(2);
+}
+
+static uint64_t clock_us(clockid_t clock) {
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+static uint64_t now_us(void) { return clock_us(CLOCK_MONOTONIC); }
+
+/* -- buffers ---------------------------------------------------------------------------------------------- */
+
+static void reserve(struct buffer *b, size_t more) {
+    if (b->used + more <= b->size) return;
+    while (b->size < b->used + more) b->size = b->size ? b->size * 2 : 1024;
+    if (!(b->at = realloc(b->at, b->size))) die("out of memory");
+}
+
+static void add(struct buffer *b, const char *text, size_t n) {
+    reserve(b, n);
+    memcpy(b->at + b->used, text, n);
+    b->used += n;
+}
+
+static void add_text(struct buffer *b, const char *text) { add(b, text, strlen(text)); }
+
+static void add_format(struct buffer *b, const char *format, ...) {
+    char text[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    int n = vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    if (n < 0 || n >= (int)sizeof text) die("a text is too long: %s", format);
+    add(b, text, (size_t)n);
+}
+
+static void drop(struct buffer *b, size_t n) {
+    b->used -= n;
+    memmove(b->at, b->at + n, b->used);
+}
+
+static void note(struct series *s, uint64_t from, uint64_t to) {
+    if (s->used == s->size && !(s->at = realloc(s->at, (s->size = s->size ? s->size * 2 : 4096) * sizeof *s->at)))
+        die("out of memory");
+    s->at[s->used++] = (double)(to - from) / 1000;
+}
+
+/* -- the template ----------------------------------------------------------------------------------------- */
+
+static void read_template(const char *path) {
+    FILE *file = fopen(path, "r");
+    if (!file) die("%s: %s", path, strerror(errno));
+    char *text = NULL;
+    size_t size = 0;
+    int section = -1;
+    for (ssize_t n; (n = getline(&text, &size, file)) >= 0;) {
+        if (*text == '#' || *text == '\n') continue;
+        if (*text == '[') {
+            section = -1;
+            for (int i = 0; i < SECTIONS; i++)
+                if (!strncmp(text, SECTION_NAMES[i], strlen(SECTION_NAMES[i]))) section = i;
+            continue;
+        }
+        char *colon = strchr(text, ':');
+        if (section < 0 || !colon || n_lines == MAX_LINES) die("%s: cannot use %s", path, text);
+        struct line *line = &lines[n_lines++];
+        *line = (struct line){.section = (enum section)section, .name_n = (size_t)(colon - text)};
+        line->before = strdup(text);
+        line->before_n = (size_t)n;
+        for (enum token t = NAME; t < TOKENS; t++) {
+            char *found = strstr(line->before, TOKEN_NAMES[t]);
+            if (!found) continue;
+            line->token = t;
+            line->after = found + strlen(TOKEN_NAMES[t]);
+            line->after_n = strlen(line->after);
+            line->before_n = (size_t)(found - line->before);
+            if (strchr(line->after, '@') && strstr(line->after, "@ ")) die("%s: two tokens in %s", path, text);
+        }
+    }
+    free(text);
+    fclose(file);
+}
+
+static void add_line(const struct call *call, const struct line *line, const char *name, uint64_t now) {
+    add(&out, line->before, line->before_n);
+    switch (line->token) {
+    case NAME: add_text(&out, name); break;
+    case UUID: add_text(&out, call->uuid); break;
+    case CRT: add_text(&out, call->crt); break;
+    case NOW: add_format(&out, "%llu", (unsigned long long)now); break;
+    case STATE: add_text(&out, call->hung_up ? "hangup" : call->answered ? "answered" : "ringing"); break;
+    case CREATED: add_format(&out, "%llu", (unsigned long long)call->created); break;
+    case ANSWERED_AT: add_format(&out, "%llu", (unsigned long long)call->answered_at); break;
+    default: return;
+    }
+    add(&out, line->after, line->after_n);
+}
+
+/* The channel as it is now: every event's headers, and with `whole` those of the answer to `connect`. */
+static void add_channel(const struct call *call, const char *name, int whole, int last) {
+    uint64_t now = clock_us(CLOCK_REALTIME);
+    for (int i = 0; i < n_lines; i++) {
+        const struct line *line = &lines[i];
+        if ((line->section == PROFILE && !whole) || (line->section == ANSWERED && !call->answered) ||
+            (line->section == ENDED && !last) || (call->unset[i / 64] >> (i % 64) & 1))
+            continue;
+        add_line(call, line, name, now);
+    }
+    if (call->hung_up) add_text(&out, "Hangup-Cause: NORMAL_CLEARING\n");
+    add(&out, call->set.at, call->set.used);
+}
+
+/* An event, if the controller has asked for it; `more` are headers of its own, lines with their ends. */
+static void send_event(const struct call *call, enum event event, const char *more, const char *body) {
+    if (!(call->wants >> event & 1)) return;
+    /* Its length, nearly always of four digits, stands before it. */
+    size_t length = out.used + strlen("Content-Length: ");
+    add_text(&out, "Content-Length: 0000\nContent-Type: text/event-plain\n\n");
+    size_t content = out.used;
+    if (event >= CONNECTED)
+        add_format(&out, "Event-Subclass: mod_audio_stream%%3A%%3A%s\n", event == JSON ? "json" : "connect");
+    add_channel(call, event >= CONNECTED ? "CUSTOM" : EVENT_NAMES[event], 0, event == HANGUP_COMPLETE);
+    add_text(&out, more);
+    if (body) add_format(&out, "Content-Length: %zu\n\n%s", strlen(body), body);
+    else add_text(&out, "\n");
+    char digits[8];
+    int n = snprintf(digits, sizeof digits, "%zu", out.used - content);
+    if (n != 4) {
+        reserve(&out, 4);
+        memmove(out.at + length + n, out.at + length + 4, out.used - length - 4);
+        out.used += (size_t)n - 4;
+    }
+    memcpy(out.at + length, digits, (size_t)n);
+    events++;
+}
+
+/* -- what the controller sets ----------------------------------------------------------------------------- */
+
+/* One argument of an API command as FreeSWITCH would read it, as the value of a header: URL-encoded. */
+static void add_value(struct buffer *b, const char *value, size_t n) {
+    static const char unsafe[] = "\r\n #%&+:;<=>?@[\\]^`{|}\"";
+    for (size_t i = 0; i < n; i++) {
+        char c = value[i];
+        if (c == '\\' && i + 1 < n) {
+            c = value[++i];
+            c = c == 's' ? ' ' : c == 'n' ? '\n' : c == 'r' ? '\r' : c == 't' ? '\t' : c;
+        }
+        if (strchr(unsafe, c) || c < ' ' || c > '~') add_format(b, "%%%02X", (unsigned char)c);
+        else add(b, &c, 1);
+    }
+}
+
+static void set_variable(struct call *call, const char *name, size_t name_n, const char *value, size_t value_n) {
+    for (int i = 0; i < n_lines; i++) {
+        const struct line *line = &lines[i];
+        if ((line->section == VARIABLES || line->section == ANSWERED) && line->name_n == name_n + 9 &&
+            !memcmp(line->before + 9, name, name_n)) {
+            call->unset[i / 64] |= 1ULL << (i % 64);
+            break;
+        }
+    }
+    for (char *at = call->set.at, *end = at + call->set.used; at < end;) {
+        char *next = (char *)memchr(at, '\n', (size_t)(end - at)) + 1;
+        if ((size_t)(next - at) > name_n + 10 && at[name_n + 9] == ':' && !memcmp(at + 9, name, name_n)) {
+            memmove(at, next, (size_t)(end - next));
+            call->set.used -= (size_t)(next - at);
+            break;
+        }
+        at = next;
+    }
+    if (value_n) {
+        add_text(&call->set, "variable_");
+        add(&call->set, name, name_n);
+        add_text(&call->set, ": ");
+        add_value(&call->set, value, value_n);
+        add_text(&call->set, "\n");
+    }
+}
+
+/* -- the story -------------------------------------------------------------------------------------------- */
+
+static void enqueue(struct queue *queue, struct call *call) {
+    call->due = now_us() + queue->delay;
+    call->next = NULL;
+    *queue->last = call;
+    queue->last = &call->next;
+}
+
+static struct call *dequeue(struct queue *queue) {
+    struct call *call = queue->first;
+    if (!(queue->first = call->next)) queue->last = &queue->first;
+    return call;
+}
+
+static void flush(struct call *call) {
+    if (!call->writing && out.used) {
+        ssize_t n = send(call->fd, out.at, out.used, MSG_NOSIGNAL);
+        if (n < 0) n = 0; /* what a reset means is seen when reading */
+        bytes_out += (uint64_t)n;
+        if ((size_t)n < out.used) add(&call->out, out.at + n, out.used - (size_t)n);
+    } else if (out.used) {
+        add(&call->out, out.at, out.used);
+    }
+    out.used = 0;
+    if (!call->writing && call->out.used) {
+        call->writing = 1;
+        epoll_ctl(epoll, EPOLL_CTL_MOD, call->fd,
+                  &(struct epoll_event){.events = EPOLLIN | EPOLLOUT, .data.ptr = call});
+    }
+}
+
+static void hang_up(struct call *call) {
+    call->hung_up = 1;
+    call->gone = now_us();
+    send_event(call, HANGUP, "", NULL);
+    send_event(call, EXECUTE_COMPLETE,
+               "Application: socket\nApplication-Response: _none_\n"
+               "Application-UUID: 795531ff-4cc3-4b37-990d-e41cd6beb2a2\n", NULL);
+    send_event(call, HANGUP_COMPLETE, "", NULL);
+    add_format(&out, "Content-Type: text/disconnect-notice\nControlled-Session-UUID: %s\n"
+               "Content-Disposition: linger\nChannel-Name: sofia/ameyo/caller@127.0.0.1:5060\nLinger-Time: %d\n"
+               "Content-Length: 0\n\n", call->uuid, LINGER);
+    flush(call);
+}
+
+static void reply(const char *text) {
+    add_text(&out, "Content-Type: command/reply\nReply-Text: ");
+    add_text(&out, text);
+    add_text(&out, "\n\n");
+}
+
+static void api_reply(const char *text) {
+    add_format(&out, "Content-Type: api/response\nContent-Length: %zu\n\n%s", strlen(text), text);
+}
+
+/* The value of a line of a `sendmsg`. */
+static const char *field(const char *command, const char *name, char *value, size_t size) {
+    const char *at = strcasestr(command, name);
+    size_t n = 0;
+    if (at)
+        for (at += strlen(name); *at && *at != '\n' && n + 1 < size;) value[n++] = *at++;
+    value[n] = 0;
+    return value;
+}
+
+static void execute(struct call *call, const char *command) {
+    char application[64], uuid[64], more[300];
+    field(command, "\nexecute-app-name: ", application, sizeof application);
+    field(command, "\nEvent-UUID: ", uuid, sizeof uuid);
+    if (call->hung_up) {
+        reply("-ERR invalid session id [c]");
+        return;
+    }
+    reply("+OK");
+    if (!*uuid) snprintf(uuid, sizeof uuid, "11111111-2222-3333-4444-%012u", commands);
+    snprintf(more, sizeof more, "variable_current_application: %s\nApplication: %s\nApplication-UUID: %s\n",
+             application, application, uuid);
+    send_event(call, EXECUTE, more, NULL);
+    if (!strcmp(application, "answer")) {
+        if (!call->answer) note(&answer_ms, call->began, call->answer = now_us());
+        call->answered = 1;
+        call->answered_at = clock_us(CLOCK_REALTIME);
+        send_event(call, ANSWER, "", NULL);
+    }
+    if (strstr(application, "playback")) return; /* plays until it is stopped */
+    snprintf(more, sizeof more,
+             "variable_current_application: %s\nApplication: %s\nApplication-Response: _none_\nApplication-UUID: %s\n",
+             application, application, uuid);
+    send_event(call, EXECUTE_COMPLETE, more, NULL);
+}
+
+static void marked(struct call *call) {
+    if (call->held || call->hung_up) return;
+    call->held = 1;
+    n_held++;
+    call->marker = now_us();
+    if (call->end) note(&marker_ms, call->end, call->marker);
+    if (mode != HOLD) enqueue(&holding, call);
+}
+
+static void api(struct call *call, const char *command) {
+    if (!strncmp(command, "uuid_setvar ", 12)) {
+        const char *name = strchr(command + 12, ' ');
+        if (!name) die("cannot read %s", command);
+        size_t n = strcspn(++name, " ");
+        const char *value = name[n] ? name + n + 1 : name + n;
+        set_variable(call, name, n, value, strlen(value));
+        api_reply("+OK\n");
+        if (!strncmp(name, "eslbot_stage held", 17)) marked(call);
+    } else if (!strncmp(command, "uuid_setvar_multi ", 18)) {
+        const char *pair = strchr(command + 18, ' ');
+        while (pair && *++pair) {
+            size_t n = strcspn(pair, ";"), name_n = strcspn(pair, "=");
+            if (name_n >= n) die("cannot read %s", command);
+            set_variable(call, pair, name_n, pair + name_n + 1, n - name_n - 1);
+            if (!strncmp(pair, "eslbot_stage=held", 17)) marked(call);
+            pair += n;
+            if (!*pair) break;
+        }
+        api_reply("+OK\n");
+    } else if (!strncmp(command, "uuid_getvar ", 12)) {
+        char text[64] = "_undef_";
+        if (strstr(command, " sip_from_display")) snprintf(text, sizeof text, "00919990152080|%s", call->crt);
+        api_reply(text);
+    } else if (!strncmp(command, "uuid_audio_stream ", 18)) {
+        api_reply("+OK Success\n");
+        if (strncmp(command + 18 + strcspn(command + 18, " "), " start ", 7)) return;
+        send_event(call, CONNECTED, "", "{\"status\":\"connected\"}");
+        enqueue(&talking, call);
+    } else if (!strncmp(command, "uuid_break ", 11)) {
+        api_reply("+OK\n");
+    } else {
+        die("an API command that nobody plays: %s", command);
+    }
+}
+
+/* One command; whether the controller wants the connection closed. */
+static int obey(struct call *call, char *command) {
+    commands++;
+    if (!call->first) note(&first_ms, call->began, call->first = now_us());
+    if (!strncmp(command, "api ", 4)) {
+        api(call, command + 4);
+    } else if (!strncmp(command, "sendmsg", 7)) {
+        execute(call, command);
+    } else if (!strcmp(command, "connect")) {
+        add_channel(call, "CHANNEL_DATA", 1, 0);
+        add_text(&out, "Content-Type: command/reply\nReply-Text: %2BOK%0A\nSocket-Mode: async\nControl: full\n\n");
+    } else if (!strncmp(command, "linger", 6)) {
+        reply("+OK will linger 5 seconds");
+    } else if (!strncmp(command, "filter ", 7)) {
+        add_format(&out, "Content-Type: command/reply\nReply-Text: +OK filter added. [Unique-ID]=[%s]\n\n", call->uuid);
+    } else if (!strncmp(command, "event ", 6)) {
+        for (int i = 0; i < EVENTS; i++) {
+            const char *found = strstr(command, EVENT_NAMES[i]);
+            while (found && found[strlen(EVENT_NAMES[i])] > ' ') found = strstr(found + 1, EVENT_NAMES[i]);
+            if (found || strcasestr(command, " all")) call->wants |= 1U << i;
+        }
+        reply("+OK event listener enabled plain");
+    } else if (!strcmp(command, "noevents")) {
+        call->wants = 0;
+        reply("+OK no longer listening for events");
+    } else if (!strcmp(command, "exit")) {
+        reply("+OK bye");
+        return 1;
+    } else {
+        die("a command that nobody plays: %s", command);
+    }
+    return 0;
+}
+
+/* -- connections ------------------------------------------------------------------------------------------ */
+
+static void begin(struct call *call) {
+    struct buffer in = call->in, unsent = call->out, set = call->set;
+    in.used = unsent.used = set.used = 0;
+    *call = (struct call){.fd = -1, .number = started++, .in = in, .out = unsent, .set = set};
+    snprintf(call->uuid, sizeof call->uuid, "6e7cd1a1-0b1a-4ad5-8a2c-%012x", call->number);
+    snprintf(call->crt, sizeof call->crt, "d444-%u-%u", (unsigned)(call - calls), call->number);
+    call->created = clock_us(CLOCK_REALTIME);
+    call->began = now_us();
+    call->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    if (call->fd < 0) die("socket: %s", strerror(errno));
+    setsockopt(call->fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+    call->connecting = 1;
+    active++;
+    if (connect(call->fd, (struct sockaddr *)&target, sizeof target) && errno != EINPROGRESS)
+        die("connect: %s", strerror(errno));
+    epoll_ctl(epoll, EPOLL_CTL_ADD, call->fd,
+              &(struct epoll_event){.events = EPOLLIN | EPOLLOUT, .data.ptr = call});
+}
+
+static void leave_queue(struct queue *queue, struct call *call) {
+    for (struct call **at = &queue->first; *at; at = &(*at)->next)
+        if (*at == call) {
+            if (!(*at = call->next)) queue->last = at;
+            return;
+        }
+}
+
+static void finish(struct call *call, unsigned *lost) {
+    close(call->fd);
+    call->fd = -1;
+    active--;
+    if (lost) {
+        (*lost)++;
+        leave_queue(&talking, call);
+        leave_queue(&holding, call);
+    } else {
+        uint64_t now = now_us();
+        completed++;
+        if (now >= count_from && now < count_until) counted++;
+    }
+    if (mode == THROUGHPUT && !stopping) begin(call);
+}
+
+static void read_call(struct call *call) {
+    static char data[MAX_COMMAND];
+    ssize_t n = recv(call->fd, data, sizeof data - 1, 0);
+    if (n <= 0) {
+        if (n < 0 && errno == EAGAIN) return;
+        finish(call, call->hung_up ? NULL : n ? &lost_reset : &lost_closed);
+        return;
+    }
+    bytes_in += (uint64_t)n;
+    if (call->in.used) { /* the rest of a command */
+        add(&call->in, data, (size_t)n);
+        if (call->in.used >= sizeof data) die("a command of over %d bytes", MAX_COMMAND);
+        n = (ssize_t)call->in.used;
+        memcpy(data, call->in.at, call->in.used);
+        call->in.used = 0;
+    }
+    data[n] = 0;
+    char *at = data, *end;
+    while ((end = strstr(at, "\n\n"))) {
+        *end = 0;
+        int leaves = obey(call, at);
+        at = end + 2;
+        if (leaves) {
+            flush(call);
+            finish(call, call->hung_up ? NULL : &lost_closed);
+            return;
+        }
+    }
+    if (*at) add(&call->in, at, strlen(at));
+    flush(call);
+}
+
+static void write_call(struct call *call) {
+    if (call->connecting) {
+        int error = 0;
+        getsockopt(call->fd, SOL_SOCKET, SO_ERROR, &error, &(socklen_t){sizeof error});
+        if (error) {
+            finish(call, &lost_refused);
+            return;
+        }
+        call->connecting = 0;
+    }
+    if (call->out.used) {
+        ssize_t n = send(call->fd, call->out.at, call->out.used, MSG_NOSIGNAL);
+        if (n > 0) {
+            bytes_out += (uint64_t)n;
+            drop(&call->out, (size_t)n);
+        }
+    }
+    if (!call->out.used) {
+        call->writing = 0;
+        epoll_ctl(epoll, EPOLL_CTL_MOD, call->fd, &(struct epoll_event){.events = EPOLLIN, .data.ptr = call});
+    }
+}
+
+/* Calls that nobody answers, and sockets that are not closed in the time of their lingering. */
+static void give_up(void) {
+    uint64_t now = now_us();
+    for (unsigned i = 0; i < n_calls; i++) {
+        struct call *call = &calls[i];
+        if (call->fd < 0) continue;
+        if (call->hung_up && now - call->gone > LINGER * 1000000ULL) {
+            lingered++;
+            finish(call, NULL);
+        } else if (!call->answer && (double)(now - call->began) > patience * 1e6) {
+            finish(call, &lost_silent);
+        }
+    }
+}
+
+/* -- Ameyo ------------------------------------------------------------------------------------------------ */
+
+struct client { int fd; struct buffer in; };
+static int ameyo = -1;
+
+static void listen_ameyo(int port) {
+    struct sockaddr_in own = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    own.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    ameyo = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    setsockopt(ameyo, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
+    if (bind(ameyo, (struct sockaddr *)&own, sizeof own) || listen(ameyo, 1024))
+        die("cannot listen on port %d: %s", port, strerror(errno));
+    epoll_ctl(epoll, EPOLL_CTL_ADD, ameyo, &(struct epoll_event){.events = EPOLLIN, .data.ptr = &ameyo});
+}
+
+static void accept_client(void) {
+    int fd = accept4(ameyo, NULL, NULL, SOCK_NONBLOCK);
+    if (fd < 0) return;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+    struct client *client = calloc(1, sizeof *client);
+    if (!client) die("out of memory");
+    client->fd = fd;
+    /* An odd address: a client's, not a call's. */
+    epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &(struct epoll_event){.events = EPOLLIN, .data.ptr = (char *)client + 1});
+}
+
+static void read_client(struct client *client) {
+    static const char accepted[] = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+    reserve(&client->in, 16384);
+    ssize_t n = recv(client->fd, client->in.at + client->in.used, 16383, 0);
+    if (n <= 0) {
+        if (n < 0 && errno == EAGAIN) return;
+        close(client->fd);
+        free(client->in.at);
+        free(client);
+        return;
+    }
+    client->in.used += (size_t)n;
+    client->in.at[client->in.used] = 0;
+    for (char *end; (end = strstr(client->in.at, "\r\n\r\n"));) {
+        const char *length = strcasestr(client->in.at, "\r\nContent-Length:");
+        size_t head = (size_t)(end + 4 - client->in.at), body = length && length < end ? strtoul(length + 17, NULL, 10) : 0;
+        if (client->in.used < head + body) return;
+        const char *crt = strstr(client->in.at + head, "\"d444-");
+        unsigned place, number;
+        if (crt && sscanf(crt, "\"d444-%u-%u\"", &place, &number) == 2 && place < n_calls && calls[place].number == number) {
+            posts++;
+            if (calls[place].end) note(&post_ms, calls[place].end, now_us());
+        } else {
+            posts_unknown++;
+        }
+        if (send(client->fd, accepted, sizeof accepted - 1, MSG_NOSIGNAL) < 0) return;
+        drop(&client->in, head + body);
+        client->in.at[client->in.used] = 0;
+    }
+}
+
+/* -- the run ---------------------------------------------------------------------------------------------- */
+
+static int by_size(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void print_series(const char *name, struct series *s) {
+    if (!s->used) return;
+    qsort(s->at, s->used, sizeof *s->at, by_size);
+    printf(", \"%s\": {\"n\": %zu, \"p50\": %.3f, \"p90\": %.3f, \"p99\": %.3f, \"max\": %.3f}", name, s->used,
+           s->at[s->used / 2], s->at[s->used * 9 / 10], s->at[s->used * 99 / 100], s->at[s->used - 1]);
+}
+
+static void print_results(const char *name) {
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    double cpu = (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+                 (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+    double run = (double)(now_us() - run_began) / 1e6;
+    unsigned all = completed ? completed : 1;
+    printf("{\"mode\": \"%s\", \"started\": %u, \"completed\": %u, \"held\": %u, \"lingered\": %u, "
+           "\"lost\": {\"refused\": %u, \"reset\": %u, \"closed\": %u, \"silent\": %u}", name, started, completed,
+           n_held, lingered, lost_refused, lost_reset, lost_closed, lost_silent);
+    if (mode == THROUGHPUT) printf(", \"calls_per_second\": %.2f", counted / ((double)(count_until - count_from) / 1e6));
+    printf(", \"posts\": %u, \"posts_unknown\": %u, \"commands_per_call\": %.2f, \"events_per_call\": %.2f, "
+           "\"kb_to_controller_per_call\": %.1f, \"kb_from_controller_per_call\": %.1f, \"seconds\": %.3f, "
+           "\"own_cpu\": %.4f, \"own_us_per_call\": %.1f", posts, posts_unknown, (double)commands / all,
+           (double)events / all, (double)bytes_out / all / 1000, (double)bytes_in / all / 1000, run, cpu / run,
+           cpu / all * 1e6);
+    print_series("first_command_ms", &first_ms);
+    print_series("answer_ms", &answer_ms);
+    print_series("end_to_marker_ms", &marker_ms);
+    print_series("end_to_post_ms", &post_ms);
+    puts("}");
+}
+
+static void serve_queues(uint64_t now) {
+    while (talking.first && talking.first->due <= now) {
+        struct call *call = dequeue(&talking);
+        if (call->fd < 0 || call->hung_up) continue;
+        call->end = now_us();
+        send_event(call, JSON, "", BOT_END);
+        flush(call);
+    }
+    while (holding.first && holding.first->due <= now) {
+        struct call *call = dequeue(&holding);
+        if (call->fd >= 0 && !call->hung_up) hang_up(call);
+    }
+}
+
+static int wait_ms(uint64_t now, uint64_t next_start) {
+    uint64_t until = now + 100000;
+    if (talking.first && talking.first->due < until) until = talking.first->due;
+    if (holding.first && holding.first->due < until) until = holding.first->due;
+    if (next_start < until) until = next_start;
+    return until <= now ? 0 : (int)((until - now + 999) / 1000);
+}
+
+static void run(void) {
+    static struct epoll_event ready[256];
+    unsigned at_once = mode == BURST || mode == THROUGHPUT ? n_calls : 0;
+    unsigned to_start = mode == PACED ? (unsigned)(rate * seconds) : n_calls, place = 0;
+    uint64_t last_look = 0, let_go = 0, ends = mode == THROUGHPUT ? count_until : 0;
+    for (unsigned i = 0; i < at_once; i++) begin(&calls[i]);
+    for (;;) {
+        uint64_t now = now_us(), next_start = UINT64_MAX;
+        while (!at_once && started < to_start) { /* paced or hold */
+            next_start = run_began + (uint64_t)(started / rate * 1e6);
+            if (next_start > now) break;
+            for (unsigned n = 0; calls[place].fd >= 0; place = (place + 1) % n_calls)
+                if (n++ == n_calls) die("all %u places are taken: more --calls", n_calls);
+            begin(&calls[place]);
+            next_start = UINT64_MAX;
+        }
+        serve_queues(now);
+        if (now - last_look > 100000) {
+            give_up();
+            last_look = now;
+        }
+        if (ends && now >= ends) stopping = 1;
+        if (mode == HOLD && !let_go && started == to_start && n_held + lost_refused + lost_reset + lost_closed + lost_silent >= to_start) {
+            printf("{\"held\": %u}\n", n_held);
+            fflush(stdout);
+            let_go = now + (uint64_t)(seconds * 1e6);
+        }
+        if (let_go && now >= let_go && !stopping) {
+            stopping = 1;
+            for (unsigned i = 0; i < n_calls; i++)
+                if (calls[i].fd >= 0 && !calls[i].hung_up) hang_up(&calls[i]);
+        }
+        if (!active && (stopping || (mode != THROUGHPUT && mode != HOLD && started >= to_start))) return;
+        int n = epoll_wait(epoll, ready, 256, wait_ms(now, next_start));
+        for (int i = 0; i < n; i++) {
+            void *who = ready[i].data.ptr;
+            if (who == &ameyo) accept_client();
+            else if ((uintptr_t)who & 1) read_client((struct client *)((char *)who - 1));
+            else {
+                struct call *call = who;
+                unsigned number = call->number;
+                if (ready[i].events & EPOLLOUT) write_call(call);
+                if (call->fd >= 0 && call->number == number && ready[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) read_call(call);
+            }
+        }
+    }
+}
+
+int main(int argc, char **argv) {
+    static const char *const modes[] = {"throughput", "paced", "hold", "burst"};
+    if (argc < 4) die("usage: load MODE TEMPLATE HOST:PORT [options]; see the beginning of load.c");
+    int chosen = -1;
+    for (int i = 0; i < 4; i++)
+        if (!strcmp(argv[1], modes[i])) chosen = i;
+    if (chosen < 0) die("no mode %s", argv[1]);
+    mode = (enum mode)chosen;
+    read_template(argv[2]);
+    char *colon = strrchr(argv[3], ':');
+    if (!colon) die("HOST:PORT is %s", argv[3]);
+    *colon = 0;
+    target = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(colon + 1))};
+    if (inet_pton(AF_INET, argv[3], &target.sin_addr) != 1) die("no IPv4 address: %s", argv[3]);
+    if ((epoll = epoll_create1(0)) < 0) die("epoll: %s", strerror(errno));
+    for (int i = 4; i < argc; i += 2) {
+        if (i + 1 == argc) die("%s without a value", argv[i]);
+        double value = atof(argv[i + 1]);
+        if (!strcmp(argv[i], "--calls")) n_calls = (unsigned)value;
+        else if (!strcmp(argv[i], "--rate")) rate = value;
+        else if (!strcmp(argv[i], "--seconds")) seconds = value;
+        else if (!strcmp(argv[i], "--warmup")) warmup = value;
+        else if (!strcmp(argv[i], "--talk")) talking.delay = (uint64_t)(value * 1000);
+        else if (!strcmp(argv[i], "--hold")) holding.delay = (uint64_t)(value * 1000);
+        else if (!strcmp(argv[i], "--patience")) patience = value;
+        else if (!strcmp(argv[i], "--ameyo")) listen_ameyo((int)value);
+        else die("no option %s", argv[i]);
+    }
+    if (!n_calls || n_calls > 100000 || rate <= 0 || seconds < 0) die("--calls 1 to 100000, --rate above 0");
+    if (!(calls = calloc(n_calls, sizeof *calls))) die("out of memory");
+    for (unsigned i = 0; i < n_calls; i++) calls[i].fd = -1;
+    setrlimit(RLIMIT_NOFILE, &(struct rlimit){1 << 17, 1 << 17});
+    run_began = now_us();
+    count_from = run_began + (uint64_t)(warmup * 1e6);
+    count_until = mode == THROUGHPUT ? count_from + (uint64_t)(seconds * 1e6) : UINT64_MAX;
+    run();
+    print_results(modes[mode]);
+    return 0;
+}
