@@ -1,4 +1,4 @@
-"""The call script on Genesis' Outbound server, in an environment of its own (see ``environments.py``)."""
+"""The call script on Genesis' Outbound server, in an environment of its own (``scripts/benchmark-esl``)."""
 
 from __future__ import annotations
 
