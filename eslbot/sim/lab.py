@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from uuid import NAMESPACE_URL, uuid5
@@ -102,6 +103,7 @@ class Lab:
     ) -> None:
         self.folder = folder
         self._ledger, self._page_tokens = ledger, page_tokens
+        self._journals = folder
         self.tenants = {tenant.name: tenant for tenant in tenants}
         self.workers, self.max_calls = workers, max_calls
         self.installation = None if switch == "stand-in" else freeswitch.find()
@@ -137,6 +139,8 @@ class Lab:
         """Bring everything up, or nothing. Raises :class:`LabError`."""
         try:
             self.temp_dir.mkdir(parents=True, exist_ok=True)
+            # Not in the folder: a keeper's socket must have a short path.
+            self._journals = Path(self._stack.enter_context(TemporaryDirectory(prefix="eslbot-lab-")))
             self._stack.enter_context(self.bot)
             self._stack.enter_context(self.ameyo)
             for service in self.services:
@@ -239,7 +243,7 @@ class Lab:
 
     def journal(self, service: EslbotService) -> Path:
         """``ledger.journal`` of a service."""
-        return self.folder / f"{service.config.stem}-journal"
+        return self._journals / service.config.stem
 
     def _configuration(self, service: EslbotService) -> dict[str, Any]:
         ledger: dict[str, Any] = {}
@@ -247,7 +251,7 @@ class Lab:
             url = self._ledger if isinstance(self._ledger, str) else ""
             ledger["ledger"] = {
                 "url": url or f"sqlite:///{self.folder.absolute()}/{service.config.stem}.db",
-                "journal": str(self.journal(service).absolute()),
+                "journal": str(self.journal(service)),
             }
         return {
             **ledger,

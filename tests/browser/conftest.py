@@ -13,7 +13,7 @@ from tests.support.fake_keeper import FakeKeeper, row
 from tests.support.page import CHROMIUM, PageService, browser, page_tree, short_folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright's event loop must not run on into other tests' asyncio.run
 def chromium() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine; Debian's package is chromium")

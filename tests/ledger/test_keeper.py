@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from eslbot.ledger.schema import calls, journals, notifications, timeline
 from tests.ledger.conftest import KeeperHouse
 from tests.support.ledger import NOON, Worker, fact, identity, whole_call
+from tests.support.page import short_folder
 from tests.support.postgres import Postgres
 from tests.support.processes import until
 
@@ -231,12 +233,10 @@ def test_a_keeper_that_starts_again_knows_who_has_which_call(house: KeeperHouse)
     lives.die()
 
 
-def test_two_hosts_of_one_database(pg_house: KeeperHouse, tmp_path: Path) -> None:
+def test_two_hosts_of_one_database(pg_house: KeeperHouse) -> None:
     """A call goes on at another host: neither keeper ends it, and both tell one story."""
     here = pg_house
-    (tmp_path / "there").mkdir()
-    there = KeeperHouse(tmp_path / "there", here.ledger.url.reveal())
-    try:
+    with short_folder() as folder, closing(KeeperHouse(folder, here.ledger.url.reveal())) as there:
         soon = "import socket, eslbot.ledger.keeper as k\nk.ROUND, k.UNSEEN, k.CENSUS = 0.2, 0.3, 0.05\n"
         here.keeper(soon + "socket.gethostname = lambda: 'here'")
         there.keeper(soon + "socket.gethostname = lambda: 'there'")  # both migrate at once
@@ -260,8 +260,6 @@ def test_two_hosts_of_one_database(pg_house: KeeperHouse, tmp_path: Path) -> Non
         (row,) = here.rows(calls)
         assert (row["ended_at"], row["end_unseen"], row["fault"]) == (NOON + 9.3, False, "none")
         assert len(here.rows(timeline)) == 17
-    finally:
-        there.close()
 
 
 def test_old_records_are_forgotten(house: KeeperHouse) -> None:

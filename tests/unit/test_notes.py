@@ -54,8 +54,9 @@ def test_a_number_that_is_none_is_0(text: str) -> None:
     assert (notes(take_overs=text).take_overs, notes(attempts=text).attempts) == (0, 0)
 
 
-@pytest.mark.parametrize("text", ["", "soon", "nan", "inf", "-inf", "0", "1e300", f"{time.time() + 2 * FAR}"])
+@pytest.mark.parametrize("text", ["", "soon", "nan", "inf", "-inf", "0", "1e300", "far"])
 def test_a_time_that_is_none_was_not_noted(text: str) -> None:
+    text = f"{time.time() + 2 * FAR}" if text == "far" else text
     assert notes(held_since=text).held_since is None
     assert notes(next_attempt=text).next_attempt is None
 
