@@ -9,17 +9,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import Any
 
 import gevent
-import requests
+import structlog
 from gevent.event import Event as Flag
+from urllib3 import BaseHTTPResponse, Timeout
+from urllib3.exceptions import HTTPError
 
+import eslbot
 from eslbot.ameyo.connections import Connections
+from eslbot.ameyo.limit import OutOfTime, limit
 from eslbot.ameyo.notification import PATH, headers
 from eslbot.ameyo.slots import Slots
 from eslbot.config.model import MASK, Ameyo
-from eslbot.greenlets import spawn
+
+log = structlog.get_logger()
 
 #: Seconds before the second attempt, doubled each time up to the cap; each with up to half taken off.
 FIRST_DELAY = 0.5
@@ -76,14 +80,13 @@ class AmeyoClient:
     def __init__(self, settings: Ameyo, jitter: Callable[[], float] = random.random) -> None:
         self._settings = settings
         self._jitter = jitter
-        self._url = settings.url + PATH
-        self._http = requests.Session()
-        # The environment's proxies and .netrc would change where a customer's token goes.
-        self._http.trust_env = False
-        self._http.verify = settings.ca_file or True
-        adapter = Connections(MAX_POSTS)
-        self._http.mount("https://", adapter)
-        self._http.mount("http://", adapter)
+        self._connections = Connections(settings.url + PATH, settings.ca_file, MAX_POSTS)
+        self._headers = {
+            **headers(settings.tenant_host, settings.token.reveal()),
+            "Accept": "*/*",
+            "User-Agent": f"eslbot/{eslbot.__version__}",
+        }
+        self._timeout = Timeout(connect=settings.connect_timeout, read=settings.timeout)
         self._slots = Slots(MAX_POSTS)
 
     def notify(
@@ -129,55 +132,36 @@ class AmeyoClient:
         return max(delay, retry_after or 0.0)
 
     def _attempt(self, number: int, body: bytes, over: Flag) -> Attempt:
-        """One POST, in a greenlet of its own, so that the end of the call need not wait for its time-out."""
+        """One POST; the end of the call does not wait for its time-out."""
         began = time.monotonic()
-        post = spawn(self._outcome, body)
-        try:
-            waited_for: list[Any] = [post, over]
-            gevent.wait(waited_for, timeout=self._settings.timeout, count=1)
-            if over.is_set():
-                post.join(timeout=LAST_ANSWER)
-            in_time = post.ready()
-        finally:
-            post.kill()  # it must not outlive the slot that it has
         status: int | None = None
         retry_after: float | None = None
-        if not in_time:
-            verdict = Verdict.INTERRUPTED if over.is_set() else Verdict.FAILED
-            detail = (
-                "the call was over" if over.is_set() else f"no answer within {self._settings.timeout:g} s"
-            )
-        elif post.exception is not None:  # nobody thought of it; gevent has printed its traceback
-            verdict, detail = Verdict.FAILED, _explain(post.exception)
-        elif isinstance(outcome := post.get(), Exception):
-            verdict, detail = Verdict.FAILED, _explain(outcome)
-        else:
-            status, detail, retry_after = outcome
+        verdict = Verdict.FAILED
+        try:
+            with limit(self._settings.timeout, over, LAST_ANSWER):
+                status, detail, retry_after = self._post(body)
             verdict = _judge(status)
+        except OutOfTime:
+            if over.is_set():
+                verdict, detail = Verdict.INTERRUPTED, "the call was over"
+            else:
+                detail = f"no answer within {self._settings.timeout:g} s"
+        except (HTTPError, OSError, ValueError) as error:  # OSError: also a ca_file that is gone
+            detail = _explain(error)
+        except Exception as error:  # nobody thought of it; the customer is notified of again all the same
+            log.exception("notification_failed")
+            detail = _explain(error)
         delay = self._delay(number, verdict, retry_after)
         return Attempt(number, verdict, status, detail, time.monotonic() - began, retry_after, delay)
 
-    def _outcome(self, body: bytes) -> tuple[int, str, float | None] | OSError | ValueError:
-        """What came of a POST; what the network did is no fault whose traceback anybody needs on stderr."""
-        try:
-            return self._post(body)
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # requests' own are OSErrors, and a ca_file that is gone is one
-            return error
-
     def _post(self, body: bytes) -> tuple[int, str, float | None]:
-        with self._http.post(
-            self._url,
-            data=body,
-            headers=headers(self._settings.tenant_host, self._settings.token.reveal()),
-            timeout=(self._settings.connect_timeout, self._settings.timeout),
-            allow_redirects=False,  # a redirect would carry the token elsewhere
-            stream=True,
-        ) as answer:
-            text = self._shown(_read(answer))
-            return answer.status_code, text, _retry_after(answer.headers.get("Retry-After"))
+        answer = self._connections.post(body, self._headers, self._timeout)
+        try:
+            return answer.status, self._shown(_read(answer)), _retry_after(answer.headers.get("Retry-After"))
+        finally:
+            if not answer.closed:  # not read to its end
+                answer.close()
+            answer.release_conn()
 
     def _shown(self, text: bytes) -> str:
         """The beginning of an answer, for the log; some servers echo what they were sent."""
@@ -185,10 +169,10 @@ class AmeyoClient:
 
     def close(self) -> None:
         """Close the pooled connections."""
-        self._http.close()
+        self._connections.close()
 
 
-def _read(answer: requests.Response) -> bytes:
+def _read(answer: BaseHTTPResponse) -> bytes:
     """The answer's text, to the end where it is within the bounds: the connection can serve the next call.
 
     What Ameyo decided is its status, which is here already; a text that breaks off changes nothing.
@@ -196,11 +180,11 @@ def _read(answer: requests.Response) -> bytes:
     text = b""
     try:
         with gevent.Timeout(MAX_ANSWER_SECONDS, False):  # type: ignore[arg-type]  # its stubs forget False
-            for chunk in answer.iter_content(8192):
+            for chunk in answer.stream(8192, decode_content=True):
                 text += chunk
                 if len(text) > MAX_ANSWER_BYTES:
                     break
-    except requests.RequestException:
+    except HTTPError:
         text += b" (broken off)"
     return text
 

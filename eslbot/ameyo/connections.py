@@ -9,11 +9,16 @@ workspace has threads of its own.
 from __future__ import annotations
 
 import socket
+import ssl
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from gevent.resolver.thread import Resolver
 from gevent.threadpool import ThreadPool
+from requests import Request
 from requests.adapters import HTTPAdapter
+from urllib3 import BaseHTTPResponse, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
@@ -25,12 +30,45 @@ IDLE = 60
 
 
 class Connections(HTTPAdapter):
-    """A pool of at most ``size`` connections to one host, with a resolver of its own."""
+    """A pool of at most ``size`` connections for ``url``, with a resolver of its own.
 
-    def __init__(self, size: int) -> None:
+    TLS is verified with ``ca_file``, or where there is none with what requests brings along. A Session of
+    requests' would take longer to prepare a POST than Ameyo to answer it; what it does besides, redirects and
+    the environment's proxies and .netrc, would change where a customer's token goes.
+    """
+
+    def __init__(self, url: str, ca_file: str | None, size: int) -> None:
+        self._request = Request("POST", url).prepare()
+        self._authorities = ca_file or True
         self._names = Resolver()
         self._names.pool = ThreadPool(LOOKUPS, idle_task_timeout=IDLE)
         super().__init__(pool_connections=1, pool_maxsize=size)
+
+    @cached_property
+    def _pool(self) -> HTTPConnectionPool:
+        """urllib3's pool, as requests would use it. Raises OSError where ``ca_file`` is gone."""
+        assert self._request.url is not None
+        pool: Any = self.get_connection_with_tls_context(self._request, self._authorities)
+        self.cert_verify(pool, self._request.url, self._authorities, None)  # type: ignore[no-untyped-call]
+        found: HTTPConnectionPool = pool
+        return found
+
+    def post(self, body: bytes, headers: Mapping[str, str], timeout: Timeout) -> BaseHTTPResponse:
+        """The answer to one POST, its text not read yet; the caller gives its connection back.
+
+        Raises urllib3's HTTPError, OSError.
+        """
+        return self._pool.urlopen(
+            "POST",
+            self._request.path_url,
+            body,
+            headers,
+            retries=False,
+            redirect=False,
+            assert_same_host=False,
+            timeout=timeout,
+            preload_content=False,
+        )
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """As requests does, with our connections."""
@@ -56,6 +94,23 @@ class _LookedUpApart(HTTPConnection):
     """A connection that asks ``resolver`` for its host's addresses, and tries one after the other."""
 
     resolver: Resolver
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the other end has not closed it. It says nothing unasked, but for TLS's session tickets."""
+        if self.sock is None:
+            return False
+        timeout = self.sock.gettimeout()
+        self.sock.settimeout(0.0)
+        try:
+            self.sock.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            return False
+        finally:
+            self.sock.settimeout(timeout)
+        return False  # its end, or bytes that belong to no answer
 
     def _new_conn(self) -> socket.socket:
         name = self._dns_host

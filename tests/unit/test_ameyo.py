@@ -337,7 +337,10 @@ def test_a_name_that_nobody_knows_is_told_by_the_attempt_alone(
 ) -> None:
     with AmeyoServer() as server:
         (attempt,) = attempts(server, count=1, url="http://ameyo.test")
-    assert (attempt.verdict, attempt.detail) == (Verdict.FAILED, "ConnectionError: [Errno -2] no such name")
+    assert (attempt.verdict, attempt.detail) == (
+        Verdict.FAILED,
+        "NameResolutionError: [Errno -2] no such name",
+    )
     assert capfd.readouterr().err == ""
 
 
