@@ -22,9 +22,13 @@ class NotificationSchema(Schema):
     properties = fields.Dict(keys=fields.String(), required=True)
 
 
+#: Made once: making it takes longer than using it.
+_SCHEMA = NotificationSchema()
+
+
 def notification(crt_object_id: str, properties: Mapping[str, Any]) -> bytes:
     """The JSON of one notification, as it goes over the wire."""
-    body = NotificationSchema().dump({"unique_id": crt_object_id, "properties": properties})
+    body = _SCHEMA.dump({"unique_id": crt_object_id, "properties": properties})
     return json.dumps(body).encode()
 
 
