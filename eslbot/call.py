@@ -293,6 +293,7 @@ class Call:
         self.enter(Stage.TALKING)
         self.note(What.BOT_CONNECTED)
         log.info("bot_connected", seconds=self._seconds())
+        self._warm_ameyo()
 
     def audible(self, ago: float) -> None:
         """The caller begins to hear the bot."""
@@ -322,8 +323,13 @@ class Call:
             eslbot_properties=json.dumps(of_bot),
         )
         self.note(What.BOT_ENDED, outcome=ended.outcome, reason=ended.reason)
+        self._warm_ameyo()  # what was opened at the beginning may be closed by now, and last words play
 
     # Telling Ameyo.
+
+    def _warm_ameyo(self) -> None:
+        if self.workspace is not None:
+            self.controller.ameyo(self.workspace).warm()
 
     def _notify(self, wait: float) -> None:
         """Notify Ameyo until it has accepted, each attempt noted. Raises OutboundSessionHasGoneAway."""

@@ -38,7 +38,15 @@ LAST_ANSWER = 2.0
 MAX_ANSWER_BYTES = 64 * 1024
 MAX_ANSWER_SECONDS = 2.0
 
+#: Seconds between two connections that are opened before they are needed.
+WARM_PAUSE = 1.0
+
 _RETRIED = frozenset({408, 425, 429})
+
+
+#: For who wants a slot now or not at all.
+_AT_ONCE = Flag()
+_AT_ONCE.set()
 
 
 class Verdict(StrEnum):
@@ -88,6 +96,31 @@ class AmeyoClient:
         }
         self._timeout = Timeout(connect=settings.connect_timeout, read=settings.timeout)
         self._slots = Slots(MAX_POSTS)
+        self._warm_after = 0.0  # on the monotonic clock
+
+    def warm(self) -> None:
+        """See to it that a connection waits for the POST that is to come. Returns at once; raises nothing.
+
+        At most one is opened at a time, and nothing is sent on it. Where it fails, the POST will tell why.
+        """
+        now = time.monotonic()
+        if now < self._warm_after:
+            return
+        try:
+            if not self._connections.one_waits():
+                self._warm_after = now + max(WARM_PAUSE, self._settings.connect_timeout)
+                gevent.spawn(self._open_one)
+        except (HTTPError, OSError, ValueError) as error:
+            log.debug("ameyo_not_warmed", error=_explain(error))
+
+    def _open_one(self) -> None:
+        seconds = self._settings.connect_timeout
+        try:
+            with self._slots.slot(_AT_ONCE) as held, gevent.Timeout(seconds):
+                if held:
+                    self._connections.open_one(seconds)
+        except (HTTPError, OSError, ValueError, gevent.Timeout) as error:
+            log.debug("ameyo_not_warmed", error=_explain(error))
 
     def notify(
         self,

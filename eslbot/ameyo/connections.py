@@ -70,6 +70,27 @@ class Connections(HTTPAdapter):
             preload_content=False,
         )
 
+    def one_waits(self) -> bool:
+        """Whether a connection is there that a POST could use at once. Raises OSError, as :meth:`post`."""
+        connection = self._pool._get_conn()
+        try:
+            return not connection.is_closed
+        finally:
+            self._pool._put_conn(connection)
+
+    def open_one(self, seconds: float) -> None:
+        """Connect, TLS and all, and send nothing; ``seconds`` for each address. Raises as :meth:`post`."""
+        connection: Any = self._pool._get_conn()
+        try:
+            connection.timeout = seconds
+            if connection.is_closed:
+                connection.connect()
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            self._pool._put_conn(connection)
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """As requests does, with our connections."""
         super().init_poolmanager(*args, **kwargs)

@@ -635,6 +635,32 @@ def test_a_lost_connection_hangs_nobody_up_and_is_counted_out(house: House) -> N
     assert house.ameyo.requests == []
 
 
+def test_the_connection_to_ameyo_is_there_before_the_bot_ends(house: House) -> None:
+    channel = house.talking()
+    channel.wait_stage("talking")
+    eventually(lambda: house.ameyo.connections)
+    (before,) = house.ameyo.connections
+    channel.says(end())
+    channel.wait_stage("held")
+    channel.hang_up()
+    channel.wait_closed()
+    assert [request.peer for request in house.ameyo.requests] == [before]
+    assert house.ameyo.connections == [before]
+
+
+def test_it_is_seen_to_again_when_the_bot_ends(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    warmed: list[AmeyoClient] = []
+    monkeypatch.setattr(AmeyoClient, "warm", lambda client: warmed.append(client))
+    channel = house.talking()
+    channel.wait_stage("talking")
+    eventually(lambda: len(warmed) == 1)
+    channel.says(end())
+    channel.wait_stage("held")
+    assert len(warmed) == 2
+    channel.hang_up()
+    channel.wait_closed()
+
+
 def test_one_client_for_each_workspace(house: House) -> None:
     first = house.controller.ameyo(house.workspace)
     assert first is house.controller.ameyo(house.workspace)

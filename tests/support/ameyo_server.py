@@ -40,6 +40,8 @@ class AmeyoServer:
 
     def __init__(self, *answers: Answer, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[Request] = []
+        #: Who has connected, TLS's handshake done.
+        self.connections: list[tuple[str, int]] = []
         self.answers = list(answers) or [Answer()]
         self.came = threading.Condition()
         outer = self
@@ -47,6 +49,12 @@ class AmeyoServer:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             timeout = 20
+
+            def setup(self) -> None:
+                if isinstance(self.request, ssl.SSLSocket):
+                    self.request.do_handshake()
+                outer.connections.append(self.client_address)
+                super().setup()
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
