@@ -8,9 +8,10 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Metric, generate_latest, multiprocess
-from prometheus_client.registry import Collector
+import gevent
+from prometheus_client import CONTENT_TYPE_LATEST
 
+from eslbot.exposition import exposition
 from eslbot.figures import FigureFiles, FiguresBusy
 from eslbot.web.api import Api
 from eslbot.web.files import Files
@@ -21,6 +22,9 @@ from eslbot.web.tokens import Access
 
 if TYPE_CHECKING:
     from eslbot.controller import Controller
+
+#: Seconds for calls between two strokes of a long work; a sleep of 0 would not let a socket be read.
+CALLS_TURN = 0.0005
 
 _READ = ("GET", "HEAD")
 _CHANGE = ("POST",)
@@ -88,7 +92,8 @@ class WebApp:
     def _metrics(self, _: Request) -> Answer:
         """Every process's figures, added up (Prometheus text format)."""
         try:
-            text = exposition(FigureFiles(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])))
+            files = FigureFiles(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+            text = exposition(files, pause=lambda: gevent.sleep(CALLS_TURN))
         except FiguresBusy as error:
             return text_answer(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
         return Answer(HTTPStatus.OK, CONTENT_TYPE_LATEST, text)
@@ -144,23 +149,3 @@ def _refused(request: Request, refusal: Refusal) -> Answer:
         return json_answer(refusal.document, refusal.status, refusal.headers)
     text = "\n".join(part for part in (refusal.problem, refusal.remedy) if part)
     return text_answer(refusal.status, text, refusal.headers)
-
-
-def exposition(files: FigureFiles) -> bytes:
-    """All figures in Prometheus' text format. Raises FiguresBusy."""
-    registry = CollectorRegistry()
-    with files.reading() as names:
-        found = multiprocess.MultiProcessCollector.merge(names)  # type: ignore[no-untyped-call]
-    registry.register(_Found(list(found)))
-    return generate_latest(registry)
-
-
-class _Found(Collector):
-    """What was read, as a registry takes it."""
-
-    def __init__(self, found: list[Metric]) -> None:
-        self._found = found
-
-    def collect(self) -> Iterable[Metric]:
-        """All of it."""
-        return self._found

@@ -12,13 +12,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from prometheus_client import REGISTRY, Gauge
+from prometheus_client import REGISTRY, CollectorRegistry, Gauge, generate_latest
 from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
 from eslbot import figures, metrics
+from eslbot.exposition import STROKE, exposition
 from eslbot.figures import FigureFiles, FiguresBusy, entries, packed
-from eslbot.web.app import exposition
 
 #: Counts as a worker would: every kind of figure.
 WORKER = """
@@ -59,6 +60,52 @@ def scraped(files: FigureFiles) -> dict[str, float]:
             labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
             found[f"{sample.name}{{{labels}}}"] = sample.value
     return found
+
+
+def of_prometheus_client(folder: Path) -> list[str]:
+    """The lines that it would write for the same files."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
+    return sorted(generate_latest(registry).decode().splitlines())
+
+
+def test_the_exposition_is_prometheus_clients(tmp_path: Path) -> None:
+    files = FigureFiles(tmp_path)
+    odd = (
+        'metrics.CALLS.labels(\'a "b"\\\\ \\n ü\', "x").inc(1e21)\nmetrics.CALLS_LIMIT.labels("acme").set({})'
+    )
+    workers = [counting(tmp_path, WORKER + odd.format(number)) for number in (7, 5)]
+    for number in range(3):
+        copied(tmp_path, workers[number % 2], GONE + number)
+    files.bury(GONE)
+    text = exposition(files).decode()
+    assert sorted(text.splitlines()) == of_prometheus_client(tmp_path)
+    assert 'eslbot_calls_limit{workspace="acme"} 7.0' in text
+    families = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
+    assert len(families) == len(set(families)) > 10
+    buckets = [line for line in text.splitlines() if line.startswith("eslbot_setup_seconds_bucket")]
+    assert [line.split('"')[1] for line in buckets] == sorted(
+        (line.split('"')[1] for line in buckets), key=float
+    )
+
+
+def test_calls_have_their_turns_while_many_figures_are_read(tmp_path: Path) -> None:
+    figures_of = packed(
+        (f'["eslbot_x", "eslbot_x_total", {{"n": "{number}"}}, "About."]'.encode(), 1.0)
+        for number in range(10_000)
+    )
+    (tmp_path / f"counter_{GONE}.db").write_bytes(figures_of)
+    turns: list[None] = []
+    text = exposition(FigureFiles(tmp_path), pause=lambda: turns.append(None))
+    assert text.count(b"\n") == 10_002
+    assert len(turns) == 3 * 10_000 // STROKE
+
+
+def test_a_file_that_is_none_costs_the_reader_its_own_figures_only(tmp_path: Path) -> None:
+    counting(tmp_path)
+    before = scraped(FigureFiles(tmp_path))
+    (tmp_path / f"counter_{GONE}.db").write_bytes(struct.pack("i4xi", 99, -7))
+    assert scraped(FigureFiles(tmp_path)) == before
 
 
 def test_totals_stay_and_files_do_not_grow(tmp_path: Path) -> None:
@@ -184,7 +231,7 @@ def test_the_arbiter_needs_no_prometheus_client_for_it() -> None:
 def test_every_gauge_goes_with_its_process() -> None:
     gauges = [metric for metric in vars(metrics).values() if isinstance(metric, Gauge)]
     assert len(gauges) >= 5
-    assert all(gauge._multiprocess_mode.startswith("live") for gauge in gauges)
+    assert {gauge._multiprocess_mode for gauge in gauges} == {"livesum", "livemax"}, "as exposition.py knows"
 
 
 def test_names_say_the_unit_and_labels_have_few_values() -> None:
