@@ -9,8 +9,38 @@ Every gauge is ``live…``: it goes with its process. What each figure means to 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any, Self
 
-from prometheus_client import Counter, Gauge, Histogram
+import prometheus_client
+
+
+class _Remembers(prometheus_client.metrics.MetricWrapperBase):
+    """A metric that finds its children again by one look; a call asks for some twenty."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._found: dict[tuple[str, ...], Self] = {}
+
+    def labels(self, *values: str) -> Self:  # type: ignore[override]
+        """The child of these label values, which are few: see above."""
+        try:
+            return self._found[values]
+        except KeyError:
+            child = self._found[values] = super().labels(*values)
+            return child
+
+
+class Counter(_Remembers, prometheus_client.Counter):
+    """prometheus_client's."""
+
+
+class Gauge(_Remembers, prometheus_client.Gauge):
+    """prometheus_client's."""
+
+
+class Histogram(_Remembers, prometheus_client.Histogram):
+    """prometheus_client's."""
+
 
 # -- calls ------------------------------------------------------------------------------------------------
 
