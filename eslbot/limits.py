@@ -8,20 +8,21 @@ gone, however it went.
 from __future__ import annotations
 
 import mmap
-import struct
+from array import array
 
 #: Workers at one time, the old and the new ones of a reload together, and workspaces ever seen.
 ROWS = 256
 COLUMNS = 1024
 
-_CELL = struct.Struct("=I")
+_NOTHING = array("I", [0]) * COLUMNS
 
 
 class CallCounts:
     """Counts by worker row and workspace; columns are given out by the arbiter and never taken back."""
 
     def __init__(self) -> None:
-        self._cells = mmap.mmap(-1, ROWS * COLUMNS * _CELL.size)
+        # A workspace's cells lie side by side: they are added up at each call, a row is cleared once a worker.
+        self._cells = memoryview(mmap.mmap(-1, ROWS * COLUMNS * _NOTHING.itemsize)).cast("I")
         self._columns: dict[str, int] = {}
         self._taken: set[int] = set()
 
@@ -42,19 +43,15 @@ class CallCounts:
 
     def free_row(self, row: int) -> None:
         """Clear the row of a worker that is gone."""
-        start = row * COLUMNS * _CELL.size
-        self._cells[start : start + COLUMNS * _CELL.size] = bytes(COLUMNS * _CELL.size)
+        self._cells[row::ROWS] = memoryview(_NOTHING)
         self._taken.discard(row)
 
     def add(self, row: int, workspace_id: str, change: int) -> None:
         """Count one call more (1) or less (-1) in the worker's own row."""
-        offset = (row * COLUMNS + self._columns[workspace_id]) * _CELL.size
-        (count,) = _CELL.unpack_from(self._cells, offset)
-        _CELL.pack_into(self._cells, offset, max(0, count + change))
+        cell = self._columns[workspace_id] * ROWS + row
+        self._cells[cell] = max(0, self._cells[cell] + change)
 
     def total(self, workspace_id: str) -> int:
         """Calls of a workspace in all workers."""
-        column = self._columns[workspace_id]
-        return sum(
-            _CELL.unpack_from(self._cells, (row * COLUMNS + column) * _CELL.size)[0] for row in range(ROWS)
-        )
+        first = self._columns[workspace_id] * ROWS
+        return sum(self._cells[first : first + ROWS])
