@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +77,8 @@ class Call:
     def __init__(self, session: Session, controller: Controller, about: logs.About) -> None:
         self.session = session
         self.controller = controller
-        self.channel: dict[str, str] = {}
+        #: What FreeSWITCH has said of the channel, until the call is answered and it has been read.
+        self.channel: Mapping[str, str] = {}
         self.notes = Notes({})
         self.workspace: Workspace | None = None
         self.invite: Invite | None = None
@@ -177,8 +178,7 @@ class Call:
         if self.workspace is not None:
             setup = self.notes.invited_for + self._seconds()
             metrics.SETUP_SECONDS.labels(self.workspace.name).observe(setup)
-        kept = completed.headers
-        self.session.forget_variables(name for name in INFORMATIONAL if f"variable_{name}" in kept)
+        self.session.forget_variables(INFORMATIONAL)
         log.info("call_answered", seconds=self._seconds())
 
     def talk(self) -> None:
@@ -318,9 +318,9 @@ class Call:
         self._ended_at = time.monotonic()
         self.enter(
             Stage.ENDED,
-            eslbot_outcome=ended.outcome,
-            eslbot_reason=ended.reason,
             eslbot_properties=json.dumps(of_bot),
+            eslbot_reason=ended.reason,
+            eslbot_outcome=ended.outcome,
         )
         self.note(What.BOT_ENDED, outcome=ended.outcome, reason=ended.reason)
         self._warm_ameyo()  # what was opened at the beginning may be closed by now, and last words play
@@ -347,6 +347,7 @@ class Call:
     def _attempt_begins(self, number: int) -> None:
         self._attempts, self._busy = number, True
         self.session.set_plain_variables({"eslbot_attempts": str(number), "eslbot_next_attempt": ""})
+        self.session.flush()  # before the POST goes out: else the next controller would not know of it
         self.note(What.ATTEMPT_BEGAN, number=number)
         if self._ended_at is not None and self.workspace is not None:
             waited = time.monotonic() - self._ended_at
@@ -372,6 +373,7 @@ class Call:
             self._held_since = time.time()
             self.session.set_plain_variables({"eslbot_held_since": f"{self._held_since:.3f}"})
             self.enter(Stage.HELD)
+            self.session.flush()
         elif attempt.verdict not in (Verdict.ACCEPTED, Verdict.INTERRUPTED):
             self._ameyo_failed = True
             self.session.set_plain_variables({"eslbot_next_attempt": f"{time.time() + attempt.delay:.3f}"})

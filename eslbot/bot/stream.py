@@ -7,6 +7,7 @@ the bot is there comes as an event; after the server's close the stream stays at
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from eslbot.bot import messages
@@ -34,7 +35,6 @@ class AudioStream:
         """
         self._session.set_variables(
             {
-                "STREAM_EXTRA_HEADERS": headers,
                 # Read uninitialised when they are not set. Deflate "true" is what turns compression off
                 # (audio_streamer_glue.cpp: enableCompression(false)); the heart beat is in seconds.
                 "STREAM_MESSAGE_DEFLATE": "true",
@@ -44,14 +44,16 @@ class AudioStream:
                 "STREAM_PLAYBACK": "true" if playback else None,
                 # FreeSWITCH paces a playback by its own clock instead of by what the caller sends.
                 "timer_name": "soft",
+                "STREAM_EXTRA_HEADERS": headers,
             }
         )
-        taken = self._command(f"start {url} mono {sample_rate}")
-        # The headers hold the bot's token, and every event would go on carrying all of these.
+        answer = self._ask(f"start {url} mono {sample_rate}")
+        # The headers hold the bot's token, and every event would go on carrying all of these. FreeSWITCH does
+        # one command after the other: the module has read them by then.
         self._session.forget_variables(
             ("STREAM_EXTRA_HEADERS", "STREAM_MESSAGE_DEFLATE", "STREAM_HEART_BEAT", "STREAM_SUPPRESS_LOG")
         )
-        return taken
+        return answer().startswith("+OK")
 
     def send_text(self, text: str) -> None:
         """Send a text frame to the bot, best effort and without waiting: a lost socket comes as an event."""
@@ -59,15 +61,15 @@ class AudioStream:
 
     def resumed(self) -> bool:
         """Tell the bot that another controller has the call; whether there is a stream at all."""
-        return self._command(f"send_text {quote(messages.resumed())}")
+        return self._ask(f"send_text {quote(messages.resumed())}")().startswith("+OK")
 
     def stop(self) -> bool:
         """Close the stream (the bot sees 1000) and delete its speech files."""
-        return self._command("stop")
+        return self._ask("stop")().startswith("+OK")
 
-    def _command(self, arguments: str) -> bool:
-        answer = self._session.api(f"uuid_audio_stream {self._session.uuid} {arguments}")
-        return answer.startswith("+OK")
+    def _ask(self, arguments: str) -> Callable[[], str]:
+        """Post a command; what is returned waits for the answer."""
+        return self._session.ask_api(f"uuid_audio_stream {self._session.uuid} {arguments}")
 
 
 def body(event: Event) -> dict[str, Any]:

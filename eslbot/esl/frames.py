@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any
 from urllib.parse import unquote
 
 from greenswitch.esl import ESLEvent
@@ -26,37 +28,39 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_DIGITS = 18
 
 
-class Frame:
-    """One frame: its headers, unquoted, and its body, untouched."""
-
-    __slots__ = ("body", "headers")
-
-    def __init__(self, headers: dict[str, str], body: bytes = b"") -> None:
-        self.headers = headers
-        self.body = body
-
-    @property
-    def content_type(self) -> str:
-        """``text/event-plain``, ``command/reply``, …; empty where there is none."""
-        return self.headers.get("Content-Type", "")
-
-
 class Headers(Mapping[str, str]):
-    """The headers of an event, read when they are asked for: of some ninety, three or four are."""
+    """A block's headers, unquoted, and read when they are asked for: of some ninety, three or four are.
+
+    Of equal names the first counts.
+    """
 
     __slots__ = ("_all", "_block")
 
     def __init__(self, block: bytes) -> None:
-        self._block = b"\n" + block + b"\n"
+        self._block = b"\n%b\n" % block
         self._all: dict[str, str] | None = None
 
     def __getitem__(self, name: str) -> str:
+        value = self._find(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._find(name) is not None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """As a dictionary's; a name that is not there costs no exception."""
+        value = self._find(name)
+        return default if value is None else value
+
+    def _find(self, name: str) -> str | None:
         if self._all is not None:
-            return self._all[name]
+            return self._all.get(name)
         key = b"\n%b:" % name.encode()
         start = self._block.find(key)
         if start < 0:
-            raise KeyError(name)
+            return None
         start += len(key)
         return _value(self._block[start : self._block.index(b"\n", start)])
 
@@ -72,6 +76,18 @@ class Headers(Mapping[str, str]):
         return self._all
 
 
+class Frame:
+    """One frame: its headers and its body, untouched. ``content_type`` is empty where there is none."""
+
+    __slots__ = ("body", "content_type", "headers")
+
+    def __init__(self, headers: Headers, body: bytes = b"") -> None:
+        self.headers = headers
+        self.body = body
+        #: ``text/event-plain``, ``command/reply``, …
+        self.content_type: str = headers.get("Content-Type", "")
+
+
 class Event(ESLEvent):  # type: ignore[misc]  # greenswitch has no types
     """A greenswitch event (``headers``, ``data``) whose ``body`` is the bytes FreeSWITCH sent.
 
@@ -83,7 +99,7 @@ class Event(ESLEvent):  # type: ignore[misc]  # greenswitch has no types
         self.headers: Mapping[str, str] = headers
         self.body = body
 
-    @property
+    @cached_property
     def name(self) -> str:
         """``Event-Name``, or ``Event-Subclass`` of a CUSTOM event."""
         name = self.headers.get("Event-Name", "")
@@ -152,7 +168,7 @@ class FrameReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._searched = 0
-        self._headers: dict[str, str] | None = None
+        self._headers: Headers | None = None
         self._length = 0
 
     def feed(self, data: bytes) -> Iterator[Frame]:
@@ -180,7 +196,7 @@ class FrameReader:
             return False
         if end > MAX_HEADER_BYTES:
             raise ProtocolError(f"a header block is over {MAX_HEADER_BYTES} bytes")
-        headers = parse_headers(bytes(self._buffer[:end]))
+        headers = Headers(bytes(self._buffer[:end]))
         del self._buffer[: end + 2]
         self._searched = 0
         self._length = _content_length(headers)

@@ -3,6 +3,7 @@
 The names are greenswitch's (``connect``, ``call_command``, ``answer``, ``hangup`` …). What differs:
 
 * one reader greenlet parses and hands over; nothing polls;
+* commands are collected, and go out together when their greenlet waits for anything (:meth:`Session.post`);
 * every wait is bounded, and ends at once with :class:`CallerHungUp` or :class:`ConnectionLost` (both are
   greenswitch's ``OutboundSessionHasGoneAway``) when the channel or the socket goes;
 * an executed application is matched by its ``Application-UUID``, never by its name.
@@ -10,6 +11,7 @@ The names are greenswitch's (``connect``, ``call_command``, ``answer``, ``hangup
 
 from __future__ import annotations
 
+import re
 import socket as std_socket
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -20,8 +22,8 @@ import gevent
 import structlog
 from gevent.event import AsyncResult
 from gevent.event import Event as Flag
-from gevent.lock import RLock
 from gevent.queue import Empty, Queue
+from gevent.socket import socket as GeventSocket
 from greenswitch.esl import OutboundSession, OutboundSessionHasGoneAway
 
 from eslbot.esl.commands import check_line, execute_message, quote
@@ -31,12 +33,19 @@ from eslbot.greenlets import spawn
 
 log = structlog.get_logger()
 
+#: Values that cannot be mistaken for anything else in a list of variables.
+_PLAIN = re.compile(r"[A-Za-z0-9_.:/-]*")
+
 #: Seconds FreeSWITCH may take for a reply. It polls the socket every 20 ms; much more is a fault.
 TIMEOUT = 5.0
 #: Seconds FreeSWITCH keeps the socket after the hang-up; plain ``linger`` never expires.
 LINGER = 5
 #: Seconds for FreeSWITCH to have done what it was told before a connection is given up: that is best effort.
 SETTLE = 1.0
+#: Variables that one ``uuid_setvar_multi`` takes; FreeSWITCH puts all further ones into the last one's value.
+MAX_PAIRS = 64
+#: Commands that may wait for a FreeSWITCH that does not read.
+MAX_UNSENT = 10_000
 #: Events waiting for the call's story; a bot that floods loses the rest, and the story goes on.
 MAX_INBOX = 1000
 
@@ -50,6 +59,20 @@ def _result(result: AsyncResult[Event], timeout: float) -> Event | None:
     return result.get_nowait() if result.ready() else None
 
 
+class _Refusal:
+    """A reply that counts only where it is a refusal: ``refused`` gets its text."""
+
+    def __init__(self, refused: Callable[[str], None]) -> None:
+        self._refused = refused
+
+    def set(self, reply: Event) -> None:
+        if reply.data.startswith("-"):
+            self._refused(reply.data[:200])
+
+    def set_exception(self, reason: BaseException) -> None:
+        """No reply will come; whoever waits is told so by what they wait for."""
+
+
 class Execution:
     """An application that FreeSWITCH was told to execute, in its turn."""
 
@@ -61,6 +84,11 @@ class Execution:
         self.tell = tell
         self._completion: AsyncResult[Event] = AsyncResult()
         self._forget = forget
+
+    def refused(self, text: str) -> None:
+        """FreeSWITCH will not execute it: it will never complete."""
+        self._forget(self.uuid)
+        self._completion.set_exception(CommandFailed(f"{self.application}: {text}"))
 
     @property
     def done(self) -> bool:
@@ -83,9 +111,9 @@ class Execution:
 class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no types
     """FreeSWITCH's end of one call. :meth:`connect` first; :meth:`stop` always."""
 
-    sock: std_socket.socket
+    sock: GeventSocket
 
-    def __init__(self, client_address: tuple[str, int], sock: std_socket.socket, timeout: float = TIMEOUT):
+    def __init__(self, client_address: tuple[str, int], sock: GeventSocket, timeout: float = TIMEOUT):
         self.client_address = client_address
         self.timeout = timeout
         #: Set when there is no channel or no socket to talk to any more; ``reason`` then says which.
@@ -95,10 +123,16 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         self.finished = Flag()
         self.hangup: Mapping[str, str] = {}
         self.lost_events = 0
+        self._uuid = ""
         self._inbox: Queue[Event | None] = Queue()
-        self._pending: deque[AsyncResult[Event]] = deque()
+        #: Who wants the reply to each command under way, None where nobody does.
+        self._pending: deque[AsyncResult[Event] | _Refusal | None] = deque()
         self._executions: dict[str, Execution] = {}
-        self._sending = RLock()
+        #: What is not on the wire yet: variables that can share a command, then commands before them.
+        self._pairs: list[str] = []
+        self._unsent: list[bytes] = []
+        self._turning = False
+        self._writer: gevent.Greenlet[..., None] | None = None
         super().__init__(client_address, sock)
         # greenswitch reads through a buffered file, which hides half-read frames; we read the socket.
         self.sock_file.close()
@@ -129,7 +163,9 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         kind = frame.content_type
         if kind in ("command/reply", "api/response"):
             if self._pending:
-                self._pending.popleft().set(Event.of(frame))
+                wants = self._pending.popleft()
+                if wants is not None:
+                    wants.set(Event.of(frame))
             elif self.reason is None:  # else whoever waited for it was told that the session is over
                 log.warning("esl_reply_without_command", content_type=kind)
         elif kind == "text/event-plain":
@@ -172,40 +208,102 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
             self.gone.set()
             self._inbox.put_nowait(None)
         while self._pending:
-            self._pending.popleft().set_exception(self.reason)
+            wants = self._pending.popleft()
+            if wants is not None:
+                wants.set_exception(self.reason)
         while self._executions:
             self._executions.popitem()[1]._completion.set_exception(self.reason)
 
     # -- sending ------------------------------------------------------------------------------------------
 
-    def post(self, data: str) -> AsyncResult[Event]:
-        """Send a command and do not wait: the reply will be in the result.
+    def post(self, data: str) -> None:
+        """Send a command whose reply nobody reads.
 
-        Replies come in the order of the commands, so a chain of posts takes one round trip. Raises
-        OutboundSessionHasGoneAway, or :class:`CommandTimeout` when FreeSWITCH does not read.
+        Commands of one moment go out together, in their order: at the latest when their greenlet waits for
+        anything, since what they are about must not happen before FreeSWITCH has them. Where it happens
+        without a wait, :meth:`flush`. Raises OutboundSessionHasGoneAway.
         """
+        self._post(data, None)
+
+    def ask(self, data: str) -> AsyncResult[Event]:
+        """The same with a command whose reply will be in the result: many take one round trip."""
         result: AsyncResult[Event] = AsyncResult()
-        wire = f"{data}\n\n".encode("utf-8", "replace")  # half a surrogate pair is no reason to fail a call
-        with self._sending:
-            self.raise_if_disconnected()
-            self._pending.append(result)
-            try:
-                with gevent.Timeout(self.timeout):
-                    self.sock.sendall(wire)
-            except (OSError, gevent.Timeout) as error:
-                # Half a command is on the wire: the connection is of no more use.
-                self._leave(ConnectionLost(f"cannot send: {type(error).__name__}"))
-                raise self._gone_away() from error
+        self._post(data, result)
         return result
+
+    def _post(self, data: str, wants: AsyncResult[Event] | _Refusal | None) -> None:
+        self.raise_if_disconnected()
+        if self._pairs:
+            self._join_pairs()
+        self._unsent.append(data.encode("utf-8", "replace"))  # half a surrogate pair is no reason to fail
+        self._pending.append(wants)
+        self._send_soon()
+
+    def _send_soon(self) -> None:
+        if not self._turning:
+            self._turning = True
+            gevent.get_hub().loop.run_callback(self._turn)
+
+    def _turn(self) -> None:
+        """The loop turns: whoever has posted waits now."""
+        self._turning = False
+        self._push()
+
+    def flush(self) -> None:
+        """Have all that was posted on the wire. Raises OutboundSessionHasGoneAway where it cannot be."""
+        self._push()
+        if self._writer is not None:
+            self._writer.join()  # no longer than ``timeout``
+        self.raise_if_disconnected()
+
+    def _push(self) -> None:
+        """Give the kernel what it takes now. Where FreeSWITCH does not read, a greenlet gives it the rest."""
+        if self._pairs:
+            self._join_pairs()
+        if len(self._unsent) > MAX_UNSENT:
+            self._leave(ConnectionLost(f"cannot send: FreeSWITCH has not read {len(self._unsent)} commands"))
+            self._unsent.clear()
+        if not self._unsent or self._writer is not None:
+            return
+        wire = self._take_unsent()
+        try:
+            sent = self.sock.send(wire, 0, 0.0)  # type: ignore[call-arg]  # the stubs forget the time-out
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._leave(ConnectionLost(f"cannot send: {type(error).__name__}"))
+            return
+        if sent < len(wire):
+            self._writer = spawn(self._write, wire[sent:])
+
+    def _write(self, wire: bytes) -> None:
+        """Wait for FreeSWITCH to read, for ``timeout`` seconds: half a command is on the wire."""
+        try:
+            with gevent.Timeout(self.timeout):
+                while wire:
+                    self.sock.sendall(wire)
+                    wire = self._take_unsent()
+        except (OSError, gevent.Timeout) as error:
+            self._leave(ConnectionLost(f"cannot send: {type(error).__name__}"))
+        finally:
+            self._writer = None
+
+    def _take_unsent(self) -> bytes:
+        if not self._unsent:
+            return b""
+        wire = b"\n\n".join([*self._unsent, b""])
+        self._unsent.clear()
+        return wire
 
     def send(self, data: str) -> Event:
         """Send a command and wait for its reply.
 
         Raises :class:`CommandTimeout`, :class:`CommandFailed` on ``-ERR``, OutboundSessionHasGoneAway.
         """
-        return self._reply(self.post(data), data)
+        return self._reply(self.ask(data), data)
 
     def _reply(self, result: AsyncResult[Event], command: str) -> Event:
+        self.flush()
         # Only the command's first words are ever told: the rest may hold a secret.
         what = " ".join(command.split(maxsplit=2)[:2])
         reply = _result(result, self.timeout)
@@ -217,7 +315,13 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
 
     def api(self, command: str) -> str:
         """The answer to an API command, ``-ERR …`` included: what that means, the caller knows."""
-        return self.send(f"api {check_line(command)}").data
+        return self.ask_api(command)()
+
+    def ask_api(self, command: str) -> Callable[[], str]:
+        """The same in two steps, so that more can be posted in between: what is returned waits."""
+        line = f"api {check_line(command)}"
+        reply = self.ask(line)
+        return lambda: self._reply(reply, line).data
 
     def raise_if_disconnected(self) -> None:
         """Raise what ended the session, if it has ended."""
@@ -230,16 +334,21 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
 
     # -- the call -----------------------------------------------------------------------------------------
 
-    def connect(self) -> dict[str, str]:
+    def connect(self) -> Mapping[str, str]:
         """Take the call over: the channel's headers and variables."""
-        self.session_data: dict[str, str] = dict(self.send("connect").headers)
+        self.session_data: Mapping[str, str] = self.send("connect").headers
+        self._uuid = self.session_data.get("Unique-ID") or self.session_data.get("variable_uuid", "")
         self._outbound_connected = True
         return self.session_data
 
+    def forget_channel(self) -> None:
+        """Let go of what :meth:`connect` gave, some ten kilobytes; the :attr:`uuid` stays."""
+        self.session_data = {}
+
     @property
     def uuid(self) -> str:
-        """The channel's UUID."""
-        return self.session_data.get("Unique-ID") or self.session_data.get("variable_uuid", "")
+        """The channel's UUID; empty before :meth:`connect`."""
+        return self._uuid
 
     def subscribe(self, *names: str) -> None:
         """Ask for this channel's events of these names (and subclasses, when they hold ``::``), and linger.
@@ -254,18 +363,19 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
             wanted += ["CUSTOM", *custom]
         events = check_line(f"event plain {' '.join(wanted)}")
         for command in (f"linger {LINGER}", f"filter Unique-ID {self.uuid}", events):
-            self.post(command).rawlink(self._subscribed)
+            self._post(command, _Refusal(self._not_subscribed))
 
-    def _subscribed(self, reply: AsyncResult[Event]) -> None:
-        if reply.successful() and reply.value is not None and reply.value.data.startswith("-"):
-            self._leave(ConnectionLost(f"FreeSWITCH refused the subscription: {reply.value.data[:200]}"))
+    def _not_subscribed(self, text: str) -> None:
+        self._leave(ConnectionLost(f"FreeSWITCH refused the subscription: {text}"))
 
     def settle(self) -> None:
         """Wait until FreeSWITCH has done all that it was told; it tells no more events from then on.
 
         Raises :class:`CommandTimeout` after a short while, OutboundSessionHasGoneAway.
         """
-        if _result(self.post("noevents"), SETTLE) is None:
+        settled = self.ask("noevents")
+        self.flush()
+        if _result(settled, SETTLE) is None:
             raise CommandTimeout(f"not settled within {SETTLE:g} s")
 
     def next_event(self, timeout: float) -> Event | None:
@@ -289,24 +399,13 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         """
         event_uuid = str(uuid4())
         message = execute_message(application, argument, event_uuid)
-        execution = self._executions[event_uuid] = Execution(application, event_uuid, tell, self._drop)
-        try:
-            reply = self.post(message)
-        except BaseException:
-            self._drop(event_uuid)
-            raise
-        reply.rawlink(lambda result: self._queued(execution, result))
+        execution = Execution(application, event_uuid, tell, self._drop)
+        self._post(message, _Refusal(execution.refused))
+        self._executions[event_uuid] = execution
         return execution
 
     def _drop(self, event_uuid: str) -> None:
         self._executions.pop(event_uuid, None)
-
-    def _queued(self, execution: Execution, reply: AsyncResult[Event]) -> None:
-        """FreeSWITCH has answered an execute; one that it refused will never complete."""
-        if reply.successful() and reply.value is not None and reply.value.data.startswith("-"):
-            self._drop(execution.uuid)
-            error = CommandFailed(f"{execution.application}: {reply.value.data[:200]}")
-            execution._completion.set_exception(error)
 
     def call_command(
         self,
@@ -336,39 +435,53 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
             self._drop(refusal.uuid)
             raise CommandTimeout(f"the call goes on after {status}")
 
-    def set_variables(self, variables: dict[str, str | None]) -> None:
-        """Set channel variables (None unsets), whatever they hold, without waiting.
+    def set_variables(self, variables: Mapping[str, str | None]) -> None:
+        """Set channel variables (None unsets), whatever they hold, in this order and without waiting.
 
         A variable cannot fail to be set on a channel that exists; when it does not, the next wait says so.
         """
         for name, value in variables.items():
-            suffix = "" if value is None else f" {quote(value)}"
-            self.post(f"api uuid_setvar {self.uuid} {name}{suffix}")
+            if value is None or _PLAIN.fullmatch(value):
+                self.set_plain_variables({name: value or ""})
+            else:
+                self.post(f"api uuid_setvar {self.uuid} {name} {quote(value)}")
 
     def uuid_break(self) -> None:
         """Stop the application that runs, and drop those that are queued; does not wait."""
         self.post(f"api uuid_break {self.uuid} all")
 
     def set_plain_variables(self, variables: Mapping[str, str]) -> None:
-        """Set channel variables in one command, without waiting: numbers and names without ``;`` and spaces.
+        """Set channel variables without waiting: numbers and names without ``;`` and spaces.
 
-        An empty value unsets.
+        Those of one moment share one command. An empty value unsets.
         """
-        listed = ";".join(f"{name}={value}" for name, value in variables.items())
-        if listed:
-            self.post(f"api uuid_setvar_multi {self.uuid} {check_line(listed)}")
+        self.raise_if_disconnected()
+        for name, value in variables.items():
+            self._pairs.append(check_line(f"{name}={value}"))
+        self._send_soon()
+
+    def _join_pairs(self) -> None:
+        """Make commands of the variables that were set since the last command."""
+        for start in range(0, len(self._pairs), MAX_PAIRS):
+            listed = ";".join(self._pairs[start : start + MAX_PAIRS])
+            self._unsent.append(f"api uuid_setvar_multi {self.uuid} {listed}".encode("utf-8", "replace"))
+            self._pending.append(None)
+        self._pairs.clear()
 
     def forget_variables(self, names: Iterable[str]) -> None:
-        """Unset channel variables, in one command: each of them is in every event of the channel."""
+        """Unset channel variables: each of them is in every event of the channel."""
         self.set_plain_variables(dict.fromkeys(names, ""))
 
     def stop(self) -> None:
         """Close the socket; whoever still waits fails with :class:`ConnectionLost`. Safe to call twice."""
+        self._push()  # what was posted counts, though nobody waits for it any more
         self._leave(ConnectionLost("closed by eslbot"))
         self.connected = False
         self._run = False
         if self._receive_events_greenlet is not None:
             self._receive_events_greenlet.kill()
+        if self._writer is not None:
+            self._writer.kill()
         try:
             self.sock.shutdown(std_socket.SHUT_RDWR)
         except OSError as error:

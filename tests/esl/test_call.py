@@ -14,6 +14,7 @@ import structlog
 from eslbot import controller as controller_module
 from eslbot.ameyo.client import AmeyoClient
 from eslbot.bot import BotLeg
+from eslbot.call import INFORMATIONAL
 from eslbot.esl import Session
 from tests.esl.conftest import AMEYO_TOKEN, BOT_TOKEN, OTHER, House
 from tests.support import wire
@@ -45,13 +46,14 @@ def test_the_whole_story_in_order(house: House) -> None:
         "stage admitted",
         "answer",
         "stage answered",
+        *(f"unset {name}" for name in INFORMATIONAL),
         "stage connecting",
-        "set STREAM_EXTRA_HEADERS",
         "set STREAM_MESSAGE_DEFLATE",
         "set STREAM_HEART_BEAT",
         "set STREAM_SUPPRESS_LOG",
         "unset STREAM_PLAYBACK",
         "set timer_name",
+        "set STREAM_EXTRA_HEADERS",
         "stream start",
         "unset STREAM_EXTRA_HEADERS",
         "unset STREAM_MESSAGE_DEFLATE",
@@ -63,9 +65,9 @@ def test_the_whole_story_in_order(house: House) -> None:
         "set eslbot_speech_done",
         f"playback {path}",
         "set eslbot_spoken",
-        "set eslbot_outcome",
-        "set eslbot_reason",
         "set eslbot_properties",
+        "set eslbot_reason",
+        "set eslbot_outcome",
         "stage ended",
         "stream send_text",
         "stream stop",

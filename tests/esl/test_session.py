@@ -97,7 +97,7 @@ def test_connect_gives_the_channel(line: Line) -> None:
 
 
 def test_replies_come_in_the_order_of_the_commands(line: Line) -> None:
-    results = [line.session.post(f"api echo {number}") for number in range(50)]
+    results = [line.session.ask(f"api echo {number}") for number in range(50)]
     assert [line.peer.command() for _ in range(50)] == [f"api echo {number}" for number in range(50)]
     line.peer.send(b"".join(wire.api_response(str(number)) for number in range(50)))
     assert [result.get().data for result in results] == [str(number) for number in range(50)]
@@ -163,11 +163,27 @@ def test_settled_is_what_freeswitch_has_answered(line: Line) -> None:
 
 def test_variables_are_quoted_and_not_waited_for(line: Line) -> None:
     value = "{\"a\": 'b'} \\ $ ; {} ${x}\nsecond line"
-    line.session.set_variables({"one": value, "two": None, "three": "half \ud800 a pair"})
-    commands = [line.peer.expect("api uuid_setvar the-call ") for _ in range(3)]
+    line.session.set_variables({"one": value, "two": None, "three": "half \ud800 a pair", "four": "4"})
+    line.session.set_plain_variables({"five": "5"})
+    commands = [line.peer.command() for _ in range(4)]
     assert wire.separate(commands[0].removeprefix("api uuid_setvar "), 3) == ["the-call", "one", value]
-    assert commands[1] == "api uuid_setvar the-call two"
+    assert commands[1] == "api uuid_setvar_multi the-call two="
     assert wire.separate(commands[2].removeprefix("api uuid_setvar "), 3)[2] == "half ? a pair"
+    assert commands[3] == "api uuid_setvar_multi the-call four=4;five=5"
+
+
+@pytest.mark.parametrize("value", ["a;b", "a b", "a=b", "it's", "\\", "${x}", "^^x", '"', "a,b", "é", "a\n"])
+def test_a_value_that_is_not_plain_has_a_command_of_its_own(line: Line, value: str) -> None:
+    line.session.set_variables({"one": value})
+    command = line.peer.expect("api uuid_setvar the-call one ")
+    assert wire.separate(command.removeprefix("api uuid_setvar "), 3)[2] == value
+
+
+def test_more_variables_than_one_command_takes_are_two(line: Line) -> None:
+    line.session.forget_variables(f"v{number}" for number in range(70))
+    first, second = (line.peer.expect("api uuid_setvar_multi the-call ") for _ in range(2))
+    assert first.count(";") == 63, "FreeSWITCH puts what is behind the 64th into its value"
+    assert second.endswith(" v64=;v65=;v66=;v67=;v68=;v69=")
 
 
 def test_respond_waits_for_the_end_of_the_call(line: Line) -> None:

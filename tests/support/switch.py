@@ -203,8 +203,11 @@ class Channel:
             self._set(*wire.separate(rest, 3))
             self.peer.send(wire.api_response("+OK\n"))
         elif name == "uuid_setvar_multi":
-            uuid, _, pairs = rest.partition(" ")
-            for pair in pairs.split(";"):
+            uuid, _, listed = rest.partition(" ")
+            pairs = listed.split(";")
+            if len(pairs) > 64:  # FreeSWITCH separates no further
+                self.violations.append(f"{len(pairs)} variables in one command")
+            for pair in pairs:
                 variable, _, value = pair.partition("=")
                 self._set(uuid, variable, value or None)
             self.peer.send(wire.api_response("+OK\n"))
