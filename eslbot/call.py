@@ -77,13 +77,14 @@ class Call:
     def __init__(self, session: Session, controller: Controller, about: logs.About) -> None:
         self.session = session
         self.controller = controller
-        #: What FreeSWITCH has said of the channel, until the call is answered and it has been read.
+        #: What FreeSWITCH has said of the channel, until all of it that counts has been read.
         self.channel: Mapping[str, str] = {}
         self.notes = Notes({})
         self.workspace: Workspace | None = None
         self.invite: Invite | None = None
         self.ended: BotEnd | None = None
         self.handed_off = False
+        self._source: str | None = None
         self.about = about
         self.began = time.monotonic()
         self.take_overs = 0
@@ -106,6 +107,7 @@ class Call:
         Each stage goes on where the controller before has left it, and does nothing that was done already.
         """
         self.channel = self.session.connect()
+        self._source = self.channel.get("variable_sip_network_ip")
         self.about.facts["call_id"] = self.session.uuid
         self.notes = Notes(self.channel)
         try:
@@ -180,6 +182,7 @@ class Call:
             metrics.SETUP_SECONDS.labels(self.workspace.name).observe(setup)
         self.session.forget_variables(INFORMATIONAL)
         log.info("call_answered", seconds=self._seconds())
+        self._forget_channel()
 
     def talk(self) -> None:
         """Give the caller to the bot until its part is over, in whatever way."""
@@ -211,6 +214,7 @@ class Call:
 
     def hold(self) -> None:
         """Keep the line until the PBX sends BYE; nothing else ends it. One that does not come is told."""
+        self._forget_channel()
         if self.workspace is None:
             self.session.gone.wait()
             self.session.raise_if_disconnected()
@@ -231,6 +235,12 @@ class Call:
                 self._notify(0.0)
                 self._part_if_leaving()
         self.session.raise_if_disconnected()
+
+    def _forget_channel(self) -> None:
+        """What was to be read of the channel has been read; it is most of what a held call would keep."""
+        self.channel = {}
+        self.notes = Notes({})
+        self.session.forget_channel()
 
     def play_hold_sound(self, sound: str) -> None:
         """What the customer hears until the agent is there; silence flows by itself."""
@@ -429,7 +439,7 @@ class Call:
 
     def _part(self) -> None:
         """Close the connection, FreeSWITCH having had all that was noted: it calls the next controller."""
-        if self.channel:
+        if self.session.uuid:
             try:
                 self.session.settle()
             except (EslError, OutboundSessionHasGoneAway) as error:
@@ -469,7 +479,7 @@ class Call:
             status=refusal.status,
             why=refusal.why,
             detail=refusal.detail,
-            source=self.channel.get("variable_sip_network_ip"),
+            source=self._source,
         )
         try:
             self.session.respond(refusal.status, refusal.phrase, refusal.retry_after)
@@ -526,7 +536,7 @@ class Call:
     def _who(self) -> dict[str, Any]:
         """Who calls whom, for the ledger; what is not known is left out."""
         workspace, invite = self.workspace, self.invite
-        who: dict[str, Any] = {"source": self.channel.get("variable_sip_network_ip")}
+        who: dict[str, Any] = {"source": self._source}
         if workspace is not None:
             who["workspace"] = workspace.name
         if invite is not None:

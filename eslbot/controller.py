@@ -78,7 +78,7 @@ class Controller:
         try:
             call.run()
         except (OutboundSessionHasGoneAway, EslError) as error:
-            if call.channel:
+            if session.uuid:
                 log.warning("call_left_to_next_controller", error=f"{type(error).__name__}: {error}")
             else:
                 metrics.CONNECTIONS_WITHOUT_CALL.inc()

@@ -105,6 +105,9 @@ def parse_workspace_id(text: str | None) -> str:
 
 def header(channel: Mapping[str, str], name: str) -> str | None:
     """A SIP header that FreeSWITCH kept as ``sip_h_<name>``, in whatever case the sender spelt it."""
+    usual = channel.get(f"variable_sip_h_{name}")
+    if usual is not None:  # and the other hundred need not be read
+        return usual.strip()
     wanted = f"variable_sip_h_{name}".lower()
     return next((value.strip() for key, value in channel.items() if key.lower() == wanted), None)
 

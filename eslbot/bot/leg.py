@@ -425,7 +425,7 @@ class BotLeg:
             if ended.outcome not in (Outcome.BOT_FAILED, Outcome.BOT_CLOSED):
                 reason = "max_duration" if ended.outcome is Outcome.MAX_DURATION else "ended"
                 self._stream.send_text(messages.stop(reason))
-            self._stream.stop()
+            self._stream.close()
         except EslError as error:  # its part is over all the same, and what it said counts
             log.warning("bot_leg_not_closed", error=str(error))
 

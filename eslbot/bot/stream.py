@@ -67,6 +67,10 @@ class AudioStream:
         """Close the stream (the bot sees 1000) and delete its speech files."""
         return self._ask("stop")().startswith("+OK")
 
+    def close(self) -> None:
+        """The same without waiting: Ameyo can be told while FreeSWITCH does it."""
+        self._session.post(f"api uuid_audio_stream {self._session.uuid} stop")
+
     def _ask(self, arguments: str) -> Callable[[], str]:
         """Post a command; what is returned waits for the answer."""
         return self._session.ask_api(f"uuid_audio_stream {self._session.uuid} {arguments}")
