@@ -21,7 +21,7 @@ class CallCounts:
     """Counts by worker row and workspace; columns are given out by the arbiter and never taken back."""
 
     def __init__(self) -> None:
-        # A workspace's cells lie side by side: they are added up at each call, a row is cleared once a worker.
+        # A workspace's cells lie side by side: they are added up at each call; a row is cleared seldom.
         self._cells = memoryview(mmap.mmap(-1, ROWS * COLUMNS * _NOTHING.itemsize)).cast("I")
         self._columns: dict[str, int] = {}
         self._taken: set[int] = set()

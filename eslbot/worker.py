@@ -42,6 +42,10 @@ HAND_OVER = 25.0
 #: Seconds between two looks whether all is done.
 LOOK = 0.02
 
+#: Connections that a worker accepts before it goes on with the calls it has: one at a time made each wait for
+#: a turn of all calls before it. A worker that has the time to accept has it for its calls, too.
+ACCEPTS = 64
+
 #: The signals that tell a worker to leave; the arbiter forks with them blocked.
 ORDERS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
 
@@ -161,7 +165,7 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         name = ListenerName(listener.getsockname())
         pool = Pool(self.worker_connections)
         server = StreamServer(listener, handle=partial(self.handle, name), spawn=pool)
-        server.max_accept = 1  # the other workers accept, too
+        server.max_accept = ACCEPTS
         server.start()
         self._servers.append(server)
         self._pools.append(pool)

@@ -114,6 +114,14 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
     sock: GeventSocket
 
     def __init__(self, client_address: tuple[str, int], sock: GeventSocket, timeout: float = TIMEOUT):
+        # greenswitch's own constructor makes a buffered file (which hides half-read frames), queues and
+        # handlers. This is what of it is needed by those of its methods that are not replaced here.
+        self.sock = sock
+        self.session_data: Mapping[str, str] = {}
+        self.expected_events: dict[str, list[Any]] = {}
+        self.event_handlers: dict[str, list[Any]] = {}
+        self._run = self.connected = True
+        self._lingering = self._outbound_connected = False
         self.client_address = client_address
         self.timeout = timeout
         #: Set when there is no channel or no socket to talk to any more; ``reason`` then says which.
@@ -133,10 +141,7 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         self._unsent: list[bytes] = []
         self._turning = False
         self._writer: gevent.Greenlet[..., None] | None = None
-        super().__init__(client_address, sock)
-        # greenswitch reads through a buffered file, which hides half-read frames; we read the socket.
-        self.sock_file.close()
-        self.event_handlers.clear()
+        self.start_event_handlers()
 
     # -- reading ------------------------------------------------------------------------------------------
 
@@ -336,7 +341,7 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
 
     def connect(self) -> Mapping[str, str]:
         """Take the call over: the channel's headers and variables."""
-        self.session_data: Mapping[str, str] = self.send("connect").headers
+        self.session_data = self.send("connect").headers
         self._uuid = self.session_data.get("Unique-ID") or self.session_data.get("variable_uuid", "")
         self._outbound_connected = True
         return self.session_data
