@@ -2,7 +2,7 @@
 
 The names are greenswitch's (``connect``, ``call_command``, ``answer``, ``hangup`` …). What differs:
 
-* one reader greenlet parses and hands over; nothing polls;
+* the event loop reads, parses and hands over, in no greenlet; nothing polls;
 * commands are collected, and go out together when their greenlet waits for anything (:meth:`Session.post`);
 * every wait is bounded, and ends at once with :class:`CallerHungUp` or :class:`ConnectionLost` (both are
   greenswitch's ``OutboundSessionHasGoneAway``) when the channel or the socket goes;
@@ -15,6 +15,7 @@ import re
 import socket as std_socket
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import copy_context
 from typing import Any
 from uuid import uuid4
 
@@ -24,6 +25,7 @@ from gevent.event import AsyncResult
 from gevent.event import Event as Flag
 from gevent.queue import Empty, Queue
 from gevent.socket import socket as GeventSocket
+from gevent.socket import wait_write
 from greenswitch.esl import OutboundSession, OutboundSessionHasGoneAway
 
 from eslbot.esl.commands import check_line, execute_message, quote
@@ -36,6 +38,8 @@ log = structlog.get_logger()
 #: Values that cannot be mistaken for anything else in a list of variables.
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/-]*")
 
+#: gevent's word for a watcher of what can be read.
+READ = 1
 #: Seconds FreeSWITCH may take for a reply. It polls the socket every 20 ms; much more is a fault.
 TIMEOUT = 5.0
 #: Seconds FreeSWITCH keeps the socket after the hang-up; plain ``linger`` never expires.
@@ -146,23 +150,31 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
     # -- reading ------------------------------------------------------------------------------------------
 
     def start_event_handlers(self) -> None:
-        """One greenlet reads; greenswitch's second one, which wakes every second, is not needed."""
-        self._receive_events_greenlet = spawn(self.receive_events)
+        """Let the loop read whenever there is something: greenswitch's two greenlets are not needed."""
+        self.sock.setblocking(False)
+        self._frames = FrameReader()
+        self._readable = gevent.get_hub().loop.io(self.sock.fileno(), READ)
+        # What is logged there says for whom, as the lines of whoever made the session do.
+        self._readable.start(copy_context().run, self.receive_events)
 
     def receive_events(self) -> None:
-        """Read until the socket ends, and then let every waiter know."""
-        why = "FreeSWITCH closed the connection"
-        frames = FrameReader()
+        """Read what there is, and at the end of the socket let every waiter know. Never waits."""
+        ended: str | None = "a fault of ours"
         try:
-            while data := self.sock.recv(65536):
-                for frame in frames.feed(data):
-                    self._take(frame)
+            data = self.sock.recv(65536)
+            for frame in self._frames.feed(data):
+                self._take(frame)
+            ended = None if data else "FreeSWITCH closed the connection"
+        except BlockingIOError:
+            ended = None
         except (OSError, EslError) as error:
-            why = f"{type(error).__name__}: {error}"
+            ended = f"{type(error).__name__}: {error}"
         finally:
-            self.connected = False
-            self._leave(ConnectionLost(why))
-            self.finished.set()
+            if ended is not None:
+                self._readable.stop()
+                self.connected = False
+                self._leave(ConnectionLost(ended))
+                self.finished.set()
 
     def _take(self, frame: Frame) -> None:
         kind = frame.content_type
@@ -272,7 +284,7 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
             return
         wire = self._take_unsent()
         try:
-            sent = self.sock.send(wire, 0, 0.0)  # type: ignore[call-arg]  # the stubs forget the time-out
+            sent = self.sock.send(wire)
         except BlockingIOError:
             sent = 0
         except OSError as error:
@@ -285,9 +297,10 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         """Wait for FreeSWITCH to read, for ``timeout`` seconds: half a command is on the wire."""
         try:
             with gevent.Timeout(self.timeout):
-                while wire:
-                    self.sock.sendall(wire)
-                    wire = self._take_unsent()
+                rest = memoryview(wire)
+                while rest:
+                    wait_write(self.sock.fileno())
+                    rest = rest[self.sock.send(rest) :] or memoryview(self._take_unsent())
         except (OSError, gevent.Timeout) as error:
             self._leave(ConnectionLost(f"cannot send: {type(error).__name__}"))
         finally:
@@ -481,10 +494,11 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         """Close the socket; whoever still waits fails with :class:`ConnectionLost`. Safe to call twice."""
         self._push()  # what was posted counts, though nobody waits for it any more
         self._leave(ConnectionLost("closed by eslbot"))
+        self.finished.set()
         self.connected = False
         self._run = False
-        if self._receive_events_greenlet is not None:
-            self._receive_events_greenlet.kill()
+        self._readable.stop()
+        self._readable.close()
         if self._writer is not None:
             self._writer.kill()
         try:

@@ -387,7 +387,8 @@ def test_stop_is_quick_and_may_come_twice(line: Line) -> None:
         with pytest.raises(ConnectionLost, match="closed by eslbot"):
             greenlet.get(timeout=1)
     assert line.peer.ended()
-    assert line.session._receive_events_greenlet.ready()
+    assert not line.session._readable.active
+    assert line.session.finished.is_set()
 
 
 def test_stop_after_freeswitch_has_closed(line: Line) -> None:
