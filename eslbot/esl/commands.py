@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from eslbot.esl.errors import UnsafeArgument
 
+_NO_LINE = re.compile(r"[\n\r\0]")
 _ESCAPES = str.maketrans(
     {"\\": "\\\\", "'": "\\'", '"': '\\"', " ": "\\s", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 )
@@ -39,6 +42,6 @@ def execute_message(application: str, argument: str = "", event_uuid: str = "") 
 
 def check_line(line: str) -> str:
     """``line`` itself, if it is one line. Raises :class:`UnsafeArgument` otherwise."""
-    if any(character in line for character in "\n\r\0"):
+    if _NO_LINE.search(line):
         raise UnsafeArgument(f"a line end or NUL in {line[:60]!r}")
     return line

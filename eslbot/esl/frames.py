@@ -57,12 +57,13 @@ class Headers(Mapping[str, str]):
     def _find(self, name: str) -> str | None:
         if self._all is not None:
             return self._all.get(name)
-        key = b"\n%b:" % name.encode()
-        start = self._block.find(key)
+        block = self._block
+        key = f"\n{name}:".encode()
+        start = block.find(key)
         if start < 0:
             return None
         start += len(key)
-        return _value(self._block[start : self._block.index(b"\n", start)])
+        return _value(block[start : block.find(b"\n", start)])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._parsed())
@@ -150,7 +151,7 @@ def whole_number(text: str, otherwise: int = 0) -> int:
 
 
 def _value(text: bytes) -> str:
-    value = text.decode("utf-8", "replace").strip()
+    value = str(text, "utf-8", "replace").strip()
     return unquote(value, errors="replace") if "%" in value else value
 
 
@@ -174,9 +175,7 @@ class FrameReader:
     def feed(self, data: bytes) -> Iterator[Frame]:
         """The frames that ``data`` completes. Raises :class:`ProtocolError` on a frame beyond the bounds."""
         self._buffer += data
-        while True:
-            if self._headers is None and not self._read_headers():
-                return
+        while self._headers is not None or self._read_headers():
             if len(self._buffer) < self._length:
                 return
             headers, self._headers = self._headers, None

@@ -488,7 +488,9 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
 
     def forget_variables(self, names: Iterable[str]) -> None:
         """Unset channel variables: each of them is in every event of the channel."""
-        self.set_plain_variables(dict.fromkeys(names, ""))
+        self.raise_if_disconnected()
+        self._pairs += [f"{name}=" for name in names]
+        self._send_soon()
 
     def stop(self) -> None:
         """Close the socket; whoever still waits fails with :class:`ConnectionLost`. Safe to call twice."""
