@@ -125,11 +125,12 @@ class Event(ESLEvent):  # type: ignore[misc]  # greenswitch has no types
         if frame.content_type != "text/event-plain":
             return cls(frame.headers, frame.body)
         block, _, rest = frame.body.partition(b"\n\n")
-        headers = Headers(block)
-        length = _content_length(headers)
+        # The length of the body is the last line; a header of that name may stand anywhere, and counts not.
+        name, _, value = block[block.rfind(b"\n") + 1 :].partition(b":")
+        length = _length(_value(value)) if name == b"Content-Length" else 0
         if length > len(rest):
             raise ProtocolError(f"an event announces a body of {length} bytes and carries {len(rest)}")
-        return cls(headers, rest[:length])
+        return cls(Headers(block), rest[:length])
 
 
 def parse_headers(block: bytes) -> dict[str, str]:
@@ -155,8 +156,7 @@ def _value(text: bytes) -> str:
     return unquote(value, errors="replace") if "%" in value else value
 
 
-def _content_length(headers: Mapping[str, str]) -> int:
-    text = headers.get("Content-Length", "0")
+def _length(text: str) -> int:
     length = whole_number(text, -1)
     if length < 0:
         raise ProtocolError(f"Content-Length is {text[:40]!r}")
@@ -198,7 +198,7 @@ class FrameReader:
         headers = Headers(bytes(self._buffer[:end]))
         del self._buffer[: end + 2]
         self._searched = 0
-        self._length = _content_length(headers)
+        self._length = _length(headers.get("Content-Length", "0"))
         if self._length > MAX_BODY_BYTES:
             raise ProtocolError(f"a body of {self._length} bytes is over {MAX_BODY_BYTES}")
         self._headers = headers
