@@ -82,6 +82,19 @@ def test_the_whole_story_in_order(house: House) -> None:
     assert len(house.posts()) == 1
 
 
+def test_an_attempt_is_on_the_wire_before_its_post(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    channel = house.talking()
+    on_the_wire: dict[str, bool] = {}
+    monkeypatch.setattr(
+        house, "note", lambda call, what, *_: on_the_wire.setdefault(what, channel.peer.has_data())
+    )
+    channel.wait_stage("talking")
+    channel.says(end())
+    channel.wait_stage("held")
+    # The channel's greenlet has read nothing in between: the story's has not waited.
+    assert (on_the_wire["attempt_began"], on_the_wire["attempt"]) == (True, True)
+
+
 def test_what_ameyo_is_told(house: House) -> None:
     channel = house.talking()
     bots = {"summary": "x", "score": float("nan"), "DID": "the bot's", "secret": "not listed"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import resource
 import time
@@ -184,6 +185,58 @@ def test_more_variables_than_one_command_takes_are_two(line: Line) -> None:
     first, second = (line.peer.expect("api uuid_setvar_multi the-call ") for _ in range(2))
     assert first.count(";") == 63, "FreeSWITCH puts what is behind the 64th into its value"
     assert second.endswith(" v64=;v65=;v66=;v67=;v68=;v69=")
+
+
+def test_commands_of_a_moment_go_out_together_when_their_greenlet_waits(line: Line) -> None:
+    line.session.post("one")
+    line.session.set_plain_variables({"a": "1"})
+    line.session.set_plain_variables({"b": "2"})
+    line.session.post("two")
+    assert not line.peer.has_data()
+    gevent.sleep(0)
+    commands = b"one\n\napi uuid_setvar_multi the-call a=1;b=2\n\ntwo\n\n"
+    assert line.peer.sock.recv(65536) == commands
+
+
+def test_flushed_is_on_the_wire_at_once(line: Line) -> None:
+    line.session.set_plain_variables({"a": "1"})
+    line.session.flush()
+    assert line.peer.has_data()
+    assert line.peer.command() == "api uuid_setvar_multi the-call a=1"
+
+
+def test_what_was_posted_before_the_stop_is_sent(line: Line) -> None:
+    line.session.post("the last words")
+    line.session.stop()
+    assert line.peer.command() == "the last words"
+    assert line.peer.ended()
+
+
+def test_a_freeswitch_that_reads_late_gets_everything_in_order(line: Line) -> None:
+    line.session.post("x" * 20_000_000)
+    gevent.sleep(0)
+    line.session.set_plain_variables({"a": "1"})
+    line.session.post("the next")
+    flushed = later(line.session.flush)
+    assert not flushed.ready()
+    left = 20_000_000 + len("\n\n")
+    while left:
+        left -= len(line.peer.sock.recv(min(left, 1_000_000)))
+    assert [line.peer.command() for _ in range(2)] == ["api uuid_setvar_multi the-call a=1", "the next"]
+    flushed.get()
+
+
+def test_a_freeswitch_that_does_not_read_is_not_told_for_ever(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "MAX_UNSENT", 10)
+    line.session.post("x" * 20_000_000)
+    for _ in range(20):
+        gevent.sleep(0)
+        with contextlib.suppress(ConnectionLost):
+            line.session.post("more")
+    with pytest.raises(ConnectionLost, match="has not read 11 commands"):
+        line.session.raise_if_disconnected()
 
 
 def test_respond_waits_for_the_end_of_the_call(line: Line) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket as std_socket
 import struct
 from collections.abc import Callable, Iterator
@@ -72,6 +73,10 @@ class Peer:
         """Answer ``connect``."""
         self.expect("connect")
         self.send(wire.reply("+OK", headers or {"Unique-ID": "the-call", "variable_uuid": "the-call"}))
+
+    def has_data(self) -> bool:
+        """Whether something that was sent is here and not read yet, at this very moment."""
+        return bool(select.select([self.sock.fileno()], [], [], 0)[0])
 
     def ended(self, seconds: float = 3.0) -> bool:
         """Whether the other side closes the connection in time."""
