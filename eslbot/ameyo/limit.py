@@ -28,9 +28,10 @@ def limit(seconds: float, over: Flag, afterwards: float) -> Iterator[None]:
         if timers[0].active:
             timers[0].stop()
             timers.append(loop.timer(afterwards))
-            timers[-1].start(here.throw, OutOfTime())
+            timers[-1].start(here.throw, OutOfTime(), update=True)
 
-    timers[0].start(here.throw, OutOfTime())
+    # From now, and not from when the loop began its turn.
+    timers[0].start(here.throw, OutOfTime(), update=True)
     over.rawlink(shorten)
     try:
         yield
