@@ -123,6 +123,15 @@ def test_searching(new_page: Any, service: EslbotService, ledger: FakeKeeper) ->
     assert page.locator("#recent-rows tr").count() == 0
 
 
+def test_searching_before_the_script_is_there(new_page: Any, service: EslbotService) -> None:
+    """The browser sends the form itself then."""
+    page = new_page()
+    sign_in(page, service)
+    page.goto(f"http://127.0.0.1:{service.web_port}/?text=00919990004711")
+    page.get_by_role("heading", name="Calls with “00919990004711”").wait_for()
+    page.locator("#recent-rows").get_by_role("link", name="d444-6a1c8f2e-vce-4711").wait_for()
+
+
 def test_tenants_health(new_page: Any, service: EslbotService) -> None:
     page = new_page()
     sign_in(page, service)

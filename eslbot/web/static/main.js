@@ -78,6 +78,10 @@ byId("search").addEventListener("submit", (event) => {
   else location.hash = hash;
 });
 
+// Who searches before this script is here has sent the form itself.
+const early = new URLSearchParams(location.search).get("text");
+if (early !== null) history.replaceState(null, "", `/#/recent/${encodeURIComponent(early.trim())}`);
+
 async function begin() {
   try {
     const session = await ask("session");
