@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 #: What stands for a digit that is not shown.
 HIDDEN = "•"
 #: Digits that are shown at the beginning (the country) and at the end.
@@ -11,6 +13,8 @@ SHORTEST = 10
 #: No number has more digits than this; of a longer text only so much is told that it was long.
 LONGEST = 24
 _SHOWN = frozenset("0123456789")
+#: A number within a text: a refusal quotes what the caller wrote. An id's digits may go with it.
+_WITHIN = re.compile(r"\+?\d{7,}")
 
 
 def masked(number: str) -> str:
@@ -25,6 +29,11 @@ def masked(number: str) -> str:
     head = "".join(_shown(character, leads=not place) for place, character in enumerate(number[:HEAD]))
     tail = "".join(_shown(character) for character in number[-TAIL:])
     return head + HIDDEN * (length - HEAD - TAIL) + tail
+
+
+def masked_text(text: str) -> str:
+    """``text``, the numbers in it masked."""
+    return _WITHIN.sub(lambda found: masked(found[0]), text)
 
 
 def _shown(character: str, leads: bool = False) -> str:

@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from eslbot.ledger.fold import Row
-from eslbot.ledger.masks import masked_facts, masked_row, masked_text
+from eslbot.ledger.masks import masked_facts, masked_row
 from eslbot.ledger.queries import MEASURES, Story
 from eslbot.ledger.schema import calls
+from eslbot.masking import masked_text
 
 _AGO = re.compile(r"(\d{1,6})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from eslbot.ledger.fold import Row
-from eslbot.masking import masked
+from eslbot.masking import masked, masked_text
 
 #: Columns that hold a number, or what a caller wrote where one is expected.
 NUMBERS = ("did", "caller", "called")
-#: A number within a text: a refusal quotes what the caller wrote.
-_WITHIN = re.compile(r"\+?\d{7,}")
 
 
 def masked_row(row: Row) -> Row:
@@ -27,8 +24,3 @@ def masked_facts(facts: Mapping[str, object] | None) -> Row | None:
     if facts is None:
         return None
     return {name: masked_text(value) if isinstance(value, str) else value for name, value in facts.items()}
-
-
-def masked_text(text: str) -> str:
-    """``text``, the numbers in it masked."""
-    return _WITHIN.sub(lambda match: masked(match[0]), text)

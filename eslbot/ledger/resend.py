@@ -18,14 +18,14 @@ from gevent.event import Event as Flag
 from sqlalchemy import Engine, func, insert, select, update
 
 from eslbot.ameyo.client import AmeyoClient, Attempt
-from eslbot.ameyo.notification import PATH, notification
+from eslbot.ameyo.notification import PATH, headers, notification
 from eslbot.ameyo.properties import fill
 from eslbot.config.model import MASK, Config, Workspace
 from eslbot.ledger import queries
 from eslbot.ledger.console import clean, shown_time
 from eslbot.ledger.database import LedgerDown, reading, writing
 from eslbot.ledger.fold import REFUSED, Row
-from eslbot.ledger.masks import masked_text
+from eslbot.ledger.masks import masked_facts
 from eslbot.ledger.schema import notifications
 
 log = structlog.get_logger()
@@ -73,14 +73,12 @@ class Resend:
 
     def shown(self, *, numbers: bool) -> Iterator[str]:
         """What will be sent, and where; the token masked, and phone numbers, unless ``numbers``."""
-        ameyo = self.workspace.ameyo
-        body = clean(json.dumps(json.loads(self.body), ensure_ascii=False))
+        ameyo, body = self.workspace.ameyo, json.loads(self.body)
+        if not numbers:  # those are in the properties; the CRT Object ID is what the user has to see
+            body["properties"] = masked_facts(body["properties"])
         yield f"POST {ameyo.url}{PATH}"
-        yield f"  Authorization: {MASK}"
-        yield f"  Host: {ameyo.tenant_host}"
-        yield "  policy-name: token"
-        yield "  Content-Type: application/json"
-        yield f"  {body if numbers else masked_text(body)}"
+        yield from (f"  {name}: {text}" for name, text in headers(ameyo.tenant_host, MASK).items())
+        yield f"  {clean(json.dumps(body, ensure_ascii=False))}"
         if self.workspace.ameyo.bot_properties:
             yield "The bot's own properties are not in the ledger and are not sent."
         if self.call["handed_off_at"] is not None:

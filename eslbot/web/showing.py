@@ -5,11 +5,10 @@ The keeper is asked for these tenants only; that nothing else leaves the worker 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from eslbot.masking import masked
+from eslbot.masking import masked, masked_text
 from eslbot.web.tokens import Viewer
 
 #: What is a number as a whole.
@@ -21,8 +20,6 @@ _PLAIN = frozenset(
         *("stage", "outcome", "fault", "verdict", "sip_hangup_disposition", "hangup_cause", "sent_by"),
     }
 )
-#: A number in somebody's sentence. (An id's digits have letters or a hyphen beside them.)
-_IN_TEXT = re.compile(r"(?<![\w.-])\+?[0-9]{7,20}(?![\w-])")
 #: Deeper than this nothing is nested that we have written.
 _DEPTH = 6
 #: What a list shows of a call.
@@ -67,5 +64,5 @@ def _masked(name: str, value: Any, depth: int) -> Any:
     if name in _NUMBERS:
         return None if value is None else masked(str(value))
     if isinstance(value, str) and name not in _PLAIN:
-        return _IN_TEXT.sub(lambda found: masked(found[0]), value)
+        return masked_text(value)
     return value

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,14 @@ def ended(url: str, crts: list[str]) -> list[dict[str, Any]]:
         time.sleep(0.2)  # the keeper is another process: there is no event to wait for
 
 
+def after_posts(lab: Lab, count: int) -> None:
+    """Wait until Ameyo has had so many notifications: the load is under way."""
+    deadline = time.monotonic() + 30
+    while len(lab.ameyo.requests) < count:
+        assert time.monotonic() < deadline, f"{len(lab.ameyo.requests)} of {count} notifications"
+        time.sleep(0.02)  # the calls are other processes'
+
+
 def test_a_call_is_recorded(lab: Lab, crt: str) -> None:
     result = lab.pbx.call("00919990152080", crt, lab.tenants["talk"].id).wait(30)
     assert result.completed
@@ -64,11 +72,17 @@ def test_postgresql_stopped_and_started_under_load(switch: str, tmp_path: Path) 
         with Lab(tmp_path, [tenant], switch=switch, workers=2, ledger=server.url) as lab:
             first = lab.pbx.call("00919990152080", "crt-first", tenant.id).wait(30)
             assert first.completed
-            faults = threading.Thread(target=_away, args=(server, lab))
-            faults.start()
-            result = lab.pbx.load(28, 4.0, workspace_id=tenant.id)
-            faults.join(30)
-            assert server.runs
+            with ThreadPoolExecutor(1) as caller:
+                load = caller.submit(lab.pbx.load, 28, 4.0, workspace_id=tenant.id)
+                after_posts(lab, 5)
+                server.stop()
+                after_posts(lab, 12)
+                keeper = lab.services[0].keeper_pid()
+                assert keeper is not None
+                os.kill(keeper, signal.SIGKILL)
+                after_posts(lab, 18)
+                server.start()
+                result = load.result(60)
             assert (result.answered, result.completed, result.unexpected_byes) == (28, 28, 0), result
             crts = ["crt-first", *result.crt_object_ids]
             rows = ended(server.url, crts)
@@ -83,14 +97,3 @@ def test_postgresql_stopped_and_started_under_load(switch: str, tmp_path: Path) 
         engine.dispose()
         accepted = Counter(call for call, verdict in sent if verdict == "accepted")
         assert accepted == {row["call_id"]: 1 for row in rows}
-
-
-def _away(server: Any, lab: Lab) -> None:
-    time.sleep(1.5)  # into the load
-    server.stop()
-    time.sleep(2.0)
-    keeper = lab.services[0].keeper_pid()
-    assert keeper is not None
-    os.kill(keeper, signal.SIGKILL)
-    time.sleep(1.0)
-    server.start()

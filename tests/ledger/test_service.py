@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from eslbot.sim.processes import is_alive, keeps_ledger
 from tests.support.ledger import Worker, whole_call
 from tests.support.processes import ROOT, EslbotService, tree, until
 
@@ -32,11 +33,11 @@ class ServiceWithLedger(EslbotService):
         super().__init__(folder, with_ledger, "--log", "json", before=SOON)
 
     def keeper(self) -> int | None:
-        return next((pid for pid in super().children() if is_keeper(pid)), None)
+        return next((pid for pid in super().children() if keeps_ledger(pid)), None)
 
     def children(self) -> list[int]:
         """The workers."""
-        return [pid for pid in super().children() if not is_keeper(pid)]
+        return [pid for pid in super().children() if not keeps_ledger(pid)]
 
     def pids(self) -> list[int]:
         keeper = self.keeper()
@@ -45,20 +46,6 @@ class ServiceWithLedger(EslbotService):
     def keeper_other_than(self, *pids: int | None) -> int:
         found: int = until(lambda: (pid := self.keeper()) not in (None, *pids) and pid, what=self.log)
         return found
-
-
-def is_keeper(pid: int) -> bool:
-    try:
-        return b"\0ledger\0keep\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-
-
-def gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 @pytest.fixture
@@ -74,7 +61,7 @@ def test_a_keeper_that_dies_is_started_again_and_the_workers_stay(service: Servi
     assert '"keeper_died"' in service.log
     until(lambda: (service.journal / "keeper.sock").exists())
     assert service.children() == workers
-    assert not gone(second)
+    assert is_alive(second)
     assert service.get("/healthz")[0] == 200
 
 
@@ -86,7 +73,7 @@ def test_at_the_end_the_keeper_reads_the_last_facts_and_goes(tmp_path: Path) -> 
             worker.write(whole_call("c0"))
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(10) == 0
-        assert gone(keeper)
+        assert not is_alive(keeper)
         assert '"keeper_ends"' in service.log
         assert not worker.path.exists()  # it was read to its end
         assert "keeper_died" not in service.log
@@ -98,10 +85,10 @@ def test_the_keeper_ends_with_an_arbiter_that_is_killed(service: ServiceWithLedg
     workers = service.children()
     service.process.kill()
     service.process.wait()
-    until(lambda: gone(keeper), what="the keeper's end")
+    until(lambda: not is_alive(keeper), what="the keeper's end")
     for pid in workers:
         with suppress(ProcessLookupError):
-            until(lambda pid=pid: gone(pid), what="the worker's end")  # type: ignore[misc]
+            until(lambda pid=pid: not is_alive(pid), what="the worker's end")  # type: ignore[misc]
 
 
 def test_a_hup_changes_the_ledger(service: ServiceWithLedger, tmp_path: Path) -> None:
@@ -114,11 +101,11 @@ def test_a_hup_changes_the_ledger(service: ServiceWithLedger, tmp_path: Path) ->
     service.process.send_signal(signal.SIGHUP)
     second = service.keeper_other_than(first)
     until(lambda: (tmp_path / "other.db").exists())
-    assert gone(first)
+    assert not is_alive(first)
     del service.tree["ledger"]
     service.write(service.tree)
     service.process.send_signal(signal.SIGHUP)
-    until(lambda: service.keeper() is None and gone(second))
+    until(lambda: service.keeper() is None and not is_alive(second))
     assert "keeper_died" not in service.log
 
 

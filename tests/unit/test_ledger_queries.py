@@ -18,6 +18,7 @@ import tomli_w
 from click.testing import CliRunner, Result
 from sqlalchemy import Connection, select
 
+from eslbot.ameyo.notification import notification
 from eslbot.cli import main
 from eslbot.config import load
 from eslbot.config.model import Ledger, Secret
@@ -330,6 +331,16 @@ def test_a_notification_is_sent_again_and_recorded(
         "lost", 2, "accepted", 200, "operator"
     )  # fmt: skip
     assert "secret-of-ameyo" not in no.stdout + no.stderr + done.stdout + done.stderr
+
+
+def test_whose_notification_it_is_can_be_read_whatever_it_looks_like(configuration: Path) -> None:
+    """A CRT Object ID may be all digits; it is no phone number."""
+    call = {"handed_off_at": None, "ended_at": None}
+    workspace = load(configuration).workspaces[ACME]
+    body = notification("12345678901", {"DID": "00919990152080", "agents": 3})
+    shown = "\n".join(Resend(call, workspace, body).shown(numbers=False))
+    assert '"uniqueId": "12345678901"' in shown
+    assert '{"DID": "0091••••••••80", "agents": 3}' in shown
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eslbot.masking import LONGEST, masked
+from eslbot.masking import LONGEST, masked, masked_text
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,17 @@ def test_never_more_than_six_characters_are_shown_and_all_of_them_are_harmless(t
     assert len(shown) <= LONGEST
     assert len(shown.replace("•", "")) <= min(6, max(0, len(text) - 4))
     assert set(shown) <= set("0123456789+•")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("display name '+919990152080|crt-bad'", "display name '+919•••••••80|crt-bad'"),
+        ("no such number 00919990152080.", "no such number 0091••••••••80."),
+        ("x00919990152080x", "x0091••••••••80x"),
+        ("9" * 40, "9999" + "•" * 18 + "99"),
+        ("status 503 after 123456 ms", "status 503 after 123456 ms"),
+    ],
+)
+def test_numbers_within_a_text(text: str, shown: str) -> None:
+    assert masked_text(text) == shown
