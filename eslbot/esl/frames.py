@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -24,6 +24,8 @@ from eslbot.esl.errors import ProtocolError
 #: Bounds of one frame. A channel with a hundred SIP headers is some 20 kB.
 MAX_HEADER_BYTES = 256 * 1024
 MAX_BODY_BYTES = 4 * 1024 * 1024
+#: A name or a type that is longer is none that we know.
+MAX_WORD = 64
 #: Digits of a whole number: below 2**63, and enough for microseconds since 1970.
 MAX_DIGITS = 18
 
@@ -31,39 +33,34 @@ MAX_DIGITS = 18
 class Headers(Mapping[str, str]):
     """A block's headers, unquoted, and read when they are asked for: of some ninety, three or four are.
 
-    Of equal names the first counts.
+    ``block`` begins and ends with a line end. Of equal names the first counts.
     """
 
     __slots__ = ("_all", "_block")
 
     def __init__(self, block: bytes) -> None:
-        self._block = b"\n%b\n" % block
+        self._block = block
         self._all: dict[str, str] | None = None
 
     def __getitem__(self, name: str) -> str:
-        value = self._find(name)
+        value: str | None = self.get(name)
         if value is None:
             raise KeyError(name)
         return value
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._find(name) is not None
+        return isinstance(name, str) and self.get(name) is not None
 
     def get(self, name: str, default: Any = None) -> Any:
         """As a dictionary's; a name that is not there costs no exception."""
-        value = self._find(name)
-        return default if value is None else value
-
-    def _find(self, name: str) -> str | None:
         if self._all is not None:
-            return self._all.get(name)
-        block = self._block
-        key = f"\n{name}:".encode()
-        start = block.find(key)
-        if start < 0:
-            return None
-        start += len(key)
-        return _value(block[start : block.find(b"\n", start)])
+            return self._all.get(name, default)
+        raw = _find(self._block, _line(name))
+        return default if raw is None else _value(raw)
+
+    def raw(self, name: str) -> str:
+        """The value as it came, not unquoted; empty where there is none."""
+        return str(_find(self._block, _line(name)) or b"", "utf-8", "replace").strip()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._parsed())
@@ -80,13 +77,19 @@ class Headers(Mapping[str, str]):
 class Frame:
     """One frame: its headers and its body, untouched. ``content_type`` is empty where there is none."""
 
-    __slots__ = ("body", "content_type", "headers")
+    __slots__ = ("block", "body", "content_type")
 
-    def __init__(self, headers: Headers, body: bytes = b"") -> None:
-        self.headers = headers
+    def __init__(self, block: bytes, body: bytes) -> None:
+        #: The headers' lines; begins and ends with a line end.
+        self.block = block
         self.body = body
         #: ``text/event-plain``, ``command/reply``, …
-        self.content_type: str = headers.get("Content-Type", "")
+        self.content_type = _word(_find(block, _TYPE))
+
+    @property
+    def headers(self) -> Headers:
+        """Of the frame; an event's are in its body."""
+        return Headers(self.block)
 
 
 class Event(ESLEvent):  # type: ignore[misc]  # greenswitch has no types
@@ -95,16 +98,19 @@ class Event(ESLEvent):  # type: ignore[misc]  # greenswitch has no types
     ``data`` is the body as text; for a command's reply it is the ``Reply-Text``.
     """
 
-    def __init__(self, headers: Mapping[str, str], body: bytes = b"") -> None:
+    def __init__(self, headers: Mapping[str, str], body: bytes = b"", name: str | None = None) -> None:
         # ESLEvent's own constructor would parse; ours is given what is parsed already, or will be.
         self.headers: Mapping[str, str] = headers
         self.body = body
+        self._name = name
 
-    @cached_property
+    @property
     def name(self) -> str:
         """``Event-Name``, or ``Event-Subclass`` of a CUSTOM event."""
-        name = self.headers.get("Event-Name", "")
-        return self.headers.get("Event-Subclass", "") if name == "CUSTOM" else name
+        if self._name is None:
+            name = self.headers.get("Event-Name", "")
+            self._name = self.headers.get("Event-Subclass", "") if name == "CUSTOM" else name
+        return self._name
 
     @property
     def age(self) -> float:
@@ -124,13 +130,17 @@ class Event(ESLEvent):  # type: ignore[misc]  # greenswitch has no types
         """The event in ``frame``: in its body for ``text/event-plain``, else the frame itself."""
         if frame.content_type != "text/event-plain":
             return cls(frame.headers, frame.body)
-        block, _, rest = frame.body.partition(b"\n\n")
+        lines, _, rest = frame.body.partition(b"\n\n")
+        block = b"\n%b\n" % lines
         # The length of the body is the last line; a header of that name may stand anywhere, and counts not.
-        name, _, value = block[block.rfind(b"\n") + 1 :].partition(b":")
-        length = _length(_value(value)) if name == b"Content-Length" else 0
+        last = block.rfind(b"\n", 0, -1)
+        length = _length(block[last + len(_LENGTH) :]) if block.startswith(_LENGTH, last) else 0
         if length > len(rest):
             raise ProtocolError(f"an event announces a body of {length} bytes and carries {len(rest)}")
-        return cls(Headers(block), rest[:length])
+        name = _word(_find(block, _NAME))
+        return cls(
+            Headers(block), rest[:length], _word(_find(block, _SUBCLASS)) if name == "CUSTOM" else name
+        )
 
 
 def parse_headers(block: bytes) -> dict[str, str]:
@@ -156,7 +166,37 @@ def _value(text: bytes) -> str:
     return unquote(value, errors="replace") if "%" in value else value
 
 
-def _length(text: str) -> int:
+@lru_cache(maxsize=512)
+def _line(name: str) -> bytes:
+    """How the line of a header begins."""
+    return f"\n{name}:".encode("utf-8", "replace")
+
+
+_TYPE, _LENGTH = _line("Content-Type"), _line("Content-Length")
+_NAME, _SUBCLASS = _line("Event-Name"), _line("Event-Subclass")
+
+
+def _find(block: bytes, line: bytes) -> bytes | None:
+    """What stands behind ``line`` in a block between two line ends; None where there is no such line."""
+    start = block.find(line)
+    if start < 0:
+        return None
+    start += len(line)
+    return block[start : block.find(b"\n", start)]
+
+
+def _word(raw: bytes | None) -> str:
+    """A value that is one of a few again and again."""
+    if raw is None:
+        return ""
+    return _known(raw) if len(raw) <= MAX_WORD else _value(raw)
+
+
+_known = lru_cache(maxsize=256)(_value)
+
+
+def _length(raw: bytes) -> int:
+    text = _value(raw)
     length = whole_number(text, -1)
     if length < 0:
         raise ProtocolError(f"Content-Length is {text[:40]!r}")
@@ -169,37 +209,39 @@ class FrameReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._searched = 0
-        self._headers: Headers | None = None
+        #: The headers whose body is not here yet, and its length.
+        self._block: bytes | None = None
         self._length = 0
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """The frames that ``data`` completes. Raises :class:`ProtocolError` on a frame beyond the bounds."""
-        self._buffer += data
-        while self._headers is not None or self._read_headers():
-            if len(self._buffer) < self._length:
+        buffer = self._buffer
+        buffer += data
+        while self._block is not None or self._read_headers():
+            if len(buffer) < self._length:
                 return
-            headers, self._headers = self._headers, None
-            assert headers is not None
-            body = bytes(self._buffer[: self._length])
-            del self._buffer[: self._length]
-            yield Frame(headers, body)
+            block, self._block = self._block, None
+            assert block is not None
+            body = bytes(buffer[: self._length])
+            del buffer[: self._length]
+            yield Frame(block, body)
 
     def _read_headers(self) -> bool:
-        while self._buffer.startswith(b"\n"):
-            del self._buffer[:1]
-        end = self._buffer.find(b"\n\n", self._searched)
-        if end < 0:
-            if len(self._buffer) > MAX_HEADER_BYTES:
-                raise ProtocolError(f"a header block is over {MAX_HEADER_BYTES} bytes")
-            self._searched = max(0, len(self._buffer) - 1)
-            return False
-        if end > MAX_HEADER_BYTES:
+        buffer = self._buffer
+        while buffer.startswith(b"\n"):
+            del buffer[:1]
+        end = buffer.find(b"\n\n", self._searched)
+        if end > MAX_HEADER_BYTES or (end < 0 and len(buffer) > MAX_HEADER_BYTES):
             raise ProtocolError(f"a header block is over {MAX_HEADER_BYTES} bytes")
-        headers = Headers(bytes(self._buffer[:end]))
-        del self._buffer[: end + 2]
+        if end < 0:
+            self._searched = max(0, len(buffer) - 1)
+            return False
+        block = b"\n" + buffer[: end + 1]
+        del buffer[: end + 2]
         self._searched = 0
-        self._length = _length(headers.get("Content-Length", "0"))
+        length = _find(block, _LENGTH)
+        self._length = 0 if length is None else _length(length)
         if self._length > MAX_BODY_BYTES:
             raise ProtocolError(f"a body of {self._length} bytes is over {MAX_BODY_BYTES}")
-        self._headers = headers
+        self._block = block
         return True

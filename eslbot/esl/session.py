@@ -21,9 +21,7 @@ from uuid import uuid4
 
 import gevent
 import structlog
-from gevent.event import AsyncResult
 from gevent.event import Event as Flag
-from gevent.queue import Empty, Queue
 from gevent.socket import socket as GeventSocket
 from gevent.socket import wait_write
 from greenswitch.esl import OutboundSession, OutboundSessionHasGoneAway
@@ -31,6 +29,7 @@ from greenswitch.esl import OutboundSession, OutboundSessionHasGoneAway
 from eslbot.esl.commands import check_line, execute_message, quote
 from eslbot.esl.errors import CallerHungUp, CommandFailed, CommandTimeout, ConnectionLost, EslError
 from eslbot.esl.frames import Event, Frame, FrameReader
+from eslbot.esl.waiting import Answer, Bell
 from eslbot.greenlets import spawn
 
 log = structlog.get_logger()
@@ -54,15 +53,6 @@ MAX_UNSENT = 10_000
 MAX_INBOX = 1000
 
 
-def _result(result: AsyncResult[Event], timeout: float) -> Event | None:
-    """What ``result`` holds after at most ``timeout`` seconds, None when that is nothing; or its exception.
-
-    ``AsyncResult.get`` would raise a gevent.Timeout, which cannot be told from one of our caller's.
-    """
-    result.wait(timeout=timeout)
-    return result.get_nowait() if result.ready() else None
-
-
 class _Refusal:
     """A reply that counts only where it is a refusal: ``refused`` gets its text."""
 
@@ -73,7 +63,7 @@ class _Refusal:
         if reply.data.startswith("-"):
             self._refused(reply.data[:200])
 
-    def set_exception(self, reason: BaseException) -> None:
+    def set_exception(self, error: BaseException) -> None:
         """No reply will come; whoever waits is told so by what they wait for."""
 
 
@@ -86,7 +76,7 @@ class Execution:
         self.uuid = uuid
         #: Whether its completion is one of :meth:`Session.next_event`'s, too.
         self.tell = tell
-        self._completion: AsyncResult[Event] = AsyncResult()
+        self._completion: Answer[Event] = Answer()
         self._forget = forget
 
     def refused(self, text: str) -> None:
@@ -97,7 +87,7 @@ class Execution:
     @property
     def done(self) -> bool:
         """Whether it has completed, or never will."""
-        return self._completion.ready()
+        return self._completion.ready
 
     def wait(self, timeout: float) -> Event:
         """Its CHANNEL_EXECUTE_COMPLETE.
@@ -105,7 +95,7 @@ class Execution:
         Raises :class:`CommandTimeout` after ``timeout`` seconds, OutboundSessionHasGoneAway when the channel
         or the socket goes.
         """
-        event = _result(self._completion, timeout)
+        event = self._completion.wait(timeout)
         if event is None:
             self._forget(self.uuid)
             raise CommandTimeout(f"{self.application} did not complete within {timeout:g} s")
@@ -136,9 +126,10 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         self.hangup: Mapping[str, str] = {}
         self.lost_events = 0
         self._uuid = ""
-        self._inbox: Queue[Event | None] = Queue()
+        self._inbox: deque[Event] = deque()
+        self._arrival = Bell()
         #: Who wants the reply to each command under way, None where nobody does.
-        self._pending: deque[AsyncResult[Event] | _Refusal | None] = deque()
+        self._pending: deque[Answer[Event] | _Refusal | None] = deque()
         self._executions: dict[str, Execution] = {}
         #: What is not on the wire yet: variables that can share a command, then commands before them.
         self._pairs: list[str] = []
@@ -205,17 +196,21 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
             if execution:
                 execution._completion.set(event)
                 if execution.tell:
-                    self._inbox.put_nowait(event)
+                    self._arrive(event)
         elif name == "CHANNEL_HANGUP":
             self._leave(CallerHungUp(event.headers.get("Hangup-Cause", "")))
         elif name == "CHANNEL_HANGUP_COMPLETE":
             self.hangup = event.headers
             self._leave(CallerHungUp(event.headers.get("Hangup-Cause", "")))
             self.finished.set()
-        elif self._inbox.qsize() < MAX_INBOX:
-            self._inbox.put_nowait(event)
+        elif len(self._inbox) < MAX_INBOX:
+            self._arrive(event)
         else:
             self.lost_events += 1
+
+    def _arrive(self, event: Event) -> None:
+        self._inbox.append(event)
+        self._arrival.ring()
 
     def _leave(self, reason: OutboundSessionHasGoneAway) -> None:
         """Nothing more can be asked of the channel: every waiter fails, now."""
@@ -223,7 +218,7 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
             self.reason = reason
             self._outbound_connected = False
             self.gone.set()
-            self._inbox.put_nowait(None)
+            self._arrival.ring()
         while self._pending:
             wants = self._pending.popleft()
             if wants is not None:
@@ -242,13 +237,13 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         """
         self._post(data, None)
 
-    def ask(self, data: str) -> AsyncResult[Event]:
-        """The same with a command whose reply will be in the result: many take one round trip."""
-        result: AsyncResult[Event] = AsyncResult()
-        self._post(data, result)
-        return result
+    def ask(self, data: str) -> Answer[Event]:
+        """The same with a command whose reply the answer will hold: many take one round trip."""
+        answer: Answer[Event] = Answer()
+        self._post(data, answer)
+        return answer
 
-    def _post(self, data: str, wants: AsyncResult[Event] | _Refusal | None) -> None:
+    def _post(self, data: str, wants: Answer[Event] | _Refusal | None) -> None:
         self.raise_if_disconnected()
         if self._pairs:
             self._join_pairs()
@@ -320,11 +315,11 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         """
         return self._reply(self.ask(data), data)
 
-    def _reply(self, result: AsyncResult[Event], command: str) -> Event:
+    def _reply(self, answer: Answer[Event], command: str) -> Event:
         self.flush()
         # Only the command's first words are ever told: the rest may hold a secret.
         what = " ".join(command.split(maxsplit=2)[:2])
-        reply = _result(result, self.timeout)
+        reply = answer.wait(self.timeout)
         if reply is None:
             raise CommandTimeout(f"no reply to {what!r} within {self.timeout:g} s")
         if not reply.body and reply.data.startswith("-"):
@@ -393,7 +388,7 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         """
         settled = self.ask("noevents")
         self.flush()
-        if _result(settled, SETTLE) is None:
+        if settled.wait(SETTLE) is None:
             raise CommandTimeout(f"not settled within {SETTLE:g} s")
 
     def next_event(self, timeout: float) -> Event | None:
@@ -401,14 +396,12 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
 
         Raises OutboundSessionHasGoneAway once there are no more.
         """
-        try:
-            event = self._inbox.get(timeout=timeout)
-        except Empty:
-            return None
-        if event is None:
-            self._inbox.put_nowait(None)
-            self.raise_if_disconnected()
-        return event
+        if not self._inbox and self.reason is None:
+            self._arrival.listen(timeout)
+        if self._inbox:
+            return self._inbox.popleft()
+        self.raise_if_disconnected()
+        return None
 
     def execute(self, application: str, argument: str = "", *, tell: bool = False) -> Execution:
         """Queue an application on the channel and do not wait; :meth:`Execution.wait` does.

@@ -101,7 +101,7 @@ def test_replies_come_in_the_order_of_the_commands(line: Line) -> None:
     results = [line.session.ask(f"api echo {number}") for number in range(50)]
     assert [line.peer.command() for _ in range(50)] == [f"api echo {number}" for number in range(50)]
     line.peer.send(b"".join(wire.api_response(str(number)) for number in range(50)))
-    assert [result.get().data for result in results] == [str(number) for number in range(50)]
+    assert [result.wait(1).data for result in results] == [str(number) for number in range(50)]
 
 
 def test_greenlets_that_send_at_once_get_each_their_own_reply(line: Line) -> None:

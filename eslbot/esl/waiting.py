@@ -1,0 +1,78 @@
+"""What one greenlet waits for, and the event loop brings.
+
+gevent's AsyncResult and Queue serve many waiters and end a wait by raising a Timeout; a call waits some ten
+times, always alone, and this is a fifth of the work.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+import gevent
+
+T = TypeVar("T")
+
+
+class Bell:
+    """Wakes the greenlet that waits for it; a ring that nobody waits for is not kept."""
+
+    __slots__ = ("_rung", "_waiter")
+
+    def __init__(self) -> None:
+        self._waiter: Any = None
+        self._rung: Any = None
+
+    def ring(self) -> None:
+        """Let who waits go on, when the loop turns."""
+        if self._waiter is not None and self._rung is None:
+            self._rung = gevent.get_hub().loop.run_callback(self._waiter.switch)
+
+    def listen(self, seconds: float) -> None:
+        """Wait until it rings, for at most ``seconds``."""
+        hub: Any = gevent.get_hub()
+        assert self._waiter is None, "somebody waits already"
+        self._waiter = gevent.getcurrent()
+        timer = hub.loop.timer(max(0.0, seconds))
+        # From now, and not from when the loop began its turn.
+        timer.start(self.ring, update=True)
+        try:
+            hub.switch()
+        finally:
+            self._waiter = None
+            timer.close()
+            if self._rung is not None:  # by both, or somebody else has ended the wait
+                self._rung.stop()
+                self._rung = None
+
+
+class Answer(Bell, Generic[T]):
+    """Something that comes once, or never will."""
+
+    __slots__ = ("_error", "_value", "ready")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._value: T | None = None
+        self._error: BaseException | None = None
+        #: Whether there is nothing to wait for any more.
+        self.ready = False
+
+    def set(self, value: T) -> None:
+        """Here it is; what comes after the first is not heard."""
+        if not self.ready:
+            self._value, self.ready = value, True
+            self.ring()
+
+    def set_exception(self, error: BaseException) -> None:
+        """It will not come: ``error`` is raised where it is waited for."""
+        if not self.ready:
+            self._error, self.ready = error, True
+            self.ring()
+
+    def wait(self, seconds: float) -> T | None:
+        """It, or None where it has not come within ``seconds``. Raises what it was given instead."""
+        if not self.ready:
+            self.listen(seconds)
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        return self._value
