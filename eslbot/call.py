@@ -106,7 +106,7 @@ class Call:
 
         Each stage goes on where the controller before has left it, and does nothing that was done already.
         """
-        self.channel = self.session.connect()
+        self.channel = self.session.connect(invites.DISPLAY)
         self._source = self.channel.get("variable_sip_network_ip")
         self.about.facts["call_id"] = self.session.uuid
         self.notes = Notes(self.channel)
@@ -159,8 +159,7 @@ class Call:
         """Find out who is calling, and whether they may. Raises Refused."""
         self.session.subscribe(*EVENTS)
         self._count_take_overs()
-        raw_display = self.session.api(f"uuid_getvar {self.session.uuid} sip_from_display")
-        self.invite = invites.parse(self.channel, None if raw_display.startswith("-ERR") else raw_display)
+        self.invite = invites.parse(self.channel, self.session.plain.get(invites.DISPLAY))
         self._name_in_log()
         self.workspace = self.controller.admit(self.invite)
         self._name_in_log()

@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
+#: The channel variable that holds the From display name.
+DISPLAY = "sip_from_display"
+
 _DID = re.compile(r"00[0-9]{7,15}")
 _CRT_OBJECT_ID = re.compile(r"[!#-&(-{}~]{1,128}")  # printable ASCII without space, quotes and |
 _PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
@@ -46,10 +49,10 @@ class Invite:
 def parse(channel: Mapping[str, str], raw_display: str | None = None) -> Invite:
     """The invite of a channel, given the headers of the ``connect`` reply.
 
-    ``raw_display`` is ``uuid_getvar sip_from_display`` where it is known: events cannot tell a ``%7C`` that
-    the caller wrote from a ``|``. Raises :class:`Refused` with status 400.
+    ``raw_display`` is the display name as FreeSWITCH has it, where it is known: events cannot tell a ``%7C``
+    that the caller wrote from a ``|``. Raises :class:`Refused` with status 400.
     """
-    display = channel.get("variable_sip_from_display", "")
+    display = channel.get(f"variable_{DISPLAY}", "")
     did, crt_object_id = parse_display(display)
     if raw_display is not None and raw_display != display:
         raise _malformed("display_name", raw_display, "it must not hold percent sequences like %0A or %7C")

@@ -420,6 +420,8 @@ static int obey(struct call *call, char *command) {
     } else if (!strcmp(command, "connect")) {
         add_channel(call, "CHANNEL_DATA", 1, 0);
         add_text(&out, "Content-Type: command/reply\nReply-Text: %2BOK%0A\nSocket-Mode: async\nControl: full\n\n");
+    } else if (!strcmp(command, "getvar sip_from_display")) {
+        add_format(&out, "Content-Type: command/reply\nReply-Text: 00919990152080|%s\n\n", call->crt);
     } else if (!strncmp(command, "linger", 6)) {
         reply("+OK will linger 5 seconds");
     } else if (!strncmp(command, "filter ", 7)) {

@@ -28,7 +28,7 @@ from greenswitch.esl import OutboundSession, OutboundSessionHasGoneAway
 
 from eslbot.esl.commands import check_line, execute_message, quote
 from eslbot.esl.errors import CallerHungUp, CommandFailed, CommandTimeout, ConnectionLost, EslError
-from eslbot.esl.frames import Event, Frame, FrameReader
+from eslbot.esl.frames import Event, Frame, FrameReader, Headers
 from eslbot.esl.waiting import Answer, Bell
 from eslbot.greenlets import spawn
 
@@ -51,6 +51,11 @@ MAX_PAIRS = 64
 MAX_UNSENT = 10_000
 #: Events waiting for the call's story; a bot that floods loses the rest, and the story goes on.
 MAX_INBOX = 1000
+
+
+def _told(command: str) -> str:
+    """What of a command is ever told: its first words; the rest may hold a secret."""
+    return " ".join(command.split(maxsplit=2)[:2])
 
 
 class _Refusal:
@@ -112,6 +117,8 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         # handlers. This is what of it is needed by those of its methods that are not replaced here.
         self.sock = sock
         self.session_data: Mapping[str, str] = {}
+        #: See :meth:`connect`.
+        self.plain: dict[str, str] = {}
         self.expected_events: dict[str, list[Any]] = {}
         self.event_handlers: dict[str, list[Any]] = {}
         self._run = self.connected = True
@@ -316,14 +323,16 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         return self._reply(self.ask(data), data)
 
     def _reply(self, answer: Answer[Event], command: str) -> Event:
+        reply = self._awaited(answer, command)
+        if not reply.body and reply.data.startswith("-"):
+            raise CommandFailed(f"{_told(command)!r}: {reply.data[:200]}")
+        return reply
+
+    def _awaited(self, answer: Answer[Event], command: str) -> Event:
         self.flush()
-        # Only the command's first words are ever told: the rest may hold a secret.
-        what = " ".join(command.split(maxsplit=2)[:2])
         reply = answer.wait(self.timeout)
         if reply is None:
-            raise CommandTimeout(f"no reply to {what!r} within {self.timeout:g} s")
-        if not reply.body and reply.data.startswith("-"):
-            raise CommandFailed(f"{what!r}: {reply.data[:200]}")
+            raise CommandTimeout(f"no reply to {_told(command)!r} within {self.timeout:g} s")
         return reply
 
     def api(self, command: str) -> str:
@@ -347,16 +356,29 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
 
     # -- the call -----------------------------------------------------------------------------------------
 
-    def connect(self) -> Mapping[str, str]:
-        """Take the call over: the channel's headers and variables."""
-        self.session_data = self.send("connect").headers
+    def connect(self, *plain: str) -> Mapping[str, str]:
+        """Take the call over: the channel's headers and variables.
+
+        Those named ``plain`` are then in :attr:`plain` besides, as they are: FreeSWITCH's URL-encoding does
+        not say whether a ``%7C`` was one before. It takes no further round trip.
+        """
+        connected = self.ask("connect")  # the first command must be this one
+        replies = {name: self.ask(f"getvar {check_line(name)}") for name in plain}
+        self.session_data = self._reply(connected, "connect").headers
         self._uuid = self.session_data.get("Unique-ID") or self.session_data.get("variable_uuid", "")
         self._outbound_connected = True
+        for name, reply in replies.items():
+            headers = self._awaited(reply, "getvar").headers
+            assert isinstance(headers, Headers)
+            value = headers.raw("Reply-Text")
+            if not value.startswith(("+OK", "-ERR")):  # no value, but a peer that does not know the command
+                self.plain[name] = value
         return self.session_data
 
     def forget_channel(self) -> None:
         """Let go of what :meth:`connect` gave, some ten kilobytes; the :attr:`uuid` stays."""
         self.session_data = {}
+        self.plain.clear()
 
     @property
     def uuid(self) -> str:

@@ -35,6 +35,7 @@ def test_the_whole_story_in_order(house: House) -> None:
     channel.wait_closed()
     assert channel.story == [
         "connect",
+        "get sip_from_display",
         "linger 5",
         f"filter Unique-ID {UUID}",
         "event plain CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE PLAYBACK_START "
@@ -42,7 +43,6 @@ def test_the_whole_story_in_order(house: House) -> None:
         "mod_audio_stream::connect mod_audio_stream::disconnect mod_audio_stream::error "
         "mod_audio_stream::json mod_audio_stream::play",
         "set eslbot_take_overs",
-        "get sip_from_display",
         "stage admitted",
         "answer",
         "stage answered",

@@ -63,9 +63,10 @@ def connect(port: int) -> socket.socket:
 
 
 def greeting(service: EslbotService) -> bytes:
-    """What a connection of FreeSWITCH's hears first; nothing when the worker leaves just then."""
+    """The first command on a connection of FreeSWITCH's; nothing when the worker leaves just then."""
     with connect(service.port) as sock:
-        return bytes(sock.recv(100))
+        command, end, _ = sock.recv(100).partition(b"\n\n")
+        return bytes(command + end)
 
 
 def ask(sock: socket.socket, path: str = "/healthz") -> None:

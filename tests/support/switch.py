@@ -190,6 +190,9 @@ class Channel:
             self._execute(command)
         elif verb == "api":
             self._api(rest)
+        elif verb == "getvar":
+            self.story.append(f"get {rest}")
+            self.peer.send(wire.reply(self.variables.get(rest, "")))
         elif verb in ("linger", "filter", "event", "noevents"):
             self.story.append(command)
             self.peer.send(wire.reply("+OK"))
@@ -211,10 +214,6 @@ class Channel:
                 variable, _, value = pair.partition("=")
                 self._set(uuid, variable, value or None)
             self.peer.send(wire.api_response("+OK\n"))
-        elif name == "uuid_getvar":
-            _, variable = wire.separate(rest, 2)
-            self.story.append(f"get {variable}")
-            self.peer.send(wire.api_response(self.variables.get(variable, "_undef_")))
         elif name == "uuid_break":
             self.story.append("break")
             self.peer.send(wire.api_response("+OK\n"))
