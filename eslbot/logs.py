@@ -99,11 +99,14 @@ def guard(config: Config) -> None:
     _guard = _Guard(secrets_of(config), config.logs.mask_numbers)
 
 
-def configure(*, json_logs: bool) -> None:
-    """Set the process's logs up; everything goes to standard error. What they hide, :func:`guard` says."""
+def configure(*, json_logs: bool, for_good: bool = False) -> None:
+    """Set the process's logs up; everything goes to standard error. What they hide, :func:`guard` says.
+
+    ``for_good``: never to be changed, so that each logger is put together once and not for each line.
+    """
     render: Any
     if json_logs:
-        render = structlog.processors.JSONRenderer(ensure_ascii=True)
+        render = _as_json
     else:
         render = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
@@ -113,8 +116,8 @@ def configure(*, json_logs: bool) -> None:
     structlog.configure(
         processors=[*_SHARED, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=False,
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=for_good,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -191,8 +194,15 @@ def _hide_secrets(logger: object, method: str, line: str) -> str:
     return _guard.without_secrets(line)
 
 
+_encode = json.JSONEncoder(default=repr).encode
+
+
+def _as_json(logger: object, method: str, event: Event) -> str:
+    """One line; what JSON does not know is told as Python shows it."""
+    return _encode(event)
+
+
 _SHARED: list[Any] = [
-    structlog.contextvars.merge_contextvars,
     _say_whose,
     structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
