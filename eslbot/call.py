@@ -163,14 +163,17 @@ class Call:
         self._name_in_log()
         self.workspace = self.controller.admit(self.invite)
         self._name_in_log()
-        self.note(What.ADMITTED, **self._who(), invited_at=time.time() - self.notes.invited_for)
-        log.info("call_admitted", source=self.invite.source_ip, caller=self.invite.caller)
 
     def answer(self) -> None:
-        """Send the 200."""
+        """Send the 200; who calls is told while FreeSWITCH does it."""
         self.enter(Stage.ADMITTED)
         with self._undisturbed():
-            completed = self.session.answer()
+            answer = self.session.execute("answer")
+            try:
+                self.session.flush()
+            finally:
+                self._tell_admitted()
+            completed = answer.wait(self.session.timeout)
         if completed.headers.get("Answer-State", "answered") != "answered":
             raise Refused(500, "answer_failed", "FreeSWITCH could not answer the call")
         self.enter(Stage.ANSWERED)
@@ -182,6 +185,11 @@ class Call:
         self.session.forget_variables(INFORMATIONAL)
         log.info("call_answered", seconds=self._seconds())
         self._forget_channel()
+
+    def _tell_admitted(self) -> None:
+        assert self.invite is not None
+        self.note(What.ADMITTED, **self._who(), invited_at=time.time() - self.notes.invited_for)
+        log.info("call_admitted", source=self.invite.source_ip, caller=self.invite.caller)
 
     def talk(self) -> None:
         """Give the caller to the bot until its part is over, in whatever way."""

@@ -169,26 +169,31 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         listener.setblocking(True)
         name = ListenerName(listener.getsockname())
         pool = Pool(self.worker_connections)
-        server = StreamServer(listener, handle=partial(self.handle, name), spawn=pool)
+        if name.getsockname()[:2] == self.wsgi.controller.config.server.listen.pair:
+            notice_dead_peers(listener)
+            handle: Any = self.take
+        else:
+            handle = partial(self.handle, name)
+        server = StreamServer(listener, handle=handle, spawn=pool)
         server.max_accept = ACCEPTS
         server.start()
         self._servers.append(server)
         self._pools.append(pool)
 
-    def handle(self, listener: ListenerName, client: std_socket.socket, addr: tuple[str, int]) -> None:
-        """One accepted connection, in a greenlet of gunicorn's pool."""
-        controller = self.wsgi.controller
-        client.setblocking(True)
-        if listener.getsockname()[:2] != controller.config.server.listen.pair:
-            try:
-                super().handle(listener, client, addr)
-            finally:
-                self._idle.discard(client)
-        elif self.alive:
-            notice_dead_peer(client)
-            controller.take(client, addr)
+    def take(self, client: std_socket.socket, addr: tuple[str, int]) -> None:
+        """One connection of FreeSWITCH's, in a greenlet of the pool."""
+        if self.alive:
+            self.wsgi.controller.take(client, addr)
         else:  # accepted in the very moment of leaving: the dialplan calls the next controller
             client.close()
+
+    def handle(self, listener: ListenerName, client: std_socket.socket, addr: tuple[str, int]) -> None:
+        """One connection of the web listener, in a greenlet of the pool."""
+        client.setblocking(True)
+        try:
+            super().handle(listener, client, addr)
+        finally:
+            self._idle.discard(client)
 
     def handle_request(self, listener_name: Any, req: Any, sock: std_socket.socket, addr: Any) -> None:
         """One request; meanwhile its connection is not idle."""
@@ -230,14 +235,15 @@ def no_more_requests(client: std_socket.socket) -> None:
         log.debug("web_client_was_gone", error=str(error))
 
 
-def notice_dead_peer(client: std_socket.socket) -> None:
-    """Have the kernel end the connection when the peer's host does not answer for half a minute.
+def notice_dead_peers(listener: std_socket.socket) -> None:
+    """Have the kernel end a connection when the peer's host does not answer for half a minute.
 
     FreeSWITCH says nothing while a call is held, and a host without power says nothing at all: its calls
     would be counted for ever. Keepalive asks; the user time-out is also for what we have sent ourselves.
+    Accepted connections have what their listener has (Linux, ``tcp(7)``).
     """
-    client.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_KEEPALIVE, 1)
-    client.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_KEEPIDLE, 10)
-    client.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_KEEPINTVL, 5)
-    client.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_KEEPCNT, 3)
-    client.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_USER_TIMEOUT, 30_000)
+    listener.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_KEEPIDLE, 10)
+    listener.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_KEEPINTVL, 5)
+    listener.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_KEEPCNT, 3)
+    listener.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_USER_TIMEOUT, 30_000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 Network = IPv4Network | IPv6Network
@@ -228,10 +229,15 @@ class Config:
 
 
 def _within(ip: str, networks: Sequence[Network]) -> bool:
+    address = _address(ip)
+    return address is not None and any(address in network for network in networks)
+
+
+@lru_cache(maxsize=1024)
+def _address(ip: str) -> IPv4Address | IPv6Address | None:
+    """None where it is no address; an IPv4 one in IPv6's clothes is an IPv4 one."""
     try:
         address = ip_address(ip)
     except ValueError:
-        return False
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    return any(address in network for network in networks)
+        return None
+    return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address

@@ -14,8 +14,8 @@ import pytest
 from gevent import socket
 
 from eslbot.sim.processes import children
-from eslbot.worker import notice_dead_peer
-from tests.support.peer import bounded, eventually, free_port, tcp_pair
+from eslbot.worker import notice_dead_peers
+from tests.support.peer import bounded, eventually, free_port
 from tests.support.processes import EslbotService, tree
 from tests.support.switch import UUID, Channel
 
@@ -502,9 +502,11 @@ def test_a_worker_in_an_endless_loop_is_killed_and_replaced(tmp_path: Path) -> N
 
 
 def test_a_dead_peer_is_noticed() -> None:
-    ours, theirs = tcp_pair()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        notice_dead_peers(listener)
+        theirs = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
     with ours, theirs:
-        notice_dead_peer(ours)
         assert ours.getsockopt(std_socket.SOL_SOCKET, std_socket.SO_KEEPALIVE) == 1
         options = (std_socket.TCP_KEEPIDLE, std_socket.TCP_KEEPINTVL, std_socket.TCP_KEEPCNT)
         assert [ours.getsockopt(std_socket.IPPROTO_TCP, option) for option in options] == [10, 5, 3]

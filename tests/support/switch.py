@@ -172,7 +172,10 @@ class Channel:
         while command := self._next():
             self.commands.append(command)
             if not command.startswith(self.mute or ("\0",)):
-                self._handle(command)
+                try:
+                    self._handle(command)
+                except ConnectionError:  # the controller went away; its last commands count all the same
+                    continue
         self.peer.close()
 
     def _next(self) -> str:
