@@ -97,6 +97,40 @@ def test_connect_gives_the_channel(line: Line) -> None:
     assert line.session.session_data["variable_uuid"] == "the-call"
 
 
+@pytest.mark.parametrize(
+    ("reply", "plain"),
+    [
+        ("00919990152080|a", {"sip_from_display": "00919990152080|a"}),
+        ("00919990152080%7Ca", {"sip_from_display": "00919990152080%7Ca"}),
+        ("", {"sip_from_display": ""}),
+        ("+OK", {}),
+        ("-ERR command not found", {}),
+    ],
+)
+def test_a_plain_variable_comes_with_the_channel_as_it_is(reply: str, plain: dict[str, str]) -> None:
+    with bounded():
+        line = Line()
+        greenlet = later(lambda: line.session.connect("sip_from_display"))
+        assert [line.peer.command(), line.peer.command()] == ["connect", "getvar sip_from_display"]
+        line.peer.send(wire.reply("+OK", {"Unique-ID": "u"}) + wire.reply(reply))
+        assert greenlet.get()["Unique-ID"] == "u"
+        assert line.session.plain == plain
+        line.session.forget_channel()
+        assert line.session.plain == {}
+        line.session.stop()
+
+
+def test_a_channel_whose_plain_variable_never_comes_is_no_call() -> None:
+    with bounded():
+        line = Line(timeout=0.1)
+        greenlet = later(lambda: line.session.connect("sip_from_display"))
+        line.peer.expect("connect")
+        line.peer.send(wire.reply("+OK", {"Unique-ID": "u"}))
+        with pytest.raises(CommandTimeout, match="getvar"):
+            greenlet.get()
+        line.session.stop()
+
+
 def test_replies_come_in_the_order_of_the_commands(line: Line) -> None:
     results = [line.session.ask(f"api echo {number}") for number in range(50)]
     assert [line.peer.command() for _ in range(50)] == [f"api echo {number}" for number in range(50)]
