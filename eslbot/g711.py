@@ -6,8 +6,7 @@ Linear audio is little-endian signed 16-bit (L16 as mod_audio_stream sends it), 
 
 from __future__ import annotations
 
-from array import array
-from sys import byteorder
+import numpy as np
 
 PCMU, PCMA = "PCMU", "PCMA"
 
@@ -52,20 +51,17 @@ def _encoder(levels: list[int]) -> bytes:
     return bytes(table)
 
 
-_ENCODE = {law: _encoder(levels) for law, levels in _DECODE.items()}
+_ENCODE_TABLE = {law: np.frombuffer(_encoder(levels), np.uint8) for law, levels in _DECODE.items()}
+_DECODE_TABLE = {law: np.array(levels, "<i2") for law, levels in _DECODE.items()}
 
 
 def decode(law: str, payload: bytes) -> bytes:
     """G.711 bytes of ``law`` (``PCMU`` or ``PCMA``) as L16 little-endian, two bytes a sample."""
-    samples = array("h", map(_DECODE[law].__getitem__, payload))
-    if byteorder == "big":
-        samples.byteswap()
-    return samples.tobytes()
+    linear: bytes = _DECODE_TABLE[law][np.frombuffer(payload, np.uint8)].tobytes()
+    return linear
 
 
 def encode(law: str, linear: bytes) -> bytes:
     """L16 little-endian as G.711 bytes of ``law``; a trailing odd byte is dropped."""
-    samples = array("H", linear[: len(linear) & ~1])
-    if byteorder == "big":
-        samples.byteswap()
-    return bytes(map(_ENCODE[law].__getitem__, samples))
+    codes: bytes = _ENCODE_TABLE[law][np.frombuffer(linear, "<u2", len(linear) // 2)].tobytes()
+    return codes

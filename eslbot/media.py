@@ -27,8 +27,11 @@ def media_facts(hangup: Mapping[str, str]) -> dict[str, float | str]:
     if codec:
         facts["codec"] = codec[:32]
     for name, variable in _NUMBERS.items():
+        text = hangup.get(f"variable_{variable}")
+        if not text:
+            continue
         try:
-            number = float(hangup.get(f"variable_{variable}", ""))
+            number = float(text)
         except ValueError:
             continue
         if math.isfinite(number):

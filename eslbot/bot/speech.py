@@ -604,9 +604,12 @@ def _following(path: str) -> str:
     return f"{stem.rpartition('_')[0]}_{number_of(path) + 1}.tmp.{kind}"
 
 
+# Ten times a second for each call that is spoken to: pathlib would take longer than the file system.
+
+
 def _remove(path: str) -> None:
     with suppress(OSError):  # the module would keep it until its stream stops, and then deletes it
-        Path(path).unlink()
+        os.unlink(path)  # noqa: PTH108
 
 
 def _claim(path: str) -> str:
@@ -614,7 +617,7 @@ def _claim(path: str) -> str:
     if path.endswith(TAKEN):
         return path
     try:
-        Path(path).rename(path + TAKEN)
+        os.rename(path, path + TAKEN)  # noqa: PTH104
     except OSError as error:  # a directory in which we may write and not rename: then so be it
         log.debug("speech_not_claimed", error=str(error))
         return path

@@ -79,7 +79,7 @@ class AudioStream:
 def body(event: Event) -> dict[str, Any]:
     """The module's own JSON in an event; empty where it is not an object."""
     try:
-        document = json.loads(event.body)
+        document = json.loads(event.body.decode())  # it would look for other encodings first
     except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
