@@ -166,7 +166,8 @@ class Call:
 
     def answer(self) -> None:
         """Send the 200; who calls is told while FreeSWITCH does it."""
-        self.enter(Stage.ADMITTED)
+        self._stage = Stage.ADMITTED
+        self.session.set_variables({"eslbot_stage": self._stage})
         with self._undisturbed():
             answer = self.session.execute("answer")
             try:
@@ -188,6 +189,7 @@ class Call:
 
     def _tell_admitted(self) -> None:
         assert self.invite is not None
+        self._show_stage(self._stage)
         self.note(What.ADMITTED, **self._who(), invited_at=time.time() - self.notes.invited_for)
         log.info("call_admitted", source=self.invite.source_ip, caller=self.invite.caller)
 
@@ -464,10 +466,15 @@ class Call:
         """Count the call among those in ``stage``, and no longer among those in the one before."""
         if self.workspace is None:
             return
+        name = self.workspace.name
         if self._shown is not None:
-            metrics.CALLS_BY_STAGE.labels(self.workspace.name, self._shown).dec()
+            metrics.CALLS_BY_STAGE.labels(name, self._shown).dec()
+        elif stage is not None:
+            metrics.CALLS_ACTIVE.labels(name).inc()
         if stage is not None:
-            metrics.CALLS_BY_STAGE.labels(self.workspace.name, stage).inc()
+            metrics.CALLS_BY_STAGE.labels(name, stage).inc()
+        elif self._shown is not None:
+            metrics.CALLS_ACTIVE.labels(name).dec()
         self._shown = stage
 
     def refuse(self, refusal: Refused) -> None:

@@ -161,13 +161,11 @@ class Controller:
     def _enter(self, workspace: Workspace) -> None:
         self._admitted += 1
         self._counts.add(self._row, workspace.id, 1)
-        metrics.CALLS_ACTIVE.labels(workspace.name).inc()
 
     def leave(self, workspace: Workspace) -> None:
         """Count out a call that :meth:`admit` or :meth:`resume` has counted in."""
         self._admitted -= 1
         self._counts.add(self._row, workspace.id, -1)
-        metrics.CALLS_ACTIVE.labels(workspace.name).dec()
 
     def ameyo(self, workspace: Workspace) -> AmeyoClient:
         """The connection pool to the workspace's own Ameyo; no two workspaces share one."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from uuid import UUID
 
 #: The channel variable that holds the From display name.
 DISPLAY = "sip_from_display"
 
 _DID = re.compile(r"00[0-9]{7,15}")
 _CRT_OBJECT_ID = re.compile(r"[!#-&(-{}~]{1,128}")  # printable ASCII without space, quotes and |
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
 _PHRASES = {400: "Bad Request", 403: "Forbidden", 500: "Server Internal Error", 503: "Service Unavailable"}
 
@@ -97,11 +97,8 @@ def parse_workspace_id(text: str | None) -> str:
     """The workspace id in lower case. Raises :class:`Refused`."""
     if not text:
         raise _malformed("workspace_header", "", "the header X-Workspace-ID is missing")
-    try:
-        workspace_id = str(UUID(text))
-    except ValueError:
-        workspace_id = ""
-    if workspace_id != text.lower():
+    workspace_id = text.lower()
+    if not _UUID.fullmatch(workspace_id):
         raise _malformed("workspace_header", text, "X-Workspace-ID must be a UUID")
     return workspace_id
 

@@ -16,8 +16,8 @@ import socket as std_socket
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
+from os import urandom
 from typing import Any
-from uuid import uuid4
 
 import gevent
 import structlog
@@ -430,7 +430,7 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
 
         With ``tell`` the completion also comes by :meth:`next_event`, in its place among the events.
         """
-        event_uuid = str(uuid4())
+        event_uuid = urandom(12).hex()
         message = execute_message(application, argument, event_uuid)
         execution = Execution(application, event_uuid, tell, self._drop)
         self._post(message, _Refusal(execution.refused))
