@@ -2,14 +2,16 @@
 
 from eslbot.sim.pbx.ameyo import AmeyoServer, Answer, Drop, Notification, Stall
 from eslbot.sim.pbx.media import Recording
-from eslbot.sim.pbx.pbx import CallResult, LoadResult, Pbx, PbxCall
+from eslbot.sim.pbx.pbx import CallResult, Load, LoadResult, Pbx, PbxCall
 from eslbot.sim.pbx.sipp import SippMissing
+from eslbot.sim.pbx.voices import Voices, VoicesError
 
 __all__ = [
     "AmeyoServer",
     "Answer",
     "CallResult",
     "Drop",
+    "Load",
     "LoadResult",
     "Notification",
     "Pbx",
@@ -17,4 +19,6 @@ __all__ = [
     "Recording",
     "SippMissing",
     "Stall",
+    "Voices",
+    "VoicesError",
 ]

@@ -138,6 +138,8 @@ class AmeyoServer:
         on_accept: called with the CRT Object ID of every accepted notification, after the answer was
             sent, in the request's thread; :meth:`subscribe` adds more.
         tls: False for plain HTTP.
+        certificate: a PEM file with certificate and key to show instead of one of loopback's, which is new at
+            each start and of which ``ca_file`` tells.
         emit: told ``notification`` with CRT Object ID, status and problem; never a token.
 
     ``requests`` holds all requests in order of arrival. ``handshake_failures`` counts TLS handshakes that
@@ -153,6 +155,7 @@ class AmeyoServer:
         port: int = 0,
         on_accept: Callable[[str], None] | None = None,
         tls: bool = True,
+        certificate: Path | None = None,
         emit: Emit = silent,
     ) -> None:
         self.tenants = dict(tenants)
@@ -163,6 +166,7 @@ class AmeyoServer:
         self.errors: list[BaseException] = []
         self._listeners = [on_accept] if on_accept else []
         self._tls = tls
+        self._certificate = certificate
         self._emit = emit
         self._changed = threading.Condition()
         self._scripts: dict[str | None, deque[Step]] = {}
@@ -176,8 +180,11 @@ class AmeyoServer:
     # life
 
     def start(self) -> Self:
-        """Make the certificate and listen."""
-        if self._tls:
+        """Make or read the certificate and listen. Raises OSError (ssl.SSLError too) where it cannot."""
+        if self._tls and self._certificate is not None:
+            self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._context.load_cert_chain(self._certificate)
+        elif self._tls:
             self._authority = LoopbackAuthority()
             self._context = self._authority.server_context()
         self._stopping.clear()

@@ -42,10 +42,14 @@ class CallControl:
 
     Args:
         on_answer: called in that thread when a call was answered.
+        on_end: called with the key of a call that was up, just before it is told to send BYE, or when it was
+            ended in any other way; from any thread.
     """
 
-    def __init__(self, on_answer: Callable[[Answered], None]) -> None:
-        self._on_answer = on_answer
+    def __init__(
+        self, on_answer: Callable[[Answered], None], on_end: Callable[[str], None] = lambda key: None
+    ) -> None:
+        self._on_answer, self._on_end = on_answer, on_end
         self._lock = threading.Lock()
         self._answered: dict[str, tuple[socket.socket, str]] = {}
         self._keys: dict[str, str] = {}  # by Call-ID
@@ -85,6 +89,7 @@ class CallControl:
                 return
             connection, call_id = known
             self._keys.pop(call_id, None)
+            self._on_end(key)
             with contextlib.suppress(OSError):  # that SIPp is gone; its exit status tells
                 connection.sendall(f"Call-ID: {call_id}\r\nCommand: hang up\r\n\r\n".encode() + _END)
 
@@ -93,8 +98,10 @@ class CallControl:
         with self._lock:
             self._early.discard(key)
             known = self._answered.pop(key, None)
-            if known is not None:
-                self._keys.pop(known[1], None)
+            if known is None:
+                return
+            self._keys.pop(known[1], None)
+        self._on_end(key)
 
     def _run(self) -> None:
         with selectors.DefaultSelector() as selector:

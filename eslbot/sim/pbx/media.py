@@ -45,8 +45,8 @@ _SLIP = 0.200
 Caller = float | bytes | None
 
 #: Linux's SO_TIMESTAMPNS (``asm-generic/socket.h``), which Python has no name for, and its struct timespec.
-_TIMESTAMP = 35
-_TIMESPEC = struct.Struct("@ll")
+TIMESTAMP = 35
+TIMESPEC = struct.Struct("@ll")
 
 _LAWS = {kind: law for law, kind in g711.PAYLOAD_TYPES.items()}
 
@@ -150,8 +150,8 @@ class Recording:
 def _arrived(told: list[tuple[int, int, bytes]]) -> float:
     """When a datagram came, epoch seconds: the kernel's time stamp, or now."""
     for level, kind, data in told:
-        if (level, kind) == (socket.SOL_SOCKET, _TIMESTAMP) and len(data) == _TIMESPEC.size:
-            whole, nanoseconds = _TIMESPEC.unpack(data)
+        if (level, kind) == (socket.SOL_SOCKET, TIMESTAMP) and len(data) == TIMESPEC.size:
+            whole, nanoseconds = TIMESPEC.unpack(data)
             return float(whole + nanoseconds / 1e9)
     return time.time()
 
@@ -190,7 +190,7 @@ class RtpSession:
         self.socket = endpoint
         if sys.platform == "linux":
             with contextlib.suppress(OSError):  # then our own clock has to do
-                endpoint.setsockopt(socket.SOL_SOCKET, _TIMESTAMP, 1)
+                endpoint.setsockopt(socket.SOL_SOCKET, TIMESTAMP, 1)
         self.port: int = self.socket.getsockname()[1]
         self.recording = Recording()
         self.sent = self.left_out = 0

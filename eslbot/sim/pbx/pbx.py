@@ -22,6 +22,7 @@ from eslbot.sim.pbx.media import CALLER_TONE, Recording, RtpEndpoint, RtpSession
 from eslbot.sim.pbx.ports import Ports
 from eslbot.sim.pbx.sipp import CODECS, CallLine, SippRun, find_sipp
 from eslbot.sim.pbx.trace import Dialog, dialogs, failures, retry_after
+from eslbot.sim.pbx.voices import Voices, VoicesReport
 
 #: The example of the integration document.
 WORKSPACE = "2b37ba17-7b20-4b3e-b138-1161e351d5c5"
@@ -194,6 +195,72 @@ class PbxCall:
         return f"<PbxCall {self.did}|{self.crt_object_id} {state}>"
 
 
+class Load:
+    """Calls under way, placed by :meth:`Pbx.begin_load`; ``crt_object_ids`` are theirs, in order."""
+
+    def __init__(self, pbx: Pbx, keys: list[str], ids: list[str], voices: Voices | None) -> None:
+        self.crt_object_ids, self.voices = ids, voices
+        self._pbx, self._keys = pbx, keys
+        self._run: SippRun | None = None
+        self._begun = time.monotonic()
+
+    @property
+    def pid(self) -> int | None:
+        """SIPp's process id, until the load is finished."""
+        return self._run.process.pid if self._run is not None else None
+
+    def dialogs(self) -> dict[str, Dialog]:
+        """The calls so far, by CRT Object ID; those that SIPp has not begun are left out."""
+        return _by_crt(self._run.lines("short.log"), self.crt_object_ids) if self._run is not None else {}
+
+    def voices_report(self) -> VoicesReport:
+        """The RTP so far, by CRT Object ID. Raises RuntimeError for a load without ``voices``."""
+        if self.voices is None:
+            raise RuntimeError("this load's callers speak by SIPp, which counts nothing")
+        told = self.voices.report(self._keys)
+        crts = dict(zip(self._keys, self.crt_object_ids, strict=True))
+        by_crt = {crts[key]: voice for key, voice in told.voices.items()}
+        return VoicesReport(by_crt, told.strays, told.dropped)
+
+    def over(self) -> bool:
+        """Whether all its calls are over."""
+        return self._run is None or self._run.process.poll() is not None
+
+    def hang_up(self) -> None:
+        """All callers hang up; those who are not answered yet, once they are."""
+        for key in self._keys:
+            self._pbx._control.hang_up(key)
+
+    def finish(self, timeout: float = 120.0) -> LoadResult:
+        """What became of the calls, when they are over; SIPp and its files are gone then.
+
+        A call that is still up after ``timeout`` seconds is hung up, and ``error`` says that the load was not
+        over in time.
+        """
+        run = self._run
+        if run is None:
+            raise RuntimeError("this load is finished")
+        overdue = False
+        try:
+            try:
+                run.wait(timeout)
+            except subprocess.TimeoutExpired:
+                overdue = True
+                self.hang_up()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    run.wait(_GRACE)
+                run.kill()
+            return _load_result(run, self.crt_object_ids, overdue, time.monotonic() - self._begun)
+        finally:
+            self._pbx._dispose(run)
+            self._run = None
+            self._forget()
+
+    def _forget(self) -> None:
+        for key, crt in zip(self._keys, self.crt_object_ids, strict=True):
+            self._pbx._forget(key, crt, None)
+
+
 class Pbx:
     """The PBX; a context manager, or :meth:`start` and :meth:`stop`.
 
@@ -226,11 +293,12 @@ class Pbx:
         self._keys: dict[str, list[str]] = {}  # by CRT Object ID
         self._calls: dict[str, PbxCall] = {}  # under way, by key
         self._hangups: dict[str, float] = {}  # hangup_after of a load's calls, by key
+        self._loads: dict[str, Load] = {}  # under way, by the key of each of their calls
         self._watchers: list[threading.Thread] = []
         self._runs: set[SippRun] = set()
         self._ports = Ports(local_ip)
         self._running = False
-        self._control = CallControl(self._on_answer)
+        self._control = CallControl(self._on_answer, self._on_end)
         self._media = RtpEndpoint()
 
     def start(self) -> Self:
@@ -366,45 +434,75 @@ class Pbx:
         caller_tone: float | None = CALLER_TONE,
         timeout: float = 120.0,
     ) -> LoadResult:
-        """Place ``calls`` calls, ``rate`` new ones a second, by one SIPp, and wait until they are over.
+        """:meth:`begin_load`, and wait until its calls are over, ``timeout`` seconds at most."""
+        load = self.begin_load(
+            calls,
+            rate,
+            did=did,
+            crt_prefix=crt_prefix,
+            workspace_id=workspace_id,
+            transport=transport,
+            codec=codec,
+            user=user,
+            hangup_after=hangup_after,
+            answer_timeout=answer_timeout,
+            caller_tone=caller_tone,
+        )
+        return load.finish(timeout)
 
-        All of them name one RTP port, from which SIPp sends to each; what it receives is not recorded.
-        CRT Object IDs are ``<crt_prefix>-000001`` and so on. A call that is still up after ``timeout``
-        seconds is hung up, and ``error`` says that the load was not over in time.
+    def begin_load(
+        self,
+        calls: int = 100,
+        rate: float = 10.0,
+        *,
+        did: str = DID,
+        crt_prefix: str | None = None,
+        workspace_id: str = WORKSPACE,
+        transport: str = "udp",
+        codec: str = "PCMU",
+        user: str = "bot",
+        hangup_after: float | None = None,
+        answer_timeout: float = 10.0,
+        caller_tone: float | None = CALLER_TONE,
+        voices: Voices | None = None,
+    ) -> Load:
+        """Place ``calls`` calls, ``rate`` new ones a second, by one SIPp, and return at once.
+
+        All of them name one RTP port. With ``voices`` it is theirs: they speak, and count what comes; by
+        default SIPp sends ``caller_tone`` from it, and nobody looks at what it receives.
+        CRT Object IDs are ``<crt_prefix>-000001`` and so on. Whoever begins a load finishes it, too.
         """
         number = next(self._numbers)
         prefix = crt_prefix or f"load-{self._control.port}-{number}"
         ids = [f"{prefix}-{index:06d}" for index in range(1, calls + 1)]
         keys = [f"load-{number}-{index}" for index in range(1, calls + 1)]
         rtp_port = self._ports.reserve_rtp()
+        told = voices.port if voices is not None else rtp_port
         lines = [
-            CallLine(key, f'"{did}|{crt}"', [f"X-Workspace-ID: {workspace_id}"], [codec], rtp_port, user)
+            CallLine(key, f'"{did}|{crt}"', [f"X-Workspace-ID: {workspace_id}"], [codec], told, user)
             for key, crt in zip(keys, ids, strict=True)
         ]
+        load = Load(self, keys, ids, voices)
         with self._lock:
             for key, crt in zip(keys, ids, strict=True):
                 self._keys.setdefault(crt, []).append(key)
+                self._loads[key] = load
                 if hangup_after is not None:
                     self._hangups[key] = hangup_after
-        begun = time.monotonic()
         try:
-            run = self._run(
+            load._run = self._run(
                 lines,
                 transport=transport,
                 rate=rate,
                 answer_timeout=answer_timeout,
-                play=_speech(codec, caller_tone),
+                play=_speech(codec, caller_tone) if voices is None else None,
                 rtp_port=rtp_port,
                 full_trace=False,
             )
-            try:
-                overdue = self._wait_for_load(run, keys, timeout)
-                return _load_result(run, ids, overdue, time.monotonic() - begun)
-            finally:
-                self._dispose(run)
-        finally:
-            for key, crt in zip(keys, ids, strict=True):
-                self._forget(key, crt, None)
+        except BaseException:
+            load._forget()
+            raise
+        return load
 
     def accepted(self, crt_object_id: str) -> None:
         """The REST server's notice to the PBX: end this call. Calls it does not know are not ours."""
@@ -481,19 +579,6 @@ class Pbx:
         )
         call._finish(result)
 
-    def _wait_for_load(self, run: SippRun, keys: Sequence[str], timeout: float) -> bool:
-        """Whether it took longer than ``timeout``."""
-        try:
-            run.wait(timeout)
-        except subprocess.TimeoutExpired:
-            for key in keys:
-                self._control.hang_up(key)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                run.wait(_GRACE)
-            run.kill()
-            return True
-        return False
-
     def _dispose(self, run: SippRun) -> None:
         run.close()
         self._ports.release(run.local_port, run.rtp_port)
@@ -504,6 +589,7 @@ class Pbx:
         with self._lock:
             self._calls.pop(key, None)
             self._hangups.pop(key, None)
+            self._loads.pop(key, None)
             keys = self._keys.get(crt, [])
             if key in keys:
                 keys.remove(key)
@@ -514,20 +600,28 @@ class Pbx:
             self._media.close(session)
 
     def _on_answer(self, answered: Answered) -> None:
+        remote = (answered.media_ip, answered.media_port)
         with self._lock:
             call = self._calls.get(answered.key)
+            load = self._loads.get(answered.key)
             hangup_after = self._hangups.get(answered.key)
+        if load is not None and load.voices is not None:
+            load.voices.begin(answered.key, remote, answered.payload_type)
         if call is None:
             if hangup_after is not None:
                 self._control.hang_up(answered.key, hangup_after)
             return
         if call._session is not None:
-            remote = (answered.media_ip, answered.media_port)
             self._media.begin(call._session, remote, answered.payload_type)
         call._note_answer()
         self._emit("answered", {"crt_object_id": call.crt_object_id, "did": call.did})
         if call._hangup_after is not None:
             call._hang_up("hangup_after", call._hangup_after)
+
+    def _on_end(self, key: str) -> None:
+        load = self._loads.get(key)
+        if load is not None and load.voices is not None:
+            load.voices.end(key)
 
 
 def _by_python(media: str) -> bool:
@@ -577,12 +671,11 @@ def _call_result(call: PbxCall, run: SippRun) -> CallResult:
 
 
 def _load_result(run: SippRun, ids: list[str], overdue: bool, duration: float) -> LoadResult:
-    told = dialogs(run.lines("short.log"))
-    # SIPp numbers its calls from 1 in the Call-ID, in the order of the injection file.
-    by_crt = {ids[int(call_id.partition("-")[0]) - 1]: dialog for call_id, dialog in told.items()}
-    refused = Counter(d.status for d in told.values() if d.status is not None and not d.answered)
-    unexpected = sum(d.ended_by == "switch" for d in told.values())
-    completed = sum(d.ended_by == "pbx" and d.bye_status == 200 for d in told.values())
+    by_crt = _by_crt(run.lines("short.log"), ids)
+    told = list(by_crt.values())
+    refused = Counter(d.status for d in told if d.status is not None and not d.answered)
+    unexpected = sum(d.ended_by == "switch" for d in told)
+    completed = sum(d.ended_by == "pbx" and d.bye_status == 200 for d in told)
     error = run.error()
     if overdue:
         # Who was hung up by the clock cannot be told from who was hung up by a notification in that moment;
@@ -594,17 +687,20 @@ def _load_result(run: SippRun, ids: list[str], overdue: bool, duration: float) -
         refused=refused,
         unexpected_byes=unexpected,
         failed=len(ids) - completed - refused.total() - unexpected,
-        answered=sum(d.answered for d in told.values()),
+        answered=sum(d.answered for d in told),
         causes=failures(run.text("statistics.csv")),
-        set_up=_percentiles(
-            [d.answered_at - d.invited_at for d in told.values() if d.answered_at and d.invited_at]
-        ),
+        set_up=_percentiles([d.answered_at - d.invited_at for d in told if d.answered_at and d.invited_at]),
         exit_status=run.wait(0),
         seconds=duration,
         error=error,
         crt_object_ids=ids,
         dialogs=by_crt,
     )
+
+
+def _by_crt(trace: Sequence[str], ids: Sequence[str]) -> dict[str, Dialog]:
+    # SIPp numbers its calls from 1 in the Call-ID, in the order of the injection file.
+    return {ids[int(call_id.partition("-")[0]) - 1]: dialog for call_id, dialog in dialogs(trace).items()}
 
 
 def _percentiles(values: list[float]) -> dict[int, float]:
