@@ -13,7 +13,7 @@ from benchmarks.load.calls import Call, Post, early_failure, mean_up, most_at_on
 from benchmarks.load.figures import GENERATOR, Figures, StepResult, Symptoms, figures
 from benchmarks.load.profiles import Limits, Plan
 from benchmarks.load.sites import Site, wait_for
-from benchmarks.load.usage import Usage, Used
+from benchmarks.load.usage import Usage, Used, udp_dropped
 from benchmarks.speech.measures import percentile
 from eslbot.sim.pbx import Load, Voices
 from eslbot.sim.pbx.trace import Dialog
@@ -75,7 +75,7 @@ def drive(
     """
     result = Result(plan)
     begun: list[_Begun] = []
-    prefix = f"load-{int(time.time())}"
+    prefix, dropped = f"load-{int(time.time())}", udp_dropped()
     with Voices(site.local_ip) as voices:
 
         def groups() -> dict[str, list[int]]:
@@ -111,6 +111,7 @@ def drive(
                 for one in begun:
                     one.load.hang_up()
             _gather(begun, result.symptoms)
+            result.symptoms.udp_dropped = udp_dropped() - dropped
         _account(plan, site, begun, usage, limits, result)
     return result
 

@@ -23,7 +23,7 @@ GENERATOR, BOT, FREESWITCH, ESLBOT = "generator", "bot", "freeswitch", "eslbot"
 
 @dataclass(frozen=True)
 class Spread:
-    """Some percentiles of ``count`` durations, seconds; NaN without any."""
+    """Some percentiles of ``count`` durations in seconds, or of counts; NaN without any."""
 
     count: int
     p50: float
@@ -64,7 +64,9 @@ class Figures:
         setup: INVITE → 200.
         to_post: the bot's end → the notification's arrival; to_bye: that → BYE.
         to_caller: RTP from the switch to the PBX, by sequence numbers there.
-        to_switch: RTP from the PBX to the switch, by the switch's own counters.
+        to_switch: RTP from the PBX to the switch, by the switch's own counters: it passes over two frames
+            where an utterance of the bot's begins or ends, so this is not the network's loss alone.
+        unread: of each call, how many of those packets the switch has not counted.
         gap: of each call, the longest time without a packet from the switch.
         heard: share of what the callers said that the bot had.
         left_out: frames that the callers did not send in time, of how many.
@@ -81,6 +83,7 @@ class Figures:
     to_bye: Spread
     to_caller: Flows
     to_switch: Flows
+    unread: Spread
     gap: Spread
     heard: float | None
     left_out: int
@@ -97,9 +100,9 @@ def figures(calls: Sequence[Call]) -> Figures:
     """All that can be counted of these calls."""
     failures = Counter(cause for call in calls if (cause := call.failure()) is not None)
     voices = [call.voice for call in calls if call.voice is not None]
-    both = [(c, c.voice, c.packets_in) for c in calls if c.voice is not None and c.packets_in is not None]
-    sent = sum(voice.sent_before(call.dialog.bye_at if call.dialog else None) for call, voice, _ in both)
-    arrived = sum(packets for _, _, packets in both if packets is not None)
+    both = [(c, v, n) for c in calls if (v := c.voice) is not None and (n := c.packets_in) is not None]
+    sent = [voice.sent_before(call.dialog.bye_at if call.dialog else None) for call, voice, _ in both]
+    unread = [count - packets for count, (_, _, packets) in zip(sent, both, strict=True)]
     spoken = [(c.heard, c.voice.sent * 0.020) for c in calls if c.voice is not None and c.heard is not None]
     said = sum(seconds for _, seconds in spoken)
     received, lost = sum(v.received for v in voices), sum(v.lost for v in voices)
@@ -119,7 +122,8 @@ def figures(calls: Sequence[Call]) -> Figures:
             if call.posts and call.dialog and call.dialog.bye_at and call.dialog.ended_by == "pbx"
         ),
         to_caller=Flows(len(voices), received + lost, lost),
-        to_switch=Flows(len(both), sent, sent - arrived),
+        to_switch=Flows(len(both), sum(sent), sum(unread)),
+        unread=Spread.of(unread),
         gap=Spread.of(voice.longest for voice in voices if voice.received > 1),
         heard=sum(heard for heard, _ in spoken) / said if said else None,
         left_out=sum(voice.left_out for voice in voices),
@@ -151,6 +155,7 @@ class Symptoms:
         complaints: FreeSWITCH's errors, by their text.
         sipp: what SIPp said about itself.
         dropped: RTP packets that came to the generator and found its buffer full.
+        udp_dropped: UDP packets that found a receiver's buffer full, of all processes of this machine.
         strays: RTP packets from an address that no answer named.
     """
 
@@ -159,6 +164,7 @@ class Symptoms:
     complaints: Counter[str] = field(default_factory=Counter)
     sipp: list[str] = field(default_factory=list)
     dropped: int = 0
+    udp_dropped: int = 0
     strays: int = 0
 
 
@@ -193,6 +199,8 @@ def causes(step: StepResult, symptoms: Symptoms) -> list[str]:
         remedy = next((told for sign, told in _COMPLAINTS.items() if sign in text), "")
         found.append(f"FreeSWITCH said {number} times: {text}{remedy}")
     found += symptoms.sipp
+    if symptoms.udp_dropped:
+        found.append(f"{symptoms.udp_dropped} UDP packets found the buffer of a process on this machine full")
     found += _processors(step.used)
     found += [f"the generator was at its limit: {text}" for text in generator_limits(step, symptoms)]
     return found

@@ -86,24 +86,21 @@ class Report:
         document: dict[str, Any] = {
             "date": self.date,
             "command": self.command,
-            "machine": dataclasses.asdict(self.machine),
+            "machine": self.machine,
             "eslbot": self.eslbot,
             "site": self.site,
             "details": list(self.details),
             "seconds": self.seconds,
-            "profile": dataclasses.asdict(result.plan),
+            "profile": result.plan,
             "stopped": result.stopped,
             "lost": self.lost,
             "whole": _figures(result.whole),
             "at_once": result.at_once,
-            "symptoms": dataclasses.asdict(result.symptoms),
+            "symptoms": result.symptoms,
             "limit": limit(result),
-            "steps": [
-                {**dataclasses.asdict(step), "figures": _figures(step.figures)} for step in result.steps
-            ],
+            "steps": [{**_fields(step), "figures": _figures(step.figures)} for step in result.steps],
             "calls": [
-                {**dataclasses.asdict(call), "failure": call.failure(), "setup": call.setup}
-                for call in result.calls
+                {**_fields(call), "failure": call.failure(), "setup": call.setup} for call in result.calls
             ],
         }
         return json.dumps(_plain(document), indent=1, allow_nan=False)
@@ -123,10 +120,15 @@ def summary(result: Result, whole: Figures) -> list[tuple[str, str]]:
         ("bot's end → POST, p50 / p99 / max", _short(whole.to_post)),
         ("POST → BYE, p50 / p99 / max", _short(whole.to_bye)),
         ("RTP to the caller: packets, lost", _flows(whole.to_caller)),
-        ("RTP to the switch: packets, lost", _flows(whole.to_switch)),
+        ("RTP to the switch: packets, not read", _flows(whole.to_switch)),
+        ("not read of a call, p50 / p99 / max", _counts(whole.unread)),
         ("longest time without RTP in a call, p50 / p99 / max", _short(whole.gap)),
         ("of the callers' speech, heard by the bot", _percent(whole.heard)),
-        ("packets of nobody's, packets that the generator dropped", f"{symptoms.strays}, {symptoms.dropped}"),
+        ("packets from nobody's address", str(symptoms.strays)),
+        (
+            "packets dropped: by the generator, by all of this machine",
+            f"{symptoms.dropped}, {symptoms.udp_dropped}",
+        ),
         ("frames that the generator left out; its latest was late by", _lateness(whole)),
     ]
 
@@ -135,7 +137,12 @@ def steps_table(steps: Sequence[StepResult]) -> str:
     """A row a step."""
     head = (
         *("step", "begun", "answered", "completed", "up at once", "INVITE → 200 p50 / p90 / p99 / max"),
-        *("end → POST p50 / p99 / max", "POST → BYE p50 / p99 / max", "lost to caller", "lost to switch"),
+        *(
+            "end → POST p50 / p99 / max",
+            "POST → BYE p50 / p99 / max",
+            "lost to caller",
+            "not read by the switch",
+        ),
         *("longest gap p50 / p99 / max", ""),
     )
     return table(head, [_step(step) for step in steps])
@@ -218,6 +225,10 @@ def _short(spread: Spread) -> str:
     return " / ".join(ms(value) for value in (spread.p50, spread.p99, spread.most)) if spread.count else "–"
 
 
+def _counts(spread: Spread) -> str:
+    return f"{spread.p50:g} / {spread.p99:g} / {spread.most:g}" if spread.count else "–"
+
+
 def _flows(flows: Flows) -> str:
     if not flows.sent:
         return "–"
@@ -244,14 +255,21 @@ def _figures(told: Figures | None) -> dict[str, Any] | None:
     if told is None:
         return None
     return {
-        **dataclasses.asdict(told),
+        **_fields(told),
         "failed": told.failed,
         "to_caller_percent": told.to_caller.percent,
         "to_switch_percent": told.to_switch.percent,
     }
 
 
+def _fields(value: Any) -> dict[str, Any]:
+    """As ``dataclasses.asdict``, which makes nonsense of a Counter, but of one level."""
+    return {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+
+
 def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        value = _fields(value)
     match value:
         case dict():
             return {str(key): _plain(one) for key, one in value.items()}

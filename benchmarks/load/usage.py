@@ -122,6 +122,14 @@ def between(samples: Sequence[Sample], begin: float, end: float) -> Used | None:
     return Used(cores, busiest, memory, share * machine, machine)
 
 
+def udp_dropped() -> int:
+    """UDP packets that this machine's processes had no room for, since it was started (RFC 4113)."""
+    names, numbers = (
+        line.split() for line in Path("/proc/net/snmp").read_text().splitlines() if line.startswith("Udp:")
+    )
+    return int(dict(zip(names, numbers, strict=True))["RcvbufErrors"])
+
+
 def _of_process(pid: int) -> tuple[float, int] | None:
     """Processor seconds and resident bytes; None where it is gone."""
     try:

@@ -58,11 +58,15 @@ _LAWS = {kind: law for law, kind in g711.PAYLOAD_TYPES.items()}
 
 
 class Flow:
-    """What came from one address. ``lost`` are numbers that never came, ``longest`` seconds between two."""
+    """What came from one address. ``lost`` are numbers that never came, ``longest`` seconds between two.
 
-    __slots__ = ("at", "longest", "lost", "received", "repeated", "sequence", "ssrc")
+    ``claimed``: it is a call's; ``over``: of one that has ended.
+    """
+
+    __slots__ = ("at", "claimed", "longest", "lost", "over", "received", "repeated", "sequence", "ssrc")
 
     def __init__(self) -> None:
+        self.claimed = self.over = False
         self.received = self.repeated = self.lost = 0
         self.longest = 0.0
         self.at = 0.0
@@ -188,7 +192,6 @@ class _Process:
         self._socket.setsockopt(socket.SOL_SOCKET, _OVERFLOW, 1)
         self._flows: dict[tuple[str, int], Flow] = {}
         self._speakers: dict[str, _Speaker] = {}
-        self._claimed: set[int] = set()  # ids of flows that a call has
         self._due: list[tuple[float, int, _Speaker]] = []  # a heap
         self._order = itertools.count()
         self._strays = self._dropped = 0
@@ -234,7 +237,7 @@ class _Process:
                     self._dropped = int.from_bytes(data[:4], sys.byteorder)
             _, _, sequence, _, ssrc = _HEADER.unpack_from(self._buffer)
             flow = flows.get(source)
-            if flow is None:
+            if flow is None or (flow.over and ssrc != flow.ssrc):  # the switch has given the port to another
                 flow = flows[source] = Flow()
             flow.take(sequence, ssrc, at or time.time())
 
@@ -261,6 +264,7 @@ class _Process:
             case {"end": str(key)}:
                 if key in self._speakers:
                     self._speakers[key].speaking = False
+                    self._speakers[key].flow.over = True
             case {"report": list(keys)}:
                 self._receive()
                 self._report(keys)
@@ -268,15 +272,15 @@ class _Process:
     def _begin(self, key: str, remote: tuple[str, int], kind: int) -> None:
         flow = self._flows.get(remote)
         # Its first packets may be faster than the news of its answer; those of an older call are not its.
-        if flow is None or id(flow) in self._claimed or time.time() - flow.at > _UNCLAIMED:
+        if flow is None or flow.claimed or time.time() - flow.at > _UNCLAIMED:
             flow = self._flows[remote] = Flow()
-        self._claimed.add(id(flow))
+        flow.claimed = True
         speaker = self._speakers[key] = _Speaker(remote, kind, flow)
         heapq.heappush(self._due, (speaker.started, next(self._order), speaker))
 
     def _report(self, keys: list[str]) -> None:
         for flow in self._flows.values():
-            if id(flow) not in self._claimed:
+            if not flow.claimed:
                 self._strays += flow.received
                 flow.received = 0
         told = {key: asdict(self._speakers[key].report()) for key in keys if key in self._speakers}
