@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import shutil
@@ -50,6 +51,17 @@ _OF_TARGET = (
 _OF_LAB = ("switch", "workers", "max_calls", "keep")
 
 
+class Number(click.FloatRange):
+    """A range that knows that nan is in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number", param, ctx)
+        return number
+
+
 class WatchParam(click.ParamType[tuple[str, int]]):
     """``NAME=PID``."""
 
@@ -90,28 +102,24 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("profile", type=click.Choice(["rate", "ramp", "hold"]), default="rate")
-@click.option("--rate", type=float, metavar="R", help="rate, hold: new calls a second.  [default: 5]")
-@click.option(
-    "--seconds", type=click.FloatRange(0.1, 86_400), metavar="S", help="rate, hold: how long.  [default: 30]"
-)
-@click.option("--from", "from_", type=float, metavar="R0", help="ramp: first rate.  [default: 2]")
-@click.option("--to", type=float, metavar="R1", help="ramp: last rate.  [default: 20]")
+@click.option("--rate", type=Number(), metavar="R", help="rate, hold: new calls a second.  [default: 5]")
+@click.option("--seconds", type=Number(0.1, 86_400), metavar="S", help="rate, hold: how long.  [default: 30]")
+@click.option("--from", "from_", type=Number(), metavar="R0", help="ramp: first rate.  [default: 2]")
+@click.option("--to", type=Number(), metavar="R1", help="ramp: last rate.  [default: 20]")
 @click.option("--steps", type=click.IntRange(1, 100), help="ramp.  [default: 10]")
-@click.option(
-    "--step-seconds", type=click.FloatRange(1, 3600), metavar="S", help="ramp: of each.  [default: 15]"
-)
+@click.option("--step-seconds", type=Number(1, 3600), metavar="S", help="ramp: of each.  [default: 15]")
 @click.option(
     "--calls", type=click.IntRange(1, 5000), metavar="N", help="hold: so many at once.  [default: 50]"
 )
 @click.option(
     "--call-seconds",
-    type=click.FloatRange(0.5, 3600),
+    type=Number(0.5, 3600),
     metavar="S",
     help="rate, ramp: how long the laboratory's bot talks.  [default: 10]",
 )
 @click.option(
     "--max-failures",
-    type=click.FloatRange(0, 100),
+    type=Number(0, 100),
     metavar="PERCENT",
     default=1.0,
     show_default=True,
@@ -119,7 +127,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option(
     "--max-setup",
-    type=click.FloatRange(1, 60_000),
+    type=Number(1, 60_000),
     metavar="MS",
     default=1000.0,
     show_default=True,
@@ -131,7 +139,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--transport", type=click.Choice(["udp", "tcp"]), default="udp", show_default=True)
 @click.option(
     "--answer-timeout",
-    type=click.FloatRange(0.5, 180),
+    type=Number(0.5, 180),
     metavar="S",
     default=10.0,
     show_default=True,
@@ -139,7 +147,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option(
     "--hang-up-after",
-    type=click.FloatRange(0.1, 86_400),
+    type=Number(0.1, 86_400),
     metavar="S",
     help="The callers hang up by themselves; nothing has to be handed off then.",
 )
