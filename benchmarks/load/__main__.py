@@ -23,7 +23,7 @@ import eslbot
 from benchmarks.load import profiles
 from benchmarks.load.drive import drive
 from benchmarks.load.report import Report
-from benchmarks.load.sites import Site, installation, laboratory, source_for
+from benchmarks.load.sites import Site, installation, is_own, laboratory, source_for
 from benchmarks.machine import Machine, revision
 from eslbot.cli import AddressParam
 from eslbot.sim.freeswitch import FreeSwitchError
@@ -350,6 +350,8 @@ def _site(given: dict[str, Any], plan: profiles.Plan, folder: Path) -> AbstractC
             local_ip = source_for(given["target"])
         except OSError as error:
             raise click.BadParameter(f"it cannot be reached: {error}", param_hint="--target") from error
+    elif not is_own(local_ip):
+        raise click.BadParameter(f"{local_ip} is no address of this machine", param_hint="--local-ip")
     return installation(
         given["target"],
         given["workspace"],

@@ -188,7 +188,10 @@ def installation(
     offset = eslbot_log.stat().st_size if eslbot_log is not None else 0
     with ExitStack() as stack:
         if ameyo is not None:
-            stack.enter_context(ameyo)
+            try:
+                stack.enter_context(ameyo)
+            except OSError as error:  # a certificate that cannot be read, too
+                raise OSError(f"nobody can be Ameyo at {ameyo.host}:{ameyo.port}: {error}") from error
         pbx = stack.enter_context(Pbx(target, local_ip, ameyo))
 
         def lines() -> list[dict[str, Any]]:
@@ -223,6 +226,16 @@ def source_for(target: tuple[str, int]) -> str:
         probe.connect(target)  # sends nothing
         address: str = probe.getsockname()[0]
         return address
+
+
+def is_own(ip: str) -> bool:
+    """Whether calls can come from this address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((ip, 0))
+        except OSError:
+            return False
+    return True
 
 
 def json_lines(path: Path, offset: int) -> list[dict[str, Any]]:

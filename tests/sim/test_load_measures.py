@@ -459,6 +459,13 @@ def test_callers_whose_process_is_gone_say_so() -> None:
         (["--target", "127.0.0.1:5060", "--workspace", WORKSPACE], "who ends the calls?"),
         (["--target", "127.0.0.1:5060", "--workspace", WORKSPACE, "--switch", "auto"], "for the laboratory"),
         (["--target", "127.0.0.1:5060", "--workspace", WORKSPACE, "--local-ip", "lo"], "no IPv4 address"),
+        (
+            [
+                *("--target", "127.0.0.1:5060", "--workspace", WORKSPACE),
+                *("--hang-up-after", "1", "--local-ip", "192.0.2.1"),
+            ],
+            "192.0.2.1 is no address of this machine",
+        ),
         (["--target", "127.0.0.1:5060", "--workspace", WORKSPACE, "--ameyo-http"], "needs --ameyo-listen"),
         (["--target", "127.0.0.1:5060", "--watch", "cat=1"], "none of freeswitch=PID"),
         (["--target", "127.0.0.1:5060", "--watch", "eslbot=4194305"], "no process 4194305"),
@@ -485,6 +492,16 @@ AMEYO = ["--target", "127.0.0.1:5060", "--workspace", WORKSPACE, "--ameyo-listen
 def test_an_ameyo_needs_what_the_workspace_has(options: list[str], words: str) -> None:
     told = CliRunner().invoke(main, [*AMEYO, *options], env={"LOADTEST_AMEYO_TOKEN": ""})
     assert told.exit_code == 2 and words in " ".join(told.output.split()), told.output
+
+
+def test_an_ameyo_whose_port_is_taken(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("x\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        options = [*AMEYO[:4], "--ameyo-listen", listen, "--ameyo-http", "--tenant-host", "a.b"]
+        told = CliRunner().invoke(main, [*options, "--token-file", str(token)])
+    assert told.exit_code == 1 and f"nobody can be Ameyo at {listen}" in told.output, told.output
 
 
 def test_help() -> None:
