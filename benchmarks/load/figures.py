@@ -15,6 +15,8 @@ from benchmarks.speech.measures import percentile
 FULL = 0.90
 #: Share of the callers' frames that may be left out before they are no fair load any more.
 LEFT_OUT = 0.001
+#: Cores that others may use before they are part of the story.
+OTHERS = 0.25
 #: Share of the calls of a plan that have to be begun for the plan to count as kept.
 KEPT = 0.95
 
@@ -229,6 +231,13 @@ def _processors(used: Used | None) -> list[str]:
     if used.busiest.get(ESLBOT, 0.0) >= FULL:
         found.append(f"an eslbot worker used {used.busiest[ESLBOT]:.0%} of a core: more workers")
     return found
+
+
+def disturbance(step: StepResult) -> str | None:
+    """What processes that are none of the test's used meanwhile, where it was much."""
+    used = step.used
+    others = used.machine - sum(used.cores.values()) if used is not None else 0.0
+    return f"others on this machine used {others:.2f} cores meanwhile" if others >= OTHERS else None
 
 
 def _by_size(cores: Mapping[str, float]) -> list[tuple[str, float]]:

@@ -20,6 +20,7 @@ from benchmarks.load.figures import (
     Spread,
     StepResult,
     causes,
+    disturbance,
     generator_limits,
 )
 from benchmarks.load.usage import Used
@@ -203,6 +204,9 @@ def limit(result: Result) -> list[str]:
             lines.append(f"first to break a limit: {broken.name}: {broken.broken}")
     elif not any(step.figures.failures for step in result.steps):
         lines.append("no call was lost: the limit, whatever it is, was not reached")
+    for step in result.steps:
+        if (told := disturbance(step)) is not None:
+            lines.append(f"{step.name}: {told}")
     suspect = broken or next((step for step in result.steps if step.figures.failures), None)
     if suspect is not None:
         lines += [f"seen in {suspect.name}: {text}" for text in causes(suspect, result.symptoms)]

@@ -25,6 +25,7 @@ from benchmarks.load.figures import (
     StepResult,
     Symptoms,
     causes,
+    disturbance,
     figures,
     generator_limits,
 )
@@ -193,6 +194,14 @@ def test_what_broke_is_told_by_its_cause() -> None:
         "an eslbot worker used 97% of a core: more workers"
     ]
     assert causes(step(), Symptoms()) == []
+
+
+def test_what_others_used_is_told() -> None:
+    assert disturbance(step(used=used(1.9, freeswitch=1.0, eslbot=0.5))) == (
+        "others on this machine used 0.40 cores meanwhile"
+    )
+    assert disturbance(step(used=used(1.6, freeswitch=1.0, eslbot=0.5))) is None
+    assert disturbance(step()) is None
 
 
 def test_complaints_are_told_once_for_all_calls() -> None:
