@@ -18,7 +18,7 @@ import requests
 
 from eslbot import g711
 from eslbot.sim.audio import gaps, heard, tone
-from eslbot.sim.pbx import AmeyoServer, Answer, Drop, Pbx, Recording, SippMissing, Stall
+from eslbot.sim.pbx import AmeyoServer, Answer, Drop, Load, Pbx, Recording, SippMissing, Stall, Voices
 from eslbot.sim.pbx.ameyo import ROUTE, schema_problem
 from eslbot.sim.pbx.media import Arrival
 from eslbot.sim.pbx.pbx import DID, WORKSPACE
@@ -732,7 +732,42 @@ def test_load_that_does_not_end_is_ended(pbx):
     assert result.answered == 3 and "not over in time" in result.error
 
 
+def test_load_with_voices_is_watched_while_it_goes_on(pbx, switch):
+    with Voices() as voices:
+        load = pbx.begin_load(4, 50, crt_prefix="v", voices=voices)
+        assert load.pid is not None and not load.over()
+        deadline = time.monotonic() + 10
+        while sum(dialog.answered for dialog in load.dialogs().values()) < 4 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert {crt: dialog.ended_at for crt, dialog in load.dialogs().items()} == dict.fromkeys(
+            load.crt_object_ids
+        )
+        while len(switch.speakers) < 4 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        load.hang_up()
+        result = load.finish(10)
+        report = load.voices_report()
+    assert (result.completed, result.error) == (4, None)
+    assert set(report.voices) == set(load.crt_object_ids)
+    assert all(voice.sent > 0 for voice in report.voices.values())
+    assert load.pid is None and load.dialogs() == {}
+    with pytest.raises(RuntimeError, match="finished"):
+        load.finish()
+    with pytest.raises(RuntimeError, match="by SIPp"):
+        Load(pbx, [], [], None).voices_report()
+
+
 # Order
+
+
+def test_stop_hangs_up_the_calls_of_a_load(switch):
+    pbx = Pbx(switch.address).start()
+    load = pbx.begin_load(5, 100, crt_prefix="s")
+    deadline = time.monotonic() + 10
+    while sum(method == "ACK" for method, _, _ in list(switch.requests)) < 5 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    pbx.stop()
+    assert sorted(switch.byes()) == load.crt_object_ids
 
 
 def test_without_sipp_the_error_names_the_package(monkeypatch, tmp_path):

@@ -318,9 +318,11 @@ class Pbx:
             self._ameyo.unsubscribe(self.accepted)
         with self._lock:
             self._running = False
-            calls, runs = list(self._calls.values()), list(self._runs)
+            calls, runs, loads = list(self._calls.values()), list(self._runs), set(self._loads.values())
         for call in calls:
             call._hang_up("stop")
+        for load in loads:
+            load.hang_up()
         deadline = time.monotonic() + _GRACE
         for run in runs:
             try:
