@@ -197,6 +197,8 @@ def causes(step: StepResult, symptoms: Symptoms) -> list[str]:
         found.append(
             "503 of FreeSWITCH's own: its session limits were reached, or no eslbot listener answered"
         )
+    if not symptoms.complaints and any(cause.startswith("502") for cause in step.figures.failures):
+        found.append("502 is what FreeSWITCH answers when freeswitch.rtp_ports is exhausted: see its log")
     for text, number in symptoms.complaints.most_common(3):
         remedy = next((told for sign, told in _COMPLAINTS.items() if sign in text), "")
         found.append(f"FreeSWITCH said {number} times: {text}{remedy}")

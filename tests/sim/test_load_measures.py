@@ -186,6 +186,8 @@ def test_what_broke_is_told_by_its_cause() -> None:
     assert causes(step(calls=refused), Symptoms()) == ["4 × 503 Service Unavailable"], "the log was not read"
     ports = Symptoms(complaints=Counter({"No audio RTP ports available!": 9}))
     assert "rtp_ports is exhausted" in causes(step(), ports)[0]
+    none_left = dialog(status=502, reason="Bad Gateway", bye_at=None, ended_by=None)
+    assert "rtp_ports is exhausted" in causes(step(calls=[call(dialog=none_left)]), Symptoms())[1]
     busy = used(1.97, freeswitch=1.4, eslbot=0.4)
     assert causes(step(used=busy), Symptoms()) == [
         "the machine's 2 cores were 98% busy (cores: freeswitch 1.40, eslbot 0.40)"
