@@ -43,6 +43,7 @@ _DEFAULTS: dict[str, dict[str, float]] = {
     "ramp": {"from": 2.0, "to": 20.0, "steps": 10, "step_seconds": 15.0, "call_seconds": 10.0},
     "hold": {"calls": 50, "rate": 5.0, "seconds": 30.0},
 }
+_LIMITS = {"max_failures", "max_setup", "max_handoff"}
 #: Options that mean something only against a target, and only in the laboratory.
 _OF_TARGET = (
     *("workspace", "local_ip", "ameyo_listen", "ameyo_http", "ameyo_certificate", "tenant_host"),
@@ -132,6 +133,14 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     default=1000.0,
     show_default=True,
     help="ramp: INVITE → 200 at p99; more ends it.",
+)
+@click.option(
+    "--max-handoff",
+    type=Number(1, 60_000),
+    metavar="MS",
+    default=2000.0,
+    show_default=True,
+    help="ramp: the bot's end → POST at p99; a step with more is no good one.",
 )
 @click.option("--did", default=DID, show_default=True, help="First half of the display name.")
 @click.option("--user", default="bot", show_default=True, help="Of the request URI.")
@@ -231,7 +240,11 @@ def main(context: click.Context, /, profile: str, as_json: Path | None, **given:
         raise click.UsageError(str(error)) from error
     if as_json is not None and not as_json.absolute().parent.is_dir():
         raise click.BadParameter(f"there is no directory {as_json.parent}", param_hint="--json")
-    limits = profiles.Limits(given["max_failures"], given["max_setup"] / 1000) if profile == "ramp" else None
+    limits = (
+        profiles.Limits(given["max_failures"], given["max_setup"] / 1000, given["max_handoff"] / 1000)
+        if profile == "ramp"
+        else None
+    )
     placing = {name: given[name] for name in ("did", "user", "codec", "transport")}
     folder = given["keep"] or Path(tempfile.mkdtemp(prefix="eslbot-load-"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -266,11 +279,8 @@ def main(context: click.Context, /, profile: str, as_json: Path | None, **given:
 
 def _check_options(context: click.Context, profile: str, given: dict[str, Any]) -> None:
     """Options that would be ignored are errors: whoever gave them meant something."""
-    of_profiles = {name for defaults in _DEFAULTS.values() for name in defaults} | {
-        "max_failures",
-        "max_setup",
-    }
-    own = set(_DEFAULTS[profile]) | ({"max_failures", "max_setup"} if profile == "ramp" else set())
+    of_profiles = {name for defaults in _DEFAULTS.values() for name in defaults} | _LIMITS
+    own = set(_DEFAULTS[profile]) | (_LIMITS if profile == "ramp" else set())
     for parameter in context.params:
         name = parameter.rstrip("_")
         if not _was_given(context, parameter):

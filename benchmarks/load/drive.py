@@ -197,7 +197,7 @@ def _account(
     dialogs = [dialog for one in begun for dialog in one.dialogs.values()]
     for number, (step, one) in enumerate(zip(plan.steps, begun, strict=False)):
         told = figures([call for call in result.calls if call.step == number])
-        p99 = told.setup.p99 if told.setup.count else None
+        p99s = [spread.p99 if spread.count else None for spread in (told.setup, told.to_post)]
         result.steps.append(
             StepResult(
                 name=step.name,
@@ -206,7 +206,7 @@ def _account(
                 at_once=most_at_once(_during(dialogs, one)),
                 mean_up=mean_up(dialogs, one.begun, one.ended),
                 used=usage.between(one.begun, one.ended),
-                broken=limits.broken(told.begun, told.failed, p99) if limits is not None else None,
+                broken=limits.broken(told.begun, told.failed, *p99s) if limits is not None else None,
             )
         )
     result.whole = figures(result.calls)

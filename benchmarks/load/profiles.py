@@ -91,19 +91,31 @@ def _checked(plan: Plan) -> Plan:
 
 @dataclass(frozen=True)
 class Limits:
-    """What ends a ramp: failed calls in percent, and the 99th percentile of INVITE → 200 in seconds."""
+    """What ends a ramp: failed calls in percent, and 99th percentiles in seconds.
+
+    ``max_setup`` is of INVITE → 200, ``max_handoff`` of the bot's end → POST.
+    """
 
     max_failures: float
     max_setup: float
+    max_handoff: float
 
-    def broken(self, begun: int, failed: int, setup_p99: float | None) -> str | None:
-        """Which limit a step breaks, in words; None where none. No call begun breaks one, too."""
+    def broken(
+        self, begun: int, failed: int, setup_p99: float | None, handoff_p99: float | None = None
+    ) -> str | None:
+        """Which limit a step breaks, in words; None where none. No call begun breaks one, too.
+
+        The percentiles are None where there is nothing to take them of.
+        """
         if not begun:
             return "no call was begun"
         share = 100 * failed / begun
         if share > self.max_failures:
             return f"{share:.1f} % of the calls failed, more than {self.max_failures:g} %"
-        if setup_p99 is not None and setup_p99 > self.max_setup:
-            bound = f"{self.max_setup * 1000:.0f} ms"
-            return f"INVITE → 200 took {setup_p99 * 1000:.0f} ms at p99, more than {bound}"
+        for what, p99, bound in (
+            ("INVITE → 200", setup_p99, self.max_setup),
+            ("bot's end → POST", handoff_p99, self.max_handoff),
+        ):
+            if p99 is not None and p99 > bound:
+                return f"{what} took {p99 * 1000:.0f} ms at p99, more than {bound * 1000:.0f} ms"
         return None

@@ -260,8 +260,14 @@ def test_plans_that_cannot_be_made(make: Any, words: str) -> None:
     ],
 )
 def test_a_ramp_ends_at_its_limits(begun: int, failed: int, p99: float | None, words: str | None) -> None:
-    broken = Limits(1.0, 1.0).broken(begun, failed, p99)
+    broken = Limits(1.0, 1.0, 2.0).broken(begun, failed, p99)
     assert broken is None if words is None else words in str(broken)
+
+
+def test_a_late_hand_off_makes_a_step_no_good_one() -> None:
+    limits = Limits(1.0, 1.0, 2.0)
+    assert limits.broken(10, 0, 0.1, 2.0) is None and limits.broken(10, 0, 0.1, None) is None
+    assert limits.broken(10, 0, 0.1, 2.5) == "bot's end → POST took 2500 ms at p99, more than 2000 ms"
 
 
 def test_ports_for_all_calls() -> None:
