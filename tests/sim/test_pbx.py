@@ -15,6 +15,7 @@ from itertools import pairwise
 
 import pytest
 import requests
+import trustme
 
 from eslbot import g711
 from eslbot.sim.audio import gaps, heard, tone
@@ -755,6 +756,21 @@ def test_load_with_voices_is_watched_while_it_goes_on(pbx, switch):
         load.finish()
     with pytest.raises(RuntimeError, match="by SIPp"):
         Load(pbx, [], [], None).voices_report()
+
+
+def test_ameyo_with_a_certificate_that_is_given(tmp_path):
+    authority, given = trustme.CA(), tmp_path / "ameyo.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(given)
+    trusted = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(trusted)
+    with AmeyoServer(certificate=given) as server:
+        answer = requests.post(server.url + ROUTE, data="{}", headers=HEADERS, verify=str(trusted), timeout=5)
+        assert answer.status_code == 400 and server.handshake_failures == 0
+        with pytest.raises(RuntimeError):
+            server.ca_file  # noqa: B018  # there is none of ours
+    given.write_text("no certificate")
+    with pytest.raises(OSError, match="PEM"):
+        AmeyoServer(certificate=given).start()
 
 
 # Order
