@@ -48,6 +48,8 @@ _SLIP = 0.200
 _UNCLAIMED = 1.0
 #: Send times kept of a call: those behind the BYE do not count as sent.
 _LAST_SENT = 16
+#: Seconds between two looks at what came and what is due.
+_TICK = 0.004
 #: Packets taken before others get their turn.
 _AT_A_TIME = 256
 
@@ -201,18 +203,14 @@ class _Process:
     def run(self) -> None:
         """Serve until standard input ends."""
         _tell({"port": self._socket.getsockname()[1]})
-        poll = select.epoll()
         commands = sys.stdin.fileno()
-        poll.register(self._socket, select.EPOLLIN)
-        poll.register(commands, select.EPOLLIN)
         while True:
-            timeout = max(0.0, self._due[0][0] - time.monotonic()) if self._due else None
-            for ready, _ in poll.poll(timeout):
-                if ready == commands:
-                    if not self._read(commands):
-                        return
-                else:
-                    self._receive()
+            # Not awake for each packet: its time is the kernel's, and waking costs more than taking it.
+            ready, _, _ = select.select([commands], [], [], _TICK if self._speakers else None)
+            while self._receive():
+                pass  # before the commands: what came before them belongs to the time before them
+            if ready and not self._read(commands):
+                return
             self._send()
 
     def _receive(self) -> bool:
@@ -252,8 +250,6 @@ class _Process:
                 heapq.heappush(self._due, (again, next(self._order), speaker))
 
     def _read(self, commands: int) -> bool:
-        while self._receive():
-            pass  # what came before a command belongs to the time before it, however late this process is
         data = os.read(commands, 1 << 16)
         *lines, rest = (bytes(self._input) + data).split(b"\n")
         self._input[:] = rest
