@@ -107,7 +107,7 @@ class Call:
         Each stage goes on where the controller before has left it, and does nothing that was done already.
         """
         self.channel = self.session.connect(invites.DISPLAY)
-        self._source = self.channel.get("variable_sip_network_ip")
+        self._source = invites.source_ip(self.channel, self.controller.config.edges)
         self.about.facts["call_id"] = self.session.uuid
         self.notes = Notes(self.channel)
         try:
@@ -159,7 +159,8 @@ class Call:
         """Find out who is calling, and whether they may. Raises Refused."""
         self.session.subscribe(*EVENTS)
         self._count_take_overs()
-        self.invite = invites.parse(self.channel, self.session.plain.get(invites.DISPLAY))
+        display = self.session.plain.get(invites.DISPLAY)
+        self.invite = invites.parse(self.channel, display, self.controller.config.edges)
         self._name_in_log()
         self.workspace = self.controller.admit(self.invite)
         self._name_in_log()
@@ -267,7 +268,7 @@ class Call:
         self._count_take_overs()
         metrics.TAKE_OVERS.labels(str(stage)).inc()
         try:
-            self.invite = invites.parse(self.channel)
+            self.invite = invites.parse(self.channel, edges=self.controller.config.edges)
         except Refused as refusal:  # answered is answered: there is no refusing it any more
             log.error("call_taken_over_of_nobody", detail=refusal.detail)
         else:

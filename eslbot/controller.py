@@ -136,7 +136,8 @@ class Controller:
             raise Refused(
                 403,
                 "foreign_source",
-                f"{invite.source_ip} is not among the sources of workspace {workspace.name} ({workspace.id})",
+                f"{invite.source_ip or 'what the edge does not name'} is not among the sources of workspace "
+                f"{workspace.name} ({workspace.id})",
             )
         if self.draining:
             raise ConnectionLost("this worker is leaving")
