@@ -81,7 +81,8 @@ class Lab:
     ``eslbot serve`` of its own (``services``), with ``workers`` workers, run by the command ``within`` has
     for that host, if any. With ``proxied`` the switch reaches them only through ``proxies``, one each.
     With ``ledger`` they record their calls, each host in a database of its own or all in that of the URL.
-    ``page_tokens`` are tables ``[web.tokens.NAME]``.
+    ``page_tokens`` are tables ``[web.tokens.NAME]``. ``edge`` is the table ``[edge]``, read at the start:
+    the switch then takes calls of that edge only.
     ``ameyo``, ``bot`` and ``pbx`` are the other parts.
     """
 
@@ -99,10 +100,11 @@ class Lab:
         proxied: bool = False,
         ledger: bool | str = False,
         page_tokens: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+        edge: Mapping[str, Any] | None = None,
         emit: Emit = silent,
     ) -> None:
         self.folder = folder
-        self._ledger, self._page_tokens = ledger, page_tokens
+        self._ledger, self._page_tokens, self._edge = ledger, page_tokens, edge
         self._journals = folder
         self.tenants = {tenant.name: tenant for tenant in tenants}
         self.workers, self.max_calls = workers, max_calls
@@ -255,6 +257,7 @@ class Lab:
             }
         return {
             **ledger,
+            **({"edge": dict(self._edge)} if self._edge else {}),
             "server": {
                 "listen": colon(service.listen),
                 "workers": service.workers,
@@ -274,6 +277,13 @@ class Lab:
             },
             "workspaces": {tenant.id: self._workspace(tenant) for tenant in self.tenants.values()},
         }
+
+    @property
+    def sip_peers(self) -> list[str]:
+        """Whose INVITEs the switch takes."""
+        if self._edge:
+            return [self._edge["sip_ip"]]
+        return sorted({source for tenant in self.tenants.values() for source in tenant.sources})
 
     def _workspace(self, tenant: Tenant) -> dict[str, Any]:
         behaviours = [tenant.bot] if isinstance(tenant.bot, str) else list(tenant.bot)
@@ -329,13 +339,12 @@ class StandInSwitch:
 
     def __enter__(self) -> Self:
         lab = self._lab
-        sources = {source for tenant in lab.tenants.values() for source in tenant.sources}
         command = [sys.executable, "-m", "eslbot", "sim", "switch"]
         command += ["--sip-listen", colon(lab.sip)]
         for controller in lab.controllers:
             command += ["--controllers", colon(controller)]
         command += ["--rtp-ports", f"{lab.rtp_ports[0]}-{lab.rtp_ports[1]}", "--temp-dir", str(lab.temp_dir)]
-        for source in sorted(sources):
+        for source in lab.sip_peers:
             command += ["--allow", str(ip_network(source))]
         self._log = lab.folder / "switch.log"
         with self._log.open("ab") as log:
