@@ -137,21 +137,29 @@ def check(path: Path) -> None:
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Where FreeSWITCH's configuration goes, e.g. /etc/freeswitch.",
+    help="Where the configuration goes, e.g. /etc/freeswitch, or /etc/kamailio with --edge.",
 )
+@click.option("--edge", is_flag=True, help="Write Kamailio's configuration instead, for the table [edge].")
 @click.option("--force", is_flag=True, help="Write over a configuration that eslbot did not write.")
-def conf(path: Path, out: Path, force: bool) -> None:
-    """Write the FreeSWITCH configuration: the tree of freeswitch-conf with this site's values."""
-    from eslbot.switchconf import SwitchConfError, notes, render
+def conf(path: Path, out: Path, edge: bool, force: bool) -> None:
+    """Write the FreeSWITCH configuration: the tree of freeswitch-conf with this site's values.
+
+    With --edge: that of Kamailio, the edge in front of several FreeSWITCH hosts.
+    """
+    from eslbot import edgeconf, switchconf
 
     config = read(path)
     try:
-        changes = render(config, out, force=force)
-    except SwitchConfError as error:
+        if edge:
+            out = out.absolute()
+            changes, notes = edgeconf.render(config, out, force=force), edgeconf.notes(out)
+        else:
+            changes, notes = switchconf.render(config, out, force=force), switchconf.notes(config, out)
+    except switchconf.SwitchConfError as error:
         give_up(str(error), UNUSABLE)
     for change in changes:
         click.echo(f"{change.what:9}  {change.path}")
-    for note in notes(config, out):
+    for note in notes:
         click.echo(note)
 
 

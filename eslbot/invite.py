@@ -7,8 +7,11 @@ The format is the mission's document, section 1; where FreeSWITCH keeps its part
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
+
+from eslbot.config.model import IP
 
 #: The channel variable that holds the From display name.
 DISPLAY = "sip_from_display"
@@ -17,6 +20,11 @@ _DID = re.compile(r"00[0-9]{7,15}")
 _CRT_OBJECT_ID = re.compile(r"[!#-&(-{}~]{1,128}")  # printable ASCII without space, quotes and |
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
+#: What an edge writes the source of an INVITE to (``freeswitch-conf/kamailio``), and nobody else can.
+SOURCE_HEADER = "X-Source-IP"
+_SOURCE = re.compile(rf"variable_sip_h_{SOURCE_HEADER}(-[0-9]+)?", re.IGNORECASE)  # a second one is name-1
+#: The edge asks no other host then: it goes by this phrase.
+WORKSPACE_FULL = "Workspace Full"
 _PHRASES = {400: "Bad Request", 403: "Forbidden", 500: "Server Internal Error", 503: "Service Unavailable"}
 
 
@@ -30,7 +38,7 @@ class Refused(Exception):
     @property
     def phrase(self) -> str:
         """The reason phrase of the final response (RFC 3261, 21)."""
-        return _PHRASES[self.status]
+        return WORKSPACE_FULL if self.why == "workspace_full" else _PHRASES[self.status]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +54,8 @@ class Invite:
     to: str
 
 
-def parse(channel: Mapping[str, str], raw_display: str | None = None) -> Invite:
-    """The invite of a channel, given the headers of the ``connect`` reply.
+def parse(channel: Mapping[str, str], raw_display: str | None = None, edges: Collection[IP] = ()) -> Invite:
+    """The invite of a channel, given the headers of the ``connect`` reply, and who may speak for others.
 
     ``raw_display`` is the display name as FreeSWITCH has it, where it is known: events cannot tell a ``%7C``
     that the caller wrote from a ``|``. Raises :class:`Refused` with status 400.
@@ -61,7 +69,7 @@ def parse(channel: Mapping[str, str], raw_display: str | None = None) -> Invite:
         did=did,
         crt_object_id=crt_object_id,
         workspace_id=parse_workspace_id(header(channel, "X-Workspace-ID")),
-        source_ip=channel.get("variable_sip_network_ip", ""),
+        source_ip=source_ip(channel, edges),
         caller=channel.get("variable_sip_from_user", "")[:128],
         to=channel.get("variable_sip_to_user", "")[:128],
     )
@@ -101,6 +109,27 @@ def parse_workspace_id(text: str | None) -> str:
     if not _UUID.fullmatch(workspace_id):
         raise _malformed("workspace_header", text, "X-Workspace-ID must be a UUID")
     return workspace_id
+
+
+def source_ip(channel: Mapping[str, str], edges: Collection[IP] = ()) -> str:
+    """Where the INVITE came from: who sent it to FreeSWITCH; or, if that was an edge, who sent it to that.
+
+    An edge says so in :data:`SOURCE_HEADER`, and anybody else who does is not listened to. Empty where the
+    edge does not say it exactly once, and as an address: nobody's source.
+    """
+    sender = channel.get("variable_sip_network_ip", "")
+    if not edges or _ip(sender) not in edges:
+        return sender
+    told = [value for key, value in channel.items() if _SOURCE.fullmatch(key)]
+    address = _ip(told[0].strip()) if len(told) == 1 else None
+    return "" if address is None else str(address)
+
+
+def _ip(text: str) -> IP | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
 
 
 def header(channel: Mapping[str, str], name: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Network = IPv4Network | IPv6Network
 IP = IPv4Address | IPv6Address
@@ -103,6 +103,22 @@ class FreeSwitch:
     temp_dir: str
     controllers: tuple[Address, ...]
     media_timeout: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """The SIP proxy in front of several FreeSWITCH hosts: what ``eslbot conf --edge`` renders.
+
+    ``sip_ip``: of the edge that is rendered; PBXs talk to ``sip_port``, the ``switches`` to ``inner_port``.
+    ``addresses``: all edges, as FreeSWITCH sees them.
+    """
+
+    sip_ip: IP
+    sip_port: int
+    inner_port: int
+    external_ip: IP | None
+    switches: tuple[Address, ...]
+    addresses: tuple[IP, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,12 +234,24 @@ class Config:
     #: None: calls are not recorded.
     ledger: Ledger | None = None
     logs: Logs = Logs()
+    #: None: PBXs talk to FreeSWITCH itself.
+    edge: Edge | None = None
     #: Things that are not wrong, but that the operator should know; shown by ``check`` and ``serve``.
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
     @property
+    def edges(self) -> tuple[IP, ...]:
+        """The addresses of the edges: who may say where a call comes from."""
+        return self.edge.addresses if self.edge else ()
+
+    @property
+    def sip_peers(self) -> tuple[Network, ...]:
+        """Whose INVITEs FreeSWITCH takes, its ACL: the edges', or every PBX's where there are none."""
+        return tuple(ip_network(ip) for ip in self.edges) or self.sources
+
+    @property
     def sources(self) -> tuple[Network, ...]:
-        """Every PBX address of every workspace, sorted, each once: the switch's ACL."""
+        """Every PBX address of every workspace, sorted, each once."""
         networks = {network for workspace in self.workspaces.values() for network in workspace.sources}
         return tuple(sorted(networks, key=lambda n: (n.version, n.network_address, n.prefixlen)))
 

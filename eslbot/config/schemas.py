@@ -25,6 +25,7 @@ from eslbot.config.model import (
     Ameyo,
     Bot,
     Config,
+    Edge,
     FreeSwitch,
     Ledger,
     Logs,
@@ -146,6 +147,43 @@ class FreeSwitchSchema(_Table):
         data["temp_dir"] = data["temp_dir"].rstrip("/")
         data["controllers"] = tuple(data["controllers"] or ())
         return FreeSwitch(**data)
+
+
+class EdgeSchema(_Table):
+    """``[edge]``."""
+
+    sip_ip = IpField(required=True, error_messages=_required("the edge's own address"))
+    sip_port = _count(5060, 65535)
+    inner_port = _count(5070, 65535)
+    external_ip = IpField(load_default=None)
+    switches = _listed(
+        AddressField(),
+        required=True,
+        error_messages=_required('FreeSWITCH\'s SIP addresses, like ["10.0.0.5:5060"]'),
+    )
+    addresses = _listed(IpField(), load_default=None)
+
+    @validates_schema(skip_on_field_errors=True)
+    def _check(self, data: dict[str, Any], **_: Any) -> None:
+        errors: dict[str, Any] = {}
+        if data["inner_port"] == data["sip_port"]:
+            errors["inner_port"] = [f"{data['sip_port']} is sip_port already; each needs its own"]
+        for number, switch in enumerate(data["switches"]):
+            if switch.ip.version != data["sip_ip"].version:
+                problem = f"{switch} cannot be reached from {data['sip_ip']}: one is IPv4 and one IPv6"
+                errors.setdefault("switches", {})[number] = [problem]
+            elif switch in data["switches"][:number]:
+                errors.setdefault("switches", {})[number] = [f"{switch} is there twice"]
+        if data["addresses"] is not None and data["sip_ip"] not in data["addresses"]:
+            errors["addresses"] = [f"expected sip_ip ({data['sip_ip']}) to be among all edges"]
+        if errors:
+            raise ValidationError(errors)
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> Edge:
+        data["switches"] = tuple(data["switches"])
+        data["addresses"] = tuple(data["addresses"] or (data["sip_ip"],))
+        return Edge(**data)
 
 
 class PageTokenSchema(_Table):
@@ -395,6 +433,7 @@ class ConfigSchema(_Table):
     freeswitch = fields.Nested(FreeSwitchSchema, load_default=lambda: FreeSwitchSchema().load({}))
     web = fields.Nested(WebSchema, load_default=lambda: WebSchema().load({}))
     logs = fields.Nested(LogsSchema, load_default=lambda: LogsSchema().load({}))
+    edge = fields.Nested(EdgeSchema, load_default=None)
     ledger = fields.Nested(LedgerSchema, load_default=None)
     workspaces = fields.Dict(
         keys=fields.String(validate=_workspace_id),
@@ -448,4 +487,5 @@ class ConfigSchema(_Table):
             workspaces=workspaces,
             ledger=data["ledger"],
             logs=data["logs"],
+            edge=data["edge"],
         )

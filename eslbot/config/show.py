@@ -10,6 +10,7 @@ from eslbot.config.model import (
     Ameyo,
     Bot,
     Config,
+    Edge,
     FreeSwitch,
     Ledger,
     Network,
@@ -29,6 +30,7 @@ def show(config: Config) -> str:
             "max_calls": config.server.max_calls,
         },
         "freeswitch": _freeswitch(config.freeswitch),
+        "edge": _edge(config.edge) if config.edge else None,
         "web": {"listen": str(config.web.listen), "tokens": {t.name: _token(t) for t in config.web.tokens}},
         "logs": {"mask_numbers": config.logs.mask_numbers},
         "ledger": _ledger(config.ledger) if config.ledger else None,
@@ -48,6 +50,17 @@ def _freeswitch(freeswitch: FreeSwitch) -> dict[str, Any]:
         "temp_dir": freeswitch.temp_dir,
         "controllers": [str(controller) for controller in freeswitch.controllers],
         "media_timeout": _duration(freeswitch.media_timeout),
+    }
+
+
+def _edge(edge: Edge) -> dict[str, Any]:
+    return {
+        "sip_ip": str(edge.sip_ip),
+        "sip_port": edge.sip_port,
+        "inner_port": edge.inner_port,
+        "external_ip": _text(edge.external_ip),
+        "switches": [str(switch) for switch in edge.switches],
+        "addresses": [str(address) for address in edge.addresses],
     }
 
 

@@ -152,9 +152,9 @@ def stranger(networks: tuple[Network, ...]) -> IP | None:
 
 def _admitted(client: InboundClient, config: Config, sofia: Element | None) -> dict[tuple[str, IP], bool]:
     asked: list[IP] = []
-    for network in config.sources[:MAX_ASKED]:
+    for network in config.sip_peers[:MAX_ASKED]:
         asked += dict.fromkeys((network[0], network[-1]))
-    if (foreign := stranger(config.sources)) is not None:
+    if (foreign := stranger(config.sip_peers)) is not None:
         asked.append(foreign)
     answers: dict[tuple[str, IP], bool] = {}
     for name in lists_of(profile_of(sofia))[:4]:

@@ -15,6 +15,7 @@ from eslbot.config.model import (
     Ameyo,
     Bot,
     Config,
+    Edge,
     FreeSwitch,
     Secret,
     Server,
@@ -62,6 +63,7 @@ class House:
             WORKSPACE, "acme", (ip_network("127.0.0.1/32"),), 10, 60.0, self.bot, self.rest
         )
         self.max_calls = 10
+        self.edge: Edge | None = None
         self.temp_dir = TEMP_DIR
         self.counts = CallCounts()
         self.counts.know([WORKSPACE, OTHER])
@@ -91,7 +93,7 @@ class House:
         if self._controller is None:
             server = Server(loopback(8084), (ip_network("127.0.0.1/32"),), 1, self.max_calls)
             switch = FreeSwitch(None, 5060, None, (10000, 60000), loopback(8021), None, self.temp_dir, ())
-            config = Config(server, switch, Web(loopback(8085)), {WORKSPACE: self.workspace})
+            config = Config(server, switch, Web(loopback(8085)), {WORKSPACE: self.workspace}, edge=self.edge)
             self._controller = Controller(config, self.counts, self.row, self)
         return self._controller
 

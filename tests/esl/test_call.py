@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import ip_address
 
 import gevent
 import pytest
@@ -15,12 +16,16 @@ from eslbot import controller as controller_module
 from eslbot.ameyo.client import AmeyoClient
 from eslbot.bot import BotLeg
 from eslbot.call import INFORMATIONAL
+from eslbot.config.model import Edge, loopback
 from eslbot.esl import Session
+from eslbot.ledger.facts import What
 from tests.esl.conftest import AMEYO_TOKEN, BOT_TOKEN, OTHER, House
 from tests.support import wire
 from tests.support.ameyo_server import Answer
 from tests.support.peer import eventually, tcp_pair
 from tests.support.switch import CRT, DID, TEMP_DIR, UUID, WORKSPACE, Channel, end
+
+EDGE = Edge(ip_address("127.0.0.20"), 5060, 5070, None, (loopback(5062),), (ip_address("127.0.0.20"),))
 
 # -- the story --------------------------------------------------------------------------------------------
 
@@ -231,17 +236,54 @@ def test_a_refusal_has_its_status_and_its_line(
     assert house.ameyo.requests == []
 
 
+@pytest.mark.parametrize(
+    ("variables", "source"),
+    [
+        ({}, ""),
+        ({"sip_h_X-Source-IP": "127.0.0.9"}, "127.0.0.9"),
+        ({"sip_h_X-Source-IP": "nonsense"}, ""),
+        ({"sip_h_X-Source-IP": "127.0.0.1", "sip_h_x-source-ip": "127.0.0.1"}, ""),
+        ({"sip_h_X-Source-IP": "127.0.0.1", "sip_network_ip": "127.0.0.9"}, "127.0.0.9"),
+    ],
+    ids=["unsaid", "a foreign one", "garbage", "twice", "said by somebody else"],
+)
+def test_behind_an_edge_who_is_no_source_is_refused(
+    house: House, variables: dict[str, str], source: str
+) -> None:
+    house.edge = EDGE
+    with structlog.testing.capture_logs() as lines:
+        channel = house.call({"sip_network_ip": str(EDGE.sip_ip), **variables})
+        assert refusal(channel) == [("respond", "403 Forbidden")]
+    (line,) = [line for line in lines if line["event"] == "call_refused"]
+    assert (line["why"], line["source"]) == ("foreign_source", source)
+    assert (source or "what the edge does not name") in line["detail"]
+
+
+def test_behind_an_edge_a_source_gets_its_bot(house: House) -> None:
+    house.edge = EDGE
+    channel = house.talking({"sip_network_ip": str(EDGE.sip_ip), "sip_h_X-Source-IP": "127.0.0.1"})
+    assert house.told(What.ADMITTED)["source"] == "127.0.0.1"
+    channel.hang_up()
+
+
+def test_a_call_from_before_there_was_an_edge_is_taken_over(house: House) -> None:
+    """An answered call is never refused, wherever the edge of today would have it come from."""
+    before = house.talking()
+    house.edge, house._controller = EDGE, None
+    channel = house.taken_over(before, sip_network_ip=str(EDGE.sip_ip))
+    channel.wait(lambda: any(fact["what"] == What.TAKEN_OVER for fact in house.facts))
+    assert house.told(What.TAKEN_OVER)["workspace"] == "acme"
+    channel.hang_up()
+
+
 def test_a_missing_header_is_400(house: House) -> None:
     channel = house.call()
     del channel.variables["sip_h_X-Workspace-ID"]
     assert refusal(channel) == [("respond", "400 Bad Request")]
 
 
-def busy(channel: Channel) -> None:
-    assert refusal(channel) == [
-        ("set", "sip_rh_Retry-After=30"),
-        ("respond", "503 Service Unavailable"),
-    ]
+def busy(channel: Channel, phrase: str = "Service Unavailable") -> None:
+    assert refusal(channel) == [("set", "sip_rh_Retry-After=30"), ("respond", f"503 {phrase}")]
 
 
 def test_a_full_worker_is_503_with_retry_after_and_takes_the_next_call(house: House) -> None:
@@ -259,7 +301,7 @@ def test_a_full_workspace_is_503_whoever_has_the_calls(house: House) -> None:
     other_worker = house.counts.take_row()
     for _ in range(3):
         house.counts.add(other_worker, WORKSPACE, 1)
-    busy(house.call())
+    busy(house.call(), "Workspace Full")  # the edge goes by it
     house.counts.add(other_worker, WORKSPACE, -1)
     house.talking()
     house.counts.free_row(other_worker)

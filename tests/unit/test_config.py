@@ -74,6 +74,9 @@ ENVIRONMENT = {
     "ACME_AMEYO_TOKEN": "ameyo-token-77c2",
 }
 
+#: The least that is valid of ``[edge]``.
+EDGE = {"sip_ip": "10.0.0.4", "switches": ["10.0.0.5:5060"]}
+
 Tree = dict[str, Any]
 Read = Callable[..., Config]
 
@@ -424,7 +427,15 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("workspaces", {}, "expected at least one workspace"),
     ("workspaces", 3, "expected tables named by workspace id"),
     ("workspaces.acme", {}, "expected a workspace id (a UUID like"),
-    ("wrong", 1, "is not a known key; known here: freeswitch, ledger, logs, server, web, workspaces"),
+    ("edge", {"switches": ["10.0.0.5:5060"]}, "is missing; expected the edge's own address"),
+    ("edge", {"sip_ip": "10.0.0.4"}, "is missing; expected FreeSWITCH's SIP addresses"),
+    ("edge", {**EDGE, "switches": []}, "expected 1 to 256 entries"),
+    ("edge", {**EDGE, "switches": ["10.0.0.5"]}, "an IP address and a port"),
+    ("edge", {**EDGE, "switches": ["[::1]:5060"]}, "cannot be reached from 10.0.0.4"),
+    ("edge", {**EDGE, "switches": ["10.0.0.5:5060", "10.0.0.5:5060"]}, "is there twice"),
+    ("edge", {**EDGE, "inner_port": 5060}, "is sip_port already"),
+    ("edge", {**EDGE, "addresses": ["10.0.0.9"]}, "expected sip_ip (10.0.0.4) to be among"),
+    ("wrong", 1, "is not a known key; known here: edge, freeswitch, ledger, logs, server, web, workspaces"),
 ]
 
 
@@ -672,6 +683,20 @@ def test_what_check_prints_is_a_configuration_again(read: Read) -> None:
     assert tomllib.loads(show(again)) == tomllib.loads(show(config))
     assert again.server == config.server
     assert again.workspaces[ACME].sources == config.workspaces[ACME].sources
+
+
+def test_an_edge_is_all_there_is_for_freeswitch(read: Read) -> None:
+    assert (read(small()).edge, read(small()).edges) == (None, ())
+    assert [str(n) for n in read(small()).sip_peers] == ["203.0.113.10/32"]
+    edges = {**EDGE, "external_ip": "35.227.95.16", "addresses": ["10.0.0.4", "10.0.0.14"]}
+    for table, peers in ((EDGE, ["10.0.0.4/32"]), (edges, ["10.0.0.4/32", "10.0.0.14/32"])):
+        config = read(put(small(), "edge", table))
+        assert [str(network) for network in config.sip_peers] == peers
+        assert [str(network) for network in config.sources] == ["203.0.113.10/32"]
+        assert config.edge is not None
+        assert (config.edge.sip_port, config.edge.inner_port) == (5060, 5070)
+        again = read(unmasked(show(config)))
+        assert again.edge == config.edge
 
 
 #: Every key that takes a text, where a secret could land by mistake.

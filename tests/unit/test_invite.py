@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import string
+from ipaddress import ip_address
 from uuid import UUID
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from eslbot.invite import Refused, header, parse, parse_display, parse_workspace_id
+from eslbot.config.model import IP
+from eslbot.invite import Refused, header, parse, parse_display, parse_workspace_id, source_ip
 
 WORKSPACE = "2b37ba17-7b20-4b3e-b138-1161e351d5c5"
 #: The mission's own example.
@@ -141,6 +143,61 @@ def test_percent_sequences_that_an_event_cannot_show_are_refused(decoded: str, r
         parse(channel(sip_from_display=decoded), raw)
     assert caught.value.status == 400
     assert repr(raw) in caught.value.detail
+
+
+# -- where it comes from ----------------------------------------------------------------------------------
+
+EDGES = (ip_address("10.0.0.4"), ip_address("2001:db8::4"))
+
+
+@pytest.mark.parametrize("edge", map(str, EDGES))
+@pytest.mark.parametrize("name", ["X-Source-IP", "x-source-ip", "X-SOURCE-IP"])
+@pytest.mark.parametrize(
+    ("text", "said"), [("203.0.113.10", "203.0.113.10"), (" 2001:DB8::10 ", "2001:db8::10")]
+)
+def test_an_edge_says_where_a_call_comes_from(edge: str, name: str, text: str, said: str) -> None:
+    headers = channel(**{"sip_network_ip": edge, f"sip_h_{name}": text})
+    assert source_ip(headers, EDGES) == said
+    assert parse(headers, edges=EDGES).source_ip == said
+
+
+@pytest.mark.parametrize("edges", [(), EDGES], ids=["no edge", "edges"])
+@pytest.mark.parametrize(
+    "sender", ["203.0.113.10", "10.0.0.5", "10.0.0.40", "", "10.0.0.4 ", "::ffff:10.0.0.4"]
+)
+def test_nobody_else_does(sender: str, edges: tuple[IP, ...]) -> None:
+    headers = channel(**{"sip_network_ip": sender, "sip_h_X-Source-IP": "198.51.100.1"})
+    assert source_ip(headers, edges) == sender
+    assert parse(headers, edges=edges).source_ip == sender
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"X-Source-IP": ""},
+        {"X-Source-IP": "acme"},
+        {"X-Source-IP": "203.0.113.10:5060"},
+        {"X-Source-IP": "203.0.113.10, 203.0.113.11"},
+        {"X-Source-IP": "203.0.113.0/24"},
+        {"X-Source-IP": "ARRAY::203.0.113.10|:203.0.113.11"},
+        {"X-Source-IP": "203.0.113.10\nX: y"},
+        {"X-Source-IP": "203.0.113.10", "x-source-ip": "203.0.113.11"},
+        {"X-Source-IP": "203.0.113.10", "X-Source-IP-1": "203.0.113.11"},
+        {"X-Source-IP-Of-SBC": "203.0.113.10"},
+        {"Source-IP": "203.0.113.10"},
+    ],
+    ids=repr,
+)
+def test_an_edge_that_does_not_say_it_once_and_clearly_says_nothing(said: dict[str, str]) -> None:
+    headers = channel(**{"sip_network_ip": "10.0.0.4", **{f"sip_h_{n}": v for n, v in said.items()}})
+    assert source_ip(headers, EDGES) == ""
+
+
+@given(st.text(max_size=40))
+def test_what_passes_for_a_source_is_an_address(text: str) -> None:
+    said = source_ip(channel(**{"sip_network_ip": "10.0.0.4", "sip_h_X-Source-IP": text}), EDGES)
+    assert said == "" or ip_address(said) == ip_address(text.strip())
 
 
 # -- X-Workspace-ID ---------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from eslbot.config.model import (
     Ameyo,
     Bot,
     Config,
+    Edge,
     FreeSwitch,
     Secret,
     Server,
@@ -38,6 +39,16 @@ SWITCH = FreeSwitch(
     event_socket_password=None,
     temp_dir="/var/lib/freeswitch/temp",
     controllers=(loopback(8084),),
+)
+
+
+EDGE = Edge(
+    sip_ip=ip_address("10.0.0.4"),
+    sip_port=5060,
+    inner_port=5070,
+    external_ip=None,
+    switches=(Address(ip_address("10.0.0.5"), 5060),),
+    addresses=(ip_address("10.0.0.4"), ip_address("10.0.0.14")),
 )
 
 
@@ -230,6 +241,22 @@ def test_acl_holds_every_source_once_and_says_whose_it_is() -> None:
     assert allowed(text, "ameyo") == ["203.0.113.10/32", "203.0.113.64/28", "2001:db8::/64"]
     nodes = {n.get("cidr"): n.get("description") for n in ElementTree.fromstring(text).iter("node")}
     assert nodes["203.0.113.10/32"] == "acme--, zeta"
+
+
+def test_behind_an_edge_freeswitch_takes_calls_of_nobody_else() -> None:
+    behind = replace(config(workspace(1, "acme", ["203.0.113.10"])), edge=EDGE)
+    assert allowed(_acl(behind), "ameyo") == ["10.0.0.4/32", "10.0.0.14/32"]
+    assert allowed(_acl(behind), "nobody") == []
+
+
+def test_behind_an_edge_sip_is_near_and_audio_is_not() -> None:
+    """FreeSWITCH takes the edge for who gets the audio, and would announce its inner address to that."""
+    nat = config(sip_ip=ip_address("10.0.0.5"), external_ip=ip_address("35.227.95.16"))
+    found = settings(_vars(replace(nat, edge=EDGE), "x"))
+    assert (found["sip_contact_ip"], found["own_network"]) == ("$${sip_ip}", "nobody")
+    assert found["external_ip"] == "35.227.95.16"
+    found = settings(_vars(nat, "x"))
+    assert (found["sip_contact_ip"], found["own_network"]) == ("$${external_ip}", "localnet.auto")
 
 
 @pytest.mark.parametrize(

@@ -55,13 +55,14 @@ def _answers(site: Site, lists: list[str]) -> Iterator[Finding]:
     def lets_in(ip: object) -> bool:
         return any(answer for (_, asked), answer in admitted.items() if asked == ip)
 
-    shut_out = [n for n in config.sources[:MAX_ASKED] if not (lets_in(n[0]) and lets_in(n[-1]))]
+    shut_out = [n for n in config.sip_peers[:MAX_ASKED] if not (lets_in(n[0]) and lets_in(n[-1]))]
     for network in shut_out:
         names = ", ".join(w.name for w in config.workspaces.values() if network in w.sources)
+        names = "the edge" if config.edge else names
         yield error(
             looked_at, f"does not let {network} in ({names})", "its calls are refused with 403", reload
         )
-    foreign = stranger(config.sources)
+    foreign = stranger(config.sip_peers)
     open_to_all = foreign is not None and lets_in(foreign)
     if open_to_all:
         yield error(looked_at, f"lets {foreign} in, which is nobody's source", _OPEN, reload)
@@ -70,14 +71,15 @@ def _answers(site: Site, lists: list[str]) -> Iterator[Finding]:
         more = f" (and {len(strange) - _MOST} more)" if number == _MOST < len(strange) else ""
         yield warning(
             looked_at,
-            f"lets {network} in, which is no workspace's source{more}",
+            f"lets {network} in, which is no {'edge' if config.edge else 'source of a workspace'}{more}",
             "its INVITEs reach eslbot, which refuses them",
             reload,
         )
-    if len(config.sources) > MAX_ASKED:
-        yield unknown(looked_at, f"only the first {MAX_ASKED} of {len(config.sources)} sources were tried")
+    if len(config.sip_peers) > MAX_ASKED:
+        yield unknown(looked_at, f"only the first {MAX_ASKED} of {len(config.sip_peers)} sources were tried")
     if not (shut_out or open_to_all or strange):
-        yield ok(looked_at, f"admits the {len(config.sources)} source(s) and no stranger")
+        who = "edge" if config.edge else "source"
+        yield ok(looked_at, f"admits the {len(config.sip_peers)} {who}(s) and no stranger")
 
 
 def _beyond(site: Site, lists: list[str]) -> list[Network]:
@@ -92,7 +94,7 @@ def _beyond(site: Site, lists: list[str]) -> list[Network]:
                 network = ip_network(node.get("cidr", ""), strict=False)
             except ValueError:
                 continue  # a host or a domain; whether strangers get in has been asked
-            if node.get("type") == "allow" and not any(_holds(s, network) for s in site.config.sources):
+            if node.get("type") == "allow" and not any(_holds(s, network) for s in site.config.sip_peers):
                 found.append(network)
     return found
 

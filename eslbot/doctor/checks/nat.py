@@ -26,6 +26,7 @@ _PRIVATE = tuple(
         "::1/128",
     )
 )
+_BOTH = (("ext-sip-ip", "SIP"), ("ext-rtp-ip", "audio"))
 _ONE_WAY = "the PBX sends its audio and its BYE there: the bot hears nothing, and calls do not end"
 
 
@@ -39,7 +40,8 @@ def announced(site: Site) -> Iterator[Finding]:
     wanted = str(config.external_ip or config.sip_ip or site.switch.variables.get("local_ip_v4", ""))
     key = "external_ip" if config.external_ip else "sip_ip"
     found = []
-    for name, what in (("ext-sip-ip", "SIP"), ("ext-rtp-ip", "audio")):
+    # Behind an edge SIP goes no further than that.
+    for name, what in (("ext-rtp-ip", "audio"),) if site.config.edge else _BOTH:
         value = info.get(name) or info.get(name.removeprefix("ext-"), "")
         if wanted and value != wanted:
             found.append(
