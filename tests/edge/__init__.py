@@ -1,0 +1,1 @@
+"""The SIP edge: Kamailio with what ``eslbot conf --edge`` renders, in front of several switches."""
