@@ -150,7 +150,7 @@ def test_percent_sequences_that_an_event_cannot_show_are_refused(decoded: str, r
 EDGES = (ip_address("10.0.0.4"), ip_address("2001:db8::4"))
 
 
-@pytest.mark.parametrize("edge", map(str, EDGES))
+@pytest.mark.parametrize("edge", [str(ip) for ip in EDGES])
 @pytest.mark.parametrize("name", ["X-Source-IP", "x-source-ip", "X-SOURCE-IP"])
 @pytest.mark.parametrize(
     ("text", "said"), [("203.0.113.10", "203.0.113.10"), (" 2001:DB8::10 ", "2001:db8::10")]
