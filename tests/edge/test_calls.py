@@ -284,13 +284,20 @@ def test_a_machine_is_drained_with_its_calls_up(centre: Centre, crt: str) -> Non
 
 
 def test_a_paused_freeswitch_leaves_by_itself(centre: Centre, crt: str) -> None:
-    machine = centre.machines[0]
-    if machine.real_switch is None:
+    if centre.machines[0].real_switch is None:
         pytest.skip("the stand-in switch cannot be paused")
+    call = centre.pbx.call("00919990152080", f"{crt}-up", centre.id("holds"))
+    call.wait_answered()
+    machine = centre.where(f"{crt}-up")
+    assert machine.real_switch is not None
     machine.real_switch.api("fsctl pause inbound")
     try:
+        crts = [f"{crt}-{number}" for number in range(2)]
+        assert all(result.completed for result in centre.calls(crts)), "also before the edge has noticed"
+        assert not machine.admitted() & set(crts)
         centre.edge.wait_state(machine.sip, "I")
-        assert centre.call(crt).completed
+        call.hang_up()
+        assert call.wait().completed
     finally:
         machine.real_switch.api("fsctl resume inbound")
     centre.edge.wait_state(machine.sip, "A")
