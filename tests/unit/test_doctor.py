@@ -341,6 +341,17 @@ def test_a_private_address_for_a_public_source_is_found(site: Installation) -> N
     assert "freeswitch.external_ip" in found.remedy
 
 
+def test_behind_an_edge_that_is_who_is_to_be_let_in(site: Installation) -> None:
+    site.tree["edge"] = {"sip_ip": "10.0.0.4", "switches": ["127.0.0.1:5060"]}
+    assert site.bad("acl", "nat", "profile") == []
+    changed = Spoiled(
+        {r'<node type="allow" cidr="10.0.0.4/32"[^>]*>': '<node type="allow" cidr="127.0.0.1/32"/>'}
+    )
+    shut_out, strange = site.bad("acl", spoiled=changed)
+    assert "does not let 10.0.0.4/32 in (the edge)" in shut_out.found
+    assert "lets 127.0.0.1/32 in, which is no edge" in strange.found
+
+
 def test_a_switch_that_eslbot_does_not_let_in_is_found(site: Installation) -> None:
     site.tree["server"] = {"switches": ["10.0.0.5/32"]}
     (found,) = site.bad("controllers")
