@@ -253,3 +253,33 @@ def test_what_ends_a_greenlet_is_a_line_of_its_call(
         assert told in text
     assert BOT_TOKEN not in text
     assert NUMBER not in text
+
+
+def test_a_line_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers share standard error: a line that came in two writes was found glued to another's."""
+
+    class Written(io.RawIOBase):
+        def __init__(self) -> None:
+            self.pieces: list[bytes] = []
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: object) -> int:
+            self.pieces.append(bytes(data))  # type: ignore[call-overload]
+            return len(self.pieces[-1])
+
+    before, handlers = structlog.get_config(), logging.getLogger().handlers[:]
+    written = Written()
+    stderr = io.TextIOWrapper(io.BufferedWriter(written), write_through=True)  # as Python makes its own
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr("sys.stderr", stderr)
+            logs.configure(json_logs=True)
+            structlog.get_logger().info("first", text="x" * 5000)
+            structlog.get_logger().info("second")
+    finally:
+        structlog.configure(**before)
+        logging.getLogger().handlers[:] = handlers
+    assert [json.loads(piece)["event"] for piece in written.pieces] == ["first", "second"]
+    assert all(piece.endswith(b"\n") for piece in written.pieces)
