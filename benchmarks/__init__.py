@@ -1,1 +1,17 @@
-"""Measures of the whole: each package here is run by `python -m benchmarks.NAME`."""
+"""Measures of the whole. ``python -m benchmarks`` runs those of speed and memory and writes a report.
+
+The packages ``page``, ``reliability`` and ``speech`` are each run by ``python -m benchmarks.NAME``.
+
+=============  =========================================================================================
+``plan``       how much of everything, in full and with ``--quick``
+``esl``        cases at the event socket: a load generator in C plays FreeSWITCH and Ameyo
+``switch``     cases with real calls on a real FreeSWITCH
+``outcome``    what became of a case; how figures of several rounds are shown
+``report``     report.md of all cases; no network, tested by itself
+``plots``      the same as pictures
+``machine``    the machine and the processor time of processes; ``versions`` of all that is measured
+=============  =========================================================================================
+
+A case is three functions: one measures and returns what can be written as JSON, one tells that in tables and
+judges it, one draws it. The last two know nothing but that JSON.
+"""

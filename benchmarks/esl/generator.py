@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 #: Seconds beyond its own time that a run may take: lost calls are waited for.
 GRACE = 60.0
+#: Calls a second that a run without --rate begins, which is load.c's default, and without --calls how many.
+RATE, CALLS = 20.0, 64
 
 Result = dict[str, Any]
 
@@ -40,27 +43,50 @@ class Generator:
         self._core = core
         self._ameyo_port = ameyo_port
 
-    def run(self, mode: str, port: int, held: Callable[[], None] = lambda: None, **options: float) -> Result:
+    def run(
+        self, mode: str, port: int, held: Callable[[], None] = lambda: None, **options: float | str
+    ) -> Result:
         """One run against the controller on ``port``; ``held`` is called once all calls of `hold` are held.
 
-        Raises :class:`GeneratorError`.
+        Raises :class:`GeneratorError`, also where the run takes a minute longer than it should.
         """
         command = ["taskset", "-c", str(self._core), str(self._program), mode, str(HERE / "channel.txt")]
         command += [f"127.0.0.1:{port}", "--ameyo", str(self._ameyo_port)]
         for name, value in options.items():
             command += [f"--{name}", str(value)]
+        limit = _expected(options) + GRACE
+        late = threading.Event()
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
+
+            def give_up() -> None:
+                late.set()
+                process.kill()
+
+            clock = threading.Timer(limit, give_up)
+            clock.start()
             try:
+                assert process.stdout is not None
                 if mode == "hold" and process.stdout.readline():
                     held()
-                text, errors = process.communicate(timeout=options.get("seconds", 0.0) + GRACE)
-            except BaseException as error:
+                text, errors = process.communicate()
+            except BaseException:
                 process.kill()
-                if isinstance(error, subprocess.TimeoutExpired):
-                    raise GeneratorError(f"{mode} did not end within {error.timeout:g} s") from error
                 raise
+            finally:
+                clock.cancel()
+        if late.is_set():
+            raise GeneratorError(f"{mode} did not end within {limit:.0f} s")
         if process.returncode != 0:
             raise GeneratorError(f"{mode}: {errors.strip()}")
         found: Result = json.loads(text.splitlines()[-1])
         return found
+
+
+def _expected(options: Mapping[str, float | str]) -> float:
+    """Seconds that a run with these options takes, about."""
+
+    def number(name: str, default: float = 0.0) -> float:
+        return float(options.get(name, default))
+
+    begins = number("calls", CALLS) / number("rate", RATE) if "rate" in options else 0.0
+    return begins + number("warmup") + number("seconds") + number("down") + number("patience")

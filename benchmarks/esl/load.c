@@ -9,11 +9,14 @@
  * in one write.
  *
  * Usage: load MODE TEMPLATE HOST:PORT [--calls N] [--rate R] [--seconds S] [--warmup S] [--talk MS]
- *             [--hold MS] [--patience S] [--ameyo PORT]
+ *             [--hold MS] [--patience S] [--ameyo PORT] [--away refused|hanging|503] [--down S] [--fresh R]
  *   throughput  N calls at any time, each end begins the next one: calls a second
  *   paced       R calls a second: latencies
  *   hold        N calls, begun R a second, stay where the marker was set; then S seconds
  *   burst       N calls in one moment
+ *   storm       Ameyo is away. N calls, begun R a second, come to wait for it; S seconds (--down) later it is
+ *               back, and takes them within --seconds. Meanwhile --fresh callers a second call, are answered,
+ *               and hang up. What `hanging` has not answered by then it never answers: those connections close.
  * Writes JSON, an object a line, the last one with the results. Exit code 2: it could not measure.
  */
 #define _GNU_SOURCE
@@ -33,7 +36,10 @@
 #include <unistd.h>
 
 enum { MAX_LINES = 384, MAX_COMMAND = 64 * 1024, LINGER = 5, MASKS = MAX_LINES / 64 };
-enum mode { THROUGHPUT, PACED, HOLD, BURST };
+enum mode { THROUGHPUT, PACED, HOLD, BURST, STORM };
+enum away { NOT_AWAY, REFUSED, HANGING, UNAVAILABLE };
+/* A storm is told in slots of time; fresh callers stay for so long, and have places of their own. */
+enum { SLOT_US = 250000, MAX_SLOTS = 4096, FRESH_US = 500000, FRESH_PLACES = 2000 };
 enum event { EXECUTE, EXECUTE_COMPLETE, ANSWER, HANGUP, HANGUP_COMPLETE, CONNECTED, JSON, EVENTS };
 enum section { HEAD, PROFILE, CHANNEL, VARIABLES, ANSWERED, ENDED, SECTIONS };
 enum token { NONE, NAME, UUID, CRT, NOW, STATE, CREATED, ANSWERED_AT, TOKENS };
@@ -57,6 +63,8 @@ struct call {
     int fd;                                  /* -1: a free place */
     unsigned number;
     int connecting, answered, hung_up, held, writing;
+    int fresh;                               /* a caller of a storm who only wants to be answered */
+    unsigned accepted;                       /* notifications that Ameyo has accepted */
     unsigned wants;                          /* a bit for each enum event */
     uint64_t unset[MASKS];                   /* a bit for each line of the template */
     uint64_t began, first, answer, end, marker, post, gone, created, answered_at;
@@ -77,13 +85,21 @@ static struct call *calls;
 static unsigned n_calls = 64, started, completed, counted, commands, events, active, n_held;
 static unsigned lost_refused, lost_reset, lost_closed, lost_silent, lingered, posts, posts_unknown;
 static uint64_t bytes_out, bytes_in;
-static struct series first_ms, answer_ms, marker_ms, post_ms;
+static struct series first_ms, answer_ms, marker_ms, post_ms, fresh_down_ms, fresh_back_ms;
 static double rate = 20, seconds = 10, warmup, patience = 10;
 static struct queue talking = {0, &talking.first, 20000}, holding = {0, &holding.first, 0};
+static struct queue leaving = {0, &leaving.first, FRESH_US};
+/* Of a storm: what Ameyo does, how many calls wait for it, and counts by time. */
+static enum away away;
+static unsigned to_wait, ended, fresh_started, fresh_answered, accepted_once, accepted_again, accepted_never, taken;
+static unsigned attempt_slots[MAX_SLOTS], post_slots[MAX_SLOTS], accepted_slots[MAX_SLOTS];
+static uint64_t waiting_since, back_since, taken_at;
+static double down = 10, fresh_rate;
 static enum mode mode;
 static struct sockaddr_in target;
 static int epoll, stopping;
 static struct buffer out;                    /* what is being written to the call at hand */
+static struct buffer ends;                   /* of paced calls: who and when, for an Ameyo elsewhere; JSON */
 static uint64_t run_began, count_from, count_until;
 
 static void die(const char *format, ...) {
@@ -138,6 +154,12 @@ static void note(struct series *s, uint64_t from, uint64_t to) {
     if (s->used == s->size && !(s->at = realloc(s->at, (s->size = s->size ? s->size * 2 : 4096) * sizeof *s->at)))
         die("out of memory");
     s->at[s->used++] = (double)(to - from) / 1000;
+}
+
+/* One more in the slot of now. */
+static void count(unsigned *slots) {
+    uint64_t slot = (now_us() - run_began) / SLOT_US;
+    if (slot < MAX_SLOTS) slots[slot]++;
 }
 
 /* -- the template ----------------------------------------------------------------------------------------- */
@@ -246,6 +268,8 @@ static void add_value(struct buffer *b, const char *value, size_t n) {
 }
 
 static void set_variable(struct call *call, const char *name, size_t name_n, const char *value, size_t value_n) {
+    static const char attempts[] = "eslbot_attempts";
+    if (mode == STORM && value_n && name_n == sizeof attempts - 1 && !memcmp(name, attempts, name_n)) count(attempt_slots);
     for (int i = 0; i < n_lines; i++) {
         const struct line *line = &lines[i];
         if ((line->section == VARIABLES || line->section == ANSWERED) && line->name_n == name_n + 9 &&
@@ -352,7 +376,11 @@ static void execute(struct call *call, const char *command) {
              application, application, uuid);
     send_event(call, EXECUTE, more, NULL);
     if (!strcmp(application, "answer")) {
-        if (!call->answer) note(&answer_ms, call->began, call->answer = now_us());
+        if (!call->answer) {
+            call->answer = now_us();
+            note(!call->fresh ? &answer_ms : back_since ? &fresh_back_ms : &fresh_down_ms, call->began, call->answer);
+            fresh_answered += call->fresh != 0;
+        }
         call->answered = 1;
         call->answered_at = clock_us(CLOCK_REALTIME);
         send_event(call, ANSWER, "", NULL);
@@ -401,7 +429,7 @@ static void api(struct call *call, const char *command) {
         api_reply("+OK Success\n");
         if (strncmp(command + 18 + strcspn(command + 18, " "), " start ", 7)) return;
         send_event(call, CONNECTED, "", "{\"status\":\"connected\"}");
-        enqueue(&talking, call);
+        enqueue(call->fresh ? &leaving : &talking, call);
     } else if (!strncmp(command, "uuid_break ", 11)) {
         api_reply("+OK\n");
     } else {
@@ -478,10 +506,16 @@ static void finish(struct call *call, unsigned *lost) {
     close(call->fd);
     call->fd = -1;
     active--;
+    if (mode == STORM && !call->fresh) {
+        accepted_once += call->accepted == 1;
+        accepted_again += call->accepted > 1;
+        accepted_never += !call->accepted;
+    }
     if (lost) {
         (*lost)++;
         leave_queue(&talking, call);
         leave_queue(&holding, call);
+        leave_queue(&leaving, call);
     } else {
         uint64_t now = now_us();
         completed++;
@@ -562,17 +596,40 @@ static void give_up(void) {
 
 /* -- Ameyo ------------------------------------------------------------------------------------------------ */
 
-struct client { int fd; struct buffer in; };
+struct client { int fd; int unanswered; struct buffer in; struct client *next; };
 static int ameyo = -1;
+static struct client *clients;
 
 static void listen_ameyo(int port) {
     struct sockaddr_in own = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     own.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     ameyo = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     setsockopt(ameyo, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
-    if (bind(ameyo, (struct sockaddr *)&own, sizeof own) || listen(ameyo, 1024))
-        die("cannot listen on port %d: %s", port, strerror(errno));
+    /* A port that is bound and not listened on refuses, and nobody else can take it. */
+    if (bind(ameyo, (struct sockaddr *)&own, sizeof own)) die("cannot bind port %d: %s", port, strerror(errno));
+}
+
+static void ameyo_accepts(void) {
+    if (listen(ameyo, 1024)) die("cannot listen for notifications: %s", strerror(errno));
     epoll_ctl(epoll, EPOLL_CTL_ADD, ameyo, &(struct epoll_event){.events = EPOLLIN, .data.ptr = &ameyo});
+}
+
+static void close_client(struct client *client) {
+    struct client **at = &clients;
+    while (*at != client) at = &(*at)->next;
+    *at = client->next;
+    close(client->fd);
+    free(client->in.at);
+    free(client);
+}
+
+static void ameyo_is_back(void) {
+    if (away == REFUSED) ameyo_accepts();
+    away = NOT_AWAY;
+    for (struct client *client = clients, *next; client; client = next) {
+        next = client->next;
+        if (client->unanswered) close_client(client);
+    }
 }
 
 static void accept_client(void) {
@@ -582,19 +639,20 @@ static void accept_client(void) {
     struct client *client = calloc(1, sizeof *client);
     if (!client) die("out of memory");
     client->fd = fd;
+    client->next = clients;
+    clients = client;
     /* An odd address: a client's, not a call's. */
     epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &(struct epoll_event){.events = EPOLLIN, .data.ptr = (char *)client + 1});
 }
 
 static void read_client(struct client *client) {
     static const char accepted[] = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+    static const char unavailable[] = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
     reserve(&client->in, 16384);
     ssize_t n = recv(client->fd, client->in.at + client->in.used, 16383, 0);
     if (n <= 0) {
         if (n < 0 && errno == EAGAIN) return;
-        close(client->fd);
-        free(client->in.at);
-        free(client);
+        close_client(client);
         return;
     }
     client->in.used += (size_t)n;
@@ -607,11 +665,21 @@ static void read_client(struct client *client) {
         unsigned place, number;
         if (crt && sscanf(crt, "\"d444-%u-%u\"", &place, &number) == 2 && place < n_calls && calls[place].number == number) {
             posts++;
-            if (calls[place].end) note(&post_ms, calls[place].end, now_us());
+            if (calls[place].end && !away) note(&post_ms, calls[place].end, now_us());
+            if (mode == STORM) {
+                count(post_slots);
+                if (!away) {
+                    count(accepted_slots);
+                    if (!calls[place].accepted++ && !calls[place].fresh && ++taken == to_wait) taken_at = now_us();
+                }
+            }
         } else {
             posts_unknown++;
         }
-        if (send(client->fd, accepted, sizeof accepted - 1, MSG_NOSIGNAL) < 0) return;
+        if (away == HANGING) client->unanswered = 1;
+        else if (away) {
+            if (send(client->fd, unavailable, sizeof unavailable - 1, MSG_NOSIGNAL) < 0) return;
+        } else if (send(client->fd, accepted, sizeof accepted - 1, MSG_NOSIGNAL) < 0) return;
         drop(&client->in, head + body);
         client->in.at[client->in.used] = 0;
     }
@@ -629,6 +697,32 @@ static void print_series(const char *name, struct series *s) {
     qsort(s->at, s->used, sizeof *s->at, by_size);
     printf(", \"%s\": {\"n\": %zu, \"p50\": %.3f, \"p90\": %.3f, \"p99\": %.3f, \"max\": %.3f}", name, s->used,
            s->at[s->used / 2], s->at[s->used * 9 / 10], s->at[s->used * 99 / 100], s->at[s->used - 1]);
+    if (mode == THROUGHPUT) return; /* too many */
+    printf(", \"%s_all\": [", name);
+    for (size_t i = 0; i < s->used; i++) printf(i ? ", %.3f" : "%.3f", s->at[i]);
+    printf("]");
+}
+
+static void print_slots(const char *name, const unsigned *slots) {
+    uint64_t last = (now_us() - run_began) / SLOT_US;
+    printf(", \"%s\": [", name);
+    for (uint64_t i = 0; i <= last && i < MAX_SLOTS; i++) printf(i ? ", %u" : "%u", slots[i]);
+    printf("]");
+}
+
+static double since_began(uint64_t at) { return at ? (double)(at - run_began) / 1e6 : -1; }
+
+static void print_storm(void) {
+    printf(", \"began\": %.6f, \"slot_seconds\": %.3f, \"waiting_after\": %.3f, \"back_after\": %.3f, "
+           "\"all_taken_after\": %.3f, \"accepted\": {\"once\": %u, \"again\": %u, \"never\": %u}, "
+           "\"fresh\": %u, \"fresh_answered\": %u", (double)run_began / 1e6, SLOT_US / 1e6, since_began(waiting_since),
+           since_began(back_since), since_began(taken_at), accepted_once, accepted_again, accepted_never,
+           fresh_started, fresh_answered);
+    print_slots("attempts_by_slot", attempt_slots);
+    print_slots("posts_by_slot", post_slots);
+    print_slots("accepted_by_slot", accepted_slots);
+    print_series("fresh_down_ms", &fresh_down_ms);
+    print_series("fresh_back_ms", &fresh_back_ms);
 }
 
 static void print_results(const char *name) {
@@ -651,14 +745,21 @@ static void print_results(const char *name) {
     print_series("answer_ms", &answer_ms);
     print_series("end_to_marker_ms", &marker_ms);
     print_series("end_to_post_ms", &post_ms);
+    if (mode == PACED) printf(", \"ends\": [%.*s]", (int)ends.used, ends.used ? ends.at : "");
+    if (mode == STORM) print_storm();
     puts("}");
 }
+
+static unsigned all_lost(void) { return lost_refused + lost_reset + lost_closed + lost_silent; }
 
 static void serve_queues(uint64_t now) {
     while (talking.first && talking.first->due <= now) {
         struct call *call = dequeue(&talking);
         if (call->fd < 0 || call->hung_up) continue;
         call->end = now_us();
+        ended++;
+        if (mode == PACED)
+            add_format(&ends, "%s[\"%s\", %.6f]", ends.used ? ", " : "", call->crt, (double)clock_us(CLOCK_REALTIME) / 1e6);
         send_event(call, JSON, "", BOT_END);
         flush(call);
     }
@@ -666,12 +767,49 @@ static void serve_queues(uint64_t now) {
         struct call *call = dequeue(&holding);
         if (call->fd >= 0 && !call->hung_up) hang_up(call);
     }
+    while (leaving.first && leaving.first->due <= now) {
+        struct call *call = dequeue(&leaving);
+        if (call->fd >= 0 && !call->hung_up) hang_up(call);
+    }
+}
+
+/* The next free place; `place` is where to look first. */
+static struct call *free_place(unsigned *place) {
+    for (unsigned n = 0; calls[*place].fd >= 0; *place = (*place + 1) % n_calls)
+        if (n++ == n_calls) die("all %u places are taken: more --calls", n_calls);
+    return &calls[*place];
+}
+
+/* What a storm does at this moment; when its next fresh caller calls. */
+static uint64_t go_on_storming(uint64_t now, unsigned *place) {
+    if (!waiting_since && ended + all_lost() >= to_wait) waiting_since = now;
+    if (!waiting_since) return UINT64_MAX;
+    if (!back_since && now - waiting_since >= (uint64_t)(down * 1e6)) {
+        ameyo_is_back();
+        back_since = now;
+    }
+    if (back_since && !stopping && (taken_at || now - back_since >= (uint64_t)(seconds * 1e6))) {
+        stopping = 1;
+        if (!taken_at)
+            for (unsigned i = 0; i < n_calls; i++)
+                if (calls[i].fd >= 0 && !calls[i].hung_up) hang_up(&calls[i]);
+    }
+    while (!stopping && fresh_rate > 0) {
+        uint64_t next = waiting_since + (uint64_t)(fresh_started / fresh_rate * 1e6);
+        if (next > now) return next;
+        struct call *call = free_place(place);
+        begin(call);
+        call->fresh = 1;
+        fresh_started++;
+    }
+    return UINT64_MAX;
 }
 
 static int wait_ms(uint64_t now, uint64_t next_start) {
     uint64_t until = now + 100000;
     if (talking.first && talking.first->due < until) until = talking.first->due;
     if (holding.first && holding.first->due < until) until = holding.first->due;
+    if (leaving.first && leaving.first->due < until) until = leaving.first->due;
     if (next_start < until) until = next_start;
     return until <= now ? 0 : (int)((until - now + 999) / 1000);
 }
@@ -679,26 +817,30 @@ static int wait_ms(uint64_t now, uint64_t next_start) {
 static void run(void) {
     static struct epoll_event ready[256];
     unsigned at_once = mode == BURST || mode == THROUGHPUT ? n_calls : 0;
-    unsigned to_start = mode == PACED ? (unsigned)(rate * seconds) : n_calls, place = 0;
+    unsigned to_start = mode == PACED ? (unsigned)(rate * seconds) : mode == STORM ? to_wait : n_calls, place = 0;
     uint64_t last_look = 0, let_go = 0, ends = mode == THROUGHPUT ? count_until : 0;
     for (unsigned i = 0; i < at_once; i++) begin(&calls[i]);
     for (;;) {
         uint64_t now = now_us(), next_start = UINT64_MAX;
-        while (!at_once && started < to_start) { /* paced or hold */
+        while (!at_once && started < to_start) { /* paced, hold or storm */
             next_start = run_began + (uint64_t)(started / rate * 1e6);
             if (next_start > now) break;
-            for (unsigned n = 0; calls[place].fd >= 0; place = (place + 1) % n_calls)
-                if (n++ == n_calls) die("all %u places are taken: more --calls", n_calls);
-            begin(&calls[place]);
+            begin(free_place(&place));
             next_start = UINT64_MAX;
         }
         serve_queues(now);
+        if (mode == STORM) {
+            uint64_t fresh = go_on_storming(now, &place);
+            if (fresh < next_start) next_start = fresh;
+        }
         if (now - last_look > 100000) {
             give_up();
             last_look = now;
         }
         if (ends && now >= ends) stopping = 1;
-        if (mode == HOLD && !let_go && started == to_start && n_held + lost_refused + lost_reset + lost_closed + lost_silent >= to_start) {
+        /* Whoever is neither held nor lost by then never will be. */
+        uint64_t last_held = run_began + (uint64_t)((n_calls / rate + patience) * 1e6);
+        if (mode == HOLD && !let_go && started == to_start && (n_held + all_lost() >= to_start || now > last_held)) {
             printf("{\"held\": %u}\n", n_held);
             fflush(stdout);
             let_go = now + (uint64_t)(seconds * 1e6);
@@ -708,7 +850,7 @@ static void run(void) {
             for (unsigned i = 0; i < n_calls; i++)
                 if (calls[i].fd >= 0 && !calls[i].hung_up) hang_up(&calls[i]);
         }
-        if (!active && (stopping || (mode != THROUGHPUT && mode != HOLD && started >= to_start))) return;
+        if (!active && (stopping || (mode != THROUGHPUT && mode != HOLD && mode != STORM && started >= to_start))) return;
         int n = epoll_wait(epoll, ready, 256, wait_ms(now, next_start));
         for (int i = 0; i < n; i++) {
             void *who = ready[i].data.ptr;
@@ -725,10 +867,11 @@ static void run(void) {
 }
 
 int main(int argc, char **argv) {
-    static const char *const modes[] = {"throughput", "paced", "hold", "burst"};
+    static const char *const modes[] = {"throughput", "paced", "hold", "burst", "storm"};
+    static const char *const aways[] = {"", "refused", "hanging", "503"};
     if (argc < 4) die("usage: load MODE TEMPLATE HOST:PORT [options]; see the beginning of load.c");
     int chosen = -1;
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 5; i++)
         if (!strcmp(argv[1], modes[i])) chosen = i;
     if (chosen < 0) die("no mode %s", argv[1]);
     mode = (enum mode)chosen;
@@ -750,9 +893,21 @@ int main(int argc, char **argv) {
         else if (!strcmp(argv[i], "--hold")) holding.delay = (uint64_t)(value * 1000);
         else if (!strcmp(argv[i], "--patience")) patience = value;
         else if (!strcmp(argv[i], "--ameyo")) listen_ameyo((int)value);
+        else if (!strcmp(argv[i], "--down")) down = value;
+        else if (!strcmp(argv[i], "--fresh")) fresh_rate = value;
+        else if (!strcmp(argv[i], "--away")) {
+            for (int n = REFUSED; n <= UNAVAILABLE; n++)
+                if (!strcmp(argv[i + 1], aways[n])) away = (enum away)n;
+            if (!away) die("--away %s is none of refused, hanging, 503", argv[i + 1]);
+        }
         else die("no option %s", argv[i]);
     }
     if (!n_calls || n_calls > 100000 || rate <= 0 || seconds < 0) die("--calls 1 to 100000, --rate above 0");
+    if ((mode == STORM) != (away != NOT_AWAY) || (mode == STORM && ameyo < 0))
+        die("a storm needs --ameyo and --away, and nothing else does");
+    if (ameyo >= 0 && away != REFUSED) ameyo_accepts();
+    to_wait = n_calls;
+    if (mode == STORM) n_calls += FRESH_PLACES;
     if (!(calls = calloc(n_calls, sizeof *calls))) die("out of memory");
     for (unsigned i = 0; i < n_calls; i++) calls[i].fd = -1;
     setrlimit(RLIMIT_NOFILE, &(struct rlimit){1 << 17, 1 << 17});

@@ -1,4 +1,4 @@
-"""The controllers that are measured: each is a process, or a family of them, on one core."""
+"""The controllers that are measured: each is a process, or a family of them, on a core of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,14 @@ from pathlib import Path
 import tomli_w
 
 from benchmarks.esl.generator import HERE, build
-from eslbot.sim.processes import LISTEN, children, serves, tcp_sockets
+from benchmarks.machine import memory
+from eslbot.sim.lab import free_port
+from eslbot.sim.processes import ESTABLISHED, LISTEN, children, serves, sockets_of, tcp_sockets
 
 #: As it is in channel.txt.
 WORKSPACE = "4a1c7a52-8f0b-4d59-9d3c-000000000001"
+#: How eslbot introduces itself to Ameyo.
+TENANT_HOST, TOKEN = "acme.ameyo.app", "of-ameyo"
 ROOT = HERE.parents[1]
 START_LIMIT, STOP_LIMIT = 20.0, 15.0
 #: More than a run has: eslbot's own limits are not what is measured.
@@ -31,11 +35,15 @@ class SubjectError(Exception):
 
 @dataclass(frozen=True)
 class Subject:
-    """A controller by its name and its command; ``polls`` where it looks for connections again and again."""
+    """A controller by its name and its command.
+
+    ``polls`` where it looks for connections again and again; ``processes`` take them.
+    """
 
     name: str
     command: tuple[str, ...]
     polls: bool = False
+    processes: int = 1
 
 
 class Running:
@@ -56,34 +64,49 @@ class Running:
         """Whether it takes connections."""
         if self.subject.polls:
             return any(s.state == LISTEN and s.local[1] == port for s in tcp_sockets())
-        return any(serves(pid, ("127.0.0.1", port)) for pid in self.pids())
+        serving = [pid for pid in self.pids() if serves(pid, ("127.0.0.1", port))]
+        return len(serving) >= self.subject.processes
 
     def cpu_seconds(self) -> float:
         """Processor time so far of all threads that live, by the scheduler's own count."""
-        return sum(
-            int(task.joinpath("schedstat").read_text().split()[0]) / 1e9
-            for pid in self.pids()
-            for task in Path(f"/proc/{pid}/task").iterdir()
-        )
+        return sum(map(cpu_seconds, self.pids()))
+
+    def workers(self) -> list[int]:
+        """Its children, in the order of their start."""
+        return children(self.process.pid)
+
+    def connections(self, port: int) -> list[int]:
+        """How many of the calls at ``port`` each worker has now."""
+        calls = {s.inode for s in tcp_sockets() if s.state == ESTABLISHED and s.local[1] == port}
+        return [len(calls & sockets_of(pid).keys()) for pid in self.workers()]
 
     def memory(self) -> int:
         """Bytes of memory that are its own, shared pages in equal parts."""
-        total = 0
-        for pid in self.pids():
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1]) * 1024
-        return total
+        return memory(self.pids())
 
 
-def subjects(folder: Path, port: int, web_port: int, ameyo_port: int, genesis: Path | None) -> list[Subject]:
+def cpu_seconds(pid: int) -> float:
+    """Processor time so far of a process' threads that live, by the scheduler's own count."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int(task.joinpath("schedstat").read_text().split()[0]) / 1e9 for task in tasks)
+
+
+def eslbot_service(
+    folder: Path, port: int, ameyo_url: str, *, workers: int = 1, ca_file: Path | None = None
+) -> Subject:
+    """``eslbot serve`` with ``workers`` workers; ``ca_file`` is who has signed Ameyo's certificate."""
+    config = folder / f"eslbot-{workers}{'-tls' if ca_file else ''}.toml"
+    config.write_text(tomli_w.dumps(_configuration(port, ameyo_url, workers, ca_file)))
+    command = (sys.executable, "-m", "eslbot", "serve", "--config", str(config), "--log", "json")
+    return Subject("eslbot" if workers == 1 else f"eslbot, {workers} workers", command, processes=workers)
+
+
+def subjects(folder: Path, port: int, ameyo_port: int, genesis: Path | None) -> list[Subject]:
     """All that can run here; Genesis where ``genesis`` is a Python that has it."""
-    config = folder / "eslbot.toml"
-    config.write_text(tomli_w.dumps(_configuration(port, web_port, ameyo_port)))
     python = sys.executable
     controllers = "benchmarks.esl.controllers"
     found = [
-        Subject("eslbot", (python, "-m", "eslbot", "serve", "--config", str(config), "--log", "json")),
+        eslbot_service(folder, port, f"http://127.0.0.1:{ameyo_port}"),
         Subject("bare gevent", (python, "-m", f"{controllers}.bare_gevent", str(port))),
         Subject("greenswitch", (python, "-m", f"{controllers}.greenswitch_released", str(port)), polls=True),
     ]
@@ -94,41 +117,41 @@ def subjects(folder: Path, port: int, web_port: int, ameyo_port: int, genesis: P
     return [*found, Subject("C", (str(yardstick), str(port)))]
 
 
-def _configuration(port: int, web_port: int, ameyo_port: int) -> dict[str, object]:
+def _configuration(port: int, ameyo_url: str, workers: int, ca_file: Path | None) -> dict[str, object]:
+    ameyo: dict[str, object] = {"url": ameyo_url, "tenant_host": TENANT_HOST, "token": TOKEN}
+    if ca_file is None:
+        ameyo["insecure"] = True
+    else:
+        ameyo["ca_file"] = str(ca_file)
     return {
         "server": {
             "listen": f"127.0.0.1:{port}",
             "switches": ["127.0.0.1/32"],
-            "workers": 1,
+            "workers": workers,
             "max_calls": MANY,
         },
-        "web": {"listen": f"127.0.0.1:{web_port}"},
+        "web": {"listen": f"127.0.0.1:{free_port()}"},
         "workspaces": {
             WORKSPACE: {
                 "name": "acme",
                 "sources": ["127.0.0.1"],
                 "max_calls": MANY,
                 "bot": {"url": "wss://bot.example.com/", "headers": {"Authorization": "Bearer of-the-bot"}},
-                "ameyo": {
-                    "url": f"http://127.0.0.1:{ameyo_port}",
-                    "tenant_host": "acme.ameyo.app",
-                    "token": "of-ameyo",
-                    "insecure": True,
-                },
+                "ameyo": ameyo,
             }
         },
     }
 
 
 @contextmanager
-def running(subject: Subject, folder: Path, core: int, port: int) -> Iterator[Running]:
-    """Run ``subject`` on ``core`` until the block ends. Raises :class:`SubjectError`."""
-    log = folder / f"{subject.name.replace(' ', '-')}.log"
+def running(subject: Subject, folder: Path, cores: Sequence[int], port: int) -> Iterator[Running]:
+    """Run ``subject`` on ``cores`` until the block ends. Raises :class:`SubjectError`."""
+    log = folder / f"{subject.name.replace(',', '').replace(' ', '-')}.log"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
     environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ["taskset", "-c", str(core), *subject.command],
+            ["taskset", "-c", ",".join(map(str, cores)), *subject.command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

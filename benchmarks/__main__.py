@@ -1,0 +1,178 @@
+"""``python -m benchmarks``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from _thread import interrupt_main
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from benchmarks import plots
+from benchmarks.esl import told as esl
+from benchmarks.esl.cases import EventSocketCases
+from benchmarks.machine import Machine
+from benchmarks.outcome import CannotRun, Case, Outcome, Status, Told
+from benchmarks.plan import FULL, QUICK, Plan
+from benchmarks.report import About, document, faults, markdown
+from benchmarks.switch import told as switch
+from benchmarks.switch.cases import SwitchCases
+from benchmarks.versions import versions
+
+CASES = ("throughput", "paced", "burst", "hold", "workers", "set-up", "handoff", "media", "storm")
+SUBJECTS = ("eslbot", "bare gevent", "greenswitch", "Genesis", "C")
+
+#: Seconds after which the run is given up; what has been measured is written all the same.
+LIMIT = 2400
+
+_BEGUN = time.monotonic()
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="One round, fewer calls, shorter: under four minutes.")
+@click.option("--case", "names", multiple=True, type=click.Choice(CASES), help="Only this; may be repeated.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("benchmark-results"),
+    show_default=True,
+    help="Where report.md, raw.json and the pictures go.",
+)
+@click.option(
+    "--subject",
+    "subjects",
+    multiple=True,
+    type=click.Choice(SUBJECTS),
+    help="Only this controller in throughput, paced, burst and hold; may be repeated.",
+)
+@click.option("--rounds", type=click.IntRange(1, 50), help="3, with --quick 1.")
+@click.option("--seconds", type=click.FloatRange(1, 600), help="Of each run at a rate; 6, with --quick 3.")
+@click.option("--held", multiple=True, type=click.IntRange(1, 20000), help="2000 and 5000, with --quick 500.")
+@click.option(
+    "--genesis", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A Python with Genesis."
+)
+def main(
+    quick: bool,
+    names: tuple[str, ...],
+    out: Path,
+    subjects: tuple[str, ...],
+    rounds: int | None,
+    seconds: float | None,
+    held: tuple[int, ...],
+    genesis: Path | None,
+) -> None:
+    """Measure eslbot's speed and memory, beside others and beside FreeSWITCH, and write a report.
+
+    Exits 0 when everything that can be measured here was, whatever the figures; 1 when a case failed, or
+    eslbot lost a call or notified one twice; 2 when an option is wrong.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    sys.setswitchinterval(0.001)  # bots, the PBX and Ameyo are threads of this process
+    watchdog = threading.Timer(LIMIT, interrupt_main)
+    watchdog.daemon = True
+    watchdog.start()
+    plan = QUICK if quick else FULL
+    plan = replace(
+        plan, rounds=rounds or plan.rounds, seconds=seconds or plan.seconds, held=held or plan.held
+    )
+    date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    machine = Machine.here()
+    outcomes: list[Outcome] = []
+    with tempfile.TemporaryDirectory(prefix="eslbot-benchmark-") as folder:
+        cases = _cases(plan, Path(folder), genesis, subjects)
+        for name in names or CASES:
+            outcome = _run(cases[name])
+            outcomes.append(outcome)
+            if outcome.reason:
+                _say(f"{name}: {outcome.status}: {outcome.reason}")
+            if outcome.reason == _INTERRUPTED:
+                break
+    watchdog.cancel()
+    about = About(
+        date=date,
+        command=shlex.join(["scripts/benchmark", *_without_genesis(sys.argv[1:])]),
+        machine=machine,
+        versions=versions(genesis),
+        seconds=time.monotonic() - _BEGUN,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    told = _write(out, about, cases, outcomes)
+    sys.exit(1 if faults(outcomes, told) else 0)
+
+
+def _cases(plan: Plan, folder: Path, genesis: Path | None, subjects: Sequence[str]) -> dict[str, Case]:
+    socket = EventSocketCases(plan, folder, genesis, subjects, _say)
+    calls = SwitchCases(plan, folder, _say)
+    every = [
+        Case("throughput", "Calls a second", socket.throughput, esl.tell_throughput, plots.draw_throughput),
+        Case("paced", "Latency", socket.paced, esl.tell_paced, plots.draw_paced),
+        Case("burst", "Many calls at once", socket.burst, esl.tell_burst, plots.draw_burst),
+        Case("hold", "Held calls", socket.hold, esl.tell_hold, plots.draw_hold),
+        Case("workers", "One worker and two", socket.workers, esl.tell_workers, plots.draw_workers),
+        Case("set-up", "Set-up, INVITE → 200", calls.set_up, switch.tell_set_up, plots.draw_set_up),
+        Case("handoff", "Bot's end → POST", socket.handoff, esl.tell_handoff, plots.draw_handoff),
+        Case("media", "Beside FreeSWITCH's own use", calls.media, switch.tell_media, plots.draw_media),
+        Case("storm", "Ameyo away and back", socket.storm, esl.tell_storm, plots.draw_storm),
+    ]
+    return {case.name: case for case in every}
+
+
+_INTERRUPTED = f"interrupted, or not over within {LIMIT} s"
+
+
+def _run(case: Case) -> Outcome:
+    _say(f"{case.name}: {case.title}")
+    began = time.monotonic()
+    try:
+        data, status, reason = case.measure(), Status.MEASURED, ""
+    except CannotRun as error:
+        data, status, reason = {}, Status.CANNOT_RUN, str(error)
+    except KeyboardInterrupt:
+        data, status, reason = {}, Status.FAILED, _INTERRUPTED
+    except Exception as error:  # noqa: BLE001  # one case's trouble is not the others'; it is told
+        traceback.print_exc()
+        data, status, reason = {}, Status.FAILED, f"{type(error).__name__}: {error}"
+    return Outcome(case.name, status, data, reason, time.monotonic() - began)
+
+
+def _write(
+    out: Path, about: About, cases: Mapping[str, Case], outcomes: Sequence[Outcome]
+) -> dict[str, Told]:
+    """Raw figures first: whatever happens behind, they are there."""
+    (out / "raw.json").write_text(json.dumps(document(about, outcomes), indent=1, ensure_ascii=False) + "\n")
+    measured = [outcome for outcome in outcomes if outcome.status is Status.MEASURED]
+    told = {outcome.case: cases[outcome.case].tell(outcome.data) for outcome in measured}
+    text = markdown(about, cases, outcomes, told)
+    (out / "report.md").write_text(text)
+    for outcome in measured:
+        cases[outcome.case].draw(outcome.data, out / f"{outcome.case}.svg")
+    print(text)
+    _say(f"written: {out}/report.md, raw.json and {len(measured)} pictures")
+    return told
+
+
+def _without_genesis(arguments: Sequence[str]) -> list[str]:
+    """As the user has typed it: scripts/benchmark has put Genesis in."""
+    found = list(arguments)
+    if "--genesis" in found:
+        at = found.index("--genesis")
+        del found[at : at + 2]
+    return found
+
+
+def _say(what: str) -> None:
+    print(f"» {time.monotonic() - _BEGUN:4.0f} s  {what}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
