@@ -56,7 +56,7 @@ _BEGUN = time.monotonic()
     help="Only this controller in throughput, paced, burst and hold; may be repeated.",
 )
 @click.option("--rounds", type=click.IntRange(1, 50), help="3, with --quick 1.")
-@click.option("--seconds", type=click.FloatRange(1, 600), help="Of each run at a rate; 6, with --quick 3.")
+@click.option("--seconds", type=click.FloatRange(1, 600), help="Of each run at a rate; 5, with --quick 2.")
 @click.option("--held", multiple=True, type=click.IntRange(1, 20000), help="2000 and 5000, with --quick 500.")
 @click.option(
     "--genesis", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A Python with Genesis."
@@ -104,6 +104,9 @@ def main(
         machine=machine,
         versions=versions(genesis),
         seconds=time.monotonic() - _BEGUN,
+        left_out={}
+        if genesis
+        else {"Genesis": "not installed here; --genesis may name a Python that has it"},
     )
     out.mkdir(parents=True, exist_ok=True)
     told = _write(out, about, cases, outcomes)

@@ -25,7 +25,7 @@ class Plan:
     rounds: int = 3
     talk_ms: int = 20
     in_flight: int = 200
-    seconds: float = 6.0
+    seconds: float = 5.0
     warm_up: float = 1.0
     rate: float = 20.0
     burst: int = 400
@@ -46,13 +46,14 @@ class Plan:
 FULL = Plan()
 QUICK = Plan(
     rounds=1,
-    seconds=3.0,
+    seconds=2.0,
     held=(500,),
-    idle=3.0,
-    set_up=40,
+    idle=2.0,
+    set_up=30,
     media=10,
-    media_seconds=4.0,
+    media_seconds=3.0,
     conversations=6,
     turns=1,
-    down=5.0,
+    waiting=200,
+    down=3.0,
 )

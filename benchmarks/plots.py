@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from benchmarks.esl.cases import AWAY
 from benchmarks.esl.told import ESLBOT
@@ -59,24 +60,30 @@ def bars(
     unit: str,
     *,
     own: str = ESLBOT,
-    logarithmic: bool = False,
     digits: int = 0,
 ) -> None:
     """A bar for each name: the median of its rounds, its least and most as whiskers."""
     middles = [statistics.median(found) if found else 0.0 for found in values]
+    several = any(len(found) > 1 for found in values)
     whiskers = [
         [middle - min(found, default=middle) for middle, found in zip(middles, values, strict=True)],
         [max(found, default=middle) - middle for middle, found in zip(middles, values, strict=True)],
     ]
     colours = [OWN if name.startswith(own) else OTHER for name in names]
-    drawn = axes.barh(names, middles, xerr=whiskers, color=colours, height=0.6, ecolor="#33414a", capsize=3)
+    drawn = axes.barh(
+        names,
+        middles,
+        xerr=whiskers if several else None,
+        color=colours,
+        height=0.6,
+        ecolor="#33414a",
+        capsize=3,
+    )
     axes.bar_label(drawn, [f" {middle:,.{digits}f}" for middle in middles], padding=4)
     axes.set_title(title)
     axes.set_xlabel(unit)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    if logarithmic:
-        axes.set_xscale("log")
     axes.margins(x=0.18)
 
 
@@ -96,6 +103,9 @@ def percentiles(
         axes.bar_label(drawn, [f" p{percent} {value:,.1f}" for value in found], padding=2, fontsize=9)
     axes.set_yticks(range(len(names)), names)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_title(title)
     axes.set_xlabel("ms")
     axes.invert_yaxis()
@@ -194,13 +204,14 @@ def draw_handoff(data: Data, path: Path) -> None:
 
 
 def draw_storm(data: Data, path: Path) -> None:
-    """Attempts, acceptances and processor time, over time."""
+    """Attempts, acceptances and processor time, over time from Ameyo's return."""
     variants = data["variants"]
+    begin = min(-result["back_after"] for result in variants.values())
+    end = max(len(r["attempts_by_slot"]) * r["slot_seconds"] - r["back_after"] for r in variants.values())
     with picture(path, rows=2 * len(variants), height=1.9) as axes:
         for number, (away, result) in enumerate(variants.items()):
             counts, cpu = axes[2 * number], axes[2 * number + 1]
-            slot = result["slot_seconds"]
-            back = result["back_after"]
+            slot, back = result["slot_seconds"], result["back_after"]
             times = [n * slot - back for n in range(len(result["attempts_by_slot"]))]
             attempts = [count / slot for count in result["attempts_by_slot"]]
             accepted = [count / slot for count in result["accepted_by_slot"]]
@@ -208,18 +219,20 @@ def draw_storm(data: Data, path: Path) -> None:
             counts.fill_between(times, accepted, step="post", color=OWN, label="accepted")
             counts.set_title(f"{data['waiting']} calls wait; Ameyo: {AWAY[away]}")
             counts.set_ylabel("a second")
-            counts.legend(loc="upper right", ncols=2)
+            counts.legend(loc="upper right")
             used = result["cpu"]
             moments = [at - back for at, _ in used[1:]]
-            shares = [100 * (b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(used) if b[0] > a[0]]
+            shares = [100 * (b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(used)]
             cpu.plot(moments, shares, color=OWN)
             cpu.set_ylabel("% of a core")
-            cpu.set_ylim(bottom=0)
+            cpu.set_ylim(0, 105)
             for one in (counts, cpu):
-                one.axvspan(result["waiting_after"] - back, 0, color="#f3e3e5", zorder=0)
+                # The calls come; they wait.
+                one.axvspan(-back, result["waiting_after"] - back, color="#f0f2f4", zorder=0)
+                one.axvspan(result["waiting_after"] - back, 0, color="#f6e4e6", zorder=0)
                 one.axvline(0, color=LINE, linewidth=1)
-                one.set_xlim(times[0], times[-1] + slot)
-            cpu.set_xlabel("s from Ameyo's return")
+                one.set_xlim(begin, end)
+        axes[-1].set_xlabel("s from Ameyo's return; grey: the calls come, red: all of them wait")
 
 
 # -- a real FreeSWITCH ------------------------------------------------------------------------------------
@@ -240,7 +253,7 @@ def draw_set_up(data: Data, path: Path) -> None:
         axes.set_xlabel("ms")
         axes.set_ylabel("% of the calls")
         axes.set_xlim(left=0)
-        axes.legend(loc="lower right")
+        axes.legend(loc="center")
 
 
 def draw_media(data: Data, path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks.machine import Machine
@@ -13,18 +13,19 @@ from benchmarks.speech.report import table
 #: A load average from which on something else is running.
 BUSY = 0.5
 
-_MET = {True: "met", False: "**missed**", None: "not measured"}
+_MET = {True: "met", False: "**missed**", None: "not judged"}
 
 
 @dataclass(frozen=True)
 class About:
-    """Where and when."""
+    """Where and when; ``left_out`` is what is not among the subjects, and why."""
 
     date: str
     command: str
     machine: Machine
     versions: Mapping[str, str]
     seconds: float
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def faults(outcomes: Sequence[Outcome], told: Mapping[str, Told]) -> list[str]:
@@ -54,8 +55,10 @@ def markdown(
         lines.append(table(("measure", "bar", "measured", ""), rows))
     if broken := faults(outcomes, told):
         lines += ["**Faults:**\n", *(f"* {_one_line(fault)}" for fault in broken), ""]
-    if absent := [o for o in outcomes if o.status is Status.CANNOT_RUN]:
-        lines += ["**Cannot run here:**\n", *(f"* `{o.case}`: {o.reason}" for o in absent), ""]
+    absent = {f"`{o.case}`": o.reason for o in outcomes if o.status is Status.CANNOT_RUN}
+    absent |= about.left_out
+    if absent:
+        lines += ["**Cannot run here:**\n", *(f"* {name}: {reason}" for name, reason in absent.items()), ""]
     for outcome in outcomes:
         if outcome.status is Status.MEASURED:
             lines += [f"## {cases[outcome.case].title} (`--case {outcome.case}`)\n"]
