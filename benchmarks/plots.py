@@ -20,8 +20,8 @@ from benchmarks.outcome import Data, lost
 from benchmarks.speech.measures import percentile
 from benchmarks.switch.told import BOTS, NAMES, above_rest
 
-#: eslbot, the others, and a second series of each.
-OWN, OTHER, OWN_LIGHT, OTHER_LIGHT, LINE = "#0b6e99", "#8a9ba8", "#7fbfd9", "#c9d3da", "#d1495b"
+#: eslbot, the others, and a moment.
+OWN, OTHER, LINE = "#0b6e99", "#8a9ba8", "#d1495b"
 
 _LOOK: Any = {  # matplotlib's stubs want each key as a literal
     "svg.hashsalt": "eslbot",
@@ -90,27 +90,28 @@ def bars(
 def percentiles(
     axes: Axes, names: Sequence[str], values: Sequence[Sequence[float]], title: str, *, own: str = ESLBOT
 ) -> None:
-    """p50 and p99 of each name's milliseconds, on a logarithmic scale."""
-    height = 0.36
-    for shift, percent, dark, light in (
-        (-height / 2, 50, OWN, OTHER),
-        (height / 2, 99, OWN_LIGHT, OTHER_LIGHT),
-    ):
-        found = [percentile(one, percent) for one in values]
-        colours = [dark if name.startswith(own) else light for name in names]
-        places = [number + shift for number in range(len(names))]
-        drawn = axes.barh(places, found, height=height, color=colours, label=f"p{percent}")
-        axes.bar_label(drawn, [f" p{percent} {value:,.1f}" for value in found], padding=2, fontsize=9)
+    """From p50 to p99 of each name's milliseconds, on a logarithmic scale: so no bars."""
+    for place, (name, found) in enumerate(zip(names, values, strict=True)):
+        if not found:
+            continue
+        colour = OWN if name.startswith(own) else OTHER
+        middle, late = percentile(found, 50), percentile(found, 99)
+        axes.plot([middle, late], [place, place], color=colour, linewidth=3, solid_capstyle="round")
+        axes.plot(middle, place, "o", color=colour, markersize=8)
+        axes.plot(late, place, "o", color="white", markeredgecolor=colour, markeredgewidth=2, markersize=8)
+        label = f"{middle:,.1f} – {late:,.1f}"
+        axes.annotate(label, (late, place), (9, 0), textcoords="offset points", va="center", fontsize=9)
     axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(-0.5, len(names) - 0.5)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_title(title)
-    axes.set_xlabel("ms")
+    axes.set_xlabel("ms: p50 (full) to p99 (hollow)")
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.margins(x=0.3)
+    axes.margins(x=0.35)
 
 
 # -- the event socket -------------------------------------------------------------------------------------
@@ -219,6 +220,7 @@ def draw_storm(data: Data, path: Path) -> None:
             counts.fill_between(times, accepted, step="post", color=OWN, label="accepted")
             counts.set_title(f"{data['waiting']} calls wait; Ameyo: {AWAY[away]}")
             counts.set_ylabel("a second")
+            counts.set_ylim(bottom=0)
             counts.legend(loc="upper right")
             used = result["cpu"]
             moments = [at - back for at, _ in used[1:]]

@@ -790,9 +790,9 @@ static uint64_t go_on_storming(uint64_t now, unsigned *place) {
     }
     if (back_since && !stopping && (taken_at || now - back_since >= (uint64_t)(seconds * 1e6))) {
         stopping = 1;
-        if (!taken_at)
+        if (!taken_at) /* the fresh ones leave when they have been answered, as always */
             for (unsigned i = 0; i < n_calls; i++)
-                if (calls[i].fd >= 0 && !calls[i].hung_up) hang_up(&calls[i]);
+                if (calls[i].fd >= 0 && !calls[i].fresh && !calls[i].hung_up) hang_up(&calls[i]);
     }
     while (!stopping && fresh_rate > 0) {
         uint64_t next = waiting_since + (uint64_t)(fresh_started / fresh_rate * 1e6);

@@ -33,7 +33,7 @@ def pooled(results: Sequence[Result], series: str, percent: float) -> float:
 def tell_throughput(data: Data) -> Told:
     """Calls a second, and the ratios."""
     rounds: Rounds = data["rounds"]
-    told = _told(data, rounds)
+    told = Told(faults=_losses(rounds.get(ESLBOT, []), "eslbot"))
     own = rounds.get(ESLBOT, [])
     rows = []
     for subject, results in rounds.items():
@@ -67,13 +67,14 @@ def tell_throughput(data: Data) -> Told:
         "no notification, and log and count nothing; eslbot does its whole story.\n",
     ]
     told.text = "\n".join(parts)
+    _add_failures(told, data)
     return told
 
 
 def tell_paced(data: Data) -> Told:
     """Latencies."""
     rounds: Rounds = data["rounds"]
-    told = _told(data, rounds)
+    told = Told(faults=_losses(rounds.get(ESLBOT, []), "eslbot"))
     rows = [
         (
             subject,
@@ -100,6 +101,7 @@ def tell_paced(data: Data) -> Told:
         f"\n{data['rate']:g} calls/s; percentiles of the calls of all rounds. The marker is the command with "
         "which a controller says that the bot's end has come; eslbot has notified Ameyo by then.\n"
     )
+    _add_failures(told, data)
     if rounds.get(ESLBOT) and rounds.get(GEVENT):
         own, other = (
             [pooled(rounds[subject], "answer_ms", p) for p in (50, 99)] for subject in (ESLBOT, GEVENT)
@@ -120,13 +122,14 @@ def tell_paced(data: Data) -> Told:
 def tell_burst(data: Data) -> Told:
     """Who is lost, and how long the others wait."""
     rounds: Rounds = data["rounds"]
-    told = _told(data, rounds)
+    told = Told(faults=_losses(rounds.get(ESLBOT, []), "eslbot"))
     columns: list[Column] = [
         ("lost", lost, 0),
         ("first command p99, ms", _p99("first_command_ms"), 1),
         ("`answer` p99, ms", _p99("answer_ms"), 1),
     ]
     told.text = _table(rounds, columns) + f"\n{data['calls']} calls in one moment.\n"
+    _add_failures(told, data)
     if own := rounds.get(ESLBOT):
         gone = sum(map(lost, own))
         first = [_p99("first_command_ms")(result) for result in own]
@@ -177,8 +180,8 @@ def tell_hold(data: Data) -> Told:
         "kB (1,000 bytes) are what the processes' proportional set size grew by. greenswitch looks for "
         "connections ten times a second, so it is never idle.\n"
     )
+    told.text = "\n".join(parts)
     _add_failures(told, data)
-    told.text = "\n".join([*parts, *_others_failures(data)])
     return told
 
 
@@ -344,23 +347,11 @@ def storm_faults(result: Result, waiting: int) -> list[str]:
 # -- tables -----------------------------------------------------------------------------------------------
 
 
-def _told(data: Data, rounds: Rounds) -> Told:
-    told = Told(faults=_losses(rounds.get(ESLBOT, []), "eslbot"))
-    _add_failures(told, data)
-    return told
-
-
 def _add_failures(told: Told, data: Data) -> None:
+    """What eslbot could not do is a fault; what another could not is a result."""
     told.faults += [f"{subject}, {text}" for subject, text in data["failures"] if subject == ESLBOT]
-
-
-def _others_failures(data: Data) -> list[str]:
-    """What the others could not do is a result, and no fault."""
-    return [
-        f"* {subject} could not be measured, {text}"
-        for subject, text in data["failures"]
-        if subject != ESLBOT
-    ]
+    others = [(subject, text) for subject, text in data["failures"] if subject != ESLBOT]
+    told.text += "".join(f"\n* {subject} could not be measured, {text}\n" for subject, text in others)
 
 
 def _losses(results: Sequence[Result], what: str) -> list[str]:

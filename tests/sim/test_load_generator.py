@@ -6,9 +6,11 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -125,3 +127,91 @@ def test_events_follow_what_the_controller_sets(generator: Generator) -> None:
     )
     assert "variable_eslbot_y: a%20b" in lines
     assert not any(line.startswith("variable_switch_r_sdp") for line in lines)
+
+
+# -- Ameyo ------------------------------------------------------------------------------------------------
+
+
+def notify(port: int) -> int | None:
+    """Notify of the first call, once; the answer's status, None where there was none."""
+    body = b'{"uniqueId": "d444-0-0"}'
+    try:
+        with socket.create_connection(("127.0.0.1", port), 5) as connection:
+            connection.settimeout(5)
+            connection.sendall(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            answer = connection.recv(4096)
+    except OSError:
+        return None
+    return int(answer.split()[1]) if answer else None
+
+
+def patient_controller(ameyo_port: int, statuses: list[int | None]) -> Callable[[socket.socket], None]:
+    """Notifies of its call until that is accepted, and holds it then."""
+
+    def conversation(connection: socket.socket) -> None:
+        connection.sendall(
+            b"connect\n\nevent plain CHANNEL_HANGUP_COMPLETE CUSTOM mod_audio_stream::json\n\n"
+            b"sendmsg\ncall-command: execute\nexecute-app-name: answer\n\n"
+            b"api uuid_audio_stream u start ws://127.0.0.1:9/ mono 8000\n\n"
+        )
+        seen = b""
+        while b'"type": "end"' not in seen:
+            seen += connection.recv(65536)
+        while 200 not in statuses:
+            number = b"%d" % (len(statuses) + 1)
+            connection.sendall(b"api uuid_setvar u eslbot_attempts " + number + b"\n\n")
+            statuses.append(notify(ameyo_port))
+        connection.sendall(b"api uuid_setvar u eslbot_stage held\n\n")
+        while b"CHANNEL_HANGUP_COMPLETE\n" not in seen:
+            seen += connection.recv(65536)
+
+    return conversation
+
+
+@pytest.mark.parametrize("away, while_away", [("refused", None), ("hanging", None), ("503", 503)])
+def test_a_storm_ends_when_ameyo_is_back_and_everything_is_counted(
+    folder: Path, away: str, while_away: int | None
+) -> None:
+    ameyo_port = free_port()
+    generator = Generator(folder, 0, ameyo_port)
+    statuses: list[int | None] = []
+    with controller(patient_controller(ameyo_port, statuses)) as port:
+        result = generator.run("storm", port, calls=1, rate=100, talk=5, away=away, down=0.3, seconds=10)
+    assert set(statuses[:-1]) == {while_away}
+    assert statuses[-1] == 200
+    assert result["accepted"] == {"once": 1, "again": 0, "never": 0}
+    assert (result["completed"], sum(result["lost"].values())) == (1, 0)
+    assert sum(result["attempts_by_slot"]) == len(statuses)
+    assert sum(result["accepted_by_slot"]) == 1
+    # The kernel refuses: nobody sees those.
+    assert sum(result["posts_by_slot"]) == (1 if away == "refused" else len(statuses))
+    assert result["back_after"] >= result["waiting_after"] + 0.3
+    assert result["all_taken_after"] >= result["back_after"]
+
+
+def test_calls_that_ameyo_never_hears_of_are_told(folder: Path, yardstick: int) -> None:
+    generator = Generator(folder, 0, free_port())
+    result = generator.run(
+        "storm", yardstick, calls=3, rate=100, talk=5, away="503", down=0.1, seconds=0.2, fresh=50
+    )
+    assert result["accepted"] == {"once": 0, "again": 0, "never": 3}
+    assert result["all_taken_after"] == -1
+    assert result["fresh"] == result["fresh_answered"] == result["started"] - 3 > 0
+
+
+def test_when_a_paced_calls_bot_ended_is_told_for_an_ameyo_elsewhere(
+    generator: Generator, yardstick: int
+) -> None:
+    began = time.time()
+    result = generator.run("paced", yardstick, rate=100, seconds=0.1, talk=5)
+    assert len({crt for crt, _ in result["ends"]}) == len(result["ends"]) == result["completed"]
+    assert all(began < at < time.time() for _, at in result["ends"])
+    assert len(result["answer_ms_all"]) == result["answer_ms"]["n"] == result["completed"]
+
+
+@pytest.mark.parametrize("options", [{"away": "503"}, {"away": "asleep", "seconds": 1}])
+def test_a_storm_needs_an_ameyo_that_is_away_in_a_known_way(
+    generator: Generator, options: dict[str, Any]
+) -> None:
+    with pytest.raises(GeneratorError, match="away"):
+        generator.run("burst", free_port(), calls=1, **options)
