@@ -198,13 +198,17 @@ def _add_only_answer(lab: Lab) -> None:
     """Another extension in the lab's own copy of the configuration."""
     assert lab.real_switch is not None
     path = lab.real_switch.conf / "dialplan" / "ameyo.xml"
-    text = path.read_text()
-    if text.count(_ARRIVAL) != 1:
-        raise RuntimeError(f"the dialplan has no extension {_ARRIVAL!r} to put another one before")
-    path.write_text(text.replace(_ARRIVAL, _ONLY_ANSWER + _ARRIVAL))
+    path.write_text(with_only_answer(path.read_text()))
     told = lab.real_switch.api("reloadxml")
     if "+OK" not in told:
         raise RuntimeError(f"FreeSWITCH did not read the dialplan again: {told}")
+
+
+def with_only_answer(dialplan: str) -> str:
+    """``dialplan`` with an extension before ours that answers whoever calls ONLY_ANSWER, and no more."""
+    if dialplan.count(_ARRIVAL) != 1:
+        raise RuntimeError(f"the dialplan has no extension {_ARRIVAL!r} to put another one before")
+    return dialplan.replace(_ARRIVAL, _ONLY_ANSWER + _ARRIVAL)
 
 
 def _complete(found: LoadResult) -> LoadResult:
