@@ -55,11 +55,14 @@ def revision() -> str:
 
 
 def memory(pids: Iterable[int]) -> int:
-    """Bytes of memory that are these processes' own, shared pages in equal parts."""
+    """Bytes of memory that these processes have made, pages shared among processes in equal parts.
+
+    Pages of files are left out: a library's count for less as soon as a stranger uses it, too.
+    """
     total = 0
     for pid in pids:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+            if line.startswith("Pss_Anon:"):
                 total += int(line.split()[1]) * 1024
     return total
 

@@ -81,7 +81,7 @@ class Running:
         return [len(calls & sockets_of(pid).keys()) for pid in self.workers()]
 
     def memory(self) -> int:
-        """Bytes of memory that are its own, shared pages in equal parts."""
+        """Bytes of memory that it has made, all of its processes together."""
         return memory(self.pids())
 
 

@@ -177,7 +177,7 @@ def tell_hold(data: Data) -> Told:
             ),
         ]
     parts.append(
-        "kB (1,000 bytes) are what the processes' proportional set size grew by. greenswitch looks for "
+        "kB (1,000 bytes) are what the processes' anonymous memory (Pss_Anon) grew by. greenswitch looks for "
         "connections ten times a second, so it is never idle.\n"
     )
     told.text = "\n".join(parts)

@@ -95,8 +95,8 @@ def tell_media(data: Data) -> Told:
         f"\nOn {data['switch']}, two workers; the caller speaks in every call. Above what both use with no "
         f"call: eslbot {rest['eslbot']:.2%} of a core, FreeSWITCH {rest['FreeSWITCH']:.2%}. The upper rows "
         "are calls that are up, in percent of a core; whole calls are from before the first INVITE until "
-        "behind the last BYE, set-up and hand-off by TLS included. kB of proportional set size, what "
-        "earlier calls have left included.\n"
+        "behind the last BYE, set-up and hand-off by TLS included. kB of anonymous memory, what earlier "
+        "calls have left included; eslbot's few calls here fit into what it has, see `hold` for its memory.\n"
     )
     return told
 
