@@ -275,7 +275,7 @@ def _delays(ends: Mapping[str, float], requests: Iterable[Notification]) -> list
     came: dict[str, list[float]] = {crt: [] for crt in ends}
     for request in requests:
         crt = request.crt_object_id
-        if crt in ends and request.at >= ends[crt] and request.accepted:
+        if crt is not None and crt in ends and request.at >= ends[crt] and request.accepted:
             came[crt].append(request.at)
     if wrong := {crt: len(times) for crt, times in came.items() if len(times) != 1}:
         raise RuntimeError(f"of {len(ends)} calls these were not accepted exactly once: {wrong}")
