@@ -651,12 +651,12 @@ def _read(path: str) -> bytes:
     """The content of one of the module's files."""
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        content = os.read(file, MAX_CHUNK_BYTES + 1)
+        size = os.fstat(file).st_size
+        if size > MAX_CHUNK_BYTES:
+            raise UnusableAudio(f"one message with over {MAX_CHUNK_BYTES} bytes of audio; send chunks")
+        return os.read(file, size)
     finally:
         os.close(file)
-    if len(content) > MAX_CHUNK_BYTES:
-        raise UnusableAudio(f"one message with over {MAX_CHUNK_BYTES} bytes of audio; send chunks")
-    return content
 
 
 def _rest(path: str, played: int) -> bytes:
