@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from eslbot.ameyo import client as client_module
 from eslbot.ameyo.client import FIRST_DELAY, SLOW_CAP, AmeyoClient, Attempt, Verdict, _retry_after
+from eslbot.ameyo.connections import Connections
 from eslbot.ameyo.notification import notification
 from eslbot.config.model import Ameyo, Secret
 from tests.support.ameyo_server import AmeyoServer, Answer
@@ -289,6 +290,35 @@ def test_a_certificate_of_the_tenants_name_is_not_the_urls(
 ) -> None:
     (attempt,) = attempts(tls, count=1, ca_file=authority[1])
     assert (attempt.verdict, attempt.status) == (Verdict.FAILED, None)
+    assert tls.requests == []
+
+
+@pytest.mark.parametrize("tls", ["127.0.0.1"], indirect=True)
+def test_a_ca_file_is_read_once_and_one_that_comes_late_is_found(
+    tls: AmeyoServer, authority: tuple[trustme.CA, str], tmp_path: Path
+) -> None:
+    """Reading it for each connection would hold all calls up each time."""
+    late = tmp_path / "ca.pem"
+    connections = Connections(f"https://127.0.0.1:{tls.port}", str(late), 2)
+    with pytest.raises(FileNotFoundError, match=r"ca\.pem"):
+        connections.open_one(5.0)
+    late.write_bytes(Path(authority[1]).read_bytes())
+    connections.open_one(5.0)
+    first = connections._pool._get_conn()
+    late.unlink()
+    connections.open_one(5.0)
+    second = connections._pool._get_conn()
+    assert first is not second and not first.is_closed and not second.is_closed
+    first.close()
+    second.close()
+    connections.close()
+
+
+@pytest.mark.parametrize("tls", ["127.0.0.1"], indirect=True)
+def test_without_a_ca_file_an_unknown_authority_is_refused(tls: AmeyoServer) -> None:
+    (attempt,) = attempts(tls, count=1, ca_file=None)
+    assert (attempt.verdict, attempt.status) == (Verdict.FAILED, None)
+    assert "CERTIFICATE_VERIFY_FAILED" in attempt.detail
     assert tls.requests == []
 
 
