@@ -1,4 +1,4 @@
-"""The call script on Genesis' Outbound server, in an environment of its own (``scripts/benchmark-esl``)."""
+"""The call script on Genesis' Outbound server, in an environment of its own (``scripts/benchmark``)."""
 
 from __future__ import annotations
 
