@@ -144,8 +144,8 @@ def serve(path: Path, *, drain: float = 0.0, json_logs: bool) -> None:
 
     A worker that leaves gives its calls ``drain`` seconds to end before others take them over.
     """
-    logs.configure(json_logs=json_logs, for_good=True)
     usable(path)
+    logs.configure(json_logs=json_logs, for_good=True)  # from here on this process does nothing else
     _share_metrics()
     Service(path, drain, json_logs=json_logs).run()
 

@@ -81,5 +81,5 @@ def test_refused_calls_are_lost_and_their_reason_is_told(lab: Lab, tmp_path: Pat
         *("--eslbot-log", str(lab.log_file), "--json", str(file)),
     )
     document = told(result, file, 1)
-    assert document["whole"]["failures"] == {"503 Service Unavailable (workspace_full)": 3}
+    assert document["whole"]["failures"] == {"503 Workspace Full (workspace_full)": 3}
     assert "max_calls was reached" in result.stdout
