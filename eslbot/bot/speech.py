@@ -251,6 +251,8 @@ class Speech:
             except OSError:
                 _give_back(claimed, following)
                 raise
+        except FileNotFoundError:  # the usual end of an utterance: ten looks, and nothing to tell
+            return False
         except (OSError, UnusableAudio) as error:
             log.debug("no_early_chunk", error=str(error))
             return False

@@ -34,7 +34,7 @@ class Bell:
         self._waiter = gevent.getcurrent()
         timer = hub.loop.timer(max(0.0, seconds))
         # From now, and not from when the loop began its turn.
-        timer.start(self.ring, update=True)
+        timer.start(self._time_is_over, update=True)
         try:
             hub.switch()
         finally:
@@ -43,6 +43,10 @@ class Bell:
             if self._rung is not None:  # by both, or somebody else has ended the wait
                 self._rung.stop()
                 self._rung = None
+
+    def _time_is_over(self) -> None:
+        if self._waiter is not None and self._rung is None:  # else it goes on anyway
+            self._waiter.switch()
 
 
 class Answer(Bell, Generic[T]):
