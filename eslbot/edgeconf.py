@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from eslbot.config.model import Address, Config, Edge, Network
-from eslbot.switchconf import EDGE, Change, SwitchConfError, packaged_files, put, whose
+from eslbot.switchconf import EDGE, Change, SwitchConfError, cannot_write, packaged_files, whose, write
 
 #: In every ``kamailio.cfg`` that we wrote; a directory whose one is without it is somebody else's.
 MARKER = "eslbot:kamailio"
@@ -23,7 +23,6 @@ SOURCES = Path("address.list")
 _SET = 1
 #: What a path may hold where Kamailio's preprocessor puts it into strings.
 _PATH = re.compile(r"/[A-Za-z0-9_./-]*")
-_MODE = 0o644
 
 
 def render(config: Config, out: Path, *, force: bool = False) -> list[Change]:
@@ -35,16 +34,13 @@ def render(config: Config, out: Path, *, force: bool = False) -> list[Change]:
     files = texts(config, out)
     try:
         theirs = (out / MAIN).read_text("utf-8", "replace") if (out / MAIN).exists() else MARKER
-        if MARKER not in theirs and not force:
-            raise SwitchConfError(
-                f"{out / MAIN} is not eslbot's; give --out another directory, or --force to overwrite it"
-            )
-        return [Change(out / path, put(out / path, text, _MODE)) for path, text in sorted(files.items())]
     except OSError as error:
-        where = error.filename or out
+        raise cannot_write(out, error) from error
+    if MARKER not in theirs and not force:
         raise SwitchConfError(
-            f"cannot write {where}: {error.strerror}; give --out a directory that this user may write"
-        ) from error
+            f"{out / MAIN} is not eslbot's; give --out another directory, or --force to overwrite it"
+        )
+    return write(out, files)
 
 
 def texts(config: Config, out: Path) -> dict[Path, str]:

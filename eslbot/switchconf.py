@@ -56,17 +56,26 @@ def render(config: Config, out: Path, *, force: bool = False) -> list[Change]:
     in ours stay, unread, because our ``freeswitch.xml`` names what it includes.
     """
     _refuse_foreign(out, force)
-    files = tree(config, _password(config, out, force))
+    return write(out, tree(config, _password(config, out, force)))
+
+
+def write(out: Path, files: Mapping[Path, str]) -> list[Change]:
+    """Have ``files``, by their paths in ``out``, written; sorted by path. Raises :class:`SwitchConfError`."""
     try:
         return [
-            Change(out / path, put(out / path, text, _SECRET_MODE if path == VARS else _MODE))
+            Change(out / path, _put(out / path, text, _SECRET_MODE if path == VARS else _MODE))
             for path, text in sorted(files.items())
         ]
     except OSError as error:
-        where = error.filename or out
-        raise SwitchConfError(
-            f"cannot write {where}: {error.strerror}; give --out a directory that this user may write"
-        ) from error
+        raise cannot_write(out, error) from error
+
+
+def cannot_write(out: Path, error: OSError) -> SwitchConfError:
+    """What to tell of ``error`` with a file in ``out``."""
+    return SwitchConfError(
+        f"cannot write {error.filename or out}: {error.strerror}; "
+        "give --out a directory that this user may write"
+    )
 
 
 def tree(config: Config, password: str) -> dict[Path, str]:
@@ -230,7 +239,7 @@ def _socket_host(address: Address) -> str:
     return f"{address.ip}:{address.port}"
 
 
-def put(path: Path, text: str, mode: int) -> Literal["written", "unchanged"]:
+def _put(path: Path, text: str, mode: int) -> Literal["written", "unchanged"]:
     """Write a file as a whole, unless it is there already. Raises OSError."""
     content = text.encode()
     if path.is_file() and path.read_bytes() == content and path.stat().st_mode & 0o777 == mode:
