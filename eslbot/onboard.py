@@ -71,6 +71,8 @@ class Checklist:
     items: tuple[Item, ...]
     ours: str | None
     sip_port: int
+    #: Where our RTP is; behind an edge another address than :attr:`ours`, and one for each machine.
+    media: str | None
     rtp_ports: tuple[int, int]
     egress: tuple[str, ...]
     theirs: tuple[str, ...]
@@ -158,8 +160,11 @@ def _checklist(
 ) -> Checklist:
     switch, ameyo = config.freeswitch, workspace.ameyo
     address = switch.external_ip or switch.sip_ip
-    ours = None if address is None else str(address)
-    going_out = egress or ((ours,) if ours else ())
+    media = ours = None if address is None else str(address)
+    sip_port = switch.sip_port
+    if config.edge is not None:
+        ours, sip_port = str(config.edge.external_ip or config.edge.sip_ip), config.edge.sip_port
+    going_out = egress or ((media,) if media else ())
     theirs = () if "sources" in missing else tuple(map(_network, workspace.sources))
     values = {
         "did": DID,
@@ -178,14 +183,15 @@ def _checklist(
     return Checklist(
         workspace_id=workspace.id,
         name=workspace.name,
-        items=_items(workspace, missing, ours, switch.sip_port, going_out, invite_confirmed),
+        items=_items(workspace, missing, ours, sip_port, going_out, invite_confirmed),
         ours=ours,
-        sip_port=switch.sip_port,
+        sip_port=sip_port,
+        media=media,
         rtp_ports=switch.rtp_ports,
         egress=going_out,
         theirs=theirs,
         rest_url=shown(ameyo.url),
-        invite=_invite(workspace, ours, switch.sip_port, theirs),
+        invite=_invite(workspace, ours, sip_port, theirs),
         curl=_curl(workspace, body, missing),
         body=json.loads(body),
         tests=_tests(workspace, ours),
@@ -331,6 +337,7 @@ def as_json(found: Checklist) -> str:
                 "sip": found.ours,
                 "sip_port": found.sip_port,
                 "sip_transports": ["udp", "tcp"],
+                "rtp": found.media,
                 "rtp_ports": list(found.rtp_ports),
                 "rest_egress": list(found.egress),
             },
@@ -349,6 +356,16 @@ def as_markdown(found: Checklist) -> str:
     return _told(found, "# {}", "## {}", "- [x] ", "- [ ] ", "- ", "```\n{}\n```")
 
 
+def _lines_to_us(found: Checklist, ours: str) -> list[str]:
+    """Which address has which ports."""
+    sip = f"SIP {found.sip_port} (UDP, TCP)"
+    rtp = "RTP {}-{} (UDP)".format(*found.rtp_ports)
+    if found.media == found.ours:
+        return [f"{ours}: {sip}, {rtp}"]
+    media = found.media or "(our address for RTP: still missing)"
+    return [f"{ours}: {sip}", f"{media}, and each further machine of ours: {rtp}"]
+
+
 def as_text(found: Checklist) -> str:
     """For a terminal, and for mails of plain text."""
     return _told(found, "{}", "{}", "  done  ", "  OWED  ", "  * ", "{}")
@@ -356,7 +373,6 @@ def as_text(found: Checklist) -> str:
 
 def _told(found: Checklist, title: str, heading: str, done: str, owed: str, point: str, block: str) -> str:
     ours = found.ours or "(our address: still missing)"
-    rtp = "RTP {}-{} (UDP)".format(*found.rtp_ports)
     theirs = ", ".join(found.theirs) or "(your gateways: still missing)"
     state = (
         "Nothing is owed any more."
@@ -376,7 +392,7 @@ def _told(found: Checklist, title: str, heading: str, done: str, owed: str, poin
         (
             "2. Firewalls",
             [
-                f"{point}Ameyo, to and from {ours}: SIP {found.sip_port} (UDP, TCP), {rtp}.",
+                *(f"{point}Ameyo, to and from {line}." for line in _lines_to_us(found, ours)),
                 f"{point}Ameyo, in to {found.rest_url}: from {', '.join(found.egress) or '(still missing)'}.",
                 f"{point}We, in from {theirs}: the same ports. Everybody else is refused with 403.",
             ],

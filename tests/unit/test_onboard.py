@@ -137,6 +137,35 @@ def test_the_invite_has_the_tenants_values(tmp_path: Path) -> None:
     ]
 
 
+EDGE = """
+[edge]
+sip_ip = "10.0.0.4"
+sip_port = 5080
+external_ip = "35.227.95.20"
+switches = ["10.0.0.5:5060"]
+"""
+
+
+def test_behind_an_edge_sip_goes_there_and_rtp_to_the_machines(tmp_path: Path) -> None:
+    text = onboard(tmp_path, COMPLETE + EDGE).stdout
+    assert "Our SIP address: 35.227.95.20:5080" in text
+    assert "Our addresses for REST calls: 35.227.95.16" in text
+    assert "to and from 35.227.95.20: SIP 5080 (UDP, TCP)." in text
+    assert "to and from 35.227.95.16, and each further machine of ours: RTP 10000-60000 (UDP)." in text
+    assert "INVITE sip:<extension>@35.227.95.20:5080 SIP/2.0" in text
+    ours = json.loads(onboard(tmp_path, COMPLETE + EDGE, "--json").stdout)["ours"]
+    assert (ours["sip"], ours["sip_port"], ours["rtp"]) == ("35.227.95.20", 5080, "35.227.95.16")
+    without = COMPLETE.replace('external_ip = "35.227.95.16"', "")
+    assert (
+        "(our address for RTP: still missing), and each further" in onboard(tmp_path, without + EDGE).stdout
+    )
+
+
+def test_without_an_edge_one_address_has_it_all(tmp_path: Path) -> None:
+    text = onboard(tmp_path, COMPLETE).stdout
+    assert "to and from 35.227.95.16: SIP 5060 (UDP, TCP), RTP 10000-60000 (UDP)." in text
+
+
 @pytest.mark.parametrize(
     ("text", "options", "expected"),
     [
