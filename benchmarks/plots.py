@@ -120,22 +120,8 @@ def percentiles(
 def draw_throughput(data: Data, path: Path) -> None:
     """Calls a second, and what a call costs."""
     rounds = data["rounds"]
-    names = list(rounds)
     with picture(path, 2) as (left, right):
-        bars(
-            left,
-            names,
-            [[r["calls_per_second"] for r in rounds[n]] for n in names],
-            "Calls a second",
-            "calls/s",
-        )
-        bars(
-            right,
-            names,
-            [[r["cpu_us_per_call"] for r in rounds[n]] for n in names],
-            "Processor time a call",
-            "µs",
-        )
+        _speed_and_cost(left, right, list(rounds), rounds)
 
 
 def draw_paced(data: Data, path: Path) -> None:
@@ -185,15 +171,15 @@ def draw_workers(data: Data, path: Path) -> None:
     rounds = data["rounds"]
     names = [f"eslbot, {count} worker{'s' * (count != '1')}" for count in rounds]
     with picture(path, 2, height=2.4) as (left, right):
-        bars(
-            left,
-            names,
-            [[r["calls_per_second"] for r in one] for one in rounds.values()],
-            "Calls a second",
-            "calls/s",
-        )
-        costs = [[r["cpu_us_per_call"] for r in one] for one in rounds.values()]
-        bars(right, names, costs, "Processor time a call", "µs")
+        _speed_and_cost(left, right, names, rounds)
+
+
+def _speed_and_cost(left: Axes, right: Axes, names: Sequence[str], rounds: Data) -> None:
+    for axes, figure, title, unit in (
+        (left, "calls_per_second", "Calls a second", "calls/s"),
+        (right, "cpu_us_per_call", "Processor time a call", "µs"),
+    ):
+        bars(axes, names, [[r[figure] for r in one] for one in rounds.values()], title, unit)
 
 
 def draw_handoff(data: Data, path: Path) -> None:

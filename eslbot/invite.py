@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 
-from eslbot.config.model import IP
+from eslbot.config.model import IP, address_in
 
 #: The channel variable that holds the From display name.
 DISPLAY = "sip_from_display"
@@ -118,18 +117,11 @@ def source_ip(channel: Mapping[str, str], edges: Collection[IP] = ()) -> str:
     edge does not say it exactly once, and as an address: nobody's source.
     """
     sender = channel.get("variable_sip_network_ip", "")
-    if not edges or _ip(sender) not in edges:
+    if sender not in map(str, edges):
         return sender
     told = [value for key, value in channel.items() if _SOURCE.fullmatch(key)]
-    address = _ip(told[0].strip()) if len(told) == 1 else None
+    address = address_in(told[0].strip()) if len(told) == 1 else None
     return "" if address is None else str(address)
-
-
-def _ip(text: str) -> IP | None:
-    try:
-        return ip_address(text)
-    except ValueError:
-        return None
 
 
 def header(channel: Mapping[str, str], name: str) -> str | None:

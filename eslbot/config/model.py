@@ -257,15 +257,15 @@ class Config:
 
 
 def _within(ip: str, networks: Sequence[Network]) -> bool:
-    address = _address(ip)
+    address = address_in(ip)
     return address is not None and any(address in network for network in networks)
 
 
 @lru_cache(maxsize=1024)
-def _address(ip: str) -> IPv4Address | IPv6Address | None:
+def address_in(text: str) -> IP | None:
     """None where it is no address; an IPv4 one in IPv6's clothes is an IPv4 one."""
     try:
-        address = ip_address(ip)
+        address = ip_address(text)
     except ValueError:
         return None
     return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
