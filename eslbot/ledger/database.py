@@ -6,6 +6,8 @@ decides whether to wait.
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,8 @@ CONNECT_TIMEOUT = 5
 STATEMENT_TIMEOUT = 30
 #: Seconds that a writer of SQLite waits for another one.
 BUSY_TIMEOUT = 5
+#: Seconds between two tries where SQLite does not wait by itself.
+BUSY_PAUSE = 0.02
 #: PostgreSQL's advisory locks of ours: who holds the first migrates, who holds the second writes.
 MIGRATION_LOCK, WRITER_LOCK = 0x65736C626F740001, 0x65736C626F740002
 
@@ -66,7 +70,7 @@ def _sqlite(url: URL, create: bool) -> Engine:
     def _set_up(connection: Any, _: Any) -> None:
         # Transactions are begun by us, below: the driver's own come too late for what is read before.
         connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
 
@@ -76,6 +80,21 @@ def _sqlite(url: URL, create: bool) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Keep the journal in a file beside. SQLite's own busy timeout does not hold for this statement, so of
+    several that open a new database at one moment some would be refused (sqlite.org/wal.html)."""
+    deadline = time.monotonic() + BUSY_TIMEOUT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(BUSY_PAUSE)
 
 
 def _postgresql(url: URL) -> Engine:

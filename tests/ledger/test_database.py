@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, inspect
 
 from eslbot.config.model import Ledger, Secret
+from eslbot.ledger import database
 from eslbot.ledger.database import LedgerDown, migrate, open_database, reading, writing
 from eslbot.ledger.schema import metadata
 from tests.ledger.conftest import KeeperHouse
@@ -54,6 +56,37 @@ def test_several_may_migrate_at_once(any_house: KeeperHouse) -> None:
     assert told == ["0001"] * 4
     for engine in engines:
         engine.dispose()
+
+
+def another_writer(file: Path) -> sqlite3.Connection:
+    """It has begun to write a new database, whose journal is not a write-ahead log yet."""
+    writer = sqlite3.connect(file, isolation_level=None)
+    writer.executescript("CREATE TABLE other (x); BEGIN IMMEDIATE")
+    return writer
+
+
+def test_a_new_database_is_opened_when_another_has_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = another_writer(tmp_path / "calls.db")
+    pauses: list[float] = []
+    monkeypatch.setattr(database.time, "sleep", lambda seconds: (pauses.append(seconds), writer.commit()))
+    engine = open_database(ledger(f"sqlite:///{tmp_path}/calls.db"))
+    with reading(engine) as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    assert len(pauses) == 1
+    engine.dispose()
+    writer.close()
+
+
+def test_one_that_another_keeps_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = another_writer(tmp_path / "calls.db")
+    monkeypatch.setattr(database, "BUSY_TIMEOUT", 0.05)
+    engine = open_database(ledger(f"sqlite:///{tmp_path}/calls.db"))
+    with pytest.raises(LedgerDown, match="database is locked"), reading(engine):
+        pass
+    engine.dispose()
+    writer.close()
 
 
 def test_a_newer_database_is_used_as_it_is(any_house: KeeperHouse) -> None:
@@ -116,6 +149,7 @@ def test_a_missing_driver_is_told_with_the_remedy() -> None:
 import sys
 sys.modules["psycopg"] = None
 from eslbot.config.model import Ledger, Secret
+from eslbot.ledger import database
 from eslbot.ledger.database import LedgerDown, open_database
 try:
     open_database(Ledger(Secret("postgresql+psycopg://me:secret-word@h/d"), "/j", 1.0))
