@@ -141,10 +141,15 @@ class Call:
 
     @property
     def at_rest(self) -> bool:
-        """Whether nothing happens now that a take-over would disturb: speech, a POST, a BYE that is due."""
+        """Whether nothing happens now that a take-over would disturb.
+
+        That is speech, a POST, a BYE that is due, and a bot being connected: it would see a call that ends
+        at once, and another one.
+        """
         speaking = self._bot is not None and self._bot.speaking
+        connecting = self._stage is Stage.CONNECTING
         bye_is_due = self._stage is Stage.HELD and time.time() - self._held_since < BYE_DUE
-        return not (speaking or self._busy or bye_is_due)
+        return not (speaking or connecting or self._busy or bye_is_due)
 
     def leave(self) -> None:
         """Give the call to the next controller, at once, or as soon as nothing is lost by it."""

@@ -56,6 +56,10 @@ class Scene:
     def pids(self) -> list[int]:
         return self.lab.services[0].worker_pids()
 
+    def replaced(self, pids: list[int]) -> None:
+        """Wait until a reload is over: its take-overs are not the next test's."""
+        until(lambda: self.lab.services[0].serving() and not set(pids) & set(self.pids()), 20)
+
     def logged(self, event: str) -> bool:
         return any(
             line["event"] == event and line.get("crt_object_id") == self.crt for line in self.lab.log_lines()
@@ -106,6 +110,7 @@ def test_while_the_bot_talks(scene: Scene, name: str) -> None:
     if name in ONLY_REAL and scene.lab.real_switch is None:
         pytest.skip("a command of the real FreeSWITCH")
     bot = scene.talking()
+    before = scene.pids()
 
     match name:
         case "kill worker":
@@ -117,6 +122,8 @@ def test_while_the_bot_talks(scene: Scene, name: str) -> None:
     ends(bot)
 
     account = scene.account()
+    if name == "HUP":
+        scene.replaced(before)
     handed_off_once(account)
     assert account.duplicates == []
 

@@ -647,6 +647,32 @@ def test_a_worker_that_leaves_waits_for_the_bots_next_pause(speaking: Heard) -> 
     assert speaking.heard == said
 
 
+def test_a_worker_that_leaves_lets_the_bot_be_connected(house: House) -> None:
+    house.with_bot(connect_timeout=5.0)
+    channel = house.call()
+    channel.on_start = lambda number: None
+    channel.wait_stage("connecting")
+    leaving = gevent.spawn(house.controller.hand_over, 0.0)
+    eventually(lambda: house.controller.draining)
+    channel.custom("connect", {"status": "connected"})
+    leaving.get(timeout=2)
+    assert channel.stages[-1] == "talking"
+    assert channel.story[-1] == "noevents"
+    assert len(channel.starts) == 1
+
+
+def test_a_bot_that_is_not_there_for_long_keeps_no_worker(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eslbot.controller.PATIENCE", 0.1)
+    house.with_bot(connect_timeout=5.0)
+    channel = house.call()
+    channel.on_start = lambda number: None
+    channel.wait_stage("connecting")
+    house.controller.hand_over(0.0)
+    assert channel.stages[-1] == "connecting"
+
+
 def test_a_bot_that_never_pauses_keeps_no_worker(speaking: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eslbot.controller.PATIENCE", 0.2)
     said = sound(2000)
