@@ -69,6 +69,8 @@ HOLD_TONE = "tone_stream://v=-20;%(150,2850,425);loops=-1"
 DOUBT = 1.0
 #: Seconds behind Ameyo's 2xx in which its BYE usually comes.
 BYE_DUE = 3.0
+#: Seconds behind the start of a stream in which its bot usually is there.
+BOT_DUE = 2.0
 
 
 class Call:
@@ -97,6 +99,7 @@ class Call:
         self._busy = False
         self._ameyo_failed = False
         # On the monotonic clock; what another controller has seen is not measured.
+        self._connecting_since = self.began
         self._answered_at: float | None = None
         self._ended_at: float | None = None
         self._timeline_left = MAX_TIMELINE
@@ -143,13 +146,14 @@ class Call:
     def at_rest(self) -> bool:
         """Whether nothing happens now that a take-over would disturb.
 
-        That is speech, a POST, a BYE that is due, and a bot being connected: it would see a call that ends
-        at once, and another one.
+        That is speech, a POST, a BYE that is due, and a bot that is due: it would see a call that ends at
+        once, and another one.
         """
         speaking = self._bot is not None and self._bot.speaking
         connecting = self._stage is Stage.CONNECTING
+        bot_is_due = connecting and time.monotonic() - self._connecting_since < BOT_DUE
         bye_is_due = self._stage is Stage.HELD and time.time() - self._held_since < BYE_DUE
-        return not (speaking or connecting or self._busy or bye_is_due)
+        return not (speaking or bot_is_due or self._busy or bye_is_due)
 
     def leave(self) -> None:
         """Give the call to the next controller, at once, or as soon as nothing is lost by it."""
@@ -310,6 +314,7 @@ class Call:
 
     def connecting(self) -> None:
         """A stream to the bot is about to be started."""
+        self._connecting_since = time.monotonic()
         self.enter(Stage.CONNECTING)
         self.note(What.BOT_CONNECTING)
 

@@ -664,7 +664,7 @@ def test_a_worker_that_leaves_lets_the_bot_be_connected(house: House) -> None:
 def test_a_bot_that_is_not_there_for_long_keeps_no_worker(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eslbot.controller.PATIENCE", 0.1)
+    monkeypatch.setattr("eslbot.call.BOT_DUE", 0.1)
     house.with_bot(connect_timeout=5.0)
     channel = house.call()
     channel.on_start = lambda number: None
