@@ -11,6 +11,7 @@ never become a header.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -130,8 +131,9 @@ class Event(ESLEvent):  # type: ignore[misc]  # greenswitch has no types
         """The event in ``frame``: in its body for ``text/event-plain``, else the frame itself."""
         if frame.content_type != "text/event-plain":
             return cls(frame.headers, frame.body)
-        lines, _, rest = frame.body.partition(b"\n\n")
-        block = b"\n%b\n" % lines
+        body = frame.body
+        end = _end(body, 0)
+        block, rest = (b"\n%b\n" % body, b"") if end < 0 else (b"\n" + body[: end + 1], body[end + 2 :])
         # The length of the body is the last line; a header of that name may stand anywhere, and counts not.
         last = block.rfind(b"\n", 0, -1)
         length = _length(block[last + len(_LENGTH) :]) if block.startswith(_LENGTH, last) else 0
@@ -185,6 +187,16 @@ def _find(block: bytes, line: bytes) -> bytes | None:
     return block[start : block.find(b"\n", start)]
 
 
+def _end(data: bytes | bytearray, start: int) -> int:
+    """Where the empty line behind a block is, or -1: ``find(b"\\n\\n")``, which takes two to three times as
+    long, since every line's end looks like one."""
+    found = _EMPTY_LINE(data, start)
+    return -1 if found is None else found.start()
+
+
+_EMPTY_LINE = re.compile(rb"\n\n").search
+
+
 def _word(raw: bytes | None) -> str:
     """A value that is one of a few again and again."""
     if raw is None:
@@ -230,7 +242,7 @@ class FrameReader:
         buffer = self._buffer
         while buffer.startswith(b"\n"):
             del buffer[:1]
-        end = buffer.find(b"\n\n", self._searched)
+        end = _end(buffer, self._searched)
         if end > MAX_HEADER_BYTES or (end < 0 and len(buffer) > MAX_HEADER_BYTES):
             raise ProtocolError(f"a header block is over {MAX_HEADER_BYTES} bytes")
         if end < 0:
