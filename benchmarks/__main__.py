@@ -30,7 +30,7 @@ from benchmarks.switch.cases import SwitchCases
 from benchmarks.versions import versions
 
 CASES = ("throughput", "paced", "burst", "hold", "workers", "set-up", "handoff", "media", "storm")
-SUBJECTS = ("eslbot", "bare gevent", "greenswitch", "Genesis", "C")
+SUBJECTS = ("eslbot", "eslbot.esl alone", "bare gevent", "greenswitch", "Genesis", "C")
 
 #: Seconds after which the run is given up; what has been measured is written all the same.
 LIMIT = 2400

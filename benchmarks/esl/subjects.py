@@ -107,6 +107,7 @@ def subjects(folder: Path, port: int, ameyo_port: int, genesis: Path | None) -> 
     controllers = "benchmarks.esl.controllers"
     found = [
         eslbot_service(folder, port, f"http://127.0.0.1:{ameyo_port}"),
+        Subject("eslbot.esl alone", (python, "-m", f"{controllers}.session_alone", str(port))),
         Subject("bare gevent", (python, "-m", f"{controllers}.bare_gevent", str(port))),
         Subject("greenswitch", (python, "-m", f"{controllers}.greenswitch_released", str(port)), polls=True),
     ]

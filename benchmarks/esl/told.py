@@ -10,7 +10,7 @@ from benchmarks.outcome import Data, Told, cell, lost, median, ratios
 from benchmarks.speech.measures import percentile
 from benchmarks.speech.report import Verdict, table
 
-ESLBOT, GREENSWITCH, GEVENT = "eslbot", "greenswitch", "bare gevent"
+ESLBOT, WIRE, GREENSWITCH, GEVENT = "eslbot", "eslbot.esl alone", "greenswitch", "bare gevent"
 #: The bars.
 OVER_GREENSWITCH, OVER_GEVENT = 6.0, 0.6
 ANSWER_P50, ANSWER_P99 = 1.5, 2.0
@@ -35,12 +35,10 @@ def tell_throughput(data: Data) -> Told:
     rounds: Rounds = data["rounds"]
     told = Told(faults=_losses(rounds.get(ESLBOT, []), "eslbot"))
     own = rounds.get(ESLBOT, [])
-    rows = []
+    rows = _beside(rounds, ESLBOT) + _beside(rounds, WIRE)
     for subject, results in rounds.items():
         if subject != ESLBOT and own:
             speed = ratios(_each(own, "calls_per_second"), _each(results, "calls_per_second"))
-            cpu = ratios(_each(results, "cpu_us_per_call"), _each(own, "cpu_us_per_call"))
-            rows.append((f"eslbot / {subject}", cell(speed, 2), cell(cpu, 2)))
             for name, bar in ((GREENSWITCH, OVER_GREENSWITCH), (GEVENT, OVER_GEVENT)):
                 if name == subject:
                     told.verdicts.append(
@@ -63,12 +61,27 @@ def tell_throughput(data: Data) -> Told:
         _table(rounds, columns),
         f"{data['in_flight']} calls in flight, each controller on one core, the generator on another; "
         "median of the rounds (least–most). A controller whose core is not used up waits, for the "
-        "generator or for itself. C is the generator's limit. The others send 7 or 8 commands a call and "
-        "no notification, and log and count nothing; eslbot does its whole story.\n",
+        "generator or for itself. C is the generator's limit. The others, eslbot's own event socket alone "
+        "among them, send 7 or 8 commands a call and no notification, and log and count nothing; eslbot "
+        "does its whole story.\n",
     ]
     told.text = "\n".join(parts)
     _add_failures(told, data)
     return told
+
+
+def _beside(rounds: Rounds, first: str) -> list[tuple[str, str, str]]:
+    """A row of ratios for each other subject; none where ``first`` was not measured."""
+    own = rounds.get(first, [])
+    return [
+        (
+            f"{first} / {subject}",
+            cell(ratios(_each(own, "calls_per_second"), _each(results, "calls_per_second")), 2),
+            cell(ratios(_each(results, "cpu_us_per_call"), _each(own, "cpu_us_per_call")), 2),
+        )
+        for subject, results in rounds.items()
+        if own and subject not in (ESLBOT, first)
+    ]
 
 
 def tell_paced(data: Data) -> Told:

@@ -71,6 +71,19 @@ def test_throughput_beside_others() -> None:
     assert found.faults == []
 
 
+def test_the_event_socket_alone_is_told_beside_the_others() -> None:
+    data = copy.deepcopy(DATA["throughput"])
+    data["rounds"]["eslbot.esl alone"] = [
+        {**each, "calls_per_second": 400.0} for each in data["rounds"]["greenswitch"]
+    ]
+    found = told("throughput", data)
+    assert "| eslbot / eslbot.esl alone" in found.text
+    (row,) = [line for line in found.text.splitlines() if line.startswith("| eslbot.esl alone / greenswitch")]
+    assert "4.00" in row
+    assert "eslbot.esl alone / eslbot " not in found.text
+    assert len(found.verdicts) == 2  # the bars are the whole path's
+
+
 def test_a_lost_call_is_a_fault_if_it_was_eslbots() -> None:
     data = copy.deepcopy(DATA["throughput"])
     data["rounds"]["greenswitch"][0]["lost"]["silent"] = 5
