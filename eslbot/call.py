@@ -179,7 +179,7 @@ class Call:
         self._stage = Stage.ADMITTED
         self.session.set_variables({"eslbot_stage": self._stage})
         with self._undisturbed():
-            answer = self.session.execute("answer")
+            answer = self.session.begin_answer()
             try:
                 self.session.flush()
             finally:

@@ -451,9 +451,19 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         execution = self.execute(app_name, app_args or "")
         return execution.wait(response_timeout or self.timeout) if block else execution
 
+    def begin_answer(self) -> Execution:
+        """Have the call answered; it is when what is returned completes.
+
+        A channel without media looks only every 20 ms for what it is to execute (``switch_ivr.c:
+        switch_ivr_park``), and the caller would wait for that. ``uuid_answer`` is done at once, by the event
+        socket's own thread. The application then finds the call answered; its completion is what counts.
+        """
+        self.post(f"api uuid_answer {self.uuid}")
+        return self.execute("answer")
+
     def answer(self) -> Event:
         """Answer the call and wait until FreeSWITCH has: starting a stream earlier would send a 183."""
-        return self.execute("answer").wait(self.timeout)
+        return self.begin_answer().wait(self.timeout)
 
     def respond(self, status: int, phrase: str, retry_after: int | None = None) -> None:
         """Refuse an unanswered call with a final response, and wait for its end.

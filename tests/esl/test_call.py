@@ -49,6 +49,7 @@ def test_the_whole_story_in_order(house: House) -> None:
         "mod_audio_stream::json mod_audio_stream::play",
         "set eslbot_take_overs",
         "stage admitted",
+        "answer at once",
         "answer",
         "stage answered",
         *(f"unset {name}" for name in INFORMATIONAL),

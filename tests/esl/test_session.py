@@ -311,8 +311,20 @@ def test_an_application_is_waited_for_by_its_own_uuid(line: Line) -> None:
     assert first.wait(2).headers["Which"] == "first"
 
 
-def test_a_completion_may_come_before_the_reply(line: Line) -> None:
+def test_an_answer_does_not_wait_for_a_parked_channels_next_look(line: Line) -> None:
     greenlet = later(lambda: line.session.answer())
+    assert line.peer.command() == "api uuid_answer the-call"
+    event_uuid = fields(line.peer.expect("sendmsg"))["Event-UUID"]
+    # Whatever becomes of the one, the other tells: it cannot hang up, nor be taken for an answer.
+    line.peer.send(wire.api_response("-ERROR\n") + wire.reply())
+    gevent.sleep(0)
+    assert not greenlet.ready()
+    line.peer.send(completed(event_uuid, **{"Answer-State": "answered"}))
+    assert greenlet.get().headers["Answer-State"] == "answered"
+
+
+def test_a_completion_may_come_before_the_reply(line: Line) -> None:
+    greenlet = later(lambda: line.session.execute("answer").wait(2))
     event_uuid = fields(line.peer.expect("sendmsg"))["Event-UUID"]
     line.peer.send(completed(event_uuid, **{"Answer-State": "answered"}) + wire.reply())
     assert greenlet.get().headers["Answer-State"] == "answered"

@@ -877,6 +877,18 @@ async def test_who_is_calling(tmp_path: Path) -> None:
 
 
 @scenario
+async def test_the_event_socket_itself_can_answer(tmp_path: Path) -> None:
+    async with rig(tmp_path) as it:
+        pbx = await it.pbx()
+        pbx.invite()
+        session = await (await it.controllers[0].session()).connect()
+        assert await session.api(f"uuid_answer {session.uuid}") == "+OK\n"
+        await pbx.answered()
+        assert await session.api(f"uuid_answer {session.uuid}") == "+OK\n"  # once more is none
+        await pbx.bye()
+
+
+@scenario
 async def test_replies_of_the_event_socket(tmp_path: Path) -> None:
     async with rig(tmp_path) as it:
         pbx = await it.pbx()
@@ -912,6 +924,7 @@ async def test_replies_of_the_event_socket(tmp_path: Path) -> None:
             "api uuid_getvar x y": "-ERR No such channel!\n",
             "api global_getvar nothing": "-ERR no reply\n",
             "api uuid_break x all": "-ERR No such channel!\n",
+            "api uuid_answer x": "-ERROR\n",
         }
         # Pipelined: all at once, the replies in order.
         for command in expected:

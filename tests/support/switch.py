@@ -217,6 +217,10 @@ class Channel:
                 variable, _, value = pair.partition("=")
                 self._set(uuid, variable, value or None)
             self.peer.send(wire.api_response("+OK\n"))
+        elif name == "uuid_answer":
+            self.story.append("answer at once")
+            self.answered = True
+            self.peer.send(wire.api_response("+OK\n"))
         elif name == "uuid_break":
             self.story.append("break")
             self.peer.send(wire.api_response("+OK\n"))

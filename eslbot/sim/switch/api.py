@@ -25,6 +25,7 @@ class Api:
             "uuid_setvar": self._setvar,
             "uuid_setvar_multi": self._setvar_multi,
             "uuid_getvar": self._getvar,
+            "uuid_answer": self._answer,
             "uuid_exists": lambda arguments: "true" if arguments in core.channels else "false",
             "uuid_dump": self._dump,
             "uuid_break": self._break,
@@ -77,6 +78,13 @@ class Api:
             return "-USAGE: <uuid> <var>\n"
         channel = self._core.channels.get(argv[0])
         return channel.variables.get(argv[1], "_undef_") if channel is not None else _NO_CHANNEL
+
+    def _answer(self, identifier: str) -> str:
+        channel = self._core.channels.get(identifier)
+        if channel is None:
+            return "-ERROR\n"
+        channel.answer()
+        return "+OK\n" if channel.answered and not channel.down else "-ERROR\n"
 
     def _dump(self, arguments: str) -> str:
         argv = separate(arguments, limit=2)
