@@ -241,7 +241,7 @@ def draw_set_up(data: Data, path: Path) -> None:
         axes.set_xlabel("ms")
         axes.set_ylabel("% of the calls")
         axes.set_xlim(left=0)
-        axes.legend(loc="center")
+        axes.legend(loc="lower right")
 
 
 def draw_media(data: Data, path: Path) -> None:
