@@ -188,10 +188,11 @@ class Call:
         if completed.headers.get("Answer-State", "answered") != "answered":
             raise Refused(500, "answer_failed", "FreeSWITCH could not answer the call")
         self.enter(Stage.ANSWERED)
-        self.note(What.ANSWERED)
-        self._answered_at = time.monotonic()
+        ago = Notes(completed.headers).answered_for  # the 200 was sooner than the application's turn
+        self.note(What.ANSWERED, ago)
+        self._answered_at = time.monotonic() - ago
         if self.workspace is not None:
-            setup = self.notes.invited_for + self._seconds()
+            setup = max(0.0, self.notes.invited_for + self._seconds() - ago)
             metrics.SETUP_SECONDS.labels(self.workspace.name).observe(setup)
         self.session.forget_variables(INFORMATIONAL)
         log.info("call_answered", seconds=self._seconds())

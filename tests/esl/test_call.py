@@ -13,6 +13,7 @@ import pytest
 import structlog
 
 from eslbot import controller as controller_module
+from eslbot import metrics
 from eslbot.ameyo.client import AmeyoClient
 from eslbot.bot import BotLeg
 from eslbot.call import INFORMATIONAL
@@ -179,6 +180,27 @@ def test_the_stream_is_not_started_before_the_answer_has_completed(house: House)
     assert channel.starts == []
     complete("answer", completed[0])
     channel.wait(lambda: channel.starts)
+
+
+def test_what_was_answered_before_the_completion_counts_from_there(house: House) -> None:
+    second = 1_700_000_000_000_000
+    before = metrics.SETUP_SECONDS.labels("acme")._sum.get()
+    times = {"Caller-Channel-Created-Time": str(second), "Event-Date-Timestamp": str(second + 500_000)}
+    channel = house.call(more=times)
+    complete = channel.complete
+
+    def late(application: str, event_uuid: str) -> None:
+        answered = str(second + 510_000)
+        complete(
+            application,
+            event_uuid,
+            **{"Caller-Channel-Answered-Time": answered, "Event-Date-Timestamp": str(second + 900_000)},
+        )
+
+    channel.complete = late  # type: ignore[method-assign]
+    channel.wait_stage("talking")
+    # The INVITE was half a second before we were asked; of what came behind, 390 ms were after the 200.
+    assert 0.0 < metrics.SETUP_SECONDS.labels("acme")._sum.get() - before < 0.5
 
 
 @pytest.mark.parametrize("crt", ["d444-$\\{};x", "${sip_to_user}", "\\n\\s\\\\", "a{b;c}d^^:"])
