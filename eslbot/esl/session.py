@@ -452,7 +452,7 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         return execution.wait(response_timeout or self.timeout) if block else execution
 
     def begin_answer(self) -> Execution:
-        """Have the call answered; it is when what is returned completes.
+        """Have the call answered and do not wait; what is returned completes when it is.
 
         A channel without media looks only every 20 ms for what it is to execute (``switch_ivr.c:
         switch_ivr_park``), and the caller would wait for that. ``uuid_answer`` is done at once, by the event

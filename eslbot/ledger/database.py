@@ -167,6 +167,8 @@ def _explain(engine: Engine, error: Exception) -> str:
         where = str(engine.url.database)
         if "unable to open" in what or "readonly" in what:
             what += "; the file and its directory must be writable for the service's user"
+        elif "is locked" in what:
+            what += f"; another program keeps it: end that one (fuser {where} names it), then try again"
         elif "is full" in what:
             what += "; make room: facts wait in the journals until then"
     if "no such table" in what or getattr(cause, "sqlstate", None) == "42P01":

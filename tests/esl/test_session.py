@@ -316,8 +316,8 @@ def test_an_answer_does_not_wait_for_a_parked_channels_next_look(line: Line) -> 
     assert line.peer.command() == "api uuid_answer the-call"
     event_uuid = fields(line.peer.expect("sendmsg"))["Event-UUID"]
     # Whatever becomes of the one, the other tells: it cannot hang up, nor be taken for an answer.
-    line.peer.send(wire.api_response("-ERROR\n") + wire.reply())
-    gevent.sleep(0)
+    line.peer.send(wire.api_response("-ERROR\n") + wire.reply() + wire.event({"Event-Name": "DTMF"}))
+    assert line.session.next_event(2).name == "DTMF"  # both replies have been read
     assert not greenlet.ready()
     line.peer.send(completed(event_uuid, **{"Answer-State": "answered"}))
     assert greenlet.get().headers["Answer-State"] == "answered"

@@ -31,7 +31,7 @@ def call(sock: socket, address: tuple[str, int]) -> None:
         session.post(marker(session.uuid))
         session.finished.wait()
     except OutboundSessionHasGoneAway:
-        pass
+        pass  # the generator counts what became of it
     finally:
         session.stop()
 
