@@ -39,7 +39,7 @@ _BEGUN = time.monotonic()
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="One round, fewer calls, shorter: under four minutes.")
+@click.option("--quick", is_flag=True, help="One round, fewer calls, shorter: some four minutes.")
 @click.option("--case", "names", multiple=True, type=click.Choice(CASES), help="Only this; may be repeated.")
 @click.option(
     "--out",
