@@ -6,6 +6,7 @@ renders, or the stand-in. eslbot itself runs as its users run it, by ``eslbot se
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -35,6 +36,11 @@ from eslbot.sim.service import START_LIMIT, STOP_LIMIT, EslbotService, ServiceEr
 
 #: RTP ports of one lab: two a call.
 RTP_PORTS = 600
+#: Above those that the kernel gives to whoever connects (Linux, ip_local_port_range): a port that is free now
+#: is still so when its server, which may take seconds to start, wants it. A process takes every eighth.
+PORTS = range(61000, 65536)
+SHARES = 8
+_given: set[int] = set()
 
 
 @dataclass(frozen=True)
@@ -390,14 +396,22 @@ def colon(address: tuple[str, int]) -> str:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that is free for TCP and UDP on an address of loopback now."""
+    """A port that is free for TCP and UDP on an address of loopback now; each once while there are others."""
+    own = PORTS[os.getpid() % SHARES :: SHARES]
     while True:
+        if _given.issuperset(own):
+            _given.clear()
+        port = random.choice(own)
+        if port in _given:
+            continue
+        _given.add(port)
         with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind((host, 0))
-            port: int = tcp.getsockname()[1]
             try:
+                tcp.bind((host, port))
                 udp.bind((host, port))
-            except OSError:
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
                 continue
             return port
 
