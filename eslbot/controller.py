@@ -18,6 +18,7 @@ from eslbot.bot import SpeechFolder
 from eslbot.call import Call
 from eslbot.config.model import Config, Workspace
 from eslbot.esl import ConnectionLost, EslError, Session
+from eslbot.identity import Signer
 from eslbot.invite import Invite, Refused
 from eslbot.ledger.journal import NoJournal, Notebook
 from eslbot.limits import CallCounts
@@ -43,8 +44,12 @@ LAST_FACTS = 1.0
 class Controller:
     """Takes connections of FreeSWITCH's and makes calls of them."""
 
-    def __init__(self, config: Config, counts: CallCounts, row: int, journal: Notebook | None = None) -> None:
+    def __init__(
+        self, config: Config, signer: Signer, counts: CallCounts, row: int, journal: Notebook | None = None
+    ) -> None:
         self.config = config
+        #: Signs whose call a call is, and knows it again.
+        self.signer = signer
         self.draining = False
         self.folder = SpeechFolder(config.freeswitch.temp_dir)
         self.calls: set[Call] = set()
@@ -151,6 +156,11 @@ class Controller:
             )
         self._enter(workspace)
         return workspace
+
+    def workspace_of(self, invite: Invite) -> Workspace | None:
+        """The workspace that ``invite`` names, if it came from one of that workspace's sources."""
+        workspace = self.config.workspaces.get(invite.workspace_id)
+        return workspace if workspace is not None and workspace.knows_source(invite.source_ip) else None
 
     def resume(self, invite: Invite) -> Workspace | None:
         """The workspace of a call that is answered already, counted in: no limit sends a customer away."""

@@ -156,6 +156,10 @@ LEDGER_FACTS_LOST = Counter(
 
 # -- ourselves --------------------------------------------------------------------------------------------
 
+NOT_VERIFIED = Counter(
+    "eslbot_identity_not_verified",
+    "Answered calls whose signed identity was missing or not ours: each may be a waiting customer.",
+)
 INTERNAL_ERRORS = Counter("eslbot_internal_errors", "Faults of eslbot itself; each is told in the log.")
 
 

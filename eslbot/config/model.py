@@ -75,12 +75,16 @@ def loopback(port: int) -> Address:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The event-socket listener and its workers; ``max_calls`` is per worker."""
+    """The event-socket listener and its workers; ``max_calls`` is per worker.
+
+    ``key_file`` holds the key that signs whose call a call is (:mod:`eslbot.identity`).
+    """
 
     listen: Address
     switches: tuple[Network, ...]
     workers: int
     max_calls: int
+    key_file: str = "/var/lib/eslbot/identity.key"
 
     def knows_switch(self, ip: str) -> bool:
         """Whether a FreeSWITCH host at ``ip`` may connect."""

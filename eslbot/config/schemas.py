@@ -36,6 +36,7 @@ from eslbot.config.model import (
     Workspace,
     loopback,
 )
+from eslbot.keyfile import default_key_file
 
 #: Headers of the WebSocket upgrade that are not the workspace's to set.
 RESERVED_HEADERS = frozenset(
@@ -115,6 +116,11 @@ class ServerSchema(_Table):
     switches = _listed(NetworkField(), load_default=lambda: [NetworkField().read("127.0.0.1/32")])
     workers = _count(2, 64)
     max_calls = _count(1000, 20000)
+    key_file = fields.String(
+        load_default=default_key_file,
+        validate=validate.Regexp(r"/[^\0]{1,1000}\Z", error="expected an absolute path, got {input!r}"),
+        error_messages={"invalid": "expected a path in quotes"},
+    )
 
     @post_load
     def _make(self, data: dict[str, Any], **_: Any) -> Server:

@@ -268,6 +268,7 @@ class Lab:
                 "listen": colon(service.listen),
                 "workers": service.workers,
                 "max_calls": self.max_calls,
+                "key_file": str(self.folder.absolute() / "identity.key"),
             },
             "freeswitch": {
                 "sip_ip": self.sip[0],

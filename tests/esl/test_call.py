@@ -49,6 +49,7 @@ def test_the_whole_story_in_order(house: House) -> None:
         "mod_audio_stream::connect mod_audio_stream::disconnect mod_audio_stream::error "
         "mod_audio_stream::json mod_audio_stream::play",
         "set eslbot_take_overs",
+        "set eslbot_identity",
         "stage admitted",
         "answer at once",
         "answer",
@@ -81,7 +82,7 @@ def test_the_whole_story_in_order(house: House) -> None:
         "stage handing_off",
         "set eslbot_attempts",
         "unset eslbot_next_attempt",
-        "set eslbot_held_since",
+        "set eslbot_held_at",
         "stage held",
     ]
     stages = ["admitted", "answered", "connecting", "talking", "ended", "handing_off", "held"]
@@ -257,6 +258,29 @@ def test_a_refusal_has_its_status_and_its_line(
     for value in variables.values():
         assert wire.clean(value)[:10] in line["detail"] + str(line["source"])
     assert house.ameyo.requests == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "filed_under"),
+    [
+        ({"sip_network_ip": "127.0.0.2"}, None),
+        ({"sip_h_X-Workspace-ID": OTHER}, None),
+        ({}, "acme"),
+    ],
+    ids=["a foreign source", "an unknown workspace", "its own source, and it is full"],
+)
+def test_a_refusal_is_filed_under_a_tenant_only_if_it_came_from_there(
+    house: House, changes: dict[str, str], filed_under: str | None
+) -> None:
+    """Else anybody whom FreeSWITCH lets in could fill another tenant's list."""
+    house.workspace = replace(house.workspace, max_calls=1)
+    first = house.talking()
+    channel = house.call(changes)
+    channel.wait_closed()
+    told = house.told(What.REFUSED)
+    assert (told.get("workspace"), told.get("workspace_id")) == (filed_under, filed_under and WORKSPACE)
+    assert told["crt_object_id"] == CRT
+    first.hang_up()
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from eslbot.esl import CallerHungUp, ConnectionLost, Session
 from eslbot.limits import CallCounts
 from tests.support import wire
 from tests.support.peer import Hung, Peer, bounded, eventually, fields, free_port, tcp_pair
+from tests.support.switch import SIGNER
 
 ROOT = Path(__file__).parents[2]
 
@@ -317,7 +318,7 @@ class Serving:
 def controller() -> Controller:
     server = Server(loopback(8084), (ip_network("127.0.0.1/32"),), 1, 10)
     switch = FreeSwitch(None, 5060, None, (10000, 60000), loopback(8021), None, "/tmp", ())
-    return Controller(Config(server, switch, Web(loopback(8085)), {}), CallCounts(), 0)
+    return Controller(Config(server, switch, Web(loopback(8085)), {}), SIGNER, CallCounts(), 0)
 
 
 def descriptors() -> int:

@@ -11,6 +11,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import gevent
 import gevent.event
 from gevent import socket
 
+from eslbot.identity import VARIABLE, Signer
+from eslbot.invite import Invite
 from tests.support import wire
 from tests.support.peer import Peer, bounded, fields
 
@@ -25,6 +28,11 @@ WORKSPACE = "2b37ba17-7b20-4b3e-b138-1161e351d5c5"
 UUID = "6e7cd1a1-0b1a-4ad5-8a2c-000000000001"
 DID, CRT = "00919990152080", "d444-6a1c8f2e-vce-3883"
 TEMP_DIR = "/var/lib/freeswitch/temp"
+#: The service's key, and what signs with it.
+KEY = bytes(range(32))
+SIGNER = Signer([KEY])
+#: The call of these.
+INVITE = Invite(UUID, DID, CRT, WORKSPACE, "127.0.0.1", "0401234567", "bot")
 
 
 def end(properties: dict[str, Any] | None = None, reason: str = "done") -> dict[str, Any]:
@@ -42,6 +50,7 @@ class Channel:
         *,
         answered: bool = False,
         uuid: str = UUID,
+        age: float = 0.0,
     ) -> None:
         self.peer = Peer(sock)
         self.uuid = uuid
@@ -55,6 +64,9 @@ class Channel:
             "sip_h_X-Workspace-ID": WORKSPACE,
             **(variables or {}),
         }
+        if answered:  # a controller has admitted it
+            self.variables.setdefault(VARIABLE, SIGNER.sign(replace(INVITE, call_id=uuid)))
+        self.created = time.time() - age
         #: Of the answer to `connect`.
         self.more_headers: dict[str, str] = {}
         #: Everything the controller did, in order and in short; see :meth:`_handle`.
@@ -164,6 +176,8 @@ class Channel:
             "Event-Name": "CHANNEL_DATA",
             "Unique-ID": self.uuid,
             "Answer-State": "answered" if self.answered else "ringing",
+            "Event-Date-Timestamp": str(int(time.time() * 1e6)),
+            "Caller-Channel-Created-Time": str(int(self.created * 1e6)),
             **{f"variable_{name}": value for name, value in self.variables.items()},
             **self.more_headers,
         }

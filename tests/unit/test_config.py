@@ -318,7 +318,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("server.max_calls", float("inf"), "a whole number from 1 to 20000"),
     ("server.max_calls", float("nan"), "a whole number from 1 to 20000"),
     ("server.max_calls", -1, "a whole number from 1 to 20000"),
-    ("server.worker", 2, "not a known key; known here: listen, max_calls, switches, workers"),
+    ("server.worker", 2, "not a known key; known here: key_file, listen, max_calls, switches, workers"),
     ("freeswitch.sip_ip", "10.0.0.256", "an IP address like"),
     ("freeswitch.sip_port", 65536, "a whole number from 1 to 65535"),
     ("freeswitch.external_ip", "example.com", "an IP address like"),
