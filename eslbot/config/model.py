@@ -75,16 +75,28 @@ def loopback(port: int) -> Address:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The event-socket listener and its workers; ``max_calls`` is per worker."""
+    """The event-socket listener and its workers; ``max_calls`` is per worker.
+
+    ``switch_user``: name or number of the only user of this host, but root, who may speak to the listener.
+    """
 
     listen: Address
     switches: tuple[Network, ...]
     workers: int
     max_calls: int
+    switch_user: str | None = None
 
     def knows_switch(self, ip: str) -> bool:
         """Whether a FreeSWITCH host at ``ip`` may connect."""
         return _within(ip, self.switches)
+
+    @property
+    def open_to_this_host(self) -> bool:
+        """Whether any process of this host may speak to the listener."""
+        return self.switch_user is None and any(
+            network.is_loopback or self.listen.ip.is_unspecified or self.listen.ip in network
+            for network in self.switches
+        )
 
 
 @dataclass(frozen=True, slots=True)

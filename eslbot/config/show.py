@@ -28,6 +28,7 @@ def show(config: Config) -> str:
             "switches": _networks(config.server.switches),
             "workers": config.server.workers,
             "max_calls": config.server.max_calls,
+            "switch_user": config.server.switch_user,
         },
         "freeswitch": _freeswitch(config.freeswitch),
         "edge": _edge(config.edge) if config.edge else None,
