@@ -22,6 +22,7 @@ from eslbot.identity import Signer
 from eslbot.invite import Invite, Refused
 from eslbot.ledger.journal import NoJournal, Notebook
 from eslbot.limits import CallCounts
+from eslbot.peers import Gone, LocalPeers, Stranger
 
 log = structlog.get_logger()
 
@@ -55,6 +56,7 @@ class Controller:
         self.calls: set[Call] = set()
         #: What the ledger gets to know.
         self.journal: Notebook = journal or NoJournal()
+        self._local_peers = LocalPeers(config.server.switch_user)
         self._counts = counts
         self._row = row
         self._admitted = 0
@@ -73,6 +75,9 @@ class Controller:
             log.warning(
                 "esl_peer_refused", peer=address[0], remedy="add it to server.switches if it is yours"
             )
+            client.close()
+            return
+        if not self._let_in(client, address[0]):
             client.close()
             return
         about = logs.About()
@@ -97,6 +102,28 @@ class Controller:
             if session.lost_events:
                 metrics.EVENTS_LOST.inc(session.lost_events)
             session.stop()
+
+    def _let_in(self, client: socket.socket, peer: str) -> bool:
+        """Whether it may speak, being of another host or ``server.switch_user``'s; if not, that is told."""
+        try:
+            self._local_peers.let_in(client)
+        except Gone as gone:
+            metrics.CONNECTIONS_WITHOUT_CALL.inc()
+            log.info("esl_connection_without_call", peer=peer, error=str(gone))
+        except Stranger as stranger:
+            metrics.PEERS_REFUSED.inc()
+            expected = self._local_peers.user
+            log.warning(
+                "esl_peer_refused",
+                peer=peer,
+                uid=stranger.uid,
+                expected=expected,
+                error=str(stranger),
+                remedy=stranger.remedy,
+            )
+        else:
+            return True
+        return False
 
     def hand_over(self, after: float) -> None:
         """Take no more calls, and after ``after`` seconds give those that are left to the next controller.

@@ -127,7 +127,10 @@ SEND_BYE = Counter("eslbot_send_bye", "Answered calls that our side ended with B
 MEDIA_TIMEOUTS = Counter(
     "eslbot_media_timeouts", "Calls ended because no RTP came for media_timeout.", ["workspace"]
 )
-PEERS_REFUSED = Counter("eslbot_peers_refused", "Event-socket peers outside server.switches.")
+PEERS_REFUSED = Counter(
+    "eslbot_peers_refused",
+    "Event-socket peers outside server.switches, or of a user who is not server.switch_user.",
+)
 CONNECTIONS_WITHOUT_CALL = Counter(
     "eslbot_connections_without_call", "Event-socket connections that never became a call (port probes)."
 )

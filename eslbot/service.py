@@ -19,7 +19,7 @@ import structlog
 from gunicorn.app.base import BaseApplication
 
 from eslbot import config as configuration
-from eslbot import keyfile, logs
+from eslbot import keyfile, logs, peers
 from eslbot.arbiter import CallArbiter
 from eslbot.config import Config, ConfigError
 from eslbot.figures import FigureFiles
@@ -157,8 +157,9 @@ def usable(path: Path) -> Config:
     """The configuration, if a service can run with it. Raises ConfigError."""
     config = configuration.load(path)
     unreadable = [warning for warning in config.warnings if "ca_file" in warning]
-    if unreadable:
-        raise ConfigError(unreadable)
+    unenforced = peers.problem(config.server.switch_user, config.server.listen.ip)
+    if unreadable or unenforced:
+        raise ConfigError([*unreadable, *([unenforced] if unenforced else [])])
     return config
 
 

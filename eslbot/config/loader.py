@@ -172,6 +172,11 @@ def _spell(place: tuple[str, ...]) -> str:
 def _complete(config: Config) -> Config:
     """Defaults that depend on other keys, and what the operator should be told."""
     warnings = []
+    if config.server.open_to_this_host:
+        warnings.append(
+            "server.switch_user: not set, so every local user of this host can speak to the event-socket "
+            "listener as FreeSWITCH does; name the user FreeSWITCH runs as"
+        )
     freeswitch = config.freeswitch
     if not freeswitch.controllers:
         listen = config.server.listen

@@ -78,6 +78,7 @@ class Server:
     """The event-socket listener and its workers; ``max_calls`` is per worker.
 
     ``key_file`` holds the key that signs whose call a call is (:mod:`eslbot.identity`).
+    ``switch_user``: name or number of the only user of this host, but root, who may speak to the listener.
     """
 
     listen: Address
@@ -85,10 +86,19 @@ class Server:
     workers: int
     max_calls: int
     key_file: str = "/var/lib/eslbot/identity.key"
+    switch_user: str | None = None
 
     def knows_switch(self, ip: str) -> bool:
         """Whether a FreeSWITCH host at ``ip`` may connect."""
         return _within(ip, self.switches)
+
+    @property
+    def open_to_this_host(self) -> bool:
+        """Whether any process of this host may speak to the listener."""
+        return self.switch_user is None and any(
+            network.is_loopback or self.listen.ip.is_unspecified or self.listen.ip in network
+            for network in self.switches
+        )
 
 
 @dataclass(frozen=True, slots=True)

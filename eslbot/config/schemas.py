@@ -59,6 +59,10 @@ _NAME = validate.Regexp(
     r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z",
     error="expected 1 to 64 of letters, digits, '_', '.', '-', got {input!r}",
 )
+_USER = validate.Regexp(
+    r"([A-Za-z_][A-Za-z0-9_.@-]{0,63}|[0-9]{1,10})\Z",
+    error="expected a user's name, or its number in quotes, got {input!r}",
+)
 _PROPERTY_NAME = validate.Regexp(
     re.compile(r"[^\x00-\x1f\x7f]{1,64}"), error="expected a name of 1 to 64 printable characters"
 )
@@ -120,6 +124,11 @@ class ServerSchema(_Table):
         load_default=default_key_file,
         validate=validate.Regexp(r"/[^\0]{1,1000}\Z", error="expected an absolute path, got {input!r}"),
         error_messages={"invalid": "expected a path in quotes"},
+    )
+    switch_user = fields.String(
+        load_default=None,
+        validate=_USER,
+        error_messages={"invalid": "expected a user's name, or its number in quotes"},
     )
 
     @post_load

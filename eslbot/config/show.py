@@ -29,6 +29,7 @@ def show(config: Config) -> str:
             "workers": config.server.workers,
             "max_calls": config.server.max_calls,
             "key_file": config.server.key_file,
+            "switch_user": config.server.switch_user,
         },
         "freeswitch": _freeswitch(config.freeswitch),
         "edge": _edge(config.edge) if config.edge else None,

@@ -30,6 +30,7 @@ from eslbot.doctor.checks import (
     rtp,
     service,
     silence,
+    switch_user,
     temp_dir,
 )
 from eslbot.doctor.findings import Finding, Severity, error, late, unknown
@@ -79,6 +80,7 @@ CHECKS = (
     Check("silence", "RTP goes on while the bot is silent", silence.sent),
     Check("dialplan", "the dialplan in force is the rendered one", dialplan.loaded),
     Check("controllers", "FreeSWITCH calls this eslbot", service.controllers),
+    _apart("switch-user", "who of this host may speak to eslbot", switch_user.right),
     Check("sessions", "FreeSWITCH's limits and its logging", core.limits),
     Check("temp-dir", "the directory of the bots' speech", temp_dir.shared, needs_switch=False),
     _apart("open-files", "file descriptors", limits.descriptors),

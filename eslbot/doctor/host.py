@@ -205,9 +205,16 @@ def _holders(inodes: set[str]) -> Sequence[Process]:
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal():
             try:
-                links = [os.readlink(link) for link in (folder / "fd").iterdir()]  # noqa: PTH115
+                links = list((folder / "fd").iterdir())
             except OSError:  # it is gone, or somebody else's
                 continue
-            if inodes.intersection(links):
+            if any(_target(link) in inodes for link in links):
                 found.append(Process(int(folder.name)))
     return found
+
+
+def _target(link: Path) -> str | None:
+    try:
+        return os.readlink(link)  # noqa: PTH115
+    except OSError:  # closed meanwhile, as a busy process does all the time
+        return None

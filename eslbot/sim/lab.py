@@ -40,6 +40,8 @@ RTP_PORTS = 600
 #: is still so when its server, which may take seconds to start, wants it. A process takes every eighth.
 PORTS = range(61000, 65536)
 SHARES = 8
+#: By what a kernel tells whose a connection is; and as whom it shows those for whom it has no number.
+NETLINK_SOCK_DIAG, NOBODY = 4, 65534
 _given: set[int] = set()
 
 
@@ -269,6 +271,7 @@ class Lab:
                 "workers": service.workers,
                 "max_calls": self.max_calls,
                 "key_file": str(self.folder.absolute() / "identity.key"),
+                **({"switch_user": user} if (user := switch_user()) else {}),
             },
             "freeswitch": {
                 "sip_ip": self.sip[0],
@@ -394,6 +397,17 @@ def variable(tenant: Tenant) -> str:
 def colon(address: tuple[str, int]) -> str:
     """``host:port``."""
     return f"{address[0]}:{address[1]}"
+
+
+def switch_user() -> str | None:
+    """Who all processes here run as; None where it cannot be told: in some sandboxes, and of nobody."""
+    if os.geteuid() == NOBODY:
+        return None
+    try:
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG).close()
+    except OSError:
+        return None
+    return str(os.geteuid())
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -125,6 +125,27 @@ def test_everything_is_there_with_the_rights_it_needs(installed: Path) -> None:
     )
 
 
+def switch_user(root: Path) -> str | None:
+    return load(root / "etc/eslbot/eslbot.toml", {}).server.switch_user
+
+
+def test_no_other_local_user_may_speak_to_the_service(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    root = machine(tmp_path / "other")
+    assert switch_user(installed) == "freeswitch"
+    passwd = root / "etc/passwd"
+    passwd.write_text(passwd.read_text() + "telephony:x:51237:51237::/:/bin/false\n")
+    group = root / "etc/group"
+    group.write_text(group.read_text() + "telephony:x:51237:\n")
+    install(root, "--freeswitch-user", "telephony")
+    assert switch_user(root) == "telephony"
+
+    (tmp_path / "alone").mkdir()
+    alone = machine(tmp_path / "alone")
+    install(alone, "--no-freeswitch")
+    assert switch_user(alone) is None, "FreeSWITCH is another machine, whose users are not this one's"
+
+
 @pytest.mark.skipif(not AS_ROOT, reason="only root may give files away")
 def test_each_file_belongs_to_who_uses_it(installed: Path) -> None:
     owners = {
@@ -356,6 +377,7 @@ def test_uninstalling_keeps_what_is_the_operators(installed: Path) -> None:
         (["--extras", "sim,evil"], "postgres, sim or both"),
         (["--freeswitch-conf", "etc"], "absolute"),
         (["--freeswitch-user"], "needs a value"),
+        (["--freeswitch-user", "a b"], "that is no user's name"),
     ],
 )
 def test_a_wrong_option_is_named(root: Path, options: list[str], expected: str) -> None:

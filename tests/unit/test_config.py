@@ -180,7 +180,7 @@ def test_the_designs_example_loads_as_it_is(read: Read) -> None:
 
 
 def test_the_operator_is_told_of_a_ca_file_that_is_not_here(read: Read) -> None:
-    (ca_file,) = read(DESIGN.replace("/etc/ssl/ameyo.pem", "/nowhere/ameyo.pem")).warnings
+    _, ca_file = read(DESIGN.replace("/etc/ssl/ameyo.pem", "/nowhere/ameyo.pem")).warnings
     assert "ameyo.ca_file: /nowhere/ameyo.pem" in ca_file
 
 
@@ -196,7 +196,25 @@ def test_every_key_but_a_few_has_a_default(read: Read) -> None:
     assert (acme.hold_sound, acme.bot.reconnect) == ("silence", False)
     assert (acme.ameyo.bye_timeout, acme.ameyo.renotify) == (60.0, False)
     assert config.freeswitch.media_timeout == 300.0
-    assert config.warnings == ()
+    (open_to_all,) = config.warnings
+    assert open_to_all.startswith("server.switch_user: not set, so every local user of this host can speak")
+
+
+@pytest.mark.parametrize(
+    ("server", "told"),
+    [
+        ({"switch_user": "freeswitch"}, False),
+        ({"switch_user": "997"}, False),
+        ({"listen": "10.0.0.21:8084", "switches": ["10.0.0.5"]}, False),
+        ({"listen": "10.0.0.21:8084", "switches": ["10.0.0.0/24"]}, True),
+        ({"listen": "10.0.0.21:8084", "switches": ["10.0.0.5", "127.0.0.1"]}, True),
+        ({"listen": "[::]:8084", "switches": ["10.0.0.5"]}, True),
+    ],
+)
+def test_a_listener_that_local_users_can_speak_to_is_told(read: Read, server: Tree, told: bool) -> None:
+    config = read(small() | {"server": server})
+    assert config.server.switch_user == server.get("switch_user")
+    assert ["switch_user: not set" in warning for warning in config.warnings] == [True] * told
 
 
 def test_a_listener_on_every_address_is_reached_by_loopback(read: Read) -> None:
@@ -310,6 +328,10 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("server.switches", ["10.0.0.1/8"], "did you mean '10.0.0.0/8'"),
     ("server.switches", ["10.0.0.0/33"], "an address or a CIDR block"),
     ("server.switches", [], "expected 1 to 256 entries"),
+    ("server.switch_user", "", "a user's name, or its number in quotes"),
+    ("server.switch_user", "free switch", "a user's name, or its number in quotes"),
+    ("server.switch_user", "12345678901", "a user's name, or its number in quotes"),
+    ("server.switch_user", 997, "a user's name, or its number in quotes"),
     ("server.switches", "127.0.0.1/32", "expected a list in [ ]"),
     ("server.workers", 0, "a whole number from 1 to 64, got 0"),
     ("server.workers", "2", "a whole number from 1 to 64"),
@@ -318,7 +340,11 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("server.max_calls", float("inf"), "a whole number from 1 to 20000"),
     ("server.max_calls", float("nan"), "a whole number from 1 to 20000"),
     ("server.max_calls", -1, "a whole number from 1 to 20000"),
-    ("server.worker", 2, "not a known key; known here: key_file, listen, max_calls, switches, workers"),
+    (
+        "server.worker",
+        2,
+        "not a known key; known here: key_file, listen, max_calls, switch_user, switches, workers",
+    ),
     ("freeswitch.sip_ip", "10.0.0.256", "an IP address like"),
     ("freeswitch.sip_port", 65536, "a whole number from 1 to 65535"),
     ("freeswitch.external_ip", "example.com", "an IP address like"),
@@ -453,7 +479,7 @@ def test_a_mistake_is_named_by_its_key_with_what_was_expected(
 
 
 KEYS = {
-    "server": ["listen", "switches", "workers", "max_calls"],
+    "server": ["listen", "switches", "workers", "max_calls", "switch_user"],
     "freeswitch": [
         "sip_ip",
         "sip_port",

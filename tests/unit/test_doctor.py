@@ -7,6 +7,7 @@ import datetime
 import hashlib
 import json
 import os
+import signal
 import socket
 import ssl
 import threading
@@ -26,11 +27,13 @@ from eslbot.config import load
 from eslbot.doctor.checks import audio_stream, rtp
 from eslbot.doctor.examine import TITLES, Checked, Request, examine
 from eslbot.doctor.findings import MAX_TEXT, Finding, Severity, clean, ok
-from eslbot.doctor.host import User
+from eslbot.doctor.host import Process, User
 from eslbot.doctor.parallel import together
 from eslbot.doctor.report import exit_code
 from eslbot.doctor.site import Site
 from tests.support.inbound_switch import PASSWORD, InboundSwitch, Spoiled
+from tests.support.processes import until
+from tests.support.users import become, needs_root
 
 WORKSPACE = "2b37ba17-7b20-4b3e-b138-1161e351d5c5"
 BOT_TOKEN, AMEYO_TOKEN = "Bearer secret-of-the-bot", "secret-of-ameyo"
@@ -55,6 +58,7 @@ class Installation:
         self.temp_dir = folder / "temp"
         self.temp_dir.mkdir()
         self.tree: dict[str, Any] = {
+            "server": {"switch_user": str(os.geteuid())},
             "freeswitch": {
                 "sip_ip": "127.0.0.1",
                 "event_socket": f"127.0.0.1:{switch.port}",
@@ -358,6 +362,47 @@ def test_a_switch_that_eslbot_does_not_let_in_is_found(site: Installation) -> No
     assert "FreeSWITCH connects from 127.0.0.1" in found.found
 
 
+def test_a_switch_that_runs_as_another_user_is_found(site: Installation) -> None:
+    (sound,) = site.run("switch-user")
+    assert [finding.found for finding in sound.findings] == [f"{os.geteuid()}, as whom FreeSWITCH runs"]
+    site.tree["server"] = {"switch_user": "51236"}
+    (found,) = site.bad("switch-user")
+    assert found.found == f"51236, but FreeSWITCH runs as {User.numbered(os.geteuid()).name}"
+    assert found.severity is (Severity.WARNING if os.geteuid() == 0 else Severity.ERROR)
+    assert "-u 51236" in found.remedy
+    site.tree["server"] = {"switch_user": "no-such-user-here"}
+    (found,) = site.bad("switch-user")
+    assert (found.severity, found.looked_at) == (Severity.ERROR, "server.switch_user")
+    assert "this host has no user 'no-such-user-here'" in found.found
+    del site.tree["server"]["switch_user"]
+    (told,) = site.bad("switch-user", "configuration")
+    assert told.severity is Severity.WARNING
+    assert told.found.startswith("not set, so every local user of this host can speak to the event-socket")
+
+
+@needs_root
+def test_a_switch_of_another_user_than_root_is_found(site: Installation) -> None:
+    """One that listens at the event socket's address, and is asked nothing."""
+    address, uid = site.tree["freeswitch"], 51235
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address["event_socket"] = f"127.0.0.1:{listener.getsockname()[1]}"
+        site.path.write_text(tomli_w.dumps(site.tree | {"server": {"switch_user": "51236"}}))
+        pid = os.fork()
+        if pid == 0:
+            become(uid)
+            signal.pause()
+        try:
+            until(lambda: Process(pid).uid == uid)
+            listener.close()
+            (checked,) = examine(Request(site.path, ("switch-user",)))
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    (found,) = wrong([checked])
+    assert (found.severity, found.found) == (Severity.ERROR, f"51236, but FreeSWITCH runs as {uid}")
+    assert f'server.switch_user = "{uid}"' in found.remedy
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can look with another user's eyes")
 def test_a_temp_dir_that_the_services_user_cannot_read_is_found(site: Installation) -> None:
     open_to_all = [p for p in site.temp_dir.parents if p.stat().st_mode & 0o001 == 0]
@@ -373,11 +418,12 @@ def test_a_temp_dir_that_the_services_user_cannot_read_is_found(site: Installati
     site.temp_dir.chmod(0o777)
     assert site.bad("temp-dir", user="nobody") == []
     site.temp_dir.rmdir()
-    (missing,) = site.bad("temp-dir", user="nobody")
-    assert missing.found == "no such directory"
+    for_eslbot, for_freeswitch = site.bad("temp-dir", user="nobody")
+    assert for_eslbot.found == for_freeswitch.found == "no such directory"
     site.temp_dir.parent.chmod(0o700)
-    (closed,) = site.bad("temp-dir", user="nobody")
+    closed, missing = site.bad("temp-dir", user="nobody")
     assert closed.found == f"cannot enter {site.temp_dir.parent}"
+    assert missing.found == "no such directory"
 
 
 def test_a_bot_url_with_an_underscore_is_found(site: Installation) -> None:

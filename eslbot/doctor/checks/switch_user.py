@@ -1,0 +1,54 @@
+"""Who of FreeSWITCH's host may speak to the event-socket listener, and whether FreeSWITCH is that one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from eslbot import peers
+from eslbot.doctor.findings import Finding, error, note, ok, unknown, warning
+from eslbot.doctor.host import User
+from eslbot.doctor.site import Site
+
+_KEY = "server.switch_user"
+_REFUSED = "eslbot closes FreeSWITCH's connections, and every call is refused with 503"
+
+
+def right(site: Site) -> Iterator[Finding]:
+    """The user exists, the kernel can be asked, and FreeSWITCH runs as that user."""
+    user = site.config.server.switch_user
+    if user is None:
+        yield note(_KEY, "not set", "local users are not told apart: see `configuration`")
+        return
+    if problem := peers.problem(user, site.config.server.listen.ip):
+        key, _, what = problem.partition(": ")
+        yield error(key, what, "the service does not start with it", f"mend {_KEY} in {site.path}")
+        return
+    uid = site.freeswitch.uid if site.freeswitch is not None else None
+    if not site.switch_is_here:
+        yield ok(_KEY, f"{user}; FreeSWITCH is another host, where its user is not looked at")
+    elif uid is None:
+        yield unknown(_KEY, "whom FreeSWITCH runs as is not to be seen", "run doctor as root")
+    elif uid == peers.uid_of(user):
+        yield ok(_KEY, f"{user}, as whom FreeSWITCH runs")
+    elif uid == peers.ROOT:
+        yield warning(
+            _KEY,
+            f"{user}, but FreeSWITCH runs as root",
+            "it is let in, as root always is, and whoever breaks into it has this host",
+            f"start FreeSWITCH with -u {user}",
+        )
+    else:
+        yield error(
+            _KEY,
+            f"{user}, but FreeSWITCH runs as {_name(uid)}",
+            _REFUSED,
+            f'set {_KEY} = "{_name(uid)}" in {site.path} and `systemctl reload eslbot`, or start FreeSWITCH '
+            f"with -u {user}",
+        )
+
+
+def _name(uid: int) -> str:
+    try:
+        return User.numbered(uid).name
+    except KeyError:
+        return str(uid)
