@@ -32,12 +32,12 @@ chosen by the URL's path, so that one server serves every scenario; the query tu
 =====================  =================================================================================
 
 Parameters of the query: ``greeting_ms``, ``listen_ms``, ``goodbye_ms``, ``speak_ms``, ``chunk_ms``,
-``turns``, ``seconds``, ``rate`` (of the bot's speech: 8000, 16000 or 24000) and ``format`` (``raw``, ``wav``,
-``pcmu``, ``pcma``), ``status`` (of ``/reject``). ``ahead_ms`` is how far ``/drone`` and ``/talk`` speak ahead of real time, so that their
-own late chunks are not heard as gaps (0 by default). ``once=1`` lets ``/abort`` and ``/error-close`` fail
-only the first connection of a call; the next one talks. ``hears=1`` reports the caller's speech, by loudness.
-``keep_tcp=1`` leaves the TCP connection open whatever was said on it (a close frame, an answer to the peer's, a
-refusal), until :meth:`Bot.let_go`.
+``turns``, ``seconds``, ``rate`` (of the bot's speech: 8000, 16000 or 24000), ``format`` (``raw``, ``wav``,
+``pcmu``, ``pcma``) and ``status`` (of ``/reject``). ``ahead_ms`` is how far ``/drone`` and ``/talk`` speak
+ahead of real time, so that their own late chunks are not heard as gaps (0 by default). ``once=1`` lets
+``/abort`` and ``/error-close`` fail only the first connection of a call; the next one talks. ``hears=1``
+reports the caller's speech, by loudness. ``keep_tcp=1`` leaves the TCP connection open whatever was said on
+it (a close frame, an answer to the peer's, a refusal), until :meth:`Bot.let_go`.
 
 ``resumed`` is answered at once, and what may have been lost is repeated: a ``clear`` without its ``cleared``,
 the marks that are waited for, and ``end``. A call that was finished on an earlier connection (``end``, or a
