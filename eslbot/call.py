@@ -23,7 +23,7 @@ from eslbot import invite as invites
 from eslbot.ameyo.client import Attempt, Verdict
 from eslbot.ameyo.notification import notification
 from eslbot.ameyo.properties import allowed, fill
-from eslbot.bot import EVENTS, BotEnd, BotLeg, Found
+from eslbot.bot import EVENTS, AudioStream, BotEnd, BotLeg, Found
 from eslbot.config.model import Workspace
 from eslbot.esl import CallerHungUp, ConnectionLost, EslError, Session
 from eslbot.invite import Invite, Refused
@@ -226,6 +226,7 @@ class Call:
         """Give the caller to the bot until its part is over, in whatever way."""
         workspace, before = self.workspace, self.ended
         if workspace is None or self.invite is None or self._stage in (Stage.HANDING_OFF, Stage.HELD):
+            AudioStream(self.session).close()  # the controller before may have died before it did
             return
         bot = self._bot = BotLeg(self.session, self.invite, workspace, self.controller.folder, self)
         if self.take_overs:

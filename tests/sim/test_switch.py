@@ -1055,7 +1055,7 @@ class Rounds(Dialplan):
         self.story.append(f"{app} {argument}, {self.variables.get('sip_rh_Retry-After')}")
         self.down = True
 
-    def finish(self) -> None:
+    async def finish(self) -> None:
         self.story.append("finish")
 
 

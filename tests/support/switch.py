@@ -86,8 +86,11 @@ class Channel:
         #: Plays the files of playbacks in real time, instead of :attr:`on_playback`.
         self.player: Player | None = None
         self.on_text: Callable[[dict[str, Any]], None] = lambda message: None
+        #: The bot has sent its close frame and leaves TCP open: `stop` never comes back.
+        self.stuck = False
         #: Commands (by their beginning) that FreeSWITCH never answers.
         self.mute: tuple[str, ...] = ()
+        self.filters: set[str] = set()
         self._playbacks: list[str] = []
         self._greenlet = gevent.spawn(self._run)
 
@@ -211,6 +214,7 @@ class Channel:
             self.story.append(f"get {rest}")
             self.peer.send(wire.reply(self.variables.get(rest, "")))
         elif verb in ("linger", "filter", "event", "noevents"):
+            self.filters.update([rest.partition(" ")[2]] if verb == "filter" else [])
             self.story.append(command)
             self.peer.send(wire.reply("+OK"))
         else:
@@ -243,10 +247,30 @@ class Channel:
             while self._playbacks:
                 self.complete_playback()
         elif name == "uuid_audio_stream":
-            self._stream(*wire.separate(rest, 5))
+            if wire.separate(rest, 5)[1] == "stop":
+                self.violations.append(f"{command}, by which a bot can block the call's own connection")
+            self._stream(lambda answer: self.peer.send(wire.api_response(answer)), *wire.separate(rest, 5))
+        elif name == "bgapi":
+            self._background(rest)
         else:
             self.violations.append(command)
             self.peer.send(wire.api_response("-ERR no such command\n"))
+
+    def _background(self, command: str) -> None:
+        job = "made-by-freeswitch"
+        if command.startswith("uuid:"):
+            job, _, command = command.removeprefix("uuid:").partition(" ")
+        name, _, rest = command.partition(" ")
+        self.peer.send(wire.api_response(f"+OK Job-UUID: {job}\n"))
+        if name != "uuid_audio_stream":
+            self.violations.append(f"bgapi {command}")
+            return
+
+        def done(answer: str) -> None:
+            if not self.stuck and job in self.filters:
+                self.peer.send(wire.event({"Event-Name": "BACKGROUND_JOB", "Job-UUID": job}, answer.encode()))
+
+        self._stream(done, *wire.separate(rest, 5))
 
     def _set(self, uuid: str, name: str, value: str | None = None) -> None:
         if uuid != self.uuid:
@@ -261,12 +285,12 @@ class Channel:
         else:
             self.story.append(f"{'set' if value else 'unset'} {name}")
 
-    def _stream(self, uuid: str, verb: str, *arguments: str) -> None:
+    def _stream(self, answer: Callable[[str], None], uuid: str, verb: str, *arguments: str) -> None:
         if uuid != self.uuid:
             self.violations.append(f"uuid_audio_stream on {uuid}")
         self.story.append(f"stream {verb}")
         taken = self.attached != (verb == "start")
-        self.peer.send(wire.api_response("+OK Success\n" if taken else "-ERR Operation Failed\n"))
+        answer("+OK Success\n" if taken else "-ERR Operation Failed\n")
         if not taken:
             return
         if verb == "start":

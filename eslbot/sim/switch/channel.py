@@ -67,6 +67,8 @@ class Channel:
         self.variables = Variables()
         self.controllers: set[Controller] = set()
         self.stream: AudioStream | None = None
+        #: What uses the session after its hang-up: it is not gone before that ends.
+        self.users: set[asyncio.Task[None]] = set()
         self.answered = self.early = self.down = self.parked = False
         self.cause = ""
         self.times = {"created": _now(), "answered": 0, "hungup": 0}
@@ -233,6 +235,12 @@ class Channel:
         self.down, self.cause = True, cause
         self.times["hungup"] = _now()
         self.core.channels.pop(self.uuid, None)
+        if (
+            disposition == "recv_bye"
+        ):  # sofia_handle_sip_i_bye; the disposition itself only behind the hang-up
+            for name, value in (("term_status", "200"), ("term_cause", "16")):
+                self.variables.set(f"sip_{name}", value)
+            self.variables.set("proto_specific_hangup_cause", "sip:200")
         self.fire("CHANNEL_HANGUP")
         if not disposition:
             disposition = self._hangup_sip(cause)
@@ -241,12 +249,22 @@ class Channel:
         for controller in list(self.controllers):
             controller.channel_down()
 
-    def finish(self) -> None:
-        """The session's thread has ended: say so, and give everything back."""
+    async def finish(self) -> None:
+        """The session's thread ends: say so, and give everything back; a stream's end is waited for."""
         if not self.down:
             self.hangup("NORMAL_CLEARING")
-        if self.stream is not None:
-            self.stream.stop()
+        try:
+            if self.stream is not None:
+                await asyncio.wait([self.stream.stop()])
+        finally:
+            self._complete()
+        if self.users:
+            await asyncio.wait(self.users)
+        fields = {"cause": self.cause, "disposition": self.variables.get("sip_hangup_disposition")}
+        rtp = {"rtp_received": self.media.received, "rtp_sent": self.media.sent}
+        self.core.emit("hangup", {**fields, **rtp, **self.identity()})
+
+    def _complete(self) -> None:
         self.media.close()
         for name, value in (("hangup_cause", self.cause), ("hangup_cause_q850", str(q850(self.cause)))):
             self.variables.set(name, value)
@@ -257,9 +275,6 @@ class Channel:
         self.variables.set("billsec", str(talked))
         self.variables.set("duration", str((self.times["hungup"] - self.times["created"]) // 1_000_000))
         self.fire("CHANNEL_HANGUP_COMPLETE")
-        fields = {"cause": self.cause, "disposition": self.variables.get("sip_hangup_disposition")}
-        rtp = {"rtp_received": self.media.received, "rtp_sent": self.media.sent}
-        self.core.emit("hangup", {**fields, **rtp, **self.identity()})
 
     def _hangup_sip(self, cause: str) -> str:
         if self.answered:
