@@ -167,6 +167,7 @@ class Call:
     def admit(self) -> None:
         """Find out who is calling, and whether they may. Raises Refused."""
         self.session.subscribe(*EVENTS)
+        self.controller.budget.charge(self._source or "")
         self._count_take_overs()
         display = self.session.plain.get(invites.DISPLAY)
         self.invite = invites.parse(self.channel, display, self.controller.config.edges)
@@ -492,6 +493,15 @@ class Call:
     def refuse(self, refusal: Refused) -> None:
         """Send the final response; the call was never answered."""
         metrics.REFUSALS.labels(refusal.why).inc()
+        if self.controller.refusals.aloud(self._source or "", refusal.why):
+            self._tell_refusal(refusal)
+        try:
+            self.session.respond(refusal.status, refusal.phrase, refusal.retry_after)
+            self.session.finished.wait(timeout=self.session.timeout)
+        except OutboundSessionHasGoneAway:
+            log.info("caller_left_before_refusal")
+
+    def _tell_refusal(self, refusal: Refused) -> None:
         self.note(
             What.REFUSED,
             **self._who(),
@@ -507,11 +517,6 @@ class Call:
             detail=refusal.detail,
             source=self._source,
         )
-        try:
-            self.session.respond(refusal.status, refusal.phrase, refusal.retry_after)
-            self.session.finished.wait(timeout=self.session.timeout)
-        except OutboundSessionHasGoneAway:
-            log.info("caller_left_before_refusal")
 
     def say_how_it_ended(self) -> None:
         """One line that says how the call ended, and why."""

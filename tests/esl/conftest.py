@@ -11,6 +11,7 @@ from typing import Any
 import gevent
 import pytest
 
+from eslbot.buckets import Buckets
 from eslbot.config.model import (
     Ameyo,
     Bot,
@@ -26,6 +27,7 @@ from eslbot.config.model import (
 from eslbot.controller import Controller
 from eslbot.ledger.facts import What
 from eslbot.limits import CallCounts
+from eslbot.sources import Sources
 from tests.support.ameyo_server import AmeyoServer
 from tests.support.peer import bounded, eventually, tcp_pair
 from tests.support.switch import TEMP_DIR, WORKSPACE, Channel
@@ -66,6 +68,7 @@ class House:
         self.edge: Edge | None = None
         self.temp_dir = TEMP_DIR
         self.counts = CallCounts()
+        self.buckets = Buckets()
         self.counts.know([WORKSPACE, OTHER])
         self.row = self.counts.take_row()
         self.channels: list[Channel] = []
@@ -94,7 +97,8 @@ class House:
             server = Server(loopback(8084), (ip_network("127.0.0.1/32"),), 1, self.max_calls)
             switch = FreeSwitch(None, 5060, None, (10000, 60000), loopback(8021), None, self.temp_dir, ())
             config = Config(server, switch, Web(loopback(8085)), {WORKSPACE: self.workspace}, edge=self.edge)
-            self._controller = Controller(config, self.counts, self.row, self)
+            self.buckets.know(Sources(config).parties)
+            self._controller = Controller(config, self.counts, self.row, self, buckets=self.buckets)
         return self._controller
 
     def call(
