@@ -181,6 +181,7 @@ class Call:
         That is the only time: from here on the signed variable says whose call it is, whatever the PBX sends.
         """
         self.session.subscribe(*EVENTS)
+        self.controller.budget.charge(self._source or "")
         self._count_take_overs()
         edges = self.controller.config.edges
         self._source = invites.source_ip(self.channel, edges)
@@ -532,6 +533,15 @@ class Call:
     def refuse(self, refusal: Refused) -> None:
         """Send the final response; the call was never answered."""
         metrics.REFUSALS.labels(refusal.why).inc()
+        if self.controller.refusals.aloud(self._source or "", refusal.why):
+            self._tell_refusal(refusal)
+        try:
+            self.session.respond(refusal.status, refusal.phrase, refusal.retry_after)
+            self.session.finished.wait(timeout=self.session.timeout)
+        except OutboundSessionHasGoneAway:
+            log.info("caller_left_before_refusal")
+
+    def _tell_refusal(self, refusal: Refused) -> None:
         self.note(
             What.REFUSED,
             **self._who(),
@@ -547,11 +557,6 @@ class Call:
             detail=refusal.detail,
             source=self._source,
         )
-        try:
-            self.session.respond(refusal.status, refusal.phrase, refusal.retry_after)
-            self.session.finished.wait(timeout=self.session.timeout)
-        except OutboundSessionHasGoneAway:
-            log.info("caller_left_before_refusal")
 
     def say_how_it_ended(self) -> None:
         """One line that says how the call ended, and why."""

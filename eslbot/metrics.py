@@ -67,6 +67,11 @@ WORKERS_CALLS_LIMIT = Gauge(
     multiprocess_mode="livesum",
 )
 REFUSALS = Counter("eslbot_refusals", "Calls refused before the answer, by reason.", ["reason"])
+OVER_BUDGET = Counter(
+    "eslbot_over_budget",
+    "INVITEs refused because the sources of this workspace have sent more than its max_cps.",
+    ["workspace"],
+)
 SETUP_SECONDS = Histogram(
     "eslbot_setup_seconds",
     "From the INVITE to our 200.",

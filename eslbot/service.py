@@ -21,11 +21,13 @@ from gunicorn.app.base import BaseApplication
 from eslbot import config as configuration
 from eslbot import keyfile, logs, peers
 from eslbot.arbiter import CallArbiter
+from eslbot.buckets import Buckets
 from eslbot.config import Config, ConfigError
 from eslbot.figures import FigureFiles
 from eslbot.identity import Signer
 from eslbot.ledger.process import KeeperProcess
 from eslbot.limits import CallCounts
+from eslbot.sources import Sources
 from eslbot.worker import HAND_OVER
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self.drain = drain
         self._lifeline = os.pipe()
         self.counts = CallCounts()
+        self.buckets = Buckets()
         self.figures = FigureFiles(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         self.keeper = KeeperProcess(path, self._lifeline[0], json_logs=json_logs, buried=self.figures.bury)
         self.config: Config | None = None
@@ -68,6 +71,7 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             config = usable(self.path)
             self.signer = signer_of(config)
             self.counts.know(list(config.workspaces))
+            self.buckets.know(Sources(config).parties)
             for warning in config.warnings:
                 log.warning("configuration", about=warning)
             self.config = config
@@ -137,7 +141,9 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         logs.hear_gevent()
         ledger = self.config.ledger
         journal = Journal(Path(ledger.journal)) if ledger else None
-        controller = Controller(self.config, self.signer, self.counts, self.row, journal)
+        controller = Controller(
+            self.config, self.signer, self.counts, self.row, journal, buckets=self.buckets
+        )
         gevent.spawn(controller.folder.keep_swept)
         return WebApp(controller)
 

@@ -140,6 +140,7 @@ def _configuration(
                 "name": "acme",
                 "sources": ["127.0.0.1"],
                 "max_calls": MANY,
+                "max_cps": 10_000,
                 "bot": {"url": "wss://bot.example.com/", "headers": {"Authorization": "Bearer of-the-bot"}},
                 "ameyo": ameyo,
             }

@@ -219,6 +219,8 @@ class Ameyo:
 class Workspace:
     """One tenant. ``max_duration`` in seconds from the answer; ``max_calls`` over all workers here.
 
+    ``max_cps``: INVITEs a second that its sources may send.
+
     ``hold_sound`` is what the customer hears while waiting for an agent: ``silence``, ``tone``, or the path
     of a sound file on FreeSWITCH's host.
     """
@@ -231,6 +233,7 @@ class Workspace:
     bot: Bot
     ameyo: Ameyo
     hold_sound: str = "silence"
+    max_cps: int = 20
 
     def knows_source(self, ip: str) -> bool:
         """Whether the PBX address ``ip`` is one of this workspace's own."""

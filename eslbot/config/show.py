@@ -84,6 +84,7 @@ def _workspace(workspace: Workspace) -> dict[str, Any]:
         "name": workspace.name,
         "sources": _networks(workspace.sources),
         "max_calls": workspace.max_calls,
+        "max_cps": workspace.max_cps,
         "max_duration": _duration(workspace.max_duration),
         "hold_sound": workspace.hold_sound,
         "bot": _bot(workspace.bot),

@@ -301,6 +301,7 @@ class Lab:
         return {
             "name": tenant.name,
             "sources": list(tenant.sources),
+            "max_cps": 1000,  # all tenants of a laboratory call from one address, and some in bursts
             **tenant.workspace,
             "bot": {
                 "url": urls if len(urls) > 1 else urls[0],

@@ -12,6 +12,7 @@ from typing import Any
 import gevent
 import pytest
 
+from eslbot.buckets import Buckets
 from eslbot.config.model import (
     Ameyo,
     Bot,
@@ -27,6 +28,7 @@ from eslbot.config.model import (
 from eslbot.controller import Controller
 from eslbot.ledger.facts import What
 from eslbot.limits import CallCounts
+from eslbot.sources import Sources
 from tests.support.ameyo_server import AmeyoServer
 from tests.support.peer import bounded, eventually, tcp_pair
 from tests.support.switch import SIGNER, TEMP_DIR, WORKSPACE, Channel
@@ -67,6 +69,7 @@ class House:
         self.edge: Edge | None = None
         self.temp_dir = TEMP_DIR
         self.counts = CallCounts()
+        self.buckets = Buckets()
         self.counts.know([WORKSPACE, OTHER])
         self.row = self.counts.take_row()
         self.channels: list[Channel] = []
@@ -106,7 +109,10 @@ class House:
             switch = FreeSwitch(None, 5060, None, (10000, 60000), loopback(8021), None, self.temp_dir, ())
             workspaces = {workspace.id: workspace for workspace in (self.workspace, *self.others)}
             config = Config(server, switch, Web(loopback(8085)), workspaces, edge=self.edge)
-            self._controller = Controller(config, self.signer, self.counts, self.row, self)
+            self.buckets.know(Sources(config).parties)
+            self._controller = Controller(
+                config, self.signer, self.counts, self.row, self, buckets=self.buckets
+            )
         return self._controller
 
     def call(

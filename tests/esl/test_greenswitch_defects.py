@@ -22,6 +22,7 @@ from gevent import socket
 from gevent.server import StreamServer
 from greenswitch import esl as greenswitch
 
+from eslbot.buckets import Buckets
 from eslbot.config.model import Config, FreeSwitch, Server, Web, loopback
 from eslbot.controller import Controller
 from eslbot.esl import CallerHungUp, ConnectionLost, Session
@@ -318,7 +319,8 @@ class Serving:
 def controller() -> Controller:
     server = Server(loopback(8084), (ip_network("127.0.0.1/32"),), 1, 10)
     switch = FreeSwitch(None, 5060, None, (10000, 60000), loopback(8021), None, "/tmp", ())
-    return Controller(Config(server, switch, Web(loopback(8085)), {}), SIGNER, CallCounts(), 0)
+    config = Config(server, switch, Web(loopback(8085)), {})
+    return Controller(config, SIGNER, CallCounts(), 0, buckets=Buckets())
 
 
 def descriptors() -> int:
