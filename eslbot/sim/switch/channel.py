@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from .causes import CAUSES, PHRASES, q850, sip_reason
 from .media import MediaSession
-from .sip_message import MalformedMessage, NameAddr, Offer, uri_parts
+from .sip_message import MalformedMessage, NameAddr, Offer, SipMessage, uri_parts
 from .wire import Variables, expand, is_true, words
 
 if TYPE_CHECKING:
@@ -170,8 +170,25 @@ class Channel:
         """A key by SIP INFO."""
         self.key(digit, milliseconds * 8, "INFO")
 
-    def renegotiated(self, offer: Offer | None) -> str:
-        """A re-INVITE: the media may come from elsewhere; our own description stays."""
+    def acknowledged(self, ack: SipMessage) -> None:
+        """An ACK: what it says of who speaks to whom is the channel's from now on."""
+        for name, value in _variables_of_ack(ack):
+            self.variables.set_from_network(name, value)
+
+    def informed(self, info: SipMessage) -> None:
+        """INFO: the headers of the PBX's own are kept apart from the INVITE's."""
+        for name, value in _extra_headers(info):
+            self.variables.set_from_network(f"sip_info_h_{name}", value)
+
+    def renegotiated(self, request: SipMessage, offer: Offer | None) -> str:
+        """A re-INVITE: headers of the PBX's own replace those of the INVITE, and the media may come from
+        elsewhere; our own description stays."""
+        for name, value in _extra_headers(request):
+            self.variables.set_from_network(f"sip_h_{name}", value)
+        if request.body:
+            sdp = request.body.decode("utf-8", "surrogateescape")
+            if sdp != self.variables.get("switch_r_sdp"):
+                self.variables.set_from_network("sip_reinvite_sdp", sdp)
         if offer is not None:
             self.media.update(offer)
         return self._sdp
@@ -474,14 +491,7 @@ def _variables_of(call: SipCall) -> list[tuple[str, str | None]]:
         ("sip_received_ip", peer.host),
         ("sip_received_port", str(peer.port)),
         ("sip_via_protocol", peer.transport),
-        ("sip_full_via", ",".join(invite.all("Via"))),
-        ("sip_from_display", call.sender.display),
-        ("sip_full_from", invite.get("From")),
-        ("sip_to_display", call.recipient.display),
-        ("sip_full_to", invite.get("To")),
-        ("sip_from_tag", call.remote_tag),
-        ("sip_cseq", str(invite.cseq()[0])),
-        ("sip_call_id", call.call_id),
+        *_variables_of_ack(invite),
         ("sip_user_agent", invite.get("User-Agent")),
         ("max_forwards", "69"),
         ("sofia_profile_name", "stand-in"),
@@ -509,13 +519,34 @@ def _variables_of(call: SipCall) -> list[tuple[str, str | None]]:
         found += [(f"sip_{prefix}_host", host), (f"sip_{prefix}_port", str(port) if port else None)]
     # The variable keeps the sender's spelling; a second header of the name, however spelled, becomes name-1.
     taken: set[str] = set()
-    for name, value in invite.headers:
-        if value and name.lower().startswith("x-"):
-            unique, repeats = name, 0
-            while unique.lower() in taken:
-                repeats += 1
-                unique = f"{name}-{repeats}"
-            if "${" not in value:
-                taken.add(unique.lower())
-            found.append((f"sip_h_{unique}", value))
+    for name, value in _extra_headers(invite):
+        unique, repeats = name, 0
+        while unique.lower() in taken:
+            repeats += 1
+            unique = f"{name}-{repeats}"
+        if "${" not in value:
+            taken.add(unique.lower())
+        found.append((f"sip_h_{unique}", value))
     return found
+
+
+def _variables_of_ack(request: SipMessage) -> list[tuple[str, str | None]]:
+    """The variables mod_sofia makes of the INVITE, and again of each ACK to a 200 (``extract_header_vars``,
+    ``nua_i_ack``): a display name that is missing there is missing from now on."""
+    sender, recipient = (NameAddr.parse(request.need(name), name) for name in ("From", "To"))
+    found = [
+        ("sip_full_via", ",".join(request.all("Via"))),
+        ("sip_from_display", sender.display),
+        ("sip_full_from", request.get("From")),
+        ("sip_to_display", recipient.display),
+        ("sip_full_to", request.get("To")),
+        ("sip_from_tag", sender.params.get("tag")),
+        ("sip_cseq", str(request.cseq()[0])),
+        ("sip_call_id", request.get("Call-ID")),
+    ]
+    return [*found, ("sip_to_tag", tag)] if (tag := recipient.params.get("tag")) else found
+
+
+def _extra_headers(request: SipMessage) -> list[tuple[str, str]]:
+    """Headers of the sender's own, in order (``sofia_test_extra_headers``)."""
+    return [(name, value) for name, value in request.headers if value and name.lower().startswith("x-")]
