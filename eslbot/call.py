@@ -180,11 +180,11 @@ class Call:
 
         That is the only time: from here on the signed variable says whose call it is, whatever the PBX sends.
         """
-        self.session.subscribe(*EVENTS)
-        self.controller.budget.charge(self._source or "")
-        self._count_take_overs()
         edges = self.controller.config.edges
         self._source = invites.source_ip(self.channel, edges)
+        self.session.subscribe(*EVENTS)
+        self.controller.budget.charge(self._source)
+        self._count_take_overs()
         if self.invite is None:  # else a controller before us has found out, and did not come to the answer
             self.invite = invites.parse(self.channel, self.session.plain.get(invites.DISPLAY), edges)
         self._name_in_log()
