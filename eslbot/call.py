@@ -67,6 +67,8 @@ INFORMATIONAL = (
 HOLD_TONE = "tone_stream://v=-20;%(150,2850,425);loops=-1"
 #: Seconds that a notification whose answer nobody noted waits for the BYE that would be the answer.
 DOUBT = 1.0
+#: Seconds for FreeSWITCH to say how a call ended, behind its hang-up.
+HANGUP_TOLD = 1.5
 #: Seconds behind Ameyo's 2xx in which its BYE usually comes.
 BYE_DUE = 3.0
 #: Seconds behind the start of a stream in which its bot usually is there.
@@ -516,8 +518,8 @@ class Call:
 
     def say_how_it_ended(self) -> None:
         """One line that says how the call ended, and why."""
-        self.session.finished.wait(timeout=self.session.timeout)
-        disposition = self.session.hangup.get("variable_sip_hangup_disposition", "unknown")
+        self.session.finished.wait(timeout=HANGUP_TOLD)  # a bot may hold the channel's thread for ever
+        disposition = self.session.disposition
         cause = self.session.hangup.get("Hangup-Cause")
         vanished = cause == "MEDIA_TIMEOUT"  # the one BYE of ours that is meant: to a PBX that is not there
         alarm = disposition == "send_bye" and not vanished

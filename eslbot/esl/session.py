@@ -452,6 +452,19 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         """The channel's UUID; empty before :meth:`connect`."""
         return self._uuid
 
+    @property
+    def disposition(self) -> str:
+        """Who ended the call, and how: ``sip_hangup_disposition``, or ``unknown``.
+
+        It is set behind the CHANNEL_HANGUP. Where nothing comes after that, since a module holds the
+        channel's thread, a BYE of the PBX's is known by the status that it got
+        (``sofia.c: sofia_handle_sip_i_bye``), which no hang-up of ours has.
+        """
+        told = self.hangup.get("variable_sip_hangup_disposition")
+        if told is None and self.hangup.get("variable_sip_term_status") == "200":
+            return "recv_bye"
+        return told or "unknown"
+
     def subscribe(self, *names: str) -> None:
         """Ask for this channel's events of these names (and subclasses, when they hold ``::``), and linger.
 
