@@ -560,7 +560,7 @@ class Call:
 
     def say_how_it_ended(self) -> None:
         """One line that says how the call ended, and why."""
-        # Where a channel hangs in FreeSWITCH, its last event never comes: CHANNEL_HANGUP has to do then.
+        # A bot may hold the channel's thread for ever: the last event never comes, CHANNEL_HANGUP has to do.
         self.session.finished.wait(timeout=LAST_EVENT)
         end = hangup.read(self.session.hangup)
         outcome = self.ended.outcome if self.ended else _LEFT[end.by]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +15,8 @@ VERSION = "1"
 
 #: A message of the bot's is a few fields; more is a mistake or an attack. (Speech comes as files.)
 MAX_MESSAGE_BYTES = 256 * 1024
+#: Bytes from which on a message may hold enough to keep the garbage collector busy.
+LONG = 16 * 1024
 MAX_PROPERTIES = 64
 MAX_REASON = 200
 MAX_MARK_NAME = 128
@@ -70,7 +74,8 @@ def parse(text: bytes) -> Message:
     if len(text) > MAX_MESSAGE_BYTES:
         raise BadMessage("oversized")
     try:
-        message = json.loads(text)
+        with _uncollected() if len(text) > LONG else nullcontext():
+            message = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadMessage("bad_json") from error
     if not isinstance(message, dict):
@@ -89,11 +94,21 @@ def parse(text: bytes) -> Message:
         case "streamAudio":  # a usable one comes as a file
             data = message.get("data")
             data = data if isinstance(data, dict) else {}
-            return UnusableSpeech(
-                printable(repr(data.get("audioDataType")), 30), printable(repr(data.get("sampleRate")), 30)
-            )
+            return UnusableSpeech(_shown(data.get("audioDataType")), _shown(data.get("sampleRate")))
         case _:
             raise BadMessage("unknown_type")
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector: tens of thousands of lists would have it look at all that there is."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def is_end(text: bytes) -> bool:
@@ -107,6 +122,13 @@ def is_end(text: bytes) -> bool:
 def printable(text: str, most: int = MAX_REASON) -> str:
     """The beginning of a bot's own word, fit for a log line and a channel variable."""
     return "".join(character if character.isprintable() else " " for character in text[:most])
+
+
+def _shown(value: object) -> str:
+    """The beginning of a value; of a list or an object, which may be long, what it is."""
+    if isinstance(value, list | dict):
+        return type(value).__name__
+    return printable(repr(value[:30] if isinstance(value, str) else value), 30)
 
 
 def _end(message: Mapping[str, Any]) -> End:
