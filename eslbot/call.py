@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from greenswitch.esl import OutboundSessionHasGoneAway
 
+from eslbot import hangup, identity, logs, metrics
 from eslbot import invite as invites
-from eslbot import logs, metrics
 from eslbot.ameyo.client import Attempt, Verdict
 from eslbot.ameyo.notification import notification
 from eslbot.ameyo.properties import allowed, fill
-from eslbot.bot import EVENTS, BotEnd, BotLeg, Found
+from eslbot.bot import EVENTS, AudioStream, BotEnd, BotLeg, Found
 from eslbot.config.model import Workspace
 from eslbot.esl import CallerHungUp, ConnectionLost, EslError, Session
 from eslbot.invite import Invite, Refused
 from eslbot.ledger.facts import MAX_TIMELINE, OF_TIMELINE, What
 from eslbot.media import media_facts
-from eslbot.notes import Notes
+from eslbot.notes import CallClock, Notes
 from eslbot.outcome import Outcome, Stage, fault_of
 
 if TYPE_CHECKING:
@@ -69,8 +69,17 @@ HOLD_TONE = "tone_stream://v=-20;%(150,2850,425);loops=-1"
 DOUBT = 1.0
 #: Seconds behind Ameyo's 2xx in which its BYE usually comes.
 BYE_DUE = 3.0
+#: Seconds for CHANNEL_HANGUP_COMPLETE behind CHANNEL_HANGUP; 20 ms is usual.
+LAST_EVENT = 1.5
 #: Seconds behind the start of a stream in which its bot usually is there.
 BOT_DUE = 2.0
+
+#: The outcome where the bot's part was not over, by whose doing the end was.
+_LEFT = {
+    hangup.By.PBX: Outcome.CALLER_HANGUP,
+    hangup.By.US: Outcome.OUR_BYE,
+    hangup.By.UNKNOWN: Outcome.CALLER_HANGUP,
+}
 
 
 class Call:
@@ -82,6 +91,7 @@ class Call:
         #: What FreeSWITCH has said of the channel, until all of it that counts has been read.
         self.channel: Mapping[str, str] = {}
         self.notes = Notes({})
+        self.clock = CallClock()
         self.workspace: Workspace | None = None
         self.invite: Invite | None = None
         self.ended: BotEnd | None = None
@@ -93,7 +103,7 @@ class Call:
         self._stage: Stage | None = None
         self._shown: Stage | None = None  # in the metrics
         self._attempts = 0
-        self._held_since = time.time()
+        self._held_at = 0.0  # by the call's clock
         self._bot: BotLeg | None = None
         self._leaving = False
         self._busy = False
@@ -110,9 +120,10 @@ class Call:
         Each stage goes on where the controller before has left it, and does nothing that was done already.
         """
         self.channel = self.session.connect(invites.DISPLAY)
-        self._source = invites.source_ip(self.channel, self.controller.config.edges)
         self.about.facts["call_id"] = self.session.uuid
         self.notes = Notes(self.channel)
+        self.clock = CallClock(self.notes.invited_for)
+        self.invite = self.controller.signer.identity(self.channel)
         try:
             if self.notes.stage is None:
                 self.admit()
@@ -152,7 +163,7 @@ class Call:
         speaking = self._bot is not None and self._bot.speaking
         connecting = self._stage is Stage.CONNECTING
         bot_is_due = connecting and time.monotonic() - self._connecting_since < BOT_DUE
-        bye_is_due = self._stage is Stage.HELD and time.time() - self._held_since < BYE_DUE
+        bye_is_due = self._stage is Stage.HELD and self._held_for() < BYE_DUE
         return not (speaking or bot_is_due or self._busy or bye_is_due)
 
     def leave(self) -> None:
@@ -165,19 +176,27 @@ class Call:
     # -- the stages ---------------------------------------------------------------------------------------
 
     def admit(self) -> None:
-        """Find out who is calling, and whether they may. Raises Refused."""
+        """Find out who is calling, and whether they may. Raises Refused.
+
+        That is the only time: from here on the signed variable says whose call it is, whatever the PBX sends.
+        """
+        edges = self.controller.config.edges
+        self._source = invites.source_ip(self.channel, edges)
         self.session.subscribe(*EVENTS)
+        self.controller.budget.charge(self._source)
         self._count_take_overs()
-        display = self.session.plain.get(invites.DISPLAY)
-        self.invite = invites.parse(self.channel, display, self.controller.config.edges)
+        if self.invite is None:  # else a controller before us has found out, and did not come to the answer
+            self.invite = invites.parse(self.channel, self.session.plain.get(invites.DISPLAY), edges)
         self._name_in_log()
         self.workspace = self.controller.admit(self.invite)
         self._name_in_log()
 
     def answer(self) -> None:
         """Send the 200; who calls is told while FreeSWITCH does it."""
+        assert self.invite is not None
         self._stage = Stage.ADMITTED
-        self.session.set_variables({"eslbot_stage": self._stage})
+        signed = self.controller.signer.sign(self.invite)
+        self.session.set_variables({identity.VARIABLE: signed, "eslbot_stage": self._stage})
         with self._undisturbed():
             answer = self.session.begin_answer()
             try:
@@ -208,6 +227,7 @@ class Call:
         """Give the caller to the bot until its part is over, in whatever way."""
         workspace, before = self.workspace, self.ended
         if workspace is None or self.invite is None or self._stage in (Stage.HANDING_OFF, Stage.HELD):
+            AudioStream(self.session).close()  # the controller before may have died before it did
             return
         bot = self._bot = BotLeg(self.session, self.invite, workspace, self.controller.folder, self)
         if self.take_overs:
@@ -240,21 +260,25 @@ class Call:
             self.session.raise_if_disconnected()
             return
         ameyo = self.workspace.ameyo
-        told = max(0.0, time.time() - self._held_since) // ameyo.bye_timeout  # by the controllers before
-        alarm = self._held_since + (told + 1) * ameyo.bye_timeout
-        while not self.session.gone.wait(timeout=max(0.0, alarm - time.time())):
-            alarm += ameyo.bye_timeout
+        told = self._held_for() // ameyo.bye_timeout  # alarms, by the controllers before
+        while not self.session.gone.wait(timeout=max(0.0, (told + 1) * ameyo.bye_timeout - self._held_for())):
+            # Where we could not look for longer than that, it is one alarm all the same.
+            told = max(told + 1, self._held_for() // ameyo.bye_timeout)
             metrics.BYE_OVERDUE.labels(self.workspace.name).inc()
             self.note(What.BYE_OVERDUE)
             log.error(
                 "bye_overdue",
-                held_for=round(time.time() - self._held_since, 1),
+                held_for=round(self._held_for(), 1),
                 remedy="the notification was accepted: ask Ameyo why the call stays",
             )
             if ameyo.renotify:
                 self._notify(0.0)
                 self._part_if_leaving()
         self.session.raise_if_disconnected()
+
+    def _held_for(self) -> float:
+        """Seconds since Ameyo has accepted."""
+        return max(0.0, self.clock.now() - self._held_at)
 
     def _forget_channel(self) -> None:
         """What was to be read of the channel has been read; it is most of what a held call would keep."""
@@ -277,25 +301,41 @@ class Call:
         self.session.subscribe(*EVENTS)
         self._count_take_overs()
         metrics.TAKE_OVERS.labels(str(stage)).inc()
-        try:
-            self.invite = invites.parse(self.channel, edges=self.controller.config.edges)
-        except Refused as refusal:  # answered is answered: there is no refusing it any more
-            log.error("call_taken_over_of_nobody", detail=refusal.detail)
-        else:
-            self.workspace = self.controller.resume(self.invite)
-            self._name_in_log()
-            self._show_stage(stage)
-            log.info("call_taken_over", stage=stage, take_overs=self.take_overs)
-            if self.workspace is None:
-                log.error("workspace_gone", remedy="put the workspace back and reload: its customer waits")
+        if self.invite is None:
+            self._of_nobody()
+            return
+        self.workspace = self.controller.resume(self.invite)
+        self._name_in_log()
+        self._show_stage(stage)
+        log.info("call_taken_over", stage=stage, take_overs=self.take_overs)
+        if self.workspace is None:
+            log.error("workspace_gone", remedy="put the workspace back and reload: its customer waits")
         self.note(What.TAKEN_OVER, **self._who(), take_overs=self.take_overs, **self.notes.all())
         if stage in (Stage.ENDED, Stage.HANDING_OFF, Stage.HELD):
             self.ended = self.notes.ended
         if stage is Stage.HELD:
             self.handed_off = True
-            self._held_since = self.notes.held_since or time.time()
+            self._held_at = self.clock.now() if self.notes.held_at is None else self.notes.held_at
             if self.workspace is not None:  # hand_off would have begun it
                 self.play_hold_sound(self.workspace.hold_sound)
+
+    def _of_nobody(self) -> None:
+        """An answered channel that nothing of ours says whose it is: no bot, no token, and no hang-up either.
+
+        Another host's key, or a peer that is no FreeSWITCH of ours. There is no refusing it any more.
+        """
+        metrics.NOT_VERIFIED.inc()
+        claimed = identity.VARIABLE if f"variable_{identity.VARIABLE}" in self.channel else "nothing"
+        self.note(What.NOT_VERIFIED, take_overs=self.take_overs)
+        log.error(
+            "identity_not_verified",
+            carries=claimed,
+            peer=self.session.client_address[0],
+            keys=self.controller.signer.fingerprints,
+            remedy="a customer may wait on this call: have the same server.key_file on every host "
+            "(`eslbot key` shows which is which) and reload; a call of an eslbot before there were keys "
+            "can only be ended by its PBX",
+        )
 
     def _count_take_overs(self) -> None:
         """For the next controller; and the dialplan sees by it that there was one, and calls it at once."""
@@ -401,13 +441,14 @@ class Call:
     def _note_attempt(self, attempt: Attempt) -> None:
         if attempt.verdict is Verdict.ACCEPTED and not self.handed_off:
             self.handed_off = True
-            self._held_since = time.time()
-            self.session.set_plain_variables({"eslbot_held_since": f"{self._held_since:.3f}"})
+            self._held_at = self.clock.now()
+            self.session.set_plain_variables({"eslbot_held_at": f"{self._held_at:.3f}"})
             self.enter(Stage.HELD)
             self.session.flush()
         elif attempt.verdict not in (Verdict.ACCEPTED, Verdict.INTERRUPTED):
             self._ameyo_failed = True
-            self.session.set_plain_variables({"eslbot_next_attempt": f"{time.time() + attempt.delay:.3f}"})
+            due = self.clock.now() + attempt.delay
+            self.session.set_plain_variables({"eslbot_next_attempt": f"{due:.3f}"})
 
     def _tell_attempt(self, attempt: Attempt) -> None:
         assert self.workspace is not None
@@ -436,7 +477,7 @@ class Call:
         if not self._attempts:
             return 0.0
         if self.notes.next_attempt is not None:
-            return max(0.0, self.notes.next_attempt - time.time())
+            return max(0.0, self.notes.next_attempt - self.clock.now())
         metrics.IN_DOUBT.labels(self.workspace.name).inc()
         log.warning("hand_off_in_doubt", attempt=self._attempts)
         return DOUBT
@@ -492,6 +533,15 @@ class Call:
     def refuse(self, refusal: Refused) -> None:
         """Send the final response; the call was never answered."""
         metrics.REFUSALS.labels(refusal.why).inc()
+        if self.controller.refusals.aloud(self._source or "", refusal.why):
+            self._tell_refusal(refusal)
+        try:
+            self.session.respond(refusal.status, refusal.phrase, refusal.retry_after)
+            self.session.finished.wait(timeout=self.session.timeout)
+        except OutboundSessionHasGoneAway:
+            log.info("caller_left_before_refusal")
+
+    def _tell_refusal(self, refusal: Refused) -> None:
         self.note(
             What.REFUSED,
             **self._who(),
@@ -507,72 +557,73 @@ class Call:
             detail=refusal.detail,
             source=self._source,
         )
-        try:
-            self.session.respond(refusal.status, refusal.phrase, refusal.retry_after)
-            self.session.finished.wait(timeout=self.session.timeout)
-        except OutboundSessionHasGoneAway:
-            log.info("caller_left_before_refusal")
 
     def say_how_it_ended(self) -> None:
         """One line that says how the call ended, and why."""
-        self.session.finished.wait(timeout=self.session.timeout)
-        disposition = self.session.hangup.get("variable_sip_hangup_disposition", "unknown")
-        cause = self.session.hangup.get("Hangup-Cause")
-        vanished = cause == "MEDIA_TIMEOUT"  # the one BYE of ours that is meant: to a PBX that is not there
-        alarm = disposition == "send_bye" and not vanished
-        left = Outcome.MEDIA_TIMEOUT if vanished else Outcome.CALLER_HANGUP
-        outcome = self.ended.outcome if self.ended else left
+        # Where a channel hangs in FreeSWITCH, its last event never comes: CHANNEL_HANGUP has to do then.
+        self.session.finished.wait(timeout=LAST_EVENT)
+        end = hangup.read(self.session.hangup)
+        outcome = self.ended.outcome if self.ended else _LEFT[end.by]
+        if end.vanished and not self.ended:
+            outcome = Outcome.MEDIA_TIMEOUT
         if self.workspace is not None and self._stage not in (None, Stage.ADMITTED):
             metrics.CALLS.labels(self.workspace.name, outcome).inc()
             if self.handed_off:
-                held = max(0.0, time.time() - self._held_since)
-                metrics.HOLD_SECONDS.labels(self.workspace.name).observe(held)
-        if vanished:
+                metrics.HOLD_SECONDS.labels(self.workspace.name).observe(self._held_for())
+        if end.vanished:
             metrics.MEDIA_TIMEOUTS.labels(self.workspace.name if self.workspace else "").inc()
-        if alarm:
+        if end.alarm:
             metrics.SEND_BYE.inc()
         fault = fault_of(
-            outcome, handed_off=self.handed_off, ameyo_failed=self._ameyo_failed, disposition=disposition
+            outcome, handed_off=self.handed_off, ameyo_failed=self._ameyo_failed, disposition=end.disposition
         )
         media = media_facts(self.session.hangup)
         self.note(
             What.ENDED,
-            disposition=disposition,
-            cause=cause,
+            disposition=end.disposition,
+            cause=end.cause or None,
             outcome=outcome,
             handed_off=self.handed_off,
             stage=self._stage,
             media=media,
         )
-        tell = log.error if alarm else log.warning if vanished else log.info
+        tell = log.error if end.alarm else log.info if end.by is hangup.By.PBX else log.warning
         tell(
             "call_ended",
             outcome=outcome,
             fault=fault,
             handed_off=self.handed_off,
             stage=self._stage,
-            sip_hangup_disposition=disposition,
-            hangup_cause=cause,
+            sip_hangup_disposition=end.disposition,
+            hangup_cause=end.cause or None,
             take_overs=self.take_overs,
             attempts=self._attempts,
             seconds=self._seconds(),
+            **({"why": end.why.words, "remedy": end.why.remedy} if end.by is hangup.By.US else {}),
             **media,
         )
 
     def _who(self) -> dict[str, Any]:
-        """Who calls whom, for the ledger; what is not known is left out."""
-        workspace, invite = self.workspace, self.invite
-        who: dict[str, Any] = {"source": self._source}
-        if workspace is not None:
-            who["workspace"] = workspace.name
-        if invite is not None:
-            who.update(
-                workspace_id=invite.workspace_id,
-                did=invite.did,
-                crt_object_id=invite.crt_object_id,
-                caller=invite.caller,
-                called=invite.to,
-            )
+        """Who calls whom, for the ledger; what is not known is left out.
+
+        A call that was refused is filed under the workspace it names only if it came from there: else anybody
+        could write into another tenant's list.
+        """
+        invite = self.invite
+        if invite is None:
+            return {"source": self._source}
+        whose = self.workspace or self.controller.workspace_of(invite)
+        who: dict[str, Any] = {
+            "source": invite.source_ip,
+            "did": invite.did,
+            "crt_object_id": invite.crt_object_id,
+            "caller": invite.caller,
+            "called": invite.to,
+        }
+        if whose is not None:
+            who["workspace"] = whose.name
+        if whose is not None or self._stage is not None:  # admitted once, though the workspace may be gone
+            who["workspace_id"] = invite.workspace_id
         return who
 
     def _seconds(self) -> float:

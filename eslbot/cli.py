@@ -132,6 +132,28 @@ def check(path: Path) -> None:
 
 @main.command()
 @config_option
+def key(path: Path) -> None:
+    """Make the key that signs whose call a call is, where there is none, and show its fingerprint.
+
+    Every host of a service needs the same key file (server.key_file): else a call that changes hosts cannot
+    be verified, and nobody hands it off. The fingerprint tells nothing of the key. Exit code 2 where the file
+    cannot be used.
+    """
+    from eslbot import keyfile
+
+    file = read(path).server.key_file
+    try:
+        signer = keyfile.load_or_make(Path(file))
+    except keyfile.KeyFileError as error:
+        give_up(str(error), UNUSABLE)
+    signs, *others = signer.fingerprints
+    click.echo(f"{file}: {signs} signs")
+    for other in others:
+        click.echo(f"{file}: {other} is believed, too")
+
+
+@main.command()
+@config_option
 @click.option(
     "--out",
     required=True,

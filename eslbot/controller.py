@@ -15,13 +15,17 @@ from greenswitch.esl import OutboundSessionHasGoneAway
 from eslbot import logs, metrics
 from eslbot.ameyo.client import AmeyoClient, Verdict
 from eslbot.bot import SpeechFolder
+from eslbot.buckets import Buckets
+from eslbot.budget import Budget
 from eslbot.call import Call
 from eslbot.config.model import Config, Workspace
 from eslbot.esl import ConnectionLost, EslError, Session
+from eslbot.identity import Signer
 from eslbot.invite import Invite, Refused
 from eslbot.ledger.journal import NoJournal, Notebook
 from eslbot.limits import CallCounts
 from eslbot.peers import Gone, LocalPeers, Stranger
+from eslbot.refusals import Refusals
 
 log = structlog.get_logger()
 
@@ -44,8 +48,22 @@ LAST_FACTS = 1.0
 class Controller:
     """Takes connections of FreeSWITCH's and makes calls of them."""
 
-    def __init__(self, config: Config, counts: CallCounts, row: int, journal: Notebook | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        signer: Signer,
+        counts: CallCounts,
+        row: int,
+        journal: Notebook | None = None,
+        *,
+        buckets: Buckets,
+    ) -> None:
         self.config = config
+        #: Signs whose call a call is, and knows it again.
+        self.signer = signer
+        #: What each source may send: charged before anything else is known of an INVITE.
+        self.budget = Budget(config, buckets)
+        self.refusals = Refusals()
         self.draining = False
         self.folder = SpeechFolder(config.freeswitch.temp_dir)
         self.calls: set[Call] = set()
@@ -141,6 +159,7 @@ class Controller:
         self._wait_until_empty(LEAVE_LIMIT)
         if self.calls:
             log.warning("calls_left_behind", calls=len(self.calls), after_seconds=LEAVE_LIMIT)
+        self.refusals.sum_up()
         self.journal.flush(LAST_FACTS)
 
     def _wait_until_empty(self, seconds: float) -> None:
@@ -178,6 +197,11 @@ class Controller:
             )
         self._enter(workspace)
         return workspace
+
+    def workspace_of(self, invite: Invite) -> Workspace | None:
+        """The workspace that ``invite`` names, if it came from one of that workspace's sources."""
+        workspace = self.config.workspaces.get(invite.workspace_id)
+        return workspace if workspace is not None and workspace.knows_source(invite.source_ip) else None
 
     def resume(self, invite: Invite) -> Workspace | None:
         """The workspace of a call that is answered already, counted in: no limit sends a customer away."""

@@ -22,8 +22,8 @@ _PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
 #: What an edge writes the source of an INVITE to (``freeswitch-conf/kamailio``), and nobody else can.
 SOURCE_HEADER = "X-Source-IP"
 _SOURCE = re.compile(rf"variable_sip_h_{SOURCE_HEADER}(-[0-9]+)?", re.IGNORECASE)  # a second one is name-1
-#: The edge asks no other host then: it goes by this phrase.
-WORKSPACE_FULL = "Workspace Full"
+#: The edge asks no other host then: it goes by these phrases.
+OF_THE_TENANT = {"workspace_full": "Workspace Full", "source_rate": "Too Many Calls A Second"}
 _PHRASES = {400: "Bad Request", 403: "Forbidden", 500: "Server Internal Error", 503: "Service Unavailable"}
 
 
@@ -37,7 +37,7 @@ class Refused(Exception):
     @property
     def phrase(self) -> str:
         """The reason phrase of the final response (RFC 3261, 21)."""
-        return WORKSPACE_FULL if self.why == "workspace_full" else _PHRASES[self.status]
+        return OF_THE_TENANT.get(self.why) or _PHRASES[self.status]
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,11 @@ WORKERS_CALLS_LIMIT = Gauge(
     multiprocess_mode="livesum",
 )
 REFUSALS = Counter("eslbot_refusals", "Calls refused before the answer, by reason.", ["reason"])
+OVER_BUDGET = Counter(
+    "eslbot_over_budget",
+    "INVITEs refused because the sources of this workspace have sent more than its max_cps.",
+    ["workspace"],
+)
 SETUP_SECONDS = Histogram(
     "eslbot_setup_seconds",
     "From the INVITE to our 200.",
@@ -159,6 +164,10 @@ LEDGER_FACTS_LOST = Counter(
 
 # -- ourselves --------------------------------------------------------------------------------------------
 
+NOT_VERIFIED = Counter(
+    "eslbot_identity_not_verified",
+    "Answered calls whose signed identity was missing or not ours: each may be a waiting customer.",
+)
 INTERNAL_ERRORS = Counter("eslbot_internal_errors", "Faults of eslbot itself; each is told in the log.")
 
 

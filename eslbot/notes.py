@@ -1,6 +1,7 @@
 """What the controllers before us have noted of a call on its channel. (:mod:`eslbot.call` writes it.)
 
 Channel variables are texts, and half of a note may be missing: whatever cannot be used counts as not there.
+Times are noted by the call's own clock (:class:`CallClock`), which no step of a host's clock moves.
 """
 
 from __future__ import annotations
@@ -23,8 +24,27 @@ log = structlog.get_logger()
 FAR = 7 * 86400.0
 
 
+class CallClock:
+    """Seconds since the INVITE, the same for every controller of a call and on every host.
+
+    FreeSWITCH counts them by its monotonic clock (``switch_time.c``), and from its answer to `connect` on we
+    do so by ours.
+    """
+
+    def __init__(self, invited_for: float = 0.0) -> None:
+        self._began = time.monotonic() - invited_for
+
+    def now(self) -> float:
+        """Seconds since the INVITE."""
+        return time.monotonic() - self._began
+
+    def epoch(self, at: float) -> float:
+        """Epoch seconds, by this host's clock, of ``at`` by this one: for people."""
+        return time.time() - (self.now() - at)
+
+
 class Notes:
-    """Read from ``channel``, the headers of FreeSWITCH's answer to `connect`. Times are epoch seconds."""
+    """Read from ``channel``, the headers of FreeSWITCH's answer to `connect`."""
 
     def __init__(self, channel: Mapping[str, str]) -> None:
         self._channel = channel
@@ -79,13 +99,13 @@ class Notes:
 
     @property
     def next_attempt(self) -> float | None:
-        """When the next one is due; None where nobody has noted what became of the last."""
+        """When the next one is due, by the call's clock; None where nobody noted what became of the last."""
         return self._time("eslbot_next_attempt")
 
     @property
-    def held_since(self) -> float | None:
-        """When Ameyo had accepted."""
-        return self._time("eslbot_held_since")
+    def held_at(self) -> float | None:
+        """When Ameyo had accepted, by the call's clock."""
+        return self._time("eslbot_held_at")
 
     def all(self) -> dict[str, Any]:
         """What the ledger should know, in case that the facts before were lost with their worker."""
@@ -94,8 +114,9 @@ class Notes:
             "invited_for": round(self.invited_for, 3),
             "answered_for": round(self.answered_for, 3),
             "attempts": self.attempts,
-            "held_since": self.held_since,
         }
+        if self.held_at is not None:
+            facts["held_since"] = round(CallClock(self.invited_for).epoch(self.held_at), 3)
         if self._text("eslbot_outcome"):
             ended = self.ended
             facts.update(outcome=ended.outcome, reason=ended.reason)
@@ -117,4 +138,4 @@ class Notes:
             noted = float(self._text(name))
         except ValueError:
             return None
-        return noted if math.isfinite(noted) and abs(noted - time.time()) < FAR else None
+        return noted if math.isfinite(noted) and 0 <= noted < FAR else None

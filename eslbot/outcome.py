@@ -18,6 +18,7 @@ class Outcome(StrEnum):
     INTERNAL_ERROR = "internal_error"  # a fault of ours, told in the log
     CALLER_HANGUP = "caller_hangup"  # the caller left before the bot ended: no hand-off
     MEDIA_TIMEOUT = "media_timeout"  # the PBX vanished without BYE before the bot ended
+    OUR_BYE = "our_bye"  # our side sent BYE before the bot ended: an alarm, its cause is told
 
 
 class Stage(StrEnum):
@@ -49,6 +50,7 @@ _FAULTS = {
     Outcome.CONTROLLER_LOST: Fault.ESLBOT,
     Outcome.INTERNAL_ERROR: Fault.ESLBOT,
     Outcome.MEDIA_TIMEOUT: Fault.PBX,
+    Outcome.OUR_BYE: Fault.ESLBOT,
 }
 
 

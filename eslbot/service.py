@@ -19,12 +19,15 @@ import structlog
 from gunicorn.app.base import BaseApplication
 
 from eslbot import config as configuration
-from eslbot import logs, peers
+from eslbot import keyfile, logs, peers
 from eslbot.arbiter import CallArbiter
+from eslbot.buckets import Buckets
 from eslbot.config import Config, ConfigError
 from eslbot.figures import FigureFiles
+from eslbot.identity import Signer
 from eslbot.ledger.process import KeeperProcess
 from eslbot.limits import CallCounts
+from eslbot.sources import Sources
 from eslbot.worker import HAND_OVER
 
 if TYPE_CHECKING:
@@ -54,9 +57,11 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self.drain = drain
         self._lifeline = os.pipe()
         self.counts = CallCounts()
+        self.buckets = Buckets()
         self.figures = FigureFiles(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         self.keeper = KeeperProcess(path, self._lifeline[0], json_logs=json_logs, buried=self.figures.bury)
         self.config: Config | None = None
+        self.signer: Signer | None = None
         self.row = 0
         super().__init__()
 
@@ -64,7 +69,9 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         """Read our file, at the start and at each HUP. A bad file is refused, and the old one kept."""
         try:
             config = usable(self.path)
+            self.signer = signer_of(config)
             self.counts.know(list(config.workspaces))
+            self.buckets.know(Sources(config).parties)
             for warning in config.warnings:
                 log.warning("configuration", about=warning)
             self.config = config
@@ -129,12 +136,14 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         from eslbot.ledger.journal import Journal
         from eslbot.web.app import WebApp
 
-        assert self.config is not None
+        assert self.config is not None and self.signer is not None
         logs.guard(self.config)  # the arbiter may have read another one since
         logs.hear_gevent()
         ledger = self.config.ledger
         journal = Journal(Path(ledger.journal)) if ledger else None
-        controller = Controller(self.config, self.counts, self.row, journal)
+        controller = Controller(
+            self.config, self.signer, self.counts, self.row, journal, buckets=self.buckets
+        )
         gevent.spawn(controller.folder.keep_swept)
         return WebApp(controller)
 
@@ -144,7 +153,7 @@ def serve(path: Path, *, drain: float = 0.0, json_logs: bool) -> None:
 
     A worker that leaves gives its calls ``drain`` seconds to end before others take them over.
     """
-    usable(path)
+    signer_of(usable(path))
     logs.configure(json_logs=json_logs, for_good=True)  # from here on this process does nothing else
     _share_metrics()
     Service(path, drain, json_logs=json_logs).run()
@@ -158,6 +167,14 @@ def usable(path: Path) -> Config:
     if unreadable or unenforced:
         raise ConfigError([*unreadable, *([unenforced] if unenforced else [])])
     return config
+
+
+def signer_of(config: Config) -> Signer:
+    """What signs the identity of calls; its key is made where there is none yet. Raises ConfigError."""
+    try:
+        return keyfile.load_or_make(Path(config.server.key_file))
+    except keyfile.KeyFileError as error:
+        raise ConfigError([f"server.key_file: {error}"]) from error
 
 
 def _share_metrics(make: Callable[..., str] = tempfile.mkdtemp) -> None:

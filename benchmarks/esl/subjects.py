@@ -96,7 +96,7 @@ def eslbot_service(
 ) -> Subject:
     """``eslbot serve`` with ``workers`` workers; ``ca_file`` is who has signed Ameyo's certificate."""
     config = folder / f"eslbot-{workers}{'-tls' if ca_file else ''}.toml"
-    config.write_text(tomli_w.dumps(_configuration(port, ameyo_url, workers, ca_file)))
+    config.write_text(tomli_w.dumps(_configuration(port, ameyo_url, workers, ca_file, folder)))
     command = (sys.executable, "-m", "eslbot", "serve", "--config", str(config), "--log", "json")
     return Subject("eslbot" if workers == 1 else f"eslbot, {workers} workers", command, processes=workers)
 
@@ -118,7 +118,9 @@ def subjects(folder: Path, port: int, ameyo_port: int, genesis: Path | None) -> 
     return [*found, Subject("C", (str(yardstick), str(port)))]
 
 
-def _configuration(port: int, ameyo_url: str, workers: int, ca_file: Path | None) -> dict[str, object]:
+def _configuration(
+    port: int, ameyo_url: str, workers: int, ca_file: Path | None, folder: Path
+) -> dict[str, object]:
     ameyo: dict[str, object] = {"url": ameyo_url, "tenant_host": TENANT_HOST, "token": TOKEN}
     if ca_file is None:
         ameyo["insecure"] = True
@@ -130,6 +132,7 @@ def _configuration(port: int, ameyo_url: str, workers: int, ca_file: Path | None
             "switches": ["127.0.0.1/32"],
             "workers": workers,
             "max_calls": MANY,
+            "key_file": str(folder / "identity.key"),
         },
         "web": {"listen": f"127.0.0.1:{free_port()}"},
         "workspaces": {
@@ -137,6 +140,7 @@ def _configuration(port: int, ameyo_url: str, workers: int, ca_file: Path | None
                 "name": "acme",
                 "sources": ["127.0.0.1"],
                 "max_calls": MANY,
+                "max_cps": 10_000,
                 "bot": {"url": "wss://bot.example.com/", "headers": {"Authorization": "Bearer of-the-bot"}},
                 "ameyo": ameyo,
             }

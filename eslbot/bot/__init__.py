@@ -2,5 +2,6 @@
 
 from eslbot.bot.folder import SpeechFolder
 from eslbot.bot.leg import EVENTS, BotEnd, BotLeg, Found
+from eslbot.bot.stream import AudioStream
 
-__all__ = ["EVENTS", "BotEnd", "BotLeg", "Found", "SpeechFolder"]
+__all__ = ["EVENTS", "AudioStream", "BotEnd", "BotLeg", "Found", "SpeechFolder"]

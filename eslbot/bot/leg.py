@@ -93,6 +93,7 @@ class BotLeg:
         self._folder = folder
         self._story = story
         self._stream = stream.AudioStream(session)
+        session.keeps = stream.ends
         self._speech: Speech | PathSpeech = Speech(session, folder.path, self._marked)
         #: Whether a file of FreeSWITCH's was seen there: then the directory is shared.
         self._shared = False
@@ -132,10 +133,15 @@ class BotLeg:
             self._close(ended)
             return ended
         finally:
-            if isinstance(self._session.reason, ConnectionLost):
-                self._speech.release()  # the call lives on, and so does what is to be heard
-            else:
-                self._speech.close()
+            try:
+                if isinstance(self._session.reason, ConnectionLost):
+                    self._speech.release()  # the call lives on, and so does what is to be heard
+                else:
+                    self._speech.close()
+            finally:
+                # Also where a fault of ours ended it: who is handed off is not the bot's to hear any more.
+                if self._stream.attached and self._session.reason is None:
+                    self._stream.close()
 
     # -- connecting ---------------------------------------------------------------------------------------
 
@@ -151,10 +157,11 @@ class BotLeg:
 
     def _resume(self, found: Found) -> BotEnd | None:
         """Take up the speech first, since the caller hears its pause, and then the bot."""
+        self._stream.attached = True
         if not found.connected:
-            self._stream.stop()  # there may be one, and nobody knows how far it is
+            gone = self._stream.stop()  # there may be one, and nobody knows how far it is
             self._take_up(lambda speech: speech.start_over())
-            return self._begin()
+            return self._begin() if gone else BotEnd(Outcome.BOT_UNREACHABLE, stream.STUCK)
         self._spoken = found.spoken
         law = _law(found.channel)
         done = done_of(found.channel)
@@ -182,14 +189,18 @@ class BotLeg:
         """A new stream for a call whose stream was lost in a take-over; the bot's end, if none comes up."""
         log.warning("bot_stream_restarted", reason=why)
         self._answer_by = float("inf")
-        self._stream.stop()
-        self._speech.forget_stream()
-        error = self._connect()
+        error = self._connect_anew()
         if error is not None:
             return BotEnd(Outcome.BOT_FAILED, f"lost in a take-over: {error}")
         self._stream.send_text(messages.start(self._invite, self._bot.sample_rate, resumed=True))
         self._story.note(What.BOT_RECONNECTED, why=why)
         return None
+
+    def _connect_anew(self) -> str | None:
+        """The same as :meth:`_connect`, the stream that there may be having been stopped."""
+        gone = not self._stream.attached or self._stream.stop()
+        self._speech.forget_stream()
+        return self._connect() if gone else stream.STUCK
 
     def _connect(self) -> str | None:
         """Try each URL; None when one took the stream, else why the last did not."""
@@ -197,6 +208,8 @@ class BotLeg:
         own = {name: value.reveal() for name, value in self._bot.headers.items()}
         headers = messages.identity(self._invite, own)
         for url in self._bot.urls:
+            if self._stream.attached and not self._stream.stop():  # the one before
+                return stream.STUCK
             error = self._try(url, headers)
             if error is None:
                 return None
@@ -214,10 +227,10 @@ class BotLeg:
             if event.name == stream.CONNECT:
                 return None
             if event.name == stream.ERROR:
+                self._stream.attached = False
                 code, text = stream.describe(event)
                 return f"{text} (code {code})"
             self._happened(event)
-        self._stream.stop()
         return f"no connection within {self._bot.connect_timeout:g} s"
 
     def _reconnect(self, failed: BotEnd) -> bool:
@@ -226,9 +239,7 @@ class BotLeg:
             return False
         self._reconnects -= 1
         log.warning("bot_reconnecting", reason=failed.reason)
-        self._stream.stop()
-        self._speech.forget_stream()
-        if self._connect() is not None:
+        if self._connect_anew() is not None:
             return False
         self._stream.send_text(messages.start(self._invite, self._bot.sample_rate, resumed=True))
         self._story.note(What.BOT_RECONNECTED, why=failed.reason)
@@ -283,6 +294,9 @@ class BotLeg:
         """One event; the bot's end, if it was that."""
         if event.name in (stream.PLAY, stream.JSON):  # who speaks is there
             self._answer_by = float("inf")
+            if (size := event.oversized or len(event.body)) > messages.MAX_MESSAGE_BYTES:
+                self._ignore("oversized", event.body, size)
+                return None
         match event.name:
             case stream.PLAY:
                 self._say(event)
@@ -301,6 +315,7 @@ class BotLeg:
                     return BotEnd(Outcome.BOT_CLOSED, text)
                 return BotEnd(Outcome.BOT_FAILED, f"closed with {code} {text}".strip())
             case stream.ERROR:
+                self._stream.attached = False  # the module takes itself off
                 code, text = stream.describe(event)
                 return BotEnd(Outcome.BOT_FAILED, f"{text} (code {code})")
         return None
@@ -312,7 +327,8 @@ class BotLeg:
         data = stream.body(event)
         path, kind, rate = data.get("file"), data.get("audioDataType"), data.get("sampleRate", 0)
         if not isinstance(path, str) or not is_speech_file(path, self._folder.path, self._session.uuid):
-            self._ignore("foreign_file", str(path)[:200].encode("utf-8", "replace"))
+            named = str(path)[:200].encode("utf-8", "replace")
+            self._ignore("foreign_file", named, len(named))
             return
         try:
             self._play(path, str(kind), rate if isinstance(rate, int) else 0, _law(event.headers), event.age)
@@ -348,7 +364,7 @@ class BotLeg:
         try:
             message = messages.parse(text)
         except messages.BadMessage as error:
-            self._ignore(str(error), text)
+            self._ignore(str(error), text, len(text))
             return None
         match message:
             case messages.End():
@@ -405,12 +421,10 @@ class BotLeg:
             self._once(code, detail=text)
             self._stream.send_text(messages.error(code, text))
 
-    def _ignore(self, why: str, text: bytes) -> None:
+    def _ignore(self, why: str, text: bytes, size: int) -> None:
         """Count what we do not understand, and log the first of each kind in a call."""
         metrics.BOT_MESSAGES_IGNORED.labels(self._workspace.name, why).inc()
-        self._once(
-            "bot_message_ignored", why=why, size=len(text), begins=text[:200].decode("utf-8", "replace")
-        )
+        self._once("bot_message_ignored", why=why, size=size, begins=text[:200].decode("utf-8", "replace"))
 
     def _once(self, event: str, **facts: Any) -> None:
         key = str(facts.get("why", event))
@@ -422,6 +436,8 @@ class BotLeg:
         """Silence, and the stream's end: that deletes the module's speech files."""
         try:
             self._speech.clear()
+            if not self._stream.attached:
+                return
             if ended.outcome not in (Outcome.BOT_FAILED, Outcome.BOT_CLOSED):
                 reason = "max_duration" if ended.outcome is Outcome.MAX_DURATION else "ended"
                 self._stream.send_text(messages.stop(reason))

@@ -96,6 +96,14 @@ def parse(text: bytes) -> Message:
             raise BadMessage("unknown_type")
 
 
+def is_end(text: bytes) -> bool:
+    """Whether it is an ``end``."""
+    try:
+        return isinstance(parse(text), End)
+    except BadMessage:
+        return False
+
+
 def printable(text: str, most: int = MAX_REASON) -> str:
     """The beginning of a bot's own word, fit for a log line and a channel variable."""
     return "".join(character if character.isprintable() else " " for character in text[:most])

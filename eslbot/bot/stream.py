@@ -2,6 +2,9 @@
 
 What the module does was measured (``docs/architecture.md``): ``start`` says ``+OK`` to every URL, and whether
 the bot is there comes as an event; after the server's close the stream stays attached until ``stop``.
+That takes the stream off the channel at once (no frame is sent any more) and then waits for the socket's
+thread: for a second where the bot answers nothing, and for as long as a bot that has sent its close frame
+leaves TCP open, which may be for ever. So ``stop`` alone is a job; the others end at once.
 """
 
 from __future__ import annotations
@@ -13,6 +16,11 @@ from typing import Any
 from eslbot.bot import messages
 from eslbot.bot.messages import printable
 from eslbot.esl import Event, Session, quote
+
+#: Seconds for the module to have let go of a bot; one that does not let go is gone.
+STOPPED = 2.0
+#: What is said of such a bot.
+STUCK = f"mod_audio_stream could not close the bot's socket within {STOPPED:g} s: the bot leaves TCP open"
 
 CONNECT = "mod_audio_stream::connect"
 DISCONNECT = "mod_audio_stream::disconnect"
@@ -27,6 +35,8 @@ class AudioStream:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        #: Whether there may be a stream on the channel: then it is ours to stop.
+        self.attached = False
 
     def start(self, url: str, sample_rate: int, headers: str, *, playback: bool = False) -> bool:
         """Ask for a stream to ``url``; whether the module took the command, not whether the bot is there.
@@ -47,6 +57,7 @@ class AudioStream:
                 "STREAM_EXTRA_HEADERS": headers,
             }
         )
+        self.attached = True
         answer = self._ask(f"start {url} mono {sample_rate}")
         # The headers hold the bot's token, and every event would go on carrying all of these. FreeSWITCH does
         # one command after the other: the module has read them by then.
@@ -64,20 +75,35 @@ class AudioStream:
         return self._ask(f"send_text {quote(messages.resumed())}")().startswith("+OK")
 
     def stop(self) -> bool:
-        """Close the stream (the bot sees 1000) and delete its speech files."""
-        return self._ask("stop")().startswith("+OK")
+        """Close the stream (the bot sees 1000) and delete its speech files; whether another can be started.
+
+        Waits for at most :data:`STOPPED` seconds: a bot may keep the module for ever.
+        """
+        self.attached = False
+        job = self._session.background(f"uuid_audio_stream {self._session.uuid} stop")
+        return job(STOPPED) is not None
 
     def close(self) -> None:
         """The same without waiting: Ameyo can be told while FreeSWITCH does it."""
-        self._session.post(f"api uuid_audio_stream {self._session.uuid} stop")
+        self.attached = False
+        self._session.post(f"api bgapi uuid_audio_stream {self._session.uuid} stop")
 
     def _ask(self, arguments: str) -> Callable[[], str]:
         """Post a command; what is returned waits for the answer."""
         return self._session.ask_api(f"uuid_audio_stream {self._session.uuid} {arguments}")
 
 
+def ends(event: Event) -> bool:
+    """Whether an event may end the bot's part, or tells what came of a command: none of those may be lost."""
+    if event.name == JSON:
+        return messages.is_end(event.body)
+    return event.name in (CONNECT, DISCONNECT, ERROR, "PLAYBACK_START")
+
+
 def body(event: Event) -> dict[str, Any]:
-    """The module's own JSON in an event; empty where it is not an object."""
+    """The module's own JSON in an event; empty where it is not an object, or longer than any of ours."""
+    if len(event.body) > messages.MAX_MESSAGE_BYTES:
+        return {}
     try:
         document = json.loads(event.body.decode())  # it would look for other encodings first
     except (ValueError, RecursionError):

@@ -77,6 +77,7 @@ def loopback(port: int) -> Address:
 class Server:
     """The event-socket listener and its workers; ``max_calls`` is per worker.
 
+    ``key_file`` holds the key that signs whose call a call is (:mod:`eslbot.identity`).
     ``switch_user``: name or number of the only user of this host, but root, who may speak to the listener.
     """
 
@@ -84,6 +85,7 @@ class Server:
     switches: tuple[Network, ...]
     workers: int
     max_calls: int
+    key_file: str = "/var/lib/eslbot/identity.key"
     switch_user: str | None = None
 
     def knows_switch(self, ip: str) -> bool:
@@ -217,6 +219,8 @@ class Ameyo:
 class Workspace:
     """One tenant. ``max_duration`` in seconds from the answer; ``max_calls`` over all workers here.
 
+    ``max_cps``: INVITEs a second that its sources may send.
+
     ``hold_sound`` is what the customer hears while waiting for an agent: ``silence``, ``tone``, or the path
     of a sound file on FreeSWITCH's host.
     """
@@ -229,6 +233,7 @@ class Workspace:
     bot: Bot
     ameyo: Ameyo
     hold_sound: str = "silence"
+    max_cps: int = 100
 
     def knows_source(self, ip: str) -> bool:
         """Whether the PBX address ``ip`` is one of this workspace's own."""

@@ -36,6 +36,7 @@ from eslbot.config.model import (
     Workspace,
     loopback,
 )
+from eslbot.keyfile import default_key_file
 
 #: Headers of the WebSocket upgrade that are not the workspace's to set.
 RESERVED_HEADERS = frozenset(
@@ -119,6 +120,11 @@ class ServerSchema(_Table):
     switches = _listed(NetworkField(), load_default=lambda: [NetworkField().read("127.0.0.1/32")])
     workers = _count(2, 64)
     max_calls = _count(1000, 20000)
+    key_file = fields.String(
+        load_default=default_key_file,
+        validate=validate.Regexp(r"/[^\0]{1,1000}\Z", error="expected an absolute path, got {input!r}"),
+        error_messages={"invalid": "expected a path in quotes"},
+    )
     switch_user = fields.String(
         load_default=None,
         validate=_USER,
@@ -404,6 +410,7 @@ class WorkspaceSchema(_Table):
         NetworkField(), required=True, error_messages=_required("the addresses of the tenant's SIP gateways")
     )
     max_calls = _count(200, 100000)
+    max_cps = _count(100, 10000)
     max_duration = Duration(load_default=1800.0, at_least=1)
     hold_sound = fields.String(
         load_default="silence",

@@ -22,6 +22,7 @@ from eslbot.doctor.checks import (
     dialplan,
     event_socket,
     hang_ups,
+    identity,
     ledger,
     limits,
     nat,
@@ -67,6 +68,7 @@ def _apart(name: str, title: str, run: Callable[[Site], Iterable[Finding]]) -> C
 #: In the order of the report; ``configuration`` and ``event-socket`` come before them.
 CHECKS = (
     _apart("service", "eslbot answers", service.running),
+    _apart("identity", "the key that signs calls", identity.key),
     Check("freeswitch", "FreeSWITCH runs and takes calls", core.running),
     Check("modules", "FreeSWITCH's modules are loaded", core.modules),
     Check("audio-stream", "mod_audio_stream's build fits the workspaces", audio_stream.build),

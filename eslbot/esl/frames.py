@@ -24,7 +24,12 @@ from eslbot.esl.errors import ProtocolError
 
 #: Bounds of one frame. A channel with a hundred SIP headers is some 20 kB.
 MAX_HEADER_BYTES = 256 * 1024
+#: What is longer is skipped as it streams in: a bot's text comes in an event, and its length is the bot's.
 MAX_BODY_BYTES = 4 * 1024 * 1024
+#: What is kept of a body that is skipped: an event's own headers, which say what it was.
+KEPT_BYTES = MAX_HEADER_BYTES
+#: A length that nobody sends: whoever announces it does not speak the protocol.
+ABSURD_BYTES = 1024 * 1024 * 1024
 #: A name or a type that is longer is none that we know.
 MAX_WORD = 64
 #: Digits of a whole number: below 2**63, and enough for microseconds since 1970.
@@ -63,6 +68,11 @@ class Headers(Mapping[str, str]):
         """The value as it came, not unquoted; empty where there is none."""
         return str(_find(self._block, _line(name)) or b"", "utf-8", "replace").strip()
 
+    @property
+    def size(self) -> int:
+        """Bytes of the block."""
+        return len(self._block)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._parsed())
 
@@ -76,14 +86,18 @@ class Headers(Mapping[str, str]):
 
 
 class Frame:
-    """One frame: its headers and its body, untouched. ``content_type`` is empty where there is none."""
+    """One frame: its headers and its body, untouched. ``content_type`` is empty where there is none.
 
-    __slots__ = ("block", "body", "content_type")
+    Of a body beyond the bound only the beginning is there, and ``oversized`` is its length.
+    """
 
-    def __init__(self, block: bytes, body: bytes) -> None:
+    __slots__ = ("block", "body", "content_type", "oversized")
+
+    def __init__(self, block: bytes, body: bytes, oversized: int = 0) -> None:
         #: The headers' lines; begins and ends with a line end.
         self.block = block
         self.body = body
+        self.oversized = oversized
         #: ``text/event-plain``, ``command/reply``, …
         self.content_type = _word(_find(block, _TYPE))
 
@@ -96,13 +110,17 @@ class Frame:
 class Event(ESLEvent):  # type: ignore[misc]  # greenswitch has no types
     """A greenswitch event (``headers``, ``data``) whose ``body`` is the bytes FreeSWITCH sent.
 
-    ``data`` is the body as text; for a command's reply it is the ``Reply-Text``.
+    ``data`` is the body as text; for a command's reply it is the ``Reply-Text``. ``oversized`` is the length
+    of a body that was too long to keep; ``body`` is then empty.
     """
 
-    def __init__(self, headers: Mapping[str, str], body: bytes = b"", name: str | None = None) -> None:
+    def __init__(
+        self, headers: Mapping[str, str], body: bytes = b"", name: str | None = None, oversized: int = 0
+    ) -> None:
         # ESLEvent's own constructor would parse; ours is given what is parsed already, or will be.
         self.headers: Mapping[str, str] = headers
         self.body = body
+        self.oversized = oversized
         self._name = name
 
     @property
@@ -120,6 +138,12 @@ class Event(ESLEvent):  # type: ignore[misc]  # greenswitch has no types
         return max(0.0, time.time() - stamp / 1e6) if stamp else 0.0
 
     @property
+    def size(self) -> int:
+        """Bytes that it takes while it waits, nearly."""
+        block = self.headers.size if isinstance(self.headers, Headers) else 0
+        return block + len(self.body)
+
+    @property
     def data(self) -> str:
         """The body as text, or a reply's ``Reply-Text``."""
         return (
@@ -128,21 +152,28 @@ class Event(ESLEvent):  # type: ignore[misc]  # greenswitch has no types
 
     @classmethod
     def of(cls, frame: Frame) -> Event:
-        """The event in ``frame``: in its body for ``text/event-plain``, else the frame itself."""
+        """The event in ``frame``: in its body for ``text/event-plain``, else the frame itself.
+
+        Raises :class:`ProtocolError` where it is none, or its headers are beyond the bound.
+        """
         if frame.content_type != "text/event-plain":
             return cls(frame.headers, frame.body)
         body = frame.body
         end = _end(body, 0)
+        if (len(body) if end < 0 else end) > MAX_HEADER_BYTES or (frame.oversized and end < 0):
+            raise ProtocolError(f"the headers of an event of {frame.oversized or len(body)} bytes do not end")
         block, rest = (b"\n%b\n" % body, b"") if end < 0 else (b"\n" + body[: end + 1], body[end + 2 :])
         # The length of the body is the last line; a header of that name may stand anywhere, and counts not.
         last = block.rfind(b"\n", 0, -1)
         length = _length(block[last + len(_LENGTH) :]) if block.startswith(_LENGTH, last) else 0
+        name = _word(_find(block, _NAME))
+        if name == "CUSTOM":
+            name = _word(_find(block, _SUBCLASS))
+        if frame.oversized:
+            return cls(Headers(block), b"", name, length)
         if length > len(rest):
             raise ProtocolError(f"an event announces a body of {length} bytes and carries {len(rest)}")
-        name = _word(_find(block, _NAME))
-        return cls(
-            Headers(block), rest[:length], _word(_find(block, _SUBCLASS)) if name == "CUSTOM" else name
-        )
+        return cls(Headers(block), rest[:length], name)
 
 
 def parse_headers(block: bytes) -> dict[str, str]:
@@ -224,19 +255,26 @@ class FrameReader:
         #: The headers whose body is not here yet, and its length.
         self._block: bytes | None = None
         self._length = 0
+        #: Bytes of a body beyond the bound that are still to come, and are not kept.
+        self._skip = 0
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """The frames that ``data`` completes. Raises :class:`ProtocolError` on a frame beyond the bounds."""
         buffer = self._buffer
         buffer += data
         while self._block is not None or self._read_headers():
-            if len(buffer) < self._length:
+            kept = min(self._length, KEPT_BYTES) if self._length > MAX_BODY_BYTES else self._length
+            if self._skip:
+                skipped = min(self._skip, len(buffer) - kept)
+                del buffer[kept : kept + max(0, skipped)]
+                self._skip -= max(0, skipped)
+            if self._skip or len(buffer) < kept:
                 return
             block, self._block = self._block, None
             assert block is not None
-            body = bytes(buffer[: self._length])
-            del buffer[: self._length]
-            yield Frame(block, body)
+            body = bytes(buffer[:kept])
+            del buffer[:kept]
+            yield Frame(block, body, self._length if self._length > MAX_BODY_BYTES else 0)
 
     def _read_headers(self) -> bool:
         buffer = self._buffer
@@ -253,7 +291,8 @@ class FrameReader:
         self._searched = 0
         length = _find(block, _LENGTH)
         self._length = 0 if length is None else _length(length)
-        if self._length > MAX_BODY_BYTES:
-            raise ProtocolError(f"a body of {self._length} bytes is over {MAX_BODY_BYTES}")
+        if self._length > ABSURD_BYTES:
+            raise ProtocolError(f"a body of {self._length} bytes is over {ABSURD_BYTES}")
+        self._skip = self._length - KEPT_BYTES if self._length > MAX_BODY_BYTES else 0
         self._block = block
         return True

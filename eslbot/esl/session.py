@@ -6,18 +6,22 @@ The names are greenswitch's (``connect``, ``call_command``, ``answer``, ``hangup
 * commands are collected, and go out together when their greenlet waits for anything (:meth:`Session.post`);
 * every wait is bounded, and ends at once with :class:`CallerHungUp` or :class:`ConnectionLost` (both are
   greenswitch's ``OutboundSessionHasGoneAway``) when the channel or the socket goes;
-* an executed application is matched by its ``Application-UUID``, never by its name.
+* an executed application is matched by its ``Application-UUID``, never by its name;
+* what may be slow is a job of its own (:meth:`Session.background`), since FreeSWITCH tells and does nothing
+  on a connection whose ``api`` has not come back.
 """
 
 from __future__ import annotations
 
 import re
 import socket as std_socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
 from os import urandom
 from typing import Any
+from uuid import uuid4
 
 import gevent
 import structlog
@@ -27,7 +31,14 @@ from gevent.socket import wait_write
 from greenswitch.esl import OutboundSession, OutboundSessionHasGoneAway
 
 from eslbot.esl.commands import check_line, execute_message, quote
-from eslbot.esl.errors import CallerHungUp, CommandFailed, CommandTimeout, ConnectionLost, EslError
+from eslbot.esl.errors import (
+    CallerHungUp,
+    CommandFailed,
+    CommandTimeout,
+    ConnectionLost,
+    EslError,
+    ProtocolError,
+)
 from eslbot.esl.frames import Event, Frame, FrameReader, Headers
 from eslbot.esl.waiting import Answer, Bell
 from eslbot.greenlets import spawn
@@ -49,8 +60,14 @@ SETTLE = 1.0
 MAX_PAIRS = 64
 #: Commands that may wait for a FreeSWITCH that does not read.
 MAX_UNSENT = 10_000
-#: Events waiting for the call's story; a bot that floods loses the rest, and the story goes on.
+#: Events waiting for the call's story, and their bytes; a bot that floods loses the rest, and the story goes
+#: on.
 MAX_INBOX = 1000
+MAX_INBOX_BYTES = 8 * 1024 * 1024
+#: Beyond that, what must not be lost (:attr:`Session.keeps`) is kept as often as this.
+MAX_KEPT = 16
+#: Seconds that one story may take events without letting the others have a turn.
+SLICE = 0.01
 
 
 def _told(command: str) -> str:
@@ -130,14 +147,22 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         self.reason: OutboundSessionHasGoneAway | None = None
         #: Set when CHANNEL_HANGUP_COMPLETE is there, or cannot come any more.
         self.finished = Flag()
+        #: The headers of CHANNEL_HANGUP, and of CHANNEL_HANGUP_COMPLETE once it is there: FreeSWITCH sends
+        #: the first at once, and the second when the channel's thread has left its modules.
         self.hangup: Mapping[str, str] = {}
         self.lost_events = 0
+        #: Whether an event must not be lost, however many are waiting: what ends something.
+        self.keeps: Callable[[Event], bool] = lambda event: False
         self._uuid = ""
         self._inbox: deque[Event] = deque()
+        self._inbox_bytes = self._kept = 0
         self._arrival = Bell()
+        #: When the greenlet that takes the events last waited, on the monotonic clock.
+        self._woken = 0.0
         #: Who wants the reply to each command under way, None where nobody does.
         self._pending: deque[Answer[Event] | _Refusal | None] = deque()
         self._executions: dict[str, Execution] = {}
+        self._jobs: dict[str, Answer[str]] = {}
         #: What is not on the wire yet: variables that can share a command, then commands before them.
         self._pairs: list[str] = []
         self._unsent: list[bytes] = []
@@ -179,7 +204,11 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         if kind in ("command/reply", "api/response"):
             if self._pending:
                 wants = self._pending.popleft()
-                if wants is not None:
+                if wants is None:
+                    return
+                if frame.oversized:
+                    wants.set_exception(ProtocolError(f"a reply of {frame.oversized} bytes is too long"))
+                else:
                     wants.set(Event.of(frame))
             elif self.reason is None:  # else whoever waited for it was told that the session is over
                 log.warning("esl_reply_without_command", content_type=kind)
@@ -196,7 +225,7 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
             log.warning("esl_unknown_frame", content_type=kind[:80])
 
     def handle_event(self, event: Event) -> None:
-        """One event: completions and hang-ups are the session's own, the rest waits for the story."""
+        """One event: completions, hang-ups and jobs are the session's own, the rest waits for the story."""
         name = event.name
         if name == "CHANNEL_EXECUTE_COMPLETE":
             execution = self._executions.pop(event.headers.get("Application-UUID", ""), None)
@@ -204,19 +233,29 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
                 execution._completion.set(event)
                 if execution.tell:
                     self._arrive(event)
+        elif name == "BACKGROUND_JOB":
+            job = self._jobs.pop(event.headers.get("Job-UUID", ""), None)
+            if job is not None:
+                job.set(event.data)
         elif name == "CHANNEL_HANGUP":
+            if not self.finished.is_set():
+                self.hangup = event.headers
             self._leave(CallerHungUp(event.headers.get("Hangup-Cause", "")))
         elif name == "CHANNEL_HANGUP_COMPLETE":
             self.hangup = event.headers
             self._leave(CallerHungUp(event.headers.get("Hangup-Cause", "")))
             self.finished.set()
-        elif len(self._inbox) < MAX_INBOX:
+        elif len(self._inbox) < MAX_INBOX and self._inbox_bytes + event.size <= MAX_INBOX_BYTES:
+            self._arrive(event)
+        elif self._kept < MAX_KEPT and self.keeps(event):
+            self._kept += 1
             self._arrive(event)
         else:
             self.lost_events += 1
 
     def _arrive(self, event: Event) -> None:
         self._inbox.append(event)
+        self._inbox_bytes += event.size
         self._arrival.ring()
 
     def _leave(self, reason: OutboundSessionHasGoneAway) -> None:
@@ -232,6 +271,8 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
                 wants.set_exception(self.reason)
         while self._executions:
             self._executions.popitem()[1]._completion.set_exception(self.reason)
+        while self._jobs:
+            self._jobs.popitem()[1].set_exception(self.reason)
 
     # -- sending ------------------------------------------------------------------------------------------
 
@@ -345,6 +386,32 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         reply = self.ask(line)
         return lambda: self._reply(reply, line).data
 
+    def background(self, command: str) -> Callable[[float], str | None]:
+        """Have an API command that may be slow, or never come back, done by a thread of its own.
+
+        What is returned waits so many seconds for the command's answer, None where there is none by then. It
+        goes by the API command ``bgapi``: with the event socket's own one FreeSWITCH does not let go of this
+        connection before the job has ended (``mod_event_socket.c: listener_run`` waits for the lock that
+        ``api_exec`` holds), and no other controller would be called. Jobs know no order among themselves.
+        """
+        job, answer = str(uuid4()), Answer[str]()  # FreeSWITCH has room for 36 characters
+        self.post(f"filter Job-UUID {job}")  # of different headers, any that matches lets an event through
+        self._post(f"api bgapi uuid:{job} {check_line(command)}", _Refusal(self._not_begun(job)))
+        self._jobs[job] = answer
+
+        def wait(seconds: float) -> str | None:
+            self.flush()
+            return answer.wait(seconds)
+
+        return wait
+
+    def _not_begun(self, job: str) -> Callable[[str], None]:
+        def refused(text: str) -> None:
+            if (answer := self._jobs.pop(job, None)) is not None:
+                answer.set_exception(CommandFailed(f"bgapi: {text}"))
+
+        return refused
+
     def raise_if_disconnected(self) -> None:
         """Raise what ended the session, if it has ended."""
         if self.reason is not None:
@@ -393,7 +460,8 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         """
         plain = [name for name in names if "::" not in name]
         custom = [name for name in names if "::" in name]
-        wanted = ["CHANNEL_EXECUTE_COMPLETE", "CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE", *plain]
+        ours = ("CHANNEL_EXECUTE_COMPLETE", "CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE", "BACKGROUND_JOB")
+        wanted = [*ours, *plain]
         if custom:
             wanted += ["CUSTOM", *custom]
         events = check_line(f"event plain {' '.join(wanted)}")
@@ -418,10 +486,19 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
 
         Raises OutboundSessionHasGoneAway once there are no more.
         """
-        if not self._inbox and self.reason is None:
-            self._arrival.listen(timeout)
+        if self.reason is None:
+            if not self._inbox:
+                self._arrival.listen(timeout)
+                self._woken = time.monotonic()
+            elif time.monotonic() - self._woken > SLICE:
+                gevent.sleep(0)
+                self._woken = time.monotonic()
         if self._inbox:
-            return self._inbox.popleft()
+            event = self._inbox.popleft()
+            self._inbox_bytes -= event.size
+            if not self._inbox:
+                self._kept = 0
+            return event
         self.raise_if_disconnected()
         return None
 

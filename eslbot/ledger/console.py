@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from eslbot import hangup
 from eslbot.ledger.fold import Row
 from eslbot.ledger.masks import masked_facts, masked_row
 from eslbot.ledger.queries import MEASURES, Story
@@ -130,6 +131,7 @@ _WORDS = {
     "attempt": "Ameyo's answer",
     "bye_overdue": "BYE is overdue",
     "taken_over": "taken over by another controller",
+    "not_verified": "identity not verified: nobody's call",
     "left": "left by its controller",
     "ended": "channel ended",
     "timeline_full": "no more is told of bot and caller",
@@ -145,6 +147,7 @@ _WHYS = {
     "internal_error": "a fault of eslbot, told in its log",
     "caller_hangup": "the caller left before the bot was done: no hand-off",
     "media_timeout": "the PBX sent no audio any more, and no BYE",
+    "our_bye": "our side ended it",
 }
 
 
@@ -202,6 +205,9 @@ def why(row: Row) -> str:
         said += "; nobody saw the end"
     elif row["sip_hangup_disposition"]:
         said += f"; ended by {row['sip_hangup_disposition']} ({row['hangup_cause'] or 'no cause'})"
+        if row["sip_hangup_disposition"] == "send_bye":
+            ours = hangup.why(row["hangup_cause"] or "")
+            said += f": {ours.words}; {ours.remedy}"
     return f"{said}; fault: {row['fault']}" if row["fault"] else said
 
 

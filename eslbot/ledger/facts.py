@@ -38,6 +38,8 @@ class What(StrEnum):
     #: `held_since`, `outcome`, `reason` as noted on the channel; `invited_for` and `answered_for`, in seconds
     #: since then; ADMITTED's fields but `invited_at`.
     TAKEN_OVER = "taken_over"
+    #: Another controller has it, and cannot verify whose it is: `take_overs`. Nothing is done with it.
+    NOT_VERIFIED = "not_verified"
     #: This controller has no connection to it any more, and another one must take it over: `why`.
     LEFT = "left"
     #: The channel is gone: `disposition`, `cause`, `outcome`, `handed_off`, `stage`, `media`. The last is an

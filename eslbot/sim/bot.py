@@ -24,13 +24,20 @@ chosen by the URL's path, so that one server serves every scenario; the query tu
 ``/wav``               speaks the file the server was given, listens for ``listen_ms``, ``end``; 404
                        without a file
 ``/properties-hostile`` greets, then ends with nested, huge and unlisted properties
+``/half-closed``       greets, ends its own side of TCP without a close frame, and reads on
+``/frozen``            greets; from then on it neither reads nor writes nor closes
+``/flood``             greets, then ``count`` (3,000) texts of ``size`` bytes (2,000) as fast as it can that
+                       mean nothing, and ``end``
+``/oversized``         greets, then one text of ``size`` bytes (5 MiB), then goes on like ``/talk``
 =====================  =================================================================================
 
 Parameters of the query: ``greeting_ms``, ``listen_ms``, ``goodbye_ms``, ``speak_ms``, ``chunk_ms``,
-``turns``, ``seconds``, ``rate`` (of the bot's speech: 8000, 16000 or 24000) and ``format`` (``raw``, ``wav``,
-``pcmu``, ``pcma``). ``ahead_ms`` is how far ``/drone`` and ``/talk`` speak ahead of real time, so that their
-own late chunks are not heard as gaps (0 by default). ``once=1`` lets ``/abort`` and ``/error-close`` fail
-only the first connection of a call; the next one talks. ``hears=1`` reports the caller's speech, by loudness.
+``turns``, ``seconds``, ``rate`` (of the bot's speech: 8000, 16000 or 24000), ``format`` (``raw``, ``wav``,
+``pcmu``, ``pcma``) and ``status`` (of ``/reject``). ``ahead_ms`` is how far ``/drone`` and ``/talk`` speak
+ahead of real time, so that their own late chunks are not heard as gaps (0 by default). ``once=1`` lets
+``/abort`` and ``/error-close`` fail only the first connection of a call; the next one talks. ``hears=1``
+reports the caller's speech, by loudness. ``keep_tcp=1`` leaves the TCP connection open whatever was said on
+it (a close frame, an answer to the peer's, a refusal), until :meth:`Bot.let_go`.
 
 ``resumed`` is answered at once, and what may have been lost is repeated: a ``clear`` without its ``cleared``,
 the marks that are waited for, and ``end``. A call that was finished on an earlier connection (``end``, or a
@@ -44,6 +51,7 @@ import contextlib
 import io
 import itertools
 import json
+import os
 import signal
 import socket
 import ssl
@@ -183,6 +191,13 @@ class Upgrade:
     headers: Headers
 
 
+class LeftOpen(socket.socket):
+    """A socket of the library's on a connection that somebody else keeps open: it cannot end it."""
+
+    def shutdown(self, how: int) -> None:
+        """Nothing: no FIN."""
+
+
 class Ears:
     """Whether the caller speaks, by loudness; a pause of PAUSE seconds ends it."""
 
@@ -273,6 +288,7 @@ class BotCall:
         self._ears = Ears() if self.number("hears", 0) else None
         self._marks: deque[str] = deque(maxlen=MESSAGES_KEPT)
         self._clears = 0
+        self._dropped = threading.Event()
         self._emit = emit
 
     # what the behaviours are tuned by
@@ -287,6 +303,11 @@ class BotCall:
     def call_id(self) -> str | None:
         """``X-Call-ID`` of the upgrade."""
         return self.headers.get("X-Call-ID")
+
+    def frames_after(self, at: float) -> int:
+        """How many frames of caller audio have come after ``at``, epoch seconds."""
+        with self._changed:
+            return sum(arrived > at for arrived, _ in self.arrivals)
 
     @property
     def audio_seconds(self) -> float:
@@ -422,6 +443,7 @@ class BotCall:
         With linger at zero the kernel sends RST for what is unread or unsent. Only reading is shut down
         here, which wakes the library's reader: it finds the end of the stream and closes the socket.
         """
+        self._dropped.set()
         with contextlib.suppress(OSError):  # the peer was faster
             self._connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._connection.socket.shutdown(socket.SHUT_RD)
@@ -743,6 +765,35 @@ def _properties_hostile(call: BotCall) -> None:
     call._part()
 
 
+def _half_closed(call: BotCall) -> None:
+    _greet(call)
+    call._connection.socket.shutdown(socket.SHUT_WR)
+    call._part(HOLD_LIMIT)
+
+
+def _frozen(call: BotCall) -> None:
+    _greet(call)
+    call._dropped.wait(HOLD_LIMIT)
+
+
+def _flood(call: BotCall) -> None:
+    _greet(call)
+    text = json.dumps({"type": "nonsense", "padding": "x" * call.number("size", 2000)})
+    for _ in range(call.number("count", 3000)):
+        call.send_text(text)
+    call.end()
+    call._part()
+
+
+def _oversized(call: BotCall) -> None:
+    _greet(call)
+    call.send({"type": "nonsense", "padding": "x" * call.number("size", 5 * 1024 * 1024)})
+    call._listen(call.number("listen_ms", 500) / 1000)
+    call.say(tone(GOODBYE, call.number("goodbye_ms", 400) / 1000, call.rate), call.number("chunk_ms", 100))
+    call.end()
+    call._part()
+
+
 BEHAVIOURS: dict[str, Callable[[BotCall], None]] = {
     "talk": _talk,
     "hold": _hold,
@@ -758,6 +809,10 @@ BEHAVIOURS: dict[str, Callable[[BotCall], None]] = {
     "echo": _echo,
     "wav": _wav,
     "properties-hostile": _properties_hostile,
+    "half-closed": _half_closed,
+    "frozen": _frozen,
+    "flood": _flood,
+    "oversized": _oversized,
 }
 
 
@@ -794,6 +849,7 @@ class Bot:
         self._wav, self._recorder = wav, recorder
         self._emit = emit
         self._calls: deque[BotCall] = deque(maxlen=CALLS_KEPT)
+        self._kept: list[socket.socket] = []
         self._changed = threading.Condition()
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
@@ -821,6 +877,7 @@ class Bot:
         """Drop every call and stop listening; bounded by the opening and closing time-outs."""
         if self._server is None or self._thread is None:
             return
+        self.let_go()
         living = [call for call in self.calls if not call.closed]
         for call in living:
             call.abort()
@@ -874,7 +931,10 @@ class Bot:
         return found[0]
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
-        behaviour = urlsplit(request.path).path.strip("/")
+        target = urlsplit(request.path)
+        behaviour, parameters = target.path.strip("/"), dict(parse_qsl(target.query))
+        if parameters.get("keep_tcp"):
+            self._keep(connection)
         if behaviour in self.behaviours:
             return None
         with self._changed:
@@ -882,8 +942,23 @@ class Bot:
             self._changed.notify_all()
         self._emit("refused", {"path": request.path})
         if behaviour == "reject":
-            return connection.respond(HTTPStatus.FORBIDDEN, "not you\n")
+            return connection.respond(HTTPStatus(int(parameters.get("status", 403))), "not you\n")
         return connection.respond(HTTPStatus.NOT_FOUND, f"paths: {', '.join(self.behaviours)}, reject\n")
+
+    def _keep(self, connection: ServerConnection) -> None:
+        """Have the library work on a copy, whose end is not the connection's."""
+        with self._changed:
+            self._kept.append(connection.socket)
+        connection.socket = LeftOpen(fileno=os.dup(connection.socket.fileno()))
+
+    def let_go(self) -> None:
+        """End the connections that ``keep_tcp`` has left open."""
+        with self._changed:
+            kept, self._kept = self._kept, []
+        for sock in kept:
+            with contextlib.suppress(OSError):  # the peer was faster
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
 
     def _handle(self, connection: ServerConnection) -> None:
         call = BotCall(
@@ -902,7 +977,8 @@ class Bot:
         finished = next((before for before in reversed(earlier) if before.finished), None)
         self._emit("call", {"call_id": call.call_id, "path": call.path})
         reader = threading.Thread(target=call.read, name=f"bot reads {call.path}", daemon=True)
-        reader.start()
+        if call.behaviour != "frozen":  # the library reads no further than some 16 frames by itself
+            reader.start()
         try:
             if finished is not None:
                 _finish_again(call, finished)
@@ -916,6 +992,8 @@ class Bot:
             raise
         finally:
             connection.close()
+            if call.behaviour == "frozen":
+                reader.start()  # to note the end
             reader.join(5)
 
 

@@ -270,6 +270,7 @@ class Lab:
                 "listen": colon(service.listen),
                 "workers": service.workers,
                 "max_calls": self.max_calls,
+                "key_file": str(self.folder.absolute() / "identity.key"),
                 **({"switch_user": user} if (user := switch_user()) else {}),
             },
             "freeswitch": {
@@ -300,6 +301,7 @@ class Lab:
         return {
             "name": tenant.name,
             "sources": list(tenant.sources),
+            "max_cps": 1000,  # all tenants of a laboratory call from one address, and some in bursts
             **tenant.workspace,
             "bot": {
                 "url": urls if len(urls) > 1 else urls[0],

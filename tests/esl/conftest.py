@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_network
@@ -11,6 +12,7 @@ from typing import Any
 import gevent
 import pytest
 
+from eslbot.buckets import Buckets
 from eslbot.config.model import (
     Ameyo,
     Bot,
@@ -26,9 +28,10 @@ from eslbot.config.model import (
 from eslbot.controller import Controller
 from eslbot.ledger.facts import What
 from eslbot.limits import CallCounts
+from eslbot.sources import Sources
 from tests.support.ameyo_server import AmeyoServer
 from tests.support.peer import bounded, eventually, tcp_pair
-from tests.support.switch import TEMP_DIR, WORKSPACE, Channel
+from tests.support.switch import SIGNER, TEMP_DIR, WORKSPACE, Channel
 
 BOT_TOKEN, AMEYO_TOKEN = "Bearer bot-token-91ab", "ameyo-token-77c2"
 OTHER = "11111111-1111-1111-1111-111111111111"
@@ -66,10 +69,13 @@ class House:
         self.edge: Edge | None = None
         self.temp_dir = TEMP_DIR
         self.counts = CallCounts()
+        self.buckets = Buckets()
         self.counts.know([WORKSPACE, OTHER])
         self.row = self.counts.take_row()
         self.channels: list[Channel] = []
         self.greenlets: list[gevent.Greenlet] = []
+        self.others: list[Workspace] = []
+        self.signer = SIGNER
         self._controller: Controller | None = None
         self.facts: list[dict[str, Any]] = []
 
@@ -88,13 +94,25 @@ class House:
     def with_bot(self, **changes: Any) -> None:
         self.workspace = replace(self.workspace, bot=replace(self.workspace.bot, **changes))
 
+    def with_another_tenant(self) -> None:
+        """A second workspace, with a bot and a token of its own, that the same PBX may call."""
+        bot = replace(
+            self.bot, urls=("wss://other.example.com/",), headers={"Authorization": Secret("other")}
+        )
+        rest = replace(self.rest, tenant_host="other.ameyo.app", token=Secret("other-token"))
+        self.others = [replace(self.workspace, id=OTHER, name="other", bot=bot, ameyo=rest)]
+
     @property
     def controller(self) -> Controller:
         if self._controller is None:
             server = Server(loopback(8084), (ip_network("127.0.0.1/32"),), 1, self.max_calls)
             switch = FreeSwitch(None, 5060, None, (10000, 60000), loopback(8021), None, self.temp_dir, ())
-            config = Config(server, switch, Web(loopback(8085)), {WORKSPACE: self.workspace}, edge=self.edge)
-            self._controller = Controller(config, self.counts, self.row, self)
+            workspaces = {workspace.id: workspace for workspace in (self.workspace, *self.others)}
+            config = Config(server, switch, Web(loopback(8085)), workspaces, edge=self.edge)
+            self.buckets.know(Sources(config).parties)
+            self._controller = Controller(
+                config, self.signer, self.counts, self.row, self, buckets=self.buckets
+            )
         return self._controller
 
     def call(
@@ -113,7 +131,8 @@ class House:
         if not before._greenlet.ready():
             before.lose_controller()
         eventually(lambda: not self.controller.calls)
-        channel = self.call({**before.variables, **variables}, more, answered=before.answered)
+        age = time.time() - before.created
+        channel = self.call({**before.variables, **variables}, more, answered=before.answered, age=age)
         channel.attached = before.attached
         return channel
 

@@ -44,11 +44,12 @@ def test_the_whole_story_in_order(house: House) -> None:
         "get sip_from_display",
         "linger 5",
         f"filter Unique-ID {UUID}",
-        "event plain CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE PLAYBACK_START "
-        "DTMF CUSTOM "
+        "event plain CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE BACKGROUND_JOB "
+        "PLAYBACK_START DTMF CUSTOM "
         "mod_audio_stream::connect mod_audio_stream::disconnect mod_audio_stream::error "
         "mod_audio_stream::json mod_audio_stream::play",
         "set eslbot_take_overs",
+        "set eslbot_identity",
         "stage admitted",
         "answer at once",
         "answer",
@@ -81,7 +82,7 @@ def test_the_whole_story_in_order(house: House) -> None:
         "stage handing_off",
         "set eslbot_attempts",
         "unset eslbot_next_attempt",
-        "set eslbot_held_since",
+        "set eslbot_held_at",
         "stage held",
     ]
     stages = ["admitted", "answered", "connecting", "talking", "ended", "handing_off", "held"]
@@ -257,6 +258,29 @@ def test_a_refusal_has_its_status_and_its_line(
     for value in variables.values():
         assert wire.clean(value)[:10] in line["detail"] + str(line["source"])
     assert house.ameyo.requests == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "filed_under"),
+    [
+        ({"sip_network_ip": "127.0.0.2"}, None),
+        ({"sip_h_X-Workspace-ID": OTHER}, None),
+        ({}, "acme"),
+    ],
+    ids=["a foreign source", "an unknown workspace", "its own source, and it is full"],
+)
+def test_a_refusal_is_filed_under_a_tenant_only_if_it_came_from_there(
+    house: House, changes: dict[str, str], filed_under: str | None
+) -> None:
+    """Else anybody whom FreeSWITCH lets in could fill another tenant's list."""
+    house.workspace = replace(house.workspace, max_calls=1)
+    first = house.talking()
+    channel = house.call(changes)
+    channel.wait_closed()
+    told = house.told(What.REFUSED)
+    assert (told.get("workspace"), told.get("workspace_id")) == (filed_under, filed_under and WORKSPACE)
+    assert told["crt_object_id"] == CRT
+    first.hang_up()
 
 
 @pytest.mark.parametrize(
@@ -662,7 +686,8 @@ def test_a_freeswitch_that_does_not_answer_leads_to_the_hand_off(
 ) -> None:
     quick_sessions(monkeypatch)
     channel = house.call()
-    channel.mute = (f"api uuid_audio_stream {UUID} start",)
+    # Nor what goes out with it: a reply to that would be taken for the start's.
+    channel.mute = (f"api uuid_audio_stream {UUID} start", f"api uuid_setvar_multi {UUID} STREAM_EXTRA")
     channel.wait_stage("held")
     assert house.posts()[0]["properties"]["outcome"] == "internal_error"
 
@@ -682,7 +707,7 @@ def test_a_stream_that_does_not_stop_costs_nothing_of_what_the_bot_said(
 ) -> None:
     quick_sessions(monkeypatch)
     channel = house.talking()
-    channel.mute = (f"api uuid_audio_stream {UUID} stop",)
+    channel.mute = (f"api bgapi uuid_audio_stream {UUID} stop",)
     channel.says(end({"summary": "billing"}))
     channel.wait_stage("held")
     (post,) = house.posts()

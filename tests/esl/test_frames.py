@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eslbot.esl import Event, Frame, FrameReader, ProtocolError, whole_number
-from eslbot.esl.frames import MAX_BODY_BYTES, MAX_HEADER_BYTES, parse_headers
+from eslbot.esl.frames import ABSURD_BYTES, KEPT_BYTES, MAX_BODY_BYTES, MAX_HEADER_BYTES, parse_headers
 from tests.support import wire
 
 names = st.text(st.sampled_from("ABCdef-_0"), min_size=1, max_size=12).filter(
@@ -127,13 +127,43 @@ def test_a_header_block_that_is_too_long_is_an_error_in_one_piece_too() -> None:
     assert len(frame.headers["A"]) == MAX_HEADER_BYTES - 3
 
 
-def test_a_body_beyond_the_bound_is_refused_before_it_comes() -> None:
+def test_an_absurd_length_is_refused_before_anything_of_it_comes() -> None:
     with pytest.raises(ProtocolError, match=r"a body of \d+ bytes is over"):
-        list(FrameReader().feed(b"Content-Length: %d\n\n" % (MAX_BODY_BYTES + 1)))
+        list(FrameReader().feed(b"Content-Length: %d\n\n" % (ABSURD_BYTES + 1)))
+    assert list(FrameReader().feed(b"Content-Length: %d\n\n" % ABSURD_BYTES)) == []
+
+
+def test_a_body_at_the_bound_is_kept() -> None:
     reader = FrameReader()
     assert list(reader.feed(b"Content-Length: %d\n\n" % MAX_BODY_BYTES)) == []
     (frame,) = reader.feed(b"x" * MAX_BODY_BYTES)
-    assert len(frame.body) == MAX_BODY_BYTES
+    assert (len(frame.body), frame.oversized) == (MAX_BODY_BYTES, 0)
+
+
+@pytest.mark.parametrize("chunk", [65536, 1_000_003, 64 << 20])
+def test_a_body_beyond_the_bound_is_skipped_and_what_follows_is_read(chunk: int) -> None:
+    reader, size = FrameReader(), MAX_BODY_BYTES + 1
+    text = wire.event({"Event-Name": "CUSTOM", "Event-Subclass": "a::b"}, b"x" * size)
+    wire_bytes = text + wire.reply("+OK next")
+    frames = []
+    for start in range(0, len(wire_bytes), chunk):
+        frames += reader.feed(wire_bytes[start : start + chunk])
+        assert len(reader._buffer) <= KEPT_BYTES + 65536 or chunk > 65536, "it is not collected"
+    long, reply = frames
+    assert (long.oversized > size, len(long.body)) == (True, KEPT_BYTES)
+    event = Event.of(long)
+    assert (event.name, event.body, event.oversized) == ("a::b", b"", size)
+    assert Event.of(reply).data == "+OK next"
+
+
+def test_a_long_event_whose_headers_do_not_end_is_an_error() -> None:
+    for size in (MAX_HEADER_BYTES + 1, MAX_BODY_BYTES + 1):
+        (frame,) = FrameReader().feed(
+            b"Content-Type: text/event-plain\nContent-Length: %d\n\n" % size
+            + b"\n".join([b"A: b"] * size)[:size]
+        )
+        with pytest.raises(ProtocolError, match="do not end"):
+            Event.of(frame)
 
 
 def test_empty_lines_between_frames_are_nothing() -> None:

@@ -22,12 +22,14 @@ from gevent import socket
 from gevent.server import StreamServer
 from greenswitch import esl as greenswitch
 
+from eslbot.buckets import Buckets
 from eslbot.config.model import Config, FreeSwitch, Server, Web, loopback
 from eslbot.controller import Controller
 from eslbot.esl import CallerHungUp, ConnectionLost, Session
 from eslbot.limits import CallCounts
 from tests.support import wire
 from tests.support.peer import Hung, Peer, bounded, eventually, fields, free_port, tcp_pair
+from tests.support.switch import SIGNER
 
 ROOT = Path(__file__).parents[2]
 
@@ -317,7 +319,8 @@ class Serving:
 def controller() -> Controller:
     server = Server(loopback(8084), (ip_network("127.0.0.1/32"),), 1, 10)
     switch = FreeSwitch(None, 5060, None, (10000, 60000), loopback(8021), None, "/tmp", ())
-    return Controller(Config(server, switch, Web(loopback(8085)), {}), CallCounts(), 0)
+    config = Config(server, switch, Web(loopback(8085)), {})
+    return Controller(config, SIGNER, CallCounts(), 0, buckets=Buckets())
 
 
 def descriptors() -> int:

@@ -18,6 +18,7 @@ from eslbot.esl import (
     CommandFailed,
     CommandTimeout,
     ConnectionLost,
+    ProtocolError,
     Session,
     UnsafeArgument,
 )
@@ -174,8 +175,8 @@ def test_subscribing_waits_for_nothing(line: Line) -> None:
     assert [line.peer.command() for _ in range(3)] == [
         "linger 5",
         "filter Unique-ID the-call",
-        "event plain CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE DTMF CUSTOM "
-        "mod_audio_stream::json",
+        "event plain CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE BACKGROUND_JOB "
+        "DTMF CUSTOM mod_audio_stream::json",
     ]
     line.peer.send(wire.reply() * 3)
     assert line.session.next_event(0.02) is None
@@ -529,8 +530,8 @@ def pour(sock: socket.socket, chunk: bytes, total: int) -> None:
     ("beginning", "bound"),
     [
         (b"A: ", MAX_HEADER_BYTES),
-        (b"Content-Type: text/event-plain\nContent-Length: 999999999\n\n", MAX_BODY_BYTES),
-        (b"Content-Type: api/response\nContent-Length: 4194305\n\n", MAX_BODY_BYTES),
+        (b"Content-Type: text/event-plain\nContent-Length: 9999999999\n\n", MAX_BODY_BYTES),
+        (b"Content-Type: api/response\nContent-Length: 1073741825\n\n", MAX_BODY_BYTES),
     ],
 )
 def test_a_frame_without_bounds_ends_the_session(line: Line, beginning: bytes, bound: int) -> None:
@@ -545,6 +546,32 @@ def test_a_frame_without_bounds_ends_the_session(line: Line, beginning: bytes, b
     pourer.join(5)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < (bound + 16 * 1024 * 1024) / 1024
+
+
+def test_a_long_event_costs_no_memory_and_the_session_goes_on(line: Line) -> None:
+    size = 64 * 1024 * 1024
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    inner = b"Event-Name: CUSTOM\nEvent-Subclass: mod_audio_stream::json\nContent-Length: %d\n\n" % size
+    line.peer.send(b"Content-Type: text/event-plain\nContent-Length: %d\n\n" % (len(inner) + size) + inner)
+    gevent.spawn(pour, line.peer.sock, b"x" * 65536, size).get(timeout=10)
+    event = line.session.next_event(5)
+    assert event is not None
+    assert (event.name, event.oversized) == ("mod_audio_stream::json", size)
+    line.peer.send(wire.event({"Event-Name": "DTMF"}))
+    assert line.session.next_event(5).name == "DTMF"
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 16 * 1024
+
+
+def test_a_long_reply_still_ends_its_command(line: Line) -> None:
+    answers = [later(lambda: line.session.api("long")), later(lambda: line.session.api("short"))]
+    line.peer.command(), line.peer.command()
+    size = MAX_BODY_BYTES + 1
+    line.peer.send(b"Content-Type: api/response\nContent-Length: %d\n\n" % size)
+    line.peer.send(b"x" * size + wire.api_response("+OK short"))
+    with pytest.raises(ProtocolError, match="too long"):
+        answers[0].get(timeout=5)
+    assert answers[1].get(timeout=5) == "+OK short"
 
 
 def test_an_event_that_lies_about_its_length_ends_the_session(line: Line) -> None:
@@ -568,3 +595,88 @@ def test_a_flood_of_events_is_counted_and_the_rest_goes_on(
         assert line.session.next_event(1).name == "DTMF"
     with pytest.raises(CallerHungUp):
         line.session.next_event(1)
+
+
+def test_what_ends_a_part_is_kept_however_many_wait(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "MAX_INBOX", 10)
+    monkeypatch.setattr(session_module, "MAX_KEPT", 3)
+    line.session.keeps = lambda event: event.name == "PLAYBACK_START"
+    flood, kept = wire.event({"Event-Name": "DTMF"}) * 25, wire.event({"Event-Name": "PLAYBACK_START"})
+    line.peer.send(flood + kept + flood + 4 * kept + HUNG_UP)
+    assert line.session.gone.wait(2)
+    names = [line.session.next_event(1).name for _ in range(13)]
+    assert names == ["DTMF"] * 10 + ["PLAYBACK_START"] * 3, "those that are kept have a bound, too"
+    with pytest.raises(CallerHungUp):
+        line.session.next_event(1)
+    assert line.session.lost_events == 40 + 2
+
+
+def test_the_bytes_that_wait_have_a_bound(line: Line) -> None:
+    text = wire.event({"Event-Name": "DTMF"}, b"x" * 1024 * 1024)
+    for _ in range(12):
+        line.peer.send(text)
+    line.peer.send(HUNG_UP)
+    assert line.session.gone.wait(2)
+    assert line.session.lost_events == 12 - 7
+    for _ in range(7):
+        assert line.session.next_event(1).name == "DTMF"
+    with pytest.raises(CallerHungUp):
+        line.session.next_event(1)
+
+
+def test_a_story_with_much_to_do_lets_the_others_have_a_turn(line: Line) -> None:
+    line.peer.send(wire.event({"Event-Name": "DTMF"}) * 200)
+    assert line.session.next_event(1)
+    gevent.sleep(0.05)  # it is all there
+    turns = []
+    other = gevent.spawn(lambda: [turns.append(time.monotonic()) or gevent.sleep(0) for _ in range(1000)])
+    began = time.monotonic()
+    for _ in range(60):
+        assert line.session.next_event(1)
+        until = time.monotonic() + 0.002
+        while time.monotonic() < until:
+            pass  # work that does not wait
+    assert len([turn for turn in turns if turn >= began]) >= 5
+    other.kill()
+
+
+def test_a_job_is_none_of_the_connections_business(line: Line) -> None:
+    greenlet = later(lambda: line.session.background("uuid_audio_stream the-call stop")(1))
+    job = line.peer.expect("filter Job-UUID ").removeprefix("filter Job-UUID ")
+    assert len(job) == 36
+    # Not the event socket's own bgapi: FreeSWITCH would not let go of the connection before the job ends.
+    assert line.peer.expect("api") == f"api bgapi uuid:{job} uuid_audio_stream the-call stop"
+    line.peer.send(wire.reply("+OK filter added.") + wire.api_response(f"+OK Job-UUID: {job}\n"))
+    line.peer.send(wire.event({"Event-Name": "BACKGROUND_JOB", "Job-UUID": "another's"}, b"-ERR\n"))
+    line.peer.send(wire.event({"Event-Name": "BACKGROUND_JOB", "Job-UUID": job}, b"+OK Success\n"))
+    assert greenlet.get(timeout=2) == "+OK Success\n"
+
+
+def test_a_job_that_does_not_end_is_waited_for_so_long(line: Line) -> None:
+    began = time.monotonic()
+    assert line.session.background("uuid_audio_stream the-call stop")(0.1) is None
+    assert 0.1 <= time.monotonic() - began < 1
+
+
+def test_a_job_that_is_refused_or_whose_call_ends_is_not_waited_for(line: Line) -> None:
+    refused = later(lambda: line.session.background("anything")(5))
+    line.peer.expect("filter"), line.peer.expect("api")
+    line.peer.send(wire.reply() + wire.api_response("-ERR bgapi Command not found!\n"))
+    with pytest.raises(CommandFailed, match="not found"):
+        refused.get(timeout=2)
+    pending = later(lambda: line.session.background("anything")(5))
+    line.peer.expect("filter")
+    line.peer.send(HUNG_UP)
+    with pytest.raises(CallerHungUp):
+        pending.get(timeout=2)
+
+
+def test_what_the_hang_up_says_is_there_until_its_completion(line: Line) -> None:
+    line.peer.send(HUNG_UP)
+    assert line.session.gone.wait(2)
+    assert line.session.hangup["Hangup-Cause"] == "NORMAL_CLEARING"
+    assert not line.session.finished.is_set()
+    line.peer.send(HUNG_UP_COMPLETE + HUNG_UP)
+    assert line.session.finished.wait(2)
+    gevent.sleep(0.01)
+    assert line.session.hangup["variable_sip_hangup_disposition"] == "recv_bye"

@@ -16,11 +16,13 @@ import structlog
 from eslbot import metrics
 from eslbot.bot.folder import STALE, SpeechFolder
 from eslbot.bot.speech import cut_of, done_of
-from tests.esl.conftest import OTHER, House
+from eslbot.identity import Signer
+from eslbot.ledger.facts import What
+from tests.esl.conftest import AMEYO_TOKEN, BOT_TOKEN, OTHER, House
 from tests.esl.test_speech import sound, without_silence
 from tests.support.ameyo_server import Answer
 from tests.support.peer import eventually
-from tests.support.switch import CRT, DID, UUID, WORKSPACE, Channel, Player, end
+from tests.support.switch import CRT, DID, INVITE, SIGNER, UUID, WORKSPACE, Channel, Player, end
 from tests.support.wire import NO_NUMBERS
 
 
@@ -543,28 +545,122 @@ def test_no_limit_sends_an_answered_call_away(house: House) -> None:
     channel.wait_stage("talking")
 
 
-@pytest.mark.parametrize(
-    "variables",
-    [
-        {"sip_h_X-Workspace-ID": OTHER},
-        {"sip_h_X-Workspace-ID": ""},
-        {"sip_from_display": ""},
-        {"sip_from_display": "nonsense"},
-    ],
-)
-def test_an_answered_call_of_nobody_is_held_and_neither_refused_nor_hung_up(
-    house: House, variables: dict[str, str]
+# -- whose call it is -------------------------------------------------------------------------------------
+
+#: What an ACK, a re-INVITE or an UPDATE of the PBX can make of a channel's variables.
+REWRITTEN = [
+    {"sip_from_display": ""},
+    {"sip_from_display": "Alice"},
+    {"sip_from_display": "0049301234567|somebody-elses"},
+    {"sip_from_user": "somebody", "sip_to_user": "else"},
+    {"sip_h_X-Workspace-ID": OTHER},
+    {"sip_h_X-Workspace-ID": "", "sip_h_x-workspace-id": OTHER},
+    {"sip_network_ip": "127.0.0.77"},
+]
+
+
+@pytest.mark.parametrize("rewritten", REWRITTEN)
+@pytest.mark.parametrize("stage", ["connecting", "talking", "ended", "handing_off"])
+def test_nothing_that_a_pbx_sends_later_changes_whose_call_it_is(
+    house: House, rewritten: dict[str, str], stage: str
 ) -> None:
+    house.with_another_tenant()
+    over = (
+        {"eslbot_outcome": "bot_ended", "eslbot_properties": "{}"}
+        if stage in ("ended", "handing_off")
+        else {}
+    )
+    channel = house.call({"eslbot_stage": stage, **over, **rewritten}, answered=True)
+    if not over:
+        channel.wait(lambda: channel.texts)
+        (start,) = channel.starts
+        assert (start["url"], start["headers"]["Authorization"]) == (house.bot.urls[0], BOT_TOKEN)
+        assert start["headers"]["X-Workspace-ID"] == WORKSPACE
+        assert start["headers"]["X-CRT-Object-ID"] == CRT
+        channel.says(end())
+    channel.wait_stage("held")
+    (request,) = house.ameyo.requests
+    assert (request.header("Authorization"), request.header("Host")) == ([AMEYO_TOKEN], ["acme.ameyo.app"])
+    assert json.loads(request.body)["uniqueId"] == CRT
+    told = house.told(What.TAKEN_OVER)
+    assert (told["workspace"], told["workspace_id"], told["crt_object_id"]) == ("acme", WORKSPACE, CRT)
+    assert (told["did"], told["caller"], told["called"], told["source"]) == (
+        DID,
+        "0401234567",
+        "bot",
+        "127.0.0.1",
+    )
+
+
+FORGED = [
+    pytest.param("", id="none"),
+    pytest.param("nonsense", id="nonsense"),
+    pytest.param(Signer([bytes(32)]).sign(INVITE), id="another key"),
+    pytest.param(
+        SIGNER.sign(replace(INVITE, call_id="6e7cd1a1-0b1a-4ad5-8a2c-00000000000f")), id="another channel"
+    ),
+    pytest.param(SIGNER.sign(INVITE).swapcase(), id="changed"),
+]
+
+
+@pytest.mark.parametrize("token", FORGED)
+@pytest.mark.parametrize("stage", ["answered", "talking", "handing_off", "held"])
+def test_an_answered_channel_without_our_signature_gets_nothing_and_is_kept(
+    house: House, token: str, stage: str
+) -> None:
+    """No bot, no token, no refusal, no hang-up; and an alarm that says what to do."""
+    unverified = metrics.NOT_VERIFIED._value.get()
     with structlog.testing.capture_logs() as lines:
-        channel = house.call({"eslbot_stage": "talking", **variables}, answered=True)
+        channel = house.call({"eslbot_stage": stage, "eslbot_identity": token}, answered=True)
         channel.wait(lambda: "set eslbot_take_overs" in channel.story)
+        eventually(lambda: [line for line in lines if line["event"] == "identity_not_verified"])
+        channel.says(end())
+        channel.event("DTMF", {"DTMF-Digit": "1"})
         gevent.sleep(0.1)  # in which a command that must not come would
         assert not channel._greenlet.ready()
-        assert (channel.applications, channel.stages) == ([], [])
+        assert (channel.applications, channel.stages, channel.starts) == ([], [], [])
         channel.hang_up()
         channel.wait_closed()
-    assert [line for line in lines if line["log_level"] == "error"]
+        eventually(lambda: not house.controller.calls)
+    (line,) = [line for line in lines if line["event"] == "identity_not_verified"]
+    assert line["log_level"] == "error" and "server.key_file" in line["remedy"]
+    assert [line["event"] for line in lines if line["event"] == "call_ended"] == ["call_ended"]
+    assert metrics.NOT_VERIFIED._value.get() == unverified + 1
+    assert house.told(What.NOT_VERIFIED)["take_overs"] == 1
     assert house.ameyo.requests == []
+    assert house.counts.total(WORKSPACE) == 0
+
+
+def test_a_call_whose_key_comes_later_goes_on(house: House) -> None:
+    """The remedy of the alarm: the key of the other host, and a reload."""
+    house.signer = Signer([bytes(32)])
+    channel = house.call({"eslbot_stage": "talking"}, answered=True)
+    channel.wait(lambda: "set eslbot_take_overs" in channel.story)
+    house.signer, house._controller = Signer([bytes(32), bytes(range(32))]), None
+    channel.attached = True
+    again = house.taken_over(channel)
+    answers(again, end())
+    again.wait_stage("held")
+    assert house.posts()[0]["uniqueId"] == CRT
+
+
+def test_a_call_whose_workspace_is_gone_is_kept(house: House) -> None:
+    stranger = replace(INVITE, workspace_id=OTHER)
+    with structlog.testing.capture_logs() as lines:
+        variables = {"eslbot_stage": "talking", "eslbot_identity": SIGNER.sign(stranger)}
+        channel = house.call(variables, answered=True)
+        eventually(lambda: [line for line in lines if line["event"] == "workspace_gone"])
+        channel.hang_up()
+        channel.wait_closed()
+    assert house.ameyo.requests == []
+    assert house.told(What.TAKEN_OVER)["workspace_id"] == OTHER
+
+
+def test_who_was_admitted_and_not_answered_is_asked_no_more(house: House) -> None:
+    """The worker died between its admission and the answer; an UPDATE came in between."""
+    channel = house.call({"eslbot_identity": SIGNER.sign(INVITE), "sip_from_display": "Alice"})
+    channel.wait_stage("talking")
+    assert json.loads(channel.texts[0])["crt_object_id"] == CRT
 
 
 # -- a BYE that does not come -----------------------------------------------------------------------------
@@ -589,14 +685,37 @@ def test_a_bye_that_does_not_come_is_an_alarm_and_nothing_else(house: House) -> 
 def test_an_alarm_is_told_once_whoever_has_the_call(house: House) -> None:
     house.workspace = replace(house.workspace, ameyo=replace(house.rest, bye_timeout=60.0))
     variables = {"eslbot_stage": "held", "eslbot_outcome": "bot_ended", "eslbot_properties": "{}"}
+    variables["eslbot_held_at"] = "10.0"
     with structlog.testing.capture_logs() as lines:
-        channel = house.call({**variables, "eslbot_held_since": f"{time.time() - 90:.3f}"}, answered=True)
+        channel = house.call(variables, answered=True, age=100.0)
         channel.wait(lambda: "set eslbot_take_overs" in channel.story)
         gevent.sleep(0.1)  # in which the second alarm that must not come would
         assert overdue(lines) == []
-        later = {**channel.variables, "eslbot_held_since": f"{time.time() - 119.8:.3f}"}
-        second = house.call(later, answered=True)
+        second = house.call(channel.variables, answered=True, age=129.8)
         second.wait(lambda: len(overdue(lines)) == 1)
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+def test_a_step_of_the_hosts_clock_is_no_alarm(
+    house: House, monkeypatch: pytest.MonkeyPatch, step: float
+) -> None:
+    """Forward it was an alarm, and with ``renotify`` a POST, for each minute of the step, without a pause."""
+    house.workspace = replace(house.workspace, ameyo=replace(house.rest, bye_timeout=1.0, renotify=True))
+    channel = house.talking()
+    with structlog.testing.capture_logs() as lines:
+        channel.says(end())
+        channel.wait_stage("held")
+        real = time.time
+        monkeypatch.setattr("time.time", lambda: real() + step)
+        channel.wait(lambda: overdue(lines))
+        assert overdue(lines)[0]["held_for"] < 5
+        gevent.sleep(0.2)  # in which the next hundred would come
+        assert len(overdue(lines)) == 1
+        again = house.taken_over(channel)
+        again.wait(lambda: len(overdue(lines)) == 2)
+        again.hang_up()
+        again.wait_closed()
+    assert len(house.posts()) <= 3
 
 
 def test_ameyo_may_be_told_again(house: House) -> None:

@@ -332,8 +332,10 @@ class Pbx(asyncio.DatagramProtocol):
         self.ack()
         return response
 
-    def ack(self, branch: str = "") -> None:
-        self.send_raw(self.request("ACK", "1", [], branch=branch or f"{self.branch}a"))
+    def ack(self, branch: str = "", cseq: str = "1", display: str = DISPLAY) -> None:
+        self.send_raw(
+            self.request("ACK", cseq, [], display=display, branch=branch or f"{self.branch}a{cseq}")
+        )
 
     async def bye(self) -> None:
         self.send_raw(self.request("BYE", "2", [], branch=f"{self.branch}b"))
@@ -1055,7 +1057,7 @@ class Rounds(Dialplan):
         self.story.append(f"{app} {argument}, {self.variables.get('sip_rh_Retry-After')}")
         self.down = True
 
-    def finish(self) -> None:
+    async def finish(self) -> None:
         self.story.append("finish")
 
 

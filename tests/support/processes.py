@@ -19,7 +19,7 @@ from gevent import socket
 
 from eslbot.sim.processes import children, serves
 from tests.support.peer import free_port
-from tests.support.switch import WORKSPACE, Channel
+from tests.support.switch import KEY, WORKSPACE, Channel
 
 ROOT = Path(__file__).parents[2]
 
@@ -135,8 +135,11 @@ class EslbotService(ServerProcess):
         self.process = self._spawn(self.same_command())
 
     def write(self, tree: dict[str, Any]) -> None:
-        """A configuration with this service's ports."""
-        tree.setdefault("server", {})["listen"] = f"127.0.0.1:{self.port}"
+        """A configuration with this service's ports, and the key that signs the calls of tests."""
+        key_file = self.folder / "identity.key"
+        key_file.touch(0o600)
+        key_file.write_text(f"{KEY.hex()}\n")
+        tree.setdefault("server", {}).update(listen=f"127.0.0.1:{self.port}", key_file=str(key_file))
         tree.setdefault("web", {})["listen"] = f"127.0.0.1:{self.web_port}"
         self.config.write_text(tomli_w.dumps(tree))
 

@@ -11,6 +11,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import gevent
 import gevent.event
 from gevent import socket
 
+from eslbot.identity import VARIABLE, Signer
+from eslbot.invite import Invite
 from tests.support import wire
 from tests.support.peer import Peer, bounded, fields
 
@@ -25,6 +28,11 @@ WORKSPACE = "2b37ba17-7b20-4b3e-b138-1161e351d5c5"
 UUID = "6e7cd1a1-0b1a-4ad5-8a2c-000000000001"
 DID, CRT = "00919990152080", "d444-6a1c8f2e-vce-3883"
 TEMP_DIR = "/var/lib/freeswitch/temp"
+#: The service's key, and what signs with it.
+KEY = bytes(range(32))
+SIGNER = Signer([KEY])
+#: The call of these.
+INVITE = Invite(UUID, DID, CRT, WORKSPACE, "127.0.0.1", "0401234567", "bot")
 
 
 def end(properties: dict[str, Any] | None = None, reason: str = "done") -> dict[str, Any]:
@@ -42,6 +50,7 @@ class Channel:
         *,
         answered: bool = False,
         uuid: str = UUID,
+        age: float = 0.0,
     ) -> None:
         self.peer = Peer(sock)
         self.uuid = uuid
@@ -55,6 +64,9 @@ class Channel:
             "sip_h_X-Workspace-ID": WORKSPACE,
             **(variables or {}),
         }
+        if answered:  # a controller has admitted it
+            self.variables.setdefault(VARIABLE, SIGNER.sign(replace(INVITE, call_id=uuid)))
+        self.created = time.time() - age
         #: Of the answer to `connect`.
         self.more_headers: dict[str, str] = {}
         #: Everything the controller did, in order and in short; see :meth:`_handle`.
@@ -74,8 +86,11 @@ class Channel:
         #: Plays the files of playbacks in real time, instead of :attr:`on_playback`.
         self.player: Player | None = None
         self.on_text: Callable[[dict[str, Any]], None] = lambda message: None
+        #: The bot has sent its close frame and leaves TCP open: `stop` never comes back.
+        self.stuck = False
         #: Commands (by their beginning) that FreeSWITCH never answers.
         self.mute: tuple[str, ...] = ()
+        self.filters: set[str] = set()
         self._playbacks: list[str] = []
         self._greenlet = gevent.spawn(self._run)
 
@@ -164,6 +179,8 @@ class Channel:
             "Event-Name": "CHANNEL_DATA",
             "Unique-ID": self.uuid,
             "Answer-State": "answered" if self.answered else "ringing",
+            "Event-Date-Timestamp": str(int(time.time() * 1e6)),
+            "Caller-Channel-Created-Time": str(int(self.created * 1e6)),
             **{f"variable_{name}": value for name, value in self.variables.items()},
             **self.more_headers,
         }
@@ -197,6 +214,7 @@ class Channel:
             self.story.append(f"get {rest}")
             self.peer.send(wire.reply(self.variables.get(rest, "")))
         elif verb in ("linger", "filter", "event", "noevents"):
+            self.filters.update([rest.partition(" ")[2]] if verb == "filter" else [])
             self.story.append(command)
             self.peer.send(wire.reply("+OK"))
         else:
@@ -229,10 +247,30 @@ class Channel:
             while self._playbacks:
                 self.complete_playback()
         elif name == "uuid_audio_stream":
-            self._stream(*wire.separate(rest, 5))
+            if wire.separate(rest, 5)[1] == "stop":
+                self.violations.append(f"{command}, by which a bot can block the call's own connection")
+            self._stream(lambda answer: self.peer.send(wire.api_response(answer)), *wire.separate(rest, 5))
+        elif name == "bgapi":
+            self._background(rest)
         else:
             self.violations.append(command)
             self.peer.send(wire.api_response("-ERR no such command\n"))
+
+    def _background(self, command: str) -> None:
+        job = "made-by-freeswitch"
+        if command.startswith("uuid:"):
+            job, _, command = command.removeprefix("uuid:").partition(" ")
+        name, _, rest = command.partition(" ")
+        self.peer.send(wire.api_response(f"+OK Job-UUID: {job}\n"))
+        if name != "uuid_audio_stream":
+            self.violations.append(f"bgapi {command}")
+            return
+
+        def done(answer: str) -> None:
+            if not self.stuck and job in self.filters:
+                self.peer.send(wire.event({"Event-Name": "BACKGROUND_JOB", "Job-UUID": job}, answer.encode()))
+
+        self._stream(done, *wire.separate(rest, 5))
 
     def _set(self, uuid: str, name: str, value: str | None = None) -> None:
         if uuid != self.uuid:
@@ -247,12 +285,12 @@ class Channel:
         else:
             self.story.append(f"{'set' if value else 'unset'} {name}")
 
-    def _stream(self, uuid: str, verb: str, *arguments: str) -> None:
+    def _stream(self, answer: Callable[[str], None], uuid: str, verb: str, *arguments: str) -> None:
         if uuid != self.uuid:
             self.violations.append(f"uuid_audio_stream on {uuid}")
         self.story.append(f"stream {verb}")
         taken = self.attached != (verb == "start")
-        self.peer.send(wire.api_response("+OK Success\n" if taken else "-ERR Operation Failed\n"))
+        answer("+OK Success\n" if taken else "-ERR Operation Failed\n")
         if not taken:
             return
         if verb == "start":

@@ -191,7 +191,7 @@ def test_every_key_but_a_few_has_a_default(read: Read) -> None:
     assert config.freeswitch.event_socket_password is None
     assert [str(controller) for controller in config.freeswitch.controllers] == ["127.0.0.1:8084"]
     acme = config.workspaces[ACME]
-    assert (acme.max_calls, acme.max_duration) == (200, 1800.0)
+    assert (acme.max_calls, acme.max_cps, acme.max_duration) == (200, 20, 1800.0)
     assert (acme.bot.sample_rate, acme.bot.playback, acme.bot.headers) == (8000, "files", {})
     assert (acme.hold_sound, acme.bot.reconnect) == ("silence", False)
     assert (acme.ameyo.bye_timeout, acme.ameyo.renotify) == (60.0, False)
@@ -340,7 +340,11 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("server.max_calls", float("inf"), "a whole number from 1 to 20000"),
     ("server.max_calls", float("nan"), "a whole number from 1 to 20000"),
     ("server.max_calls", -1, "a whole number from 1 to 20000"),
-    ("server.worker", 2, "not a known key; known here: listen, max_calls, switch_user, switches, workers"),
+    (
+        "server.worker",
+        2,
+        "not a known key; known here: key_file, listen, max_calls, switch_user, switches, workers",
+    ),
     ("freeswitch.sip_ip", "10.0.0.256", "an IP address like"),
     ("freeswitch.sip_port", 65536, "a whole number from 1 to 65535"),
     ("freeswitch.external_ip", "example.com", "an IP address like"),
@@ -364,6 +368,8 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("W.sources", ["203.0.113.300"], "an address or a CIDR block"),
     ("W.sources", [203], "in quotes, got 203"),
     ("W.max_calls", 0, "a whole number from 1 to 100000"),
+    ("W.max_cps", 0, "a whole number from 1 to 10000"),
+    ("W.max_cps", 2.5, "a whole number from 1 to 10000"),
     ("W.max_duration", "30", 'a duration like "500ms", "3s", "30m" or "1h"'),
     ("W.max_duration", 30, "a duration like"),
     ("W.max_duration", "30 m", "a duration like"),
@@ -490,7 +496,7 @@ KEYS = {
     "web": ["listen", "tokens"],
     "ledger": ["url", "journal", "retention"],
     "logs": ["mask_numbers"],
-    "W": ["name", "sources", "max_calls", "max_duration", "hold_sound", "bot", "ameyo"],
+    "W": ["name", "sources", "max_calls", "max_cps", "max_duration", "hold_sound", "bot", "ameyo"],
     "B": [
         "url",
         "sample_rate",

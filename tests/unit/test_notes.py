@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from eslbot.notes import FAR, Notes
+from eslbot.notes import FAR, CallClock, Notes
 from eslbot.outcome import Outcome, Stage
 from tests.support.wire import NO_NUMBERS
 
@@ -19,26 +20,24 @@ def notes(answered: bool = True, **variables: str) -> Notes:
 def test_nothing_was_noted() -> None:
     empty = Notes({})
     assert (empty.stage, empty.take_overs, empty.spoken, empty.attempts) == (None, 0, False, 0)
-    assert (empty.next_attempt, empty.held_since, empty.answered_for) == (None, None, 0.0)
+    assert (empty.next_attempt, empty.held_at, empty.answered_for) == (None, None, 0.0)
     assert empty.ended.outcome is Outcome.CONTROLLER_LOST
 
 
 def test_everything_was_noted() -> None:
-    now = time.time()
     full = notes(
         stage="held",
         take_overs="3",
         spoken="true",
         attempts="2",
-        next_attempt=f"{now + 5:.3f}",
-        held_since=f"{now - 5:.3f}",
+        next_attempt="47.250",
+        held_at="42.125",
         outcome="bot_ended",
         reason="done",
         properties='{"summary": "billing"}',
     )
     assert (full.stage, full.take_overs, full.spoken, full.attempts) == (Stage.HELD, 3, True, 2)
-    assert full.next_attempt == pytest.approx(now + 5, abs=0.01)
-    assert full.held_since == pytest.approx(now - 5, abs=0.01)
+    assert (full.next_attempt, full.held_at) == (47.25, 42.125)
     assert (full.ended.outcome, full.ended.reason) == (Outcome.BOT_ENDED, "done")
     assert full.ended.properties == {"summary": "billing"}
 
@@ -54,10 +53,9 @@ def test_a_number_that_is_none_is_0(text: str) -> None:
     assert (notes(take_overs=text).take_overs, notes(attempts=text).attempts) == (0, 0)
 
 
-@pytest.mark.parametrize("text", ["", "soon", "nan", "inf", "-inf", "0", "1e300", "far"])
+@pytest.mark.parametrize("text", ["", "soon", "nan", "inf", "-inf", "-1", "1e300", str(2 * FAR)])
 def test_a_time_that_is_none_was_not_noted(text: str) -> None:
-    text = f"{time.time() + 2 * FAR}" if text == "far" else text
-    assert notes(held_since=text).held_since is None
+    assert notes(held_at=text).held_at is None
     assert notes(next_attempt=text).next_attempt is None
 
 
@@ -74,3 +72,21 @@ def test_the_time_since_the_answer_is_freeswitchs_own() -> None:
     for name in times:
         for text in NO_NUMBERS:
             assert Notes({**times, name: text}).answered_for == 0.0
+
+
+def test_the_calls_clock_goes_on_where_freeswitchs_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of the host's clock, here of an hour, moves it by nothing."""
+    monotonic, wall = 1000.0, 1_700_000_000.0
+    monkeypatch.setattr("eslbot.notes.time", SimpleNamespace(monotonic=lambda: monotonic, time=lambda: wall))
+    clock = CallClock(30.0)
+    assert clock.now() == 30.0
+    monotonic, wall = 1002.5, wall + 3600 + 2.5
+    assert clock.now() == 32.5
+    assert clock.epoch(30.0) == wall - 2.5
+
+
+def test_what_the_ledger_is_told_of_a_held_call_is_a_date() -> None:
+    times = {"Event-Date-Timestamp": "1700000060000000", "Caller-Channel-Created-Time": "1700000000000000"}
+    held = Notes({**times, "Answer-State": "answered", "variable_eslbot_held_at": "50.0"}).all()["held_since"]
+    assert held == pytest.approx(time.time() - 10, abs=1)
+    assert "held_since" not in Notes(times).all()

@@ -4,7 +4,9 @@ replies."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from . import audio_stream
 from .causes import named
@@ -15,13 +17,17 @@ from .wire import ENCODING, ERRORS, separate, serialise
 _NO_CHANNEL = "-ERR No such channel!\n"
 
 
+#: An API command's reply: its text, or what takes its time until there is one.
+Reply = str | Coroutine[Any, Any, str]
+
+
 class Api:
-    """Runs API commands. Every command ends at once: what takes time (a stream's connection) goes on by
-    itself."""
+    """Runs API commands. All but ``uuid_audio_stream … stop`` end at once."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._commands: dict[str, Callable[[str], str]] = {
+        self._commands: dict[str, Callable[[str], Reply]] = {
+            "bgapi": self._bgapi,
             "uuid_setvar": self._setvar,
             "uuid_setvar_multi": self._setvar_multi,
             "uuid_getvar": self._getvar,
@@ -37,10 +43,28 @@ class Api:
             "status": self._status,
         }
 
-    def run(self, name: str, arguments: str) -> str:
+    def run(self, name: str, arguments: str) -> Reply:
         """The text of the reply; an empty one is ``-ERR no reply`` on the wire."""
         command = self._commands.get(name.lower())
         return command(arguments) if command is not None else f"-ERR {name} Command not found!\n"
+
+    async def job(self, name: str, arguments: str, fields: list[tuple[str, str]]) -> None:
+        """Run a command in the background and fire BACKGROUND_JOB with ``fields`` when it is done."""
+        reply = self.run(name, arguments)
+        content = reply if isinstance(reply, str) else await reply
+        about = [*fields, ("Job-Command", name), *([("Job-Command-Arg", arguments)] if arguments else [])]
+        self._core.fire(self._core.event("BACKGROUND_JOB", about, content))
+
+    def _bgapi(self, arguments: str) -> str:
+        """mod_commands' own, which any connection may use and none waits for."""
+        job = str(uuid.uuid4())
+        if arguments.lower().startswith("uuid:"):
+            job, _, arguments = arguments[5:].partition(" ")
+        if not arguments:
+            return "-ERR Invalid syntax\n"
+        name, _, rest = arguments.partition(" ")
+        self._core.tasks.start(self.job(name, rest, [("Job-UUID", job)]), f"job {job}")
+        return f"+OK Job-UUID: {job}\n"
 
     def _setvar(self, arguments: str) -> str:
         argv = separate(arguments, limit=3)

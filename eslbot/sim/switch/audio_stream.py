@@ -4,6 +4,10 @@ Sources: ``mod_audio_stream.c``, ``audio_streamer_glue.cpp``, libwsc's ``WebSock
 on a live call was measured. Two things the real module does only most of the time, this one
 always does: the start metadata is the first message, and ``STREAM_HEART_BEAT`` and ``STREAM_MESSAGE_DEFLATE``
 are off when unset.
+
+What libwsc does not do is here as well: it never ends a TCP connection on which the server has sent its
+close frame, and ``stop`` waits for the connection's thread (``WebSocketContext::stop``), so a server that
+leaves TCP open holds it for ever. Where it is we who close, it gives up after a second.
 """
 
 from __future__ import annotations
@@ -12,15 +16,17 @@ import asyncio
 import base64
 import binascii
 import json
-import os
 import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidURI
+from websockets.frames import Close, Frame, Opcode
+from websockets.protocol import State
+from websockets.uri import parse_uri
 
 from .audio import Upsampler
 from .wire import is_true, separate
@@ -32,9 +38,12 @@ if TYPE_CHECKING:
 #: libwsc's connection time-out in seconds, for TCP, TLS and the upgrade together.
 OPEN_TIMEOUT = 1.0
 
-#: Bounds: one message from the bot, and the frames waiting to be sent to a bot that does not read.
-MAX_MESSAGE = 4 << 20
-MAX_WAITING = 500
+#: Seconds libwsc gives the server to answer our close frame.
+CLOSE_TIMEOUT = 1.0
+
+#: Bounds, which libwsc has not: one message from the bot, and the bytes for a bot that does not read.
+MAX_MESSAGE = 256 << 20
+MAX_UNSENT = 4 << 20
 
 # WebSocketClient::ErrorCode
 IO, CONNECT_FAILED, TLS_INIT_FAILED, SSL_ERROR, TIMEOUT = 1, 6, 7, 9, 10
@@ -52,9 +61,9 @@ _EXTENSIONS = {"wav": ".wav", "mp3": ".mp3", "ogg": ".ogg", "pcmu": ".pcmu", "pc
 _RATES = (8000, 16000, 24000, 32000, 48000, 64000)
 
 
-def command(core: Core, arguments: str) -> str:
+def command(core: Core, arguments: str) -> str | Coroutine[Any, Any, str]:
     """Run the API command with its ``arguments`` and return the reply; an empty one goes out as "no
-    reply"."""
+    reply". ``stop`` takes as long as the bot's connection lives."""
     argv = separate(arguments, limit=6)
     if len(argv) < 2 or (argv[1] == "start" and len(argv) < 4):
         return _USAGE
@@ -73,13 +82,23 @@ def command(core: Core, arguments: str) -> str:
     if stream is None:
         return _FAILED
     if verb == "stop":
-        stream.stop(extra)
-    elif verb in ("pause", "resume"):
+        return _when_closed(channel, stream.stop(extra))
+    if verb in ("pause", "resume"):
         stream.paused = verb == "pause"
     elif verb == "send_text" and extra is not None:
         stream.send_text(extra)
     else:
         return _FAILED
+    return _OK
+
+
+async def _when_closed(channel: Channel, closed: asyncio.Task[None]) -> str:
+    """The reply to ``stop``; until then the session is in use (``switch_core_session_locate``)."""
+    channel.users.add(closed)
+    try:
+        await asyncio.wait([closed])
+    finally:
+        channel.users.discard(closed)
     return _OK
 
 
@@ -104,12 +123,12 @@ class AudioStream:
         self._channel, self._url, self._mix, self._metadata = channel, url, mix, metadata
         self._upsample = Upsampler(rate)
         self._headers = _extra_headers(channel.variables.get("STREAM_EXTRA_HEADERS"))
-        self._socket: ClientConnection | None = None
-        self._sender: asyncio.Task[None] | None = None
+        #: The open connection, while frames may be sent on it.
+        self._open: _Wire | None = None
         self._stopped = False
+        self._stop = asyncio.Event()
         self._files: list[Path] = []
         self._count = 0
-        self._waiting: asyncio.Queue[bytes | str | None] = asyncio.Queue(MAX_WAITING)
         self._buffer = bytearray()
         self._packets, size = 1, channel.variables.get("STREAM_BUFFER_SIZE", "")
         if size.isascii() and size.isdigit() and int(size) >= 20 and int(size) % 20 == 0:
@@ -119,7 +138,7 @@ class AudioStream:
 
     def hear(self, linear: bytes) -> None:
         """One frame of the caller, L16 at 8,000 Hz. Only ``mono`` sends anything on a parked call."""
-        if self.paused or self._socket is None or self._mix != "mono":
+        if self.paused or self._open is None or self._mix != "mono":
             return
         frame = self._upsample(linear)
         if self._packets == 1:
@@ -132,102 +151,121 @@ class AudioStream:
 
     def send_text(self, text: str) -> None:
         """Send a text message; without an open socket it is lost without a word, as in the module."""
-        if self._socket is not None:
-            self._put(text)
+        self._put(text)
 
-    def stop(self, text: str | None = None) -> None:
-        """Detach: the play files go, the socket is closed with 1000, and no event tells of it."""
-        if self._stopped:
-            return
-        if text is not None:
-            self.send_text(text)
-        self._detach()
-        if self._socket is not None and self._sender is not None:
-            self._put(None)  # the end of what is still to be sent, the final text being the last
-            closing = self._close(self._socket, self._sender)
-            self._channel.core.tasks.start(closing, f"closing of {self._task.get_name()}")
-        else:
-            self._task.cancel()
+    def stop(self, text: str | None = None) -> asyncio.Task[None]:
+        """Detach: the play files go, the bot gets a close frame with 1000, and no event tells of it.
+
+        What is returned ends with the connection.
+        """
+        if not self._stopped:
+            if text is not None:
+                self.send_text(text)
+            self._detach()
+            self._stop.set()
+        return self._task
 
     # -- the connection ------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
+        wire: _Wire | None = None
         try:
-            socket = await self._connect()
-        except (OSError, InvalidHandshake, InvalidURI, EOFError, ValueError) as error:
+            wire = await self._connect()
+            if wire is not None:
+                await self._converse(wire)
+        except (OSError, InvalidURI, _Refused, ValueError) as error:
             self._fail(*self._explain(error))
-            return
-        self._socket = socket
+        finally:
+            self._open = None
+            if wire is not None:
+                wire.close()
+
+    async def _connect(self) -> _Wire | None:
+        """The upgraded connection, None when it is stopped before."""
+        variables = self._channel.variables
+        tls = _tls(variables) if self._url.startswith("wss:") else None
+        opening = asyncio.ensure_future(_Wire.open(self._url, self._headers, tls))
+        stopping = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait([opening, stopping], return_when=asyncio.FIRST_COMPLETED)
+            return None if self._stopped else await opening
+        finally:
+            stopping.cancel()
+            if not opening.cancel() and self._stopped and opening.exception() is None:
+                opening.result().close()
+
+    async def _converse(self, wire: _Wire) -> None:
+        """Until libwsc's loop would end."""
+        self._open = wire
         if self._metadata:
             self._put(self._metadata.encode("utf-8", "replace").decode())
         self._report("connected")
         self._fire("connect", {"status": "connected"})
-        sender = self._sender = self._channel.core.tasks.start(
-            self._send(socket), f"sender of {self._task.get_name()}"
-        )
+        heart_beat = self._channel.variables.get("STREAM_HEART_BEAT", "")
+        beats = heart_beat.isascii() and heart_beat.isdigit() and int(heart_beat)
+        reading = asyncio.ensure_future(self._read(wire))
+        stopping = asyncio.ensure_future(self._stop.wait())
         try:
-            async for message in socket:
-                if isinstance(message, str) and not self._stopped:
-                    self._receive(message)
-            self._closed(socket)
-        except ConnectionClosed as error:
-            self._closed(socket, error.__cause__)
+            while not reading.done() and not stopping.done():
+                done, _ = await asyncio.wait(
+                    [reading, stopping], timeout=beats or None, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done and self._open is not None:
+                    wire.ping()
+            if not reading.done() and self._open is not None:
+                self._open = None
+                wire.send_close()
+                self._report("closed", code=1000)
+                await asyncio.wait([reading], timeout=CLOSE_TIMEOUT)
+            elif not reading.done():  # the server has closed: nothing but the end of TCP ends the loop
+                await asyncio.wait([reading])
+            if reading.done():
+                reading.result()
         finally:
-            self._socket = None
-            sender.cancel()
+            stopping.cancel()
+            reading.cancel()
 
-    async def _connect(self) -> ClientConnection:
-        variables = self._channel.variables
-        heart_beat = variables.get("STREAM_HEART_BEAT", "")
-        return await _Connect(
-            self._url,
-            additional_headers=self._headers,
-            compression=None,
-            user_agent_header=None,
-            proxy=None,
-            open_timeout=OPEN_TIMEOUT,
-            close_timeout=1,
-            ping_interval=int(heart_beat)
-            if heart_beat.isascii() and heart_beat.isdigit() and int(heart_beat)
-            else None,
-            ping_timeout=None,
-            max_size=MAX_MESSAGE,
-            ssl=_tls(variables) if self._url.startswith("wss:") else None,
-        )
+    async def _read(self, wire: _Wire) -> None:
+        """Take what the bot says until the end of TCP."""
+        try:
+            async for message in wire.messages():
+                if self._stopped:  # libwsc reads on, and looks at nothing
+                    continue
+                if isinstance(message, str):
+                    self._receive(message)
+                else:
+                    self._closed(*message)
+        except OSError:
+            if self._open is not None:
+                raise
+        if self._open is not None:
+            raise _Refused(IO, "Connection closed without WebSocket CLOSE (abnormal EOF)")
 
     def _explain(self, error: Exception) -> tuple[int, str]:
-        """libwsc's code and text for a connection that never opened."""
+        """libwsc's code and text for a connection that failed."""
+        if isinstance(error, _Refused):
+            return error.code, error.text
+        if self._open is not None:
+            return IO, f"{error.strerror} (system error {error.errno})" if isinstance(
+                error, OSError
+            ) else f"{error}"
         if isinstance(error, TimeoutError):
             return TIMEOUT, "Timeout"
         if isinstance(error, FileNotFoundError):
             return TLS_INIT_FAILED, "Failed SSL context creation"
         if isinstance(error, ssl.SSLError):
             return SSL_ERROR, f"TLS error: {error}"
-        cause = error.__cause__ or error
-        if isinstance(cause, ConnectionRefusedError):
-            return CONNECT_FAILED, f"Connection refused (system error {cause.errno})"
-        if isinstance(cause, EOFError):
-            return CONNECT_FAILED, "Connection closed during handshake (EOF)"
-        if isinstance(error, InvalidHandshake):
-            return CONNECT_FAILED, "WebSocket upgrade failed"
+        if isinstance(error, ConnectionRefusedError):
+            return CONNECT_FAILED, f"Connection refused (system error {error.errno})"
         if isinstance(error, OSError) and self._url.startswith("wss:") and not error.errno:
             return SSL_ERROR, f"TLS error: {error}"
         return CONNECT_FAILED, f"{error}"
 
-    def _closed(self, socket: ClientConnection, cause: BaseException | None = None) -> None:
-        """The server has gone: with a close frame the bug stays, without one it is an error."""
-        if self._stopped:
-            return
-        self._socket = None
-        received = socket.protocol.close_rcvd
-        if received is None:
-            text = "Connection closed without WebSocket CLOSE (abnormal EOF)"
-            if isinstance(cause, OSError) and cause.errno:
-                text = f"{os.strerror(cause.errno)} (system error {cause.errno})"
-            self._fail(IO, text)
-            return
-        self._report("closed", code=received.code)
-        message = {"code": received.code, "reason": received.reason}
+    def _closed(self, code: int, reason: str) -> None:
+        """The server's close frame: no frame goes out any more, and the bug stays."""
+        self._open = None
+        self._report("closed", code=code)
+        message = {"code": code, "reason": reason}
         self._fire("disconnect", {"status": "disconnected", "message": message})
 
     def _fail(self, code: int, text: str) -> None:
@@ -245,23 +283,9 @@ class AudioStream:
             path.unlink(missing_ok=True)
         self._files.clear()
 
-    async def _close(self, socket: ClientConnection, sender: asyncio.Task[None]) -> None:
-        await asyncio.wait([sender], timeout=1)
-        await socket.close(1000)
-        self._report("closed", code=1000)
-
-    async def _send(self, socket: ClientConnection) -> None:
-        try:
-            while (message := await self._waiting.get()) is not None:
-                await socket.send(message)
-        except ConnectionClosed:
-            return  # the receiving side tells
-
-    def _put(self, message: bytes | str | None) -> None:
-        if self._waiting.full():
-            self._waiting.get_nowait()
+    def _put(self, message: bytes | str) -> None:
+        if self._open is not None and not self._open.send(message):
             self._report("frame dropped")
-        self._waiting.put_nowait(message)
 
     # -- what the bot says ---------------------------------------------------------------------------------
 
@@ -310,11 +334,114 @@ class AudioStream:
         )
 
 
-class _Connect(connect):
-    """One attempt, no redirects: libwsc follows none."""
+class _Refused(Exception):
+    """What libwsc reports as an error, with its code."""
 
-    def process_redirect(self, exc: Exception) -> Exception | str:
-        return exc
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code, self.text = code, text
+
+
+class _Wire:
+    """An upgraded connection, as libwsc has it: it answers a close frame, and does not end TCP itself."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, protocol: ClientProtocol
+    ) -> None:
+        self._reader, self._writer, self._protocol = reader, writer, protocol
+        self._parts: list[bytes] = []
+        self._text = False
+
+    @classmethod
+    async def open(cls, url: str, headers: list[tuple[str, str]], tls: ssl.SSLContext | None) -> _Wire:
+        """One attempt, no redirects. Raises TimeoutError, OSError, InvalidURI, _Refused."""
+        uri = parse_uri(url)
+        protocol = ClientProtocol(uri, max_size=MAX_MESSAGE)
+        async with asyncio.timeout(OPEN_TIMEOUT):
+            reader, writer = await asyncio.open_connection(
+                uri.host, uri.port, ssl=tls, server_hostname=uri.host if tls else None, limit=1 << 20
+            )
+            wire = cls(reader, writer, protocol)
+            try:
+                request = protocol.connect()
+                for name, value in headers:
+                    request.headers[name] = value
+                protocol.send_request(request)
+                await wire._upgrade()
+            except BaseException:
+                wire.close()
+                raise
+        return wire
+
+    async def _upgrade(self) -> None:
+        self._flush()
+        while True:
+            data = await self._reader.read(65536)
+            if not data:
+                raise _Refused(CONNECT_FAILED, "Connection closed during handshake (EOF)")
+            self._protocol.receive_data(data)
+            if self._protocol.handshake_exc is not None:
+                raise _Refused(CONNECT_FAILED, "WebSocket upgrade failed")
+            if self._protocol.state is State.OPEN:
+                return
+
+    async def messages(self) -> AsyncIterator[str | tuple[int, str]]:
+        """Texts, and the close frame as its code and reason; until the end of TCP. Raises OSError."""
+        while True:
+            for event in self._protocol.events_received():
+                if isinstance(event, Frame):
+                    message = self._message(event)
+                    if message is not None:
+                        yield message
+            self._flush()
+            data = await self._reader.read(65536)
+            if not data:
+                return
+            self._protocol.receive_data(data)
+
+    def _message(self, frame: Frame) -> str | tuple[int, str] | None:
+        if frame.opcode is Opcode.CLOSE:
+            close = Close.parse(bytes(frame.data))
+            return close.code, close.reason
+        if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
+            self._parts, self._text = [], frame.opcode is Opcode.TEXT
+        elif frame.opcode is not Opcode.CONT:
+            return None
+        self._parts.append(bytes(frame.data))
+        return b"".join(self._parts).decode("utf-8", "replace") if frame.fin and self._text else None
+
+    def send(self, message: bytes | str) -> bool:
+        """Whether there was room for it."""
+        if self._writer.transport.get_write_buffer_size() > MAX_UNSENT:
+            return False
+        if isinstance(message, str):
+            self._protocol.send_text(message.encode("utf-8", "surrogateescape"))
+        else:
+            self._protocol.send_binary(message)
+        self._flush()
+        return True
+
+    def ping(self) -> None:
+        """A heart beat, whose answer nobody looks for."""
+        self._protocol.send_ping(b"ping")
+        self._flush()
+
+    def send_close(self) -> None:
+        """Our close frame."""
+        self._protocol.send_close(1000)
+        self._flush()
+
+    def close(self) -> None:
+        """End TCP."""
+        if self._writer.transport.get_write_buffer_size():
+            self._writer.transport.abort()
+        else:
+            self._writer.close()
+
+    def _flush(self) -> None:
+        for data in self._protocol.data_to_send():
+            if data and not self._writer.is_closing():
+                self._writer.write(data)
 
 
 def _is_utf8(text: str) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from .causes import CAUSES, PHRASES, q850, sip_reason
 from .media import MediaSession
-from .sip_message import MalformedMessage, NameAddr, Offer, uri_parts
+from .sip_message import MalformedMessage, NameAddr, Offer, SipMessage, uri_parts
 from .wire import Variables, expand, is_true, words
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class Channel:
         self.variables = Variables()
         self.controllers: set[Controller] = set()
         self.stream: AudioStream | None = None
+        #: What uses the session after its hang-up: it is not gone before that ends.
+        self.users: set[asyncio.Task[None]] = set()
         self.answered = self.early = self.down = self.parked = False
         self.cause = ""
         self.times = {"created": _now(), "answered": 0, "hungup": 0}
@@ -168,8 +170,25 @@ class Channel:
         """A key by SIP INFO."""
         self.key(digit, milliseconds * 8, "INFO")
 
-    def renegotiated(self, offer: Offer | None) -> str:
-        """A re-INVITE: the media may come from elsewhere; our own description stays."""
+    def acknowledged(self, ack: SipMessage) -> None:
+        """An ACK: what it says of who speaks to whom is the channel's from now on."""
+        for name, value in _variables_of_ack(ack):
+            self.variables.set_from_network(name, value)
+
+    def informed(self, info: SipMessage) -> None:
+        """INFO: the headers of the PBX's own are kept apart from the INVITE's."""
+        for name, value in _extra_headers(info):
+            self.variables.set_from_network(f"sip_info_h_{name}", value)
+
+    def renegotiated(self, request: SipMessage, offer: Offer | None) -> str:
+        """A re-INVITE: headers of the PBX's own replace those of the INVITE, and the media may come from
+        elsewhere; our own description stays."""
+        for name, value in _extra_headers(request):
+            self.variables.set_from_network(f"sip_h_{name}", value)
+        if request.body:
+            sdp = request.body.decode("utf-8", "surrogateescape")
+            if sdp != self.variables.get("switch_r_sdp"):
+                self.variables.set_from_network("sip_reinvite_sdp", sdp)
         if offer is not None:
             self.media.update(offer)
         return self._sdp
@@ -233,6 +252,12 @@ class Channel:
         self.down, self.cause = True, cause
         self.times["hungup"] = _now()
         self.core.channels.pop(self.uuid, None)
+        if (
+            disposition == "recv_bye"
+        ):  # sofia_handle_sip_i_bye; the disposition itself only behind the hang-up
+            for name, value in (("term_status", "200"), ("term_cause", "16")):
+                self.variables.set(f"sip_{name}", value)
+            self.variables.set("proto_specific_hangup_cause", "sip:200")
         self.fire("CHANNEL_HANGUP")
         if not disposition:
             disposition = self._hangup_sip(cause)
@@ -241,12 +266,22 @@ class Channel:
         for controller in list(self.controllers):
             controller.channel_down()
 
-    def finish(self) -> None:
-        """The session's thread has ended: say so, and give everything back."""
+    async def finish(self) -> None:
+        """The session's thread ends: say so, and give everything back; a stream's end is waited for."""
         if not self.down:
             self.hangup("NORMAL_CLEARING")
-        if self.stream is not None:
-            self.stream.stop()
+        try:
+            if self.stream is not None:
+                await asyncio.wait([self.stream.stop()])
+        finally:
+            self._complete()
+        if self.users:
+            await asyncio.wait(self.users)
+        fields = {"cause": self.cause, "disposition": self.variables.get("sip_hangup_disposition")}
+        rtp = {"rtp_received": self.media.received, "rtp_sent": self.media.sent}
+        self.core.emit("hangup", {**fields, **rtp, **self.identity()})
+
+    def _complete(self) -> None:
         self.media.close()
         for name, value in (("hangup_cause", self.cause), ("hangup_cause_q850", str(q850(self.cause)))):
             self.variables.set(name, value)
@@ -257,9 +292,6 @@ class Channel:
         self.variables.set("billsec", str(talked))
         self.variables.set("duration", str((self.times["hungup"] - self.times["created"]) // 1_000_000))
         self.fire("CHANNEL_HANGUP_COMPLETE")
-        fields = {"cause": self.cause, "disposition": self.variables.get("sip_hangup_disposition")}
-        rtp = {"rtp_received": self.media.received, "rtp_sent": self.media.sent}
-        self.core.emit("hangup", {**fields, **rtp, **self.identity()})
 
     def _hangup_sip(self, cause: str) -> str:
         if self.answered:
@@ -459,14 +491,7 @@ def _variables_of(call: SipCall) -> list[tuple[str, str | None]]:
         ("sip_received_ip", peer.host),
         ("sip_received_port", str(peer.port)),
         ("sip_via_protocol", peer.transport),
-        ("sip_full_via", ",".join(invite.all("Via"))),
-        ("sip_from_display", call.sender.display),
-        ("sip_full_from", invite.get("From")),
-        ("sip_to_display", call.recipient.display),
-        ("sip_full_to", invite.get("To")),
-        ("sip_from_tag", call.remote_tag),
-        ("sip_cseq", str(invite.cseq()[0])),
-        ("sip_call_id", call.call_id),
+        *_variables_of_ack(invite),
         ("sip_user_agent", invite.get("User-Agent")),
         ("max_forwards", "69"),
         ("sofia_profile_name", "stand-in"),
@@ -494,13 +519,34 @@ def _variables_of(call: SipCall) -> list[tuple[str, str | None]]:
         found += [(f"sip_{prefix}_host", host), (f"sip_{prefix}_port", str(port) if port else None)]
     # The variable keeps the sender's spelling; a second header of the name, however spelled, becomes name-1.
     taken: set[str] = set()
-    for name, value in invite.headers:
-        if value and name.lower().startswith("x-"):
-            unique, repeats = name, 0
-            while unique.lower() in taken:
-                repeats += 1
-                unique = f"{name}-{repeats}"
-            if "${" not in value:
-                taken.add(unique.lower())
-            found.append((f"sip_h_{unique}", value))
+    for name, value in _extra_headers(invite):
+        unique, repeats = name, 0
+        while unique.lower() in taken:
+            repeats += 1
+            unique = f"{name}-{repeats}"
+        if "${" not in value:
+            taken.add(unique.lower())
+        found.append((f"sip_h_{unique}", value))
     return found
+
+
+def _variables_of_ack(request: SipMessage) -> list[tuple[str, str | None]]:
+    """The variables mod_sofia makes of the INVITE, and again of each ACK to a 200 (``extract_header_vars``,
+    ``nua_i_ack``): a display name that is missing there is missing from now on."""
+    sender, recipient = (NameAddr.parse(request.need(name), name) for name in ("From", "To"))
+    found = [
+        ("sip_full_via", ",".join(request.all("Via"))),
+        ("sip_from_display", sender.display),
+        ("sip_full_from", request.get("From")),
+        ("sip_to_display", recipient.display),
+        ("sip_full_to", request.get("To")),
+        ("sip_from_tag", sender.params.get("tag")),
+        ("sip_cseq", str(request.cseq()[0])),
+        ("sip_call_id", request.get("Call-ID")),
+    ]
+    return [*found, ("sip_to_tag", tag)] if (tag := recipient.params.get("tag")) else found
+
+
+def _extra_headers(request: SipMessage) -> list[tuple[str, str]]:
+    """Headers of the sender's own, in order (``sofia_test_extra_headers``)."""
+    return [(name, value) for name, value in request.headers if value and name.lower().startswith("x-")]

@@ -55,7 +55,7 @@ class Dialplan:
             while channel.answered and not channel.down:
                 await self._round(channel)
         finally:
-            channel.finish()
+            await channel.finish()
 
     async def _arrival(self, channel: Channel) -> None:
         """Until the call is answered, or refused."""

@@ -1,7 +1,8 @@
 """The outbound event socket: FreeSWITCH's end of the connection to a controller (mod_event_socket.c).
 
 What is the same: commands, their replies, the order of replies, subscription and filter rules, linger, both
-notices.
+notices; that nothing goes either way while an ``api`` has not come back, and that the connection is not let
+go of, nor another controller called, before its own ``bgapi`` jobs have ended.
 What is not: events go out at once, not on the next 20 ms poll; ``sendevent``, ``log`` and XML are missing.
 """
 
@@ -10,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from eslbot.sim.events import Emit
 
@@ -59,6 +61,10 @@ class Listener:
         self._filters: list[tuple[str, str]] = []
         self._linger: int | None = None  # seconds; -1 never ends
         self._down = self._closing = False
+        #: What is to be sent once the ``api`` under way has come back.
+        self._held: list[bytes] | None = None
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._slow: Coroutine[Any, Any, str] | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
         self._commands: list[tuple[str, Callable[[str, dict[str, str], str], str | None]]] = [
             # In the order in which parse_command compares, each by its first letters only.
@@ -93,14 +99,29 @@ class Listener:
                 self._execute(first, answer=False)
                 while not self._closing and (command := await self._read_command()) is not None:
                     self._execute(command)
+                    if self._slow is not None:
+                        await self._wait_for_api(self._slow)
         except (ConnectionError, TimeoutError, ValueError) as error:
             self._emit("controller", {"state": "failed", "error": repr(error), **channel.identity()})
         finally:
-            self._end()
+            await self._end()
+
+    async def _wait_for_api(self, work: Coroutine[Any, Any, str]) -> None:
+        """One thread does all of a connection's work: until ``work`` is done, nothing else."""
+        self._held, self._slow = [], None
+        try:
+            content = await work
+        finally:
+            held, self._held = self._held, None
+        self._answer_api(content)
+        for data in held:
+            self._send_bytes(data)
+        if self._channel.down:
+            self.channel_down()
 
     def channel_down(self) -> None:
         """The channel hung up: a notice and a while of lingering, or goodbye."""
-        if self._down or self._closing:
+        if self._down or self._closing or self._held is not None:
             return
         self._down = True
         if self._linger is None:
@@ -177,6 +198,9 @@ class Listener:
     def _send_bytes(self, data: bytes) -> None:
         if self._writer.is_closing():
             return
+        if self._held is not None:
+            self._held.append(data)
+            return
         self._writer.write(data)
         if self._writer.transport.get_write_buffer_size() > MAX_UNSENT:
             self._emit("controller", {"state": "too slow", **self._channel.identity()})
@@ -196,9 +220,12 @@ class Listener:
         )
         self._writer.close()
 
-    def _end(self) -> None:
+    async def _end(self) -> None:
         if self._linger_timer is not None:
             self._linger_timer.cancel()
+        self._core.sinks.discard(self)
+        if self._jobs:
+            await asyncio.wait(self._jobs)
         self._close()
         channel = self._channel
         channel.controllers.discard(self)
@@ -356,8 +383,14 @@ class Listener:
 
     def _api_command(self, line: str, headers: dict[str, str], body: str) -> None:
         name, _, arguments = line[4:].partition(" ")
-        content = self._api.run(name, arguments).encode(ENCODING, ERRORS)
-        content = content or b"-ERR no reply\n"
+        reply = self._api.run(name, arguments)
+        if isinstance(reply, str):
+            self._answer_api(reply)
+        else:
+            self._slow = reply
+
+    def _answer_api(self, reply: str) -> None:
+        content = reply.encode(ENCODING, ERRORS) or b"-ERR no reply\n"
         head = f"Content-Type: api/response\nContent-Length: {len(content)}\n\n"
         self._send_bytes(head.encode() + content)
 
@@ -365,10 +398,10 @@ class Listener:
         name, _, arguments = line[6:].partition(" ")
         job = headers.get("job-uuid") or str(uuid.uuid4())
         self._send(f"Content-Type: command/reply\nReply-Text: +OK Job-UUID: {job}\nJob-UUID: {job}\n\n")
-        fields = [("Job-UUID", job), ("Job-Owner-UUID", self._channel.uuid), ("Job-Command", name)]
-        if arguments:
-            fields.append(("Job-Command-Arg", arguments))
-        self._core.fire(self._core.event("BACKGROUND_JOB", fields, self._api.run(name, arguments)))
+        fields = [("Job-UUID", job), ("Job-Owner-UUID", self._channel.uuid)]
+        task = self._core.tasks.start(self._api.job(name, arguments, fields), f"job {job}")
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
 
 
 def _names(words: list[str]) -> tuple[set[str], set[str]]:

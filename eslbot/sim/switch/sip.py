@@ -85,11 +85,17 @@ class CallHandler(Protocol):
     def never_acknowledged(self) -> None:
         """No ACK came to our 200 within 64 × T1."""
 
+    def acknowledged(self, ack: SipMessage) -> None:
+        """The PBX sent ACK to a 200 of ours, for the first time."""
+
     def dtmf_by_info(self, digit: str, milliseconds: int) -> None:
         """The PBX sent a key as INFO with application/dtmf-relay."""
 
-    def renegotiated(self, offer: Offer | None) -> str:
+    def renegotiated(self, request: SipMessage, offer: Offer | None) -> str:
         """The PBX sent a re-INVITE, with an offer or without; returns our SDP."""
+
+    def informed(self, info: SipMessage) -> None:
+        """The PBX sent INFO, of whatever kind."""
 
 
 class ServerTransaction:
@@ -241,11 +247,13 @@ class SipCall:
         ]
         self._endpoint.send_request(bye, self._routes[0] if self._routes else self.contact.uri, self.peer)
 
-    def acknowledged(self, cseq: int) -> None:
+    def acknowledged(self, cseq: int, ack: SipMessage) -> None:
         """An ACK to one of our 200s."""
         transaction = self._unacknowledged.pop(cseq, None)
         if transaction is not None:
             transaction.acknowledged()
+            if self.handler is not None:
+                self.handler.acknowledged(ack)
 
     def receive(self, transaction: ServerTransaction) -> None:
         """A request inside the dialog."""
@@ -266,8 +274,9 @@ class SipCall:
             if request.body and offer is None:
                 transaction.respond(488, "Not Acceptable Here")
             else:
-                self._accept(transaction, number, handler.renegotiated(offer))
+                self._accept(transaction, number, handler.renegotiated(request, offer))
         elif method == "INFO":
+            handler.informed(request)
             fields = _relay_fields(request)
             if fields is not None:
                 handler.dtmf_by_info(*fields)
@@ -472,7 +481,7 @@ class SipEndpoint:
             return
         call = self.dialogs.get(_dialog_key(request))
         if call is not None:
-            call.acknowledged(number)
+            call.acknowledged(number, request)
 
     def _dispatch(self, transaction: ServerTransaction, method: str, related: tuple[str, str, str]) -> None:
         request = transaction.request

@@ -31,6 +31,7 @@ const POINTS = {
   taken_over: { lane: "service", kind: "taken_over" },
   left: { lane: "service", kind: "left" },
   bot_reconnected: { lane: "service", kind: "bot_reconnected" },
+  not_verified: { lane: "service", kind: "not_verified" },
   bye_overdue: { lane: "service", kind: "bye_overdue" },
 };
 
@@ -47,6 +48,8 @@ function pointText(fact) {
       return `taken over${of.stage ? ` while ${of.stage}` : ""}`;
     case "left":
       return `left by its worker${of.why ? `: ${of.why}` : ""}`;
+    case "not_verified":
+      return "identity not verified: nothing is done with it";
     case "bot_reconnected":
       return `bot connected again${of.why ? `: ${of.why}` : ""}`;
     default:

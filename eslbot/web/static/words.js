@@ -21,6 +21,7 @@ const OUTCOMES = {
   internal_error: "Fault of eslbot",
   caller_hangup: "Caller hung up",
   media_timeout: "PBX vanished",
+  our_bye: "Our BYE",
 };
 const FAULTS = { none: "nobody", bot: "the bot", ameyo: "Ameyo", pbx: "the PBX", eslbot: "eslbot" };
 

@@ -1,0 +1,41 @@
+"""How many INVITEs a second the sources of a workspace may send: its ``max_cps``, over all workers here.
+
+Each :class:`~eslbot.sources.Party` has a bucket (:mod:`eslbot.buckets`). It is charged before anything else
+is known of an INVITE, and to whose *address* sent it, not to the workspace that it names: who floods in
+another one's name spends the own.
+
+This is the innermost of three places that keep to ``max_cps``: an INVITE that gets here has cost FreeSWITCH a
+session and this process a connection already. The firewall (:mod:`eslbot.firewallconf`) and the edge are
+before it.
+"""
+
+from __future__ import annotations
+
+from eslbot import metrics
+from eslbot.buckets import NOBODY, Buckets
+from eslbot.config.model import Config
+from eslbot.invite import Refused
+from eslbot.sources import Sources
+
+#: INVITEs a second of those who are nobody's source. FreeSWITCH and the edge refuse them by themselves: here
+#: comes who was struck off the configuration, and not yet off theirs.
+STRANGERS = 5
+#: Seconds that a PBX should wait before its next call (Retry-After of the 503).
+RETRY_AFTER = 1
+
+
+class Budget:
+    """The budgets of a configuration."""
+
+    def __init__(self, config: Config, buckets: Buckets) -> None:
+        self._sources = Sources(config)
+        self._buckets = buckets
+
+    def charge(self, source: str) -> None:
+        """One INVITE has come from the address ``source``. Raises Refused where the budget is spent."""
+        party = self._sources.of(source)
+        key, name, rate = (party.key, party.name, party.max_cps) if party else (NOBODY, "nobody", STRANGERS)
+        if not self._buckets.take(key, rate):
+            metrics.OVER_BUDGET.labels(name).inc()
+            detail = f"{name}: its sources have sent more than max_cps = {rate} INVITEs a second"
+            raise Refused(503, "source_rate", detail, RETRY_AFTER)
