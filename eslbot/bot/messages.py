@@ -89,9 +89,7 @@ def parse(text: bytes) -> Message:
         case "streamAudio":  # a usable one comes as a file
             data = message.get("data")
             data = data if isinstance(data, dict) else {}
-            return UnusableSpeech(
-                printable(repr(data.get("audioDataType")), 30), printable(repr(data.get("sampleRate")), 30)
-            )
+            return UnusableSpeech(_shown(data.get("audioDataType")), _shown(data.get("sampleRate")))
         case _:
             raise BadMessage("unknown_type")
 
@@ -107,6 +105,13 @@ def is_end(text: bytes) -> bool:
 def printable(text: str, most: int = MAX_REASON) -> str:
     """The beginning of a bot's own word, fit for a log line and a channel variable."""
     return "".join(character if character.isprintable() else " " for character in text[:most])
+
+
+def _shown(value: object) -> str:
+    """A value of the bot's in a few characters; one that holds others is not spelt out, which takes long."""
+    if isinstance(value, dict | list):
+        return f"a {type(value).__name__}"
+    return printable(repr(value[:30] if isinstance(value, str) else value), 30)
 
 
 def _end(message: Mapping[str, Any]) -> End:

@@ -32,7 +32,8 @@ from eslbot.esl import Session
 from eslbot.esl.commands import check_line, execute_message, quote
 from eslbot.esl.errors import ProtocolError, UnsafeArgument
 from eslbot.esl.frames import Event, FrameReader, Headers
-from eslbot.invite import Refused, parse
+from eslbot.identity import Signer
+from eslbot.invite import Invite, Refused, parse
 from eslbot.ledger.desk import _question
 from eslbot.ledger.fold import BadFact, Fact, Story, read_fact
 from eslbot.ledger.queries import BadFilter, Filter
@@ -286,14 +287,24 @@ def invite(content: bytes) -> None:
     masking.masked(found.caller)
 
 
+SIGNER = Signer([b"a key of the test's own", b"the key before"])
+OURS = Invite(UUID, DID, CRT, WORKSPACE, "203.0.113.10", "0401234567", "bot")
+SIGNED = f"{UUID}\n{SIGNER.sign(OURS)}".encode()
+
+
+def identity(content: bytes) -> None:
+    """A channel that claims to be somebody's: it is what was signed for it, or nobody's."""
+    call_id, _, token = content.decode("utf-8", "replace").partition("\n")
+    found = SIGNER.identity({"Unique-ID": call_id, "variable_eslbot_identity": token})
+    assert found in (None, OURS), "forged"
+
+
 def notes(content: bytes) -> None:
     """What a controller before may have noted on the channel."""
     noted = Notes(block(content))
     assert noted.attempts >= 0 and noted.take_overs >= 0
     assert noted.invited_for >= 0.0 and noted.answered_for >= 0.0
-    json.dumps(
-        [noted.stage, noted.spoken, noted.next_attempt, noted.held_since, noted.all()], allow_nan=False
-    )
+    json.dumps([noted.stage, noted.spoken, noted.next_attempt, noted.held_at, noted.all()], allow_nan=False)
     ended = noted.ended
     assert isinstance(ended.properties, dict)
 
@@ -521,6 +532,7 @@ PARSERS = (
     Parser("esl frames, cut anywhere", STREAMS, cut_anywhere),
     Parser("esl session", STREAMS, session, share=2),
     Parser("invite", CHANNELS, invite, (Refused,), share=2),
+    Parser("signed identity", (SIGNED, SIGNED.replace(b".", b"=.")), identity),
     Parser("channel notes", CHANNELS, notes),
     Parser("media of a hang-up", (lines_of(HANGUP),), media),
     Parser("bot message", MESSAGES, message, (messages.BadMessage,), share=2),
@@ -538,6 +550,7 @@ PARSERS = (
         (b"call 00919990152080 from +91 999", b"\xf0\x9f\x98\x80 12345678"),
         lambda content: len(masking.masked_text(content.decode("utf-8", "replace"))) and None,
         share=0.5,
+        most=65536,
     ),
     Parser("journal facts", (JOURNAL, *FACTS), facts, in_loop=False),
     Parser("journal file", (JOURNAL,), tailed, share=0.5, in_loop=False),
