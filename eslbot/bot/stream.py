@@ -118,4 +118,4 @@ def describe(event: Event) -> tuple[int, str]:
         return 0, ""
     code = message.get("code")
     text = message.get("reason") or message.get("error")
-    return (code if isinstance(code, int) else 0), printable(text) if isinstance(text, str) else ""
+    return (code if isinstance(code, int) else 0), printable(str(text)) if isinstance(text, str | int) else ""

@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from eslbot.worker import settle_memory
 from tests.hostile.drive import STALL, Outcome, drive
 from tests.hostile.parsers import PARSERS, Parser
 from tests.support.mutation import made_up
@@ -91,6 +92,7 @@ def run(parsers: list[Parser], inputs: int, seed: int) -> dict[str, Figures]:
     for parser in parsers:  # what is imported at the first use is no input's fault
         for content in parser.seeds:
             drive(parser, content)
+    settle_memory()  # as a worker's
     figures = {parser.name: Figures() for parser in parsers}
     shares = sum(parser.share for parser in parsers)
     done, due = 0, time.monotonic() + PROGRESS
