@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from http.client import HTTPException
 
 import gevent
 import structlog
 from gevent.event import Event as Flag
-from urllib3 import BaseHTTPResponse, Timeout
 from urllib3.exceptions import HTTPError
 
 import eslbot
+from eslbot.ameyo.answer import Answer
 from eslbot.ameyo.connections import Connections
 from eslbot.ameyo.limit import OutOfTime, limit
 from eslbot.ameyo.notification import PATH, headers
@@ -34,9 +35,10 @@ MAX_RETRY_AFTER = 300.0
 MAX_POSTS = 32
 #: Seconds an attempt that is under way when the PBX hangs up may still take: its answer is often the reason.
 LAST_ANSWER = 2.0
-#: No answer of Ameyo's is longer than this that we would care to read, in bytes and in seconds.
-MAX_ANSWER_BYTES = 64 * 1024
+#: Seconds for the rest of an answer once its status is there: it may tell why Ameyo refuses. Where Ameyo
+#: accepts it tells nothing, and until the call has noted that, a controller that dies has it told again.
 MAX_ANSWER_SECONDS = 2.0
+MAX_ACCEPTED_SECONDS = 0.25
 
 #: Seconds between two connections that are opened before they are needed.
 WARM_PAUSE = 1.0
@@ -94,7 +96,6 @@ class AmeyoClient:
             "Accept": "*/*",
             "User-Agent": f"eslbot/{eslbot.__version__}",
         }
-        self._timeout = Timeout(connect=settings.connect_timeout, read=settings.timeout)
         self._slots = Slots(MAX_POSTS)
         self._warm_after = 0.0  # on the monotonic clock
 
@@ -165,21 +166,34 @@ class AmeyoClient:
         return max(delay, retry_after or 0.0)
 
     def _attempt(self, number: int, body: bytes, over: Flag) -> Attempt:
-        """One POST; the end of the call does not wait for its time-out."""
+        """One POST; the end of the call does not wait for its time-out.
+
+        Once a status is there it is the verdict, whatever becomes of the rest.
+        """
         began = time.monotonic()
         status: int | None = None
         retry_after: float | None = None
         verdict = Verdict.FAILED
         try:
             with limit(self._settings.timeout, over, LAST_ANSWER):
-                status, detail, retry_after = self._post(body)
-            verdict = _judge(status)
+                answer = self._connections.post(
+                    body, self._headers, self._settings.connect_timeout, self._settings.timeout
+                )
+            status, verdict = answer.status, _judge(answer.status)
+            accepted = verdict is Verdict.ACCEPTED
+            self._connections.finish(answer, MAX_ACCEPTED_SECONDS if accepted else MAX_ANSWER_SECONDS)
+            detail, retry_after = self._told(answer), _retry_after(answer.field("Retry-After"))
         except OutOfTime:
             if over.is_set():
                 verdict, detail = Verdict.INTERRUPTED, "the call was over"
             else:
                 detail = f"no answer within {self._settings.timeout:g} s"
-        except (HTTPError, OSError, ValueError) as error:  # OSError: also a ca_file that is gone
+        except (
+            HTTPError,
+            HTTPException,
+            OSError,
+            ValueError,
+        ) as error:  # OSError: also a ca_file that is gone
             detail = _explain(error)
         except Exception as error:  # nobody thought of it; the customer is notified of again all the same
             log.exception("notification_failed")
@@ -187,14 +201,12 @@ class AmeyoClient:
         delay = self._delay(number, verdict, retry_after)
         return Attempt(number, verdict, status, detail, time.monotonic() - began, retry_after, delay)
 
-    def _post(self, body: bytes) -> tuple[int, str, float | None]:
-        answer = self._connections.post(body, self._headers, self._timeout)
-        try:
-            return answer.status, self._shown(_read(answer)), _retry_after(answer.headers.get("Retry-After"))
-        finally:
-            if not answer.closed:  # not read to its end
-                answer.close()
-            answer.release_conn()
+    def _told(self, answer: Answer) -> str:
+        """What to say of an answer besides its status."""
+        coding = answer.field("Content-Encoding")
+        if coding and coding.lower() != "identity":  # we asked for none, and unpack nobody's parcels
+            return self._shown(f"(encoded: {coding})".encode())
+        return self._shown(bytes(answer.text) + (b"" if answer.whole else b" (broken off)"))
 
     def _shown(self, text: bytes) -> str:
         """The beginning of an answer, for the log; some servers echo what they were sent."""
@@ -203,23 +215,6 @@ class AmeyoClient:
     def close(self) -> None:
         """Close the pooled connections."""
         self._connections.close()
-
-
-def _read(answer: BaseHTTPResponse) -> bytes:
-    """The answer's text, to the end where it is within the bounds: the connection can serve the next call.
-
-    What Ameyo decided is its status, which is here already; a text that breaks off changes nothing.
-    """
-    text = b""
-    try:
-        with gevent.Timeout(MAX_ANSWER_SECONDS, False):  # type: ignore[arg-type]  # its stubs forget False
-            for chunk in answer.stream(8192, decode_content=True):
-                text += chunk
-                if len(text) > MAX_ANSWER_BYTES:
-                    break
-    except HTTPError:
-        text += b" (broken off)"
-    return text
 
 
 def _judge(status: int) -> Verdict:

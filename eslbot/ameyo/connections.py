@@ -8,23 +8,27 @@ workspace has threads of its own.
 
 from __future__ import annotations
 
+import http.client
 import socket
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import gevent
 from gevent.resolver.thread import Resolver
 from gevent.threadpool import ThreadPool
 from requests import Request
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
-from urllib3 import BaseHTTPResponse, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
-from urllib3.util.ssl_ import create_urllib3_context
+
+from eslbot.ameyo.answer import Answer
+from eslbot.ameyo.sockets import BoundedSocket, FedContext
 
 #: Name lookups of one workspace at one time.
 LOOKUPS = 2
@@ -56,22 +60,41 @@ class Connections(HTTPAdapter):
         found: HTTPConnectionPool = pool
         return found
 
-    def post(self, body: bytes, headers: Mapping[str, str], timeout: Timeout) -> BaseHTTPResponse:
-        """The answer to one POST, its text not read yet; the caller gives its connection back.
+    def post(
+        self, body: bytes, headers: Mapping[str, str], connect_seconds: float, read_seconds: float
+    ) -> Answer:
+        """The answer to one POST, no more of it read than its status; :meth:`finish` is to be called.
 
-        Raises urllib3's HTTPError, OSError.
+        ``connect_seconds`` are for each address, ``read_seconds`` for each read. Raises urllib3's HTTPError,
+        http.client's HTTPException, OSError.
         """
-        return self._pool.urlopen(
-            "POST",
-            self._request.path_url,
-            body,
-            headers,
-            retries=False,
-            redirect=False,
-            assert_same_host=False,
-            timeout=timeout,
-            preload_content=False,
-        )
+        connection: Any = self._pool._get_conn()
+        try:
+            connection.timeout = connect_seconds
+            if connection.is_closed:
+                connection.connect()
+            connection.timeout = read_seconds
+            # It may have answered before it closed; where it has not, reading tells.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request("POST", self._request.path_url, body, headers)
+            answer: Answer = connection.getresponse()
+        except BaseException:
+            connection.close()
+            self._pool._put_conn(connection)
+            raise
+        answer.connection = connection
+        return answer
+
+    def finish(self, answer: Answer, seconds: float) -> None:
+        """Read the rest of an answer, for at most ``seconds``, and give its connection back or close it."""
+        try:
+            with gevent.Timeout(seconds, False):  # type: ignore[arg-type]  # its stubs forget False
+                answer.read()
+        finally:
+            answer.close()
+            if not answer.reusable:
+                answer.connection.close()
+            self._pool._put_conn(answer.connection)
 
     def one_waits(self) -> bool:
         """Whether a connection is there that a POST could use at once. Raises OSError, as :meth:`post`."""
@@ -99,17 +122,17 @@ class Connections(HTTPAdapter):
         super().init_poolmanager(*args, **kwargs)
         names = self._names
 
-        class Plain(_LookedUpApart, HTTPConnection):
+        class Plain(_OfAmeyo, HTTPConnection):
             resolver = names
 
-        class Tls(_LookedUpApart, HTTPSConnection):
+        class Tls(_OfAmeyo, HTTPSConnection):
             resolver = names
 
         class PlainPool(HTTPConnectionPool):
-            ConnectionCls = Plain
+            ConnectionCls: Any = Plain
 
         class TlsPool(HTTPSConnectionPool):
-            ConnectionCls = Tls
+            ConnectionCls: Any = Tls
 
         self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": TlsPool}
 
@@ -119,7 +142,8 @@ def trusting(ca_file: str) -> ssl.SSLContext:
 
     Made once for all connections: reading a hundred authorities takes 20 ms, in which every call waits.
     """
-    context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
+    context = FedContext(ssl.PROTOCOL_TLS_CLIENT)  # which means verified
+    context.options |= ssl.OP_NO_RENEGOTIATION
     Path(ca_file).open("rb").close()  # its error names the file
     context.load_verify_locations(ca_file)
     return context
@@ -131,10 +155,15 @@ def _trusting_all_known() -> ssl.SSLContext:
     return trusting(DEFAULT_CA_BUNDLE_PATH)
 
 
-class _LookedUpApart(HTTPConnection):
-    """A connection that asks ``resolver`` for its host's addresses, and tries one after the other."""
+class _OfAmeyo(HTTPConnection):
+    """A connection that asks ``resolver`` for its host's addresses, and tries one after the other.
+
+    What it reads is bounded, and its answer is there with the status.
+    """
 
     resolver: Resolver
+    response_class: Any = Answer
+    _bounded: BoundedSocket
 
     @property
     def is_connected(self) -> bool:
@@ -153,6 +182,14 @@ class _LookedUpApart(HTTPConnection):
             self.sock.settimeout(timeout)
         return False  # its end, or bytes that belong to no answer
 
+    def getresponse(self) -> Answer:  # type: ignore[override]
+        """The answer, read up to its status; http.client's state, and none of urllib3's wrapping."""
+        self.sock.settimeout(self.timeout)
+        self._bounded.ask()
+        answer: Any = http.client.HTTPConnection.getresponse(self)
+        found: Answer = answer
+        return found
+
     def _new_conn(self) -> socket.socket:
         name = self._dns_host
         try:
@@ -164,7 +201,8 @@ class _LookedUpApart(HTTPConnection):
             for *_, address in found:
                 self._dns_host = str(address[0])
                 try:
-                    return super()._new_conn()
+                    self._bounded = BoundedSocket(super()._new_conn())
+                    return self._bounded
                 except (ConnectTimeoutError, NewConnectionError) as error:
                     failed = error
         finally:

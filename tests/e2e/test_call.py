@@ -263,6 +263,16 @@ def test_ameyo_rejects_and_accepts_after_retry_after(lab: Lab, crt: str) -> None
     assert second.at - first.at >= 2.0
 
 
+@pytest.mark.parametrize("kind", ["103 first", "headers drip", "text never comes", "endless trailers"])
+def test_ameyo_accepts_in_an_unkind_way(lab: Lab, crt: str, kind: str) -> None:
+    from eslbot.sim.pbx import Unkind
+
+    lab.ameyo.script(crt, [Unkind(kind)])
+    handed_off(lab, "talk", crt)
+    assert [request.status for request in lab.ameyo.requests_for(crt)] == [200]
+    assert logged(lab, crt, "call_ended")["handed_off"] is True
+
+
 def test_ameyo_down_for_five_seconds(lab: Lab, crt: str) -> None:
     ringing = call(lab, "hold", crt, timeout=40)
     ringing.wait_answered()

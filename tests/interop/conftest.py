@@ -21,7 +21,7 @@ TENANTS = [Tenant("hold", "hold"), Tenant("echo", "echo"), Tenant("drone", "dron
 @pytest.fixture(scope="session", params=kinds())
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp(f"interop-{request.param}")
-    with Lab(folder, TENANTS, switch=request.param, controllers=[FIRST], ledger=True) as lab:
+    with Lab(folder, TENANTS, switch=request.param, workers=2, controllers=[FIRST], ledger=True) as lab:
         yield lab
 
 

@@ -19,7 +19,7 @@ import trustme
 
 from eslbot import g711
 from eslbot.sim.audio import gaps, heard, tone
-from eslbot.sim.pbx import AmeyoServer, Answer, Drop, Load, Pbx, Recording, SippMissing, Stall, Voices
+from eslbot.sim.pbx import AmeyoServer, Answer, Drop, Load, Pbx, Recording, SippMissing, Stall, Unkind, Voices
 from eslbot.sim.pbx.ameyo import ROUTE, schema_problem
 from eslbot.sim.pbx.media import Arrival
 from eslbot.sim.pbx.pbx import DID, WORKSPACE
@@ -194,6 +194,44 @@ def test_stalling_and_dropping(ameyo, accepted):
             post(ameyo)
     assert [r.status for r in ameyo.wait_for(lambda r: True, count=4)] == [503, None, None, None]
     assert accepted == ["d444-1"]
+
+
+def test_unkind_answers(ameyo, accepted):
+    ameyo.script(
+        "d444-1", [Unkind("not HTTP"), Unkind("text breaks off"), Unkind("100 and 103 in one piece")]
+    )
+    with pytest.raises(requests.exceptions.ConnectionError):
+        post(ameyo)
+    assert accepted == []
+    with pytest.raises(requests.exceptions.ChunkedEncodingError):
+        post(ameyo)
+    ameyo.wait_for(lambda r: r.accepted)
+    assert post(ameyo).status_code == 103, "which this client takes for the answer"
+    ameyo.wait_for(lambda r: r.accepted, count=2)
+    assert [r.status for r in ameyo.requests] == [None, 200, 200]
+    assert accepted == ["d444-1", "d444-1"]
+
+
+def test_an_unkind_answer_does_not_excuse_a_fault(ameyo, accepted):
+    ameyo.script(None, [Unkind("text breaks off")])
+    assert post(ameyo, Authorization="wrong").status_code == 401
+    assert accepted == []
+
+
+@pytest.mark.parametrize("kind", ["text never comes", "endless headers"])
+def test_stop_ends_an_answer_that_has_no_end(kind):
+    with AmeyoServer(tls=False) as server:
+        server.script(None, [Unkind(kind)])
+        with socket.create_connection((server.host, server.port)) as connection:
+            data = json.dumps(body()).encode()
+            named = HEADERS | {"Content-Length": str(len(data))}
+            head = "".join(f"{name}: {value}\r\n" for name, value in named.items())
+            connection.sendall(f"POST {ROUTE} HTTP/1.1\r\n{head}\r\n".encode() + data)
+            server.wait_accepted("d444-1")
+            begun = time.monotonic()
+            server.stop()
+            assert time.monotonic() - begun < 5
+    assert server.errors == []
 
 
 def test_stop_does_not_wait_for_a_stalled_request():

@@ -22,7 +22,9 @@ from gevent.event import Event as Flag
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eslbot.ameyo import answer as answer_module
 from eslbot.ameyo import client as client_module
+from eslbot.ameyo import sockets
 from eslbot.ameyo.client import FIRST_DELAY, SLOW_CAP, AmeyoClient, Attempt, Verdict, _retry_after
 from eslbot.ameyo.connections import Connections
 from eslbot.ameyo.notification import notification
@@ -173,11 +175,10 @@ def test_nobody_listens() -> None:
     "write",
     [
         lambda handler: handler.wfile.write(b"SMTP is this\r\n\r\n"),
-        lambda handler: handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 100_000 + b"\r\n\r\n"),
         lambda handler: handler.wfile.write(b"HTTP/1.1 999999 OK\r\n\r\n"),
         lambda handler: handler.connection.shutdown(2),
     ],
-    ids=["not HTTP", "a header too long", "a status that is none", "nothing"],
+    ids=["not HTTP", "a status that is none", "nothing"],
 )
 def test_what_is_no_answer_is_tried_again(write: Any) -> None:
     with AmeyoServer(Answer(write=write), Answer()) as server:
@@ -641,21 +642,49 @@ def drip_text(handler: Any) -> None:
         time.sleep(0.05)
 
 
-def test_an_answer_that_drips_for_ever_is_bounded() -> None:
-    with AmeyoServer(Answer(write=drip_headers)) as server:
+def drip_interim(handler: Any) -> None:
+    handler.close_connection = True
+    while True:
+        handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        time.sleep(0.3)
+
+
+def test_an_answer_that_never_comes_to_its_status_is_bounded() -> None:
+    with AmeyoServer(Answer(write=drip_interim)) as server:
         verdict, status, detail, seconds = one_attempt(server, timeout=1.0)
     assert (verdict, status, detail) == ("failed", None, "no answer within 1 s")
     assert seconds < 5
 
 
-def test_a_2xx_whose_text_drips_is_accepted_all_the_same() -> None:
-    with AmeyoServer(Answer(write=drip_text)) as server:
-        verdict, status, _, seconds = one_attempt(server, timeout=10.0)
+@pytest.mark.parametrize("write", [drip_headers, drip_text])
+@pytest.mark.parametrize("timeout", [0.6, 10.0], ids=["beyond its time", "within its time"])
+def test_a_2xx_whose_headers_or_text_drip_is_accepted_all_the_same(write: Any, timeout: float) -> None:
+    with AmeyoServer(Answer(write=write)) as server:
+        verdict, status, _, seconds = one_attempt(server, timeout=timeout)
     assert (verdict, status) == ("accepted", 200)
+    assert seconds < 5
+
+
+@pytest.mark.parametrize("status", [500, 401, 302])
+def test_another_status_counts_too_whatever_becomes_of_its_text(status: int) -> None:
+    def drip(handler: Any) -> None:
+        handler.close_connection = True
+        handler.wfile.write(b"HTTP/1.1 %d Because\r\nRetry-After: 7\r\n\r\n" % status)
+        while True:
+            handler.wfile.write(b"of ")
+            time.sleep(0.05)
+
+    with AmeyoServer(Answer(write=drip)) as server:
+        verdict, found, detail, seconds = one_attempt(server, timeout=10.0)
+    assert (verdict, found) == ("failed" if status == 500 else "rejected", status)
+    assert detail.startswith("of of ") and detail.endswith("(broken off)")
     assert seconds < 5
 
 
 def test_the_bounds_are_the_documented_ones() -> None:
     assert client_module.LAST_ANSWER == 2.0
     assert client_module.MAX_ANSWER_SECONDS == 2.0
-    assert client_module.MAX_ANSWER_BYTES == 65536
+    assert client_module.MAX_ACCEPTED_SECONDS == 0.25
+    assert answer_module.MAX_TEXT == 64 * 1024
+    assert answer_module.MAX_LINES == 512
+    assert sockets.MAX_BYTES == 128 * 1024

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eslbot.sim.lab import Tenant
-from eslbot.sim.pbx import Answer, Stall
+from eslbot.sim.pbx import Answer, Stall, Unkind
 from eslbot.sim.pbx.ameyo import Step
 
 #: The callers' fates: the bot's behaviour, and how often in a hundred.
@@ -23,10 +23,12 @@ KINDS = {
 }
 #: What Ameyo does with a call's first notifications, and how often in a hundred.
 AMEYO: dict[str, tuple[Sequence[Step], int]] = {
-    "accepts": ((), 70),
+    "accepts": ((), 60),
     "slow": ((Stall(1.0, Answer(200)),), 10),
     "busy": ((503, 503), 15),
     "too many": ((Answer(429, {"Retry-After": "1"}),), 5),
+    "early hints": ((Unkind("103 first"),), 5),
+    "no text": ((Unkind("text never comes"),), 5),
 }
 #: Seconds until a caller of a bot that holds hangs up.
 HANGS_UP = (1.5, 5.0)

@@ -1,6 +1,6 @@
 """The Ameyo PBX's stand-in: SIPp places the calls, a REST server takes the hand-off and ends them."""
 
-from eslbot.sim.pbx.ameyo import AmeyoServer, Answer, Drop, Notification, Stall
+from eslbot.sim.pbx.ameyo import AmeyoServer, Answer, Drop, Notification, Stall, Unkind
 from eslbot.sim.pbx.media import Recording
 from eslbot.sim.pbx.pbx import CallResult, Load, LoadResult, Pbx, PbxCall
 from eslbot.sim.pbx.sipp import SippMissing
@@ -19,6 +19,7 @@ __all__ = [
     "Recording",
     "SippMissing",
     "Stall",
+    "Unkind",
     "Voices",
     "VoicesError",
 ]

@@ -39,6 +39,7 @@ from typing import Any, Self
 
 from eslbot.sim.events import Emit, silent
 from eslbot.sim.pbx.certificates import LoopbackAuthority
+from eslbot.sim.pbx.unkind import TAKEN, UNKIND
 
 #: The route of the integration document.
 ROUTE = "/ameyorestapi/voice/sendAgentResponseForCallNotification"
@@ -70,7 +71,7 @@ class Stall:
     """Say nothing for ``seconds``, then do ``then``; by default drop the connection, nothing accepted."""
 
     seconds: float
-    then: int | Answer | Drop | None = None
+    then: int | Answer | Drop | Unkind | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,17 @@ class Drop:
     accepted: bool = False
 
 
-Step = int | Answer | Stall | Drop
+@dataclass(frozen=True, slots=True)
+class Unkind:
+    """Answer in this way, one of :data:`eslbot.sim.pbx.unkind.UNKIND`, and close the connection.
+
+    A request with a fault is answered as always.
+    """
+
+    how: str
+
+
+Step = int | Answer | Stall | Drop | Unkind
 
 
 @dataclass(slots=True)
@@ -363,6 +374,11 @@ class AmeyoServer:
         """Wait, but not beyond :meth:`stop`."""
         self._stopping.wait(seconds)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether :meth:`stop` was called: nothing goes on for ever any more."""
+        return self._stopping.is_set()
+
     def note_failure(self, error: BaseException | None) -> None:
         """A connection ended in an exception."""
         with self._changed:
@@ -507,18 +523,42 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_POST = do_GET = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_OPTIONS = handle_request
 
-    def _do(self, step: int | Answer | Drop | None, request: Notification, fault: _Fault | None) -> None:
+    def _do(
+        self, step: int | Answer | Drop | Unkind | None, request: Notification, fault: _Fault | None
+    ) -> None:
         ameyo = self.server.ameyo
         if isinstance(step, Drop):
             self.close_connection = True
             ameyo.settle(request, None, accepted=step.accepted and fault is None)
             return
-        answer = Answer(step) if isinstance(step, int) else step or Answer(200)
+        if isinstance(step, Unkind) and fault is None:
+            self._be_unkind(step.how, request)
+            return
+        answer = Answer(step) if isinstance(step, int) else step if isinstance(step, Answer) else Answer(200)
         if 200 <= answer.status < 300 and fault is not None:
             answer = Answer(fault.status)
         accepted = 200 <= answer.status < 300
         self._send(answer, request.problem)
         ameyo.settle(request, int(answer.status), accepted=accepted)
+
+    def _be_unkind(self, how: str, request: Notification) -> None:
+        ameyo = self.server.ameyo
+        self.close_connection = True
+        taken = False
+        try:
+            for piece in UNKIND[how]():
+                if piece is TAKEN:
+                    taken = True
+                    ameyo.settle(request, 200, accepted=True)
+                elif isinstance(piece, float):
+                    ameyo.stall(piece)
+                elif isinstance(piece, bytes):
+                    self.wfile.write(piece)
+                if ameyo.stopping:
+                    return
+        finally:
+            if not taken:
+                ameyo.settle(request, None, accepted=False)
 
     def _send(self, answer: Answer, problem: str | None) -> None:
         ok = 200 <= answer.status < 300
