@@ -8,8 +8,10 @@ import secrets
 import stat
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from eslbot.identity import Signer
+if TYPE_CHECKING:
+    from eslbot.identity import Signer
 
 #: Bytes of a key file, and keys in it.
 MAX_FILE, MAX_KEYS = 4096, 8
@@ -54,6 +56,8 @@ def load(path: Path, owner: int | None = None) -> Signer:
             f"{path} does not hold 1 to {MAX_KEYS} keys of 64 hexadecimal digits (0-9, a-f), one a line; "
             f"{_REMEDY}"
         )
+    from eslbot.identity import Signer  # late: it imports the configuration, which imports this module
+
     return Signer([bytes.fromhex(key) for key in keys])
 
 

@@ -88,7 +88,7 @@ class Notes:
                 raise ValueError("properties are no object")
             # An empty reason is no variable.
             return BotEnd(Outcome(self._text("eslbot_outcome")), self._text("eslbot_reason"), properties)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             log.warning("bot_end_unreadable", error=repr(error))
             return BotEnd(Outcome.CONTROLLER_LOST)
 

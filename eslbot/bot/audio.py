@@ -93,8 +93,8 @@ def _unwrap(content: bytes) -> tuple[bytes, int]:
                 form = f"{file.getnchannels()} channels of {8 * file.getsampwidth()} bits"
                 raise UnusableAudio(f"wav with {form}; send 16-bit mono")
             return file.readframes(file.getnframes()), file.getframerate()
-    except (wave.Error, EOFError) as error:
-        raise UnusableAudio(f"not a PCM wav file: {error}") from error
+    except (wave.Error, EOFError, RuntimeError) as error:  # the last where a chunk is longer than the file
+        raise UnusableAudio(f"not a PCM wav file: {str(error) or 'it breaks off'}") from error
 
 
 class Resampler:

@@ -125,9 +125,9 @@ def printable(text: str, most: int = MAX_REASON) -> str:
 
 
 def _shown(value: object) -> str:
-    """The beginning of a value; of a list or an object, which may be long, what it is."""
-    if isinstance(value, list | dict):
-        return type(value).__name__
+    """A value of the bot's in a few characters; one that holds others is not spelt out, which takes long."""
+    if isinstance(value, dict | list):
+        return f"a {type(value).__name__}"
     return printable(repr(value[:30] if isinstance(value, str) else value), 30)
 
 

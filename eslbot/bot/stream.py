@@ -117,5 +117,5 @@ def describe(event: Event) -> tuple[int, str]:
     if not isinstance(message, dict):
         return 0, ""
     code = message.get("code")
-    text = message.get("reason") or message.get("error") or ""
-    return (code if isinstance(code, int) else 0), printable(str(text))
+    text = message.get("reason") or message.get("error")
+    return (code if isinstance(code, int) else 0), printable(str(text)) if isinstance(text, str | int) else ""

@@ -66,6 +66,8 @@ MAX_INBOX = 1000
 MAX_INBOX_BYTES = 8 * 1024 * 1024
 #: Beyond that, what must not be lost (:attr:`Session.keeps`) is kept as often as this.
 MAX_KEPT = 16
+#: Frames of a peer's that FreeSWITCH would not send.
+MAX_STRANGE = 100
 #: Seconds that one story may take events without letting the others have a turn.
 SLICE = 0.01
 
@@ -151,6 +153,8 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         #: the first at once, and the second when the channel's thread has left its modules.
         self.hangup: Mapping[str, str] = {}
         self.lost_events = 0
+        self._strange_frames = 0
+        self._told_of: set[str] = set()
         #: Whether an event must not be lost, however many are waiting: what ends something.
         self.keeps: Callable[[Event], bool] = lambda event: False
         self._uuid = ""
@@ -211,7 +215,7 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
                 else:
                     wants.set(Event.of(frame))
             elif self.reason is None:  # else whoever waited for it was told that the session is over
-                log.warning("esl_reply_without_command", content_type=kind)
+                self._strange("esl_reply_without_command", kind)
         elif kind == "text/event-plain":
             self.handle_event(Event.of(frame))
         elif kind == "text/disconnect-notice":
@@ -222,7 +226,20 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         elif kind == "text/rude-rejection":
             self._leave(ConnectionLost("FreeSWITCH's ACL does not let us in"))
         else:
-            log.warning("esl_unknown_frame", content_type=kind[:80])
+            self._strange("esl_unknown_frame", kind)
+
+    def _strange(self, what: str, kind: str) -> None:
+        """FreeSWITCH never says this. Of a kind it is told once; who goes on with it is no FreeSWITCH.
+
+        Raises :class:`ProtocolError` then: thousands of such frames fit into one read, and everybody waits
+        for each of them.
+        """
+        self._strange_frames += 1
+        if what not in self._told_of:
+            self._told_of.add(what)
+            log.warning(what, content_type=kind[:80])
+        if self._strange_frames > MAX_STRANGE:
+            raise ProtocolError(f"over {MAX_STRANGE} frames that nobody asked for, the last {kind[:80]!r}")
 
     def handle_event(self, event: Event) -> None:
         """One event: completions, hang-ups and jobs are the session's own, the rest waits for the story."""

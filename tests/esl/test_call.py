@@ -758,7 +758,7 @@ def test_a_bot_that_breaks_off_is_connected_again_once_the_module_has_let_go(hou
 def test_a_channel_that_its_module_holds_is_over_with_the_bye(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eslbot.call.HANGUP_TOLD", 0.1)
+    monkeypatch.setattr("eslbot.call.LAST_EVENT", 0.1)
     channel = house.talking()
     channel.down = True
     channel.event("CHANNEL_HANGUP", {"Hangup-Cause": "NORMAL_CLEARING", "variable_sip_term_status": "200"})
@@ -772,7 +772,7 @@ def test_a_channel_that_its_module_holds_is_over_with_the_bye(
 def test_a_hang_up_of_ours_that_its_module_holds_is_not_taken_for_a_bye(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eslbot.call.HANGUP_TOLD", 0.1)
+    monkeypatch.setattr("eslbot.call.LAST_EVENT", 0.1)
     channel = house.talking()
     channel.down = True
     channel.event("CHANNEL_HANGUP", {"Hangup-Cause": "NORMAL_CLEARING"})

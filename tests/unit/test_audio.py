@@ -113,6 +113,7 @@ def test_silence_stays_silence(law: str) -> None:
         (b"", "wav", 8000, "not a PCM wav file"),
         (b"ID3" + bytes(100), "wav", 8000, "not a PCM wav file"),
         (wav(bytes(400))[:30], "wav", 8000, "not a PCM wav file"),
+        (wav(bytes(400))[:12] + b"LIST\xff\xff\0\0", "wav", 8000, "not a PCM wav file: it breaks off"),
         (wav(bytes(400)).replace(b"\x01\0\x01\0", b"\x03\0\x01\0", 1), "wav", 8000, "not a PCM wav file"),
     ],
 )

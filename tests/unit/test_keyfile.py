@@ -109,10 +109,10 @@ def test_the_command_shows_the_fingerprint_and_never_the_key(tmp_path: Path) -> 
         'ameyo = {url = "https://a.example", tenant_host = "acme.example", token = "secret-token"}\n'
     )
     first = CliRunner().invoke(main, ["key", "--config", str(config)])
-    assert (first.exit_code, first.output) == (0, f"{path}: {load(path).fingerprints[0]} signs\n")
+    assert (first.exit_code, first.stdout) == (0, f"{path}: {load(path).fingerprints[0]} signs\n")
     path.write_text(path.read_text() + "ab" * 32 + "\n")
     second = CliRunner().invoke(main, ["key", "--config", str(config)])
-    assert second.output.splitlines()[1].endswith("is believed, too")
+    assert second.stdout.splitlines()[1].endswith("is believed, too")
     assert not any(line in second.output for line in path.read_text().splitlines()[1:])
     path.chmod(0o644)
     refused = CliRunner().invoke(main, ["key", "--config", str(config)])

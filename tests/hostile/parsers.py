@@ -1,0 +1,579 @@
+"""The table of what reads bytes that somebody else chose: one entry a parser.
+
+To add one: a :class:`Parser` with a name, a few sound inputs (``seeds``), a function that drives it with one
+hostile input, and the exceptions that it may answer with. A drive that is a generator yields between the
+steps of the event loop (one read of a socket, one event of a call's): each step has its own time.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
+from ipaddress import ip_address
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from gevent import socket
+
+from eslbot import masking
+from eslbot.ameyo.notification import notification
+from eslbot.ameyo.properties import allowed, fill
+from eslbot.bot import messages, stream
+from eslbot.bot.audio import KINDS, RATES, Decoder, UnusableAudio
+from eslbot.config import ConfigError, load
+from eslbot.esl import Session
+from eslbot.esl.commands import check_line, execute_message, quote
+from eslbot.esl.errors import ProtocolError, UnsafeArgument
+from eslbot.esl.frames import Event, FrameReader, Headers
+from eslbot.identity import Signer
+from eslbot.invite import Invite, Refused, parse
+from eslbot.ledger.desk import _question
+from eslbot.ledger.fold import BadFact, Fact, Story, read_fact
+from eslbot.ledger.queries import BadFilter, Filter
+from eslbot.ledger.tail import Folder
+from eslbot.media import media_facts
+from eslbot.notes import Notes
+from eslbot.web.api import _FILTER, _fields_of
+from eslbot.web.http import Refusal, Request
+from tests.support import wire
+from tests.support.switch import CRT, DID, UUID, WORKSPACE
+
+#: What a drive gives back: nothing, or the end of each step of the event loop.
+Steps = Iterator[None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Parser:
+    """One row. ``share`` is how many of the inputs it gets, against the others' 1.
+
+    ``in_loop``: it runs where calls wait for it. ``most``: bytes that it is given in one piece at most, where
+    something in front of it bounds them.
+    """
+
+    name: str
+    seeds: Sequence[bytes]
+    drive: Callable[[bytes], Steps]
+    expected: tuple[type[Exception], ...] = ()
+    share: float = 1.0
+    in_loop: bool = True
+    most: int | None = None
+
+
+# -- the event socket ---------------------------------------------------------------------------------------
+
+CHANNEL = {
+    "Event-Name": "CHANNEL_DATA",
+    "Event-Date-Timestamp": "1795808733437487",
+    "Caller-Channel-Created-Time": "1795808731437487",
+    "Caller-Channel-Answered-Time": "1795808732437487",
+    "Unique-ID": UUID,
+    "Answer-State": "answered",
+    "Channel-Read-Codec-Name": "PCMA",
+    "variable_uuid": UUID,
+    "variable_sip_from_display": f"{DID}|{CRT}",
+    "variable_sip_from_user": "0401234567",
+    "variable_sip_to_user": "bot",
+    "variable_sip_network_ip": "127.0.0.4",
+    "variable_sip_h_x-workspace-id": WORKSPACE,
+    "variable_sip_h_X-Source-IP": "203.0.113.10",
+    "variable_eslbot_stage": "handing_off",
+    "variable_eslbot_take_overs": "3",
+    "variable_eslbot_spoken": "1",
+    "variable_eslbot_outcome": "bot_ended",
+    "variable_eslbot_reason": "the customer wants a human",
+    "variable_eslbot_properties": '{"summary": "a b", "score": 4.5}',
+    "variable_eslbot_attempts": "2",
+    "variable_eslbot_next_attempt": "1795808741.25",
+    "variable_eslbot_held_since": "1795808742.5",
+}
+HANGUP = {
+    "Event-Name": "CHANNEL_HANGUP_COMPLETE",
+    "Unique-ID": UUID,
+    "Hangup-Cause": "NORMAL_CLEARING",
+    "Channel-Read-Codec-Name": "PCMU",
+    "variable_sip_hangup_disposition": "recv_bye",
+    "variable_rtp_audio_in_media_packet_count": "1500",
+    "variable_rtp_audio_in_jitter_max_variance": "3.25",
+    "variable_rtp_audio_in_mos": "4.50",
+}
+PLAY = (
+    b'{"audioDataType":"raw","sampleRate":8000,"file":"/var/lib/freeswitch/temp/%s_1.tmp.r8"}' % UUID.encode()
+)
+CLOSED = b'{"status":"disconnected","message":{"code":1000,"reason":"Normal closure"}}'
+REFUSED = b'{"status":"error","message":{"code":6,"error":"Connection refused (system error 111)"}}'
+MESSAGES = (
+    b'{"type":"end","properties":{"summary":"paid","score":4.5,"agent_group":null},"reason":"done"}',
+    b'{"type":"clear"}',
+    b'{"type":"mark","name":"m-1"}',
+    b'{"type":"resumed"}',
+    b'{"type":"caller_speech","speaking":true}',
+    b'{"type":"streamAudio","data":{"audioDataType":"raw","sampleRate":8000,"audioData":"AAAA"}}',
+)
+
+
+def custom(verb: str, body: bytes) -> bytes:
+    headers = {"Event-Name": "CUSTOM", "Event-Subclass": f"mod_audio_stream::{verb}", "Unique-ID": UUID}
+    return wire.event(headers, body)
+
+
+EVENTS = (
+    wire.event(
+        {"Event-Name": "CHANNEL_EXECUTE_COMPLETE", "Application": "answer", "Application-UUID": "e-1"}
+    ),
+    wire.event({"Event-Name": "DTMF", "DTMF-Digit": "5", "DTMF-Duration": "960"}),
+    wire.event({"Event-Name": "PLAYBACK_START", "Playback-File-Path": "/x.PCMU"}),
+    wire.event(HANGUP),
+    custom("connect", b'{"status":"connected"}'),
+    custom("play", PLAY),
+    custom("disconnect", CLOSED),
+    custom("error", REFUSED),
+    *(custom("json", message) for message in MESSAGES),
+)
+STREAMS = (
+    wire.reply("+OK", CHANNEL) + wire.reply(f"{DID}|{CRT}") + wire.reply("+OK") * 3 + EVENTS[0],
+    wire.reply("+OK", CHANNEL) + wire.api_response("+OK Success\n") + EVENTS[4] + EVENTS[5] + EVENTS[8],
+    b"".join(EVENTS),
+    EVENTS[3] + wire.linger_notice(UUID, b"bye"),
+    b"Content-Type: text/rude-rejection\nContent-Length: 24\n\nAccess Denied, go away.\n",
+    b"Content-Type: log/data\nContent-Length: 5\n\nhello" + wire.api_response("-ERR no such command\n"),
+)
+
+
+def pieces(content: bytes) -> Iterator[bytes]:
+    """As a socket may cut it: at most 64 kB at a time; the same for the same content."""
+    rng = random.Random(zlib.crc32(content))
+    way = rng.randrange(4)
+    at = 0
+    while at < len(content):
+        size = 65536
+        if way == 1 and len(content) < 4000:
+            size = rng.choice((1, 1, 2, 3, 7, 40))
+        elif way == 2:
+            size = rng.randrange(1, 20_000)
+        yield content[at : at + size]
+        at += size
+
+
+def frames(content: bytes) -> Iterator[None]:
+    """Cut, and looked at as the session and the stories do."""
+    reader = FrameReader()
+    for piece in pieces(content):
+        events = [Event.of(frame) for frame in reader.feed(piece)]
+        yield
+        for event in events:
+            look(event)
+            yield
+
+
+def look(event: Event) -> None:
+    assert len(event.name) >= 0
+    event.headers.get("Unique-ID", "")
+    assert "Application-UUID" in event.headers or event.headers.get("Application-UUID") is None
+    assert event.age >= 0.0
+    assert isinstance(event.data, str)
+    assert isinstance(event.headers, Headers)
+    event.headers.raw("Reply-Text")
+    for name, value in event.headers.items():
+        assert event.headers[name] == value
+
+
+def cut_anywhere(content: bytes) -> None:
+    """However a stream is cut, its frames are the same."""
+
+    def read(parts: Iterator[bytes]) -> tuple[list[tuple[bytes, bytes]], bool]:
+        reader = FrameReader()
+        found: list[tuple[bytes, bytes]] = []
+        try:
+            for part in parts:
+                for frame in reader.feed(part):
+                    found.append((frame.block, frame.body))
+        except ProtocolError:
+            return found, True
+        return found, False
+
+    if len(content) <= 65536:
+        assert read(pieces(content)) == read(iter((content,)))
+
+
+class FakeSocket:
+    """A socket whose other end is a list; it has a descriptor, as the loop wants one."""
+
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        self._parts = parts
+
+    def fileno(self) -> int:
+        return _descriptor().fileno()
+
+    def setblocking(self, flag: bool) -> None:
+        pass
+
+    def recv(self, size: int) -> bytes:
+        return next(self._parts, b"")
+
+    def send(self, data: bytes) -> int:
+        return len(data)
+
+    def shutdown(self, how: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@cache
+def _descriptor() -> socket.socket:
+    ends = socket.socketpair()
+    _kept.extend(ends)
+    return ends[0]
+
+
+_kept: list[socket.socket] = []
+
+
+def session(content: bytes) -> Iterator[None]:
+    """A session that has asked for this and that, and what comes for it."""
+    peer = Session(("127.0.0.1", 1), FakeSocket(pieces(content)))  # type: ignore[arg-type]
+    wanted = [peer.ask("connect"), peer.ask("getvar sip_from_display")]
+    peer.subscribe("DTMF", "PLAYBACK_START", "mod_audio_stream::json")
+    execution = peer.execute("answer", tell=True)
+    peer._executions["e-1"] = execution
+    while peer.connected:
+        peer.receive_events()
+        yield
+        while peer._inbox:
+            look(peer._inbox.popleft())
+            yield
+    assert peer.reason is not None, "who waits has to be told"
+    assert peer.finished.is_set()
+    assert all(answer.ready for answer in wanted)
+    assert execution.done
+    media_facts(peer.hangup)
+    peer.stop()
+
+
+def block(content: bytes) -> Headers:
+    """The headers of a reply to ``connect``, from their lines."""
+    return Headers(b"\n" + content.replace(b"\n\n", b"\n").strip(b"\n") + b"\n")
+
+
+def lines_of(headers: Mapping[str, str]) -> bytes:
+    return wire.block(headers).strip(b"\n")
+
+
+CHANNELS = (
+    lines_of(CHANNEL),
+    lines_of({**CHANNEL, "variable_sip_h_X-Workspace-ID": WORKSPACE.upper(), "Reply-Text": f"{DID}|{CRT}"}),
+    lines_of({name: value for name, value in CHANNEL.items() if "eslbot" not in name}),
+)
+EDGES = (ip_address("127.0.0.4"),)
+
+
+def invite(content: bytes) -> None:
+    """From the channel's headers to who calls, and on to what the bot is told of it."""
+    channel = block(content)
+    found = parse(channel, channel.get("Reply-Text"), EDGES)
+    assert found.did.isascii() and found.did.isdigit()
+    assert found.crt_object_id.isascii() and found.crt_object_id.isprintable()
+    assert len(found.caller) <= 128
+    json.loads(messages.start(found, 8000))
+    json.loads(messages.identity(found, {}))
+    masking.masked(found.caller)
+
+
+SIGNER = Signer([b"a key of the test's own", b"the key before"])
+OURS = Invite(UUID, DID, CRT, WORKSPACE, "203.0.113.10", "0401234567", "bot")
+SIGNED = f"{UUID}\n{SIGNER.sign(OURS)}".encode()
+
+
+def identity(content: bytes) -> None:
+    """A channel that claims to be somebody's: it is what was signed for it, or nobody's."""
+    call_id, _, token = content.decode("utf-8", "replace").partition("\n")
+    found = SIGNER.identity({"Unique-ID": call_id, "variable_eslbot_identity": token})
+    assert found in (None, OURS), "forged"
+
+
+def notes(content: bytes) -> None:
+    """What a controller before may have noted on the channel."""
+    noted = Notes(block(content))
+    assert noted.attempts >= 0 and noted.take_overs >= 0
+    assert noted.invited_for >= 0.0 and noted.answered_for >= 0.0
+    json.dumps([noted.stage, noted.spoken, noted.next_attempt, noted.held_at, noted.all()], allow_nan=False)
+    ended = noted.ended
+    assert isinstance(ended.properties, dict)
+
+
+def media(content: bytes) -> None:
+    json.dumps(media_facts(block(content)), allow_nan=False)
+
+
+# -- the bot ------------------------------------------------------------------------------------------------
+
+
+def message(content: bytes) -> None:
+    """A text frame of the bot's; an end goes on to Ameyo's notification, and back from the channel."""
+    said = messages.parse(content)
+    if isinstance(said, messages.Mark):
+        quote_or_refuse(messages.mark(said.name, cleared=False))
+    elif isinstance(said, messages.End):
+        taken, dropped = allowed(said.properties, list(said.properties)[::2])
+        assert len(taken) + len(dropped) == len(said.properties)
+        json.loads(notification(CRT, {**taken, **fill({"why": "{reason}"}, {"reason": said.reason})}))
+        noted = json.dumps(taken)
+        quote_or_refuse(noted)
+        quote_or_refuse(said.reason)
+        back = Notes({"variable_eslbot_properties": noted, "variable_eslbot_outcome": "bot_ended"}).ended
+        assert json.dumps(back.properties) == noted
+
+
+def quote_or_refuse(text: str) -> None:
+    try:
+        check_line(f"api uuid_setvar {UUID} x {quote(text)}").encode("utf-8", "replace")
+    except UnsafeArgument:
+        assert "\0" in text
+
+
+def module(content: bytes) -> None:
+    """The module's own JSON."""
+    event = Event(Headers(b"\n"), content, "mod_audio_stream::error")
+    assert isinstance(stream.body(event), dict)
+    code, text = stream.describe(event)
+    assert isinstance(code, int)
+    assert len(text) <= messages.MAX_REASON
+
+
+def audio(content: bytes) -> None:
+    rng = random.Random(zlib.crc32(content))
+    decoder = Decoder()
+    kind, rate = rng.choice((*KINDS, "wav", "mp3")), rng.choice((*RATES, 0, 11025, -8000, 10**30))
+    law = rng.choice(("PCMU", "PCMA"))
+    middle = rng.randrange(len(content) + 1)
+    for chunk in (content, content[:middle], content[middle:]):
+        decoder.decode(chunk, kind, rate, law)
+
+
+def riff(samples: bytes, channels: int = 1, width: int = 2, rate: int = 8000) -> bytes:
+    import wave
+
+    file = BytesIO()
+    with wave.open(file, "wb") as written:
+        written.setnchannels(channels)
+        written.setsampwidth(width)
+        written.setframerate(rate)
+        written.writeframes(samples)
+    return file.getvalue()
+
+
+def argument(content: bytes) -> None:
+    """What we quote, of others' words, never becomes a second command."""
+    text = content.decode("utf-8", "replace")
+    for line in (check_line(quote(text)), execute_message("set", text, "e-1")):
+        assert "\n\n" not in line
+
+
+# -- the ledger ---------------------------------------------------------------------------------------------
+
+AT = b'"at":1795808733.125'
+FACTS = tuple(
+    b'{"call":"%s",%s,%s}' % (UUID.encode(), AT, more)
+    for more in (
+        b'"what":"admitted","invited_at":1795808733.1,"workspace_id":"w","workspace":"acme","did":"0091","source":"::1"',
+        b'"what":"refused","status":403,"why":"foreign_source","detail":"no","crt_object_id":"c-1"',
+        b'"what":"answered"',
+        b'"what":"bot_connected"',
+        b'"what":"bot_ended","outcome":"bot_ended","reason":"done"',
+        b'"what":"attempt_began","number":1',
+        b'"what":"attempt","number":1,"verdict":"failed","status":500,"seconds":0.25,"detail":"x"',
+        b'"what":"attempt","number":2,"verdict":"accepted","status":200,"seconds":0.5',
+        b'"what":"bye_overdue"',
+        b'"what":"taken_over","stage":"talking","take_overs":2,"attempts":1,"held_since":1795808733,"answered_for":3.5',
+        b'"what":"ended","disposition":"recv_bye","cause":"NORMAL_CLEARING","outcome":"bot_ended","handed_off":true,'
+        b'"stage":"held","media":{"packets_in":7,"codec":"PCMU"}',
+        b'"what":"mark","name":"m","cleared":false',
+    )
+)
+JOURNAL = b'{"what":"journal","version":1,"host":"h","pid":7,"at":1795808733.0}\n' + b"\n".join(FACTS) + b"\n"
+
+
+def facts(content: bytes) -> None:
+    """Lines of a journal, and the story of a call from all that are facts."""
+    told: list[Fact] = []
+    for line in content.split(b"\n")[:200]:
+        try:
+            fact = read_fact(line)
+        except BadFact:
+            continue
+        if fact is not None:
+            told.append(fact)
+    story = Story.new(UUID)
+    story.tell(told)
+    story.close_unseen(1795808800.0)
+    story.tell(told[::-1])
+    for row in (story.row, *story.notifications, *story.timeline):
+        json.dumps(row, allow_nan=False, ensure_ascii=False).encode()  # halves of a character, say, fail here
+
+
+def tailed(content: bytes) -> Iterator[None]:
+    """A journal's file, read to its end in pieces."""
+    place = _folder() / "journals"
+    place.mkdir(exist_ok=True)
+    (place / "host-1-1.jsonl").write_bytes(content)
+    folder = Folder(place)
+    folder.look({})
+    for journal in folder.in_order():
+        while (piece := folder.read(journal)) is not None:
+            assert piece.end > journal.offset
+            assert not any(b"\n" in line for line in piece.lines)
+            journal.offset, journal.within_line = piece.end, piece.within_line
+            yield
+        list(islice(folder.read_again(journal), 10_000))
+
+
+@cache
+def _folder() -> Path:
+    folder = TemporaryDirectory(
+        prefix="eslbot-hostile-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None
+    )
+    _folders.append(folder)
+    return Path(folder.name)
+
+
+_folders: list[TemporaryDirectory[str]] = []
+
+
+def question(content: bytes) -> None:
+    """What somebody asks of the keeper."""
+    asked = _question(content)
+    if asked is not None and isinstance(asked[0].get("filter"), dict):
+        Filter.of(asked[0]["filter"], asked[1])._conditions()
+
+
+# -- the page -----------------------------------------------------------------------------------------------
+
+
+def request(content: bytes) -> None:
+    """A request's path, query, cookies and form, each refused for itself."""
+    path, _, rest = content.decode("latin-1").partition("\n")
+    query, _, rest = rest.partition("\n")
+    cookie, _, form = rest.partition("\n")
+    asked = Request(
+        {
+            "REQUEST_METHOD": "POST",
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "HTTP_COOKIE": cookie[:8190],
+            "HTTP_ORIGIN": path,
+            "CONTENT_TYPE": "application/x-www-form-urlencoded",
+            "CONTENT_LENGTH": query[:20],
+            "wsgi.input": BytesIO(form.encode("latin-1")),
+        }
+    )
+
+    def refused(ask: Callable[[], Any]) -> None:
+        try:
+            ask()
+        except Refusal as refusal:
+            assert 400 <= refusal.status < 500
+            json.dumps(refusal.document)
+
+    refused(lambda: asked.path)
+    refused(lambda: _fields_of(asked, _FILTER))
+    refused(lambda: asked.form())
+    asked.cookie("eslbot")
+    asked.is_ours()
+
+
+# -- the configuration --------------------------------------------------------------------------------------
+
+SAMPLE = (Path(__file__).parents[2] / "deploy" / "eslbot.toml").read_bytes()
+SMALL = b"""[server]
+listen = "127.0.0.1:8084"
+switches = ["127.0.0.1/32"]
+switch_user = "freeswitch"
+workers = 2
+[edge]
+sip_ip = "10.0.0.4"
+switches = ["10.0.0.5:5060"]
+[web.tokens.me]
+token = "${PAGE_TOKEN}"
+workspaces = ["acme"]
+[ledger]
+url = "postgresql+psycopg://u:p@h/d"
+retention = "90d"
+[workspaces.2b37ba17-7b20-4b3e-b138-1161e351d5c5]
+name = "acme"
+sources = ["203.0.113.64/28"]
+max_duration = "30m"
+[workspaces.2b37ba17-7b20-4b3e-b138-1161e351d5c5.bot]
+url = ["wss://bot.example.com/stream", "wss://b/"]
+headers = { Authorization = "${NAME}" }
+[workspaces.2b37ba17-7b20-4b3e-b138-1161e351d5c5.ameyo]
+url = "https://management.ameyo.app:8887"
+tenant_host = "acme.ameyo.app"
+token = "${file:/nowhere}"
+properties = { DID = "{did}" }
+"""
+
+
+def configured(content: bytes) -> None:
+    path = _folder() / "eslbot.toml"
+    path.write_bytes(content)
+    load(path, {"NAME": "x", "PAGE_TOKEN": "y" * 20})
+
+
+PARSERS = (
+    Parser("esl frames", STREAMS, frames, (ProtocolError,), share=2),
+    Parser("esl frames, cut anywhere", STREAMS, cut_anywhere),
+    Parser("esl session", STREAMS, session, share=2),
+    Parser("invite", CHANNELS, invite, (Refused,), share=2),
+    Parser("signed identity", (SIGNED, SIGNED.replace(b".", b"=.")), identity),
+    Parser("channel notes", CHANNELS, notes),
+    Parser("media of a hang-up", (lines_of(HANGUP),), media),
+    Parser("bot message", MESSAGES, message, (messages.BadMessage,), share=2),
+    Parser("mod_audio_stream's JSON", (PLAY, CLOSED, REFUSED), module),
+    Parser(
+        "bot audio",
+        (riff(b"\1\0" * 80), riff(b"\1\0" * 9, 2), b"\x7f\x80" * 200),
+        audio,
+        (UnusableAudio,),
+        share=0.5,
+    ),
+    Parser("command arguments", (b"a b", b'it\'s \\ "x"'), argument, (UnsafeArgument,), share=0.5),
+    Parser(
+        "numbers to mask",
+        (b"call 00919990152080 from +91 999", b"\xf0\x9f\x98\x80 12345678"),
+        lambda content: len(masking.masked_text(content.decode("utf-8", "replace"))) and None,
+        share=0.5,
+        most=65536,
+    ),
+    Parser("journal facts", (JOURNAL, *FACTS), facts, in_loop=False),
+    Parser("journal file", (JOURNAL,), tailed, share=0.5, in_loop=False),
+    Parser(
+        "keeper's question",
+        (
+            b'{"ask":"calls","limit":50,"before":1.5,"workspaces":["w"],"filter":{"did":"0091","live":true,"since":1.0,"text":"x"}}',
+            b'{"ask":"call","id":"x","workspaces":null}',
+        ),
+        question,
+        (BadFilter,),
+        share=0.5,
+        in_loop=False,
+        most=65536,
+    ),
+    Parser(
+        "page request",
+        (
+            b"/api/calls\nworkspace=acme&since=1.5&limit=20&live=true\n"
+            b'eslbot=abc; other="x\\073"\ntoken=abc&next=%2F',
+        ),
+        request,
+        share=0.5,
+    ),
+    Parser("configuration", (SMALL, SAMPLE), configured, (ConfigError,), share=0.05, in_loop=False),
+)
