@@ -17,11 +17,13 @@ from urllib3 import BaseHTTPResponse, Timeout
 from urllib3.exceptions import HTTPError
 
 import eslbot
+from eslbot import redaction
 from eslbot.ameyo.connections import Connections
 from eslbot.ameyo.limit import OutOfTime, limit
 from eslbot.ameyo.notification import PATH, headers
 from eslbot.ameyo.slots import Slots
-from eslbot.config.model import MASK, Ameyo
+from eslbot.config.model import Ameyo
+from eslbot.config.secrets import spoken
 
 log = structlog.get_logger()
 
@@ -37,6 +39,8 @@ LAST_ANSWER = 2.0
 #: No answer of Ameyo's is longer than this that we would care to read, in bytes and in seconds.
 MAX_ANSWER_BYTES = 64 * 1024
 MAX_ANSWER_SECONDS = 2.0
+#: Characters of it, or of an error, that are told.
+MAX_DETAIL = 200
 
 #: Seconds between two connections that are opened before they are needed.
 WARM_PAUSE = 1.0
@@ -88,6 +92,8 @@ class AmeyoClient:
     def __init__(self, settings: Ameyo, jitter: Callable[[], float] = random.random) -> None:
         self._settings = settings
         self._jitter = jitter
+        #: This client keeps its token to itself, whatever else this process knows.
+        self._own = redaction.Redactor(spoken(settings.token))
         self._connections = Connections(settings.url + PATH, settings.ca_file, MAX_POSTS)
         self._headers = {
             **headers(settings.tenant_host, settings.token.reveal()),
@@ -197,8 +203,8 @@ class AmeyoClient:
             answer.release_conn()
 
     def _shown(self, text: bytes) -> str:
-        """The beginning of an answer, for the log; some servers echo what they were sent."""
-        return text.decode("utf-8", "replace").replace(self._settings.token.reveal(), MASK)[:200]
+        """The beginning of an answer, for log and ledger; some servers echo what they were sent."""
+        return redaction.beginning(text.decode("utf-8", "replace"), MAX_DETAIL, self._own)
 
     def close(self) -> None:
         """Close the pooled connections."""
@@ -233,7 +239,7 @@ def _explain(error: BaseException) -> str:
     cause: BaseException = error
     while (inner := cause.__cause__ or cause.__context__) is not None:
         cause = inner
-    return f"{type(error).__name__}: {cause}"[:300]
+    return redaction.beginning(f"{type(error).__name__}: {cause}", MAX_DETAIL)
 
 
 def _retry_after(text: str | None) -> float | None:

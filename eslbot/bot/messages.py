@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from eslbot import redaction
 from eslbot.invite import Invite
 
 VERSION = "1"
@@ -97,8 +98,9 @@ def parse(text: bytes) -> Message:
 
 
 def printable(text: str, most: int = MAX_REASON) -> str:
-    """The beginning of a bot's own word, fit for a log line and a channel variable."""
-    return "".join(character if character.isprintable() else " " for character in text[:most])
+    """The beginning of a bot's own word, without secrets, fit for a log line and a channel variable."""
+    told = redaction.beginning(text, most)
+    return "".join(character if character.isprintable() else " " for character in told)
 
 
 def _end(message: Mapping[str, Any]) -> End:
