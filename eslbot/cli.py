@@ -65,9 +65,13 @@ def configuration_errors() -> Iterator[None]:
 
 
 def read(path: Path) -> Config:
-    """The configuration, its warnings told."""
+    """The configuration, its warnings told; from here on nothing that goes wrong quotes a secret of it."""
+    from eslbot import redaction
+    from eslbot.config.secrets import secrets_of
+
     with configuration_errors():
         config = load(path)
+    redaction.protect(secrets_of(config))
     for warning in config.warnings:
         click.echo(f"warning: {warning}", err=True)
     return config
@@ -737,5 +741,7 @@ def stand_ins() -> Iterator[None]:
 
 def give_up(message: str, code: int) -> NoReturn:
     """Say why, and leave."""
-    click.echo(f"eslbot: {message}", err=True)
+    from eslbot import redaction
+
+    click.echo(f"eslbot: {redaction.redact(message)}", err=True)
     raise SystemExit(code)

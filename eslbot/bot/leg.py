@@ -9,13 +9,14 @@ from typing import Any, Protocol
 
 import structlog
 
-from eslbot import g711, metrics
+from eslbot import g711, metrics, redaction
 from eslbot.bot import messages, stream
 from eslbot.bot.audio import UnusableAudio
 from eslbot.bot.folder import SpeechFolder
 from eslbot.bot.path_speech import PathSpeech
 from eslbot.bot.speech import QueueFull, Speech, cut_of, done_of, is_speech_file
-from eslbot.config.model import Workspace, shown
+from eslbot.config.model import Workspace
+from eslbot.config.urls import shown
 from eslbot.esl import ConnectionLost, EslError, Event, Session, whole_number
 from eslbot.invite import Invite
 from eslbot.ledger.facts import What
@@ -327,7 +328,7 @@ class BotLeg:
         data = stream.body(event)
         path, kind, rate = data.get("file"), data.get("audioDataType"), data.get("sampleRate", 0)
         if not isinstance(path, str) or not is_speech_file(path, self._folder.path, self._session.uuid):
-            named = str(path)[:200].encode("utf-8", "replace")
+            named = str(path).encode("utf-8", "replace")
             self._ignore("foreign_file", named, len(named))
             return
         try:
@@ -424,7 +425,8 @@ class BotLeg:
     def _ignore(self, why: str, text: bytes, size: int) -> None:
         """Count what we do not understand, and log the first of each kind in a call."""
         metrics.BOT_MESSAGES_IGNORED.labels(self._workspace.name, why).inc()
-        self._once("bot_message_ignored", why=why, size=size, begins=text[:200].decode("utf-8", "replace"))
+        begins = redaction.beginning(text.decode("utf-8", "replace"), 200)
+        self._once("bot_message_ignored", why=why, size=size, begins=begins)
 
     def _once(self, event: str, **facts: Any) -> None:
         key = str(facts.get("why", event))

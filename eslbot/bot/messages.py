@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from eslbot import redaction
 from eslbot.invite import Invite
 
 VERSION = "1"
@@ -120,8 +121,9 @@ def is_end(text: bytes) -> bool:
 
 
 def printable(text: str, most: int = MAX_REASON) -> str:
-    """The beginning of a bot's own word, fit for a log line and a channel variable."""
-    return "".join(character if character.isprintable() else " " for character in text[:most])
+    """The beginning of a bot's own word, without secrets, fit for a log line and a channel variable."""
+    told = redaction.beginning(text, most)
+    return "".join(character if character.isprintable() else " " for character in told)
 
 
 def _shown(value: object) -> str:

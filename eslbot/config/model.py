@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+from eslbot.config.urls import MASK, database_shown
+
 Network = IPv4Network | IPv6Network
 IP = IPv4Address | IPv6Address
-
-MASK = "********"
 
 
 class ConfigError(Exception):
@@ -60,12 +60,6 @@ class Address:
     def pair(self) -> tuple[str, int]:
         """As the socket module wants it."""
         return str(self.ip), self.port
-
-
-def shown(url: str) -> str:
-    """``url`` for people: what stands behind ``?`` is often a key."""
-    base, mark, _ = url.partition("?")
-    return base + (f"?{MASK}" if mark else "")
 
 
 def loopback(port: int) -> Address:
@@ -166,11 +160,8 @@ class Ledger:
 
     @property
     def shown(self) -> str:
-        """The URL for people, its password masked."""
-        url = self.url.reveal()
-        before, at, host = url.rpartition("@")
-        name, colon, _ = before.partition("://")[2].partition(":")
-        return f"{url.partition('://')[0]}://{name}:{MASK}@{host}" if at and colon else url
+        """The URL for people, its passwords masked."""
+        return database_shown(self.url.reveal())
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from eslbot.config.model import (
     Network,
     PageToken,
     Workspace,
-    shown,
 )
+from eslbot.config.urls import shown
 
 
 def show(config: Config) -> str:

@@ -30,6 +30,7 @@ from gevent.socket import socket as GeventSocket
 from gevent.socket import wait_write
 from greenswitch.esl import OutboundSession, OutboundSessionHasGoneAway
 
+from eslbot import redaction
 from eslbot.esl.commands import check_line, execute_message, quote
 from eslbot.esl.errors import (
     CallerHungUp,
@@ -85,7 +86,7 @@ class _Refusal:
 
     def set(self, reply: Event) -> None:
         if reply.data.startswith("-"):
-            self._refused(reply.data[:200])
+            self._refused(redaction.beginning(reply.data, 200))
 
     def set_exception(self, error: BaseException) -> None:
         """No reply will come; whoever waits is told so by what they wait for."""
@@ -383,7 +384,7 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
     def _reply(self, answer: Answer[Event], command: str) -> Event:
         reply = self._awaited(answer, command)
         if not reply.body and reply.data.startswith("-"):
-            raise CommandFailed(f"{_told(command)!r}: {reply.data[:200]}")
+            raise CommandFailed(f"{_told(command)!r}: {redaction.beginning(reply.data, 200)}")
         return reply
 
     def _awaited(self, answer: Answer[Event], command: str) -> Event:

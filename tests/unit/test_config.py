@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eslbot.config import Address, Config, ConfigError, Secret, load
-from eslbot.config.model import MASK
 from eslbot.config.show import show
+from eslbot.config.urls import MASK
 
 ROOT = Path(__file__).parents[2]
 ACME = "2b37ba17-7b20-4b3e-b138-1161e351d5c5"
