@@ -219,7 +219,7 @@ class Workspace:
     bot: Bot
     ameyo: Ameyo
     hold_sound: str = "silence"
-    max_cps: int = 20
+    max_cps: int = 10
 
     def knows_source(self, ip: str) -> bool:
         """Whether the PBX address ``ip`` is one of this workspace's own."""

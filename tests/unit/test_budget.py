@@ -117,7 +117,7 @@ def test_a_reload_keeps_what_was_spent(clock: Clock) -> None:
     third = workspace(3, "aaaa", ["203.0.113.40"])
     more = replace(SITE, workspaces={third.id: third, **SITE.workspaces})
     buckets.know(Sources(more).parties)
-    assert (passed(Budget(more, buckets), ACME), passed(Budget(more, buckets), "203.0.113.40")) == (0, 40)
+    assert (passed(Budget(more, buckets), ACME), passed(Budget(more, buckets), "203.0.113.40")) == (0, 20)
 
 
 def test_too_many_parties_give_none_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
