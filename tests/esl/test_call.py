@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import gevent
 import pytest
@@ -900,3 +900,45 @@ def test_one_client_for_each_workspace(house: House) -> None:
     other = replace(house.workspace, id=OTHER)
     assert house.controller.ameyo(other) is not first
     assert isinstance(first, AmeyoClient)
+
+
+# -- floods -----------------------------------------------------------------------------------------------
+
+
+def test_over_its_budget_a_source_is_503_whatever_it_says(house: House) -> None:
+    house.workspace = replace(house.workspace, max_cps=2)
+    before = metrics.OVER_BUDGET.labels("acme")._value.get()
+    for _ in range(4):  # a budget is spent by what is refused, too, and by whom another tenant is named
+        assert refusal(house.call({"sip_h_X-Workspace-ID": OTHER})) == [("respond", "403 Forbidden")]
+    for nonsense in ({}, {"sip_from_display": "Alice"}, {"sip_h_X-Workspace-ID": OTHER}):
+        assert refusal(house.call(nonsense)) == [
+            ("set", "sip_rh_Retry-After=1"),
+            ("respond", "503 Too Many Calls A Second"),
+        ]
+    assert metrics.OVER_BUDGET.labels("acme")._value.get() == before + 3
+
+
+def test_a_call_that_is_up_is_taken_over_whatever_was_spent(house: House) -> None:
+    house.workspace = replace(house.workspace, max_cps=1)
+    first = house.talking()
+    refusal(house.call({"sip_h_X-Workspace-ID": OTHER}))
+    refusal(house.call())
+    channel = house.taken_over(first)
+    channel.wait(lambda: any(fact["what"] == What.TAKEN_OVER for fact in house.facts))
+    channel.hang_up()
+
+
+def test_of_a_flood_that_is_refused_the_ledger_gets_the_first_ones(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eslbot.refusals.ALOUD", 3)
+    before = metrics.REFUSALS.labels("foreign_source")._value.get()
+    house.workspace = replace(house.workspace, sources=(ip_network("127.0.0.9/32"),), max_cps=1000)
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(8):
+            assert refusal(house.call()) == [("respond", "403 Forbidden")]
+        house.controller.refusals.sum_up()
+    assert [fact["what"] for fact in house.facts] == [What.REFUSED] * 3
+    told = [line["event"] for line in lines if "refused" in line["event"]]
+    assert told == ["call_refused"] * 3 + ["more_calls_refused"]
+    assert metrics.REFUSALS.labels("foreign_source")._value.get() == before + 8
