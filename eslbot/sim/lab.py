@@ -90,7 +90,7 @@ class Lab:
     for that host, if any. With ``proxied`` the switch reaches them only through ``proxies``, one each.
     With ``ledger`` they record their calls, each host in a database of its own or all in that of the URL.
     ``page_tokens`` are tables ``[web.tokens.NAME]``. ``edge`` is the table ``[edge]``, read at the start:
-    the switch then takes calls of that edge only.
+    the switch then takes calls of that edge only. With ``refreshes`` the PBX sends a re-INVITE behind each ACK.
     ``ameyo``, ``bot`` and ``pbx`` are the other parts.
     """
 
@@ -109,6 +109,7 @@ class Lab:
         ledger: bool | str = False,
         page_tokens: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
         edge: Mapping[str, Any] | None = None,
+        refreshes: bool = False,
         emit: Emit = silent,
     ) -> None:
         self.folder = folder
@@ -131,7 +132,7 @@ class Lab:
         self.temp_dir = folder / "run" / "temp"
         self.ameyo = AmeyoServer({tenant.host: tenant.token for tenant in tenants}, emit=emit)
         self.bot = Bot(emit=emit)
-        self.pbx = Pbx(self.sip, ameyo=self.ameyo, emit=emit)
+        self.pbx = Pbx(self.sip, ameyo=self.ameyo, refreshes=refreshes, emit=emit)
         self.real_switch: freeswitch.FreeSwitchProcess | None = None
         self.stand_in: StandInSwitch | None = None
         self._stack = ExitStack()
