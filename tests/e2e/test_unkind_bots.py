@@ -110,6 +110,25 @@ def test_a_call_changes_hands_though_its_bot_holds_its_line(lab: Lab, pbx: Pbx, 
     assert len(accepted(lab, crt)) == 1
 
 
+def test_a_stream_that_is_left_open_is_closed_by_the_next_controller(lab: Lab, pbx: Pbx, crt: str) -> None:
+    if lab.real_switch is None:
+        pytest.skip("the stand-in has no event socket to attach a stream by; see tests/esl/test_take_over.py")
+    ringing = rings(lab, pbx, "close", crt)
+    assert lab.ameyo.wait_accepted(crt, 20)
+    assert logged(lab, crt, "hand_off_accepted")
+    (first,) = bots(lab, crt)
+    for name, value in (("STREAM_MESSAGE_DEFLATE", "true"), ("STREAM_HEART_BEAT", "20")):
+        lab.real_switch.api(f"uuid_setvar {first.call_id} {name} {value}")
+    seen = len(lab.bot.calls)
+    lab.real_switch.api(f"uuid_audio_stream {first.call_id} start {lab.bot.url('silent')} mono 8000")
+    left = lab.bot.wait_for_call(lambda c: c in lab.bot.calls[seen:])
+    left.wait(lambda c: c.audio_frames > 5)
+    kill_controller(lab)
+    left.wait_closed()
+    assert (left.close_code, left.closed_by) == (1000, "peer")
+    ends_with(lab, "close", crt, ringing, "bot_closed")
+
+
 def test_a_text_that_is_too_long_is_counted_and_told_once(lab: Lab, crt: str) -> None:
     about = {"name": "eslbot_bot_messages_ignored_total", "workspace": "oversized", "why": "oversized"}
     before = figure(lab, **about)
