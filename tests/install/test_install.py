@@ -112,7 +112,9 @@ def test_everything_is_there_with_the_rights_it_needs(installed: Path) -> None:
         "var/backups/eslbot": "700",
         "var/lib/freeswitch/temp": "2770",
         "etc/freeswitch/vars.xml": "640",
+        "etc/eslbot/eslbot.nft": "640",
         "etc/systemd/system/eslbot.service": "644",
+        "etc/systemd/system/eslbot-firewall.service": "644",
         "etc/systemd/system/freeswitch.service.d/eslbot.conf": "644",
         "etc/logrotate.d/eslbot": "644",
         "usr/local/bin/eslbot": "755",
@@ -246,6 +248,22 @@ def test_a_switch_configuration_of_somebody_elses_is_replaced_only_when_told(roo
     assert (conf / "freeswitch.xml").read_text() == "<document/>"
 
 
+def test_the_firewall_follows_the_sources_and_can_be_left_out(installed: Path) -> None:
+    rules, unit = (
+        installed / "etc/eslbot/eslbot.nft",
+        installed / "etc/systemd/system/eslbot-firewall.service",
+    )
+    assert "127.0.0.1 : goto from_demo" in rules.read_text()
+    sources(installed, "203.0.113.10", "127.0.0.1")
+    install(installed)
+    assert "203.0.113.10 : goto from_demo" in rules.read_text()
+    assert "0 changes" in install(installed)
+    install(installed, "--no-firewall")
+    assert not rules.exists()
+    assert not unit.exists()
+    assert "0 changes" in install(installed, "--no-firewall")
+
+
 def test_paths_elsewhere_are_opened_to_the_service(installed: Path) -> None:
     config = installed / "etc/eslbot/eslbot.toml"
     config.write_text(
@@ -354,6 +372,8 @@ def test_uninstalling_keeps_what_is_the_operators(installed: Path) -> None:
     for gone in (
         "opt/eslbot",
         "etc/systemd/system/eslbot.service",
+        "etc/systemd/system/eslbot-firewall.service",
+        "etc/eslbot/eslbot.nft",
         "etc/logrotate.d/eslbot",
         "usr/local/bin/eslbot",
     ):

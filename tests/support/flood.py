@@ -1,4 +1,4 @@
-"""A PBX that floods, and one that only calls, both by hand and over UDP: what becomes of the latter's calls?"""
+"""A PBX that floods, and one that only calls, by hand and over UDP: what becomes of the latter's calls?"""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Attempt:
 
 @dataclass
 class FloodingPbx:
-    """Sends INVITEs at a rate, repeats those without any response, acknowledges, and says BYE to what is up."""
+    """Sends INVITEs, repeats those without any response, acknowledges, and says BYE to what is up."""
 
     socket: socket.socket
     switch: tuple[str, int]
