@@ -50,6 +50,7 @@ def _freeswitch(freeswitch: FreeSwitch) -> dict[str, Any]:
         "temp_dir": freeswitch.temp_dir,
         "controllers": [str(controller) for controller in freeswitch.controllers],
         "media_timeout": _duration(freeswitch.media_timeout),
+        "capture": str(freeswitch.capture),
     }
 
 
@@ -83,6 +84,7 @@ def _workspace(workspace: Workspace) -> dict[str, Any]:
         "sources": _networks(workspace.sources),
         "max_calls": workspace.max_calls,
         "max_duration": _duration(workspace.max_duration),
+        "nat": workspace.nat,
         "hold_sound": workspace.hold_sound,
         "bot": _bot(workspace.bot),
         "ameyo": _ameyo(workspace.ameyo),
