@@ -184,6 +184,7 @@ def _vars(config: Config, password: str) -> str:
         "event_socket_port": str(switch.event_socket.port),
         "event_socket_password": _attribute(password),
         "media_timeout": str(round(switch.media_timeout * 1000)),
+        "capture_server": _attribute(f"udp:{switch.capture};hep=1"),
         "controllers": _attribute("|".join(map(_socket_host, controllers))),
         "controllers_rotated": _attribute("|".join(map(_socket_host, controllers[1:] + controllers[:1]))),
     }

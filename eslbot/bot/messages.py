@@ -194,6 +194,11 @@ def cleared() -> str:
     return _compact({"type": "cleared"})
 
 
+def hold(on: bool) -> str:
+    """``hold``: the PBX has put the caller on hold, or taken them off it."""
+    return _compact({"type": "hold", "on": on})
+
+
 def resumed() -> str:
     """``resumed``: control of the call has moved to another worker, the stream went on."""
     return _compact({"type": "resumed"})

@@ -100,6 +100,7 @@ class FreeSwitch:
     """What ``eslbot conf`` renders. ``rtp_ports`` is the inclusive range of UDP ports.
 
     ``media_timeout``: seconds without a single RTP packet of the PBX's, after which FreeSWITCH ends the call.
+    ``capture``: the UDP address that gets a copy of each SIP message.
     """
 
     sip_ip: IP | None
@@ -111,6 +112,7 @@ class FreeSwitch:
     temp_dir: str
     controllers: tuple[Address, ...]
     media_timeout: float = 300.0
+    capture: Address = Address(ip_address("127.0.0.1"), 8087)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +215,8 @@ class Workspace:
     ``max_cps``: INVITEs a second that its sources may send.
 
     ``hold_sound`` is what the customer hears while waiting for an agent: ``silence``, ``tone``, or the path
-    of a sound file on FreeSWITCH's host.
+    of a sound file on FreeSWITCH's host. ``nat``: the PBX's audio comes from elsewhere than its SDP says, and
+    ours goes there.
     """
 
     id: str
@@ -225,6 +228,7 @@ class Workspace:
     ameyo: Ameyo
     hold_sound: str = "silence"
     max_cps: int = 100
+    nat: bool = False
 
     def knows_source(self, ip: str) -> bool:
         """Whether the PBX address ``ip`` is one of this workspace's own."""

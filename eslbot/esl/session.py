@@ -546,14 +546,17 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         execution = self.execute(app_name, app_args or "")
         return execution.wait(response_timeout or self.timeout) if block else execution
 
-    def begin_answer(self) -> Execution:
+    def begin_answer(self, *, at_once: bool = True) -> Execution:
         """Have the call answered and do not wait; what is returned completes when it is.
 
         A channel without media looks only every 20 ms for what it is to execute (``switch_ivr.c:
         switch_ivr_park``), and the caller would wait for that. ``uuid_answer`` is done at once, by the event
         socket's own thread. The application then finds the call answered; its completion is what counts.
+        An INVITE without an offer is answered by the application alone: the caller's SDP comes with the ACK,
+        and who waits for that has to be the channel's own thread (``sofia_answer_channel``).
         """
-        self.post(f"api uuid_answer {self.uuid}")
+        if at_once:
+            self.post(f"api uuid_answer {self.uuid}")
         return self.execute("answer")
 
     def answer(self) -> Event:

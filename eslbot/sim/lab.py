@@ -122,6 +122,8 @@ class Lab:
             raise LabError("no FreeSWITCH with mod_audio_stream found; set ESLBOT_FREESWITCH to its binary")
         self.sip = ("127.0.0.1", free_port())
         self.event_socket = ("127.0.0.1", free_port())
+        #: Where the switch sends copies of SIP messages.
+        self.capture = ("127.0.0.1", free_port())
         self.services = [
             self._service(number, host, within.get(host, ())) for number, host in enumerate(hosts, 1)
         ]
@@ -280,6 +282,7 @@ class Lab:
                 "rtp_ports": f"{self.rtp_ports[0]}-{self.rtp_ports[1]}",
                 "event_socket": colon(self.event_socket),
                 "temp_dir": str(self.temp_dir),
+                "capture": colon(self.capture),
                 "controllers": [colon(controller) for controller in self.controllers],
             },
             "web": {
@@ -356,6 +359,7 @@ class StandInSwitch:
         for controller in lab.controllers:
             command += ["--controllers", colon(controller)]
         command += ["--rtp-ports", f"{lab.rtp_ports[0]}-{lab.rtp_ports[1]}", "--temp-dir", str(lab.temp_dir)]
+        command += ["--capture", colon(lab.capture)]
         for source in lab.sip_peers:
             command += ["--allow", str(ip_network(source))]
         self._log = lab.folder / "switch.log"
