@@ -90,7 +90,8 @@ class Lab:
     for that host, if any. With ``proxied`` the switch reaches them only through ``proxies``, one each.
     With ``ledger`` they record their calls, each host in a database of its own or all in that of the URL.
     ``page_tokens`` are tables ``[web.tokens.NAME]``. ``edge`` is the table ``[edge]``, read at the start:
-    the switch then takes calls of that edge only. With ``refreshes`` the PBX sends a re-INVITE behind each ACK.
+    the switch then takes calls of that edge only. With ``refreshes`` the PBX sends a re-INVITE behind each
+    ACK.
     ``ameyo``, ``bot`` and ``pbx`` are the other parts.
     """
 
