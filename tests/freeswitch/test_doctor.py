@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import pwd
 import re
 import socket
 import ssl
@@ -83,6 +84,23 @@ def test_a_sound_installation_has_no_findings(sound: Lab) -> None:
     assert sound.real_switch.event_socket.password not in repr(checked)
 
 
+def test_what_freeswitch_makes_of_its_configuration_is_as_its_umask_says(sound: Lab) -> None:
+    """It holds the event socket's password, and FreeSWITCH gives it no mode of its own."""
+    assert sound.real_switch is not None
+    fsxml = sound.real_switch.work / "log" / "freeswitch.xml.fsxml"
+    assert sound.real_switch.event_socket.password in fsxml.read_text()
+    assert f"{fsxml.stat().st_mode & 0o777:o}" == "660"
+    told = {f.looked_at: f for c in examine(Request(sound.config, ("secret-files",))) for f in c.findings}
+    assert told[str(fsxml)].severity is Severity.OK
+    for folder in fsxml.parents:
+        if folder.stat().st_mode & 0o001 == 0:  # pytest's own directories are closed to others
+            folder.chmod(folder.stat().st_mode | 0o001)
+    fsxml.chmod(0o644)
+    (found,) = wrong(examine(Request(sound.config, ("secret-files",))))
+    assert (found.looked_at, found.found) == (str(fsxml), "everybody may read it (mode 644)")
+    fsxml.chmod(0o660)
+
+
 def test_the_wrong_password_is_found(installed: Installed, tmp_path: Path) -> None:
     config = installed.changed(tmp_path, "freeswitch", "event_socket_password", value="not-that-one")
     (found,) = wrong(examine(Request(config, ("silence",))))
@@ -99,7 +117,9 @@ def test_a_temp_dir_that_the_service_cannot_read_is_found(sound: Lab) -> None:
     (found,) = wrong(examine(Request(sound.config, ("temp-dir",), user="nobody")))
     assert "may not read nor write nor enter" in found.found
     assert "chmod 2770" in found.remedy
-    sound.temp_dir.chmod(0o777)
+    # As the remedy says; for others it would not do, because of FreeSWITCH's umask.
+    os.chown(sound.temp_dir, -1, pwd.getpwnam("nobody").pw_gid)
+    sound.temp_dir.chmod(0o2770)
     assert wrong(examine(Request(sound.config, ("temp-dir",), user="nobody"))) == []
 
 
