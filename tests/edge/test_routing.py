@@ -141,11 +141,12 @@ def test_what_is_wrong_with_the_call_is_not(site: Site, status: int, reason: str
     assert sum(site.counts()) == 1
 
 
-def test_a_workspace_that_is_full_is_asked_once(site: Site) -> None:
+@pytest.mark.parametrize(("reason", "wait"), [("Workspace Full", "30"), ("Too Many Calls A Second", "1")])
+def test_a_tenant_that_has_all_it_may_have_is_asked_for_once(site: Site, reason: str, wait: str) -> None:
     for switch in site.switches:
-        switch.script = refuse(503, "Workspace Full", ("Retry-After", "30"))
+        switch.script = refuse(503, reason, ("Retry-After", wait))
     answer = site.pbx.call()
-    assert (answer.status, answer.reason, answer.get("Retry-After")) == (503, "Workspace Full", "30")
+    assert (answer.status, answer.reason, answer.get("Retry-After")) == (503, reason, wait)
     assert sum(site.counts()) == 1
 
 
@@ -285,11 +286,28 @@ def test_a_strangers_invite_gets_403_and_everything_else_nothing(site: Site) -> 
     with Caller(site.edge.address, STRANGER) as stranger:
         answer = stranger.call()
         assert (answer.status, answer.reason) == (403, "Forbidden")
-        for method in ("OPTIONS", "REGISTER", "BYE", "CANCEL", "ACK", "MESSAGE"):
+        for method in ("OPTIONS", "REGISTER", "BYE", "CANCEL", "ACK", "MESSAGE", "INFO", "UPDATE"):
             stranger.send(stranger.request(method))
         assert stranger.call("Route: <sip:127.0.0.1:5060;lr>").get("CSeq") == "1 INVITE", "and nothing before"
     assert sum(site.counts()) == 0
     assert f"403: {STRANGER}" in site.edge.log()
+
+
+@pytest.mark.parametrize("method", ["BYE", "INFO", "UPDATE", "INVITE"])
+def test_a_stranger_with_the_ids_of_a_call_does_nothing_to_it(site: Site, method: str) -> None:
+    invite = site.pbx.request()
+    answered = site.pbx.asks(invite)
+    same = {
+        "to_tag": answered.need("To").partition("tag=")[2],
+        "call_id": SipMessage.parse(invite).need("Call-ID"),
+        "uri": answered.need("Contact").strip("<>"),
+    }
+    switch, _ = site.only_asked()
+    with Caller(site.edge.address, STRANGER) as stranger:
+        stranger.send(stranger.request(method, *routes(answered), cseq=2, **same))
+        assert stranger.call().status == 403
+    assert site.pbx.asks(site.pbx.request("BYE", *routes(answered), cseq=3, **same)).status == 200
+    assert [request.need("CSeq") for request in switch.requests] == ["1 INVITE", "3 BYE"]
 
 
 @pytest.mark.parametrize(
