@@ -21,6 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import gevent
 from gevent import socket
 
 from eslbot import masking
@@ -260,6 +261,7 @@ def session(content: bytes) -> Iterator[None]:
     assert execution.done
     media_facts(peer.hangup)
     peer.stop()
+    gevent.sleep(0)  # the loop lets go of it
 
 
 def block(content: bytes) -> Headers:
