@@ -18,6 +18,8 @@ from eslbot.sources import Party
 BURST = 2.0
 #: Parties ever seen.
 COLUMNS = 4096
+#: Seconds by which sums of fractions may be too much.
+_ROUNDING = 1e-6
 #: The bucket of whoever is no party.
 NOBODY = ""
 
@@ -43,7 +45,7 @@ class Buckets:
         """Take one token, where there is one; ``rate`` come in a second."""
         column, now = self._columns[key], time.monotonic()
         full_at = max(self._full_at[column], now) + 1 / rate
-        if full_at - now > BURST:
+        if full_at - now > BURST + _ROUNDING:
             return False
         self._full_at[column] = full_at
         return True

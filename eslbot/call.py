@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from greenswitch.esl import OutboundSessionHasGoneAway
 
-from eslbot import hangup, identity, logs, metrics
+from eslbot import hangup, identity, logs, metrics, offer
 from eslbot import invite as invites
 from eslbot.ameyo.client import Attempt, Verdict
 from eslbot.ameyo.notification import notification
@@ -60,8 +60,8 @@ INFORMATIONAL = (
     *("read_codec", "read_rate", "write_codec", "write_rate", "rtp_use_codec_string", "sip_via_protocol"),
     *("rtp_use_codec_rate", "rtp_use_codec_ptime", "rtp_use_codec_channels", "rtp_use_timer_name"),
     *("rtp_use_pt", "rtp_use_ssrc", "rtp_audio_recv_pt", "rtp_2833_send_payload", "rtp_2833_recv_payload"),
-    *("remote_audio_media_flow", "audio_media_flow", "session_id", "socket_host", "sofia_profile_name"),
-    *("local_media_ip", "local_media_port", "advertised_media_ip", "remote_media_ip", "remote_media_port"),
+    *("audio_media_flow", "session_id", "socket_host", "sofia_profile_name"),
+    *("local_media_ip", "local_media_port", "advertised_media_ip", "remote_media_port"),
 )
 #: A short soft beep every three seconds: the line lives (FreeSWITCH's mod_tone_stream).
 HOLD_TONE = "tone_stream://v=-20;%(150,2850,425);loops=-1"
@@ -190,6 +190,7 @@ class Call:
         self._name_in_log()
         self.workspace = self.controller.admit(self.invite)
         self._name_in_log()
+        offer.check(self.channel)
 
     def answer(self) -> None:
         """Send the 200; who calls is told while FreeSWITCH does it."""
@@ -198,7 +199,9 @@ class Call:
         signed = self.controller.signer.sign(self.invite)
         self.session.set_variables({identity.VARIABLE: signed, "eslbot_stage": self._stage})
         with self._undisturbed():
-            answer = self.session.begin_answer()
+            if self.workspace is not None and self.workspace.nat:
+                self.session.set_variables({"disable_rtp_auto_adjust": "false"})
+            answer = self.session.begin_answer(at_once=not offer.is_late(self.channel))
             try:
                 self.session.flush()
             finally:
@@ -560,7 +563,7 @@ class Call:
 
     def say_how_it_ended(self) -> None:
         """One line that says how the call ended, and why."""
-        # Where a channel hangs in FreeSWITCH, its last event never comes: CHANNEL_HANGUP has to do then.
+        # A bot may hold the channel's thread for ever: the last event never comes, CHANNEL_HANGUP has to do.
         self.session.finished.wait(timeout=LAST_EVENT)
         end = hangup.read(self.session.hangup)
         outcome = self.ended.outcome if self.ended else _LEFT[end.by]

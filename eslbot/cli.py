@@ -65,9 +65,13 @@ def configuration_errors() -> Iterator[None]:
 
 
 def read(path: Path) -> Config:
-    """The configuration, its warnings told."""
+    """The configuration, its warnings told; from here on nothing that goes wrong quotes a secret of it."""
+    from eslbot import redaction
+    from eslbot.config.secrets import secrets_of
+
     with configuration_errors():
         config = load(path)
+    redaction.protect(secrets_of(config))
     for warning in config.warnings:
         click.echo(f"warning: {warning}", err=True)
     return config
@@ -159,20 +163,26 @@ def key(path: Path) -> None:
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Where the configuration goes, e.g. /etc/freeswitch, or /etc/kamailio with --edge.",
+    help="Where it goes, e.g. /etc/freeswitch; /etc/kamailio with --edge, /etc/eslbot with --firewall.",
 )
 @click.option("--edge", is_flag=True, help="Write Kamailio's configuration instead, for the table [edge].")
+@click.option("--firewall", is_flag=True, help="Write nftables rules of FreeSWITCH's host instead.")
 @click.option("--force", is_flag=True, help="Write over a configuration that eslbot did not write.")
-def conf(path: Path, out: Path, edge: bool, force: bool) -> None:
+def conf(path: Path, out: Path, edge: bool, firewall: bool, force: bool) -> None:
     """Write the FreeSWITCH configuration: the tree of freeswitch-conf with this site's values.
 
-    With --edge: that of Kamailio, the edge in front of several FreeSWITCH hosts.
+    With --edge: that of Kamailio, the edge in front of several FreeSWITCH hosts. With --firewall: eslbot.nft,
+    a table of nftables that lets nobody but the PBXs reach FreeSWITCH, and each tenant within its budget.
     """
-    from eslbot import edgeconf, switchconf
+    from eslbot import edgeconf, firewallconf, switchconf
 
+    if edge and firewall:
+        raise click.UsageError("--edge and --firewall are for two machines; ask for one at a time")
     config = read(path)
     try:
-        if edge:
+        if firewall:
+            changes, notes = firewallconf.render(config, out, force=force), firewallconf.notes(out)
+        elif edge:
             out = out.absolute()
             changes, notes = edgeconf.render(config, out, force=force), edgeconf.notes(out)
         else:
@@ -737,5 +747,7 @@ def stand_ins() -> Iterator[None]:
 
 def give_up(message: str, code: int) -> NoReturn:
     """Say why, and leave."""
-    click.echo(f"eslbot: {message}", err=True)
+    from eslbot import redaction
+
+    click.echo(f"eslbot: {redaction.redact(message)}", err=True)
     raise SystemExit(code)

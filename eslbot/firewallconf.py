@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from itertools import count
 from pathlib import Path
 
 from eslbot.config.model import IP, Config
@@ -103,8 +104,8 @@ def text(config: Config) -> str:
     """The rules."""
     sources = Sources(config)
     #: Behind an edge SIP comes from that alone, and the budgets are kept there.
-    parties = [] if config.edge else list(enumerate(sources.parties, 1))
-    names = {party.key: _name(party, number) for number, party in parties}
+    parties = () if config.edge else sources.parties
+    names = _names(parties)
     callers = {
         _range(span.first, span.last): f"goto from_{names[span.party.key]}"
         for span in sources.spans
@@ -121,13 +122,13 @@ def text(config: Config) -> str:
                 for name in ("strangers_invites", "strangers_sip", "strangers_rtp")
             ),
             "    counter event_sockets { }",
-            *(line for _, party in parties for line in _limits(party, names[party.key])),
+            *(line for party in parties for line in _limits(party, names[party.key])),
             *(_map("callers", callers) if callers else _sets("edges", edges)),
             *_sets("media", media),
             *_sets("controllers", controllers),
             *_input(config),
             *_sip("callers" if callers else None),
-            *(line for _, party in parties for line in _budget(names[party.key])),
+            *(line for party in parties for line in _budget(names[party.key])),
             _STRANGERS,
             _RTP,
             "}",
@@ -136,9 +137,12 @@ def text(config: Config) -> str:
     )
 
 
-def _name(party: Party, number: int) -> str:
-    """Of its objects: no workspace's own name holds a slash."""
-    return party.name if len(party.workspaces) == 1 else f"shared/{number}"
+def _names(parties: Iterable[Party]) -> dict[str, str]:
+    """Of each party's objects, by its key; no workspace's own name holds a slash."""
+    shared = count(1)
+    return {
+        party.key: party.name if len(party.workspaces) == 1 else f"shared/{next(shared)}" for party in parties
+    }
 
 
 def _limits(party: Party, name: str) -> list[str]:

@@ -2,8 +2,8 @@
 
 Only two ways of ending are the PBX's: its BYE, and before the answer its CANCEL. FreeSWITCH names them in
 ``sip_hangup_disposition`` (``sofia.c``, ``mod_sofia.c``). All else is our side's, also where that variable
-is missing: the SIP stack sends a BYE of its own accord when no ACK comes, and mod_sofia then sets none
-(measured).
+is missing: the SIP stack sends a BYE of its own accord when no ACK comes within 64 * T1 (RFC 3261,
+13.3.1.4), and mod_sofia then sets none, nor a cause that says so (measured: NORMAL_UNSPECIFIED).
 """
 
 from __future__ import annotations
@@ -29,13 +29,15 @@ class Why:
     remedy: str
 
 
+_NO_ACK = Why(
+    "the SIP stack gave the call up: no ACK came to our 200",
+    "the PBX's ACK does not get here: compare freeswitch.external_ip and the Contact of our 200 with the "
+    "address that the PBX can reach; look for NAT and for a firewall that lets only the INVITE pass",
+)
 #: By FreeSWITCH's ``Hangup-Cause``.
 WHYS = {
-    "RECOVERY_ON_TIMER_EXPIRE": Why(
-        "no ACK came to our 200",
-        "the PBX's ACK does not get here: compare freeswitch.external_ip and the Contact of our 200 with the "
-        "address that the PBX can reach; look for NAT and for a firewall that lets only the INVITE pass",
-    ),
+    "NORMAL_UNSPECIFIED": _NO_ACK,  # as FreeSWITCH 1.11 has it
+    "RECOVERY_ON_TIMER_EXPIRE": _NO_ACK,  # where it is told the stack's 408
     "MEDIA_TIMEOUT": Why(
         "no RTP packet came for freeswitch.media_timeout, and no BYE",
         "the PBX vanished, or its RTP does not get here: look for a firewall on freeswitch.rtp_ports",

@@ -24,7 +24,13 @@ SOURCE_HEADER = "X-Source-IP"
 _SOURCE = re.compile(rf"variable_sip_h_{SOURCE_HEADER}(-[0-9]+)?", re.IGNORECASE)  # a second one is name-1
 #: The edge asks no other host then: it goes by these phrases.
 OF_THE_TENANT = {"workspace_full": "Workspace Full", "source_rate": "Too Many Calls A Second"}
-_PHRASES = {400: "Bad Request", 403: "Forbidden", 500: "Server Internal Error", 503: "Service Unavailable"}
+_PHRASES = {
+    400: "Bad Request",
+    403: "Forbidden",
+    488: "Not Acceptable Here",
+    500: "Server Internal Error",
+    503: "Service Unavailable",
+}
 
 
 class Refused(Exception):

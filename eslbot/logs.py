@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from gunicorn.glogging import Logger
 
+from eslbot import redaction
 from eslbot.masking import masked
 
 if TYPE_CHECKING:
@@ -28,10 +29,6 @@ log = structlog.get_logger()
 
 Event = structlog.typing.EventDict
 
-#: What stands for a secret.
-SECRET = "********"
-#: With more secrets than this it is cheaper to look first whether any may begin somewhere in the line.
-MANY = 150
 #: Fields that are a number from one end to the other.
 _NUMBERS = frozenset({"did", "caller", "called", "from", "to"})
 #: Fields that are never a number, and without which a line could not be found.
@@ -65,38 +62,16 @@ def speak_of(about: About) -> None:
     _about.set(about)
 
 
-class _Guard:
-    """What lines of this process must not tell."""
-
-    def __init__(self, secrets: frozenset[str] = frozenset(), mask_numbers: bool = False) -> None:
-        self.mask_numbers = mask_numbers
-        spelt = {form for text in secrets for form in (text, json.dumps(text)[1:-1], repr(text)[1:-1])}
-        # The longest first: a shorter one may be a part of it.
-        self._secrets = sorted(spelt, key=len, reverse=True)
-        self._head = min(map(len, spelt), default=0)
-        self._heads = frozenset(secret[: self._head] for secret in spelt)
-
-    def without_secrets(self, line: str) -> str:
-        """``line``, each secret replaced. Those of hundreds of tenants are not looked for one by one."""
-        if len(self._secrets) > MANY and self._heads.isdisjoint(
-            line[place : place + self._head] for place in range(len(line))
-        ):
-            return line
-        for secret in self._secrets:
-            if secret in line:
-                line = line.replace(secret, SECRET)
-        return line
-
-
-_guard = _Guard()
+_mask_numbers = False
 
 
 def guard(config: Config) -> None:
     """Let no line of this process, and of those it forks, tell what ``config`` forbids."""
     from eslbot.config.secrets import secrets_of
 
-    global _guard
-    _guard = _Guard(secrets_of(config), config.logs.mask_numbers)
+    global _mask_numbers
+    _mask_numbers = config.logs.mask_numbers
+    redaction.protect(secrets_of(config))
 
 
 def configure(*, json_logs: bool, for_good: bool = False) -> None:
@@ -154,7 +129,7 @@ def _say_whose(logger: object, method: str, event: Event) -> Event:
 
 
 def _hide_numbers(logger: object, method: str, event: Event) -> Event:
-    if not _guard.mask_numbers:
+    if not _mask_numbers:
         return event
     about = _about.get()
     known = [number for number in about.numbers if _is_telling(number)] if about else []
@@ -191,7 +166,7 @@ def _is_telling(number: str) -> bool:
 
 def _hide_secrets(logger: object, method: str, line: str) -> str:
     """The last line of defence: whatever slipped into the finished line."""
-    return _guard.without_secrets(line)
+    return redaction.redact(line)
 
 
 _encode = json.JSONEncoder(default=repr).encode

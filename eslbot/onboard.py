@@ -19,7 +19,8 @@ from typing import Any
 from eslbot.ameyo.notification import PATH, headers, notification
 from eslbot.ameyo.properties import fill
 from eslbot.config.loader import from_tree, parse
-from eslbot.config.model import MASK, Config, ConfigError, Network, Workspace, shown
+from eslbot.config.model import Config, ConfigError, Network, Workspace
+from eslbot.config.urls import MASK, shown
 
 #: The examples of the mission's document.
 DID, CRT = "00919990152080", "d444-69139d35-vce-daf-3883"

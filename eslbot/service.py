@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import math
 import os
+import resource
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -154,9 +155,19 @@ def serve(path: Path, *, drain: float = 0.0, json_logs: bool) -> None:
     A worker that leaves gives its calls ``drain`` seconds to end before others take them over.
     """
     signer_of(usable(path))
+    _keep_to_ourselves()
     logs.configure(json_logs=json_logs, for_good=True)  # from here on this process does nothing else
     _share_metrics()
     Service(path, drain, json_logs=json_logs).run()
+
+
+def _keep_to_ourselves() -> None:
+    """What this process and its children write is for nobody but their user and group, whoever starts them.
+
+    Nor do they leave a core file, which would hold every token. systemd's unit says the same.
+    """
+    os.umask(os.umask(0o077) | 0o007)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def usable(path: Path) -> Config:

@@ -6,10 +6,12 @@ The tree is ``freeswitch-conf/`` of the repository, copied as it is; only ``vars
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
-import tempfile
+import stat
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -63,7 +65,7 @@ def write(out: Path, files: Mapping[Path, str]) -> list[Change]:
     """Have ``files``, by their paths in ``out``, written; sorted by path. Raises :class:`SwitchConfError`."""
     try:
         return [
-            Change(out / path, _put(out / path, text, _SECRET_MODE if path == VARS else _MODE))
+            Change(out / path, _put(out, path, text, _SECRET_MODE if path == VARS else _MODE))
             for path, text in sorted(files.items())
         ]
     except OSError as error:
@@ -116,6 +118,8 @@ def _refuse_foreign(out: Path, force: bool) -> None:
 
 
 def _text(path: Path) -> str:
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a symbolic link, and none is followed", str(path))
     return path.read_text("utf-8") if path.is_file() else ""
 
 
@@ -138,6 +142,8 @@ def _password(config: Config, out: Path, force: bool) -> str:
     if (out / VARS).exists() and MARKER in _text(out / "freeswitch.xml"):
         try:
             kept = kept_password(out)
+        except OSError as error:
+            raise SwitchConfError(f"cannot read {error.filename}: {error.strerror}") from error
         except ElementTree.ParseError as error:
             if not force:
                 raise SwitchConfError(
@@ -178,6 +184,7 @@ def _vars(config: Config, password: str) -> str:
         "event_socket_port": str(switch.event_socket.port),
         "event_socket_password": _attribute(password),
         "media_timeout": str(round(switch.media_timeout * 1000)),
+        "capture_server": _attribute(f"udp:{switch.capture};hep=1"),
         "controllers": _attribute("|".join(map(_socket_host, controllers))),
         "controllers_rotated": _attribute("|".join(map(_socket_host, controllers[1:] + controllers[:1]))),
     }
@@ -239,24 +246,92 @@ def _socket_host(address: Address) -> str:
     return f"{address.ip}:{address.port}"
 
 
-def _put(path: Path, text: str, mode: int) -> Literal["written", "unchanged"]:
-    """Write a file as a whole, unless it is there already. Raises OSError."""
+def _put(out: Path, path: Path, text: str, mode: int) -> Literal["written", "unchanged"]:
+    """Write a file as a whole, unless it is there already. Raises OSError.
+
+    Root writes here, and the directory may be FreeSWITCH's: no symbolic link in it is followed. What root
+    makes in such a directory belongs to whom the directory does.
+    """
     content = text.encode()
-    if path.is_file() and path.read_bytes() == content and path.stat().st_mode & 0o777 == mode:
-        return "unchanged"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            if os.geteuid() == 0:  # FreeSWITCH reads it as a user of its own: keep whose it was
-                owner = path.stat() if path.exists() else path.parent.stat()
-                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with _directory(out, path.parent) as folder:
+        around, found = os.fstat(folder), _found(folder, path.name)
+        mine = around if found is None or around.st_uid != 0 else found.about
+        if found is not None and found.content == content and stat.S_IMODE(found.about.st_mode) == mode:
+            read_by_owner_only = mode == _SECRET_MODE and os.geteuid() == 0
+            if not read_by_owner_only or found.about.st_uid == mine.st_uid:
+                return "unchanged"
+        temporary = f".{path.name}.{secrets.token_hex(8)}"
+        descriptor = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder
+        )
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fchmod(file.fileno(), mode)
+                if os.geteuid() == 0:  # FreeSWITCH reads it as a user of its own: keep whose it was
+                    os.fchown(file.fileno(), mine.st_uid, mine.st_gid)
+                os.fsync(file.fileno())
+            os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
+            raise
     return "written"
+
+
+@contextmanager
+def _directory(out: Path, below: Path) -> Iterator[int]:
+    """The directory ``below`` in ``out``, made where there is none. Raises OSError, so at a symbolic link."""
+    out.mkdir(parents=True, exist_ok=True)
+    folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in below.parts:
+            made = True
+            try:
+                os.mkdir(name, dir_fd=folder)
+            except FileExistsError:
+                made = False
+            try:
+                inner = os.open(
+                    name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder
+                )
+            except OSError as error:
+                if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                    why = "it is a symbolic link or no directory, and none is followed"
+                    raise NotADirectoryError(errno.ENOTDIR, why, str(out / below)) from error
+                raise
+            if made and os.geteuid() == 0:
+                around = os.fstat(folder)
+                os.fchown(inner, around.st_uid, around.st_gid)
+            os.close(folder)
+            folder = inner
+        yield folder
+    finally:
+        os.close(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A file that is there."""
+
+    content: bytes
+    about: os.stat_result
+
+
+def _found(folder: int, name: str) -> _Found | None:
+    """The file ``name``; None where there is none, or something that is no file."""
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+            return None
+        raise
+    try:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            return None
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return _Found(file.read(), about)
+    finally:
+        os.close(descriptor)

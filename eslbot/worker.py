@@ -117,6 +117,7 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         for listener in self.sockets:
             self._serve(listener)
         gevent.spawn(self._watch_arbiter)
+        self._watch_refusals()
         settle_memory()
         self.show(ACCEPTING)
         while self.alive:
@@ -162,6 +163,12 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         wait_read(self.lifeline[0])
         self.log.warning("The arbiter is gone; worker %s leaves", self.pid)
         self.leave(0.0)
+
+    def _watch_refusals(self) -> None:
+        """Count what FreeSWITCH refuses without asking us."""
+        from eslbot import capture  # not in the arbiter: it would have the worker's sockets unpatched
+
+        gevent.spawn(capture.watch, self.wsgi.controller.config.freeswitch.capture)
 
     # -- connections --------------------------------------------------------------------------------------
 

@@ -155,7 +155,7 @@ class Bench:
         ]
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
-        lab = Lab(folder, tenants, switch=self.switch, workers=self.workers, proxied=proxied)
+        lab = Lab(folder, tenants, switch=self.switch, workers=self.workers, proxied=proxied, refreshes=True)
         lab.bot = Bot(keep_audio=900.0)
         self.switch_name = lab.switch_name
         with lab:

@@ -17,12 +17,14 @@ from gevent.event import Event as Flag
 from urllib3.exceptions import HTTPError
 
 import eslbot
+from eslbot import redaction
 from eslbot.ameyo.answer import Answer
 from eslbot.ameyo.connections import Connections
 from eslbot.ameyo.limit import OutOfTime, limit
 from eslbot.ameyo.notification import PATH, headers
 from eslbot.ameyo.slots import Slots
-from eslbot.config.model import MASK, Ameyo
+from eslbot.config.model import Ameyo
+from eslbot.config.secrets import spoken
 
 log = structlog.get_logger()
 
@@ -38,6 +40,8 @@ LAST_ANSWER = 2.0
 #: Seconds for the rest of an answer once its status is there: it may tell why Ameyo refuses. Where Ameyo
 #: accepts it tells nothing, and until the call has noted that, a controller that dies has it told again.
 MAX_ANSWER_SECONDS = 2.0
+#: Characters of it, or of an error, that are told.
+MAX_DETAIL = 200
 MAX_ACCEPTED_SECONDS = 0.25
 
 #: Seconds between two connections that are opened before they are needed.
@@ -90,6 +94,8 @@ class AmeyoClient:
     def __init__(self, settings: Ameyo, jitter: Callable[[], float] = random.random) -> None:
         self._settings = settings
         self._jitter = jitter
+        #: This client keeps its token to itself, whatever else this process knows.
+        self._own = redaction.Redactor(spoken(settings.token))
         self._connections = Connections(settings.url + PATH, settings.ca_file, MAX_POSTS)
         self._headers = {
             **headers(settings.tenant_host, settings.token.reveal()),
@@ -209,8 +215,8 @@ class AmeyoClient:
         return self._shown(bytes(answer.text) + (b"" if answer.whole else b" (broken off)"))
 
     def _shown(self, text: bytes) -> str:
-        """The beginning of an answer, for the log; some servers echo what they were sent."""
-        return text.decode("utf-8", "replace").replace(self._settings.token.reveal(), MASK)[:200]
+        """The beginning of an answer, for log and ledger; some servers echo what they were sent."""
+        return redaction.beginning(text.decode("utf-8", "replace"), MAX_DETAIL, self._own)
 
     def close(self) -> None:
         """Close the pooled connections."""
@@ -228,7 +234,7 @@ def _explain(error: BaseException) -> str:
     cause: BaseException = error
     while (inner := cause.__cause__ or cause.__context__) is not None:
         cause = inner
-    return f"{type(error).__name__}: {cause}"[:300]
+    return redaction.beginning(f"{type(error).__name__}: {cause}", MAX_DETAIL)
 
 
 def _retry_after(text: str | None) -> float | None:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import io
 import math
 import wave
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+import gevent
 
 from eslbot import g711
 
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 RATES = (8000, 16000, 24000)
 #: ``audioDataType`` of a ``streamAudio`` message.
 KINDS = ("raw", "wav", "pcmu", "pcma")
+
+#: Bytes that are resampled at a time: some 10 ms of work. A bot may send megabytes at once.
+PIECE = 512 * 1024
 
 #: Taps of the low-pass filter, per output sample's worth of input: it delays speech by some 2 ms.
 _TAPS_A_STEP = 32
@@ -61,13 +67,22 @@ class Decoder:
             content = content[: len(content) & ~1]
         if rate != 8000:
             resampler = self._resamplers.setdefault(rate, Resampler(rate))
-            content = resampler.resample(content)
+            pieces = range(0, len(content), PIECE)
+            content = b"".join(_in_turn(resampler.resample, content, pieces))
         return g711.encode(law, content)
 
     def reset(self) -> None:
         """Forget what came before: the next chunk begins a new utterance."""
         self._resamplers.clear()
         self._odd = b""
+
+
+def _in_turn(work: Callable[[bytes], bytes], content: bytes, pieces: range) -> Iterator[bytes]:
+    """The work on each piece; in between others have a turn."""
+    for start in pieces:
+        if start:
+            gevent.sleep(0)
+        yield work(content[start : start + PIECE])
 
 
 def _unwrap(content: bytes) -> tuple[bytes, int]:

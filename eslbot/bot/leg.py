@@ -9,13 +9,16 @@ from typing import Any, Protocol
 
 import structlog
 
-from eslbot import g711, metrics
-from eslbot.bot import messages, stream
+from eslbot import g711, metrics, redaction
+from eslbot.bot import hold, messages, stream
 from eslbot.bot.audio import UnusableAudio
 from eslbot.bot.folder import SpeechFolder
+from eslbot.bot.hold import Hold, Marks
+from eslbot.bot.keys import KEYS, key_of_info
 from eslbot.bot.path_speech import PathSpeech
 from eslbot.bot.speech import QueueFull, Speech, cut_of, done_of, is_speech_file
-from eslbot.config.model import Workspace, shown
+from eslbot.config.model import Workspace
+from eslbot.config.urls import shown
 from eslbot.esl import ConnectionLost, EslError, Event, Session, whole_number
 from eslbot.invite import Invite
 from eslbot.ledger.facts import What
@@ -30,9 +33,9 @@ LAST_WORDS = 60.0
 RESUMED = 2.0
 
 #: What a call needs besides the stream's own events.
-EVENTS = ("PLAYBACK_START", "DTMF", *stream.EVENTS)
-
-_KEYS = frozenset("0123456789*#ABCD")
+EVENTS = ("PLAYBACK_START", "DTMF", "RECV_INFO", hold.REINVITE, *stream.EVENTS)
+#: Set on the channel while the bot knows the caller to be on hold.
+TOLD_HELD = "eslbot_held"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,8 @@ class BotLeg:
         self._spoken = False
         #: Whether the caller hears the bot by what FreeSWITCH has told, and whether a `clear` ends that.
         self._audible = self._cut = False
+        self._hold = Hold(session)
+        self._marks = Marks()
         self._reconnects = int(self._bot.reconnect)
         #: When a bot that was told `resumed` counts as lost, on the monotonic clock.
         self._answer_by = float("inf")
@@ -151,13 +156,22 @@ class BotLeg:
         error = self._connect()
         if error is not None:
             return BotEnd(Outcome.BOT_UNREACHABLE, error)
-        self._stream.send_text(messages.start(self._invite, self._bot.sample_rate))
+        self._greet(resumed=False)
         self._story.connected()
         return None
+
+    def _greet(self, *, resumed: bool) -> None:
+        """What a bot has to know that has just been connected."""
+        self._stream.send_text(messages.start(self._invite, self._bot.sample_rate, resumed=resumed))
+        if self._hold.on:
+            self._session.set_plain_variables({TOLD_HELD: "true"})
+            self._stream.send_text(messages.hold(on=True))
 
     def _resume(self, found: Found) -> BotEnd | None:
         """Take up the speech first, since the caller hears its pause, and then the bot."""
         self._stream.attached = True
+        if self._hold.found(found.channel):
+            self._marks.gone_by()
         if not found.connected:
             gone = self._stream.stop()  # there may be one, and nobody knows how far it is
             self._take_up(lambda speech: speech.start_over())
@@ -175,6 +189,8 @@ class BotLeg:
         if not attached:
             return self._restart("there was no stream any more")
         self._answer_by = time.monotonic() + RESUMED
+        if self._hold.on != (found.channel.get(f"variable_{TOLD_HELD}") == "true"):
+            self._tell_hold()
         return None
 
     def _take_up(self, take: Callable[[Speech], bool | None]) -> None:
@@ -192,7 +208,7 @@ class BotLeg:
         error = self._connect_anew()
         if error is not None:
             return BotEnd(Outcome.BOT_FAILED, f"lost in a take-over: {error}")
-        self._stream.send_text(messages.start(self._invite, self._bot.sample_rate, resumed=True))
+        self._greet(resumed=True)
         self._story.note(What.BOT_RECONNECTED, why=why)
         return None
 
@@ -241,7 +257,7 @@ class BotLeg:
         log.warning("bot_reconnecting", reason=failed.reason)
         if self._connect_anew() is not None:
             return False
-        self._stream.send_text(messages.start(self._invite, self._bot.sample_rate, resumed=True))
+        self._greet(resumed=True)
         self._story.note(What.BOT_RECONNECTED, why=failed.reason)
         return True
 
@@ -260,7 +276,9 @@ class BotLeg:
             deadline = first_audio = min(deadline, time.monotonic() + LAST_WORDS)
         while ended is None or not self._speech.idle:
             due = self._speech.due()
-            until = min(deadline, first_audio, self._answer_by, deadline if due is None else due)
+            until = min(
+                deadline, first_audio, self._answer_by, self._hold.due, deadline if due is None else due
+            )
             event = self._session.next_event(max(0.0, until - time.monotonic()))
             if event is not None:
                 end = self._happened(event)
@@ -275,6 +293,8 @@ class BotLeg:
             self._speech.tick()
             self._note_silence()
             now = time.monotonic()
+            if now >= self._hold.due:
+                self._look_at_hold()
             if ended is None and now >= self._answer_by:
                 lost = self._restart(f"the bot said nothing within {RESUMED:g} s of `resumed`")
                 if lost is not None:
@@ -309,6 +329,10 @@ class BotLeg:
                 self._note_speech(event)
             case "DTMF":
                 self._key(event)
+            case "RECV_INFO":
+                self._info(event)
+            case hold.REINVITE:
+                self._look_at_hold()
             case stream.DISCONNECT:
                 code, text = stream.describe(event)
                 if code == 1000:
@@ -327,11 +351,13 @@ class BotLeg:
         data = stream.body(event)
         path, kind, rate = data.get("file"), data.get("audioDataType"), data.get("sampleRate", 0)
         if not isinstance(path, str) or not is_speech_file(path, self._folder.path, self._session.uuid):
-            named = str(path)[:200].encode("utf-8", "replace")
+            named = str(path).encode("utf-8", "replace")
             self._ignore("foreign_file", named, len(named))
             return
         try:
             self._play(path, str(kind), rate if isinstance(rate, int) else 0, _law(event.headers), event.age)
+            if self._hold.on:
+                self._marks.gone_by()
             if not self._spoken:
                 self._spoken = True
                 self._story.spoken()
@@ -381,6 +407,7 @@ class BotLeg:
             case messages.Mark() if self._plays_by_itself:
                 self._refuse("cannot_mark", "this build of mod_audio_stream does not tell what was heard")
             case messages.Mark():
+                self._marks.asked(message.name, on_hold=self._hold.on)
                 self._speech.mark(message.name)
             case messages.CallerSpeech():
                 self._story.note(What.CALLER_SPEAKS, speaking=message.speaking)
@@ -401,16 +428,42 @@ class BotLeg:
             self._audible = False
             self._story.note(What.SPEECH_ENDED, cut=self._cut)
 
+    def _look_at_hold(self) -> None:
+        """Tell the bot when the PBX puts the caller on hold, and when it takes them off it."""
+        if self._hold.look():
+            self._tell_hold()
+
+    def _tell_hold(self) -> None:
+        if self._hold.on and self.speaking:
+            self._marks.gone_by()
+        self._session.set_plain_variables({TOLD_HELD: "true" if self._hold.on else ""})
+        self._story.note(What.HOLD, on=self._hold.on)
+        log.info("hold", on=self._hold.on)
+        self._stream.send_text(messages.hold(self._hold.on))
+
     def _marked(self, name: str, cleared: bool) -> None:
+        cleared = self._marks.is_back(name) or cleared
         self._story.note(What.MARK, name=name, cleared=cleared)
         self._stream.send_text(messages.mark(name, cleared=cleared))
 
     def _key(self, event: Event) -> None:
-        """The caller pressed a key; FreeSWITCH counts its length in samples of 8,000 Hz."""
+        """The caller pressed a key; FreeSWITCH counts its length in samples of 8,000 Hz.
+
+        What came by SIP INFO is read by :meth:`_info`: FreeSWITCH takes some keys for others.
+        """
         digit, samples = event.headers.get("DTMF-Digit", ""), event.headers.get("DTMF-Duration", "")
-        if digit in _KEYS and digit:
-            self._story.note(What.KEY)
-            self._stream.send_text(messages.dtmf(digit, whole_number(samples) // 8))
+        if len(digit) == 1 and digit in KEYS and event.headers.get("DTMF-Source") != "ENDPOINT":
+            self._pressed(digit, whole_number(samples) // 8)
+
+    def _info(self, event: Event) -> None:
+        """A SIP INFO of the PBX's, which may be a key."""
+        key = key_of_info(event.headers.get("SIP-Content-Type", ""), event.body)
+        if key is not None:
+            self._pressed(*key)
+
+    def _pressed(self, digit: str, milliseconds: int) -> None:
+        self._story.note(What.KEY)
+        self._stream.send_text(messages.dtmf(digit, milliseconds))
 
     # -- what is not used ---------------------------------------------------------------------------------
 
@@ -424,7 +477,8 @@ class BotLeg:
     def _ignore(self, why: str, text: bytes, size: int) -> None:
         """Count what we do not understand, and log the first of each kind in a call."""
         metrics.BOT_MESSAGES_IGNORED.labels(self._workspace.name, why).inc()
-        self._once("bot_message_ignored", why=why, size=size, begins=text[:200].decode("utf-8", "replace"))
+        begins = redaction.beginning(text.decode("utf-8", "replace"), 200)
+        self._once("bot_message_ignored", why=why, size=size, begins=begins)
 
     def _once(self, event: str, **facts: Any) -> None:
         key = str(facts.get("why", event))

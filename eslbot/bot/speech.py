@@ -65,6 +65,8 @@ MAX_CHUNK_BYTES = 4 * 1024 * 1024
 MAX_QUEUED = 600.0
 #: What follows the name of a module's file whose speech is in one of ours.
 TAKEN = ".taken"
+#: Mode of our files: FreeSWITCH plays them.
+SHARED = 0o640
 #: Channel variables: the utterance of now, its number and law, or ``cut`` where a `clear` has ended it; when
 #: FreeSWITCH began with it; and, set by the dialplan, when its controller was gone (both in epoch
 #: microseconds by FreeSWITCH's clock).
@@ -99,7 +101,8 @@ class Utterance:
         self.requested_at = time.monotonic()
         self.started_at: float | None = None
         self.marks: deque[tuple[int, str]] = deque()
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, SHARED)
+        os.fchmod(self._file, SHARED)  # whatever the umask: FreeSWITCH reads it by the directory's group
 
     def append(self, audio: bytes) -> None:
         """Add G.711 bytes; raises OSError where the disk is full, and then has added nothing."""

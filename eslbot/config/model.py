@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+from eslbot.config.urls import MASK, database_shown
+
 Network = IPv4Network | IPv6Network
 IP = IPv4Address | IPv6Address
-
-MASK = "********"
 
 
 class ConfigError(Exception):
@@ -62,12 +62,6 @@ class Address:
         return str(self.ip), self.port
 
 
-def shown(url: str) -> str:
-    """``url`` for people: what stands behind ``?`` is often a key."""
-    base, mark, _ = url.partition("?")
-    return base + (f"?{MASK}" if mark else "")
-
-
 def loopback(port: int) -> Address:
     """``127.0.0.1:port``."""
     return Address(ip_address("127.0.0.1"), port)
@@ -106,6 +100,7 @@ class FreeSwitch:
     """What ``eslbot conf`` renders. ``rtp_ports`` is the inclusive range of UDP ports.
 
     ``media_timeout``: seconds without a single RTP packet of the PBX's, after which FreeSWITCH ends the call.
+    ``capture``: the UDP address that gets a copy of each SIP message.
     """
 
     sip_ip: IP | None
@@ -117,6 +112,7 @@ class FreeSwitch:
     temp_dir: str
     controllers: tuple[Address, ...]
     media_timeout: float = 300.0
+    capture: Address = Address(ip_address("127.0.0.1"), 8087)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +162,8 @@ class Ledger:
 
     @property
     def shown(self) -> str:
-        """The URL for people, its password masked."""
-        url = self.url.reveal()
-        before, at, host = url.rpartition("@")
-        name, colon, _ = before.partition("://")[2].partition(":")
-        return f"{url.partition('://')[0]}://{name}:{MASK}@{host}" if at and colon else url
+        """The URL for people, its passwords masked."""
+        return database_shown(self.url.reveal())
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +215,8 @@ class Workspace:
     ``max_cps``: INVITEs a second that its sources may send.
 
     ``hold_sound`` is what the customer hears while waiting for an agent: ``silence``, ``tone``, or the path
-    of a sound file on FreeSWITCH's host.
+    of a sound file on FreeSWITCH's host. ``nat``: the PBX's audio comes from elsewhere than its SDP says, and
+    ours goes there.
     """
 
     id: str
@@ -234,6 +228,7 @@ class Workspace:
     ameyo: Ameyo
     hold_sound: str = "silence"
     max_cps: int = 100
+    nat: bool = False
 
     def knows_source(self, ip: str) -> bool:
         """Whether the PBX address ``ip`` is one of this workspace's own."""

@@ -156,6 +156,7 @@ class FreeSwitchSchema(_Table):
     )
     controllers = _listed(AddressField(), load_default=None)
     media_timeout = Duration(load_default=300.0, at_least=1)
+    capture = AddressField(load_default=loopback(8087))
 
     @post_load
     def _make(self, data: dict[str, Any], **_: Any) -> FreeSwitch:
@@ -412,6 +413,7 @@ class WorkspaceSchema(_Table):
     max_calls = _count(200, 100000)
     max_cps = _count(100, 10000)
     max_duration = Duration(load_default=1800.0, at_least=1)
+    nat = _flag()
     hold_sound = fields.String(
         load_default="silence",
         validate=validate.Regexp(

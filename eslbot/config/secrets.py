@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import binascii
+from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
-from urllib.parse import unquote
 
-from eslbot.config.model import Config, Ledger, Secret
-
-#: A shorter text is found in too many places that are not it.
-SHORTEST = 6
+from eslbot.config.model import Bot, Config, Ledger, Secret
+from eslbot.config.urls import database_secrets, query_secrets
+from eslbot.redaction import SHORTEST
 
 
 def secrets_of(config: Config) -> frozenset[str]:
     """The texts of all tokens, passwords and bot headers, those of fewer than 6 characters left out."""
-    found = set(_within(config))
-    for workspace in config.workspaces.values():
-        found |= {url.partition("?")[2] for url in workspace.bot.urls}  # what stands there is often a key
-    return frozenset(text for text in found if len(text) >= SHORTEST)
+    return frozenset(text for text in _within(config) if len(text) >= SHORTEST)
+
+
+def spoken(secret: Secret) -> Iterator[str]:
+    """What somebody who was told ``secret`` may say: all of it, or what stands behind the scheme's name."""
+    text = secret.reveal()
+    yield text
+    scheme, _, credentials = text.rpartition(" ")  # "Bearer <token>"
+    yield credentials
+    if scheme.lower() == "basic":
+        try:
+            login = b64decode(credentials, validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            return  # it is not what it says, and nobody will read a password in it
+        yield login
+        yield login.partition(":")[2]
 
 
 def _within(value: Any) -> Iterator[str]:
     if isinstance(value, Secret):
-        text = value.reveal()
-        yield text
-        yield text.rpartition(" ")[2]  # "Bearer <token>" may be told without its first word
-    elif isinstance(value, Ledger):  # only the password of its URL is one
-        login, at, _ = value.url.reveal().rpartition("@")
-        password = login.partition("://")[2].partition(":")[2] if at else ""
-        yield password
-        yield unquote(password)
+        yield from spoken(value)
+    elif isinstance(value, Ledger):  # only the passwords of its URL are
+        yield from database_secrets(value.url.reveal())
     elif isinstance(value, Mapping):
         for one in value.values():
             yield from _within(one)
@@ -38,5 +45,8 @@ def _within(value: Any) -> Iterator[str]:
         for one in value:
             yield from _within(one)
     elif is_dataclass(value):
+        if isinstance(value, Bot):
+            for url in value.urls:
+                yield from query_secrets(url)
         for field in fields(value):
             yield from _within(getattr(value, field.name))

@@ -16,8 +16,8 @@ from eslbot.config.model import (
     Network,
     PageToken,
     Workspace,
-    shown,
 )
+from eslbot.config.urls import shown
 
 
 def show(config: Config) -> str:
@@ -52,6 +52,7 @@ def _freeswitch(freeswitch: FreeSwitch) -> dict[str, Any]:
         "temp_dir": freeswitch.temp_dir,
         "controllers": [str(controller) for controller in freeswitch.controllers],
         "media_timeout": _duration(freeswitch.media_timeout),
+        "capture": str(freeswitch.capture),
     }
 
 
@@ -86,6 +87,7 @@ def _workspace(workspace: Workspace) -> dict[str, Any]:
         "max_calls": workspace.max_calls,
         "max_cps": workspace.max_cps,
         "max_duration": _duration(workspace.max_duration),
+        "nat": workspace.nat,
         "hold_sound": workspace.hold_sound,
         "bot": _bot(workspace.bot),
         "ameyo": _ameyo(workspace.ameyo),

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
+from eslbot import redaction
 from eslbot.config import Config, ConfigError, load
+from eslbot.config.secrets import secrets_of
 from eslbot.doctor.checks import (
     acl,
     ameyo,
@@ -28,6 +29,7 @@ from eslbot.doctor.checks import (
     nat,
     profile,
     rtp,
+    secret_files,
     service,
     silence,
     switch_user,
@@ -83,6 +85,7 @@ CHECKS = (
     _apart("switch-user", "who of this host may speak to eslbot", switch_user.right),
     Check("sessions", "FreeSWITCH's limits and its logging", core.limits),
     Check("temp-dir", "the directory of the bots' speech", temp_dir.shared, needs_switch=False),
+    Check("secret-files", "nobody else reads secrets and records", secret_files.closed, needs_switch=False),
     _apart("open-files", "file descriptors", limits.descriptors),
     _apart("kernel", "the kernel's patience", limits.kernel),
     _apart("bot", "the bots take the upgrade", bot.connections),
@@ -151,11 +154,11 @@ def examine(request: Request) -> list[Checked]:
         deadline=began + request.timeout,
         conf_dir=request.conf_dir or (switch_process and switch_process.argument("-conf")) or CONF_DIR,
     )
+    redaction.protect(_secrets(config, site.conf_dir))
     checked = _run(site, chosen, request)
     if CONFIGURATION in chosen:
         checked.append(Checked(CONFIGURATION, list(configuration.warnings(request.path, config))))
-    secrets = _secrets(config, site)
-    cleaned = [replace(c, findings=[f.cleaned(secrets) for f in c.findings]) for c in checked]
+    cleaned = [replace(c, findings=[f.cleaned() for f in c.findings]) for c in checked]
     order = list(TITLES)
     return sorted(cleaned, key=lambda c: order.index(c.name))
 
@@ -246,18 +249,7 @@ def _user_of(process: Process | None) -> User:
         return User(str(uid), uid, os.getegid(), frozenset({os.getegid()}))
 
 
-def _secrets(config: Config, site: Site) -> tuple[str, ...]:
-    """Everything that must not be seen, longest first; no finding quotes one, but others' answers may."""
-    found = {token.token.reveal() for token in config.web.tokens}
-    for workspace in config.workspaces.values():
-        found.add(workspace.ameyo.token.reveal())
-        for value in workspace.bot.headers.values():
-            # Of "Bearer TOKEN" somebody may say the second word alone.
-            found.update((value.reveal(), *(word for word in value.reveal().split() if len(word) >= 8)))
-        found.update(urlsplit(url).query for url in workspace.bot.urls)
-    if config.ledger is not None and (secret := urlsplit(config.ledger.url.reveal()).password):
-        found.update((secret, unquote(secret)))
-    password = event_socket.password_of(config, site.conf_dir)
-    if not isinstance(password, Finding):
-        found.add(password.reveal())
-    return tuple(sorted((secret for secret in found if len(secret) >= 6), key=len, reverse=True))
+def _secrets(config: Config, conf_dir: str) -> frozenset[str]:
+    """Everything that must not be seen: no finding quotes one, but others' answers may."""
+    password = event_socket.password_of(config, conf_dir)
+    return secrets_of(config) | (frozenset() if isinstance(password, Finding) else {password.reveal()})

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from eslbot import redaction
+
 
 class Severity(Enum):
     """How bad it is; ``UNKNOWN``: it could not be looked at, which is never the same as fine."""
@@ -35,21 +37,20 @@ class Finding:
     why: str = ""
     remedy: str = ""
 
-    def cleaned(self, secrets: tuple[str, ...] = ()) -> Finding:
+    def cleaned(self) -> Finding:
         """The same without secrets, control characters and excess length."""
         return replace(
             self,
-            looked_at=clean(self.looked_at, secrets),
-            found=clean(self.found, secrets),
-            why=clean(self.why, secrets),
-            remedy=clean(self.remedy, secrets),
+            looked_at=clean(self.looked_at),
+            found=clean(self.found),
+            why=clean(self.why),
+            remedy=clean(self.remedy),
         )
 
 
-def clean(text: str, secrets: tuple[str, ...] = ()) -> str:
-    """``text`` on one printable line of bounded length, each of ``secrets`` masked."""
-    for secret in secrets:
-        text = text.replace(secret, "********")
+def clean(text: str) -> str:
+    """``text`` on one printable line of bounded length, without the secrets of this process."""
+    text = redaction.beginning(text, 4 * MAX_TEXT)  # of what is not printable little may be left
     line = "".join(character if character.isprintable() else " " for character in text)
     line = " ".join(line.split())
     return line if len(line) <= MAX_TEXT else f"{line[: MAX_TEXT - 1]}…"

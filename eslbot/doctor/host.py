@@ -7,6 +7,7 @@ import os
 import pwd
 import re
 import socket
+import stat
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,6 +95,17 @@ def first_closed(user: User, path: str) -> str | None:
     return None
 
 
+def readable_by_all(path: Path) -> bool:
+    """Whether anybody of this machine may read the file or list the directory, by its mode and its parents'.
+
+    Raises OSError where it is not there, or this user may not look.
+    """
+    found = path.stat()
+    return bool(found.st_mode & stat.S_IROTH) and all(
+        parent.stat().st_mode & stat.S_IXOTH for parent in path.resolve().parents
+    )
+
+
 def group_name(gid: int) -> str:
     """For people."""
     try:
@@ -151,11 +163,19 @@ class Process:
     @property
     def open_files(self) -> int | None:
         """How many descriptors it may have."""
+        return self._limit("Max open files")
+
+    @property
+    def core_bytes(self) -> int | None:
+        """How large a core file it may leave."""
+        return self._limit("Max core file size")
+
+    def _limit(self, name: str) -> int | None:
         try:
             text = (self._folder / "limits").read_text()
         except OSError:
             return None
-        match = re.search(r"^Max open files\s+(\S+)", text, re.M)
+        match = re.search(rf"^{name}\s+(\S+)", text, re.M)
         if match is None:
             return None
         return int(match[1]) if match[1].isdecimal() else 1 << 30

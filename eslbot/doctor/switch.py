@@ -46,7 +46,7 @@ _QUESTIONS = (
     "sofia status",
 )
 _CONFIGURATIONS = ("sofia.conf", "switch.conf", "acl.conf")
-_VARIABLES = ("temp_dir", "mod_dir", "local_ip_v4")
+_VARIABLES = ("log_dir", "temp_dir", "mod_dir", "local_ip_v4")
 #: No more sources are asked about: each is a command.
 MAX_ASKED = 256
 #: Addresses that belong to nobody (RFC 5737, 2544), for "and a stranger?".

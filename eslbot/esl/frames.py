@@ -22,8 +22,9 @@ from greenswitch.esl import ESLEvent
 
 from eslbot.esl.errors import ProtocolError
 
-#: Bounds of one frame. A channel with a hundred SIP headers is some 20 kB.
-MAX_HEADER_BYTES = 256 * 1024
+#: Bounds of one frame. A channel with a hundred SIP headers is some 20 kB; the most that this bound lets
+#: through takes some 50 ms to read.
+MAX_HEADER_BYTES = 128 * 1024
 #: What is longer is skipped as it streams in: a bot's text comes in an event, and its length is the bot's.
 MAX_BODY_BYTES = 4 * 1024 * 1024
 #: What is kept of a body that is skipped: an event's own headers, which say what it was.

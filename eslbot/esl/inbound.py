@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
+from eslbot import redaction
 from eslbot.config.model import Address, Secret
 from eslbot.esl.commands import check_line
 from eslbot.esl.errors import CommandFailed, CommandTimeout, EslError, ProtocolError
@@ -64,16 +65,16 @@ class InboundClient:
         """
         frame = self._ask(f"api {check_line(command)}")
         if frame.content_type != "api/response":
-            raise CommandFailed(frame.headers.get("Reply-Text", frame.content_type)[:200])
+            raise CommandFailed(redaction.beginning(frame.headers.get("Reply-Text", frame.content_type), 200))
         reply = frame.body.decode("utf-8", "replace").strip()
         if reply.endswith("Command not found!"):
-            raise CommandFailed(reply[:200])
+            raise CommandFailed(redaction.beginning(reply, 200))
         return reply
 
     def _authenticate(self) -> None:
         greeting = self._next(time.monotonic() + self._timeout)
         if greeting.content_type == "text/rude-rejection":
-            raise Refused(greeting.body.decode("utf-8", "replace").strip()[:200])
+            raise Refused(redaction.beginning(greeting.body.decode("utf-8", "replace").strip(), 200))
         if greeting.content_type != "auth/request":
             raise ProtocolError(f"it greets with {greeting.content_type[:60]!r} instead of auth/request")
         reply = self._ask(f"auth {check_line(self._password.reveal())}")

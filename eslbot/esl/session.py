@@ -30,6 +30,7 @@ from gevent.socket import socket as GeventSocket
 from gevent.socket import wait_write
 from greenswitch.esl import OutboundSession, OutboundSessionHasGoneAway
 
+from eslbot import redaction
 from eslbot.esl.commands import check_line, execute_message, quote
 from eslbot.esl.errors import (
     CallerHungUp,
@@ -88,7 +89,7 @@ class _Refusal:
 
     def set(self, reply: Event) -> None:
         if reply.data.startswith("-"):
-            self._refused(reply.data[:200])
+            self._refused(redaction.beginning(reply.data, 200))
 
     def set_exception(self, error: BaseException) -> None:
         """No reply will come; whoever waits is told so by what they wait for."""
@@ -386,7 +387,7 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
     def _reply(self, answer: Answer[Event], command: str) -> Event:
         reply = self._awaited(answer, command)
         if not reply.body and reply.data.startswith("-"):
-            raise CommandFailed(f"{_told(command)!r}: {reply.data[:200]}")
+            raise CommandFailed(f"{_told(command)!r}: {redaction.beginning(reply.data, 200)}")
         return reply
 
     def _awaited(self, answer: Answer[Event], command: str) -> Event:
@@ -548,14 +549,17 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         execution = self.execute(app_name, app_args or "")
         return execution.wait(response_timeout or self.timeout) if block else execution
 
-    def begin_answer(self) -> Execution:
+    def begin_answer(self, *, at_once: bool = True) -> Execution:
         """Have the call answered and do not wait; what is returned completes when it is.
 
         A channel without media looks only every 20 ms for what it is to execute (``switch_ivr.c:
         switch_ivr_park``), and the caller would wait for that. ``uuid_answer`` is done at once, by the event
         socket's own thread. The application then finds the call answered; its completion is what counts.
+        An INVITE without an offer is answered by the application alone: the caller's SDP comes with the ACK,
+        and who waits for that has to be the channel's own thread (``sofia_answer_channel``).
         """
-        self.post(f"api uuid_answer {self.uuid}")
+        if at_once:
+            self.post(f"api uuid_answer {self.uuid}")
         return self.execute("answer")
 
     def answer(self) -> Event:

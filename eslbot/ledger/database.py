@@ -6,10 +6,12 @@ decides whether to wait.
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,10 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
+from eslbot import redaction
 from eslbot.config.model import Ledger
+from eslbot.config.urls import database_secrets, database_shown
+from eslbot.redaction import Redactor
 
 log = structlog.get_logger()
 
@@ -58,7 +63,9 @@ def open_database(ledger: Ledger, *, create: bool = False) -> Engine:
 
 def _sqlite(url: URL, create: bool) -> Engine:
     path = Path(url.database or "")
-    if not create and not path.exists():
+    if create:
+        _keep_private(path)
+    elif not path.exists():
         raise LedgerDown(
             f"there is no database {path}; the service makes it when it starts, or: eslbot ledger migrate"
         )
@@ -80,6 +87,27 @@ def _sqlite(url: URL, create: bool) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _keep_private(path: Path) -> None:
+    """Have the file, whoever makes it first and under whatever umask; nobody else may read callers' numbers.
+
+    SQLite gives the files beside it the same mode. It is not opened here: to close it would take away the
+    locks that other connections of this process have on it (``fcntl(2)``). Raises :class:`LedgerDown`.
+    """
+    try:
+        try:
+            os.mknod(path, stat.S_IFREG | stat.S_IRUSR | stat.S_IWUSR)
+        except FileExistsError:
+            for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+                with suppress(FileNotFoundError):
+                    found = file.stat()
+                    if found.st_uid == os.geteuid() and found.st_mode & stat.S_IRWXO:
+                        file.chmod(stat.S_IMODE(found.st_mode) & ~stat.S_IRWXO)
+    except OSError as error:
+        raise LedgerDown(
+            f"{path}: {error.strerror}; the file and its directory must be writable for the service's user"
+        ) from error
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
@@ -158,11 +186,13 @@ def _down(engine: Engine) -> Iterator[None]:
 
 
 def _explain(engine: Engine, error: Exception) -> str:
-    """One line. Drivers quote the host, never the password."""
+    """One line. Drivers quote the host, and libpq what it cannot read of its parameters."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     lines = str(cause).strip().splitlines() or [type(cause).__name__]
-    what = " ".join(line.strip() for line in lines[:3])[:300]
-    where = engine.url.render_as_string(hide_password=True)
+    url = engine.url.render_as_string(hide_password=False)
+    own = Redactor(database_secrets(url))
+    what = redaction.beginning(" ".join(line.strip() for line in lines[:3]), 300, own)
+    where = database_shown(url)
     if engine.dialect.name == "sqlite":
         where = str(engine.url.database)
         if "unable to open" in what or "readonly" in what:

@@ -27,6 +27,7 @@ class What(StrEnum):
     CALLER_SPEAKS = "caller_speaks"  # `speaking`: true or false; the bot says so
     CLEARED = "cleared"  # barge-in: the bot has asked for silence
     MARK = "mark"  # `name`, `cleared`: heard up to here, or never
+    HOLD = "hold"  # `on`: the PBX has put the caller on hold, or taken them off it
     KEY = "key"  # the caller pressed one; which, is nobody's business
     BOT_ENDED = "bot_ended"  # `outcome`, `reason`
     ATTEMPT_BEGAN = "attempt_began"  # `number`: a notification goes out
@@ -50,6 +51,6 @@ class What(StrEnum):
 
 #: Facts that only the timeline shows, and of which a call may have no more than MAX_TIMELINE.
 OF_TIMELINE = frozenset(
-    {What.SPEECH_BEGAN, What.SPEECH_ENDED, What.CALLER_SPEAKS, What.CLEARED, What.MARK, What.KEY}
+    {What.SPEECH_BEGAN, What.SPEECH_ENDED, What.CALLER_SPEAKS, What.CLEARED, What.MARK, What.HOLD, What.KEY}
 )
 MAX_TIMELINE = 1000

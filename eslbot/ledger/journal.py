@@ -22,7 +22,7 @@ import gevent
 import structlog
 from gevent.monkey import get_original
 
-from eslbot import metrics
+from eslbot import metrics, redaction
 from eslbot.ledger.facts import What
 
 log = structlog.get_logger()
@@ -41,6 +41,14 @@ FLUSH_LOOK = 0.02
 MAX_FILE = 16 * 1024 * 1024
 #: Characters of any one text: a bot's reason, an Ameyo's answer.
 MAX_TEXT = 500
+
+#: Fields that name something or are a word of ours: short, and a record would be lost without them.
+_NAMES = frozenset(
+    {
+        *("call", "at", "what", "workspace_id", "workspace", "did", "crt_object_id", "caller", "called"),
+        *("source", "outcome", "verdict", "disposition", "cause", "stage", "host", "version", "pid"),
+    }
+)
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -152,8 +160,18 @@ class Journal:
 
 
 def _line(fact: dict[str, Any]) -> bytes:
-    """One line; texts are bounded, since they come from bots and Ameyos."""
+    """One line; texts are bounded and without secrets, since they come from bots and Ameyos."""
     for key, value in fact.items():
-        if isinstance(value, str) and len(value) > MAX_TEXT:
-            fact[key] = value[:MAX_TEXT]
+        if key not in _NAMES:
+            fact[key] = _told(value)
     return _encode(fact).encode() + b"\n"
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, str):
+        return redaction.beginning(value, MAX_TEXT)
+    if isinstance(value, dict):
+        return {name: _told(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_told(one) for one in value]
+    return value

@@ -198,6 +198,25 @@ class LeftOpen(socket.socket):
         """Nothing: no FIN."""
 
 
+class Frozen(socket.socket):
+    """A copy of the library's socket by which nothing is read until :meth:`thaw`, and then the end."""
+
+    def __init__(self, original: socket.socket) -> None:
+        super().__init__(fileno=os.dup(original.fileno()))
+        self._original = original  # on which the library waits for something to read
+        self._thawed = threading.Event()
+
+    def recv(self, *_: object) -> bytes:
+        """Nothing, and not soon."""
+        self._thawed.wait(HOLD_LIMIT)
+        self._original.close()
+        return b""
+
+    def thaw(self) -> None:
+        """Let the library see the end."""
+        self._thawed.set()
+
+
 class Ears:
     """Whether the caller speaks, by loudness; a pause of PAUSE seconds ends it."""
 
@@ -288,7 +307,6 @@ class BotCall:
         self._ears = Ears() if self.number("hears", 0) else None
         self._marks: deque[str] = deque(maxlen=MESSAGES_KEPT)
         self._clears = 0
-        self._dropped = threading.Event()
         self._emit = emit
 
     # what the behaviours are tuned by
@@ -443,7 +461,8 @@ class BotCall:
         With linger at zero the kernel sends RST for what is unread or unsent. Only reading is shut down
         here, which wakes the library's reader: it finds the end of the stream and closes the socket.
         """
-        self._dropped.set()
+        if isinstance(self._connection.socket, Frozen):
+            self._connection.socket.thaw()
         with contextlib.suppress(OSError):  # the peer was faster
             self._connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._connection.socket.shutdown(socket.SHUT_RD)
@@ -773,7 +792,7 @@ def _half_closed(call: BotCall) -> None:
 
 def _frozen(call: BotCall) -> None:
     _greet(call)
-    call._dropped.wait(HOLD_LIMIT)
+    call._part(HOLD_LIMIT)
 
 
 def _flood(call: BotCall) -> None:
@@ -935,6 +954,8 @@ class Bot:
         behaviour, parameters = target.path.strip("/"), dict(parse_qsl(target.query))
         if parameters.get("keep_tcp"):
             self._keep(connection)
+        elif behaviour == "frozen":
+            connection.socket = Frozen(connection.socket)
         if behaviour in self.behaviours:
             return None
         with self._changed:
@@ -977,8 +998,7 @@ class Bot:
         finished = next((before for before in reversed(earlier) if before.finished), None)
         self._emit("call", {"call_id": call.call_id, "path": call.path})
         reader = threading.Thread(target=call.read, name=f"bot reads {call.path}", daemon=True)
-        if call.behaviour != "frozen":  # the library reads no further than some 16 frames by itself
-            reader.start()
+        reader.start()
         try:
             if finished is not None:
                 _finish_again(call, finished)
@@ -992,8 +1012,6 @@ class Bot:
             raise
         finally:
             connection.close()
-            if call.behaviour == "frozen":
-                reader.start()  # to note the end
             reader.join(5)
 
 

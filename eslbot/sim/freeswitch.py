@@ -179,6 +179,7 @@ class FreeSwitchProcess:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self.work,
+                umask=0o007,  # as its unit has it (deploy/freeswitch.conf)
             )
         try:
             self._wait_until_ready()

@@ -90,7 +90,8 @@ class Lab:
     for that host, if any. With ``proxied`` the switch reaches them only through ``proxies``, one each.
     With ``ledger`` they record their calls, each host in a database of its own or all in that of the URL.
     ``page_tokens`` are tables ``[web.tokens.NAME]``. ``edge`` is the table ``[edge]``, read at the start:
-    the switch then takes calls of that edge only.
+    the switch then takes calls of that edge only. With ``refreshes`` the PBX sends a re-INVITE behind each
+    ACK.
     ``ameyo``, ``bot`` and ``pbx`` are the other parts.
     """
 
@@ -109,6 +110,7 @@ class Lab:
         ledger: bool | str = False,
         page_tokens: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
         edge: Mapping[str, Any] | None = None,
+        refreshes: bool = False,
         emit: Emit = silent,
     ) -> None:
         self.folder = folder
@@ -121,6 +123,8 @@ class Lab:
             raise LabError("no FreeSWITCH with mod_audio_stream found; set ESLBOT_FREESWITCH to its binary")
         self.sip = ("127.0.0.1", free_port())
         self.event_socket = ("127.0.0.1", free_port())
+        #: Where the switch sends copies of SIP messages.
+        self.capture = ("127.0.0.1", free_port())
         self.services = [
             self._service(number, host, within.get(host, ())) for number, host in enumerate(hosts, 1)
         ]
@@ -131,7 +135,7 @@ class Lab:
         self.temp_dir = folder / "run" / "temp"
         self.ameyo = AmeyoServer({tenant.host: tenant.token for tenant in tenants}, emit=emit)
         self.bot = Bot(emit=emit)
-        self.pbx = Pbx(self.sip, ameyo=self.ameyo, emit=emit)
+        self.pbx = Pbx(self.sip, ameyo=self.ameyo, refreshes=refreshes, emit=emit)
         self.real_switch: freeswitch.FreeSwitchProcess | None = None
         self.stand_in: StandInSwitch | None = None
         self._stack = ExitStack()
@@ -279,6 +283,7 @@ class Lab:
                 "rtp_ports": f"{self.rtp_ports[0]}-{self.rtp_ports[1]}",
                 "event_socket": colon(self.event_socket),
                 "temp_dir": str(self.temp_dir),
+                "capture": colon(self.capture),
                 "controllers": [colon(controller) for controller in self.controllers],
             },
             "web": {
@@ -355,6 +360,7 @@ class StandInSwitch:
         for controller in lab.controllers:
             command += ["--controllers", colon(controller)]
         command += ["--rtp-ports", f"{lab.rtp_ports[0]}-{lab.rtp_ports[1]}", "--temp-dir", str(lab.temp_dir)]
+        command += ["--capture", colon(lab.capture)]
         for source in lab.sip_peers:
             command += ["--allow", str(ip_network(source))]
         self._log = lab.folder / "switch.log"

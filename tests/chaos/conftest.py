@@ -27,5 +27,5 @@ def pytest_report_header() -> str:
 @pytest.fixture(scope="session", params=kinds())
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder: Path = tmp_path_factory.mktemp(f"chaos-{request.param}")
-    with Lab(folder, TENANTS, switch=request.param, workers=2, proxied=True) as lab:
+    with Lab(folder, TENANTS, switch=request.param, workers=2, proxied=True, refreshes=True) as lab:
         yield lab

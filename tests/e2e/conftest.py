@@ -36,6 +36,34 @@ TENANTS = [
     Tenant("hears-16k", "talk?listen_ms=200", bot_keys={"sample_rate": 16000}),
     Tenant("waits-with-tone", "hold", workspace={"hold_sound": "tone"}),
     Tenant("once-more", "abort?once=1&listen_ms=100", bot_keys={"reconnect": True}),
+    Tenant("keeps-close", "close?keep_tcp=1"),
+    Tenant("keeps-error", "error-close?keep_tcp=1"),
+    Tenant("keeps-error-twice", "error-close?keep_tcp=1", bot_keys={"reconnect": True}),
+    Tenant("keeps-answer", "talk?keep_tcp=1&listen_ms=100"),
+    Tenant("keeps-403", "reject?keep_tcp=1"),
+    Tenant("keeps-500", "reject?keep_tcp=1&status=500"),
+    Tenant("keeps-last-words", "close?keep_tcp=1&greeting_ms=8000&ahead_ms=8000"),
+    Tenant("half-closed", "half-closed"),
+    Tenant("frozen", "frozen", workspace={"max_duration": "2s"}),
+    Tenant("flood", "flood"),
+    Tenant("oversized", "oversized?listen_ms=100"),
+]
+
+#: Bots that nobody here wrote: what becomes of their calls, and the seconds to the hand-off.
+UNKIND = [
+    ("keeps-close", "bot_closed", 4.0),
+    ("keeps-error", "bot_failed", 4.0),
+    ("keeps-error-twice", "bot_failed", 6.0),  # the second stream must wait for the first, and does not come
+    ("keeps-answer", "bot_ended", 4.0),
+    ("keeps-403", "bot_unreachable", 2.0),
+    ("keeps-500", "bot_unreachable", 2.0),
+    ("half-closed", "bot_failed", 4.0),
+    ("frozen", "max_duration", 5.0),
+    ("flood", "bot_ended", 6.0),
+    ("oversized", "bot_ended", 4.0),
+    ("abort", "bot_failed", 4.0),
+    ("silent", "bot_silent", 4.0),
+    ("impatient", "max_duration", 5.0),
 ]
 
 
@@ -56,7 +84,7 @@ def pytest_report_header() -> str:
 @pytest.fixture(scope="session", params=kinds())
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder: Path = tmp_path_factory.mktemp(f"lab-{request.param}")
-    with Lab(folder, TENANTS, switch=request.param, workers=2, ledger=True) as lab:
+    with Lab(folder, TENANTS, switch=request.param, workers=2, ledger=True, refreshes=True) as lab:
         yield lab
 
 

@@ -37,7 +37,9 @@ WORD = 0.2
 def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Two hosts that share the directory."""
     folder: Path = tmp_path_factory.mktemp("two")
-    with Lab(folder, [Tenant("hold", "hold")], switch=request.param, workers=2, hosts=(NEAR, FAR)) as lab:
+    with Lab(
+        folder, [Tenant("hold", "hold")], switch=request.param, workers=2, hosts=(NEAR, FAR), refreshes=True
+    ) as lab:
         yield lab
 
 

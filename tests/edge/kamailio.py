@@ -32,8 +32,8 @@ WHY_MISSING = "Kamailio is not installed (apt-get install kamailio, or scripts/p
 class Kamailio:
     """An edge; a context manager, or :meth:`start` and :meth:`stop`, and again.
 
-    ``sources`` are those of workspaces, by their names; ``switches`` SIP addresses; ``keys`` more of
-    ``[edge]``; ``edits`` replace texts of kamailio.cfg.
+    ``sources`` are those of workspaces, by their names, and ``max_cps`` each one's; ``switches`` SIP
+    addresses; ``keys`` more of ``[edge]``; ``edits`` replace texts of kamailio.cfg.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Kamailio:
         sources: Mapping[str, list[str]],
         keys: Mapping[str, Any] | None = None,
         edits: Mapping[str, str] | None = None,
+        max_cps: int = 1000,
     ) -> None:
         self.folder = folder
         self.address, self.inner = (EDGE, free_port(EDGE)), (EDGE, free_port(EDGE))
@@ -54,7 +55,7 @@ class Kamailio:
             "switches": [colon(switch) for switch in switches],
             **(keys or {}),
         }
-        self.sources, self.edits = dict(sources), edits or {}
+        self.sources, self.edits, self.max_cps = dict(sources), edits or {}, max_cps
         self.log_file = folder / "kamailio.log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -62,7 +63,7 @@ class Kamailio:
         """``eslbot conf --edge``."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "edge.toml"
-        path.write_text(tomli_w.dumps({"edge": self.table, "workspaces": _workspaces(self.sources)}))
+        path.write_text(tomli_w.dumps({"edge": self.table, "workspaces": self._workspaces()}))
         command = [sys.executable, "-m", "eslbot", "conf", "--edge", "--config", str(path)]
         subprocess.run([*command, "--out", str(self.conf)], check=True, capture_output=True, timeout=30)
         text = (self.conf / "kamailio.cfg").read_text()
@@ -132,14 +133,14 @@ class Kamailio:
         """What it has said."""
         return self.log_file.read_text(errors="replace")
 
-
-def _workspaces(sources: Mapping[str, list[str]]) -> dict[str, Any]:
-    return {
-        f"00000000-0000-4000-8000-{number:012}": {
-            "name": name,
-            "sources": networks,
-            "bot": {"url": "wss://bot.invalid/"},
-            "ameyo": {"url": "https://ameyo.invalid/", "tenant_host": "ameyo.invalid", "token": "no-token"},
+    def _workspaces(self) -> dict[str, Any]:
+        return {
+            f"00000000-0000-4000-8000-{number:012}": {
+                "name": name,
+                "sources": networks,
+                "max_cps": self.max_cps,
+                "bot": {"url": "wss://bot.invalid/"},
+                "ameyo": {"url": "https://ameyo.invalid/", "tenant_host": "a.invalid", "token": "no-token"},
+            }
+            for number, (name, networks) in enumerate(self.sources.items())
         }
-        for number, (name, networks) in enumerate(sources.items())
-    }

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import gevent
 import pytest
@@ -673,6 +673,7 @@ def test_a_fault_of_ours_while_the_bot_talks_leads_to_the_hand_off(
         channel.wait_stage("held")
     assert house.posts()[0]["properties"]["outcome"] == "internal_error"
     assert [line["event"] for line in lines if line["log_level"] == "error"] == ["talk_failed"]
+    assert not channel.attached, "the bot does not hear what is said to the agent"
 
 
 def quick_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -712,6 +713,133 @@ def test_a_stream_that_does_not_stop_costs_nothing_of_what_the_bot_said(
     channel.wait_stage("held")
     (post,) = house.posts()
     assert (post["properties"]["outcome"], post["properties"]["summary"]) == ("bot_ended", "billing")
+
+
+# -- bots that are unkind ---------------------------------------------------------------------------------
+
+
+def test_a_bot_that_leaves_tcp_open_blocks_neither_the_hand_off_nor_the_bye(house: House) -> None:
+    channel = house.talking()
+    channel.stuck = True
+    channel.custom("disconnect", {"status": "disconnected", "message": {"code": 1011, "reason": ""}})
+    channel.wait_stage("held")
+    assert not channel.attached
+    channel.hang_up()
+    channel.wait_closed(2)
+    assert house.told(What.ENDED)["disposition"] == "recv_bye"
+
+
+def test_a_bot_that_leaves_tcp_open_is_not_connected_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eslbot.bot.stream.STOPPED", 0.2)
+    house.with_bot(reconnect=True)
+    channel = house.talking()
+    channel.stuck = True
+    began = time.monotonic()
+    channel.custom("disconnect", {"status": "disconnected", "message": {"code": 1011, "reason": ""}})
+    channel.wait_stage("held")
+    assert 0.2 <= time.monotonic() - began < 2
+    assert len(channel.starts) == 1
+    assert house.posts()[0]["properties"]["outcome"] == "bot_failed"
+
+
+def test_a_bot_that_breaks_off_is_connected_again_once_the_module_has_let_go(house: House) -> None:
+    house.with_bot(reconnect=True)
+    channel = house.talking()
+    channel.custom("disconnect", {"status": "disconnected", "message": {"code": 1011, "reason": ""}})
+    channel.wait(lambda: len(channel.starts) == 2)
+    assert channel.story.index("stream stop") < len(channel.story) - 1
+    channel.says(end())
+    channel.wait_stage("held")
+    assert house.posts()[0]["properties"]["outcome"] == "bot_ended"
+
+
+def test_a_channel_that_its_module_holds_is_over_with_the_bye(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eslbot.call.LAST_EVENT", 0.1)
+    channel = house.talking()
+    channel.down = True
+    channel.event("CHANNEL_HANGUP", {"Hangup-Cause": "NORMAL_CLEARING", "variable_sip_term_status": "200"})
+    channel.peer.send(wire.linger_notice(UUID))  # and no CHANNEL_HANGUP_COMPLETE, ever
+    eventually(lambda: not house.controller.calls)
+    assert house.counts.total(WORKSPACE) == 0
+    told = house.told(What.ENDED)
+    assert (told["disposition"], told["cause"]) == ("recv_bye", "NORMAL_CLEARING")
+
+
+def test_a_hang_up_of_ours_that_its_module_holds_is_not_taken_for_a_bye(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eslbot.call.LAST_EVENT", 0.1)
+    channel = house.talking()
+    channel.down = True
+    channel.event("CHANNEL_HANGUP", {"Hangup-Cause": "NORMAL_CLEARING"})
+    eventually(lambda: not house.controller.calls)
+    assert house.told(What.ENDED)["disposition"] == "unknown"
+
+
+def test_an_end_behind_a_flood_is_heard(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eslbot.esl.session.MAX_INBOX", 50)  # fewer than one read of the socket brings
+    channel = house.talking()
+    channel.wait_stage("talking")
+    flood = b"".join(
+        wire.event(
+            {
+                "Event-Name": "CUSTOM",
+                "Event-Subclass": "mod_audio_stream::json",
+                "Unique-ID": UUID,
+            },
+            body,
+        )
+        for body in [b"{}"] * 3000 + [json.dumps(end({"summary": "x"})).encode()]
+    )
+    channel.peer.send(flood)
+    channel.wait_stage("held")
+    (post,) = house.posts()
+    assert (post["properties"]["outcome"], post["properties"]["summary"]) == ("bot_ended", "x")
+
+
+def test_a_text_that_is_too_long_is_ignored_and_its_connection_kept(house: House) -> None:
+    channel = house.talking()
+    channel.wait_stage("talking")
+    before = ignored(house, "oversized")
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(2):
+            channel.says({"type": "end", "padding": "x" * 5 * 1024 * 1024})
+        channel.says(end())
+        channel.wait_stage("held")
+    assert ignored(house, "oversized") == before + 2
+    (line,) = [line for line in lines if line["event"] == "bot_message_ignored"]
+    assert (line["why"], line["size"] > 5 << 20) == ("oversized", True)
+    assert house.posts()[0]["properties"]["outcome"] == "bot_ended"
+    assert channel.variables["eslbot_take_overs"] == "0"
+
+
+def ignored(house: House, why: str) -> float:
+    return metrics.BOT_MESSAGES_IGNORED.labels(house.workspace.name, why)._value.get()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("way", ["end", "close", "failure", "silence", "bound", "unreachable", "refused"])
+def test_whatever_ends_the_bots_part_ends_its_stream(house: House, way: str) -> None:
+    closed = {"status": "disconnected", "message": {"code": 1000 if way == "close" else 1011, "reason": ""}}
+    if way == "silence":
+        house.with_bot(first_audio_timeout=0.1)
+    if way == "bound":
+        house.workspace = replace(house.workspace, max_duration=0.1)
+    channel = house.call()
+    if way == "unreachable":
+        channel.on_start = lambda number: None
+    if way == "refused":
+        channel.on_start = lambda number: channel.refuse_stream()
+    if way in ("end", "close", "failure"):
+        channel.wait(lambda: channel.texts)
+        channel.says(end()) if way == "end" else channel.custom("disconnect", closed)
+    channel.wait_stage("held")
+    assert not channel.attached
+    channel.hang_up()
+    channel.wait_closed()
 
 
 def test_no_token_in_any_line(house: House, capsys: pytest.CaptureFixture[str]) -> None:
@@ -772,3 +900,45 @@ def test_one_client_for_each_workspace(house: House) -> None:
     other = replace(house.workspace, id=OTHER)
     assert house.controller.ameyo(other) is not first
     assert isinstance(first, AmeyoClient)
+
+
+# -- floods -----------------------------------------------------------------------------------------------
+
+
+def test_over_its_budget_a_source_is_503_whatever_it_says(house: House) -> None:
+    house.workspace = replace(house.workspace, max_cps=2)
+    before = metrics.OVER_BUDGET.labels("acme")._value.get()
+    for _ in range(4):  # a budget is spent by what is refused, too, and by whom another tenant is named
+        assert refusal(house.call({"sip_h_X-Workspace-ID": OTHER})) == [("respond", "403 Forbidden")]
+    for nonsense in ({}, {"sip_from_display": "Alice"}, {"sip_h_X-Workspace-ID": OTHER}):
+        assert refusal(house.call(nonsense)) == [
+            ("set", "sip_rh_Retry-After=1"),
+            ("respond", "503 Too Many Calls A Second"),
+        ]
+    assert metrics.OVER_BUDGET.labels("acme")._value.get() == before + 3
+
+
+def test_a_call_that_is_up_is_taken_over_whatever_was_spent(house: House) -> None:
+    house.workspace = replace(house.workspace, max_cps=1)
+    first = house.talking()
+    refusal(house.call({"sip_h_X-Workspace-ID": OTHER}))
+    refusal(house.call())
+    channel = house.taken_over(first)
+    channel.wait(lambda: any(fact["what"] == What.TAKEN_OVER for fact in house.facts))
+    channel.hang_up()
+
+
+def test_of_a_flood_that_is_refused_the_ledger_gets_the_first_ones(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eslbot.refusals.ALOUD", 3)
+    before = metrics.REFUSALS.labels("foreign_source")._value.get()
+    house.workspace = replace(house.workspace, sources=(ip_network("127.0.0.9/32"),), max_cps=1000)
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(8):
+            assert refusal(house.call()) == [("respond", "403 Forbidden")]
+        house.controller.refusals.sum_up()
+    assert [fact["what"] for fact in house.facts] == [What.REFUSED] * 3
+    told = [line["event"] for line in lines if "refused" in line["event"]]
+    assert told == ["call_refused"] * 3 + ["more_calls_refused"]
+    assert metrics.REFUSALS.labels("foreign_source")._value.get() == before + 8

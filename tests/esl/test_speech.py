@@ -48,6 +48,15 @@ def without_silence(line: bytes) -> bytes:
     return line.replace(g711.SILENCE["PCMU"], b"").replace(g711.SILENCE["PCMA"], b"")
 
 
+def test_freeswitch_may_read_what_it_is_to_play_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        speech_module.Utterance(tmp_path / "x.PCMU", "PCMU")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.PCMU").stat().st_mode & 0o777 == 0o640
+
+
 class Line:
     """A call's speech, driven by the test as a call's greenlet drives it."""
 

@@ -472,6 +472,24 @@ def test_a_hand_off_goes_on_with_what_the_bot_said(house: House, reason: str) ->
     assert int(second.variables["eslbot_attempts"]) == len(house.posts())
 
 
+@pytest.mark.parametrize("stage", ["ended", "handing_off", "held"])
+def test_a_stream_that_the_controller_before_has_left_open_is_closed(house: House, stage: str) -> None:
+    channel = house.call({"eslbot_stage": stage, "eslbot_outcome": "bot_ended"}, answered=True)
+    channel.attached = True
+    channel.wait(lambda: not channel.attached)
+    channel.wait_stage("held") if stage != "held" else None
+    assert channel.starts == []
+
+
+def test_a_stream_that_cannot_be_stopped_is_a_hand_off(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eslbot.bot.stream.STOPPED", 0.2)
+    channel = house.call({"eslbot_stage": "connecting"}, answered=True)
+    channel.attached = channel.stuck = True
+    channel.wait_stage("held")
+    assert channel.starts == []
+    assert house.posts()[0]["properties"]["outcome"] == "bot_unreachable"
+
+
 def test_a_retry_after_is_waited_for_by_the_next_controller(house: House) -> None:
     house.ameyo.answers[:] = [Answer(503, headers={"Retry-After": "1"}), Answer(200)]
     first = house.talking()

@@ -112,7 +112,9 @@ def test_everything_is_there_with_the_rights_it_needs(installed: Path) -> None:
         "var/backups/eslbot": "700",
         "var/lib/freeswitch/temp": "2770",
         "etc/freeswitch/vars.xml": "640",
+        "etc/eslbot/eslbot.nft": "640",
         "etc/systemd/system/eslbot.service": "644",
+        "etc/systemd/system/eslbot-firewall.service": "644",
         "etc/systemd/system/freeswitch.service.d/eslbot.conf": "644",
         "etc/logrotate.d/eslbot": "644",
         "usr/local/bin/eslbot": "755",
@@ -153,7 +155,7 @@ def test_each_file_belongs_to_who_uses_it(installed: Path) -> None:
         "etc/eslbot/secrets.env": (0, ESLBOT),
         "var/lib/eslbot": (ESLBOT, ESLBOT),
         "var/lib/eslbot/journal": (ESLBOT, ESLBOT),
-        "var/log/eslbot": (ESLBOT, ESLBOT),
+        "var/log/eslbot": (0, ESLBOT),
         "var/log/eslbot/eslbot.log": (ESLBOT, ESLBOT),
         "var/lib/freeswitch/temp": (SWITCH, SWITCH),
         "etc/freeswitch/vars.xml": (SWITCH, SWITCH),
@@ -244,6 +246,22 @@ def test_a_switch_configuration_of_somebody_elses_is_replaced_only_when_told(roo
     assert "eslbot:freeswitch-conf" in (conf / "freeswitch.xml").read_text()
     install(root, "--rollback-conf")
     assert (conf / "freeswitch.xml").read_text() == "<document/>"
+
+
+def test_the_firewall_follows_the_sources_and_can_be_left_out(installed: Path) -> None:
+    rules, unit = (
+        installed / "etc/eslbot/eslbot.nft",
+        installed / "etc/systemd/system/eslbot-firewall.service",
+    )
+    assert "127.0.0.1 : goto from_demo" in rules.read_text()
+    sources(installed, "203.0.113.10", "127.0.0.1")
+    install(installed)
+    assert "203.0.113.10 : goto from_demo" in rules.read_text()
+    assert "0 changes" in install(installed)
+    install(installed, "--no-firewall")
+    assert not rules.exists()
+    assert not unit.exists()
+    assert "0 changes" in install(installed, "--no-firewall")
 
 
 def test_paths_elsewhere_are_opened_to_the_service(installed: Path) -> None:
@@ -354,6 +372,8 @@ def test_uninstalling_keeps_what_is_the_operators(installed: Path) -> None:
     for gone in (
         "opt/eslbot",
         "etc/systemd/system/eslbot.service",
+        "etc/systemd/system/eslbot-firewall.service",
+        "etc/eslbot/eslbot.nft",
         "etc/logrotate.d/eslbot",
         "usr/local/bin/eslbot",
     ):
@@ -366,6 +386,146 @@ def test_uninstalling_keeps_what_is_the_operators(installed: Path) -> None:
     ):
         assert (installed / kept).exists(), kept
     assert "kept" in said
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """What is none of the service's: a directory of root's with a file that only root reads."""
+    folder = tmp_path / "outside"
+    folder.mkdir(0o755)
+    (folder / "shadow").write_text("root:secret\n")
+    (folder / "shadow").chmod(0o600)
+    return folder
+
+
+def as_user(number: int, folder: Path, *command: str | Path) -> None:
+    """Do it with that user's rights, in that folder."""
+    subprocess.run(command, cwd=folder, check=True, timeout=10, user=number, group=number, extra_groups=[])
+
+
+def belongs_to(number: int, *paths: Path) -> None:
+    for path in paths:
+        os.chown(path, number, number)
+
+
+#: Whose directory, which one, what there is taken away, and what stands there instead, of those outside.
+PLANTED = {
+    "the journal": (ESLBOT, "var/lib/eslbot", "journal", ""),
+    # As releases before this one left it.
+    "the log": (ESLBOT, "var/log/eslbot", "eslbot.log", "shadow"),
+    "an old log": (ESLBOT, "var/log/eslbot", "eslbot.log.1", "shadow"),
+    "a log that would be": (ESLBOT, "var/log/eslbot", "eslbot.log", "new"),
+    "the speech": (SWITCH, "var/lib/freeswitch", "temp", ""),
+    "the switch's password": (SWITCH, "etc/freeswitch", "vars.xml", "shadow"),
+    "the switch's settings": (SWITCH, "etc/freeswitch", "autoload_configs", ""),
+    "one of the switch's settings": (SWITCH, "etc/freeswitch/autoload_configs", "acl.conf.xml", "shadow"),
+}
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root could be led anywhere")
+@pytest.mark.parametrize("again", [(), ("--rollback-conf",)], ids=["install", "rollback"])
+@pytest.mark.parametrize("planted", PLANTED)
+def test_root_is_led_nowhere_by_the_services_users(
+    installed: Path, outside: Path, planted: str, again: tuple[str, ...]
+) -> None:
+    """Who has taken over a service puts a link where root will write next: nothing behind it changes."""
+    user, folder, name, target = PLANTED[planted]
+    place = installed / folder
+    belongs_to(user, place)
+    if user == SWITCH:  # as FreeSWITCH's packages have it, at each of its starts
+        belongs_to(SWITCH, *(installed / "etc/freeswitch").rglob("*"), installed / "etc/freeswitch")
+    sources(installed, "203.0.113.7")
+    install(installed)  # a backup is there, and something else to be written
+    config = installed / "etc/eslbot/eslbot.toml"
+    config.write_text(config.read_text().replace("203.0.113.7", "203.0.113.8"))
+    belongs_to(user, place)
+    before = everything(outside)
+    as_user(user, place, "rm", "-rf", name)
+    as_user(user, place, "ln", "-s", outside / target, name)
+    done = subprocess.run(
+        [str(INSTALL), "--root", str(installed), *([] if again else ["--venv", str(ENVIRONMENT)]), *again],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert everything(outside) == before, done.stdout + done.stderr
+    if done.returncode:  # it was noticed, and what to do is told
+        assert done.returncode == 1
+        assert name in done.stderr
+        assert "symbolic link" in done.stderr
+    elif not again:
+        assert not (place / name).is_symlink()
+        rendered = installed / "etc/freeswitch/autoload_configs/acl.conf.xml"
+        assert "203.0.113.8/32" in rendered.read_text()
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root may give files away")
+def test_a_switchs_own_configuration_stays_its_own(installed: Path) -> None:
+    """FreeSWITCH's packages give it to FreeSWITCH's user: it has to read what root writes there."""
+    conf = installed / "etc/freeswitch"
+    belongs_to(SWITCH, conf, *conf.rglob("*"))
+    before = {path: path.stat().st_uid for path in conf.rglob("*")}
+    sources(installed, "203.0.113.7")
+    install(installed)
+    assert {path: path.stat().st_uid for path in conf.rglob("*")} == before
+    assert mode(conf / "vars.xml") == "640"
+    install(installed, "--rollback-conf")
+    assert {path: path.stat().st_uid for path in conf.rglob("*")} == before
+    assert "203.0.113.7" not in (conf / "autoload_configs/acl.conf.xml").read_text()
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root may give files away")
+def test_a_configuration_whose_place_is_somebody_elses_is_refused(installed: Path) -> None:
+    conf = installed / "opt/switch/conf"
+    conf.mkdir(parents=True)
+    belongs_to(SWITCH, conf.parent, conf)
+    said = install(installed, "--freeswitch-conf", "/opt/switch/conf", code=1)
+    assert f"{conf.parent} is not root's" in said
+    assert list(conf.iterdir()) == []
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root may give files away")
+def test_links_in_the_directory_of_the_log_go(installed: Path, outside: Path) -> None:
+    """systemd opens the log as root, and logrotate copies it as root."""
+    logs = installed / "var/log/eslbot"
+    belongs_to(ESLBOT, logs)
+    (logs / "eslbot.log.2").write_text("kept")
+    (logs / "other.log").symlink_to(outside / "shadow")
+    os.link(logs / "eslbot.log.2", logs / "hard.log")
+    said = install(installed)
+    assert "other.log goes" in said
+    assert {path.name for path in logs.iterdir()} <= {"eslbot.log", "eslbot.log.2"}
+    assert (logs.stat().st_uid, mode(logs)) == (0, "750")
+
+
+def test_freeswitchs_logs_are_closed_to_others(root: Path) -> None:
+    """``freeswitch.xml.fsxml`` is there, with the event socket's password in it."""
+    logs = root / "var/log/freeswitch"
+    logs.mkdir(parents=True)
+    logs.chmod(0o755)
+    install(root)
+    assert mode(logs) == "750"
+
+
+def test_a_key_of_the_service_s_is_kept(installed: Path) -> None:
+    key = installed / "var/lib/eslbot/identity.key"
+    key.write_bytes(b"of the service")
+    key.chmod(0o600)
+    before = everything(key.parent)
+    install(installed)
+    install(installed, "--uninstall")
+    assert everything(key.parent) == before
+
+
+def test_the_units_leave_no_core_files_and_let_the_service_ask_the_kernel(installed: Path) -> None:
+    units = installed / "etc/systemd/system"
+    service = (units / "eslbot.service").read_text().splitlines()
+    switch = (units / "freeswitch.service.d/eslbot.conf").read_text().splitlines()
+    assert "LimitCORE=0" in service
+    assert "LimitCORE=0" in switch
+    assert "UMask=0007" in service
+    assert "UMask=0007" in switch
+    assert "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK" in service
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from eslbot.sim.bot import BotCall
 from eslbot.sim.lab import Lab, Tenant, free_port
 from tests.e2e.conftest import kinds
 from tests.interop.controller import Channel, controller, take
-from tests.interop.pbx import Call
+from tests.interop.pbx import PATIENCE, Call
 
 #: Where the switch looks for a controller first.
 FIRST = ("127.0.0.1", free_port())
 
-TENANTS = [Tenant("hold", "hold"), Tenant("echo", "echo"), Tenant("drone", "drone")]
+TENANTS = [
+    Tenant("hold", "hold?greeting_ms=40"),
+    Tenant("behind-nat", "hold?greeting_ms=40", workspace={"nat": True}),
+]
 
 
 @pytest.fixture(scope="session", params=kinds())
@@ -64,3 +70,34 @@ def channel_of(raw: socket.socket) -> Iterator[Callable[[Call], Channel]]:
     yield establish
     for channel in channels:
         channel.close()
+
+
+def bot_of(lab: Lab, call: Call) -> BotCall:
+    """The bot's side of a call."""
+    return lab.bot.wait_for_call(lambda bot: bot.headers.get("X-CRT-Object-ID") == call.crt)
+
+
+def line_of(lab: Lab, event: str, **wanted: object) -> dict[str, Any]:
+    """The one line ``event`` of eslbot's log that has what is wanted."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        lines = [line for line in lab.log_lines() if line["event"] == event]
+        found = [line for line in lines if all(line.get(key) == value for key, value in wanted.items())]
+        if found or time.monotonic() > deadline:
+            assert len(found) == 1, (event, wanted, found, lines[-3:])
+            return found[0]
+        time.sleep(0.02)  # another process's log file: there is no event to wait for
+
+
+def message_of(bot: BotCall, kind: str, seconds: float = PATIENCE, **wanted: object) -> dict[str, Any]:
+    """The first message ``kind`` to the bot that has what is wanted."""
+
+    def found() -> list[dict[str, Any]]:
+        return [
+            received.message
+            for received in bot.messages_of(kind)
+            if all(received.message.get(key) == value for key, value in wanted.items())
+        ]
+
+    bot.wait(lambda _: bool(found()), seconds)
+    return found()[0]

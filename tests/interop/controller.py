@@ -20,7 +20,7 @@ class Channel:
     def __init__(self, connection: socket.socket) -> None:
         connection.settimeout(PATIENCE)
         self._socket = connection
-        self._file = connection.makefile("rb")
+        self._buffer = b""
         self.events: list[Headers] = []
         self.data, _ = self._command("connect")
         self.uuid = self.data["Unique-ID"]
@@ -44,14 +44,18 @@ class Channel:
         lines = ["sendmsg", "call-command: execute", f"execute-app-name: {application}"]
         lines += [f"Event-UUID: {mine}", *([f"execute-app-arg: {argument}"] if argument else [])]
         self.command(*lines)
-        return self.event("CHANNEL_EXECUTE_COMPLETE", **{"Application-UUID": mine})
+        return self.event("CHANNEL_EXECUTE_COMPLETE", wanted={"Application-UUID": mine})
 
-    def event(self, name: str, seconds: float = PATIENCE, **wanted: str) -> Headers:
-        """The next event called ``name``, come already or coming, which is taken away. Raises TimeoutError."""
+    def event(self, name: str, seconds: float = PATIENCE, wanted: Headers | None = None) -> Headers:
+        """The next event ``name``, come already or coming, which is taken away. Raises TimeoutError.
+
+        ``wanted``: what its headers must be; of a CUSTOM event its subclass is the name.
+        """
         deadline = time.monotonic() + seconds
         while True:
             for event in self.events:
-                if event["Event-Name"] == name and all(event.get(k) == v for k, v in wanted.items()):
+                called = event.get("Event-Subclass", event["Event-Name"])
+                if called == name and all(event.get(k) == v for k, v in (wanted or {}).items()):
                     self.events.remove(event)
                     return event
             left = deadline - time.monotonic()
@@ -65,7 +69,6 @@ class Channel:
 
     def close(self) -> None:
         """Close the connection."""
-        self._file.close()
         self._socket.close()
 
     def _command(self, *lines: str) -> tuple[Headers, str]:
@@ -75,25 +78,32 @@ class Channel:
         return reply
 
     def _read(self) -> tuple[Headers, str] | None:
-        """The next reply, or None behind an event."""
-        headers = self._headers()
-        body = self._file.read(int(headers.get("Content-Length", 0))).decode("utf-8", "replace")
+        """The next reply, or None behind an event. What had come before a time-out is not lost."""
+        while b"\n\n" not in self._buffer:
+            self._more()
+        head, _, rest = self._buffer.partition(b"\n\n")
+        headers = _fields(head.decode("utf-8", "replace").splitlines())
+        length = int(headers.get("Content-Length", 0))
+        while len(rest) < length:
+            self._more()
+            rest = self._buffer[len(head) + 2 :]
+        self._buffer = rest[length:]
+        body = rest[:length].decode("utf-8", "replace")
         match headers["Content-Type"]:
             case "text/event-plain":
-                self.events.append(_fields(body.partition("\n\n")[0].splitlines()))
+                fields, _, content = body.partition("\n\n")
+                self.events.append({**_fields(fields.splitlines()), "_body": content})
             case "text/disconnect-notice":
                 pass
             case _:
                 return headers, body
         return None
 
-    def _headers(self) -> Headers:
-        lines: list[str] = []
-        while line := self._file.readline().decode("utf-8", "replace").rstrip("\n"):
-            lines.append(line)
-        if not lines:
+    def _more(self) -> None:
+        data = self._socket.recv(65536)
+        if not data:
             raise ConnectionResetError("the switch closed the connection")
-        return _fields(lines)
+        self._buffer += data
 
 
 def _fields(lines: list[str]) -> Headers:

@@ -11,20 +11,21 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
 
 from eslbot import g711
 from eslbot.sim.audio import heard, tone
+from eslbot.sim.bot import BotCall
 from eslbot.sim.rtp import FRAME_SAMPLES, RtpPacket
 from eslbot.sim.switch.sip_message import NameAddr, SipMessage
 
 #: Seconds anything may take on a busy machine.
 PATIENCE = 10.0
 DID = "00919990152080"
-#: Hertz of what the caller says.
-CALLER = 1000
+#: Hertz of what the caller says, and of what a test lets the bot say.
+CALLER, BOT = 1000, 440
 
 Headers = Sequence[tuple[str, str]]
 
@@ -41,7 +42,7 @@ def sdp(
     lines: Sequence[str] = (),
     behind: Sequence[str] = (),
 ) -> str:
-    """A session description (RFC 4566) with one audio stream; ``lines`` belong to it, ``behind`` follow it."""
+    """A session description (RFC 4566) with one audio stream; ``behind`` are lines after its own."""
     text = ["v=0", f"o=pbx 1 {version} IN IP4 127.0.0.1", "s=-", f"c=IN IP4 {address}", "t=0 0"]
     text += [f"m=audio {port} {profile} {codecs}", "a=rtpmap:101 telephone-event/8000", "a=fmtp:101 0-15"]
     text += [f"a={direction}"] if direction else []
@@ -353,6 +354,15 @@ class Call:
         self.send(request)
         return self.response(request)
 
+    def hears_bot(self, bot: BotCall, voice: Voice | None = None, codec: str = "PCMU") -> None:
+        """The bot says a second of its tone, and most of that comes. Raises AssertionError."""
+        voice, since = voice or self.voice, time.monotonic()
+        bot.say(tone(BOT, 1.0), real_time=False)
+        packets = 1
+        while (length := hears(voice.wait(packets, since), BOT, codec)) < 0.6:
+            assert time.monotonic() - since < PATIENCE, f"{length:g} s of the bot's tone"
+            packets += 5
+
     def bye(self) -> None:
         """End the call."""
         assert not self.over, "the switch has sent BYE"
@@ -379,16 +389,3 @@ def branch_of(request: SipMessage) -> str:
 def hears(arrivals: Sequence[Arrival], frequency: int, codec: str = "PCMU") -> float:
     """Seconds of a tone in what came."""
     return heard(b"".join(g711.decode(codec, a.packet.payload) for a in arrivals), frequency)
-
-
-@contextlib.contextmanager
-def within(seconds: float) -> Iterator[Callable[[], float]]:
-    """A bound in time: what is called tells the seconds left, and raises AssertionError when there are none."""
-    deadline = time.monotonic() + seconds
-
-    def left() -> float:
-        remaining = deadline - time.monotonic()
-        assert remaining > 0, f"not within {seconds:g} s"
-        return remaining
-
-    yield left

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -120,6 +123,46 @@ def test_a_missing_file_is_not_made_by_who_only_asks(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture(params=[0, 0o022], ids=["no umask", "the usual umask"])
+def umask(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
+
+
+def modes(path: Path) -> dict[str, str]:
+    return {file.name: f"{file.stat().st_mode & 0o777:o}" for file in path.parent.glob(f"{path.name}*")}
+
+
+@pytest.mark.usefixtures("umask")
+def test_a_new_file_is_for_its_user_alone_whoever_makes_it(tmp_path: Path) -> None:
+    path = tmp_path / "calls.db"
+    engine = open_database(ledger(f"sqlite:///{path}"), create=True)
+    migrate(engine)
+    assert modes(path) == {"calls.db": "600", "calls.db-wal": "600", "calls.db-shm": "600"}
+    engine.dispose()
+
+
+@pytest.mark.usefixtures("umask")
+def test_a_file_that_everybody_may_read_is_closed_and_what_its_group_may_stays(tmp_path: Path) -> None:
+    path = tmp_path / "calls.db"
+    with sqlite3.connect(path) as before:
+        before.execute("PRAGMA journal_mode = WAL")
+        before.execute("CREATE TABLE other (id)")
+        for file in tmp_path.iterdir():
+            file.chmod(0o644)
+        before.execute("BEGIN IMMEDIATE")
+        open_database(ledger(f"sqlite:///{path}"), create=True).dispose()
+        assert modes(path) == {"calls.db": "640", "calls.db-wal": "640", "calls.db-shm": "640"}
+        # That was done without opening the file: this connection has its lock still.
+        with (
+            closing(sqlite3.connect(path, timeout=0)) as other,
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+        ):
+            other.execute("BEGIN IMMEDIATE")
+    before.close()
+
+
 def test_what_is_no_database_is_told(tmp_path: Path) -> None:
     (tmp_path / "calls.db").write_text("This is a letter to my aunt. " * 100)
     with pytest.raises(LedgerDown, match=r"calls\.db: file is not a database"):
@@ -141,7 +184,17 @@ def test_errors_do_not_tell_the_password() -> None:
     with pytest.raises(LedgerDown, match="onnection refused") as caught:
         migrate(engine)
     assert "secret-word" not in str(caught.value)
-    assert "me:***@127.0.0.1" in str(caught.value)
+    assert "me:********@127.0.0.1" in str(caught.value)
+
+
+@pytest.mark.parametrize("query", ["password=secret-w%6Frd", "sslpassword=secret-word&sslmode=no-such"])
+def test_errors_do_not_tell_a_password_that_stands_behind_the_question_mark(query: str) -> None:
+    engine = open_database(ledger(f"postgresql+psycopg://me@127.0.0.1:1/calls?{query}"))
+    with pytest.raises(LedgerDown) as caught:
+        migrate(engine)
+    for told in ("secret-word", "secret-w%6Frd"):
+        assert told not in str(caught.value)
+    assert "password=********" in str(caught.value)
 
 
 def test_a_missing_driver_is_told_with_the_remedy() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -24,13 +26,13 @@ SOON = "import eslbot.ledger.process as p\np.AGAIN = 0.2"
 class ServiceWithLedger(EslbotService):
     """One of whose children is the keeper."""
 
-    def __init__(self, folder: Path, **ledger: Any) -> None:
+    def __init__(self, folder: Path, before: str = "", **ledger: Any) -> None:
         self.journal = folder / "journal"
         with_ledger = {
             **tree(),
             "ledger": {"url": f"sqlite:///{folder}/calls.db", "journal": str(self.journal), **ledger},
         }
-        super().__init__(folder, with_ledger, "--log", "json", before=SOON)
+        super().__init__(folder, with_ledger, "--log", "json", before=f"{SOON}\n{before}")
 
     def keeper(self) -> int | None:
         return next((pid for pid in super().children() if keeps_ledger(pid)), None)
@@ -52,6 +54,22 @@ class ServiceWithLedger(EslbotService):
 def service(tmp_path: Path) -> Iterator[ServiceWithLedger]:
     with ServiceWithLedger(tmp_path) as service:
         yield service
+
+
+def test_by_hand_it_is_as_careful_as_under_systemd(tmp_path: Path) -> None:
+    """Whatever it is given: nobody else reads its files, and no process leaves a core."""
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    careless = f"import os, resource\nos.umask(0)\nresource.setrlimit(resource.RLIMIT_CORE, ({hard}, {hard}))"
+    with ServiceWithLedger(tmp_path, before=careless) as service:
+        service.keeper_other_than()
+        until(lambda: (tmp_path / "calls.db").exists(), what=service.log)
+        for pid in service.pids():
+            status = Path(f"/proc/{pid}/status").read_text()
+            limits = Path(f"/proc/{pid}/limits").read_text()
+            assert "\nUmask:\t0007\n" in status
+            assert re.search(r"^Max core file size +0 ", limits, re.MULTILINE)
+        for path in (tmp_path / "calls.db", service.journal, service.journal / "keeper.sock"):
+            assert path.stat().st_mode & 0o007 == 0, path
 
 
 def test_a_keeper_that_dies_is_started_again_and_the_workers_stay(service: ServiceWithLedger) -> None:

@@ -33,6 +33,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosedError
 
 from eslbot import g711
+from eslbot.sim.bot import Bot as StandInBot
 from eslbot.sim.events import JsonLines
 from eslbot.sim.rtp import RtpPacket
 from eslbot.sim.switch import Switch, SwitchSettings
@@ -808,7 +809,8 @@ async def test_the_answer_is_repeated_until_ack_and_given_up_with_bye(tmp_path: 
         assert len(it.all_told("no_ack")) == 1
         assert (await it.tells("bye"))["by"] == "switch"
         over, _ = await session.event("CHANNEL_HANGUP_COMPLETE")
-        assert over["variable_sip_hangup_disposition"] == "send_bye"
+        assert over["Hangup-Cause"] == "NORMAL_UNSPECIFIED"
+        assert "variable_sip_hangup_disposition" not in over  # the stack's own doing
 
 
 @scenario
@@ -1535,12 +1537,114 @@ async def test_tls_and_a_hang_up(tmp_path: Path) -> None:
         assert (await it.tells("stream", state="connected"))["uuid"] == session.uuid
 
 
+# A bot that has sent its close frame and leaves TCP open. Measured on FreeSWITCH 1.11.3-dev.
+
+
+async def held(it: Rig, robot: StandInBot) -> tuple[Pbx, Session]:
+    """A call whose bot holds the module."""
+    pbx, session = await it.call()
+    await session.command("event plain BACKGROUND_JOB")
+    await session.command("filter Job-UUID mine")
+    start = f"uuid_audio_stream {session.uuid} start {robot.url('close?keep_tcp=1&greeting_ms=20')} mono"
+    assert await session.api(start) == "+OK Success\n"
+    assert (await session.bot_event("disconnect"))["message"]["code"] == 1000
+    return pbx, session
+
+
+@scenario
+async def test_a_stop_by_api_holds_the_connection(tmp_path: Path) -> None:
+    async with rig(tmp_path) as it:
+        with StandInBot() as robot:
+            pbx, session = await held(it, robot)
+            session.send(f"api uuid_audio_stream {session.uuid} stop")
+            session.send(f"api uuid_exists {session.uuid}")
+            async with asyncio.timeout(LIMIT):
+                while list(tmp_path.glob("*.tmp.*")):  # the first that a stop does
+                    await asyncio.sleep(0.01)
+            await pbx.bye()
+            await it.tells("bye", by="pbx")
+            await asyncio.sleep(0.3)  # in which FreeSWITCH tells nothing at all
+            assert (session.replies.qsize(), session.notices.qsize()) == (0, 0)
+            assert not [h for h, _ in session.events if h["Event-Name"] == "CHANNEL_HANGUP"]
+            robot.let_go()
+            assert (await soon(session.replies.get()))[1] == "+OK Success\n"
+            assert (await soon(session.replies.get()))[1] == "false"
+            await session.event("CHANNEL_HANGUP_COMPLETE")
+
+
+@scenario
+async def test_a_stop_by_the_event_sockets_bgapi_holds_the_next_controller_off(tmp_path: Path) -> None:
+    async with rig(tmp_path) as it:
+        with StandInBot() as robot:
+            _, session = await held(it, robot)
+            job = await session.command(f"bgapi uuid_audio_stream {session.uuid} stop", "Job-UUID: mine")
+            assert job == "+OK Job-UUID: mine"
+            assert await session.api(f"uuid_exists {session.uuid}") == "true", "the connection is free"
+            session.close()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(it.controllers[0].sessions.get(), 0.5)
+            robot.let_go()
+            await it.controllers[0].session()
+
+
+@scenario
+async def test_a_stop_by_the_command_bgapi_holds_nobody(tmp_path: Path) -> None:
+    async with rig(tmp_path) as it:
+        with StandInBot() as robot:
+            pbx, session = await held(it, robot)
+            stop = f"uuid_audio_stream {session.uuid} stop"
+            assert await session.api(f"bgapi uuid:mine {stop}") == "+OK Job-UUID: mine\n"
+            # The stream is off the channel at once, whatever becomes of its socket.
+            again = f"uuid_audio_stream {session.uuid} start {robot.url('hold')} mono"
+            assert await session.api(again) == "+OK Success\n"
+            await session.bot_event("connect")
+            session.close()
+            session = await (await it.controllers[0].session()).begin()
+            await pbx.bye()
+            await session.event("CHANNEL_HANGUP_COMPLETE")
+            await session.command("event plain BACKGROUND_JOB")
+            await session.command("filter Job-UUID mine")
+            assert not it.all_told("hangup"), "the job still uses the session"
+            robot.let_go()
+            assert (await session.event("BACKGROUND_JOB", **{"Job-UUID": "mine"}))[1] == "+OK Success\n"
+            await it.tells("hangup")
+
+
+@scenario
+async def test_a_hang_up_with_such_a_bot_is_told_and_never_completed(tmp_path: Path) -> None:
+    async with rig(tmp_path) as it:
+        with StandInBot() as robot:
+            pbx, session = await held(it, robot)
+            await pbx.bye()
+            gone, _ = await session.event("CHANNEL_HANGUP")
+            assert "variable_sip_hangup_disposition" not in gone
+            assert gone["variable_sip_term_status"] == "200", "by which the PBX's BYE is known"
+            await asyncio.sleep(1.3)  # longer than libwsc waits for an answer to its own close frame
+            assert not [h for h, _ in session.events if h["Event-Name"] == "CHANNEL_HANGUP_COMPLETE"]
+            robot.let_go()
+            await session.event("CHANNEL_HANGUP_COMPLETE")
+
+
+@scenario
+async def test_a_bot_that_answers_no_close_frame_is_given_up(tmp_path: Path) -> None:
+    async with rig(tmp_path) as it:
+        with StandInBot() as robot:
+            _, session = await it.call()
+            start = f"uuid_audio_stream {session.uuid} start {robot.url('frozen?greeting_ms=20')} mono"
+            assert await session.api(start) == "+OK Success\n"
+            await session.bot_event("play")
+            began = asyncio.get_running_loop().time()
+            assert await session.api(f"uuid_audio_stream {session.uuid} stop") == "+OK Success\n"
+            assert 0.9 <= asyncio.get_running_loop().time() - began < 2.0
+
+
 # -- as a program ------------------------------------------------------------------------------------------
 
 
 PROGRAM = """
 import asyncio, ipaddress, sys
 from pathlib import Path
+from eslbot.sim.bot import Bot as StandInBot
 from eslbot.sim.events import JsonLines
 from eslbot.sim.switch import SwitchSettings, run
 settings = SwitchSettings(

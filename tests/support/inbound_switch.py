@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from xml.etree import ElementTree
@@ -134,6 +135,8 @@ class _Answers:
                 return self._profile()
             case ["global_getvar", "temp_dir"]:
                 return self._config.freeswitch.temp_dir
+            case ["global_getvar", "log_dir"]:
+                return str(Path(self._config.freeswitch.temp_dir).with_name("log"))
             case ["global_getvar", "local_ip_v4"]:
                 return "127.0.0.1"
             case ["module_exists", name]:

@@ -32,6 +32,7 @@ from eslbot.config.model import Ameyo, Secret
 from tests.support.ameyo_server import AmeyoServer, Answer
 from tests.support.patched import run_patched
 from tests.support.peer import free_port
+from tests.unit.test_redaction import SPELLINGS
 
 TOKEN = "ameyo-token-77c2-" + "x" * 300
 CRT = "d444-6a1c8f2e-vce-3883"
@@ -255,6 +256,20 @@ def test_a_token_that_the_server_echoes_is_not_shown(before: bytes) -> None:
     assert "ameyo-token" not in repr(attempt)
     assert "xxx" not in attempt.detail.lstrip("x")
     assert "********" in attempt.detail
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("before", [0, 150, 195])
+def test_nor_in_any_other_spelling_or_without_its_first_word(spelling: str, before: int) -> None:
+    secret = TOKEN.removesuffix("x" * 300)
+    spelt = SPELLINGS[spelling](secret)
+    answer = "." * before + spelt + "! " + "." * 4000
+    with AmeyoServer(Answer(401, answer.encode())) as server:
+        (attempt,) = attempts(server, count=1, token=Secret(f"Bearer {secret}"))
+    assert attempt.detail.startswith("." * before)
+    # The first characters of a login's base64 are the user's name.
+    pieces = {spelt[place : place + 5] for place in range(8 * ("login" in spelling), len(spelt) - 5)}
+    assert not {attempt.detail[place : place + 5] for place in range(200)} & pieces
 
 
 # -- TLS --------------------------------------------------------------------------------------------------

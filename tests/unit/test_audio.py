@@ -7,12 +7,13 @@ import struct
 import wave
 from itertools import pairwise
 
+import gevent
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eslbot import g711
-from eslbot.bot.audio import KINDS, RATES, Decoder, Resampler, UnusableAudio
+from eslbot.bot.audio import KINDS, PIECE, RATES, Decoder, Resampler, UnusableAudio
 from eslbot.sim.audio import samples, seconds, tone, tone_power
 
 LAWS = ["PCMU", "PCMA"]
@@ -244,3 +245,18 @@ def test_the_loudest_sound_does_not_wrap_around(rate: int) -> None:
     assert max(heard) == 32767 and min(heard) == -32768
     changes = sum((a < 0) != (b < 0) for a, b in pairwise(heard))
     assert changes <= len(heard) / 20 + 1, "one change of sign for each half wave of 20 samples"
+
+
+def test_others_have_a_turn_while_megabytes_are_resampled() -> None:
+    content = tone(440, 20.0, 24000) * 4
+    turns = []
+    other = gevent.spawn(lambda: [turns.append(gevent.sleep(0)) for _ in range(1000)])
+    whole = Decoder().decode(content, "raw", 24000, "PCMU")
+    assert len(turns) >= len(content) // PIECE - 1
+    other.kill()
+    decoder = Decoder()
+    parts = [
+        decoder.decode(content[start : start + 48_000], "raw", 24000, "PCMU")
+        for start in range(0, len(content), 48_000)
+    ]
+    assert whole == b"".join(parts), "and it sounds the same"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from eslbot.ameyo.notification import notification
 from eslbot.ameyo.properties import MAX_VALUE_BYTES, PLACEHOLDERS, allowed, fill, unknown_placeholders
-from eslbot.bot import messages
+from eslbot.bot import messages, stream
 from eslbot.bot.stream import body, describe
 from eslbot.esl import Event
 from eslbot.invite import Invite
@@ -226,3 +228,67 @@ def test_placeholders_are_filled_once() -> None:
 def test_unknown_placeholders_are_found() -> None:
     assert unknown_placeholders("{did} {nope} {also_not}") == ["nope", "also_not"]
     assert unknown_placeholders(" ".join(f"{{{name}}}" for name in PLACEHOLDERS)) == []
+
+
+# -- bounds -----------------------------------------------------------------------------------------------
+
+_MOST = messages.MAX_MESSAGE_BYTES
+HOSTILE = {
+    "numbers": b"[%b1]" % (b"1e308," * (_MOST // 6 - 1)),
+    "lists": b"[%b1]" % (b"[]," * (_MOST // 3 - 1)),
+    "objects": b"[%b1]" % (b"{}," * (_MOST // 3 - 1)),
+    "keys": b"{%b}" % b",".join(b'"%d":1' % number for number in range(26_000)),
+    "digits": b"[%b1]" % ((b"9" * 4290 + b",") * 60),
+    "depth": b"[" * _MOST,
+    "escapes": b'"%b"' % (b"\\u1234" * (_MOST // 6 - 1)),
+    "a kind of speech": b'{"type":"streamAudio","data":{"audioDataType":[%b1]}}' % (b"[]," * 80_000),
+    "an end": b'{"type":"end","properties":{"a":[%b1]},"reason":[1]}' % (b"1," * 120_000),
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_no_message_keeps_the_loop_for_long(text: bytes) -> None:
+    assert len(text) <= messages.MAX_MESSAGE_BYTES
+    times = []
+    for _ in range(3):
+        began = time.thread_time()  # the work itself, whatever else this machine does
+        with contextlib.suppress(messages.BadMessage):
+            messages.parse(text)
+        times.append(time.thread_time() - began)
+    assert min(times) < 0.05
+
+
+def test_what_stands_for_a_kind_of_speech_is_short() -> None:
+    for kind in (["x"] * 20_000, {"x": 1}, "x" * 50_000, 1e308, None):
+        text = json.dumps({"type": "streamAudio", "data": {"audioDataType": kind, "sampleRate": kind}})
+        message = messages.parse(text.encode())
+        assert isinstance(message, messages.UnusableSpeech)
+        assert len(message.kind) <= 30 and len(message.rate) <= 30
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        (b'{"type":"end"}', True),
+        (b'{"type": "\\u0065nd", "x": 1}', True),
+        (b'{"type":"clear"}', False),
+        (b'["end"]', False),
+        (b'{"type":"end"', False),
+        (b'{"type":"end","x":"%b"}' % (b"x" * messages.MAX_MESSAGE_BYTES), False),
+    ],
+)
+def test_what_is_an_end(text: bytes, is_one: bool) -> None:
+    assert messages.is_end(text) is is_one
+
+
+@pytest.mark.parametrize("name", [stream.DISCONNECT, stream.ERROR, stream.CONNECT, "PLAYBACK_START"])
+def test_what_is_never_lost(name: str) -> None:
+    assert stream.ends(Event({}, b"", name))
+    assert stream.ends(Event({}, b'{"type":"end"}', stream.JSON))
+    assert not stream.ends(Event({}, b'{"type":"mark","name":"x"}', stream.JSON))
+    assert not stream.ends(Event({}, b'{"type":"end"}', stream.PLAY))
+
+
+def test_a_body_of_the_modules_has_a_bound() -> None:
+    text = json.dumps({"file": "x", "padding": "x" * messages.MAX_MESSAGE_BYTES}).encode()
+    assert stream.body(Event({}, text, stream.PLAY)) == {}

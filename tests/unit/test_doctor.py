@@ -7,6 +7,7 @@ import datetime
 import hashlib
 import json
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -22,6 +23,7 @@ import tomli_w
 import trustme
 from click.testing import CliRunner, Result
 
+from eslbot import redaction
 from eslbot.cli import main
 from eslbot.config import load
 from eslbot.doctor.checks import audio_stream, rtp
@@ -426,6 +428,62 @@ def test_a_temp_dir_that_the_services_user_cannot_read_is_found(site: Installati
     assert missing.found == "no such directory"
 
 
+@pytest.fixture
+def open_to_all(site: Installation) -> Installation:
+    """pytest's own directories are closed to others."""
+    for parent in site.temp_dir.parents:
+        if parent.stat().st_mode & 0o001 == 0:
+            parent.chmod(parent.stat().st_mode | 0o001)
+    return site
+
+
+def test_what_freeswitch_makes_of_the_password_is_for_nobody_else(open_to_all: Installation) -> None:
+    folder = open_to_all.path.parent / "log"
+    folder.mkdir(0o755)
+    fsxml = folder / "freeswitch.xml.fsxml"
+    fsxml.write_text("<password/>")
+    fsxml.chmod(0o644)
+    (found,) = (f for f in open_to_all.bad("secret-files") if f.looked_at == str(fsxml))
+    assert found.found == "everybody may read it (mode 644)"
+    assert f"chmod o-rwx {folder}" in found.remedy
+    assert "UMask=0007" in found.remedy
+    folder.chmod(0o750)
+    assert not [f for f in open_to_all.bad("secret-files") if f.looked_at == str(fsxml)]
+
+
+def test_records_that_everybody_may_read_are_found(open_to_all: Installation) -> None:
+    folder = open_to_all.path.parent
+    open_to_all.tree["ledger"] = {"url": f"sqlite:///{folder}/calls.db", "journal": f"{folder}/journal"}
+    for name, mode in (("calls.db", 0o644), ("journal", 0o755)):
+        (folder / name).mkdir() if name == "journal" else (folder / name).touch()
+        (folder / name).chmod(mode)
+    mine = {str(folder / "calls.db"), str(folder / "journal")}
+    assert {f.looked_at for f in open_to_all.bad("secret-files")} >= mine
+    for name in ("calls.db", "journal"):
+        (folder / name).chmod(0o750)
+    assert not {f.looked_at for f in open_to_all.bad("secret-files")} & mine
+
+
+def test_a_process_that_leaves_core_files_is_found(
+    site: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This one stands for FreeSWITCH and for eslbot."""
+    monkeypatch.setattr("eslbot.doctor.examine.listener", lambda _: Process(os.getpid()))
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+        of_freeswitch, of_eslbot = site.bad("secret-files")
+        assert (of_freeswitch.looked_at, of_eslbot.looked_at) == (
+            "core files of FreeSWITCH",
+            "core files of eslbot",
+        )
+        assert "systemctl edit freeswitch: [Service] LimitCORE=0" in of_freeswitch.remedy
+        resource.setrlimit(resource.RLIMIT_CORE, (0, before[1]))
+        assert site.bad("secret-files") == []
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
+
+
 def test_a_bot_url_with_an_underscore_is_found(site: Installation) -> None:
     site.set("bot", url="wss://my_bot.example.com/stream")
     site.path.write_text(tomli_w.dumps(site.tree))
@@ -705,7 +763,8 @@ def test_the_exit_code_is_the_worst_findings(severities: tuple[Severity, ...], c
 
 
 def test_what_strangers_wrote_is_one_bounded_line_without_secrets() -> None:
-    assert clean("a\x1b[31m\r\nb  token1 c", ("token1",)) == "a [31m b ******** c"
+    redaction.protect(frozenset({"token1", "to-ken 2"}))
+    assert clean("a\x1b[31m\r\nb  token1 c to%2dken+2") == "a [31m b ******** c ********"
     assert len(clean("x" * 100_000)) == MAX_TEXT
 
 

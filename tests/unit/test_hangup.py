@@ -30,7 +30,7 @@ def test_anything_else_is_ours_and_an_alarm(disposition: str, cause: str) -> Non
 
 def test_a_200_that_is_never_acknowledged_is_our_bye() -> None:
     """The SIP stack sends it by itself, and mod_sofia sets no disposition (measured)."""
-    end = read(complete("RECOVERY_ON_TIMER_EXPIRE", sip_term_status="408"))
+    end = read(complete("NORMAL_UNSPECIFIED", sip_term_cause="31"))
     assert (end.by, end.disposition, end.alarm) == (By.US, "send_bye", True)
     assert "ACK" in end.why.words
     assert "Contact" in end.why.remedy and "NAT" in end.why.remedy

@@ -12,10 +12,11 @@ from typing import Any
 import gevent
 import pytest
 
-from eslbot import metrics
+from eslbot import metrics, redaction
 from eslbot.ledger import journal as room
 from eslbot.ledger.facts import What
 from eslbot.ledger.journal import Journal
+from tests.unit.test_redaction import PLAIN, SPELLINGS
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +48,37 @@ def test_facts_are_lines_in_order(tmp_path: Path) -> None:
     assert [line["call"] for line in rest] == [f"call-{number}" for number in range(100)]
     assert rest[0]["name"] == "grüezi\n"
     assert file.stat().st_mode & 0o777 == 0o640, "facts hold phone numbers"
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("before", [0, 490])
+def test_no_fact_holds_a_secret_also_where_it_is_cut(tmp_path: Path, spelling: str, before: int) -> None:
+    """What is in a journal goes to the database and to the page."""
+    redaction.protect(frozenset({PLAIN}))
+    spelt = SPELLINGS[spelling](PLAIN)
+    text = "." * before + f"{spelt} is unknown" + "." * 5000
+    journal = Journal(tmp_path / "journal")
+    journal.note("a", What.ATTEMPT, {"detail": text, "media": {"deep": [spelt]}, "did": f"00{PLAIN}"})
+    journal.flush(5)
+    (fact,) = facts(tmp_path / "journal")
+    pieces = {spelt[place : place + 5] for place in range(8 * ("login" in spelling), len(spelt) - 5)}
+    assert fact["did"] == f"00{PLAIN}", "names stay what they are"
+    for told in (fact["detail"], fact["media"]["deep"][0]):
+        assert not {told[place : place + 5] for place in range(len(told))} & pieces
+        assert "***" in told
+    assert len(fact["detail"]) <= room.MAX_TEXT
+
+
+def test_nobody_else_reads_it_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        journal = Journal(tmp_path / "journal")
+        journal.note("a", What.ANSWERED, {})
+        journal.flush(5)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "journal").stat().st_mode & 0o007 == 0
+    assert files(tmp_path / "journal")[0].stat().st_mode & 0o777 == 0o640
 
 
 def test_noting_does_not_touch_the_disk(tmp_path: Path) -> None:

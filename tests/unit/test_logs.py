@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import logging
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
+from urllib.parse import quote
 
 import gevent
 import gevent.event
 import pytest
 import structlog
 
-from eslbot import logs
+from eslbot import logs, redaction
 from eslbot.config import (
     Ameyo,
     Bot,
@@ -31,6 +34,7 @@ from eslbot.config import (
 )
 from eslbot.config.model import loopback
 from eslbot.config.secrets import secrets_of
+from eslbot.config.urls import MASK
 from eslbot.greenlets import spawn
 
 NUMBER = "00919990152080"
@@ -77,7 +81,7 @@ def stream(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     stream = io.StringIO()
     with monkeypatch.context() as patched:
         patched.setattr("sys.stderr", stream)
-        patched.setattr(logs, "_guard", logs._Guard())
+        patched.setattr(logs, "_mask_numbers", False)
         logs.configure(json_logs=request.param)
         logs.guard(CONFIG)
         yield stream
@@ -174,6 +178,7 @@ def test_every_secret_is_known_and_nothing_else() -> None:
         PASSWORD,
         "p%40ss%2Fword",
         "key=in-the-url",
+        "in-the-url",
     }
 
 
@@ -184,12 +189,16 @@ def test_the_path_of_a_database_is_no_secret() -> None:
 
 @pytest.mark.parametrize("many", [0, 1000], ids=["few", "many"])
 @pytest.mark.parametrize("secret", sorted(secrets_of(CONFIG)))
-def test_no_line_holds_a_secret(
-    stream: io.StringIO, secret: str, many: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_line_holds_a_secret(stream: io.StringIO, secret: str, many: int) -> None:
     log = structlog.get_logger()
     others = {f"token-of-{number}" for number in range(many)}
-    monkeypatch.setattr(logs, "_guard", logs._Guard(secrets_of(CONFIG) | others))
+    redaction.protect(secrets_of(CONFIG) | others)
+    url = quote(secret, safe="")
+    log.info("x", detail=f"?auth={url}&x=%20", more=f'{{"auth": "{url.lower()}"}}')
+    log.info("x", detail=html.escape(secret), more=json.dumps(secret).replace("/", "\\/"))
+    log.info("x", detail=b64encode(f"user:{secret}".encode()).decode())
+    assert url not in stream.getvalue()
+    assert b64encode(secret.encode()).decode()[4:-4] not in stream.getvalue()
     log.info("x", detail=f"Authorization: {secret}!", more={"a": [secret], secret: 1}, what=Exception(secret))
     log.info(secret, call_id=secret, crt_object_id=secret)
     try:
@@ -200,7 +209,7 @@ def test_no_line_holds_a_secret(
     assert lines(stream).count("Traceback") == 2
     assert secret not in lines(stream)
     assert secret not in stream.getvalue()
-    assert logs.SECRET in lines(stream)
+    assert MASK in lines(stream)
     log.info("nothing_secret")
     assert "nothing_secret" in lines(stream)
 

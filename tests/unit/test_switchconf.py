@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Sequence
 from dataclasses import replace
@@ -136,6 +137,30 @@ def test_modes_are_set_and_mended(tmp_path: Path) -> None:
     modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*.xml") if path.name != "vars.xml"}
     assert stat.S_IMODE((tmp_path / "vars.xml").stat().st_mode) == 0o640
     assert modes == {0o644}
+
+
+@pytest.mark.parametrize(
+    "name", ["vars.xml", "freeswitch.xml", "autoload_configs", "autoload_configs/acl.conf.xml"]
+)
+def test_no_symbolic_link_is_followed(tmp_path: Path, name: str) -> None:
+    """Root writes it, and the directory may be FreeSWITCH's."""
+    out, outside = tmp_path / "conf", tmp_path / "outside"
+    render(config(), out)
+    (out / name).rename(outside)
+    (out / name).symlink_to(outside)
+
+    def there() -> list[bytes]:
+        files = [outside] if outside.is_file() else sorted(outside.iterdir())
+        return [os.fsencode(file) + file.read_bytes() for file in files]
+
+    before = there()
+    try:
+        render(config(workspace(1, "demo", ["203.0.113.9"])), out)
+    except SwitchConfError as refused:
+        assert "symbolic link" in str(refused)
+    else:
+        assert not (out / name).is_symlink()
+    assert there() == before
 
 
 def test_an_edited_file_is_put_right_and_others_are_left_alone(tmp_path: Path) -> None:

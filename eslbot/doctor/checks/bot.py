@@ -12,7 +12,9 @@ from functools import partial
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from eslbot.config.model import Workspace, shown
+from eslbot import redaction
+from eslbot.config.model import Workspace
+from eslbot.config.urls import shown
 from eslbot.doctor.findings import Finding, Severity, error, late, note, ok, warning
 from eslbot.doctor.network import Reached, Unreachable, reach
 from eslbot.doctor.parallel import together
@@ -111,9 +113,13 @@ def _upgrade(connection: socket.socket, workspace: Workspace, url: str) -> None:
     first, answer = _read(connection)
     words = first.split(" ", 2)
     if not first.startswith("HTTP/1.") or len(words) < 2:
-        raise Unreachable(f"does not speak HTTP: {first[:60]!r}", "look whether the URL's port is right")
+        raise Unreachable(
+            f"does not speak HTTP: {redaction.beginning(first, 60)!r}", "look whether the URL's port is right"
+        )
     if words[1] != "101":
-        raise Unreachable(f"refuses the upgrade: {first[:100]}", _remedy(words[1], workspace))
+        raise Unreachable(
+            f"refuses the upgrade: {redaction.beginning(first, 100)}", _remedy(words[1], workspace)
+        )
     digest = hashlib.sha1((key + _GUID).encode(), usedforsecurity=False).digest()
     if answer.get("sec-websocket-accept") != base64.b64encode(digest).decode():
         raise Unreachable(

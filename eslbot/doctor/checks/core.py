@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from eslbot import redaction
 from eslbot.doctor.findings import Finding, error, note, ok, unknown, warning
 from eslbot.doctor.rendering import settings
 from eslbot.doctor.site import Site
@@ -35,7 +36,7 @@ def running(site: Site) -> Iterator[Finding]:
     if " is ready" not in status:
         yield error(
             "FreeSWITCH",
-            status[:200] or "no answer to `status`",
+            redaction.beginning(status, 200) or "no answer to `status`",
             "it takes no calls",
             "look into its log, and restart it when no call is up",
         )

@@ -48,7 +48,9 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     addresses = [f"127.0.0.{number}" for number in range(1, hosts + 1)]
     try:
-        with Lab(folder, tenants(), switch=switch, workers=workers, hosts=addresses, proxied=True) as lab:
+        with Lab(
+            folder, tenants(), switch=switch, workers=workers, hosts=addresses, proxied=True, refreshes=True
+        ) as lab:
             names = sorted(Faults(Witness(lab), random.Random()).by_name)
             if unknown := set(wanted) - set(names):
                 raise click.BadParameter(f"{sorted(unknown)}; there are {', '.join(names)}")

@@ -269,6 +269,7 @@ class Pbx:
         local_ip: where calls come from, in SIP and RTP; any of 127.0.0.0/8 works.
         ameyo: whose accepted notifications end calls; it is started and stopped by its owner.
         bye_delay: seconds between an accepted notification and BYE.
+        refreshes: sends a re-INVITE behind each ACK, with neither display name nor X-Workspace-ID.
         emit: told ``invite``, ``answered``, ``hang_up`` (BYE is about to be sent), ``over`` with the times.
 
     Raises:
@@ -282,10 +283,12 @@ class Pbx:
         ameyo: AmeyoServer | None = None,
         *,
         bye_delay: float = 0.0,
+        refreshes: bool = False,
         emit: Emit = silent,
     ) -> None:
         find_sipp()
         self.switch, self.local_ip, self.bye_delay = switch, local_ip, bye_delay
+        self.refreshes = refreshes
         self._ameyo = ameyo
         self._emit = emit
         self._lock = threading.Lock()
@@ -546,6 +549,7 @@ class Pbx:
                     play=play,
                     rtp_port=rtp_port,
                     full_trace=full_trace,
+                    refresh=self.refreshes,
                 )
                 self._runs.add(run)
                 return run

@@ -112,6 +112,7 @@ class SippRun:
         play: raw samples that SIPp sends by itself, over and over, and their payload type.
         rtp_port: SIPp's own; it binds one even when it plays nothing.
         full_trace: keep whole messages, not just first lines.
+        refresh: send a re-INVITE behind the ACK.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class SippRun:
         play: tuple[bytes, int] | None,
         rtp_port: int,
         full_trace: bool,
+        refresh: bool,
     ) -> None:
         program = find_sipp()
         self.local_port, self.rtp_port = local_port, rtp_port
@@ -136,7 +138,9 @@ class SippRun:
         self._directory = tempfile.TemporaryDirectory(prefix="eslbot-sipp-")
         self.directory = Path(self._directory.name)
         (self.directory / "calls.csv").write_text(csv, encoding="utf-8")
-        (self.directory / "uac.xml").write_text(self._scenario(answer_timeout, play), encoding="utf-8")
+        (self.directory / "uac.xml").write_text(
+            self._scenario(answer_timeout, play, refresh), encoding="utf-8"
+        )
         command = [
             program,
             f"{switch[0]}:{switch[1]}",
@@ -164,15 +168,18 @@ class SippRun:
                 env={**os.environ, "TZ": "UTC", "LC_ALL": "C"},
             )
 
-    def _scenario(self, answer_timeout: float, play: tuple[bytes, int] | None) -> str:
-        text = (files("eslbot.sim") / "scenarios" / "uac.xml").read_text(encoding="utf-8")
+    def _scenario(self, answer_timeout: float, play: tuple[bytes, int] | None, refresh: bool) -> str:
+        scenarios = files("eslbot.sim") / "scenarios"
+        text = (scenarios / "uac.xml").read_text(encoding="utf-8")
+        again = (scenarios / "refresh.xml").read_text(encoding="utf-8") if refresh else ""
         action = ""
         if play is not None:
             raw, payload_type = play
             path = self.directory / "speech.raw"
             path.write_bytes(raw)
             action = f'<nop><action><exec rtp_stream="{path},-1,{payload_type}"/></action></nop>'
-        return text.replace("@ANSWER_MS@", str(round(answer_timeout * 1000))).replace("@PLAY@", action)
+        text = text.replace("@ANSWER_MS@", str(round(answer_timeout * 1000)))
+        return text.replace("@PLAY@", action).replace("@REFRESH@", again)
 
     def wait(self, timeout: float | None) -> int:
         """Its exit status: 0, 1 where a call failed, others in :data:`EXIT`, negative for a signal.

@@ -164,7 +164,10 @@ class Channel:
     def never_acknowledged(self) -> None:
         """No ACK to our 200: RFC 3261, 13.3.1.4 says BYE."""
         self.core.emit("no_ack", self.identity())
-        self.hangup("RECOVERY_ON_TIMER_EXPIRE")
+        self.core.emit("bye", {"by": "switch", "cause": "ACK Timeout", **self.identity()})
+        self.call.send_bye('SIP;cause=408;text="ACK Timeout"')
+        # The stack's own doing: mod_sofia hears only that the call is over, and sets no disposition.
+        self.hangup("NORMAL_UNSPECIFIED", None)
 
     def dtmf_by_info(self, digit: str, milliseconds: int) -> None:
         """A key by SIP INFO."""
@@ -245,8 +248,9 @@ class Channel:
         # Not at once: the application that refuses still completes before the channel is seen to hang up.
         asyncio.get_running_loop().call_soon(self.hangup, cause, "send_refuse")
 
-    def hangup(self, cause: str, disposition: str = "") -> None:
-        """Hang up; ``disposition`` is ``sip_hangup_disposition`` where SIP has already seen to its part."""
+    def hangup(self, cause: str, disposition: str | None = "") -> None:
+        """Hang up; ``disposition`` is ``sip_hangup_disposition`` where SIP has already seen to its part, None
+        where it has and sets none."""
         if self.down:
             return
         self.down, self.cause = True, cause
@@ -259,7 +263,7 @@ class Channel:
                 self.variables.set(f"sip_{name}", value)
             self.variables.set("proto_specific_hangup_cause", "sip:200")
         self.fire("CHANNEL_HANGUP")
-        if not disposition:
+        if disposition == "":
             disposition = self._hangup_sip(cause)
         self.variables.set("sip_hangup_disposition", disposition)
         self._wake.set()

@@ -1,0 +1,92 @@
+"""Whether the PBX has put the caller on hold (RFC 3264, section 8.4), by what FreeSWITCH notes of its SDP.
+
+Holds are FreeSWITCH's business no more (the dialplan's ``rtp_disable_hold``), because a resume without SDP
+left the line dead for good; so there is no CHANNEL_HOLD. ``sofia::reinvite`` comes behind each re-INVITE with
+an offer. The answer to an offer of ours comes in an ACK, which no event tells: while the caller is on hold we
+ask.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+
+from eslbot.esl import Session
+
+#: Behind each re-INVITE with an offer.
+REINVITE = "sofia::reinvite"
+#: Seconds between two questions while the caller is on hold.
+ASK_EVERY = 0.5
+#: What the PBX said last of its own direction, and where it wants the audio.
+_FLOW, _ADDRESS = "remote_audio_media_flow", "remote_media_ip"
+
+
+class Hold:
+    """One call's. ``on`` is what was seen last."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.on = False
+        self._due = float("inf")
+
+    @property
+    def due(self) -> float:
+        """When to ask again, on the monotonic clock."""
+        return self._due
+
+    def found(self, channel: Mapping[str, str]) -> bool:
+        """Take what a channel's headers say, in the middle of a call; whether it is on hold."""
+        return self._set(
+            is_held(channel.get(f"variable_{_FLOW}", ""), channel.get(f"variable_{_ADDRESS}", ""))
+        )
+
+    def look(self) -> bool:
+        """Ask FreeSWITCH; whether it has changed. Raises what :meth:`Session.api` raises."""
+        flow, address = (
+            self._session.ask_api(f"uuid_getvar {self._session.uuid} {name}") for name in (_FLOW, _ADDRESS)
+        )
+        before = self.on
+        return self._set(is_held(flow(), address())) != before
+
+    def _set(self, on: bool) -> bool:
+        self.on = on
+        self._due = time.monotonic() + ASK_EVERY if on else float("inf")
+        return on
+
+
+class Marks:
+    """Which of the bot's marks stand behind speech that went by on hold, in part at least."""
+
+    #: Marks that are waited for; of more than that the oldest are taken for heard.
+    MOST = 1000
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[str, bool]] = deque(maxlen=self.MOST)
+        self._lost = False
+
+    def gone_by(self) -> None:
+        """What is queued now, or plays, goes by on hold."""
+        self._waiting = deque(((name, True) for name, _ in self._waiting), self.MOST)
+        self._lost = True
+
+    def asked(self, name: str, *, on_hold: bool) -> None:
+        """The bot has set a mark."""
+        self._waiting.append((name, self._lost or on_hold))
+        self._lost = False
+
+    def is_back(self, name: str) -> bool:
+        """A mark is told; whether what stood before it was not heard."""
+        for position, (waiting, lost) in enumerate(self._waiting):
+            if waiting == name:
+                del self._waiting[position]
+                return lost
+        return False
+
+
+def is_held(flow: str, address: str) -> bool:
+    """Whether a PBX that says ``flow`` of its direction, and wants audio at ``address``, takes none of ours.
+
+    ``0.0.0.0`` is how RFC 2543 did it.
+    """
+    return flow.strip() in ("sendonly", "inactive") or address.strip() == "0.0.0.0"

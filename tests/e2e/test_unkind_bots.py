@@ -1,0 +1,139 @@
+"""Whole calls with bots that nobody here wrote: none makes a customer wait, or hears on behind its part."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from eslbot.sim.bot import BotCall
+from eslbot.sim.lab import Lab
+from eslbot.sim.pbx import Pbx, PbxCall
+from tests.e2e.conftest import UNKIND
+from tests.e2e.test_call import DID, accepted, call, logged
+from tests.e2e.test_take_over import kill_controller
+
+#: Seconds from the PBX's BYE to the line that says so, and to the count.
+TOLD = 2.0
+#: Seconds in which what was on its way to the bot may still arrive.
+IN_FLIGHT = 0.1
+
+
+@pytest.fixture
+def pbx(lab: Lab) -> Iterator[Pbx]:
+    """A PBX that hangs up when it is told to, and not when Ameyo has accepted."""
+    with Pbx(lab.sip) as pbx:
+        yield pbx
+    lab.bot.let_go()
+    for bot in lab.bot.calls:
+        if not bot.closed:
+            bot.abort()
+    deadline = time.monotonic() + 10
+    while lab.live_channels():  # another process's: there is no event to wait for
+        assert time.monotonic() < deadline, "a channel is left"
+        time.sleep(0.05)
+
+
+def rings(lab: Lab, pbx: Pbx, tenant: str, crt: str) -> PbxCall:
+    return pbx.call(DID, crt, lab.tenants[tenant].id)
+
+
+def ends_with(lab: Lab, tenant: str, crt: str, ringing: PbxCall, outcome: str) -> None:
+    """The PBX sends its BYE; the call is told and counted out in time."""
+    hung_up = time.monotonic()
+    ringing.hang_up()
+    line = logged(lab, crt, "call_ended")
+    assert time.monotonic() - hung_up < TOLD
+    assert (line["sip_hangup_disposition"], line["outcome"]) == ("recv_bye", outcome)
+    while figure(lab, "eslbot_calls_active", workspace=tenant):
+        assert time.monotonic() - hung_up < TOLD, "the call still counts"
+        time.sleep(0.02)
+    assert ringing.wait().completed
+
+
+def figure(lab: Lab, name: str, **labels: str) -> float:
+    """The sum of the samples of this name and these labels."""
+    families = text_string_to_metric_families(lab.http("/metrics")[1])
+    samples = [sample for family in families for sample in family.samples if sample.name == name]
+    return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
+
+
+def bots(lab: Lab, crt: str) -> list[BotCall]:
+    return [bot for bot in lab.bot.calls if bot.headers.get("X-CRT-Object-ID") == crt]
+
+
+def nothing_is_heard(lab: Lab, crt: str) -> None:
+    """From now on no frame of the caller's reaches a bot of this call, over half a second of them."""
+    time.sleep(IN_FLIGHT)
+    since = time.time()
+    time.sleep(0.5)
+    assert [bot.frames_after(since) for bot in bots(lab, crt)] == [0] * len(bots(lab, crt))
+
+
+@pytest.mark.parametrize(("tenant", "outcome", "seconds"), UNKIND, ids=[tenant for tenant, _, _ in UNKIND])
+def test_the_customer_is_handed_off_and_the_bye_is_seen(
+    lab: Lab, pbx: Pbx, crt: str, tenant: str, outcome: str, seconds: float
+) -> None:
+    began = time.monotonic()
+    ringing = rings(lab, pbx, tenant, crt)
+    assert lab.ameyo.wait_accepted(crt, 20)
+    assert time.monotonic() - began < seconds
+    nothing_is_heard(lab, crt)
+    assert [request.properties["outcome"] for request in accepted(lab, crt)] == [outcome]
+    ends_with(lab, tenant, crt, ringing, outcome)
+    told = {line["event"] for line in lab.log_lines() if line.get("crt_object_id") == crt}
+    assert "call_taken_over" not in told
+
+
+def test_a_caller_who_leaves_in_the_last_words_of_a_bot_that_holds_its_line(
+    lab: Lab, pbx: Pbx, crt: str
+) -> None:
+    # Measured: the channel's own thread waits for the bot then, and CHANNEL_HANGUP_COMPLETE never comes.
+    ringing = rings(lab, pbx, "keeps-last-words", crt)
+    (bot,) = [lab.bot.wait_for_call(lambda c: c.headers.get("X-CRT-Object-ID") == crt)]
+    bot.wait(lambda c: c.closed)  # by its own close frame, and the answer to it
+    ends_with(lab, "keeps-last-words", crt, ringing, "bot_closed")
+    assert accepted(lab, crt) == []
+
+
+def test_a_call_changes_hands_though_its_bot_holds_its_line(lab: Lab, pbx: Pbx, crt: str) -> None:
+    # With the event socket's own bgapi FreeSWITCH would call no other controller.
+    ringing = rings(lab, pbx, "keeps-close", crt)
+    assert lab.ameyo.wait_accepted(crt, 20)
+    assert logged(lab, crt, "hand_off_accepted")
+    kill_controller(lab)
+    assert logged(lab, crt, "call_taken_over")["stage"] == "held"
+    nothing_is_heard(lab, crt)
+    ends_with(lab, "keeps-close", crt, ringing, "bot_closed")
+    assert len(accepted(lab, crt)) == 1
+
+
+def test_a_stream_that_is_left_open_is_closed_by_the_next_controller(lab: Lab, pbx: Pbx, crt: str) -> None:
+    if lab.real_switch is None:
+        pytest.skip("the stand-in has no event socket to attach a stream by; see tests/esl/test_take_over.py")
+    ringing = rings(lab, pbx, "close", crt)
+    assert lab.ameyo.wait_accepted(crt, 20)
+    assert logged(lab, crt, "hand_off_accepted")
+    (first,) = bots(lab, crt)
+    for name, value in (("STREAM_MESSAGE_DEFLATE", "true"), ("STREAM_HEART_BEAT", "20")):
+        lab.real_switch.api(f"uuid_setvar {first.call_id} {name} {value}")
+    seen = len(lab.bot.calls)
+    lab.real_switch.api(f"uuid_audio_stream {first.call_id} start {lab.bot.url('silent')} mono 8000")
+    left = lab.bot.wait_for_call(lambda c: c in lab.bot.calls[seen:])
+    left.wait(lambda c: c.audio_frames > 5)
+    kill_controller(lab)
+    left.wait_closed()
+    assert (left.close_code, left.closed_by) == (1000, "peer")
+    ends_with(lab, "close", crt, ringing, "bot_closed")
+
+
+def test_a_text_that_is_too_long_is_counted_and_told_once(lab: Lab, crt: str) -> None:
+    about = {"name": "eslbot_bot_messages_ignored_total", "workspace": "oversized", "why": "oversized"}
+    before = figure(lab, **about)
+    assert call(lab, "oversized", crt).wait(30).completed
+    line = logged(lab, crt, "bot_message_ignored")
+    assert (line["why"], line["size"] > 5 << 20) == ("oversized", True)
+    assert figure(lab, **about) == before + 1
+    assert logged(lab, crt, "call_ended")["take_overs"] == 0

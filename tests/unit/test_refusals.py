@@ -1,0 +1,80 @@
+"""Which refusals are told one by one."""
+
+from __future__ import annotations
+
+import gevent
+import pytest
+import structlog
+
+from eslbot import refusals as refusals_module
+from eslbot.refusals import ALOUD, MAX_SOURCES, Refusals
+
+
+class Clock:
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(refusals_module, "time", clock)
+    return clock
+
+
+def told(refusals: Refusals, source: str, times: int, why: str = "foreign_source") -> int:
+    return sum(refusals.aloud(source, why) for _ in range(times))
+
+
+def test_the_first_ones_are_told_and_then_one_a_second(clock: Clock) -> None:
+    refusals = Refusals()
+    assert told(refusals, "203.0.113.10", 400) == ALOUD
+    for _ in range(5):
+        clock.now += 1
+        assert told(refusals, "203.0.113.10", 400) == 1
+
+
+def test_one_sources_flood_silences_nobody_else(clock: Clock) -> None:
+    refusals = Refusals()
+    told(refusals, "203.0.113.10", 400)
+    assert told(refusals, "203.0.113.20", 3) == 3
+
+
+def test_the_others_are_summed_up_by_source_and_reason(clock: Clock) -> None:
+    refusals = Refusals()
+    told(refusals, "203.0.113.10", 30)
+    told(refusals, "203.0.113.10", 5, "source_rate")
+    told(refusals, "203.0.113.20", 3)
+    with structlog.testing.capture_logs() as lines:
+        refusals.sum_up()
+        refusals.sum_up()
+    (line,) = lines
+    assert (line["event"], line["source"], line["calls"]) == ("more_calls_refused", "203.0.113.10", 15)
+    assert line["why"] == {"foreign_source": 10, "source_rate": 5}
+
+
+def test_who_makes_up_sources_gets_no_memory(clock: Clock) -> None:
+    refusals = Refusals()
+    for number in range(10 * MAX_SOURCES):
+        refusals.aloud(f"2001:db8::{number:x}", "foreign_source")
+    assert len(refusals._sources) == MAX_SOURCES + 1
+    clock.now += ALOUD + 1
+    refusals.sum_up()
+    refusals.sum_up()
+    assert refusals._sources == {}
+
+
+def test_sums_come_by_themselves_and_end_when_there_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals_module, "SUM", 0.01)
+    monkeypatch.setattr(refusals_module, "EACH", 0.001)
+    refusals = Refusals()
+    with structlog.testing.capture_logs() as lines:
+        told(refusals, "203.0.113.10", 400)
+        with gevent.Timeout(5):
+            while refusals._summing:
+                gevent.sleep(0.002)
+    assert [line["event"] for line in lines] == ["more_calls_refused"]
+    assert refusals.aloud("203.0.113.10", "foreign_source")
+    assert refusals._summing
