@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import random
 import zlib
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from html import escape, unescape
 from http.client import HTTPException
 from io import BytesIO
 from ipaddress import ip_address
@@ -20,6 +22,8 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import quote as quote_url
+from urllib.parse import unquote
 
 import gevent
 from gevent import socket
@@ -45,6 +49,7 @@ from eslbot.ledger.queries import BadFilter, Filter
 from eslbot.ledger.tail import Folder
 from eslbot.media import media_facts
 from eslbot.notes import Notes
+from eslbot.redaction import Redactor
 from eslbot.web.api import _FILTER, _fields_of
 from eslbot.web.http import Refusal, Request
 from tests.support import wire
@@ -432,6 +437,25 @@ def _client() -> AmeyoClient:
     return AmeyoClient(AMEYO)
 
 
+# -- logs ---------------------------------------------------------------------------------------------------
+
+HIDDEN = ("Bearer 9f8e7d6c5b4a39281706", "p&ss w/rd\\+%41", "amëyo-tökèn-0001")
+REDACTOR = Redactor(HIDDEN)
+QUOTED = (
+    f"you sent {HIDDEN[0]} to us".encode(),
+    f"Authorization=Bearer%209f8e7d6c5b4a39281706&x={quote_url(HIDDEN[1])}".encode(),
+    json.dumps({"error": json.dumps({"token": HIDDEN[1], "other": HIDDEN[2]})}).encode(),
+    f"<p>{escape(HIDDEN[1])} {b64encode(HIDDEN[0].encode()).decode()}</p>".encode(),
+)
+
+
+def redacted(content: bytes) -> None:
+    """A text that may quote a secret of ours, on its way to log, ledger and page; a line of those."""
+    text = content.decode("utf-8", "replace")
+    shown = REDACTOR.redact(text)
+    assert not any(secret in view for secret in HIDDEN for view in (shown, unquote(shown), unescape(shown)))
+
+
 # -- the ledger ---------------------------------------------------------------------------------------------
 
 AT = b'"at":1795808733.125'
@@ -600,6 +624,7 @@ PARSERS = (
         share=0.5,
     ),
     Parser("Ameyo's answer", ANSWERS, answered, (HTTPException, OSError), share=2),
+    Parser("secrets to redact", QUOTED, redacted, most=8192),
     Parser("command arguments", (b"a b", b'it\'s \\ "x"'), argument, (UnsafeArgument,), share=0.5),
     Parser(
         "numbers to mask",
