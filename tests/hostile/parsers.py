@@ -10,24 +10,33 @@ from __future__ import annotations
 import json
 import random
 import zlib
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from html import escape, unescape
+from http.client import HTTPException
 from io import BytesIO
 from ipaddress import ip_address
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import quote as quote_url
+from urllib.parse import unquote
 
+import gevent
 from gevent import socket
 
 from eslbot import masking
+from eslbot.ameyo.answer import Answer
+from eslbot.ameyo.client import MAX_RETRY_AFTER, AmeyoClient, _retry_after
 from eslbot.ameyo.notification import notification
 from eslbot.ameyo.properties import allowed, fill
+from eslbot.ameyo.sockets import MAX_BYTES, PIECE
 from eslbot.bot import messages, stream
 from eslbot.bot.audio import KINDS, RATES, Decoder, UnusableAudio
-from eslbot.config import ConfigError, load
+from eslbot.config import Ameyo, ConfigError, Secret, load
 from eslbot.esl import Session
 from eslbot.esl.commands import check_line, execute_message, quote
 from eslbot.esl.errors import ProtocolError, UnsafeArgument
@@ -40,6 +49,7 @@ from eslbot.ledger.queries import BadFilter, Filter
 from eslbot.ledger.tail import Folder
 from eslbot.media import media_facts
 from eslbot.notes import Notes
+from eslbot.redaction import Redactor
 from eslbot.web.api import _FILTER, _fields_of
 from eslbot.web.http import Refusal, Request
 from tests.support import wire
@@ -256,6 +266,7 @@ def session(content: bytes) -> Iterator[None]:
     assert execution.done
     media_facts(peer.hangup)
     peer.stop()
+    gevent.sleep(0)  # the loop lets go of it
 
 
 def block(content: bytes) -> Headers:
@@ -375,6 +386,74 @@ def argument(content: bytes) -> None:
     text = content.decode("utf-8", "replace")
     for line in (check_line(quote(text)), execute_message("set", text, "e-1")):
         assert "\n\n" not in line
+
+
+# -- Ameyo --------------------------------------------------------------------------------------------------
+
+ANSWERS = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n" + b'{"status":"ok"}',
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+    b"HTTP/1.1 204 No Content\r\n\r\n",
+    b"HTTP/1.1 503 Busy\r\nRetry-After: Fri, 27 Nov 2026 20:00:00 GMT\r\nConnection: close\r\n\r\ntry again",
+    b"HTTP/1.1 429 No\r\nRetry-After: 120\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"5;ext=1\r\nhello\r\n0\r\nX-Trailer: a\r\n\r\n",
+    b"HTTP/1.0 401 Unauthorized\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00",
+)
+AMEYO = Ameyo(
+    "http://127.0.0.1:9", "acme.ameyo.app", Secret("ameyo-token-77c2"), None, (), {}, 1.0, 1.0, True
+)
+
+
+class Wire:
+    """The receiving half of the socket that an answer is read from."""
+
+    def __init__(self, content: bytes) -> None:
+        self._pieces = pieces(content[:MAX_BYTES])
+        self._held = b""
+
+    def recv(self, size: int) -> bytes:
+        if not self._held:
+            self._held = next(self._pieces, b"")
+        data, self._held = self._held[: min(size, PIECE)], self._held[min(size, PIECE) :]
+        return data
+
+
+def answered(content: bytes) -> None:
+    """What comes for a notification, to what is said of it in the log."""
+    answer = Answer(Wire(content))
+    answer.begin()
+    status = answer.status
+    assert 200 <= status <= 999 or status == 101
+    answer.read()
+    assert answer.status == status, "it was the verdict already"
+    told = _client()._told(answer)
+    assert len(told) <= 200 and "ameyo-token-77c2" not in told
+    after = _retry_after(answer.field("Retry-After"))
+    assert after is None or 0.0 <= after <= MAX_RETRY_AFTER
+
+
+@cache
+def _client() -> AmeyoClient:
+    return AmeyoClient(AMEYO)
+
+
+# -- logs ---------------------------------------------------------------------------------------------------
+
+HIDDEN = ("Bearer 9f8e7d6c5b4a39281706", "p&ss w/rd\\+%41", "amëyo-tökèn-0001")
+REDACTOR = Redactor(HIDDEN)
+QUOTED = (
+    f"you sent {HIDDEN[0]} to us".encode(),
+    f"Authorization=Bearer%209f8e7d6c5b4a39281706&x={quote_url(HIDDEN[1])}".encode(),
+    json.dumps({"error": json.dumps({"token": HIDDEN[1], "other": HIDDEN[2]})}).encode(),
+    f"<p>{escape(HIDDEN[1])} {b64encode(HIDDEN[0].encode()).decode()}</p>".encode(),
+)
+
+
+def redacted(content: bytes) -> None:
+    """A text that may quote a secret of ours, on its way to log, ledger and page; a line of those."""
+    text = content.decode("utf-8", "replace")
+    shown = REDACTOR.redact(text)
+    assert not any(secret in view for secret in HIDDEN for view in (shown, unquote(shown), unescape(shown)))
 
 
 # -- the ledger ---------------------------------------------------------------------------------------------
@@ -544,6 +623,8 @@ PARSERS = (
         (UnusableAudio,),
         share=0.5,
     ),
+    Parser("Ameyo's answer", ANSWERS, answered, (HTTPException, OSError), share=2),
+    Parser("secrets to redact", QUOTED, redacted, most=8192),
     Parser("command arguments", (b"a b", b'it\'s \\ "x"'), argument, (UnsafeArgument,), share=0.5),
     Parser(
         "numbers to mask",
