@@ -1,8 +1,8 @@
 """First offers that FreeSWITCH accepts and then is deaf to (measured, FreeSWITCH 1.11).
 
 ``switch_core_media_negotiate_sdp`` leaves the audio half made where a fax stream stands behind it, and where
-an audio stream that is switched off stands before it. The PBX gets a 488 instead, while it can still route the
-call.
+an audio stream that is switched off stands before it. The PBX gets a 488 instead, while it can still route
+the call.
 """
 
 from __future__ import annotations

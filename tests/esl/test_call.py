@@ -45,7 +45,7 @@ def test_the_whole_story_in_order(house: House) -> None:
         "linger 5",
         f"filter Unique-ID {UUID}",
         "event plain CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE PLAYBACK_START "
-        "DTMF CUSTOM "
+        "DTMF RECV_INFO CUSTOM sofia::reinvite "
         "mod_audio_stream::connect mod_audio_stream::disconnect mod_audio_stream::error "
         "mod_audio_stream::json mod_audio_stream::play",
         "set eslbot_take_overs",
