@@ -331,6 +331,11 @@ class NetworkParam(click.ParamType[Any]):
     show_default=True,
     help="End a call whose PBX has sent no RTP for so long; eslbot's freeswitch.media_timeout.",
 )
+@click.option(
+    "--capture",
+    type=AddressParam(),
+    help="UDP: gets a copy of each SIP message; eslbot's freeswitch.capture.",
+)
 def sim_switch(
     sip_listen: tuple[str, int],
     controllers: tuple[tuple[str, int], ...],
@@ -338,6 +343,7 @@ def sim_switch(
     rtp_ports: tuple[int, int],
     temp_dir: Path,
     media_timeout: float,
+    capture: tuple[str, int] | None,
 ) -> None:
     """A stand-in for FreeSWITCH with mod_audio_stream (SIP, RTP, outbound event socket)."""
     with stand_ins():
@@ -347,7 +353,7 @@ def sim_switch(
         from eslbot.sim.switch.server import SwitchSettings, run
 
     settings = SwitchSettings(
-        sip_listen, allow, controllers, rtp_ports, temp_dir, media_timeout=media_timeout
+        sip_listen, allow, controllers, rtp_ports, temp_dir, media_timeout=media_timeout, capture=capture
     )
     try:
         asyncio.run(run(settings, JsonLines(sys.stdout, "switch")))

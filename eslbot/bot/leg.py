@@ -106,6 +106,8 @@ class BotLeg:
         self._audible = self._cut = False
         self._hold = Hold(session)
         self._marks = Marks()
+        #: Whether the bot has had its `start`.
+        self._greeted = False
         self._reconnects = int(self._bot.reconnect)
         #: When a bot that was told `resumed` counts as lost, on the monotonic clock.
         self._answer_by = float("inf")
@@ -163,9 +165,9 @@ class BotLeg:
     def _greet(self, *, resumed: bool) -> None:
         """What a bot has to know that has just been connected."""
         self._stream.send_text(messages.start(self._invite, self._bot.sample_rate, resumed=resumed))
+        self._greeted = True
         if self._hold.on:
-            self._session.set_plain_variables({TOLD_HELD: "true"})
-            self._stream.send_text(messages.hold(on=True))
+            self._tell_hold()
 
     def _resume(self, found: Found) -> BotEnd | None:
         """Take up the speech first, since the caller hears its pause, and then the bot."""
@@ -189,7 +191,9 @@ class BotLeg:
         if not attached:
             return self._restart("there was no stream any more")
         self._answer_by = time.monotonic() + RESUMED
+        self._greeted = True
         if self._hold.on != (found.channel.get(f"variable_{TOLD_HELD}") == "true"):
+            self._story.note(What.HOLD, on=self._hold.on)
             self._tell_hold()
         return None
 
@@ -220,6 +224,7 @@ class BotLeg:
 
     def _connect(self) -> str | None:
         """Try each URL; None when one took the stream, else why the last did not."""
+        self._greeted = False
         error: str | None = None
         own = {name: value.reveal() for name, value in self._bot.headers.items()}
         headers = messages.identity(self._invite, own)
@@ -429,16 +434,18 @@ class BotLeg:
             self._story.note(What.SPEECH_ENDED, cut=self._cut)
 
     def _look_at_hold(self) -> None:
-        """Tell the bot when the PBX puts the caller on hold, and when it takes them off it."""
-        if self._hold.look():
+        """The PBX may have put the caller on hold, or taken them off it."""
+        if not self._hold.look():
+            return
+        self._story.note(What.HOLD, on=self._hold.on)
+        log.info("hold", on=self._hold.on)
+        if self._hold.on and self.speaking:
+            self._marks.gone_by()
+        if self._greeted:
             self._tell_hold()
 
     def _tell_hold(self) -> None:
-        if self._hold.on and self.speaking:
-            self._marks.gone_by()
         self._session.set_plain_variables({TOLD_HELD: "true" if self._hold.on else ""})
-        self._story.note(What.HOLD, on=self._hold.on)
-        log.info("hold", on=self._hold.on)
         self._stream.send_text(messages.hold(self._hold.on))
 
     def _marked(self, name: str, cleared: bool) -> None:

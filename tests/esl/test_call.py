@@ -45,7 +45,7 @@ def test_the_whole_story_in_order(house: House) -> None:
         "linger 5",
         f"filter Unique-ID {UUID}",
         "event plain CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE BACKGROUND_JOB "
-        "PLAYBACK_START DTMF CUSTOM "
+        "PLAYBACK_START DTMF RECV_INFO CUSTOM sofia::reinvite "
         "mod_audio_stream::connect mod_audio_stream::disconnect mod_audio_stream::error "
         "mod_audio_stream::json mod_audio_stream::play",
         "set eslbot_take_overs",
@@ -769,7 +769,7 @@ def test_a_channel_that_its_module_holds_is_over_with_the_bye(
     assert (told["disposition"], told["cause"]) == ("recv_bye", "NORMAL_CLEARING")
 
 
-def test_a_hang_up_of_ours_that_its_module_holds_is_not_taken_for_a_bye(
+def test_a_hang_up_of_ours_that_its_module_holds_is_told_as_ours(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("eslbot.call.LAST_EVENT", 0.1)
@@ -777,7 +777,8 @@ def test_a_hang_up_of_ours_that_its_module_holds_is_not_taken_for_a_bye(
     channel.down = True
     channel.event("CHANNEL_HANGUP", {"Hangup-Cause": "NORMAL_CLEARING"})
     eventually(lambda: not house.controller.calls)
-    assert house.told(What.ENDED)["disposition"] == "unknown"
+    told = house.told(What.ENDED)
+    assert (told["disposition"], told["outcome"]) == ("send_bye", "our_bye")
 
 
 def test_an_end_behind_a_flood_is_heard(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,7 @@ def test_every_mark_that_is_taken_can_be_given_back(name: str, cleared: bool) ->
     TO_BOT.validate(json.loads(messages.mark(name, cleared=cleared)))
 
 
-@pytest.mark.parametrize("digit", sorted(leg._KEYS))
+@pytest.mark.parametrize("digit", sorted(leg.KEYS))
 def test_every_key_is_valid(digit: str) -> None:
     TO_BOT.validate(json.loads(messages.dtmf(digit, 100)))
 

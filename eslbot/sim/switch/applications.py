@@ -11,7 +11,7 @@ from .sip_message import MAX_MESSAGE
 
 
 async def _answer(channel: Channel, argument: str) -> None:
-    channel.answer()
+    await channel.answer_late()
 
 
 async def _pre_answer(channel: Channel, argument: str) -> None:

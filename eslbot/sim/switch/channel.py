@@ -11,12 +11,13 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from .causes import CAUSES, PHRASES, q850, sip_reason
+from .info import key_of_info
 from .media import MediaSession
-from .sip_message import MalformedMessage, NameAddr, Offer, SipMessage, uri_parts
+from .sip_message import MalformedMessage, NameAddr, Offer, SipMessage, own_offer, uri_parts
 from .wire import Variables, expand, is_true, words
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ MAX_QUEUE = 256
 _WITH_VARIABLES = words("""
     CHANNEL_CREATE CHANNEL_ANSWER CHANNEL_PARK CHANNEL_UNPARK CHANNEL_PROGRESS CHANNEL_PROGRESS_MEDIA
     CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE CHANNEL_DATA CHANNEL_EXECUTE CHANNEL_EXECUTE_COMPLETE
-    PLAYBACK_START PLAYBACK_STOP CUSTOM
+    PLAYBACK_START PLAYBACK_STOP CHANNEL_HOLD CHANNEL_UNHOLD CUSTOM
     """)
 
 
@@ -77,6 +78,9 @@ class Channel:
         self._wake = asyncio.Event()
         self._locks = 0
         self._broken = self._reset = False
+        # Whether the last SDP was an offer of ours, so that the ACK answers it; and who waits for that.
+        self._offered = False
+        self._waits_for_ack: asyncio.Future[None] | None = None
         sock = core.ports.open(call.local_ip)
         self.media = MediaSession(core.clock, sock, call.offer, self._heard, self.key)
         self._sdp = call.offer.answer(call.local_ip, self.media.port, int(time.time()))
@@ -174,27 +178,68 @@ class Channel:
         self.key(digit, milliseconds * 8, "INFO")
 
     def acknowledged(self, ack: SipMessage) -> None:
-        """An ACK: what it says of who speaks to whom is the channel's from now on."""
+        """An ACK: who speaks to whom by it is the channel's from now on, and its SDP answers ours."""
         for name, value in _variables_of_ack(ack):
             self.variables.set_from_network(name, value)
+        if not self._offered:
+            return
+        self._offered = False
+        answer = Offer.parse(ack.body.decode("utf-8", "replace"))
+        if answer is None:
+            self.hangup("INCOMPATIBLE_DESTINATION")
+            return
+        self._agreed(answer)
+        if self.call.late and not self.answered and self._waits_for_ack is not None:
+            self._answered()
+            self._waits_for_ack.set_result(None)
 
     def informed(self, info: SipMessage) -> None:
-        """INFO: the headers of the PBX's own are kept apart from the INVITE's."""
+        """INFO: the headers of the PBX's own are kept apart from the INVITE's, and it may be a key."""
         for name, value in _extra_headers(info):
             self.variables.set_from_network(f"sip_info_h_{name}", value)
+        kind, body = info.get("Content-Type") or "", info.body.decode("utf-8", "replace")
+        fields = [("SIP-Content-Type", kind), ("SIP-From-User", uri_parts(self.call.sender.uri)[0])]
+        self.fire("RECV_INFO", [(name, value or None) for name, value in fields], body)
+        if (key := key_of_info(kind, body)) is not None:
+            self.key(*key, "ENDPOINT")
 
     def renegotiated(self, request: SipMessage, offer: Offer | None) -> str:
-        """A re-INVITE: headers of the PBX's own replace those of the INVITE, and the media may come from
-        elsewhere; our own description stays."""
+        """A re-INVITE: headers of the PBX's own replace those of the INVITE, and the media may change."""
         for name, value in _extra_headers(request):
             self.variables.set_from_network(f"sip_h_{name}", value)
-        if request.body:
-            sdp = request.body.decode("utf-8", "surrogateescape")
-            if sdp != self.variables.get("switch_r_sdp"):
-                self.variables.set_from_network("sip_reinvite_sdp", sdp)
-        if offer is not None:
-            self.media.update(offer)
-        return self._sdp
+        if offer is None:
+            self._offered = True
+            unhold = is_true(self.variables.get("sip_unhold_nosdp"))
+            return self._own_offer("sendrecv" if unhold else self.call.offer.flow)
+        sdp = request.body.decode("utf-8", "surrogateescape")
+        if sdp != self.variables.get("switch_r_sdp"):
+            self.variables.set_from_network("sip_reinvite_sdp", sdp)
+        self._agreed(replace(offer, deaf=False))
+        if not is_true(self.variables.get("rtp_disable_hold")):
+            self._hold(offer.direction in ("sendonly", "inactive") or offer.address == "0.0.0.0")
+        self.fire("CUSTOM", subclass="sofia::reinvite")
+        return offer.answer(self.call.local_ip, self.media.port, int(time.time()))
+
+    def updated(self, offer: Offer) -> str:
+        """UPDATE with an offer: FreeSWITCH notes what it says, and goes on sending (measured)."""
+        self.variables.set("remote_audio_media_flow", offer.direction)
+        return offer.answer(self.call.local_ip, self.media.port, int(time.time()))
+
+    def _agreed(self, offer: Offer) -> None:
+        """What both sides have settled on."""
+        self.call.offer = offer
+        self.media.update(offer)
+        for name, value in _variables_of_offer(offer):
+            self.variables.set(name, value)
+
+    def _hold(self, on: bool) -> None:
+        """FreeSWITCH's own hold; one that ends without SDP is never undone (``sofia.c``)."""
+        if on != self.media.paused:
+            self.media.paused = on
+            self.fire("CHANNEL_HOLD" if on else "CHANNEL_UNHOLD")
+
+    def _own_offer(self, direction: str) -> str:
+        return own_offer(self.call.local_ip, self.media.port, int(time.time()), direction)
 
     def key(self, digit: str, samples: int, source: str = "RTP") -> None:
         """The caller pressed ``digit`` for ``samples`` (8,000 a second)."""
@@ -224,13 +269,35 @@ class Channel:
         self.fire("CHANNEL_PROGRESS_MEDIA")
 
     def answer(self) -> None:
-        """Send the 200."""
+        """Send the 200. Without an offer of the PBX's the ACK answers the call: :meth:`answer_late`."""
         if self.down or self.answered or self.call.ended:
             return
+        if self.call.late:
+            self._offered = True
+            self.call.answer(self._own_offer("sendrecv"))
+            return
+        self.call.answer(self._sdp)
+        self._answered()
+
+    async def answer_late(self) -> None:
+        """The same as the channel's own thread does it: without an offer of the PBX's it waits for the ACK.
+
+        Nobody else can: after ``uuid_answer`` the ACK does not answer the call (measured).
+        """
+        if not self.call.late or self.answered:
+            self.answer()
+            return
+        if self.call.answered:
+            await self.dwell()
+            return
+        self._waits_for_ack = asyncio.get_running_loop().create_future()
+        self.answer()
+        await self.dwell(until=self._waits_for_ack)
+
+    def _answered(self) -> None:
         self.answered = True
         self.times["answered"] = _now()
         self.variables.set("endpoint_disposition", "ANSWER")
-        self.call.answer(self._sdp)
         self._media_ready()
         self.core.emit("answered", self.identity())
         self.fire("CHANNEL_ANSWER")
@@ -312,6 +379,7 @@ class Channel:
         return {"call_id": self.call.call_id, "uuid": self.uuid}
 
     def _media_ready(self) -> None:
+        self.media.auto_adjust = not is_true(self.variables.get("disable_rtp_auto_adjust"))
         self.media.start_sending()
         if (timeout := self.variables.get("media_timeout", "")).isdecimal():
             self.media.watch(int(timeout) / 1000, lambda: self.hangup("MEDIA_TIMEOUT"))
@@ -499,16 +567,9 @@ def _variables_of(call: SipCall) -> list[tuple[str, str | None]]:
         ("sip_user_agent", invite.get("User-Agent")),
         ("max_forwards", "69"),
         ("sofia_profile_name", "stand-in"),
+        ("endpoint_disposition", "RECEIVED_NOSDP" if call.late else "RECEIVED"),
         ("switch_r_sdp", invite.body.decode("utf-8", "surrogateescape")),
-        ("ep_codec_string", f"mod_spandsp.{offer.codec}@8000h@20i@64000b"),
-        ("read_codec", offer.codec),
-        ("read_rate", "8000"),
-        ("write_codec", offer.codec),
-        ("write_rate", "8000"),
-        ("rtp_use_codec_name", offer.codec),
-        ("rtp_use_codec_rate", "8000"),
-        ("remote_media_ip", offer.address),
-        ("remote_media_port", str(offer.port)),
+        *_variables_of_offer(offer),
     ]
     addresses = {
         "from": call.sender.uri,
@@ -549,6 +610,23 @@ def _variables_of_ack(request: SipMessage) -> list[tuple[str, str | None]]:
         ("sip_call_id", request.get("Call-ID")),
     ]
     return [*found, ("sip_to_tag", tag)] if (tag := recipient.params.get("tag")) else found
+
+
+def _variables_of_offer(offer: Offer) -> list[tuple[str, str | None]]:
+    """The variables FreeSWITCH makes of each SDP that it agrees to."""
+    return [
+        ("ep_codec_string", f"mod_spandsp.{offer.codec}@8000h@20i@64000b"),
+        ("read_codec", offer.codec),
+        ("read_rate", "8000"),
+        ("write_codec", offer.codec),
+        ("write_rate", "8000"),
+        ("rtp_use_codec_name", offer.codec),
+        ("rtp_use_codec_rate", "8000"),
+        ("remote_media_ip", offer.address),
+        ("remote_media_port", str(offer.port)),
+        ("remote_audio_media_flow", offer.direction),
+        ("audio_media_flow", offer.flow),
+    ]
 
 
 def _extra_headers(request: SipMessage) -> list[tuple[str, str]]:

@@ -43,6 +43,10 @@ class Dialplan:
             "playback_terminators": "none",
             "send_silence_when_idle": "-1",
             "rtp_autoflush": "true",
+            "rtp_disable_hold": "true",
+            "sip_unhold_nosdp": "true",
+            "disable_rtp_auto_adjust": "true",
+            "sip_rh_X-Dialplan": "true",
             "media_timeout": str(round(media_timeout * 1000)),
         }
 

@@ -88,6 +88,10 @@ class MediaSession:
         self.remote = (offer.address, offer.port)
         #: Whether the idle channel sends silence (``send_silence_when_idle``).
         self.idle_silence = False
+        #: Whether the first packets may move ours to where they come from (RFC 4961).
+        self.auto_adjust = True
+        #: A hold of FreeSWITCH's own: nothing goes, and what comes is dropped.
+        self.paused = False
         self.received = self.sent = self.lost = 0
         self._clock, self._sock, self._heard, self._key = clock, sock, heard, key
         self._latched = self._sending = False
@@ -144,7 +148,8 @@ class MediaSession:
             return
         self._timestamp += FRAME_SAMPLES
         payload = self._next_frame()
-        if payload is None or self.offer.direction in ("sendonly", "inactive"):
+        silenced = self.paused or self.offer.deaf or self.offer.direction in ("sendonly", "inactive")
+        if payload is None or silenced:
             self._gap = True
             return
         self._sequence += 1
@@ -198,9 +203,11 @@ class MediaSession:
         if not self._latched:
             # Symmetric RTP (RFC 4961): the PBX hears where it speaks, whatever its SDP says.
             self._latched = True
-            if ip_address(source[0]).version == 4:
+            if self.auto_adjust and ip_address(source[0]).version == 4:
                 self.remote = source
         self.received += 1
+        if self.paused or self.offer.deaf:
+            return
         if packet.payload_type == self.offer.events:
             self._receive_event(packet)
             return

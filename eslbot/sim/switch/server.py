@@ -12,6 +12,7 @@ from pathlib import Path
 from eslbot.sim.events import Emit, silent
 
 from .applications import APPLICATIONS
+from .capture import Capture
 from .channel import Channel
 from .core import Core
 from .dialplan import Dialplan
@@ -31,7 +32,8 @@ class SwitchSettings:
     ``controllers`` are the outbound event socket's hosts and ports in order; ``rtp_ports`` the first and last
     UDP port; ``temp_dir`` where the speech of bots is written. ``sip_t1`` (RFC 3261, 17.1.1.1),
     ``connect_wait`` (how long a controller may take to say ``connect``) and ``media_timeout`` (how long a PBX
-    may send no RTP at all before its call is ended) are seconds, shorter in tests.
+    may send no RTP at all before its call is ended) are seconds, shorter in tests. ``capture`` gets
+    copies of SIP messages.
     """
 
     sip_listen: tuple[str, int]
@@ -42,6 +44,7 @@ class SwitchSettings:
     sip_t1: float = T1
     connect_wait: float = CONNECT_WAIT
     media_timeout: float = 300.0
+    capture: tuple[str, int] | None = None
 
 
 class Switch:
@@ -56,7 +59,10 @@ class Switch:
         self._dialplan = Dialplan(
             self._core, settings.controllers, settings.connect_wait, settings.media_timeout
         )
-        self._sip = SipEndpoint(settings.sip_listen, settings.allow, self._call, emit, settings.sip_t1)
+        self._capture = Capture(settings.capture)
+        self._sip = SipEndpoint(
+            settings.sip_listen, settings.allow, self._call, emit, settings.sip_t1, self._capture
+        )
         self._clock: asyncio.Task[None] | None = None
         self._sessions: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -91,10 +97,11 @@ class Switch:
             self._clock.cancel()
         await self._tasks.stop(GRACE)
         self._sip.close()
+        self._capture.close()
         self._emit("stopped", {"clock_ticks_skipped": self._core.clock.skipped})
 
     def _call(self, call: SipCall) -> None:
-        """A new INVITE with an offer that suits."""
+        """A new INVITE with an offer that suits, or with none."""
         source = f"{call.peer.host}:{call.peer.port}"
         display = {"from_display": call.sender.display, "transport": call.peer.transport}
         self._emit("invite", {"call_id": call.call_id, **display, "source": source})

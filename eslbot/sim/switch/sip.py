@@ -16,13 +16,25 @@ from typing import Any, Protocol
 
 from eslbot.sim.events import Emit
 
-from .sip_message import MAX_MESSAGE, MalformedMessage, NameAddr, Offer, SipMessage, parameters, uri_parts
+from .capture import Capture
+from .sip_message import (
+    MAX_MESSAGE,
+    NO_OFFER,
+    MalformedMessage,
+    NameAddr,
+    Offer,
+    SipMessage,
+    parameters,
+    uri_parts,
+)
 
 #: T1 in seconds, and T2 as a multiple of it.
 T1 = 0.5
 T2 = 8
 
-ALLOW = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO"
+ALLOW = "INVITE, ACK, BYE, CANCEL, OPTIONS, MESSAGE, INFO, UPDATE, PRACK, NOTIFY"
+#: What a PBX may require (sofia-sip with ``enable-100rel`` and without timers).
+SUPPORTED = frozenset({"100rel", "path", "replaces"})
 USER_AGENT = "eslbot stand-in switch"
 
 #: Bounds: remembered transactions, open TCP connections, and bytes a slow TCP peer may leave unread.
@@ -31,6 +43,15 @@ MAX_CONNECTIONS = 1_000
 MAX_UNSENT = 1 << 20
 
 Network = IPv4Network | IPv6Network
+
+#: Requests that are not for the call itself, in one or outside of any (measured).
+_ANSWERS = {
+    "OPTIONS": (200, "OK"),
+    "MESSAGE": (202, "Accepted"),
+    "PRACK": (481, "No such response"),
+    "NOTIFY": (481, "Subscription Does Not Exist"),
+    **dict.fromkeys(("REFER", "SUBSCRIBE", "PUBLISH", "REGISTER"), (405, "Method Not Allowed")),
+}
 
 _CONTENT_LENGTH = re.compile(rb"^(?:content-length|l)[ \t]*:[ \t]*(\d{1,9})[ \t]*\r$", re.I | re.M)
 
@@ -88,11 +109,11 @@ class CallHandler(Protocol):
     def acknowledged(self, ack: SipMessage) -> None:
         """The PBX sent ACK to a 200 of ours, for the first time."""
 
-    def dtmf_by_info(self, digit: str, milliseconds: int) -> None:
-        """The PBX sent a key as INFO with application/dtmf-relay."""
-
     def renegotiated(self, request: SipMessage, offer: Offer | None) -> str:
         """The PBX sent a re-INVITE, with an offer or without; returns our SDP."""
+
+    def updated(self, offer: Offer) -> str:
+        """The PBX sent UPDATE with an offer; returns our SDP."""
 
     def informed(self, info: SipMessage) -> None:
         """The PBX sent INFO, of whatever kind."""
@@ -130,7 +151,7 @@ class ServerTransaction:
         response = SipMessage(status=status, reason=reason, body=body)
         response.headers = [*self._echoed(status), ("User-Agent", USER_AGENT), *headers]
         self._last = response.pack()
-        self.peer.send(self._last)
+        self.resend()
         if status < 200:
             return
         self.final = status
@@ -149,6 +170,7 @@ class ServerTransaction:
         """Answer a retransmission of the request."""
         if self._last:
             self.peer.send(self._last)
+            self._endpoint.copy(self._last, self.peer, sent=True)
 
     def acknowledged(self) -> None:
         """ACK has come: stop repeating, keep answering late retransmissions for a while."""
@@ -195,9 +217,11 @@ class ServerTransaction:
 class SipCall:
     """The dialog an INVITE made. ``handler`` must be set before control returns to the event loop."""
 
-    def __init__(self, endpoint: SipEndpoint, transaction: ServerTransaction, offer: Offer) -> None:
+    def __init__(self, endpoint: SipEndpoint, transaction: ServerTransaction, offer: Offer | None) -> None:
         request = transaction.request
-        self.invite, self.peer, self.offer = request, transaction.peer, offer
+        self.invite, self.peer, self.late = request, transaction.peer, offer is None
+        #: Of an INVITE without one: what stands for it until the ACK.
+        self.offer = offer or NO_OFFER
         self.call_id = request.need("Call-ID")
         self.sender = NameAddr.parse(request.need("From"), "From")
         self.recipient = NameAddr.parse(request.need("To"), "To")
@@ -269,6 +293,8 @@ class SipCall:
                 self._transaction.respond(487, "Request Terminated")
             self._end()
             handler.bye_received()
+        elif method == "INVITE" and (self._unacknowledged or not self.answered):
+            transaction.respond(500, "Server Internal Error", [("Retry-After", "2")])  # RFC 3261, 14.2
         elif method == "INVITE":
             offer = Offer.parse(request.body.decode("utf-8", "replace")) if request.body else None
             if request.body and offer is None:
@@ -277,14 +303,16 @@ class SipCall:
                 self._accept(transaction, number, handler.renegotiated(request, offer))
         elif method == "INFO":
             handler.informed(request)
-            fields = _relay_fields(request)
-            if fields is not None:
-                handler.dtmf_by_info(*fields)
             transaction.respond(200, "OK")
-        elif method == "OPTIONS":
-            transaction.respond(200, "OK", [("Allow", ALLOW)])
+        elif method == "UPDATE":
+            offer = Offer.parse(request.body.decode("utf-8", "replace"))
+            if offer is not None:
+                sdp = handler.updated(offer).encode()
+                transaction.respond(200, "OK", self._session_headers(), sdp)
+            else:
+                transaction.respond(*((488, "Not Acceptable Here") if request.body else (200, "OK")))
         else:
-            transaction.respond(405, "Method Not Allowed", [("Allow", ALLOW)])
+            transaction.respond(*_ANSWERS.get(method, (501, "Not Implemented")), [("Allow", ALLOW)])
 
     def cancel(self) -> None:
         """A CANCEL has matched our INVITE."""
@@ -328,13 +356,14 @@ class SipEndpoint:
         on_call: Callable[[SipCall], None],
         emit: Emit,
         t1: float = T1,
+        capture: Capture | None = None,
     ) -> None:
         self.address = listen
         self.t1 = t1
         self.transactions: dict[tuple[str, str, str], ServerTransaction] = {}
         self.dialogs: dict[tuple[str, str, str], SipCall] = {}
         self._requests: dict[str, asyncio.TimerHandle] = {}
-        self._allow, self._on_call, self._emit = list(allow), on_call, emit
+        self._allow, self._on_call, self._emit, self._capture = list(allow), on_call, emit, capture
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -369,6 +398,12 @@ class SipEndpoint:
             self._tcp.close()
         for writer in list(self._writers):
             writer.close()
+
+    def copy(self, message: bytes, peer: Peer, *, sent: bool) -> None:
+        """Copy a message that went to ``peer``, or came from it."""
+        if self._capture is not None:
+            ours, theirs = (self.local_ip(peer.host), self.address[1]), (peer.host, peer.port)
+            self._capture.copy(message, peer.transport, *((ours, theirs) if sent else (theirs, ours)))
 
     def local_ip(self, remote: str) -> str:
         """Our own address as ``remote`` sees it."""
@@ -430,6 +465,7 @@ class SipEndpoint:
             writer.close()
 
     def _receive(self, data: bytes, peer: Peer) -> None:
+        self.copy(data, peer, sent=False)
         try:
             message = SipMessage.parse(data)
             if message.status:
@@ -494,6 +530,8 @@ class SipEndpoint:
                 transaction.respond(*((200, "OK") if known else (481, "Call/Transaction Does Not Exist")))
                 if cancelled is not None and cancelled.call is not None:
                     cancelled.call.cancel()
+            elif foreign := _foreign_extension(request):
+                transaction.respond(420, "Bad Extension", [("Unsupported", foreign)])
             elif inside and dialog in self.dialogs:
                 self.dialogs[dialog].receive(transaction)
             elif inside or method in ("BYE", "INFO"):
@@ -503,14 +541,18 @@ class SipEndpoint:
             elif method == "OPTIONS":
                 transaction.respond(200, "OK", [("Allow", ALLOW), ("Accept", "application/sdp")])
             else:
-                transaction.respond(405, "Method Not Allowed", [("Allow", ALLOW)])
+                transaction.respond(*_ANSWERS.get(method, (501, "Not Implemented")), [("Allow", ALLOW)])
         except MalformedMessage as error:
             self._refuse(transaction, 400, str(error))
 
     def _invite(self, transaction: ServerTransaction) -> None:
         transaction.respond(100, "Trying")
-        offer = Offer.parse(transaction.request.body.decode("utf-8", "replace"))
-        if offer is None or not _is_ip(offer.address):
+        sdp = transaction.request.body.decode("utf-8", "replace")
+        if sdp and not sdp.startswith("v="):
+            self._refuse(transaction, 400, "Bad Session Description")
+            return
+        offer = Offer.parse(sdp)
+        if sdp and (offer is None or not _is_ip(offer.address)):
             self._refuse(transaction, 488, "Not Acceptable Here")
             return
         call = transaction.call = SipCall(self, transaction, offer)
@@ -564,16 +606,10 @@ def _received(via: str, peer: Peer) -> str:
     return ";".join([head, *kept, f"received={peer.host}"])
 
 
-def _relay_fields(request: SipMessage) -> tuple[str, int] | None:
-    """Key and milliseconds of an ``application/dtmf-relay`` body."""
-    if (request.get("Content-Type") or "").lower() != "application/dtmf-relay":
-        return None
-    pairs = [line.partition("=") for line in request.body.decode("ascii", "replace").splitlines()]
-    fields = {name.strip().lower(): value.strip() for name, _, value in pairs}
-    digit, duration = fields.get("signal", "")[:1], fields.get("duration", "")
-    if not digit or digit not in "0123456789*#ABCD":
-        return None
-    return digit, int(duration) if duration.isascii() and duration.isdigit() and len(duration) < 6 else 250
+def _foreign_extension(request: SipMessage) -> str:
+    """What of ``Require`` we do not have (RFC 3261, 8.2.2.3)."""
+    required = [tag.strip() for line in request.all("Require") for tag in line.split(",")]
+    return ", ".join(tag for tag in required if tag and tag.lower() not in SUPPORTED)
 
 
 def _is_ip(text: str) -> bool:

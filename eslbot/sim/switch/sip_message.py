@@ -9,7 +9,7 @@ of it, so the stand-in must not either.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .wire import ENCODING, ERRORS
 
@@ -172,7 +172,8 @@ class Offer:
     """What the stand-in takes from an SDP offer (RFC 3264): where to send what.
 
     ``codec`` is the first of the offer that is PCMU or PCMA at 8,000 Hz, ``events`` the payload type of
-    telephone-event at 8,000 Hz.
+    telephone-event at 8,000 Hz. ``before`` and ``behind`` are the other streams, as the answer refuses them.
+    ``deaf`` is an offer that FreeSWITCH accepts and does not speak with (``eslbot/offer.py`` says why).
     """
 
     address: str
@@ -181,26 +182,45 @@ class Offer:
     payload_type: int
     events: int | None
     direction: str
+    before: tuple[str, ...] = ()
+    behind: tuple[str, ...] = ()
+    deaf: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Offer | None:
         """The offer in an SDP, or None where it holds no audio we speak."""
-        session_address, address, direction = "", "", "sendrecv"
-        media: list[str] | None = None
+        session, *sections = re.split(r"^(?=m=)", text.replace("\r", ""), flags=re.MULTILINE)
+        streams = [section.split("\n") for section in sections]
+        kinds = [lines[0][2:].split() for lines in streams]
+        place = next(
+            (n for n, kind in enumerate(kinds) if kind[:1] == ["audio"] and kind[1:2] != ["0"]), None
+        )
+        if place is None or any(kind[:1] == ["image"] and kind[1:2] != ["0"] for kind in kinds[:place]):
+            return None
+        refused = [
+            f"m={kind[0]} 0 {kind[2]} {'t38' if kind[0] == 'image' else '19'}"
+            for kind in kinds
+            if len(kind) > 3
+        ]
+        if len(refused) < len(kinds):
+            return None
+        found = cls._audio(session.split("\n"), streams[place], kinds[place])
+        deaf = any(kind[0] == "image" and kind[1] != "0" for kind in kinds[place:]) or any(
+            kind[0] == "audio" for kind in kinds[:place]
+        )
+        return found and replace(
+            found, before=tuple(refused[:place]), behind=tuple(refused[place + 1 :]), deaf=deaf
+        )
+
+    @classmethod
+    def _audio(cls, session: list[str], lines: list[str], media: list[str]) -> Offer | None:
+        address, direction = "", "sendrecv"
         names: dict[str, tuple[str, int]] = {"0": ("PCMU", 8000), "8": ("PCMA", 8000)}
-        for line in text.replace("\r", "").split("\n"):
+        for line in (*session, *lines):
             kind, _, value = line.partition("=")
-            if kind == "m":
-                if media is not None:
-                    break  # the first audio stream is the call
-                media = value.split() if value.startswith("audio ") else None
-            elif kind == "c":
-                words = value.split()
-                if media is None and not session_address and len(words) == 3:
-                    session_address = words[2]
-                elif media is not None and len(words) == 3:
-                    address = words[2]
-            elif kind == "a" and value.startswith("rtpmap:") and media is not None:
+            if kind == "c" and len(value.split()) == 3:
+                address = value.split()[2]  # the stream's own counts
+            elif kind == "a" and value.startswith("rtpmap:"):
                 number, _, encoding = value[7:].partition(" ")
                 name, _, rate = encoding.partition("/")
                 rate = rate.partition("/")[0]
@@ -210,7 +230,9 @@ class Offer:
                 )
             elif kind == "a" and value in ("sendrecv", "sendonly", "recvonly", "inactive"):
                 direction = value
-        if media is None or len(media) < 4 or not re.fullmatch(r"\d{1,5}", media[1], re.A):
+            elif kind == "a" and value.startswith("crypto:"):
+                return None  # "a=crypto in RTP/AVP, refer to rfc3711"
+        if not re.fullmatch(r"\d{1,5}", media[1], re.A):
             return None
         port, formats = (
             int(media[1]),
@@ -220,22 +242,35 @@ class Offer:
         if chosen is None or not 0 < port < 65536 or media[2] not in ("RTP/AVP", "RTP/AVPF"):
             return None
         events = next((int(n) for n in formats if names.get(n) == ("TELEPHONE-EVENT", 8000)), None)
-        where = address or session_address
-        return cls(where, port, names[chosen][0], int(chosen), events, direction) if where else None
+        return cls(address, port, names[chosen][0], int(chosen), events, direction) if address else None
+
+    @property
+    def flow(self) -> str:
+        """Our own direction in answer to the offer's."""
+        return {"sendonly": "recvonly", "recvonly": "sendonly"}.get(self.direction, self.direction)
 
     def answer(self, ip: str, port: int, session: int) -> str:
         """Our SDP: the one codec, telephone-event where it was offered, ptime 20."""
-        mirrored = {"sendonly": "recvonly", "recvonly": "sendonly"}.get(self.direction, self.direction)
         formats = [str(self.payload_type)] + ([str(self.events)] if self.events is not None else [])
-        lines = [
-            "v=0",
-            f"o=FreeSWITCH {session} {session + 1} IN IP4 {ip}",
-            "s=FreeSWITCH",
-            f"c=IN IP4 {ip}",
-            "t=0 0",
-            f"m=audio {port} RTP/AVP {' '.join(formats)}",
-            f"a=rtpmap:{self.payload_type} {self.codec}/8000",
-        ]
+        lines = [*_head(ip, session), *self.before, f"m=audio {port} RTP/AVP {' '.join(formats)}"]
+        lines.append(f"a=rtpmap:{self.payload_type} {self.codec}/8000")
         if self.events is not None:
             lines += [f"a=rtpmap:{self.events} telephone-event/8000", f"a=fmtp:{self.events} 0-15"]
-        return "\r\n".join([*lines, f"a={mirrored}", "a=ptime:20", ""])
+        return "\r\n".join([*lines, f"a={self.flow}", "a=ptime:20", *self.behind, ""])
+
+
+#: Of an INVITE without an offer, until the ACK brings the answer to ours.
+NO_OFFER = Offer("0.0.0.0", 9, "PCMU", 0, 101, "sendrecv")
+
+
+def own_offer(ip: str, port: int, session: int, direction: str) -> str:
+    """An offer of ours, for an INVITE that has none; ``sendrecv`` goes without saying."""
+    lines = [*_head(ip, session), f"m=audio {port} RTP/AVP 0 8 101"]
+    lines += ["a=rtpmap:0 PCMU/8000", "a=rtpmap:8 PCMA/8000", "a=rtpmap:101 telephone-event/8000"]
+    lines += ["a=fmtp:101 0-15", *([] if direction == "sendrecv" else [f"a={direction}"]), "a=ptime:20"]
+    return "\r\n".join([*lines, ""])
+
+
+def _head(ip: str, session: int) -> list[str]:
+    origin = f"o=FreeSWITCH {session} {session + 1} IN IP4 {ip}"
+    return ["v=0", origin, "s=FreeSWITCH", f"c=IN IP4 {ip}", "t=0 0"]
