@@ -191,7 +191,7 @@ def test_every_key_but_a_few_has_a_default(read: Read) -> None:
     assert config.freeswitch.event_socket_password is None
     assert [str(controller) for controller in config.freeswitch.controllers] == ["127.0.0.1:8084"]
     acme = config.workspaces[ACME]
-    assert (acme.max_calls, acme.max_cps, acme.max_duration) == (200, 100, 1800.0)
+    assert (acme.max_calls, acme.max_cps, acme.max_duration) == (200, 30, 1800.0)
     assert (acme.bot.sample_rate, acme.bot.playback, acme.bot.headers) == (8000, "files", {})
     assert (acme.hold_sound, acme.bot.reconnect) == ("silence", False)
     assert (acme.ameyo.bye_timeout, acme.ameyo.renotify) == (60.0, False)
