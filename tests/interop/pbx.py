@@ -355,11 +355,11 @@ class Call:
         return self.response(request)
 
     def hears_bot(self, bot: BotCall, voice: Voice | None = None, codec: str = "PCMU") -> None:
-        """The bot says a second of its tone, and most of that comes. Raises AssertionError."""
+        """The bot says half a second of its tone, and most of that comes. Raises AssertionError."""
         voice, since = voice or self.voice, time.monotonic()
-        bot.say(tone(BOT, 1.0), real_time=False)
+        bot.say(tone(BOT, 0.5), real_time=False)
         packets = 1
-        while (length := hears(voice.wait(packets, since), BOT, codec)) < 0.6:
+        while (length := hears(voice.wait(packets, since), BOT, codec)) < 0.3:
             assert time.monotonic() - since < PATIENCE, f"{length:g} s of the bot's tone"
             packets += 5
 

@@ -17,7 +17,7 @@ CRYPTO = "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:WVNfX19zZW1jdGwgKCkgewkyMjA7
 def flows(lab: Lab, call: Call) -> None:
     """The caller's voice reaches the bot, and the bot's the caller."""
     bot = bot_of(lab, call)
-    bot.wait(lambda it: it.audio_seconds >= 1.0)
+    bot.wait(lambda it: it.audio_seconds >= 0.7)
     assert heard(bot.audio(), CALLER) >= 0.3, "the bot hears the caller"
     call.hears_bot(bot)
     call.bye()
