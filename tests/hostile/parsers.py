@@ -40,7 +40,7 @@ from eslbot.config import Ameyo, ConfigError, Secret, load
 from eslbot.esl import Session
 from eslbot.esl.commands import check_line, execute_message, quote
 from eslbot.esl.errors import ProtocolError, UnsafeArgument
-from eslbot.esl.frames import Event, FrameReader, Headers
+from eslbot.esl.frames import MAX_HEADER_BYTES, Event, FrameReader, Headers
 from eslbot.identity import Signer
 from eslbot.invite import Invite, Refused, parse
 from eslbot.ledger.desk import _question
@@ -610,10 +610,10 @@ PARSERS = (
     Parser("esl frames", STREAMS, frames, (ProtocolError,), share=2),
     Parser("esl frames, cut anywhere", STREAMS, cut_anywhere),
     Parser("esl session", STREAMS, session, share=2),
-    Parser("invite", CHANNELS, invite, (Refused,), share=2),
+    Parser("invite", CHANNELS, invite, (Refused,), share=2, most=MAX_HEADER_BYTES),
     Parser("signed identity", (SIGNED, SIGNED.replace(b".", b"=.")), identity),
-    Parser("channel notes", CHANNELS, notes),
-    Parser("media of a hang-up", (lines_of(HANGUP),), media),
+    Parser("channel notes", CHANNELS, notes, most=MAX_HEADER_BYTES),
+    Parser("media of a hang-up", (lines_of(HANGUP),), media, most=MAX_HEADER_BYTES),
     Parser("bot message", MESSAGES, message, (messages.BadMessage,), share=2),
     Parser("mod_audio_stream's JSON", (PLAY, CLOSED, REFUSED), module),
     Parser(
@@ -625,7 +625,9 @@ PARSERS = (
     ),
     Parser("Ameyo's answer", ANSWERS, answered, (HTTPException, OSError), share=2),
     Parser("secrets to redact", QUOTED, redacted, most=8192),
-    Parser("command arguments", (b"a b", b'it\'s \\ "x"'), argument, (UnsafeArgument,), share=0.5),
+    Parser(
+        "command arguments", (b"a b", b'it\'s \\ "x"'), argument, (UnsafeArgument,), share=0.5, most=65536
+    ),
     Parser(
         "numbers to mask",
         (b"call 00919990152080 from +91 999", b"\xf0\x9f\x98\x80 12345678"),
@@ -655,6 +657,7 @@ PARSERS = (
         ),
         request,
         share=0.5,
+        most=65536,
     ),
     Parser("configuration", (SMALL, SAMPLE), configured, (ConfigError,), share=0.05, in_loop=False),
 )

@@ -37,6 +37,9 @@ def repeated(piece: bytes, size: int = READ) -> bytes:
         ("esl session", repeated(b"Content-Type: text/disconnect-notice\nContent-Disposition: linger\n\n")),
         ("esl session", repeated(b"Content-Type: text/rude-rejection\n\n")),
         ("esl frames", b"x: " + b"%41" * 80_000 + b"\n\n"),
+        ("esl frames", b"x: " + b"%3" * 120_000 + b"\n\n"),
+        ("esl frames", b"x: " + b"%" * 250_000 + b"\n\n"),
+        ("esl frames", b"x: " + b"%41a" * 60_000 + b"\n\n"),
         ("esl frames", repeated(b"a:\n", 250_000) + b"\n"),
         ("invite", repeated(b"a:%41\n", 250_000)),
         (
