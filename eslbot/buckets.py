@@ -14,8 +14,6 @@ from collections.abc import Iterable
 
 from eslbot.sources import Party
 
-#: Seconds' worth of tokens that a full bucket holds.
-BURST = 2.0
 #: Parties ever seen.
 COLUMNS = 4096
 #: Seconds by which sums of fractions may be too much.
@@ -41,11 +39,11 @@ class Buckets:
         for key in new:
             self._columns[key] = len(self._columns)
 
-    def take(self, key: str, rate: float) -> bool:
-        """Take one token, where there is one; ``rate`` come in a second."""
+    def take(self, key: str, rate: float, burst: float) -> bool:
+        """Take one token, where there is one: ``rate`` come in a second, a full bucket holds ``burst``."""
         column, now = self._columns[key], time.monotonic()
         full_at = max(self._full_at[column], now) + 1 / rate
-        if full_at - now > BURST + _ROUNDING:
+        if full_at - now > burst / rate + _ROUNDING:
             return False
         self._full_at[column] = full_at
         return True

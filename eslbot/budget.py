@@ -20,6 +20,8 @@ from eslbot.sources import Sources
 #: INVITEs a second of those who are nobody's source. FreeSWITCH and the edge refuse them by themselves: here
 #: comes who was struck off the configuration, and not yet off theirs.
 STRANGERS = 5
+#: Seconds' worth of INVITEs that may come at one moment; or, behind an outage, all calls a tenant may have.
+BURST = 2
 #: Seconds that a PBX should wait before its next call (Retry-After of the 503).
 RETRY_AFTER = 1
 
@@ -35,7 +37,8 @@ class Budget:
         """One INVITE has come from the address ``source``. Raises Refused where the budget is spent."""
         party = self._sources.of(source)
         key, name, rate = (party.key, party.name, party.max_cps) if party else (NOBODY, "nobody", STRANGERS)
-        if not self._buckets.take(key, rate):
+        burst = max(BURST * rate, party.max_calls if party else 0)
+        if not self._buckets.take(key, rate, burst):
             metrics.OVER_BUDGET.labels(name).inc()
             detail = f"{name}: its sources have sent more than max_cps = {rate} INVITEs a second"
             raise Refused(503, "source_rate", detail, RETRY_AFTER)

@@ -144,12 +144,7 @@ def watch(address: Address) -> None:
     refusals = Refusals()
     with _bound(address) as listener:
         while True:
-            try:
-                datagram = listener.recv(65535)
-            except ConnectionError as error:  # ICMP; nothing is ever sent from here
-                log.debug("capture_error", error=str(error))
-                continue
-            refusals.take(datagram)
+            refusals.take(listener.recv(65535))
 
 
 def _bound(address: Address) -> socket.socket:

@@ -227,7 +227,7 @@ class Workspace:
     bot: Bot
     ameyo: Ameyo
     hold_sound: str = "silence"
-    max_cps: int = 100
+    max_cps: int = 30
     nat: bool = False
 
     def knows_source(self, ip: str) -> bool:

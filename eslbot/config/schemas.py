@@ -411,7 +411,7 @@ class WorkspaceSchema(_Table):
         NetworkField(), required=True, error_messages=_required("the addresses of the tenant's SIP gateways")
     )
     max_calls = _count(200, 100000)
-    max_cps = _count(100, 10000)
+    max_cps = _count(30, 10000)
     max_duration = Duration(load_default=1800.0, at_least=1)
     nat = _flag()
     hold_sound = fields.String(

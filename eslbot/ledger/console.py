@@ -125,6 +125,7 @@ _WORDS = {
     "caller_speaks": "caller",
     "cleared": "barge-in: the bot's speech is cut",
     "mark": "mark",
+    "hold": "the PBX's hold",
     "key": "caller pressed a key",
     "bot_ended": "bot's part is over",
     "attempt_began": "notification to Ameyo goes out",

@@ -907,7 +907,7 @@ def test_one_client_for_each_workspace(house: House) -> None:
 
 
 def test_over_its_budget_a_source_is_503_whatever_it_says(house: House) -> None:
-    house.workspace = replace(house.workspace, max_cps=2)
+    house.workspace = replace(house.workspace, max_cps=2, max_calls=1)
     before = metrics.OVER_BUDGET.labels("acme")._value.get()
     for _ in range(4):  # a budget is spent by what is refused, too, and by whom another tenant is named
         assert refusal(house.call({"sip_h_X-Workspace-ID": OTHER})) == [("respond", "403 Forbidden")]
@@ -920,7 +920,7 @@ def test_over_its_budget_a_source_is_503_whatever_it_says(house: House) -> None:
 
 
 def test_a_call_that_is_up_is_taken_over_whatever_was_spent(house: House) -> None:
-    house.workspace = replace(house.workspace, max_cps=1)
+    house.workspace = replace(house.workspace, max_cps=1, max_calls=1)
     first = house.talking()
     refusal(house.call({"sip_h_X-Workspace-ID": OTHER}))
     refusal(house.call())

@@ -116,7 +116,12 @@ def test_a_fault_of_ours(house: House, lines: Lines, monkeypatch: pytest.MonkeyP
 
 def test_a_post_s_own_greenlet(house: House, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     logs_of_it = structlog.get_logger()
-    monkeypatch.setattr("eslbot.ameyo.client._read", lambda answer: logs_of_it.warning("of_the_post") or b"")
+
+    def told(*_: object) -> str:
+        logs_of_it.warning("of_the_post")
+        return ""
+
+    monkeypatch.setattr("eslbot.ameyo.client.AmeyoClient._told", told)
     channel = house.talking()
     channel.says({"type": "end"})
     channel.wait_stage("held")

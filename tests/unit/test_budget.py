@@ -9,16 +9,16 @@ from dataclasses import replace
 import pytest
 
 from eslbot import buckets as buckets_module
-from eslbot.buckets import BURST, NOBODY, Buckets
-from eslbot.budget import STRANGERS, Budget
+from eslbot.buckets import NOBODY, Buckets
+from eslbot.budget import BURST, STRANGERS, Budget
 from eslbot.invite import Refused
 from eslbot.sources import Sources
 from tests.unit.test_switchconf import config, workspace
 
 ACME, ZETA, BOTH, STRANGER = "203.0.113.10", "203.0.113.20", "203.0.113.30", "203.0.113.99"
 SITE = config(
-    replace(workspace(1, "acme", [ACME, BOTH]), max_cps=10),
-    replace(workspace(2, "zeta", [ZETA, BOTH]), max_cps=5),
+    replace(workspace(1, "acme", [ACME, BOTH]), max_cps=10, max_calls=1),
+    replace(workspace(2, "zeta", [ZETA, BOTH]), max_cps=5, max_calls=1),
 )
 
 
@@ -62,6 +62,17 @@ def test_two_seconds_worth_may_come_at_once_and_then_what_comes_in(clock: Clock)
     assert passed(budget, ACME) == 5
     clock.now += 3600
     assert passed(budget, ACME) == BURST * 10
+
+
+def test_as_many_as_may_be_up_may_come_at_once(clock: Clock) -> None:
+    """A PBX that was away for a minute brings all its callers back."""
+    acme = replace(workspace(1, "acme", [ACME]), max_cps=10, max_calls=60)
+    buckets = Buckets()
+    buckets.know(Sources(config(acme)).parties)
+    budget = Budget(config(acme), buckets)
+    assert passed(budget, ACME) == 60
+    clock.now += 1
+    assert passed(budget, ACME) == 10
 
 
 def test_one_tenants_flood_costs_another_nothing(clock: Clock) -> None:
@@ -114,7 +125,7 @@ def test_a_reload_keeps_what_was_spent(clock: Clock) -> None:
     buckets = Buckets()
     buckets.know(Sources(SITE).parties)
     passed(Budget(SITE, buckets), ACME)
-    third = workspace(3, "aaaa", ["203.0.113.40"])
+    third = replace(workspace(3, "aaaa", ["203.0.113.40"]), max_cps=10, max_calls=1)
     more = replace(SITE, workspaces={third.id: third, **SITE.workspaces})
     buckets.know(Sources(more).parties)
     assert (passed(Budget(more, buckets), ACME), passed(Budget(more, buckets), "203.0.113.40")) == (0, 20)

@@ -191,11 +191,12 @@ def test_every_key_but_a_few_has_a_default(read: Read) -> None:
     assert config.freeswitch.event_socket_password is None
     assert [str(controller) for controller in config.freeswitch.controllers] == ["127.0.0.1:8084"]
     acme = config.workspaces[ACME]
-    assert (acme.max_calls, acme.max_cps, acme.max_duration) == (200, 100, 1800.0)
+    assert (acme.max_calls, acme.max_cps, acme.max_duration) == (200, 30, 1800.0)
     assert (acme.bot.sample_rate, acme.bot.playback, acme.bot.headers) == (8000, "files", {})
     assert (acme.hold_sound, acme.bot.reconnect) == ("silence", False)
     assert (acme.ameyo.bye_timeout, acme.ameyo.renotify) == (60.0, False)
     assert config.freeswitch.media_timeout == 300.0
+    assert (str(config.freeswitch.capture), acme.nat) == ("127.0.0.1:8087", False)
     (open_to_all,) = config.warnings
     assert open_to_all.startswith("server.switch_user: not set, so every local user of this host can speak")
 
@@ -225,6 +226,14 @@ def test_a_listener_on_every_address_is_reached_by_loopback(read: Read) -> None:
 def test_bot_urls_may_be_a_list_in_order(read: Read) -> None:
     config = read(put(small(), "B.url", ["wss://one.example.com/", "wss://two.example.com/"]))
     assert config.workspaces[ACME].bot.urls == ("wss://one.example.com/", "wss://two.example.com/")
+
+
+def test_a_pbx_behind_nat_and_where_copies_of_sip_go(read: Read) -> None:
+    config = read(put(put(small(), "W.nat", True), "freeswitch.capture", "127.0.0.2:9060"))
+    assert (config.workspaces[ACME].nat, str(config.freeswitch.capture)) == (True, "127.0.0.2:9060")
+    shown = tomllib.loads(show(config))
+    assert shown["workspaces"][ACME]["nat"] is True
+    assert shown["freeswitch"]["capture"] == "127.0.0.2:9060"
 
 
 @pytest.mark.parametrize("sound", ["silence", "tone", "/srv/sounds/hold-8k_1.wav"])
@@ -358,6 +367,8 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("freeswitch.temp_dir", "/tmp/a\n", "an absolute path"),
     ("freeswitch.controllers", ["127.0.0.1"], "an IP address and a port"),
     ("freeswitch.media_timeout", "999ms", "expected 1 to 86400 seconds"),
+    ("freeswitch.capture", "8087", "an IP address and a port"),
+    ("W.nat", "yes", "expected true or false"),
     ("freeswitch.media_timeout", "25h", "expected 1 to 86400 seconds"),
     ("freeswitch.media_timeout", 300, 'a duration like "500ms", "3s", "30m" or "1h"'),
     ("web.listen", "127.0.0.1:8084", "is server.listen already"),

@@ -60,9 +60,9 @@ def test_ipv6_stands_in_brackets() -> None:
 
 def test_every_source_stands_there_once_and_says_whose_it_is() -> None:
     assert lines("address.list") == [
-        "1 203.0.113.10 32 0 20/acme,zeta",
-        "1 203.0.113.64 28 0 10/acme",
-        "1 [2001:db8::] 64 0 10/zeta",
+        "1 203.0.113.10 32 0 60/acme,zeta",
+        "1 203.0.113.64 28 0 30/acme",
+        "1 [2001:db8::] 64 0 30/zeta",
     ]
 
 
@@ -71,9 +71,9 @@ def test_networks_in_each_other_are_cut_so_that_each_address_stands_there_once()
         config(workspace(1, "acme", ["203.0.113.8/30"]), workspace(2, "zeta", ["203.0.113.10"])), edge=EDGE
     )
     assert lines("address.list", site) == [
-        "1 203.0.113.8 31 0 10/acme",
-        "1 203.0.113.10 32 0 20/acme,zeta",
-        "1 203.0.113.11 32 0 10/acme",
+        "1 203.0.113.8 31 0 30/acme",
+        "1 203.0.113.10 32 0 60/acme,zeta",
+        "1 203.0.113.11 32 0 30/acme",
     ]
 
 

@@ -49,7 +49,7 @@ def test_everything_is_a_network_too() -> None:
 def test_who_shares_addresses_has_the_sum_of_the_budgets() -> None:
     sources = Sources(config(workspace(1, "acme", ["203.0.113.10"]), workspace(2, "zeta", ["203.0.113.10"])))
     (party,) = sources.parties
-    assert (party.name, party.max_cps, party.max_calls) == ("acme,zeta", 200, 400)
+    assert (party.name, party.max_cps, party.max_calls) == ("acme,zeta", 60, 400)
 
 
 def test_whose_an_address_is() -> None:

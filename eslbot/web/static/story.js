@@ -42,6 +42,8 @@ function pointText(fact) {
       return `mark ${of.name ?? ""}${of.cleared ? " (cleared)" : ""}`;
     case "cleared":
       return "the caller broke in";
+    case "hold":
+      return of.on ? "the PBX puts the caller on hold" : "the caller is back from hold";
     case "key":
       return "the caller pressed a key";
     case "taken_over":

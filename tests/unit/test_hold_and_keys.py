@@ -1,0 +1,147 @@
+"""What FreeSWITCH tells of the PBX's SDP and INFO, read by us: hold, marks behind it, keys, first offers."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eslbot import offer
+from eslbot.bot.hold import Marks, is_held
+from eslbot.bot.keys import KEYS, LEAST_MS, MOST_MS, key_of_info
+from eslbot.invite import Refused
+
+
+@pytest.mark.parametrize(
+    ("flow", "address", "held"),
+    [
+        ("sendonly", "192.0.2.7", True),
+        ("inactive", "192.0.2.7", True),
+        ("sendrecv", "0.0.0.0", True),
+        ("sendrecv", "192.0.2.7", False),
+        ("recvonly", "192.0.2.7", False),  # it listens: the caller hears us
+        ("_undef_", "_undef_", False),
+        ("", "", False),
+    ],
+)
+def test_who_is_on_hold(flow: str, address: str, held: bool) -> None:
+    assert is_held(flow, address) is held
+
+
+def test_marks_behind_speech_that_went_by() -> None:
+    marks = Marks()
+    marks.asked("heard", on_hold=False)
+    assert marks.is_back("heard") is False
+    marks.asked("playing", on_hold=False)
+    marks.gone_by()
+    marks.asked("said on hold", on_hold=True)
+    assert marks.is_back("playing") is True
+    assert marks.is_back("said on hold") is True
+    marks.gone_by()  # said on hold, and its mark comes when the hold is over
+    marks.asked("late mark", on_hold=False)
+    marks.asked("after", on_hold=False)
+    assert (marks.is_back("late mark"), marks.is_back("after")) == (True, False)
+    assert marks.is_back("never asked") is False
+
+
+def test_marks_of_one_name_and_too_many() -> None:
+    marks = Marks()
+    marks.asked("a", on_hold=True)
+    marks.asked("a", on_hold=False)
+    assert [marks.is_back("a"), marks.is_back("a"), marks.is_back("a")] == [True, False, False]
+    for number in range(3 * Marks.MOST):
+        marks.asked(str(number), on_hold=True)
+    assert len(marks._waiting) == Marks.MOST
+
+
+RELAY = "application/dtmf-relay"
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_key(key: str) -> None:
+    number = str(KEYS.index(key))
+    for written in (key, key.lower(), number, number.zfill(2)):
+        assert key_of_info(RELAY, f"Signal={written}\r\nDuration=160\r\n".encode()) == (key, 160)
+        assert key_of_info("application/dtmf", written.encode()) == (key, 250)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (RELAY, b"Signal=16\r\n"),
+        (RELAY, b"Signal=-1\r\n"),
+        (RELAY, b"Signal=5x\r\n"),
+        (RELAY, b"Signal=\xd9\xa5\r\n"),
+        (RELAY, b"Duration=5\r\n"),
+        (RELAY, b""),
+        ("application/dtmf", b"100"),
+        ("application/dtmf", b"+1"),
+        ("text/plain", b"5"),
+        ("", b"5"),
+    ],
+)
+def test_no_key(kind: str, body: bytes) -> None:
+    assert key_of_info(kind, body) is None
+
+
+@pytest.mark.parametrize(
+    ("duration", "milliseconds"),
+    [("160", 160), ("", 250), ("0", 250), ("x", 250), ("1", LEAST_MS), ("999999", MOST_MS), ("9999999", 250)],
+)
+def test_durations(duration: str, milliseconds: int) -> None:
+    assert key_of_info(RELAY, f"Signal=5\nDuration={duration}".encode()) == ("5", milliseconds)
+
+
+@given(st.text(max_size=40), st.binary(max_size=200))
+def test_any_info(kind: str, body: bytes) -> None:
+    for content_type in (kind, RELAY, "application/dtmf", "application/vnd.nortelnetworks.digits"):
+        found = key_of_info(content_type, body)
+        assert found is None or (found[0] in KEYS and LEAST_MS <= found[1] <= MOST_MS)
+
+
+AUDIO, FAX = "m=audio 4000 RTP/AVP 0 101", "m=image 9000 udptl t38"
+
+
+def sdp(*streams: str) -> dict[str, str]:
+    return {"variable_switch_r_sdp": "\r\n".join(["v=0", "s=-", "t=0 0", *streams, ""])}
+
+
+@pytest.mark.parametrize(
+    ("streams", "why"),
+    [
+        ([AUDIO, FAX], "fax_offered"),
+        ([AUDIO, "m=video 9000 RTP/AVP 96", FAX], "fax_offered"),
+        ([AUDIO, "m=image 9000/2 UDPTL t38"], "fax_offered"),
+        (["m=audio 0 RTP/AVP 0", AUDIO], "audio_off_first"),
+    ],
+)
+def test_offers_that_would_be_deaf(streams: list[str], why: str) -> None:
+    with pytest.raises(Refused) as refusal:
+        offer.check(sdp(*streams))
+    assert (refusal.value.status, refusal.value.why, refusal.value.phrase) == (
+        488,
+        why,
+        "Not Acceptable Here",
+    )
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [
+        {},
+        sdp(AUDIO),
+        sdp(AUDIO, "m=image 0 udptl t38"),
+        sdp(AUDIO, "m=audio 0 RTP/AVP 0"),
+        sdp(AUDIO, AUDIO),
+        sdp("m=video 9000 RTP/AVP 96", AUDIO),
+        sdp(AUDIO, "a=m=image 9000 udptl t38"),
+    ],
+)
+def test_offers_that_are_heard(channel: dict[str, str]) -> None:
+    offer.check(channel)
+
+
+def test_an_invite_without_an_offer() -> None:
+    assert offer.is_late({"variable_endpoint_disposition": "RECEIVED_NOSDP"})
+    assert not offer.is_late({"variable_endpoint_disposition": "RECEIVED"})
+    assert not offer.is_late({})
