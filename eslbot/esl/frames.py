@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
-from urllib.parse import unquote
 
 from greenswitch.esl import ESLEvent
 
@@ -197,7 +196,19 @@ def whole_number(text: str, otherwise: int = 0) -> int:
 
 def _value(text: bytes) -> str:
     value = str(text, "utf-8", "replace").strip()
-    return unquote(value, errors="replace") if "%" in value else value
+    return _ESCAPED.sub(_plain, value) if "%" in value else value
+
+
+def _plain(escaped: re.Match[str]) -> str:
+    """What a row of escapes stands for."""
+    row = escaped[0]
+    return _ONE[row] if len(row) == 3 else bytes.fromhex(row.replace("%", "")).decode("utf-8", "replace")
+
+
+#: ``urllib.parse.unquote`` says the same, and takes 130 ms for 256 kB of ``%``, in which all calls wait.
+_ESCAPED = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
+_DIGITS = "0123456789abcdefABCDEF"
+_ONE = {f"%{a}{b}": bytes((int(a + b, 16),)).decode("utf-8", "replace") for a in _DIGITS for b in _DIGITS}
 
 
 @lru_cache(maxsize=512)

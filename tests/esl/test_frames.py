@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import given
@@ -205,3 +206,13 @@ def test_data_is_the_body_or_the_reply() -> None:
     assert Event({"Reply-Text": " +OK x\n"}).data == "+OK x"
     assert Event({"Reply-Text": "+OK"}, b"a\xffb").data == "a�b"
     assert Event({}).data == ""
+
+
+@given(
+    st.lists(st.sampled_from(["%", "4", "1", "%C3", "%a9", "%E2%82%AC", "é", "x", "%zz", "%2", " "])).map(
+        "".join
+    )
+)
+def test_a_value_is_unquoted_as_python_does_it(text: str) -> None:
+    (value,) = parse_headers(b"a:" + text.encode()).values()
+    assert value == unquote(text.strip(), errors="replace")

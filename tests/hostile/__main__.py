@@ -170,6 +170,7 @@ def as_document(figures: dict[str, Figures], seed: int, seconds: float) -> dict[
                 },
                 "longest_ms": round(one.longest * 1000, 3),
                 "stalls": one.stalls,
+                "slowest": one.slowest.hex() if one.stalls else None,
             }
             for name, one in figures.items()
         },

@@ -9,11 +9,10 @@ from structlog.testing import capture_logs
 
 from eslbot.esl import Session
 from eslbot.esl.errors import ConnectionLost
+from eslbot.esl.session import READ_BYTES
 from tests.hostile.drive import STALL, drive
 from tests.hostile.parsers import PARSERS, FakeSocket
 
-#: What one read of a socket brings at most.
-READ = 65536
 DEEP = 900
 
 
@@ -22,7 +21,7 @@ def event(body: bytes) -> bytes:
     return b"Content-Length: %d\nContent-Type: text/event-plain\n\n" % len(inner) + inner
 
 
-def repeated(piece: bytes, size: int = READ) -> bytes:
+def repeated(piece: bytes, size: int = READ_BYTES) -> bytes:
     return piece * (size // len(piece))
 
 
@@ -37,6 +36,9 @@ def repeated(piece: bytes, size: int = READ) -> bytes:
         ("esl session", repeated(b"Content-Type: text/disconnect-notice\nContent-Disposition: linger\n\n")),
         ("esl session", repeated(b"Content-Type: text/rude-rejection\n\n")),
         ("esl frames", b"x: " + b"%41" * 80_000 + b"\n\n"),
+        ("esl frames", b"x: " + b"%3" * 120_000 + b"\n\n"),
+        ("esl frames", b"x: " + b"%" * 250_000 + b"\n\n"),
+        ("esl frames", b"x: " + b"%41a" * 60_000 + b"\n\n"),
         ("esl frames", repeated(b"a:\n", 250_000) + b"\n"),
         ("invite", repeated(b"a:%41\n", 250_000)),
         (
@@ -48,6 +50,8 @@ def repeated(piece: bytes, size: int = READ) -> bytes:
         ("mod_audio_stream's JSON", b'{"message":{"reason":[' + b"[]," * 80_000 + b"[]]}}"),
         ("mod_audio_stream's JSON", b'{"message":{"reason":' + b"[" * DEEP + b"]" * DEEP + b"}}"),
         ("mod_audio_stream's JSON", b"[" * 4_000_000),
+        ("page request", b"/\n\n" + b"a=" * 4000 + b'"\n'),
+        ("page request", b"/\n" + b"a=" * 1000 + b"\n\n" + b"a=" * 2000),
         ("channel notes", b"variable_eslbot_outcome: bot_ended\nvariable_eslbot_properties: " + b"[" * 5000),
     ],
 )
