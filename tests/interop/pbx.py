@@ -301,9 +301,10 @@ class Call:
         """Invite, expect 200, acknowledge, and begin to speak; returns the 200."""
         return self.accept(self.invite(body, headers))
 
-    def accept(self, invite: SipMessage, body: str = "") -> SipMessage:
-        """Expect 200 to ``invite``, acknowledge it with ``body``, and speak where its SDP says."""
-        response = self.response(invite)
+    def accept(self, invite: SipMessage, body: str = "", response: SipMessage | None = None) -> SipMessage:
+        """Expect 200 to ``invite``, unless it is there, acknowledge it with ``body``, and speak where its SDP
+        says."""
+        response = response or self.response(invite)
         assert response.status == 200, f"{response.status} {response.reason}"
         self.to = response.need("To")
         contact = NameAddr.parse(response.need("Contact"), "Contact")
