@@ -35,6 +35,8 @@ def ours(lab: Lab, call: Call, cause: str) -> dict[str, object]:
 
 def test_a_200_that_is_never_acknowledged(lab: Lab, calling: Calling) -> None:
     """The usual NAT mistake: the PBX's ACK goes to an address that is not ours. UDP and TCP at one time."""
+    if lab.real_switch is None:
+        pytest.skip("tests/sim/test_switch.py has the stand-in's, with a T1 of 20 ms instead of 500")
     before = sent_byes(lab)
     calls = [calling("hold", transport=transport) for transport in ("udp", "tcp")]
     for call in calls:
