@@ -73,6 +73,10 @@ BYE_DUE = 3.0
 LAST_EVENT = 1.5
 #: Seconds behind the start of a stream in which its bot usually is there.
 BOT_DUE = 2.0
+#: Seconds for the ACK whose SDP answers our offer. Where none comes, the SIP stack ends the call after 32 s.
+ACK_DUE = 40.0
+#: Seconds between two looks for it, where nothing tells that it has come.
+LOOK_FOR_MEDIA = 0.1
 
 #: The outcome where the bot's part was not over, by whose doing the end was.
 _LEFT = {
@@ -108,6 +112,8 @@ class Call:
         self._leaving = False
         self._busy = False
         self._ameyo_failed = False
+        #: Whether the line is known to have a codec.
+        self._has_media = False
         # On the monotonic clock; what another controller has seen is not measured.
         self._connecting_since = self.began
         self._answered_at: float | None = None
@@ -201,14 +207,16 @@ class Call:
         with self._undisturbed():
             if self.workspace is not None and self.workspace.nat:
                 self.session.set_variables({"disable_rtp_auto_adjust": "false"})
-            answer = self.session.begin_answer(at_once=not offer.is_late(self.channel))
+            late = offer.is_late(self.channel)
+            answer = self.session.begin_answer(at_once=not late)
             try:
                 self.session.flush()
             finally:
                 self._tell_admitted()
-            completed = answer.wait(self.session.timeout)
+            completed = answer.wait(ACK_DUE if late else self.session.timeout)
         if completed.headers.get("Answer-State", "answered") != "answered":
             raise Refused(500, "answer_failed", "FreeSWITCH could not answer the call")
+        self._has_media = offer.has_media(completed.headers)
         self.enter(Stage.ANSWERED)
         ago = Notes(completed.headers).answered_for  # the 200 was sooner than the application's turn
         self.note(What.ANSWERED, ago)
@@ -232,6 +240,10 @@ class Call:
         if workspace is None or self.invite is None or self._stage in (Stage.HANDING_OFF, Stage.HELD):
             AudioStream(self.session).close()  # the controller before may have died before it did
             return
+        if not self._media_comes():
+            self.over(BotEnd(Outcome.INTERNAL_ERROR, "the PBX has not told where its audio is"))
+            log.error("no_media", remedy="have the PBX send its offer in the INVITE, or an answer in its ACK")
+            return
         bot = self._bot = BotLeg(self.session, self.invite, workspace, self.controller.folder, self)
         if self.take_overs:
             left = workspace.max_duration - self.notes.answered_for
@@ -244,6 +256,21 @@ class Call:
         if self.ended is None:
             self.over(ended)
         log.info("bot_part_over", outcome=ended.outcome, reason=ended.reason, seconds=self._seconds())
+
+    def _media_comes(self) -> bool:
+        """Whether the line has a codec, the ACK that may bring it having had its time.
+
+        Where the INVITE had no offer and a controller left before the ACK, FreeSWITCH takes the call for
+        answered and has no codec. No stream may be started then: mod_audio_stream asks the codec for its
+        rate without looking whether there is one, and all of FreeSWITCH ends with SIGSEGV (measured).
+        """
+        deadline = time.monotonic() + ACK_DUE
+        while not self._has_media and time.monotonic() < deadline:
+            codec = self.session.api(f"uuid_getvar {self.session.uuid} {offer.CODEC}")
+            self._has_media = not codec.startswith(("_undef_", "-ERR"))
+            if not self._has_media and self.session.gone.wait(timeout=LOOK_FOR_MEDIA):
+                self.session.raise_if_disconnected()
+        return self._has_media
 
     def hand_off(self) -> None:
         """Tell Ameyo, until it has accepted. The caller's hang-up ends it: there is nobody to hand over."""
@@ -299,6 +326,7 @@ class Call:
     def take_over(self) -> None:
         """Find out where a call is whose controller went away; all there is to know is on its channel."""
         stage = self._stage = self.notes.stage
+        self._has_media = stage is not Stage.ADMITTED or offer.has_media(self.channel)
         self.take_overs = self.notes.take_overs + 1
         self._attempts = self.notes.attempts
         self.session.subscribe(*EVENTS)

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 from eslbot.invite import Refused
 
+#: Set from when the line has a codec.
+CODEC = "read_codec"
 #: Of an INVITE without SDP (``enable-3pcc``): the offer is ours then, in the 200.
 _NO_OFFER = "RECEIVED_NOSDP"
 _STREAM = re.compile(r"^m=([a-z]{1,16}) (\d{1,5})(?:/\d{1,5})? (\S{1,32})", re.MULTILINE)
@@ -34,3 +36,8 @@ def check(channel: Mapping[str, str]) -> None:
 def is_late(channel: Mapping[str, str]) -> bool:
     """Whether the INVITE had no offer: the caller's SDP comes with the ACK, and the answer waits for it."""
     return channel.get("variable_endpoint_disposition") == _NO_OFFER
+
+
+def has_media(channel: Mapping[str, str]) -> bool:
+    """Whether a channel that nobody has forgotten variables of has a codec."""
+    return bool(channel.get(f"variable_{CODEC}"))

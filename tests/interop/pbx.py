@@ -301,9 +301,10 @@ class Call:
         """Invite, expect 200, acknowledge, and begin to speak; returns the 200."""
         return self.accept(self.invite(body, headers))
 
-    def accept(self, invite: SipMessage, body: str = "") -> SipMessage:
-        """Expect 200 to ``invite``, acknowledge it with ``body``, and speak where its SDP says."""
-        response = self.response(invite)
+    def accept(self, invite: SipMessage, body: str = "", response: SipMessage | None = None) -> SipMessage:
+        """Expect 200 to ``invite``, unless it is there, acknowledge it with ``body``, and speak where its SDP
+        says."""
+        response = response or self.response(invite)
         assert response.status == 200, f"{response.status} {response.reason}"
         self.to = response.need("To")
         contact = NameAddr.parse(response.need("Contact"), "Contact")
@@ -355,11 +356,11 @@ class Call:
         return self.response(request)
 
     def hears_bot(self, bot: BotCall, voice: Voice | None = None, codec: str = "PCMU") -> None:
-        """The bot says a second of its tone, and most of that comes. Raises AssertionError."""
+        """The bot says half a second of its tone, and most of that comes. Raises AssertionError."""
         voice, since = voice or self.voice, time.monotonic()
-        bot.say(tone(BOT, 1.0), real_time=False)
+        bot.say(tone(BOT, 0.5), real_time=False)
         packets = 1
-        while (length := hears(voice.wait(packets, since), BOT, codec)) < 0.6:
+        while (length := hears(voice.wait(packets, since), BOT, codec)) < 0.3:
             assert time.monotonic() - since < PATIENCE, f"{length:g} s of the bot's tone"
             packets += 5
 

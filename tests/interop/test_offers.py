@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from eslbot.sim.audio import heard
 from eslbot.sim.lab import Lab
+from tests.e2e.test_take_over import kill_controller
 from tests.interop.conftest import Calling, bot_of, line_of
 from tests.interop.pbx import CALLER, Call, Voice
 
@@ -17,7 +19,7 @@ CRYPTO = "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:WVNfX19zZW1jdGwgKCkgewkyMjA7
 def flows(lab: Lab, call: Call) -> None:
     """The caller's voice reaches the bot, and the bot's the caller."""
     bot = bot_of(lab, call)
-    bot.wait(lambda it: it.audio_seconds >= 1.0)
+    bot.wait(lambda it: it.audio_seconds >= 0.7)
     assert heard(bot.audio(), CALLER) >= 0.3, "the bot hears the caller"
     call.hears_bot(bot)
     call.bye()
@@ -83,6 +85,33 @@ def test_an_invite_without_an_offer_is_admitted_and_served(
     call = calling("hold", transport=transport)
     invite = call.invite("")
     call.accept(invite, call.offer())
+    flows(lab, call)
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_the_ack_to_our_offer_may_take_its_time(lab: Lab, calling: Calling, transport: str) -> None:
+    """mod_audio_stream takes all of FreeSWITCH down where it is started before the line has a codec."""
+    call = calling("hold", transport=transport)
+    invite = call.invite("")
+    answer = call.response(invite)
+    time.sleep(7)  # longer than eslbot waits for anything else of FreeSWITCH's
+    assert not [line for line in lab.log_lines() if line["event"] == "call_left_to_next_controller"]
+    call.accept(invite, call.offer(), answer)
+    flows(lab, call)
+
+
+def test_a_controller_leaves_before_the_ack_to_our_offer(lab: Lab, calling: Calling) -> None:
+    if lab.real_switch is None:
+        pytest.skip("the stand-in does not take a call for answered whose controller left before the ACK")
+    call = calling("hold")
+    invite = call.invite("")
+    answer = call.response(invite)
+    line_of(lab, "call_admitted", crt_object_id=call.crt)
+    kill_controller(lab)
+    line_of(lab, "call_taken_over", crt_object_id=call.crt)
+    time.sleep(1)  # for a stream that must not be started
+    assert not [bot for bot in lab.bot.calls if bot.headers.get("X-CRT-Object-ID") == call.crt]
+    call.accept(invite, call.offer(), answer)
     flows(lab, call)
 
 
