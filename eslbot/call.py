@@ -112,8 +112,8 @@ class Call:
         self._leaving = False
         self._busy = False
         self._ameyo_failed = False
-        #: Whether the line is known to have a codec.
-        self._has_media = False
+        #: Whether the line may still have no codec: the caller's SDP comes with the ACK.
+        self._awaits_media = False
         # On the monotonic clock; what another controller has seen is not measured.
         self._connecting_since = self.began
         self._answered_at: float | None = None
@@ -203,11 +203,13 @@ class Call:
         assert self.invite is not None
         self._stage = Stage.ADMITTED
         signed = self.controller.signer.sign(self.invite)
+        late = offer.is_late(self.channel)
+        if late:
+            self.session.set_variables({"eslbot_late_offer": "true"})
         self.session.set_variables({identity.VARIABLE: signed, "eslbot_stage": self._stage})
         with self._undisturbed():
             if self.workspace is not None and self.workspace.nat:
                 self.session.set_variables({"disable_rtp_auto_adjust": "false"})
-            late = offer.is_late(self.channel)
             answer = self.session.begin_answer(at_once=not late)
             try:
                 self.session.flush()
@@ -216,7 +218,7 @@ class Call:
             completed = answer.wait(ACK_DUE if late else self.session.timeout)
         if completed.headers.get("Answer-State", "answered") != "answered":
             raise Refused(500, "answer_failed", "FreeSWITCH could not answer the call")
-        self._has_media = offer.has_media(completed.headers)
+        self._awaits_media = late and not offer.has_media(completed.headers)
         self.enter(Stage.ANSWERED)
         ago = Notes(completed.headers).answered_for  # the 200 was sooner than the application's turn
         self.note(What.ANSWERED, ago)
@@ -265,12 +267,12 @@ class Call:
         rate without looking whether there is one, and all of FreeSWITCH ends with SIGSEGV (measured).
         """
         deadline = time.monotonic() + ACK_DUE
-        while not self._has_media and time.monotonic() < deadline:
+        while self._awaits_media and time.monotonic() < deadline:
             codec = self.session.api(f"uuid_getvar {self.session.uuid} {offer.CODEC}")
-            self._has_media = not codec.startswith(("_undef_", "-ERR"))
-            if not self._has_media and self.session.gone.wait(timeout=LOOK_FOR_MEDIA):
+            self._awaits_media = codec.startswith(("_undef_", "-ERR"))
+            if self._awaits_media and self.session.gone.wait(timeout=LOOK_FOR_MEDIA):
                 self.session.raise_if_disconnected()
-        return self._has_media
+        return not self._awaits_media
 
     def hand_off(self) -> None:
         """Tell Ameyo, until it has accepted. The caller's hang-up ends it: there is nobody to hand over."""
@@ -326,7 +328,7 @@ class Call:
     def take_over(self) -> None:
         """Find out where a call is whose controller went away; all there is to know is on its channel."""
         stage = self._stage = self.notes.stage
-        self._has_media = stage is not Stage.ADMITTED or offer.has_media(self.channel)
+        self._awaits_media = stage is Stage.ADMITTED and self.notes.late_offer
         self.take_overs = self.notes.take_overs + 1
         self._attempts = self.notes.attempts
         self.session.subscribe(*EVENTS)

@@ -75,6 +75,11 @@ class Notes:
         return self._number("eslbot_take_overs")
 
     @property
+    def late_offer(self) -> bool:
+        """Whether the INVITE had no offer, so that the line has no codec before the ACK."""
+        return bool(self._text("eslbot_late_offer"))
+
+    @property
     def spoken(self) -> bool:
         """Whether the bot has spoken."""
         return bool(self._text("eslbot_spoken"))

@@ -58,16 +58,21 @@ class Hold:
 class Marks:
     """Which of the bot's marks stand behind speech that went by on hold, in part at least."""
 
-    #: Marks that are waited for; of more than that the oldest are taken for heard.
+    #: Marks that are waited for at one time: each of them is looked at whenever anything happens.
     MOST = 1000
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[str, bool]] = deque(maxlen=self.MOST)
+        self._waiting: deque[tuple[str, bool]] = deque()
         self._lost = False
+
+    @property
+    def full(self) -> bool:
+        """Whether no more marks are taken."""
+        return len(self._waiting) >= self.MOST
 
     def gone_by(self) -> None:
         """What is queued now, or plays, goes by on hold."""
-        self._waiting = deque(((name, True) for name, _ in self._waiting), self.MOST)
+        self._waiting = deque((name, True) for name, _ in self._waiting)
         self._lost = True
 
     def asked(self, name: str, *, on_hold: bool) -> None:

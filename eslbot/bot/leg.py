@@ -408,9 +408,11 @@ class BotLeg:
                 self._cut = self._audible
                 self._story.note(What.CLEARED)
                 self._speech.clear()
-                self._stream.send_text(messages.cleared())
+                self._answer(messages.cleared())
             case messages.Mark() if self._plays_by_itself:
                 self._refuse("cannot_mark", "this build of mod_audio_stream does not tell what was heard")
+            case messages.Mark() if self._marks.full:
+                self._refuse("queue_full", f"more than {Marks.MOST} marks are waiting to be heard")
             case messages.Mark():
                 self._marks.asked(message.name, on_hold=self._hold.on)
                 self._speech.mark(message.name)
@@ -451,7 +453,15 @@ class BotLeg:
     def _marked(self, name: str, cleared: bool) -> None:
         cleared = self._marks.is_back(name) or cleared
         self._story.note(What.MARK, name=name, cleared=cleared)
-        self._stream.send_text(messages.mark(name, cleared=cleared))
+        self._answer(messages.mark(name, cleared=cleared))
+
+    def _answer(self, text: str) -> None:
+        """Send the bot what it has asked for, unless it asks for more than FreeSWITCH can send."""
+        if not self._stream.answer(text):
+            metrics.BOT_MESSAGES_IGNORED.labels(self._workspace.name, "flood").inc()
+            self._once(
+                "bot_floods", remedy="the bot sends `mark` or `clear` without a pause: some get no answer"
+            )
 
     def _key(self, event: Event) -> None:
         """The caller pressed a key; FreeSWITCH counts its length in samples of 8,000 Hz.

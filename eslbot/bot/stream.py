@@ -19,6 +19,9 @@ from eslbot.esl import Event, Session, quote
 
 #: Seconds for the module to have let go of a bot; one that does not let go is gone.
 STOPPED = 2.0
+#: Commands that may wait for FreeSWITCH's reply before an answer to the bot is left out. It takes some 5,000
+#: a second, and the end of the stream waits behind them: meanwhile the bot would hear who is handed off.
+MAX_UNANSWERED = 500
 #: What is said of such a bot.
 STUCK = f"mod_audio_stream could not close the bot's socket within {STOPPED:g} s: the bot leaves TCP open"
 
@@ -69,6 +72,13 @@ class AudioStream:
     def send_text(self, text: str) -> None:
         """Send a text frame to the bot, best effort and without waiting: a lost socket comes as an event."""
         self._session.post(f"api uuid_audio_stream {self._session.uuid} send_text {quote(text)}")
+
+    def answer(self, text: str) -> bool:
+        """The same with what the bot has asked for; whether it was sent. More than it can take is not."""
+        if self._session.unanswered >= MAX_UNANSWERED:
+            return False
+        self.send_text(text)
+        return True
 
     def resumed(self) -> bool:
         """Tell the bot that another controller has the call; whether there is a stream at all."""

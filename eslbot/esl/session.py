@@ -306,6 +306,11 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         """
         self._post(data, None)
 
+    @property
+    def unanswered(self) -> int:
+        """How many commands FreeSWITCH has not replied to: whatever is posted now waits behind them."""
+        return len(self._pending)
+
     def ask(self, data: str) -> Answer[Event]:
         """The same with a command whose reply the answer will hold: many take one round trip."""
         answer: Answer[Event] = Answer()

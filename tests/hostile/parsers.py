@@ -102,7 +102,7 @@ CHANNEL = {
     "variable_eslbot_properties": '{"summary": "a b", "score": 4.5}',
     "variable_eslbot_attempts": "2",
     "variable_eslbot_next_attempt": "1795808741.25",
-    "variable_eslbot_held_since": "1795808742.5",
+    "variable_eslbot_held_at": "42.5",
 }
 HANGUP = {
     "Event-Name": "CHANNEL_HANGUP_COMPLETE",

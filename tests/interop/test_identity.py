@@ -57,7 +57,7 @@ SAYS = [says_nobody, says_alice, says_another_call, says_another_tenant, updates
 def test_a_call_stays_whose_it_was(
     lab: Lab, calling: Calling, says: Callable[[Call, str], None], transport: str
 ) -> None:
-    tenant, other = lab.tenants["hold"], lab.tenants["echo"]
+    tenant, other = lab.tenants["hold"], lab.tenants["behind-nat"]
     call = calling(tenant.name, transport=transport)
     call.established()
     bot = lab.bot.wait_for_call(lambda c: c.headers.get("X-CRT-Object-ID") == call.crt)

@@ -149,6 +149,7 @@ class Channel:
                 "Application-UUID": event_uuid,
                 "Answer-State": "answered" if self.answered else "ringing",
                 "variable_current_application": application,
+                "variable_read_codec": "PCMU",
                 **more,
             },
         )
@@ -181,6 +182,7 @@ class Channel:
             "Answer-State": "answered" if self.answered else "ringing",
             "Event-Date-Timestamp": str(int(time.time() * 1e6)),
             "Caller-Channel-Created-Time": str(int(self.created * 1e6)),
+            "variable_read_codec": "PCMU",
             **{f"variable_{name}": value for name, value in self.variables.items()},
             **self.more_headers,
         }

@@ -49,9 +49,11 @@ def test_marks_of_one_name_and_too_many() -> None:
     marks.asked("a", on_hold=True)
     marks.asked("a", on_hold=False)
     assert [marks.is_back("a"), marks.is_back("a"), marks.is_back("a")] == [True, False, False]
-    for number in range(3 * Marks.MOST):
+    for number in range(Marks.MOST):
+        assert not marks.full
         marks.asked(str(number), on_hold=True)
-    assert len(marks._waiting) == Marks.MOST
+    assert marks.full
+    assert marks.is_back("0") and not marks.full
 
 
 RELAY = "application/dtmf-relay"
