@@ -62,7 +62,7 @@ WHYS = {
     ),
     "EXCHANGE_ROUTING_ERROR": Why("its hops were used up", "render the dialplan again: eslbot conf"),
     "ATTENDED_TRANSFER": Why(
-        "an INVITE with Replaces named the call's Call-ID: FreeSWITCH answered that one instead, without asking "
+        "an INVITE with Replaces named the call's Call-ID: FreeSWITCH answered that one without asking "
         "eslbot, and will end it soon",
         "switch attended transfers (Replaces) off on the trunk; with an edge it is refused there",
     ),
