@@ -113,6 +113,7 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         plain = {form for secret in secrets for form in _spellings(secret)}
+        plain |= {form for secret in plain for form in _in_hex(secret)}
         self._base64 = frozenset(form for secret in plain for form in _in_base64(secret))
         # The longest first: a shorter one may be a part of it.
         self._forms = sorted(plain | self._base64, key=len, reverse=True)
@@ -190,6 +191,13 @@ def _spellings(secret: str) -> set[str]:
     forms |= {form.replace(" ", "+") for form in forms}  # in a URL's query
     forms |= {form.encode("utf-8", "surrogatepass").decode("latin-1") for form in forms}  # of %C3%A9
     return {form for form in forms if len(form) >= SHORTEST}
+
+
+def _in_hex(secret: str) -> Iterator[str]:
+    """As a dump shows it."""
+    digits = secret.encode("utf-8", "surrogatepass").hex()
+    yield digits
+    yield digits.upper()
 
 
 def _in_base64(secret: str) -> Iterator[str]:

@@ -52,6 +52,8 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "base64 of more": lambda text: b64encode(f"a{text}!".encode()).decode(),
     "JSON in JSON": lambda text: json.dumps(json.dumps(text)),
     "a URL in HTML in JSON": lambda text: json.dumps(html.escape(quote(text))),
+    "hexadecimal": lambda text: text.encode().hex(),
+    "hexadecimal in upper case": lambda text: text.encode().hex().upper(),
     "URL twice": lambda text: quote(quote(text, safe=""), safe=""),
 }
 
