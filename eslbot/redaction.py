@@ -3,7 +3,8 @@
 Others tell us what we told them: an Ameyo quotes the token in its answer, a bot a header, a database driver
 its URL. They quote it URL-encoded, as JSON, as HTML or in base64, and whatever holds the quotation (a log
 line, a journal) may escape it once more. So a text is looked through as it is, and again as what it stands
-for when its escapes are taken back, level by level; base64 has no escapes and is looked for as it would be.
+for when its escapes are taken back, level by level; base64 and hexadecimal have no escapes and are looked for
+as they would be.
 
 The process has one :class:`Redactor`, put in place by :func:`protect`; :func:`redact` and :func:`beginning`
 use it. A text of somebody else's that is cut is cut by :func:`beginning`: half a secret is found by nobody.

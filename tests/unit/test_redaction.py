@@ -77,7 +77,10 @@ def test_a_secret_is_found_in_every_usual_spelling(spelling: str, secret: str, m
 
 @given(
     st.text(min_size=6, max_size=40, alphabet=st.characters(min_codepoint=33, max_codepoint=126)),
-    st.lists(st.sampled_from(sorted(set(SPELLINGS) - {s for s in SPELLINGS if "base64" in s})), max_size=2),
+    st.lists(
+        st.sampled_from([s for s in SPELLINGS if "base64" not in s and not s.startswith("hexadecimal")]),
+        max_size=2,
+    ),
     st.text(max_size=20),
     st.text(max_size=20),
 )
