@@ -61,9 +61,13 @@ WHYS = {
         "a sched_hangup ended it", "take the time-out out of the dialplan or the channel"
     ),
     "EXCHANGE_ROUTING_ERROR": Why("its hops were used up", "render the dialplan again: eslbot conf"),
+    "ATTENDED_TRANSFER": Why(
+        "an INVITE with Replaces named the call's Call-ID: FreeSWITCH answered that one without asking "
+        "eslbot, and will end it soon",
+        "switch attended transfers (Replaces) off on the trunk; with an edge it is refused there",
+    ),
     "NORMAL_CLEARING": Why(
-        "the dialplan came to its end, or an INVITE with Replaces named the call",
-        "render the dialplan again: eslbot conf; let only PBXs into the sources that you trust",
+        "the dialplan came to its end", "render the dialplan again: eslbot conf, and reloadxml"
     ),
 }
 _OTHERWISE = "FreeSWITCH's log of that second tells more"

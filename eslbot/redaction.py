@@ -3,7 +3,8 @@
 Others tell us what we told them: an Ameyo quotes the token in its answer, a bot a header, a database driver
 its URL. They quote it URL-encoded, as JSON, as HTML or in base64, and whatever holds the quotation (a log
 line, a journal) may escape it once more. So a text is looked through as it is, and again as what it stands
-for when its escapes are taken back, level by level; base64 has no escapes and is looked for as it would be.
+for when its escapes are taken back, level by level; base64 and hexadecimal have no escapes and are looked for
+as they would be.
 
 The process has one :class:`Redactor`, put in place by :func:`protect`; :func:`redact` and :func:`beginning`
 use it. A text of somebody else's that is cut is cut by :func:`beginning`: half a secret is found by nobody.
@@ -113,6 +114,7 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         plain = {form for secret in secrets for form in _spellings(secret)}
+        plain |= {form for secret in plain for form in _in_hex(secret)}
         self._base64 = frozenset(form for secret in plain for form in _in_base64(secret))
         # The longest first: a shorter one may be a part of it.
         self._forms = sorted(plain | self._base64, key=len, reverse=True)
@@ -190,6 +192,13 @@ def _spellings(secret: str) -> set[str]:
     forms |= {form.replace(" ", "+") for form in forms}  # in a URL's query
     forms |= {form.encode("utf-8", "surrogatepass").decode("latin-1") for form in forms}  # of %C3%A9
     return {form for form in forms if len(form) >= SHORTEST}
+
+
+def _in_hex(secret: str) -> Iterator[str]:
+    """As a dump shows it."""
+    digits = secret.encode("utf-8", "surrogatepass").hex()
+    yield digits
+    yield digits.upper()
 
 
 def _in_base64(secret: str) -> Iterator[str]:

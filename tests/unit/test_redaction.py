@@ -52,6 +52,8 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "base64 of more": lambda text: b64encode(f"a{text}!".encode()).decode(),
     "JSON in JSON": lambda text: json.dumps(json.dumps(text)),
     "a URL in HTML in JSON": lambda text: json.dumps(html.escape(quote(text))),
+    "hexadecimal": lambda text: text.encode().hex(),
+    "hexadecimal in upper case": lambda text: text.encode().hex().upper(),
     "URL twice": lambda text: quote(quote(text, safe=""), safe=""),
 }
 
@@ -75,7 +77,10 @@ def test_a_secret_is_found_in_every_usual_spelling(spelling: str, secret: str, m
 
 @given(
     st.text(min_size=6, max_size=40, alphabet=st.characters(min_codepoint=33, max_codepoint=126)),
-    st.lists(st.sampled_from(sorted(set(SPELLINGS) - {s for s in SPELLINGS if "base64" in s})), max_size=2),
+    st.lists(
+        st.sampled_from([s for s in SPELLINGS if "base64" not in s and not s.startswith("hexadecimal")]),
+        max_size=2,
+    ),
     st.text(max_size=20),
     st.text(max_size=20),
 )
