@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from uuid import uuid4
 
@@ -81,11 +82,37 @@ def pytest_report_header() -> str:
     return f"end to end: the stand-in switch {real}"
 
 
-@pytest.fixture(scope="session", params=kinds())
-def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    folder: Path = tmp_path_factory.mktemp(f"lab-{request.param}")
-    with Lab(folder, TENANTS, switch=request.param, workers=2, ledger=True, refreshes=True) as lab:
-        yield lab
+class Labs:
+    """A laboratory for each kind of switch, made when it is first asked for, and kept: a start takes 8 s."""
+
+    def __init__(self, make: Callable[[str], Lab]) -> None:
+        self._make = make
+        self._stack = ExitStack()
+        self._labs: dict[str, Lab] = {}
+
+    def of(self, kind: str) -> Lab:
+        if kind not in self._labs:
+            self._labs[kind] = self._stack.enter_context(self._make(kind))
+        return self._labs[kind]
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@pytest.fixture(scope="session")
+def labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labs]:
+    def make(kind: str) -> Lab:
+        folder: Path = tmp_path_factory.mktemp(f"lab-{kind}")
+        return Lab(folder, TENANTS, switch=kind, workers=2, ledger=True, refreshes=True)
+
+    labs = Labs(make)
+    yield labs
+    labs.close()
+
+
+@pytest.fixture(params=kinds())
+def lab(request: pytest.FixtureRequest, labs: Labs) -> Lab:
+    return labs.of(request.param)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from eslbot.sim.bot import BotCall
 from eslbot.sim.lab import Lab, Tenant, free_port
-from tests.e2e.conftest import kinds
+from tests.e2e.conftest import Labs, kinds
 from tests.interop.controller import Channel, controller, take
 from tests.interop.pbx import PATIENCE, Call
 
@@ -24,11 +24,20 @@ TENANTS = [
 ]
 
 
-@pytest.fixture(scope="session", params=kinds())
-def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    folder = tmp_path_factory.mktemp(f"interop-{request.param}")
-    with Lab(folder, TENANTS, switch=request.param, workers=2, controllers=[FIRST], ledger=True) as lab:
-        yield lab
+@pytest.fixture(scope="session")
+def labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labs]:
+    def make(kind: str) -> Lab:
+        folder = tmp_path_factory.mktemp(f"interop-{kind}")
+        return Lab(folder, TENANTS, switch=kind, workers=2, controllers=[FIRST], ledger=True)
+
+    labs = Labs(make)
+    yield labs
+    labs.close()
+
+
+@pytest.fixture(params=kinds())
+def lab(request: pytest.FixtureRequest, labs: Labs) -> Lab:
+    return labs.of(request.param)
 
 
 Calling = Callable[..., Call]
