@@ -27,9 +27,11 @@ import socket
 import struct
 from ipaddress import IPv6Address, ip_address
 
-from eslbot.config.model import IP, address_in
+from eslbot.config.model import ANY_USER, IP, address_in
 
 ROOT = 0
+#: Whom FreeSWITCH's packages run it as.
+USUAL = "freeswitch"
 #: As whom the kernel shows users of another namespace: nobody in particular (``user_namespaces(7)``).
 OVERFLOW = 65534
 
@@ -76,15 +78,21 @@ class _NotFound(Exception):
 
 
 class LocalPeers:
-    """Who of this host may speak to the event-socket listener: ``user`` and root; all where it is None."""
+    """Who of this host may speak to the event-socket listener: ``user`` and root.
+
+    Without one, root, who runs this process, and a user called ``freeswitch``; with :data:`ANY_USER` all.
+    """
 
     def __init__(self, user: str | None) -> None:
-        self.user = user
-        self._uid = None if user is None else uid_of(user)
+        self._named = user is not None
+        self._open = user == ANY_USER
+        self._uids = {ROOT, uid_of(user)} if user else {ROOT, os.geteuid(), uid_of(USUAL)}
+        #: Who is expected, for people.
+        self.user = user or f"{USUAL}, or who runs eslbot"
 
     def let_in(self, client: socket.socket) -> None:
         """Return where the peer may speak; one of another host always may. Raises Stranger and Gone."""
-        if self.user is None:
+        if self._open:
             return
         try:
             own, peer = _End(client.getsockname()), _End(client.getpeername())
@@ -103,12 +111,14 @@ class LocalPeers:
                 "have FreeSWITCH connect to server.listen itself, without a redirection in between",
             ) from None
         except OSError as error:
+            if not self._named:
+                return  # no such kernel: doctor tells; where a user is named, `serve` does not even start
             raise Stranger(
                 None,
                 f"the kernel does not say whose the other end is: {error}",
                 "let eslbot use AF_NETLINK (RestrictAddressFamilies= of its unit, seccomp)",
             ) from error
-        if uid not in (self._uid, ROOT):
+        if uid not in self._uids:
             raise Stranger(
                 uid,
                 "another user of this host",
@@ -131,7 +141,7 @@ def problem(user: str | None, listen: IP) -> str | None:
 
     ``listen``: the address of the listener, whose family counts.
     """
-    if user is None:
+    if user in (None, ANY_USER):
         return None
     uid = uid_of(user)
     if uid is None:

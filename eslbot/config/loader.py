@@ -174,7 +174,7 @@ def _complete(config: Config) -> Config:
     warnings = []
     if config.server.open_to_this_host:
         warnings.append(
-            "server.switch_user: not set, so every local user of this host can speak to the event-socket "
+            "server.switch_user: any, so every local user of this host can speak to the event-socket "
             "listener as FreeSWITCH does; name the user FreeSWITCH runs as"
         )
     freeswitch = config.freeswitch

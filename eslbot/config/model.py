@@ -67,12 +67,17 @@ def loopback(port: int) -> Address:
     return Address(ip_address("127.0.0.1"), port)
 
 
+#: A ``switch_user`` that is none: whoever has a process on this host may speak to the listener.
+ANY_USER = "any"
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """The event-socket listener and its workers; ``max_calls`` is per worker.
 
     ``key_file`` holds the key that signs whose call a call is (:mod:`eslbot.identity`).
-    ``switch_user``: name or number of the only user of this host, but root, who may speak to the listener.
+    ``switch_user``: name or number of the only user of this host, but root, who may speak to the listener;
+    None for root, the service's own user and one called ``freeswitch``; :data:`ANY_USER` for everybody.
     """
 
     listen: Address
@@ -89,7 +94,7 @@ class Server:
     @property
     def open_to_this_host(self) -> bool:
         """Whether any process of this host may speak to the listener."""
-        return self.switch_user is None and any(
+        return self.switch_user == ANY_USER and any(
             network.is_loopback or self.listen.ip.is_unspecified or self.listen.ip in network
             for network in self.switches
         )

@@ -59,7 +59,9 @@ def judged(listener: socket.socket, user: str | None = str(SWITCH)) -> str:
         (STRANGER, str(SWITCH), f"{STRANGER} refused: another user of this host"),
         (0, str(SWITCH), "let in"),
         (STRANGER, "root", f"{STRANGER} refused: another user of this host"),
-        (STRANGER, None, "let in"),
+        (STRANGER, None, f"{STRANGER} refused: another user of this host"),
+        (STRANGER, "any", "let in"),
+        (0, None, "let in"),
         (STRANGER, "no-such-user-here", f"{STRANGER} refused: another user of this host"),
     ],
 )
@@ -235,6 +237,7 @@ def test_it_costs_no_call_anything() -> None:
 
 def test_what_cannot_be_enforced_is_told_with_its_key() -> None:
     assert problem(None, V4) is None
+    assert problem("any", V4) is None
     assert problem(str(os.geteuid()), V4) is None
     assert problem("root", ip_address("::1")) is None
     assert "this host has no user 'no-such-user-here'" in (problem("no-such-user-here", V4) or "")

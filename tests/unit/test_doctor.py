@@ -376,10 +376,13 @@ def test_a_switch_that_runs_as_another_user_is_found(site: Installation) -> None
     (found,) = site.bad("switch-user")
     assert (found.severity, found.looked_at) == (Severity.ERROR, "server.switch_user")
     assert "this host has no user 'no-such-user-here'" in found.found
-    del site.tree["server"]["switch_user"]
+    site.tree["server"]["switch_user"] = "any"
     (told,) = site.bad("switch-user", "configuration")
     assert told.severity is Severity.WARNING
-    assert told.found.startswith("not set, so every local user of this host can speak to the event-socket")
+    assert told.found.startswith("any, so every local user of this host can speak to the event-socket")
+    del site.tree["server"]["switch_user"]
+    (sound,) = site.run("switch-user")
+    assert [finding.severity for finding in sound.findings] == [Severity.OK]
 
 
 @needs_root

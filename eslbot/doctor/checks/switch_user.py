@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from eslbot import peers
+from eslbot.config.model import ANY_USER
 from eslbot.doctor.findings import Finding, error, note, ok, unknown, warning
 from eslbot.doctor.host import User
 from eslbot.doctor.site import Site
@@ -16,8 +17,11 @@ _REFUSED = "eslbot closes FreeSWITCH's connections, and every call is refused wi
 def right(site: Site) -> Iterator[Finding]:
     """The user exists, the kernel can be asked, and FreeSWITCH runs as that user."""
     user = site.config.server.switch_user
+    if user == ANY_USER:
+        yield note(_KEY, "any", "local users are not told apart: see `configuration`")
+        return
     if user is None:
-        yield note(_KEY, "not set", "local users are not told apart: see `configuration`")
+        yield from _usual(site)
         return
     if problem := peers.problem(user, site.config.server.listen.ip):
         key, _, what = problem.partition(": ")
@@ -44,6 +48,22 @@ def right(site: Site) -> Iterator[Finding]:
             _REFUSED,
             f'set {_KEY} = "{_name(uid)}" in {site.path} and `systemctl reload eslbot`, or start FreeSWITCH '
             f"with -u {user}",
+        )
+
+
+def _usual(site: Site) -> Iterator[Finding]:
+    """Without the key: root, the service's user, and one called as FreeSWITCH's packages call it."""
+    uid = site.freeswitch.uid if site.freeswitch is not None else None
+    if uid is None or not site.switch_is_here:
+        yield note(_KEY, f"not set: of this host only root, {site.user.name} and {peers.USUAL} may speak", "")
+    elif uid in (peers.ROOT, site.user.uid, peers.uid_of(peers.USUAL)):
+        yield ok(_KEY, f"not set; FreeSWITCH runs as {_name(uid)}, who is let in")
+    else:
+        yield error(
+            _KEY,
+            f"not set, and FreeSWITCH runs as {_name(uid)}",
+            _REFUSED,
+            f'set {_KEY} = "{_name(uid)}" in {site.path} and `systemctl reload eslbot`',
         )
 
 
