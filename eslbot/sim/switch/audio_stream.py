@@ -17,6 +17,7 @@ import base64
 import binascii
 import json
 import re
+import signal
 import ssl
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
@@ -110,6 +111,10 @@ def _start(channel: Channel, argv: Sequence[str]) -> bool:
     if not _URL.match(url) or rate <= 0 or rate % 8000 or channel.stream is not None:
         return False
     channel.pre_answer()  # a bug needs media: before the answer this sends a 183
+    if not channel.has_codec:
+        # The module asks the codec for its rate without looking whether there is one (audio_stream.c).
+        channel.core.emit("crash", {"signal": "SIGSEGV", **channel.identity()})
+        signal.raise_signal(signal.SIGSEGV)
     channel.stream = AudioStream(channel, url, mix, rate, argv[3] if len(argv) > 3 else "")
     return True
 

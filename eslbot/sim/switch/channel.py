@@ -80,6 +80,8 @@ class Channel:
         self._broken = self._reset = False
         # Whether the last SDP was an offer of ours, so that the ACK answers it; and who waits for that.
         self._offered = False
+        #: Whether the PBX has said what it speaks.
+        self.has_codec = not call.late
         self._waits_for_ack: asyncio.Future[None] | None = None
         sock = core.ports.open(call.local_ip)
         self.media = MediaSession(core.clock, sock, call.offer, self._heard, self.key)
@@ -189,8 +191,11 @@ class Channel:
             self.hangup("INCOMPATIBLE_DESTINATION")
             return
         self._agreed(answer)
-        if self.call.late and not self.answered and self._waits_for_ack is not None:
-            self._answered()
+        if self._waits_for_ack is not None and not self._waits_for_ack.done():
+            if self.answered:
+                self._media_ready()
+            else:
+                self._answered()
             self._waits_for_ack.set_result(None)
 
     def informed(self, info: SipMessage) -> None:
@@ -228,6 +233,7 @@ class Channel:
     def _agreed(self, offer: Offer) -> None:
         """What both sides have settled on."""
         self.call.offer = offer
+        self.has_codec = True
         self.media.update(offer)
         for name, value in _variables_of_offer(offer):
             self.variables.set(name, value)
@@ -292,13 +298,16 @@ class Channel:
             return
         self._waits_for_ack = asyncio.get_running_loop().create_future()
         self.answer()
-        await self.dwell(until=self._waits_for_ack)
+        if await self.dwell(until=self._waits_for_ack) == "reset":
+            # Its controller has gone: FreeSWITCH takes the call for answered, without a codec before the ACK.
+            self._answered(media=False)
 
-    def _answered(self) -> None:
+    def _answered(self, *, media: bool = True) -> None:
         self.answered = True
         self.times["answered"] = _now()
         self.variables.set("endpoint_disposition", "ANSWER")
-        self._media_ready()
+        if media:
+            self._media_ready()
         self.core.emit("answered", self.identity())
         self.fire("CHANNEL_ANSWER")
 
@@ -569,7 +578,7 @@ def _variables_of(call: SipCall) -> list[tuple[str, str | None]]:
         ("sofia_profile_name", "stand-in"),
         ("endpoint_disposition", "RECEIVED_NOSDP" if call.late else "RECEIVED"),
         ("switch_r_sdp", invite.body.decode("utf-8", "surrogateescape")),
-        *_variables_of_offer(offer),
+        *([] if call.late else _variables_of_offer(offer)),
     ]
     addresses = {
         "from": call.sender.uri,
