@@ -70,7 +70,8 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         """Read our file, at the start and at each HUP. A bad file is refused, and the old one kept."""
         try:
             config = usable(self.path)
-            self.signer = signer_of(config)
+            self.signer = signer_of(config, make=self.signer is None)
+            log.info("identity_key", file=config.server.key_file, signs=self.signer.fingerprints[0])
             self.counts.know(list(config.workspaces))
             self.buckets.know(Sources(config).parties)
             for warning in config.warnings:
@@ -154,7 +155,7 @@ def serve(path: Path, *, drain: float = 0.0, json_logs: bool) -> None:
 
     A worker that leaves gives its calls ``drain`` seconds to end before others take them over.
     """
-    signer_of(usable(path))
+    signer_of(usable(path), make=True)
     _keep_to_ourselves()
     logs.configure(json_logs=json_logs, for_good=True)  # from here on this process does nothing else
     _share_metrics()
@@ -180,10 +181,15 @@ def usable(path: Path) -> Config:
     return config
 
 
-def signer_of(config: Config) -> Signer:
-    """What signs the identity of calls; its key is made where there is none yet. Raises ConfigError."""
+def signer_of(config: Config, *, make: bool) -> Signer:
+    """What signs the identity of calls. Raises ConfigError.
+
+    With ``make``, at the start, the key is made where there is none. A reload makes none: with another key
+    the calls that are up would be nobody's.
+    """
+    file = Path(config.server.key_file)
     try:
-        return keyfile.load_or_make(Path(config.server.key_file))
+        return keyfile.load_or_make(file) if make else keyfile.load(file)
     except keyfile.KeyFileError as error:
         raise ConfigError([f"server.key_file: {error}"]) from error
 

@@ -365,6 +365,23 @@ def test_a_hup_with_a_ca_file_that_cannot_be_read_is_refused(tmp_path: Path) -> 
         assert healthy(service)
 
 
+def test_a_hup_without_the_key_file_makes_none_and_keeps_the_calls(tmp_path: Path) -> None:
+    """A new key would make nobody's of every call that is up."""
+    with EslbotService(tmp_path, tree(workers=1)) as service:
+        before = service.children()
+        ((_, (channel,)),) = calls(service).items()
+        key_file = tmp_path / "identity.key"
+        key_file.unlink()
+        service.process.send_signal(signal.SIGHUP)
+        changed(service, before)
+        assert '"event": "configuration_refused"' in service.log
+        assert "server.key_file" in service.log
+        assert not key_file.exists()
+        taken = service.call(channel.variables, answered=True, uuid=channel.uuid)
+        taken.wait(lambda: "set eslbot_take_overs" in taken.story)
+        assert '"event": "identity_not_verified"' not in service.log
+
+
 def test_a_hup_to_an_address_that_is_taken_is_refused(tmp_path: Path) -> None:
     configuration = tree()
     with EslbotService(tmp_path, configuration) as service, std_socket.socket() as taken:
