@@ -51,6 +51,7 @@ class Channel:
         answered: bool = False,
         uuid: str = UUID,
         age: float = 0.0,
+        mute: tuple[str, ...] = (),
     ) -> None:
         self.peer = Peer(sock)
         self.uuid = uuid
@@ -89,7 +90,7 @@ class Channel:
         #: The bot has sent its close frame and leaves TCP open: `stop` never comes back.
         self.stuck = False
         #: Commands (by their beginning) that FreeSWITCH never answers.
-        self.mute: tuple[str, ...] = ()
+        self.mute = mute
         self.filters: set[str] = set()
         self._playbacks: list[str] = []
         self._greenlet = gevent.spawn(self._run)
