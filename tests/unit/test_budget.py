@@ -13,6 +13,7 @@ from eslbot.buckets import NOBODY, Buckets
 from eslbot.budget import BURST, STRANGERS, Budget
 from eslbot.invite import Refused
 from eslbot.sources import Sources
+from tests.support.clock import Clock
 from tests.unit.test_switchconf import config, workspace
 
 ACME, ZETA, BOTH, STRANGER = "203.0.113.10", "203.0.113.20", "203.0.113.30", "203.0.113.99"
@@ -20,13 +21,6 @@ SITE = config(
     replace(workspace(1, "acme", [ACME, BOTH]), max_cps=10, max_calls=1),
     replace(workspace(2, "zeta", [ZETA, BOTH]), max_cps=5, max_calls=1),
 )
-
-
-class Clock:
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -8,13 +8,7 @@ import structlog
 
 from eslbot import refusals as refusals_module
 from eslbot.refusals import ALOUD, MAX_SOURCES, Refusals
-
-
-class Clock:
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
+from tests.support.clock import Clock
 
 
 @pytest.fixture

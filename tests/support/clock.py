@@ -1,0 +1,12 @@
+"""A monotonic clock that a test moves."""
+
+from __future__ import annotations
+
+
+class Clock:
+    """Stands in for the module ``time`` where only ``monotonic`` is asked."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
