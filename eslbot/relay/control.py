@@ -1,0 +1,122 @@
+"""What a controller and a relay tell each other: texts through mod_audio_stream, one JSON object each.
+
+A controller's *orders* go out as ``uuid_audio_stream … send_text``; a relay's *news* come as
+``mod_audio_stream::json``. News are numbered from 1 on. The relay keeps each until it was acknowledged, so
+that what fell into a take-over is told again: a new controller sends HELLO, ignores everything up to the STATE
+that answers it, and gets all news behind ``acked`` once more. Whatever can be said twice may be.
+
+The relay sends a STATE by itself when a stream comes up. Orders may be lost with a controller; each of them
+is either a state that HELLO repeats, or best effort (a key).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+#: Bytes of an order or of news; the bot's properties are the most of it.
+MAX_BYTES = 256 * 1024
+#: Headers of the stream's upgrade request: the signed identity (:mod:`eslbot.identity`), and the call it is of.
+IDENTITY, CALL = "X-Eslbot-Identity", "X-Call-ID"
+#: One more: what the controller knows of the bot's part (:class:`Part`).
+PART = "X-Eslbot-Part"
+
+
+class Part(StrEnum):
+    """How far the bot's part is for the controller that starts a stream."""
+
+    NEW = "new"  # nobody has dialled yet
+    UNDER_WAY = "under_way"  # the bot was there; where the relay does not know it, it is told `resumed`
+    OVER = "over"  # only the last words are to be heard: no bot is dialled
+
+
+class Order(StrEnum):
+    """What a controller wants; the comments name the further fields. Each may have ``ack``."""
+
+    HELLO = "hello"  # `hold`: bool. A new controller: answer with STATE and all that was not acknowledged
+    KEY = "key"  # `digit`, `ms`
+    HOLD = "hold"  # `on`
+    ACK = "ack"  # `ack`: news up to this number need not be told again
+    STOP = "stop"  # `reason`: ended, max_duration. The bot's part is over: say `stop` and close, be silent
+
+
+class News(StrEnum):
+    """What a relay tells; the comments name the further fields. Times in seconds."""
+
+    #: Answer to HELLO and to a new stream; has no number. `acked`: news behind it follow. `bot`: dialling,
+    #: connected, over. `spoken`, `speaking`: bool. `ended`: as ENDED has it, or null. `done`: bool. `lines`:
+    #: list of {`path`, `on`}: files to displace onto the channel, and whether FreeSWITCH reads them already.
+    STATE = "state"
+    CONNECTED = "connected"  # the bot is there
+    RECONNECTED = "reconnected"  # `why`: the bot was dialled again
+    BEGAN = "began"  # `ago`: the caller begins to hear the bot
+    SILENT = "silent"  # `cut`: bool, `ago`: the caller hears the bot no more
+    MARK = "mark"  # `name`, `cleared`: bool
+    CLEARED = "cleared"  # barge-in
+    CALLER_SPEECH = "caller_speech"  # `speaking`
+    IGNORED = "ignored"  # `why`, `detail`, `size`: a message of the bot's was not used; once a call and why
+    #: The bot's part is over but for its last words: `outcome`, `reason`, `properties` (those the workspace
+    #: lets through), `dropped` (names of the others).
+    ENDED = "ended"
+    DONE = "done"  # behind ENDED: the last word was heard, the line is silent
+    SHORT_PACKETS = "short_packets"  # the PBX's are shorter than its SDP says: a jitter buffer is wanted
+    LATE = "late"  # `by`: the caller's audio is late since a stall of FreeSWITCH's: flush the RTP socket
+
+
+class BadText(Exception):
+    """A text that is neither an order nor news of this version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One order or one piece of news; ``number`` and ``ack`` are 0 where there is none."""
+
+    what: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    number: int = 0
+    ack: int = 0
+
+
+def order(what: Order, *, ack: int = 0, **facts: Any) -> str:
+    """The text of an order."""
+    return _text({"order": what, **({"ack": ack} if ack else {}), **facts})
+
+
+def news(what: News, number: int = 0, **facts: Any) -> str:
+    """The text of news."""
+    return _text({"news": what, **({"n": number} if number else {}), **facts})
+
+
+def read_order(text: str | bytes) -> Text:
+    """What a controller wants. Raises :class:`BadText`."""
+    return _read(text, "order", Order)
+
+
+def read_news(text: str | bytes) -> Text:
+    """What a relay tells. Raises :class:`BadText`."""
+    return _read(text, "news", News)
+
+
+def _text(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, separators=(",", ":"))  # ASCII, one line
+
+
+def _read(text: str | bytes, key: str, kinds: type[StrEnum]) -> Text:
+    if len(text) > MAX_BYTES:
+        raise BadText(f"{len(text)} bytes")
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadText("not JSON") from error
+    if not isinstance(document, dict):
+        raise BadText("not an object")
+    what = document.pop(key, None)
+    if what not in list(kinds):
+        raise BadText(f"no known {key}")
+    number, ack = document.pop("n", 0), document.pop("ack", 0)
+    if not (isinstance(number, int) and isinstance(ack, int)):
+        raise BadText("numbers are no numbers")
+    return Text(str(what), document, number, ack)

@@ -1,0 +1,109 @@
+"""What every protocol translates from and to.
+
+A protocol gets what happens on the line and returns the WebSocket messages that tell a bot of it (`str` is a
+text message, `bytes` a binary one); and it reads a bot's message into what the bot wants.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from eslbot.config.model import Bot
+from eslbot.invite import Invite
+
+#: One WebSocket message.
+Message = str | bytes
+
+
+class BadMessage(Exception):
+    """A message that cannot be used: ``args[0]`` is a fixed word for the metric, ``args[1]`` a text for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """Speech to play behind what is queued. ``kind``: raw (L16 little-endian), wav, pcmu, pcma; ``rate`` in Hz.
+
+    ``audio`` is what the bot has sent, unexamined.
+    """
+
+    audio: bytes
+    kind: str = "raw"
+    rate: int = 8000
+
+
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """Barge-in: stop now, drop what is queued."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Tell the bot when the caller has heard everything up to here; the name may be empty."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The bot is finished."""
+
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallerSpeech:
+    """The bot hears the caller begin to speak, or stop; for the call's timeline."""
+
+    speaking: bool
+
+
+Wish = Speech | Clear | Mark | End | CallerSpeech
+
+
+class Protocol(ABC):
+    """One bot's connection. Made anew for each; ``rate`` is that of the caller's audio it wants, in Hz."""
+
+    def __init__(self, invite: Invite, bot: Bot) -> None:
+        self.invite = invite
+        self.bot = bot
+        self.rate: int = bot.sample_rate
+
+    @abstractmethod
+    def start(self, *, resumed: bool) -> Sequence[Message]:
+        """The first messages, before any audio; ``resumed`` where an earlier connection was lost."""
+
+    @abstractmethod
+    def audio(self, linear: bytes, at: float) -> Message:
+        """The caller's audio, L16 at :attr:`rate`; ``at`` seconds since the stream's beginning."""
+
+    @abstractmethod
+    def read(self, message: Message) -> Sequence[Wish]:
+        """What the bot wants. Raises :class:`BadMessage`."""
+
+    def key(self, digit: str, milliseconds: int) -> Sequence[Message]:
+        """The caller pressed a key."""
+        return ()
+
+    def hold(self, on: bool) -> Sequence[Message]:
+        """The PBX has put the caller on hold, or taken them off it."""
+        return ()
+
+    def mark(self, name: str, *, cleared: bool) -> Sequence[Message]:
+        """Heard up to the bot's mark, or it was dropped by a clear."""
+        return ()
+
+    def cleared(self) -> Sequence[Message]:
+        """Everything that was queued is dropped."""
+        return ()
+
+    def error(self, code: str, text: str) -> Sequence[Message]:
+        """A message of the bot's was not used; told once a call for each ``code``."""
+        return ()
+
+    def stop(self, reason: str) -> Sequence[Message]:
+        """The bot's part is over and the socket about to be closed: caller_hangup, ended, max_duration, shutdown."""
+        return ()
