@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ class World:
         self.sockets: list[FakeSocket] = []
         #: What comes of each dialling; where there is none, the bot is there.
         self.refusals: list[str] = []
-        self.forgotten: list[RelayCall] = []
+        self.forgotten: list[str] = []
         self.reads = self.directory = None
         monkeypatch.setattr(relay_call.Line, "open", lambda *_: self.line)
         monkeypatch.setattr(relay_call, "Playout", self._playout)
@@ -150,8 +150,11 @@ class World:
     def margin(self, workspace_id: str) -> None:
         return None
 
-    def forget(self, call: RelayCall) -> None:
-        self.forgotten.append(call)
+    def over(self, call_id: str) -> None:
+        self.forgotten.append(call_id)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(work)
 
     # what the tests do
 
@@ -179,7 +182,7 @@ def world(monkeypatch: pytest.MonkeyPatch, relay_config: Config) -> World:
     return World(monkeypatch, relay_config)
 
 
-def run(story: Callable[[], Awaitable[None]]) -> None:
+def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(story(), 5))
 
 
@@ -318,14 +321,13 @@ def test_a_new_controller_asks_once_and_knows_all(world: World) -> None:
 def test_another_stream_finds_the_bot_as_it_was(world: World) -> None:
     async def story() -> None:
         call, stream = await up(world)
-        call.stream_gone(stream, clean=False)
+        call.stream_gone(clean=False)
         world.socket.listener.received(TONE)
         other = FakeStream()
         call.stream_up(other, Part.UNDER_WAY)
         await turn()
         assert len(world.sockets) == 1 and not world.socket.closed
         assert other.news[0]["bot"] == "connected" and other.news[0]["speaking"]
-        call.stream_gone(stream, clean=True)  # the old one's end is nothing any more
         assert not world.forgotten
 
     run(story)
@@ -357,9 +359,9 @@ def test_the_relay_before_died_with_the_last_words_on_the_line(world: World) -> 
 def test_the_caller_hangs_up(world: World) -> None:
     async def story() -> None:
         call, stream = await up(world)
-        call.stream_gone(stream, clean=True)
+        call.stream_gone(clean=True)
         assert world.socket.got("stop") == [{"type": "stop", "reason": "caller_hangup"}] and world.socket.closed
-        assert world.line.removed and world.forgotten == [call]
+        assert world.line.removed and world.forgotten == [UUID]
 
     run(story)
 
@@ -368,9 +370,9 @@ def test_the_caller_hangs_up_while_the_bot_is_dialled(world: World) -> None:
     async def story() -> None:
         call, stream = world.call(), FakeStream()
         call.stream_up(stream, Part.NEW)
-        call.stream_gone(stream, clean=True)
+        call.stream_gone(clean=True)
         await turn()
-        assert not world.sockets and world.forgotten == [call]
+        assert not world.sockets and world.forgotten == [UUID]
 
     run(story)
 
@@ -382,7 +384,7 @@ def test_the_controller_stops_the_bot(world: World) -> None:
         call.ordered(control.order(Order.STOP, reason="max_duration"))
         assert world.socket.got("stop") == [{"type": "stop", "reason": "max_duration"}] and world.socket.closed
         assert not world.playout.queued
-        call.stream_gone(stream, clean=True)
+        call.stream_gone(clean=True)
         assert world.line.removed
 
     run(story)
@@ -461,5 +463,15 @@ def test_the_bot_of_a_call_that_is_about_to_be_answered_is_dialled_once(world: W
         await turn()
         assert len(world.sockets) == 1
         assert [entry["news"] for entry in stream.news] == ["state", "connected"]
+
+    run(story)
+
+
+def test_a_relay_that_ends_at_once_leaves_the_line_to_the_next(world: World) -> None:
+    async def story() -> None:
+        call, stream = await up(world)
+        call.shutdown()
+        assert world.socket.got("stop") == [{"type": "stop", "reason": "shutdown"}] and world.socket.closed
+        assert not world.line.removed and world.forgotten == [UUID] and stream.closed
 
     run(story)
