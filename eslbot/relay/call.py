@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Protocol
+from typing import Any, Concatenate, ParamSpec
 
 import structlog
 
@@ -38,6 +38,7 @@ from eslbot.relay.caller import CallerAudio
 from eslbot.relay.control import News, Order, Part
 from eslbot.relay.dialler import BotSocket, BotUnreachable, dial
 from eslbot.relay.line import Line
+from eslbot.relay.module import Call, Stream
 from eslbot.relay.outbox import Outbox
 from eslbot.relay.playout import Playout, QueueFull
 from eslbot.relay.protocols.base import (
@@ -71,16 +72,6 @@ _FINISHED = (Outcome.BOT_ENDED, Outcome.BOT_CLOSED)
 P = ParamSpec("P")
 
 
-class Stream(Protocol):
-    """mod_audio_stream's connection."""
-
-    def send_text(self, text: str) -> None:
-        """Send a text to the module: it becomes an event of FreeSWITCH's."""
-
-    def close(self) -> None:
-        """End it; nothing more comes from it."""
-
-
 class Bot(StrEnum):
     """Where a call's bot is; the words of STATE."""
 
@@ -104,7 +95,7 @@ def _guarded(
     return guarded
 
 
-class RelayCall:
+class RelayCall(Call):
     """The call of ``invite``. Every method returns at once; all run in the relay's loop."""
 
     def __init__(self, invite: Invite, workspace: Workspace, shared: Shared) -> None:
@@ -150,9 +141,7 @@ class RelayCall:
 
     @_guarded
     def stream_up(self, stream: Stream, part: Part) -> None:
-        """Go on, or begin, with a stream of the module's; one that there was is closed."""
-        if self._stream is not None:
-            self._stream.close()
+        """Go on, or begin, with a stream of the module's; one that there was is nobody's any more."""
         _cancel(self._keep)
         self._stream, self._stream_since = stream, self._loop.time()
         self._caller = CallerAudio()
@@ -160,33 +149,40 @@ class RelayCall:
         self._tell_state()
 
     @_guarded
-    def stream_gone(self, stream: Stream, clean: bool) -> None:
-        """A stream has ended; ``clean`` where the module has closed it with 1000."""
-        if stream is not self._stream:
-            return
+    def stream_gone(self, clean: bool) -> None:
+        """The stream has ended; ``clean`` where the module has closed it with 1000."""
         self._stream = None
         if clean:
-            self.leave("caller_hangup")
+            self._call_is_over()
         else:
             self._log.warning("stream_lost", kept_for=KEEP)
             self._keep_for(KEEP)
 
     def _keep_for(self, seconds: float) -> None:
         _cancel(self._keep)
-        self._keep = self._loop.call_later(seconds, self.leave, "caller_hangup")
+        self._keep = self._loop.call_later(seconds, self._call_is_over)
 
-    def leave(self, reason: str) -> None:
-        """The call is over for this relay: part with the bot, remove the line's files."""
+    @_guarded
+    def shutdown(self) -> None:
+        """The relay ends at once: part with the bot; the files stay, and what is on the line plays on."""
+        self._leave("shutdown", remove=False)
+
+    @_guarded
+    def _call_is_over(self) -> None:
+        self._leave("caller_hangup", remove=True)
+
+    def _leave(self, reason: str, *, remove: bool) -> None:
         if self._gone:
             return
         self._gone = True
         self._part(reason)
         for timer in (self._keep, self._tick, self._last_words):
             _cancel(timer)
-        if self._stream is not None:
-            self._stream.close()
-        self._line.close(remove=True)
-        self._shared.forget(self)
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+        self._line.close(remove=remove)
+        self._shared.over(self.invite.call_id)
 
     # -- what the controller wants ------------------------------------------------------------------------
 
@@ -287,7 +283,7 @@ class RelayCall:
 
     def _dial(self, why: str, *, resumed: bool) -> None:
         self._bot = Bot.DIALLING
-        self._dialling = self._loop.create_task(self._connect(why, resumed=resumed))
+        self._dialling = self._shared.spawn(self._connect(why, resumed=resumed))
 
     async def _connect(self, why: str, *, resumed: bool) -> None:
         """Try the bot's URLs. ``why`` it is dialled again, where it is."""
