@@ -2,10 +2,8 @@
 
 What a bot sends is audio, or :class:`UnusableAudio` with a text that tells its author what would be right.
 
-Rates are changed by a windowed-sinc low-pass in numpy that has as many samples out as its rates say for each
-that comes in, 2 ms later. soxr (1.1.0) was measured beside it: as a stream it hands on a frame of 20 ms up to
-40–61 ms late at its least clean setting (its next keeps 73–153), with a variable rate 15–30; its quickest one
-does not filter at all. ``docs/benchmarks.md`` allows the caller's whole way to the bot 25 ms.
+Rates are changed by a windowed-sinc low-pass in numpy, 2 ms later: each frame gives its samples at once. soxr
+keeps a frame for 15 to 150 ms (``docs/line-file.md``, "Rates"), where the caller's whole way to the bot has 25.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ LINE = 8000
 #: Bytes that are worked on at a time: some 2 ms. A bot may send megabytes at once.
 PIECE = 64 * 1024
 
-#: A sample beyond this, of 32,768, can be heard (-48 dB): silence as codecs and synthesisers make it is below.
+#: A sample beyond this, of 32,768, can be heard (-48 dB); codecs' and synthesisers' silence is below it.
 AUDIBLE = 130
 
 #: Taps of the low-pass, per sample at 8,000 Hz: it delays speech by half of them, 2 ms.
@@ -78,7 +76,9 @@ class Decoder:
             return _worked_on(lambda piece: g711.decode(law, piece), speech.audio)
         content, rate = unwrap(speech.audio) if speech.kind == "wav" else (speech.audio, speech.rate)
         if rate not in RATES:
-            raise UnusableAudio(f"sampleRate {rate} is not supported; send one of {', '.join(map(str, RATES))}")
+            raise UnusableAudio(
+                f"sampleRate {rate} is not supported; send one of {', '.join(map(str, RATES))}"
+            )
         if rate != self._rate:
             self.reset()
             self._rate, self._down = rate, Down(rate)
@@ -104,14 +104,14 @@ def audible(linear: bytes) -> bool:
     return len(samples) > 0 and bool(samples.max() > AUDIBLE or samples.min() < -AUDIBLE)
 
 
-# -- WAV -------------------------------------------------------------------------------------------------------
+# -- WAV --------------------------------------------------------------------------------------------------
 
 
 def unwrap(content: bytes) -> tuple[bytes, int]:
     """Samples and rate of a RIFF/WAVE file of 16-bit PCM, one channel. Raises :class:`UnusableAudio`.
 
-    Sizes are taken as hints: a program that streams writes 0 or 0xFFFFFFFF where it does not know them yet, and
-    one that was badly written counts its LIST chunk wrong.
+    Sizes are hints: a program that streams writes 0 or 0xFFFFFFFF where it does not know them yet, and one
+    that was badly written counts its LIST chunk wrong.
     """
     if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
         raise UnusableAudio("not a WAV file: it does not begin with RIFF and WAVE")
@@ -156,7 +156,7 @@ def _chunk_at(content: bytes, at: int) -> bool:
     return at + 8 <= len(content) and all(0x20 <= character < 0x7F for character in name)
 
 
-# -- rates -----------------------------------------------------------------------------------------------------
+# -- rates ------------------------------------------------------------------------------------------------
 
 
 class Down:

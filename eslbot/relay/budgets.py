@@ -1,9 +1,9 @@
 """How much a bot may send: what no bot in its right mind needs costs all others of the relay.
 
 Two buckets a connection, of messages and of bytes, filled steadily. The figures leave room for the least
-economical bot that means well: pieces of 10 ms are 100 messages a second, and a whole minute that comes at once
-in pieces of 10 ms is 6,000. L16 at 24,000 Hz as base64 is 64 KB a second; a full bucket of bytes is four minutes
-of that, or the ten minutes of 8,000 Hz that may wait to be heard.
+economical bot that means well: pieces of 10 ms are 100 messages a second, and a whole minute that comes at
+once in pieces of 10 ms is 6,000. L16 at 24,000 Hz as base64 is 64 KB a second; a full bucket of bytes is four
+minutes of that, or the ten minutes at 8,000 Hz that may wait to be heard.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The caller's frames as mod_audio_stream brings them, on their way to the bot (``docs/line-file.md``).
 
-FreeSWITCH reads the caller once in each of its ticks and hands on 20 ms. Where a tick finds no packet it makes a
-frame of nothing but 0xFF bytes, which no decoder makes. There are three reasons, told apart by the clock:
+FreeSWITCH reads the caller once in each of its ticks and hands on 20 ms. Where a tick finds no packet it
+makes a frame of nothing but 0xFF bytes, which no decoder makes. The clock tells three reasons apart:
 
 * the PBX is silent (a hold): such a frame takes the place of one, 50 come a second. It is silence.
 * packets are longer than the SDP says: they come *beside* the caller's, more than 50 a second. It is nothing.
@@ -19,8 +19,8 @@ from collections.abc import Callable
 #: Bytes a second of L16 at 8,000 Hz.
 BYTES_A_SECOND = 16_000
 
-#: Packets are short when less than this part of real time comes in each of WINDOWS windows of WINDOW seconds in
-#: a row. Measured: 0.61, where 10 ms are sent for 20, and 20 ms for 40.
+#: Packets are short when less than this part of real time comes in each of WINDOWS windows of WINDOW seconds
+#: in a row. Measured: 0.61, where 10 ms are sent for 20, and 20 ms for 40.
 SHORT = 0.8
 WINDOW, WINDOWS = 0.25, 3
 #: Seconds without any frame that are a stall and no short packets (0.146 at 20 ms for 60).
@@ -39,8 +39,8 @@ class CallerAudio:
         self._began: float | None = None
         self._last = 0.0
         self._given = 0.0  # seconds of audio that were handed on
-        self._least = 0.0  # lateness that is no lateness: the start's, or what a flush has lost
-        self._least_lately = self._steady = 0.0
+        self._lost = 0.0  # seconds that a flush has lost
+        self._least = self._least_lately = self._steady = 0.0  # seconds behind the clock
         self._steady_since = self._window_since = 0.0
         self._window_heard = 0.0
         self._short_windows = 0
@@ -54,7 +54,7 @@ class CallerAudio:
         self._look_for_short_packets(now, seconds)
         behind = now - self._began - self._given
         if data.count(0xFF) == len(data):
-            if behind - self._least < -_EVEN:
+            if behind - self._lost < -_EVEN:
                 return None
             data = bytes(len(data))
         self._given += seconds
@@ -73,7 +73,7 @@ class CallerAudio:
 
     def flushed(self) -> None:
         """The socket is being flushed: what is missing is lost from here on, and no longer late."""
-        self._least = self._least_lately = self._steady
+        self._lost = self._least = self._least_lately = self._steady
 
     def _look_for_short_packets(self, now: float, seconds: float) -> None:
         if now - self._last > STALL:

@@ -38,4 +38,4 @@ def speak(invite: Invite, bot: Bot) -> Protocol:
 
 def headers(invite: Invite, bot: Bot) -> dict[str, str]:
     """Who is calling, as headers of the upgrade request; the workspace's own are not among them."""
-    return upgrade.identity(invite, PROTOCOLS[bot.protocol].rate_of(bot))
+    return upgrade.identity(invite, bot.sample_rate)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from eslbot.config.model import Bot
 from eslbot.invite import Invite
@@ -19,12 +19,12 @@ Message = str | bytes
 
 
 class BadMessage(Exception):
-    """A message that cannot be used: ``args[0]`` is a fixed word for the metric, ``args[1]`` a text for people."""
+    """A message that cannot be used: ``args[0]`` is a fixed word for the metric, ``args[1]`` says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """Speech to play behind what is queued. ``kind``: raw (L16 little-endian), wav, pcmu, pcma; ``rate`` in Hz.
+    """Speech to play behind what is queued. ``kind``: raw (L16), wav, pcmu, pcma; ``rate`` in Hz.
 
     ``audio`` is what the bot has sent, unexamined.
     """
@@ -68,18 +68,10 @@ Wish = Speech | Clear | Mark | End | CallerSpeech
 class Protocol(ABC):
     """One bot's connection. Made anew for each; ``rate`` is that of the caller's audio it wants, in Hz."""
 
-    #: Rates that the protocol has, in Hz.
-    RATES: ClassVar[tuple[int, ...]] = (8000, 16000, 24000)
-
     def __init__(self, invite: Invite, bot: Bot) -> None:
         self.invite = invite
         self.bot = bot
-        self.rate = self.rate_of(bot)
-
-    @classmethod
-    def rate_of(cls, bot: Bot) -> int:
-        """The workspace's rate, or the greatest below it that the protocol has."""
-        return max(rate for rate in cls.RATES if rate <= bot.sample_rate)
+        self.rate = bot.sample_rate
 
     @abstractmethod
     def start(self, *, resumed: bool) -> Sequence[Message]:
@@ -118,5 +110,5 @@ class Protocol(ABC):
         return code == 1000
 
     def stop(self, reason: str) -> Sequence[Message]:
-        """The bot's part is over and the socket about to be closed: caller_hangup, ended, max_duration, shutdown."""
+        """The bot's part is over, the socket is about to be closed: caller_hangup, ended or max_duration."""
         return ()

@@ -1,7 +1,7 @@
 """What Twilio's, Exotel's and Plivo's protocols have in common: texts with an ``event``, which are numbered.
 
-Audio is base64 in both directions; nothing is binary. A bot is finished when it closes, with 1000 or without a
-code (as ``ws.close()`` of Node does it). There is no ``stop`` from a bot in what Twilio and Plivo publish, but
+Audio is base64 in both directions; nothing is binary. A bot is finished when it closes, with 1000 or without
+a code (as ``ws.close()`` of Node does it). There is no ``stop`` from a bot in what their owners publish, but
 bots send it, and it can mean nothing else.
 """
 

@@ -54,7 +54,7 @@ class Eslbot(Protocol):
         return linear
 
     def read(self, message: Message) -> Sequence[Wish]:
-        """Binary messages are speech at the workspace's rate; an unknown ``type`` is a :class:`BadMessage`."""
+        """What the bot wants; binary messages are speech at the caller's rate. Raises :class:`BadMessage`."""
         if isinstance(message, bytes):
             if len(message) > texts.MAX_AUDIO_BYTES:
                 raise BadMessage("oversized", f"{len(message)} bytes; {texts.MAX_AUDIO_BYTES} are taken")

@@ -39,8 +39,8 @@ class Exotel(Envelope):
     def audio(self, linear: bytes, at: float) -> Message:
         """``media``."""
         return (
-            f'{{"event":"media","sequence_number":"{self.number()}","stream_sid":"{self._stream}",'
-            f'"media":{{"chunk":"{self.chunk()}","timestamp":"{int(at * 1000)}","payload":"{base64(linear)}"}}}}'
+            f'{{"event":"media","sequence_number":"{self.number()}","stream_sid":"{self._stream}","media":'
+            f'{{"chunk":"{self.chunk()}","timestamp":"{int(at * 1000)}","payload":"{base64(linear)}"}}}}'
         )
 
     def speech(self, media: Mapping[str, Any], audio: bytes) -> Speech:

@@ -1,9 +1,9 @@
 """Plivo's Audio Streaming, bidirectional.
 
-Source: https://www.plivo.com/docs/voice-agents/audio-streaming/concepts/audio-streaming-reference. Numbers are
-numbers here, a time stamp is milliseconds since 1970 as a text. The caller is µ-law at 8,000 Hz, as Pipecat
-takes it for granted, or L16 at 16,000. ``playedStream`` means played: a checkpoint that a ``clearAudio`` drops
-has no other answer than ``clearedAudio``.
+Source: https://www.plivo.com/docs/voice-agents/audio-streaming/concepts/audio-streaming-reference. Numbers
+are numbers here, a time stamp is milliseconds since 1970 as a text. The caller is µ-law at 8,000 Hz, as
+Pipecat takes it for granted, or L16 at 16,000. ``playedStream`` means played: a checkpoint that a
+``clearAudio`` drops has no other answer than ``clearedAudio``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ KINDS = {"audio/x-mulaw": "pcmu", "audio/x-alaw": "pcma", "audio/x-l16": "raw", 
 class Plivo(Envelope):
     """A bot that was written for Plivo. ``now`` is the time of day, in seconds since 1970."""
 
-    RATES = (8000, 16000)
     SPEECH, CLEAR, MARK = "playAudio", "clearAudio", "checkpoint"
 
     def __init__(self, invite: Invite, bot: Bot, now: Callable[[], float] = time.time) -> None:
@@ -37,7 +36,7 @@ class Plivo(Envelope):
         self._extra = ""
 
     def start(self, *, resumed: bool) -> Sequence[Message]:
-        """``start``; who is calling is in ``extra_headers``, of each message with the caller's audio as well."""
+        """``start``; who is calling is in ``extra_headers``, those of later messages as well."""
         own = self.identity(resumed=resumed)
         self._extra = ";".join(f"{name}={quote(value, safe='')}" for name, value in own.items())
         start = {

@@ -80,7 +80,7 @@ def shown(value: object) -> str:
 
 
 def _lift(text: str, key: str) -> tuple[str | None, str]:
-    """The string behind the first ``key``, and the text without it; None, and the text, where there is none."""
+    """The string behind the first ``key``, and the text without it; None and the text if there is none."""
     name = f'"{key}"'
     at = text.find(name)
     if at < 0 or len(colon := text[at + len(name) : at + len(name) + 16].split('"', 1)) < 2:

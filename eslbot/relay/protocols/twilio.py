@@ -1,7 +1,7 @@
-"""Twilio's Media Streams, bidirectional (``<Connect><Stream>``); Pipecat, Vocode, bolna and most samples speak it.
+"""Twilio's Media Streams, bidirectional; Pipecat, Vocode, bolna and most samples speak it.
 
-Source: https://www.twilio.com/docs/voice/media-streams/websocket-messages. µ-law at 8,000 Hz both ways. Numbers
-are texts. Marks that a ``clear`` drops come back like the others, before anything that is said behind it.
+Source: https://www.twilio.com/docs/voice/media-streams/websocket-messages. µ-law at 8,000 Hz both ways;
+numbers are texts. Marks that a ``clear`` drops come back like the others, before what is said behind it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from eslbot.relay.protocols.texts import compact
 
 class Twilio(Envelope):
     """A bot that was written for Twilio."""
-
-    RATES = (8000,)
 
     def __init__(self, invite: Invite, bot: Bot) -> None:
         super().__init__(invite, bot)
