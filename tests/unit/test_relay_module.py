@@ -397,3 +397,30 @@ def test_descriptors_are_given_back() -> None:
         assert len(list(Path("/proc/self/fd").iterdir())) == before
 
     run(story)
+
+
+@pytest.mark.parametrize(("reads", "at_once"), [(0, 0), (25, 1)])
+def test_frames_behind_a_text_of_ours_are_acknowledged_at_once(
+    reads: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "QUICK", reads)
+
+    async def story(house: House) -> None:
+        caller = await house.stream()
+        await caller.synchronise()
+        stream = house.call.stream
+        assert isinstance(stream, module.ModuleStream)
+        await asyncio.sleep(0.02)
+        stream.send_text("news")
+        assert await caller.frame() == (1, b"news")
+        told = len(house.call.told)
+        caller.send(b"\1" * 320)
+        while len(house.call.told) == told:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        transport = stream._transport
+        assert transport is not None
+        ours = transport.underlying_transport.get_extra_info("socket")
+        assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK) == at_once
+
+    run(story)
