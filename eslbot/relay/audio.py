@@ -3,7 +3,7 @@
 What a bot sends is audio, or :class:`UnusableAudio` with a text that tells its author what would be right.
 
 Rates are changed by a windowed-sinc low-pass in numpy, 2 ms later: each frame gives its samples at once. soxr
-keeps a frame for 15 to 150 ms (``docs/line-file.md``, "Rates"), where the caller's whole way to the bot has 25.
+keeps a frame for 15 to 150 ms (``docs/line-file.md``, "Rates"); the caller's whole way to the bot has 25.
 """
 
 from __future__ import annotations
