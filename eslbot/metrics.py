@@ -92,6 +92,11 @@ FIRST_AUDIO_SECONDS = Histogram(
 BOT_MESSAGES_IGNORED = Counter(
     "eslbot_bot_messages_ignored", "Messages of bots that were not used.", ["workspace", "why"]
 )
+BOT_OVER_BUDGET = Counter(
+    "eslbot_bot_over_budget",
+    "Bots that failed because they sent more than any bot has to say.",
+    ["workspace"],
+)
 #: What can go wrong with speech.
 SPEECH_WHYS = ("not_played", "end_missed", "lost", "no_shared_directory")
 SPEECH_FAILURES = Counter("eslbot_speech_failures", "Speech that was not played as it should be.", ["why"])
@@ -119,6 +124,9 @@ RELAY_STRANGERS = Counter(
 )
 RELAY_STREAMS_LOST = Counter(
     "eslbot_relay_streams_lost", "Streams of mod_audio_stream that ended without a close frame."
+)
+RELAY_BAD_ORDERS = Counter(
+    "eslbot_relay_bad_orders", "Texts of controllers that a relay has not understood: two versions at once?"
 )
 RELAY_DEATHS = Counter("eslbot_relay_deaths", "Relay processes that died without having been told to.")
 #: How a connection to a bot can end but by its close frame.
@@ -209,6 +217,7 @@ def expect(workspaces: Iterable[str], verdicts: Iterable[str]) -> None:
     known = list(verdicts)
     for workspace in workspaces:
         BYE_OVERDUE.labels(workspace)
+        BOT_OVER_BUDGET.labels(workspace)
         MEDIA_TIMEOUTS.labels(workspace)
         for verdict in known:
             ATTEMPTS.labels(workspace, verdict)
