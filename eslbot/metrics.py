@@ -92,9 +92,12 @@ FIRST_AUDIO_SECONDS = Histogram(
 BOT_MESSAGES_IGNORED = Counter(
     "eslbot_bot_messages_ignored", "Messages of bots that were not used.", ["workspace", "why"]
 )
-#: What can go wrong with speech.
-SPEECH_WHYS = ("not_played", "end_missed", "lost", "no_shared_directory")
-SPEECH_FAILURES = Counter("eslbot_speech_failures", "Speech that was not played as it should be.", ["why"])
+RELAY_STREAMS_LOST = Counter(
+    "eslbot_relay_streams_lost", "Streams to relays that broke in mid-call and were started again."
+)
+RELAY_TEXTS_IGNORED = Counter(
+    "eslbot_relay_texts_ignored", "Texts of relays that no controller of this version can read."
+)
 
 # -- Ameyo ------------------------------------------------------------------------------------------------
 
@@ -139,7 +142,7 @@ PEERS_REFUSED = Counter(
 CONNECTIONS_WITHOUT_CALL = Counter(
     "eslbot_connections_without_call", "Event-socket connections that never became a call (port probes)."
 )
-EVENTS_LOST = Counter("eslbot_events_lost", "Events dropped because a bot flooded its call.")
+EVENTS_LOST = Counter("eslbot_events_lost", "Events of a call's dropped because too many were waiting.")
 
 # -- the ledger -------------------------------------------------------------------------------------------
 
@@ -179,5 +182,3 @@ def expect(workspaces: Iterable[str], verdicts: Iterable[str]) -> None:
         MEDIA_TIMEOUTS.labels(workspace)
         for verdict in known:
             ATTEMPTS.labels(workspace, verdict)
-    for why in SPEECH_WHYS:
-        SPEECH_FAILURES.labels(why)

@@ -179,6 +179,15 @@ class Logs:
 
 
 @dataclass(frozen=True, slots=True)
+class Relay:
+    """Where mod_audio_stream finds a relay, how many there are, and the directory of their line files."""
+
+    listen: Address = Address(ip_address("127.0.0.1"), 8086)
+    processes: int = 1
+    directory: str = "/var/lib/eslbot/lines"
+
+
+@dataclass(frozen=True, slots=True)
 class Bot:
     """A workspace's voice bot. Time-outs in seconds, ``sample_rate`` in Hz, ``urls`` tried in order."""
 
@@ -253,6 +262,7 @@ class Config:
     logs: Logs = Logs()
     #: None: PBXs talk to FreeSWITCH itself.
     edge: Edge | None = None
+    relay: Relay = Relay()
     #: Things that are not wrong, but that the operator should know; shown by ``check`` and ``serve``.
     warnings: tuple[str, ...] = field(default=(), compare=False)
 

@@ -161,8 +161,7 @@ def test_a_call_from_the_invite_to_the_bye_at_the_cap(ameyo: AmeyoServer, tmp_pa
         ]
         assert service.metric("eslbot_refusals_total") == 1
 
-        first.speaks()
-        first.says({"type": "end", "reason": "done"})
+        first.ends()
         first.wait_stage("held", 10)
         first.hang_up()
         first.wait_closed()
@@ -203,7 +202,7 @@ def test_a_worker_that_is_killed_takes_its_count_with_it(tmp_path: Path) -> None
         # The dialplan calls the next controller, where the answered call goes on, …
         again = service.call(call.variables, answered=True)
         again.attached = True
-        again.wait(lambda: '{"type":"resumed"}' in again.texts)
+        again.wait(lambda: again.relay.told(Order.HELLO))
         assert service.metric("eslbot_calls_active") == 1
         again.hang_up()
         again.wait_closed()
