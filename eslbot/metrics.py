@@ -92,8 +92,8 @@ FIRST_AUDIO_SECONDS = Histogram(
 BOT_MESSAGES_IGNORED = Counter(
     "eslbot_bot_messages_ignored", "Messages of bots that were not used.", ["workspace", "why"]
 )
-RELAY_STREAMS_LOST = Counter(
-    "eslbot_relay_streams_lost", "Streams to relays that broke in mid-call and were started again."
+RELAY_STREAMS_RESTARTED = Counter(
+    "eslbot_relay_streams_restarted", "Streams to relays that broke in mid-call and were started again."
 )
 RELAY_TEXTS_IGNORED = Counter(
     "eslbot_relay_texts_ignored", "Texts of relays that no controller of this version can read."

@@ -159,7 +159,7 @@ class Link:
             self._wait(why)
             return
         log.warning("relay_stream_lost", reason=why)
-        metrics.RELAY_STREAMS_LOST.inc()
+        metrics.RELAY_STREAMS_RESTARTED.inc()
         self._down()
         self._why = why
         self._start()

@@ -463,7 +463,7 @@ def test_a_hello_that_nobody_answers_starts_another_stream(house: House) -> None
 
 @pytest.mark.parametrize("how", ["error", "disconnect"])
 def test_a_stream_that_breaks_is_started_again_and_nothing_is_told_twice(house: House, how: str) -> None:
-    lost = metrics.RELAY_STREAMS_LOST._value.get()
+    lost = metrics.RELAY_STREAMS_RESTARTED._value.get()
     channel = house.talking()
     channel.relay.tells(News.MARK, name="before", cleared=False)
     eventually(lambda: noted(house, "mark"))
@@ -476,7 +476,7 @@ def test_a_stream_that_breaks_is_started_again_and_nothing_is_told_twice(house: 
     assert [fact["name"] for fact in noted(house, "mark")] == ["before", "behind"]
     assert len(noted(house, "bot_connected")) == 1
     assert channel.story.count("displace start") == 2, "what was written plays on"
-    assert metrics.RELAY_STREAMS_LOST._value.get() == lost + 1
+    assert metrics.RELAY_STREAMS_RESTARTED._value.get() == lost + 1
 
 
 @pytest.mark.parametrize("state", ["connecting", "talking", "last words"])
