@@ -7,7 +7,6 @@ becomes its orders.
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,6 @@ from typing import Any, Protocol
 
 import structlog
 
-from eslbot import metrics
 from eslbot.bot import hold, stream
 from eslbot.bot.hold import Hold
 from eslbot.bot.keys import KEYS, key_of_info
@@ -46,8 +44,6 @@ JITTER_BUFFER = "60:200:20"
 PTIME = "rtp_use_codec_ptime"
 #: Seconds beyond which nothing was "just now".
 LONG_AGO = 60.0
-
-_WORD = re.compile(r"[a-z0-9_]{1,40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,11 +290,8 @@ class BotLeg:
         self._deadline = min(self._deadline, time.monotonic() + LAST_WORDS)
 
     def _ignored(self, facts: Mapping[str, Any]) -> None:
-        """A message of the bot's that the relay has not used; it tells the first of each kind."""
-        why = _text(facts, "why")
-        why = why if _WORD.fullmatch(why) else "other"
-        metrics.BOT_MESSAGES_IGNORED.labels(self._workspace.name, why).inc()
-        detail = printable(_text(facts, "detail"))
+        """A message of the bot's that the relay has not used; it counts them, and tells the first of each."""
+        why, detail = printable(_text(facts, "why")), printable(_text(facts, "detail"))
         log.warning("bot_message_ignored", why=why, size=_count(facts, "size"), detail=detail)
 
     def _lengthen_packets(self) -> None:

@@ -77,6 +77,8 @@ class Link:
         self._give_up = float("inf")
         self._why = "no STATE"
         self._last = self._acknowledged = self._missing = 0
+        #: What the relay's last STATE said of them.
+        self._confirmed = 0
         #: The last news that counted: an acknowledgement may be lost with its stream.
         self._heard: deque[Text] = deque(maxlen=HEARD)
         self._waiting: deque[tuple[Order, dict[str, Any]]] = deque(maxlen=WAITING)
@@ -201,6 +203,9 @@ class Link:
     def synchronised(self, acknowledged: int) -> None:
         """A STATE was taken: what follows are the news behind ``acknowledged``."""
         new = self._starting and not self.up
+        if acknowledged < self._confirmed:
+            self._heard.clear()  # another relay, whose numbers begin anew
+        self._confirmed = acknowledged
         self.up, self.due, self._give_up = True, float("inf"), float("inf")
         self._starting = False
         self._last = self._acknowledged = acknowledged

@@ -45,7 +45,6 @@ class House:
         self.bot = Bot(
             urls=("wss://bot.example.com/stream",),
             sample_rate=8000,
-            playback="files",
             connect_timeout=0.3,
             first_audio_timeout=5.0,
             headers={"Authorization": Secret(BOT_TOKEN)},
@@ -105,7 +104,7 @@ class House:
     def controller(self) -> Controller:
         if self._controller is None:
             server = Server(loopback(8084), (ip_network("127.0.0.1/32"),), 1, self.max_calls)
-            switch = FreeSwitch(None, 5060, None, (10000, 60000), loopback(8021), None, "/tmp", ())
+            switch = FreeSwitch(None, 5060, None, (10000, 60000), loopback(8021), None, ())
             workspaces = {workspace.id: workspace for workspace in (self.workspace, *self.others)}
             config = Config(server, switch, Web(loopback(8085)), workspaces, edge=self.edge)
             self.buckets.know(Sources(config).parties)

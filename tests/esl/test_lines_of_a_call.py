@@ -137,7 +137,7 @@ def test_a_post_s_own_greenlet(house: House, lines: Lines, monkeypatch: pytest.M
 
 def test_one_call_s_lines_do_not_name_another(house: House, lines: Lines) -> None:
     first, second = house.talking(), house.call(uuid="another-uuid")
-    second.wait(lambda: second.texts)
+    second.wait_stage("talking")
     odd_frame(first)
     assert lines.of("esl_unknown_frame")["call_id"] == UUID
     assert {line["call_id"] for line in lines()} == {UUID, "another-uuid"}

@@ -12,6 +12,7 @@ from pathlib import Path
 import gevent
 import pytest
 
+from eslbot.relay.control import Order
 from eslbot.worker import CallWorker
 from tests.support.ameyo_server import AmeyoServer, Answer
 from tests.support.peer import bounded, eventually
