@@ -102,4 +102,5 @@ def describe(event: Event) -> str:
         return "no reason given"
     code, text = message.get("code"), message.get("reason") or message.get("error")
     words = printable(text) if isinstance(text, str) else ""
-    return f"{words} (code {code if isinstance(code, int) else 'unknown'})".strip()
+    known = isinstance(code, int) and 0 <= code < 10_000
+    return f"{words} (code {code if known else 'unknown'})".strip()
