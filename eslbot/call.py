@@ -23,7 +23,7 @@ from eslbot import invite as invites
 from eslbot.ameyo.client import Attempt, Verdict
 from eslbot.ameyo.notification import notification
 from eslbot.ameyo.properties import fill
-from eslbot.bot import EVENTS, BotEnd, BotLeg, Found, Way, leave_line
+from eslbot.bot import EVENTS, BotEnd, BotLeg, Found, Preparation, Way, leave_line, reachable
 from eslbot.config.model import Workspace
 from eslbot.esl import CallerHungUp, ConnectionLost, EslError, Session
 from eslbot.invite import Invite, Refused
@@ -106,6 +106,7 @@ class Call:
         self._shown: Stage | None = None  # in the metrics
         self._attempts = 0
         self._held_at = 0.0  # by the call's clock
+        self._preparation: Preparation | None = None
         self._leaving = False
         self._busy = False
         self._ameyo_failed = False
@@ -194,6 +195,8 @@ class Call:
             if self.workspace is not None and self.workspace.nat:
                 self.session.set_variables({"disable_rtp_auto_adjust": "false"})
             answer = self.session.begin_answer(at_once=not late)
+            if not late:
+                self._prepare(self.invite)
             try:
                 self.session.flush()
             finally:
@@ -213,6 +216,15 @@ class Call:
         log.info("call_answered", seconds=self._seconds())
         self._forget_channel()
 
+    def _way(self, invite: Invite) -> Way:
+        return Way.to(self.controller.config.relay.listen, self.controller.signer.sign(invite))
+
+    def _prepare(self, invite: Invite) -> None:
+        """Let the bot be dialled meanwhile, where its relay can be asked from here."""
+        listen = self.controller.config.relay.listen
+        if reachable(listen, self.session.client_address[0]):
+            self._preparation = Preparation(self._way(invite), listen, self.session.uuid)
+
     def _tell_admitted(self) -> None:
         assert self.invite is not None
         self._show_stage(self._stage)
@@ -229,7 +241,7 @@ class Call:
             self.over(BotEnd(Outcome.INTERNAL_ERROR, "the PBX has not told where its audio is"))
             log.error("no_media", remedy="have the PBX send its offer in the INVITE, or an answer in its ACK")
             return
-        way = Way(f"ws://{self.controller.config.relay.listen}/", self.controller.signer.sign(self.invite))
+        way = self._preparation.way() if self._preparation is not None else self._way(self.invite)
         bot = BotLeg(self.session, workspace, way, self, self.channel)
         if self.take_overs:
             left = workspace.max_duration - self.notes.answered_for

@@ -19,12 +19,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 import structlog
 
 from eslbot import metrics
 from eslbot.bot import stream
+from eslbot.config.model import Address
 from eslbot.esl import Event, Session
 from eslbot.relay import control
 from eslbot.relay.control import BadText, News, Order, Part, Text
@@ -51,10 +53,24 @@ class RelayLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How to a call's relay: the URL of its listener, and the ``identity`` that it asks for."""
+    """How to a call's relay: the URL of its listener, and the ``identity`` that it asks for.
+
+    ``prepared``: the URL of the process that has the call already, for the first stream.
+    """
 
     url: str
     identity: str
+    prepared: str = ""
+
+    @classmethod
+    def to(cls, listen: Address, identity: str) -> Way:
+        """To what listens at ``listen``, which is on FreeSWITCH's own host where it is no certain address."""
+        ip = (
+            ip_address("::1" if listen.ip.version == 6 else "127.0.0.1")
+            if listen.ip.is_unspecified
+            else listen.ip
+        )
+        return cls(f"ws://{Address(ip, listen.port)}/", identity)
 
 
 class Link:
@@ -63,6 +79,7 @@ class Link:
     def __init__(self, session: Session, way: Way) -> None:
         self._session = session
         self._way = way
+        self._prepared = way.prepared
         self._stream = stream.AudioStream(session)
         #: What a relay is told that has not heard of the call.
         self.part = Part.NEW
@@ -128,7 +145,8 @@ class Link:
             control.CALL: self._session.uuid,
             control.PART: str(self.part),
         }
-        if self._stream.start(self._way.url, headers):
+        url, self._prepared = self._prepared or self._way.url, ""
+        if self._stream.start(url, headers):
             self._why = f"the relay said nothing within {STATE_DUE:g} s"
             self.due = min(self._give_up, time.monotonic() + STATE_DUE)
         else:

@@ -19,6 +19,7 @@ from eslbot.config.model import (
     Config,
     Edge,
     FreeSwitch,
+    Relay,
     Secret,
     Server,
     Web,
@@ -66,6 +67,8 @@ class House:
         )
         self.max_calls = 10
         self.edge: Edge | None = None
+        #: Nobody listens there, so no bot is dialled before the answer.
+        self.relay = Relay(listen=loopback(1))
         self.counts = CallCounts()
         self.buckets = Buckets()
         self.counts.know([WORKSPACE, OTHER])
@@ -106,7 +109,7 @@ class House:
             server = Server(loopback(8084), (ip_network("127.0.0.1/32"),), 1, self.max_calls)
             switch = FreeSwitch(None, 5060, None, (10000, 60000), loopback(8021), None, ())
             workspaces = {workspace.id: workspace for workspace in (self.workspace, *self.others)}
-            config = Config(server, switch, Web(loopback(8085)), workspaces, edge=self.edge)
+            config = Config(server, switch, Web(loopback(8085)), workspaces, edge=self.edge, relay=self.relay)
             self.buckets.know(Sources(config).parties)
             self._controller = Controller(
                 config, self.signer, self.counts, self.row, self, buckets=self.buckets

@@ -132,7 +132,7 @@ def test_what_ameyo_is_told(house: House) -> None:
 def test_what_the_relay_is_told(house: House) -> None:
     channel = house.talking()
     (start,) = channel.starts
-    assert start["url"] == "ws://127.0.0.1:8086/"
+    assert start["url"] == "ws://127.0.0.1:1/"
     assert start["rest"] == ["mono", "8000"]
     headers = start["headers"]
     assert set(headers) == {IDENTITY, CALL, PART}
