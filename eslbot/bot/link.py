@@ -39,6 +39,8 @@ RELAY_DUE = 5.0
 STATE_DUE = 1.0
 #: Seconds before a stream is started once more that could not be; twice as long each time.
 RETRY, MOST_RETRY = 0.05, 0.5
+#: Seconds after which a stream that was up counts as one: a relay that only comes up to break off is none.
+STEADY = 1.0
 #: News that may wait to be acknowledged.
 UNACKNOWLEDGED = 8
 #: News that are known again where they are told again.
@@ -91,6 +93,7 @@ class Link:
         self.due = float("inf")
         self._starting = self._connected = False
         self._tries = 0
+        self._up_since = float("-inf")
         self._give_up = float("inf")
         self._why = "no STATE"
         self._last = self._acknowledged = self._missing = 0
@@ -129,8 +132,9 @@ class Link:
         self._start()
 
     def _down(self) -> None:
-        if self.up or self._give_up == float("inf"):
-            self._give_up, self._tries = time.monotonic() + RELAY_DUE, 0
+        now = time.monotonic()
+        if self._give_up == float("inf") or (self.up and now - self._up_since >= STEADY):
+            self._give_up, self._tries = now + RELAY_DUE, 0
         self.up = False
 
     def _start(self) -> None:
@@ -180,9 +184,13 @@ class Link:
             return
         log.warning("relay_stream_lost", reason=why)
         metrics.RELAY_STREAMS_RESTARTED.inc()
+        steady = time.monotonic() - self._up_since >= STEADY
         self._down()
-        self._why = why
-        self._start()
+        if steady:
+            self._why = why
+            self._start()
+        else:
+            self._wait(why)
 
     # -- what the relay tells -----------------------------------------------------------------------------
 
@@ -224,7 +232,9 @@ class Link:
         if acknowledged < self._confirmed:
             self._heard.clear()  # another relay, whose numbers begin anew
         self._confirmed = acknowledged
-        self.up, self.due, self._give_up = True, float("inf"), float("inf")
+        if not self.up:
+            self._up_since = time.monotonic()
+        self.up, self.due = True, float("inf")
         self._starting = False
         self._last = self._acknowledged = acknowledged
         if new and (self.held or self.part is not Part.NEW):  # HELLO would have told

@@ -26,6 +26,7 @@ NOTED = ("speech_began", "speech_ended", "mark", "cleared", "caller_speaks", "bo
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eslbot.bot.link.RELAY_DUE", 0.6)
     monkeypatch.setattr("eslbot.bot.link.STATE_DUE", 0.2)
+    monkeypatch.setattr("eslbot.bot.link.STEADY", 0.05)
 
 
 def outcome(house: House, channel: Channel) -> tuple[str, str]:
@@ -515,8 +516,9 @@ def test_another_relay_is_told_how_far_the_bots_part_is(house: House, state: str
     [("connecting", "relay_lost"), ("talking", "relay_lost"), ("last words", "bot_ended")],
 )
 def test_without_any_relay_the_customer_goes_to_an_agent(
-    house: House, state: str, expected: str, how: str
+    house: House, monkeypatch: pytest.MonkeyPatch, state: str, expected: str, how: str
 ) -> None:
+    monkeypatch.setattr("eslbot.bot.link.STEADY", 0.0)  # the stream was up for long
     channel = house.call()
     channel.relay.connects = state != "connecting"
     channel.wait(lambda: channel.displaced)
@@ -548,6 +550,18 @@ def test_a_relay_that_says_nothing_is_a_hand_off(house: House, up: bool) -> None
         channel.on_start = lambda number: None
     assert outcome(house, channel) == ("relay_lost", "the relay said nothing within 0.2 s")
     assert len(channel.starts) > 1
+
+
+def test_a_relay_that_only_comes_up_to_break_off_is_none(house: House) -> None:
+    channel = house.call()
+
+    def start(number: int) -> None:
+        channel.relay.stream_up(number)
+        channel.lose_stream()
+
+    channel.on_start = start
+    assert outcome(house, channel)[0] == "relay_lost"
+    assert len(channel.starts) < 12
 
 
 def test_a_start_that_is_refused_is_tried_again_with_the_stream_before_stopped(house: House) -> None:
