@@ -19,7 +19,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
@@ -32,7 +34,7 @@ from eslbot.config.model import Workspace
 from eslbot.invite import Invite
 from eslbot.outcome import Outcome
 from eslbot.relay import control, protocols
-from eslbot.relay.audio import Decoder, UnusableAudio, Upsampler, audible
+from eslbot.relay.audio import PIECE, Decoder, UnusableAudio, Upsampler, audible
 from eslbot.relay.budgets import Budget
 from eslbot.relay.caller import CallerAudio
 from eslbot.relay.control import News, Order, Part
@@ -262,6 +264,7 @@ class RelayCall(Call):
         if self._caller.late > LATE and now - self._late_told > LATE_AGAIN:
             self._late_told = now
             self._tell(News.LATE, by=round(self._caller.late, 3))
+            self._caller.flushed()
         if audio is not None and self._connection is not None:
             self._connection.hear(audio, now - self._stream_since)
 
@@ -357,6 +360,7 @@ class RelayCall(Call):
         match wish:
             case Speech():
                 self._say(connection, wish)
+                return
             case Clear():
                 connection.decoder.reset()
                 self._playout.clear()
@@ -368,7 +372,8 @@ class RelayCall(Call):
                 except QueueFull as error:
                     self.refuse("queue_full", str(error))
             case End():
-                self._over(Outcome.BOT_ENDED, wish.reason, wish.properties)
+                outcome = Outcome.BOT_CLOSED if wish.closed else Outcome.BOT_ENDED
+                self._over(outcome, wish.reason, wish.properties)
             case CallerSpeech():
                 self._tell(News.CALLER_SPEECH, speaking=wish.speaking)
         self._go_on()
@@ -376,16 +381,28 @@ class RelayCall(Call):
     def _say(self, connection: _Connection, speech: Speech) -> None:
         try:
             linear = connection.decoder.decode(speech)
-            self._playout.say(linear)
         except UnusableAudio as error:
             self.refuse("unusable_audio", str(error))
-            return
+        else:
+            self.bot_says(connection, linear)
+
+    def bot_says(self, connection: _Connection, linear: bytes) -> bool:
+        """Speech, L16 at 8,000 Hz, behind what is queued; whether more of it is wanted."""
+        if connection is not self._connection:
+            return False
+        try:
+            self._playout.say(linear)
         except QueueFull as error:
             self.refuse("queue_full", str(error))
-            return
+            return False
+        except Exception as error:
+            self.fault(error)
+            return False
         if not self._spoken and audible(linear):
             self._spoken = True
             _cancel(self._first_audio)
+        self._go_on()
+        return True
 
     @_guarded
     def bot_is_over_budget(self, connection: _Connection, why: str) -> None:
@@ -514,6 +531,14 @@ class RelayCall(Call):
         self._part("ended")
 
 
+@dataclass(frozen=True, slots=True)
+class _Closed:
+    """The bot's socket has ended; code 0 where no close frame came."""
+
+    code: int
+    reason: str
+
+
 class _Connection:
     """One socket to the bot, and what is spoken on it (:class:`eslbot.relay.dialler.BotListener`)."""
 
@@ -524,10 +549,14 @@ class _Connection:
         self.decoder = Decoder()
         self._budget = Budget(time.monotonic)
         self._upsampler = Upsampler(self.protocol.rate)
+        self._loop = asyncio.get_running_loop()
         #: What came before the bot had its `start`; and how the socket ended, if it did.
         self._early: list[Message] = []
-        self._early_end: tuple[int, str] | None = None
+        self._early_end: _Closed | None = None
         self._started = False
+        #: What is to be done, and the speech that is worked on.
+        self._waiting: deque[Wish | _Closed] = deque()
+        self._speech: Iterator[bytes] | None = None
 
     def begin(self, *, resumed: bool, held: bool) -> None:
         """Say what comes before all else."""
@@ -542,7 +571,7 @@ class _Connection:
         for message in early:
             self._take(message)
         if self._early_end is not None:
-            self._ended(*self._early_end)
+            self._wants(self._early_end)
 
     def say(self, words: Callable[[protocols.Protocol], Sequence[Message]]) -> None:
         """Send messages."""
@@ -557,6 +586,8 @@ class _Connection:
 
     def close(self) -> None:
         """Part with the bot; never waits."""
+        self._waiting.clear()
+        self._speech = None
         if self.socket is not None:
             self.socket.close()
 
@@ -572,12 +603,9 @@ class _Connection:
     def lost(self, code: int, reason: str) -> None:
         """The socket has ended; 0 where no close frame came."""
         if self._started:
-            self._ended(code, reason)
+            self._wants(_Closed(code, reason))
         else:
-            self._early_end = code, reason
-
-    def _ended(self, code: int, reason: str) -> None:
-        self._call.bot_lost(self, code, reason, ends=self.protocol.ends_with(code))
+            self._early_end = _Closed(code, reason)
 
     def _take(self, message: Message) -> None:
         why = self._budget.message(len(message))
@@ -590,7 +618,46 @@ class _Connection:
             self._call.ignore(bad.args[0], bad.args[1] if len(bad.args) > 1 else "", len(message))
             return
         for wish in wishes:
-            self._call.bot_wants(self, wish)
+            self._wants(wish)
+
+    # Wishes are done in the order in which they came; a long speech is worked on bit by bit, and what comes
+    # behind it waits.
+
+    def _wants(self, wish: Wish | _Closed) -> None:
+        if isinstance(wish, Clear):  # what would be dropped need not be worked on
+            self._speech = None
+            self._waiting = deque(w for w in self._waiting if not isinstance(w, Speech))
+        self._waiting.append(wish)
+        self._work()
+
+    def _work(self) -> None:
+        while self._waiting and self._speech is None:
+            wish = self._waiting.popleft()
+            if isinstance(wish, _Closed):
+                self._call.bot_lost(self, wish.code, wish.reason, ends=self.protocol.ends_with(wish.code))
+            elif isinstance(wish, Speech) and len(wish.audio) > PIECE:
+                self._begin_speech(wish)
+            else:
+                self._call.bot_wants(self, wish)
+
+    def _begin_speech(self, wish: Speech) -> None:
+        try:
+            self._speech = self.decoder.pieces(wish)
+        except UnusableAudio as error:
+            self._call.refuse("unusable_audio", str(error))
+        else:
+            self._go_on_with(self._speech)
+
+    def _go_on_with(self, speech: Iterator[bytes]) -> None:
+        """The next bit, and the rest when everybody else has had a turn."""
+        if speech is not self._speech:
+            return
+        linear = next(speech, None)
+        if linear is not None and self._call.bot_says(self, linear):
+            self._loop.call_soon(self._go_on_with, speech)
+            return
+        self._speech = None
+        self._work()
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

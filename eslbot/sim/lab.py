@@ -250,6 +250,7 @@ class Lab:
             self.folder / f"{name}.log",
             (host, free_port(host)),
             (host, free_port(host)),
+            (host, free_port(host)),
             self.workers,
             {variable(tenant): tenant.token for tenant in self.tenants.values()},
             within,
@@ -282,9 +283,12 @@ class Lab:
                 "sip_port": self.sip[1],
                 "rtp_ports": f"{self.rtp_ports[0]}-{self.rtp_ports[1]}",
                 "event_socket": colon(self.event_socket),
-                "temp_dir": str(self.temp_dir),
                 "capture": colon(self.capture),
                 "controllers": [colon(controller) for controller in self.controllers],
+            },
+            "relay": {
+                "listen": colon(service.relay),
+                "directory": str(self.folder.absolute() / "lines" / service.config.stem),
             },
             "web": {
                 "listen": colon(service.web),

@@ -52,11 +52,15 @@ from eslbot.ledger.tail import Folder
 from eslbot.media import media_facts
 from eslbot.notes import Notes
 from eslbot.redaction import Redactor, printable
-from eslbot.relay import control
+from eslbot.relay import control, protocols
+from eslbot.relay.audio import UnusableAudio
 from eslbot.relay.control import BadText, News, read_news
+from eslbot.relay.protocols.base import BadMessage
 from eslbot.web.api import _FILTER, _fields_of
 from eslbot.web.http import Refusal, Request
+from tests.hostile import bots
 from tests.support import wire
+from tests.support.protocols import bot_of
 from tests.support.switch import CRT, DID, UUID, WORKSPACE
 
 #: What a drive gives back: nothing, or the end of each step of the event loop.
@@ -151,7 +155,6 @@ EVENTS = (
         {"Event-Name": "CHANNEL_EXECUTE_COMPLETE", "Application": "answer", "Application-UUID": "e-1"}
     ),
     wire.event({"Event-Name": "DTMF", "DTMF-Digit": "5", "DTMF-Duration": "960"}),
-    wire.event({"Event-Name": "PLAYBACK_START", "Playback-File-Path": "/x.PCMU"}),
     wire.event(HANGUP),
     custom("connect", b'{"status":"connected"}'),
     custom("disconnect", CLOSED),
@@ -305,6 +308,11 @@ def invite(content: bytes) -> None:
     assert found.did.isascii() and found.did.isdigit()
     assert found.crt_object_id.isascii() and found.crt_object_id.isprintable()
     assert len(found.caller) <= 128
+    headers = protocols.headers(found, bot_of("eslbot"))
+    assert all(value.isascii() and value.isprintable() for value in headers.values())
+    for name in protocols.PROTOCOLS:
+        protocol = protocols.speak(found, bot_of(name))
+        assert all(json.loads(told) for told in protocol.start(resumed=False))
     masking.masked(found.caller)
 
 
@@ -367,18 +375,6 @@ def module(content: bytes) -> None:
     """The module's own JSON."""
     text = stream.describe(Event(Headers(b"\n"), content, "mod_audio_stream::error"))
     assert text.isprintable() and len(text) <= 300
-
-
-def riff(samples: bytes, channels: int = 1, width: int = 2, rate: int = 8000) -> bytes:
-    import wave
-
-    file = BytesIO()
-    with wave.open(file, "wb") as written:
-        written.setnchannels(channels)
-        written.setsampwidth(width)
-        written.setframerate(rate)
-        written.writeframes(samples)
-    return file.getvalue()
 
 
 def argument(content: bytes) -> None:
@@ -615,7 +611,15 @@ PARSERS = (
     Parser("channel notes", CHANNELS, notes, most=MAX_HEADER_BYTES),
     Parser("media of a hang-up", (lines_of(HANGUP),), media, most=MAX_HEADER_BYTES),
     Parser("relay's news", NEWS, news, (BadText, BadLines), share=2),
+    Parser("bot message", bots.MESSAGES, bots.message, (BadMessage,), share=2),
     Parser("mod_audio_stream's JSON", (CLOSED, REFUSED), module),
+    Parser(
+        "bot audio",
+        (bots.riff(b"\1\0" * 80), bots.riff(b"\1\0" * 9, 2), b"\x7f\x80" * 200),
+        bots.audio,
+        (UnusableAudio,),
+        share=0.5,
+    ),
     Parser("Ameyo's answer", ANSWERS, answered, (HTTPException, OSError), share=2),
     Parser("secrets to redact", QUOTED, redacted, most=8192),
     Parser(
