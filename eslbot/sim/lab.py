@@ -132,7 +132,8 @@ class Lab:
         self.proxies = [TcpProxy(("127.0.0.1", free_port()), at) for at in listeners] if proxied else []
         self.controllers = [*controllers, *([proxy.address for proxy in self.proxies] or listeners)]
         self.rtp_ports = free_rtp_ports()
-        self.temp_dir = folder / "run" / "temp"
+        #: Where a real FreeSWITCH keeps what is its own.
+        self.work = folder / "run"
         self.ameyo = AmeyoServer({tenant.host: tenant.token for tenant in tenants}, emit=emit)
         self.bot = Bot(emit=emit)
         self.pbx = Pbx(self.sip, ameyo=self.ameyo, refreshes=refreshes, emit=emit)
@@ -152,7 +153,6 @@ class Lab:
     def start(self) -> Self:
         """Bring everything up, or nothing. Raises :class:`LabError`."""
         try:
-            self.temp_dir.mkdir(parents=True, exist_ok=True)
             # Not in the folder: a keeper's socket must have a short path.
             self._journals = Path(self._stack.enter_context(TemporaryDirectory(prefix="eslbot-lab-")))
             self._stack.enter_context(self.bot)
@@ -282,7 +282,6 @@ class Lab:
                 "sip_port": self.sip[1],
                 "rtp_ports": f"{self.rtp_ports[0]}-{self.rtp_ports[1]}",
                 "event_socket": colon(self.event_socket),
-                "temp_dir": str(self.temp_dir),
                 "capture": colon(self.capture),
                 "controllers": [colon(controller) for controller in self.controllers],
             },
@@ -334,7 +333,7 @@ class Lab:
         if rendered.returncode:
             raise LabError(f"eslbot conf failed:\n{rendered.stderr[-3000:]}")
         self.real_switch = self._stack.enter_context(
-            freeswitch.FreeSwitchProcess(installation, conf, self.temp_dir.parent)
+            freeswitch.FreeSwitchProcess(installation, conf, self.work)
         )
 
     def _environment(self) -> dict[str, str]:
@@ -359,7 +358,7 @@ class StandInSwitch:
         command += ["--sip-listen", colon(lab.sip)]
         for controller in lab.controllers:
             command += ["--controllers", colon(controller)]
-        command += ["--rtp-ports", f"{lab.rtp_ports[0]}-{lab.rtp_ports[1]}", "--temp-dir", str(lab.temp_dir)]
+        command += ["--rtp-ports", f"{lab.rtp_ports[0]}-{lab.rtp_ports[1]}"]
         command += ["--capture", colon(lab.capture)]
         for source in lab.sip_peers:
             command += ["--allow", str(ip_network(source))]
