@@ -302,6 +302,12 @@ def is_empty(frame: bytes) -> bool:
     return frame == b"\xff" * 320
 
 
+def said(frames: list[bytes]) -> bytes:
+    """What the caller said. With packets of 30 ms a frame without one begins in the middle of a frame."""
+    pieces = [frame[n : n + 160] for frame in frames for n in (0, 160)]
+    return b"".join(piece for piece in pieces if piece != b"\xff" * 160)
+
+
 def test_where_the_pbx_is_silent_frames_are_0xff(
     calling: Calling, channel_of: ChannelOf, stream: Stream
 ) -> None:
@@ -331,10 +337,11 @@ def test_longer_packets_are_cut_into_frames(
         stream.heard_for(0.5)
         frames = stream.heard_for(2.0)
         assert {len(frame) for frame in frames} == {320}
-        real = [frame for frame in frames if not is_empty(frame)]
-        assert 95 <= len(real) <= 105
-        assert 1000 / ptime <= len(frames) - len(real), "and what has no packet is there, too"
-        assert heard(b"".join(real), CALLER) > 1.8
+        length = len(said(frames)) / 16_000
+        assert length == pytest.approx(2.0, abs=0.1)
+        assert heard(said(frames), CALLER) > 0.9 * length
+        ticks_without = 2.0 * (50 - 1000 / ptime)
+        assert len(frames) / 50 - length == pytest.approx(ticks_without / 50, abs=0.1)
         arrivals = call.voice.since(time.monotonic() - 1.0)
         assert 47 <= len(arrivals) <= 53
         call.bye()
@@ -342,10 +349,15 @@ def test_longer_packets_are_cut_into_frames(
         call.close()
 
 
-def test_shorter_packets_need_a_jitter_buffer(lab: Lab, channel_of: ChannelOf, stream: Stream) -> None:
+def test_shorter_packets_need_a_jitter_buffer(
+    lab: Lab, channel_of: ChannelOf, stream: Stream, tmp_path: Path
+) -> None:
     call = Call(lab.sip, lab.tenants["hold"].id, voice=Voice(ptime=10))
     try:
         channel = channel_of(call)
+        # Without something displaced no jitter buffer helps (measured); a call of eslbot's has its line.
+        ring = written(tmp_path / "ring.r8", np.zeros(8000))
+        assert displace(channel, "start", ring, 0, "mfl") == OK
         streamed(channel, stream)
         stream.heard_for(0.5)
         before = [frame for frame in stream.heard_for(1.0) if not is_empty(frame)]

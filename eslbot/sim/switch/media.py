@@ -263,9 +263,7 @@ class MediaSession:
 
     def _taken(self) -> list[bytes]:
         """Without a jitter buffer: one packet, and all where they are not short (``rtp-autoflush``)."""
-        if not self._waiting:
-            return [NO_PACKET]
-        self._rest += self._waiting.popleft()
+        self._rest += self._waiting.popleft() if self._waiting else NO_PACKET
         while self._waiting and len(self._waiting[0]) >= FRAME:
             self._rest += self._waiting.popleft()
         frames = [self._rest[n : n + FRAME] for n in range(0, len(self._rest) - FRAME + 1, FRAME)]
