@@ -132,6 +132,8 @@ class Lab:
         self.proxies = [TcpProxy(("127.0.0.1", free_port()), at) for at in listeners] if proxied else []
         self.controllers = [*controllers, *([proxy.address for proxy in self.proxies] or listeners)]
         self.rtp_ports = free_rtp_ports()
+        #: ``relay.listen``, of one relay for all hosts; and its line files.
+        self.relay, self.lines = ("127.0.0.1", free_port()), folder.absolute() / "lines"
         #: Where a real FreeSWITCH keeps what is its own.
         self.work = folder / "run"
         self.ameyo = AmeyoServer({tenant.host: tenant.token for tenant in tenants}, emit=emit)
