@@ -592,9 +592,12 @@ def test_a_process_that_leaves_core_files_is_found(
 def test_a_secret_that_is_not_there_is_found(site: Installation) -> None:
     site.set("ameyo", token="${ESLBOT_NO_SUCH_VARIABLE}")
     site.path.write_text(tomli_w.dumps(site.tree))
-    (found,) = wrong(examine(Request(site.path)))
+    checked = examine(Request(site.path))
+    (found,) = wrong(checked)
     assert "ESLBOT_NO_SUCH_VARIABLE is not set" in found.found
     assert "EnvironmentFiles" in found.remedy
+    assert {c.name for c in checked} == set(TITLES)
+    assert {c.severity for c in checked if c.name != "configuration"} == {Severity.UNKNOWN}
 
 
 # -- others' servers ---------------------------------------------------------------------------------------

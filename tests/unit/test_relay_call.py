@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eslbot.relay.dialler import BotUnreachable
-from eslbot.relay.playout import QueueFull
 
 from eslbot.config.model import Config
 from eslbot.invite import Invite
@@ -19,6 +17,8 @@ from eslbot.relay import call as relay_call
 from eslbot.relay import control
 from eslbot.relay.call import RelayCall
 from eslbot.relay.control import Order, Part
+from eslbot.relay.dialler import BotUnreachable
+from eslbot.relay.playout import QueueFull
 from eslbot.relay.protocols.base import Message
 
 TONE = b"\x00\x10" * 160
@@ -203,10 +203,7 @@ def test_a_bot_that_says_end_is_heard_to_its_last_word(world: World) -> None:
     async def story() -> None:
         call, stream = await up(world)
         assert [entry["news"] for entry in stream.news] == ["state", "connected"]
-        assert stream.news[0]["lines"] == [
-            {"path": "/lines/a", "on": False},
-            {"path": "/lines/b", "on": False},
-        ]
+        assert stream.news[0]["lines"] == [{"path": "/lines/a", "on": False}, {"path": "/lines/b", "on": False}]
         assert world.socket.got("start")
         world.socket.listener.received(TONE)
         world.socket.says(type="end", reason="done", properties={"summary": "x", "foreign": "y"})
@@ -363,9 +360,7 @@ def test_the_caller_hangs_up(world: World) -> None:
     async def story() -> None:
         call, stream = await up(world)
         call.stream_gone(clean=True)
-        assert (
-            world.socket.got("stop") == [{"type": "stop", "reason": "caller_hangup"}] and world.socket.closed
-        )
+        assert world.socket.got("stop") == [{"type": "stop", "reason": "caller_hangup"}] and world.socket.closed
         assert world.line.removed and world.forgotten == [UUID]
 
     run(story)
@@ -387,9 +382,7 @@ def test_the_controller_stops_the_bot(world: World) -> None:
         call, stream = await up(world)
         world.socket.listener.received(TONE)
         call.ordered(control.order(Order.STOP, reason="max_duration"))
-        assert (
-            world.socket.got("stop") == [{"type": "stop", "reason": "max_duration"}] and world.socket.closed
-        )
+        assert world.socket.got("stop") == [{"type": "stop", "reason": "max_duration"}] and world.socket.closed
         assert not world.playout.queued
         call.stream_gone(clean=True)
         assert world.line.removed
@@ -401,22 +394,14 @@ def test_a_key_goes_to_the_bot_and_an_unknown_order_nowhere(world: World) -> Non
     async def story() -> None:
         call, _ = await up(world)
         call.ordered(control.order(Order.KEY, digit="5", ms=120))
-        for text in (
-            "{",
-            "[]",
-            '{"order": "dance"}',
-            '{"order": "key", "digit": 5}',
-            '{"order": "ack", "ack": "x"}',
-        ):
+        for text in ("{", "[]", '{"order": "dance"}', '{"order": "key", "digit": 5}', '{"order": "ack", "ack": "x"}'):
             call.ordered(text)
         assert world.socket.got("dtmf") == [{"type": "dtmf", "digit": "5", "duration_ms": 120}]
 
     run(story)
 
 
-def test_what_the_bot_says_before_its_start_is_not_lost(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_bot_says_before_its_start_is_not_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         async def dial(bot: Any, headers: Any, listener: Any) -> FakeSocket:
             socket = await world._dial(bot, headers, listener)
