@@ -77,6 +77,7 @@ class Controller:
         metrics.WORKERS_READY.set(1)
         metrics.WORKERS_CALLS_LIMIT.set(config.server.max_calls)
         metrics.LEDGER_CONFIGURED.set(config.ledger is not None)
+        metrics.RELAY_WANTED.set(config.relay.processes)
         metrics.expect((workspace.name for workspace in config.workspaces.values()), Verdict)
         for workspace in config.workspaces.values():
             metrics.CALLS_LIMIT.labels(workspace.name).set(workspace.max_calls)

@@ -19,7 +19,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
@@ -32,7 +34,7 @@ from eslbot.config.model import Workspace
 from eslbot.invite import Invite
 from eslbot.outcome import Outcome
 from eslbot.relay import control, protocols
-from eslbot.relay.audio import Decoder, UnusableAudio, Upsampler, audible
+from eslbot.relay.audio import PIECE, Decoder, UnusableAudio, Upsampler, audible
 from eslbot.relay.budgets import Budget
 from eslbot.relay.caller import CallerAudio
 from eslbot.relay.control import News, Order, Part
@@ -86,11 +88,11 @@ def _guarded(
     """A fault of ours in one call ends its bot's part, so that the customer gets to a human; no other call."""
 
     @wraps(method)
-    def guarded(self: RelayCall, *args: P.args, **kwargs: P.kwargs) -> None:
+    def guarded(call: RelayCall, /, *args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            method(self, *args, **kwargs)
+            method(call, *args, **kwargs)
         except Exception as error:
-            self.fault(error)
+            call.fault(error)
 
     return guarded
 
@@ -106,9 +108,10 @@ class RelayCall(Call):
         self._log = log.bind(
             call_id=invite.call_id, workspace=workspace.name, crt_object_id=invite.crt_object_id
         )
-        self._line = Line.open(shared.directory, invite.call_id, shared.reads)
-        self._margin = shared.margin(workspace.id)
-        self._playout = Playout(self._line, self._margin, self)
+        #: Made by :meth:`lay`; until then there is nobody to speak to.
+        self._line: Line
+        self._playout: Playout
+        self._laid = False
         self._caller = CallerAudio()
         self._outbox = Outbox()
         self._stream: Stream | None = None
@@ -124,6 +127,8 @@ class RelayCall(Call):
         self._late_told = float("-inf")
         # The bot's connection; each one has its own.
         self._connection: _Connection | None = None
+        #: The bot is there before the caller is.
+        self._early: _Connection | None = None
         self._dialling: asyncio.Task[None] | None = None
         self._first_audio: asyncio.TimerHandle | None = None
         self._last_words: asyncio.TimerHandle | None = None
@@ -139,6 +144,16 @@ class RelayCall(Call):
         if self._stream is None:
             self._keep_for(PREPARED)
 
+    def lay(self, ptime: int) -> None:
+        """Make the line's files, or find them; see :meth:`Call.lay`."""
+        if not self._laid:
+            shared = self._shared
+            self._line = Line.open(
+                shared.directory, self.invite.call_id, shared.reads, samples=ptime * control.RATE // 1000
+            )
+            self._playout = Playout(self._line, shared.margin(self.workspace.id), self)
+            self._laid = True
+
     @_guarded
     def stream_up(self, stream: Stream, part: Part) -> None:
         """Go on, or begin, with a stream of the module's; one that there was is nobody's any more."""
@@ -147,6 +162,10 @@ class RelayCall(Call):
         self._caller = CallerAudio()
         self._begin(part)
         self._tell_state()
+        if self._early is not None:
+            early, self._early = self._early, None
+            self._there(early, "", resumed=False)
+        self._go_on()
 
     @_guarded
     def stream_gone(self, clean: bool) -> None:
@@ -181,7 +200,10 @@ class RelayCall(Call):
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()
-        self._line.close(remove=remove)
+        if self._early is not None:
+            self._early.close()
+        if self._laid:
+            self._line.close(remove=remove)
         self._shared.over(self.invite.call_id)
 
     # -- what the controller wants ------------------------------------------------------------------------
@@ -262,6 +284,7 @@ class RelayCall(Call):
         if self._caller.late > LATE and now - self._late_told > LATE_AGAIN:
             self._late_told = now
             self._tell(News.LATE, by=round(self._caller.late, 3))
+            self._caller.flushed()
         if audio is not None and self._connection is not None:
             self._connection.hear(audio, now - self._stream_since)
 
@@ -279,7 +302,6 @@ class RelayCall(Call):
         else:
             resumed = part is Part.UNDER_WAY
             self._dial("its relay was lost" if resumed else "", resumed=resumed)
-        self._go_on()
 
     def _dial(self, why: str, *, resumed: bool) -> None:
         self._bot = Bot.DIALLING
@@ -307,6 +329,9 @@ class RelayCall(Call):
 
     @_guarded
     def _there(self, connection: _Connection, why: str, *, resumed: bool) -> None:
+        if not self._laid:
+            self._early = connection  # it gets its `start` when the caller is there
+            return
         self._bot, self._connection = Bot.CONNECTED, connection
         connection.begin(resumed=resumed, held=self._held)
         if resumed:
@@ -357,6 +382,7 @@ class RelayCall(Call):
         match wish:
             case Speech():
                 self._say(connection, wish)
+                return
             case Clear():
                 connection.decoder.reset()
                 self._playout.clear()
@@ -368,7 +394,8 @@ class RelayCall(Call):
                 except QueueFull as error:
                     self.refuse("queue_full", str(error))
             case End():
-                self._over(Outcome.BOT_ENDED, wish.reason, wish.properties)
+                outcome = Outcome.BOT_CLOSED if wish.closed else Outcome.BOT_ENDED
+                self._over(outcome, wish.reason, wish.properties)
             case CallerSpeech():
                 self._tell(News.CALLER_SPEECH, speaking=wish.speaking)
         self._go_on()
@@ -376,16 +403,28 @@ class RelayCall(Call):
     def _say(self, connection: _Connection, speech: Speech) -> None:
         try:
             linear = connection.decoder.decode(speech)
-            self._playout.say(linear)
         except UnusableAudio as error:
             self.refuse("unusable_audio", str(error))
-            return
+        else:
+            self.bot_says(connection, linear)
+
+    def bot_says(self, connection: _Connection, linear: bytes) -> bool:
+        """Speech, L16 at 8,000 Hz, behind what is queued; whether more of it is wanted."""
+        if connection is not self._connection:
+            return False
+        try:
+            self._playout.say(linear)
         except QueueFull as error:
             self.refuse("queue_full", str(error))
-            return
+            return False
+        except Exception as error:
+            self.fault(error)
+            return False
         if not self._spoken and audible(linear):
             self._spoken = True
             _cancel(self._first_audio)
+        self._go_on()
+        return True
 
     @_guarded
     def bot_is_over_budget(self, connection: _Connection, why: str) -> None:
@@ -426,7 +465,8 @@ class RelayCall(Call):
         if dropped:
             self._tell_bot(
                 lambda protocol: protocol.error(
-                    "property_dropped", f"not in the workspace's bot_properties, or too long: {', '.join(dropped)}"
+                    "property_dropped",
+                    f"not in the workspace's bot_properties, or too long: {', '.join(dropped)}",
                 )
             )
         self._ended = {"outcome": outcome, "reason": reason, "properties": passed, "dropped": dropped}
@@ -435,7 +475,7 @@ class RelayCall(Call):
         self._tell(News.ENDED, **self._ended)
         if outcome in _FINISHED:
             self._finish(LAST_WORDS)
-        else:
+        elif self._laid:
             self._playout.clear()
         self._go_on()
 
@@ -487,7 +527,7 @@ class RelayCall(Call):
     def _go_on(self) -> None:
         """Do what is due on the line, and come back when the next thing is."""
         _cancel(self._tick)
-        if self._gone:
+        if self._gone or not self._laid:
             return
         due = self._playout.tick()
         self._look_done()
@@ -514,6 +554,14 @@ class RelayCall(Call):
         self._part("ended")
 
 
+@dataclass(frozen=True, slots=True)
+class _Closed:
+    """The bot's socket has ended; code 0 where no close frame came."""
+
+    code: int
+    reason: str
+
+
 class _Connection:
     """One socket to the bot, and what is spoken on it (:class:`eslbot.relay.dialler.BotListener`)."""
 
@@ -524,10 +572,14 @@ class _Connection:
         self.decoder = Decoder()
         self._budget = Budget(time.monotonic)
         self._upsampler = Upsampler(self.protocol.rate)
+        self._loop = asyncio.get_running_loop()
         #: What came before the bot had its `start`; and how the socket ended, if it did.
         self._early: list[Message] = []
-        self._early_end: tuple[int, str] | None = None
+        self._early_end: _Closed | None = None
         self._started = False
+        #: What is to be done, and the speech that is worked on.
+        self._waiting: deque[Wish | _Closed] = deque()
+        self._speech: Iterator[bytes] | None = None
 
     def begin(self, *, resumed: bool, held: bool) -> None:
         """Say what comes before all else."""
@@ -542,7 +594,7 @@ class _Connection:
         for message in early:
             self._take(message)
         if self._early_end is not None:
-            self._ended(*self._early_end)
+            self._wants(self._early_end)
 
     def say(self, words: Callable[[protocols.Protocol], Sequence[Message]]) -> None:
         """Send messages."""
@@ -557,6 +609,8 @@ class _Connection:
 
     def close(self) -> None:
         """Part with the bot; never waits."""
+        self._waiting.clear()
+        self._speech = None
         if self.socket is not None:
             self.socket.close()
 
@@ -572,12 +626,9 @@ class _Connection:
     def lost(self, code: int, reason: str) -> None:
         """The socket has ended; 0 where no close frame came."""
         if self._started:
-            self._ended(code, reason)
+            self._wants(_Closed(code, reason))
         else:
-            self._early_end = code, reason
-
-    def _ended(self, code: int, reason: str) -> None:
-        self._call.bot_lost(self, code, reason, ends=self.protocol.ends_with(code))
+            self._early_end = _Closed(code, reason)
 
     def _take(self, message: Message) -> None:
         why = self._budget.message(len(message))
@@ -587,10 +638,53 @@ class _Connection:
         try:
             wishes = self.protocol.read(message)
         except BadMessage as bad:
-            self._call.ignore(bad.args[0], bad.args[1] if len(bad.args) > 1 else "", len(message))
+            why, detail = bad.args
+            if why == "unusable_audio":
+                self._call.refuse(why, detail)
+            else:
+                self._call.ignore(why, detail, len(message))
             return
         for wish in wishes:
-            self._call.bot_wants(self, wish)
+            self._wants(wish)
+
+    # Wishes are done in the order in which they came; a long speech is worked on bit by bit, and what comes
+    # behind it waits.
+
+    def _wants(self, wish: Wish | _Closed) -> None:
+        if isinstance(wish, Clear):  # what would be dropped need not be worked on
+            self._speech = None
+            self._waiting = deque(w for w in self._waiting if not isinstance(w, Speech))
+        self._waiting.append(wish)
+        self._work()
+
+    def _work(self) -> None:
+        while self._waiting and self._speech is None:
+            wish = self._waiting.popleft()
+            if isinstance(wish, _Closed):
+                self._call.bot_lost(self, wish.code, wish.reason, ends=self.protocol.ends_with(wish.code))
+            elif isinstance(wish, Speech) and len(wish.audio) > PIECE:
+                self._begin_speech(wish)
+            else:
+                self._call.bot_wants(self, wish)
+
+    def _begin_speech(self, wish: Speech) -> None:
+        try:
+            self._speech = self.decoder.pieces(wish)
+        except UnusableAudio as error:
+            self._call.refuse("unusable_audio", str(error))
+        else:
+            self._go_on_with(self._speech)
+
+    def _go_on_with(self, speech: Iterator[bytes]) -> None:
+        """The next bit, and the rest when everybody else has had a turn."""
+        if speech is not self._speech:
+            return
+        linear = next(speech, None)
+        if linear is not None and self._call.bot_says(self, linear):
+            self._loop.call_soon(self._go_on_with, speech)
+            return
+        self._speech = None
+        self._work()
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

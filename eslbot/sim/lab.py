@@ -252,6 +252,7 @@ class Lab:
             self.folder / f"{name}.log",
             (host, free_port(host)),
             (host, free_port(host)),
+            (host, free_port(host)),
             self.workers,
             {variable(tenant): tenant.token for tenant in self.tenants.values()},
             within,
@@ -286,6 +287,10 @@ class Lab:
                 "event_socket": colon(self.event_socket),
                 "capture": colon(self.capture),
                 "controllers": [colon(controller) for controller in self.controllers],
+            },
+            "relay": {
+                "listen": colon(service.relay),
+                "directory": str(self.folder.absolute() / "lines" / service.config.stem),
             },
             "web": {
                 "listen": colon(service.web),

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from eslbot.sim.processes import children, is_alive, keeps_ledger, serves
+from eslbot.sim.processes import children, descendants, is_alive, keeps_ledger, relays, serves
 
 #: Seconds to come up; to go down.
 START_LIMIT, STOP_LIMIT = 20.0, 15.0
@@ -34,7 +34,7 @@ class EslbotService:
 
     Args:
         config: its configuration file, written by whoever made this.
-        listen, web: the addresses in it.
+        listen, web, relay: the addresses in it.
         workers: the number in it.
         environment: of the process, on top of our own.
         within: a command that runs the one behind it, in the same process (``exec``).
@@ -46,12 +46,13 @@ class EslbotService:
         log_file: Path,
         listen: tuple[str, int],
         web: tuple[str, int],
+        relay: tuple[str, int],
         workers: int,
         environment: Mapping[str, str],
         within: Sequence[str] = (),
     ) -> None:
         self.config, self.log_file = config, log_file
-        self.listen, self.web, self.workers = listen, web, workers
+        self.listen, self.web, self.relay, self.workers = listen, web, relay, workers
         self.process: subprocess.Popen[bytes] | None = None
         self._environment = environment
         self._within = within
@@ -92,10 +93,10 @@ class EslbotService:
         self.process = None
 
     def kill(self) -> list[int]:
-        """KILL of the arbiter and all workers at once, as when the power goes. Returns their ids."""
+        """KILL of the arbiter, all workers and relays at once, as when the power goes. Returns their ids."""
         if self.process is None:
             return []
-        pids = [self.process.pid, *self._children()]
+        pids = [self.process.pid, *descendants(self.process.pid)]
         for pid in pids:
             send(pid, signal.SIGKILL)
         self.process.wait(STOP_LIMIT)
@@ -131,7 +132,11 @@ class EslbotService:
 
     def worker_pids(self) -> list[int]:
         """The workers that exist now, in the order of their start; some may not serve yet."""
-        return [pid for pid in self._children() if not keeps_ledger(pid)]
+        return [pid for pid in self._children() if not keeps_ledger(pid) and not relays(pid)]
+
+    def relay_pids(self) -> list[int]:
+        """The relays, without their parent."""
+        return [relay for pid in self._children() if relays(pid) for relay in children(pid)]
 
     def keeper_pid(self) -> int | None:
         """The ledger's keeper, where there is one."""

@@ -31,11 +31,8 @@ from gevent import socket
 from eslbot import masking
 from eslbot.ameyo.answer import Answer
 from eslbot.ameyo.client import MAX_RETRY_AFTER, AmeyoClient, _retry_after
-from eslbot.ameyo.notification import notification
-from eslbot.ameyo.properties import allowed, fill
 from eslbot.ameyo.sockets import MAX_BYTES, PIECE
 from eslbot.bot import messages, stream
-from eslbot.bot.audio import KINDS, RATES, Decoder, UnusableAudio
 from eslbot.config import Ameyo, ConfigError, Secret, load
 from eslbot.esl import Session
 from eslbot.esl.commands import check_line, execute_message, quote
@@ -51,9 +48,14 @@ from eslbot.ledger.tail import Folder
 from eslbot.media import media_facts
 from eslbot.notes import Notes
 from eslbot.redaction import Redactor
+from eslbot.relay import protocols
+from eslbot.relay.audio import UnusableAudio
+from eslbot.relay.protocols.base import BadMessage
 from eslbot.web.api import _FILTER, _fields_of
 from eslbot.web.http import Refusal, Request
+from tests.hostile import bots
 from tests.support import wire
+from tests.support.protocols import bot_of
 from tests.support.switch import CRT, DID, UUID, WORKSPACE
 
 #: What a drive gives back: nothing, or the end of each step of the event loop.
@@ -119,14 +121,6 @@ PLAY = (
 )
 CLOSED = b'{"status":"disconnected","message":{"code":1000,"reason":"Normal closure"}}'
 REFUSED = b'{"status":"error","message":{"code":6,"error":"Connection refused (system error 111)"}}'
-MESSAGES = (
-    b'{"type":"end","properties":{"summary":"paid","score":4.5,"agent_group":null},"reason":"done"}',
-    b'{"type":"clear"}',
-    b'{"type":"mark","name":"m-1"}',
-    b'{"type":"resumed"}',
-    b'{"type":"caller_speech","speaking":true}',
-    b'{"type":"streamAudio","data":{"audioDataType":"raw","sampleRate":8000,"audioData":"AAAA"}}',
-)
 
 
 def custom(verb: str, body: bytes) -> bytes:
@@ -145,7 +139,7 @@ EVENTS = (
     custom("play", PLAY),
     custom("disconnect", CLOSED),
     custom("error", REFUSED),
-    *(custom("json", message) for message in MESSAGES),
+    *(custom("json", message) for message in bots.MESSAGES),
 )
 STREAMS = (
     wire.reply("+OK", CHANNEL) + wire.reply(f"{DID}|{CRT}") + wire.reply("+OK") * 3 + EVENTS[0],
@@ -294,8 +288,11 @@ def invite(content: bytes) -> None:
     assert found.did.isascii() and found.did.isdigit()
     assert found.crt_object_id.isascii() and found.crt_object_id.isprintable()
     assert len(found.caller) <= 128
-    json.loads(messages.start(found, 8000))
-    json.loads(messages.identity(found, {}))
+    headers = protocols.headers(found, bot_of("eslbot"))
+    assert all(value.isascii() and value.isprintable() for value in headers.values())
+    for name in protocols.PROTOCOLS:
+        protocol = protocols.speak(found, bot_of(name))
+        assert all(json.loads(told) for told in protocol.start(resumed=False))
     masking.masked(found.caller)
 
 
@@ -328,22 +325,6 @@ def media(content: bytes) -> None:
 # -- the bot ------------------------------------------------------------------------------------------------
 
 
-def message(content: bytes) -> None:
-    """A text frame of the bot's; an end goes on to Ameyo's notification, and back from the channel."""
-    said = messages.parse(content)
-    if isinstance(said, messages.Mark):
-        quote_or_refuse(messages.mark(said.name, cleared=False))
-    elif isinstance(said, messages.End):
-        taken, dropped = allowed(said.properties, list(said.properties)[::2])
-        assert len(taken) + len(dropped) == len(said.properties)
-        json.loads(notification(CRT, {**taken, **fill({"why": "{reason}"}, {"reason": said.reason})}))
-        noted = json.dumps(taken)
-        quote_or_refuse(noted)
-        quote_or_refuse(said.reason)
-        back = Notes({"variable_eslbot_properties": noted, "variable_eslbot_outcome": "bot_ended"}).ended
-        assert json.dumps(back.properties) == noted
-
-
 def quote_or_refuse(text: str) -> None:
     try:
         check_line(f"api uuid_setvar {UUID} x {quote(text)}").encode("utf-8", "replace")
@@ -358,28 +339,6 @@ def module(content: bytes) -> None:
     code, text = stream.describe(event)
     assert isinstance(code, int)
     assert len(text) <= messages.MAX_REASON
-
-
-def audio(content: bytes) -> None:
-    rng = random.Random(zlib.crc32(content))
-    decoder = Decoder()
-    kind, rate = rng.choice((*KINDS, "wav", "mp3")), rng.choice((*RATES, 0, 11025, -8000, 10**30))
-    law = rng.choice(("PCMU", "PCMA"))
-    middle = rng.randrange(len(content) + 1)
-    for chunk in (content, content[:middle], content[middle:]):
-        decoder.decode(chunk, kind, rate, law)
-
-
-def riff(samples: bytes, channels: int = 1, width: int = 2, rate: int = 8000) -> bytes:
-    import wave
-
-    file = BytesIO()
-    with wave.open(file, "wb") as written:
-        written.setnchannels(channels)
-        written.setsampwidth(width)
-        written.setframerate(rate)
-        written.writeframes(samples)
-    return file.getvalue()
 
 
 def argument(content: bytes) -> None:
@@ -615,12 +574,12 @@ PARSERS = (
     Parser("signed identity", (SIGNED, SIGNED.replace(b".", b"=.")), identity),
     Parser("channel notes", CHANNELS, notes, most=MAX_HEADER_BYTES),
     Parser("media of a hang-up", (lines_of(HANGUP),), media, most=MAX_HEADER_BYTES),
-    Parser("bot message", MESSAGES, message, (messages.BadMessage,), share=2),
+    Parser("bot message", bots.MESSAGES, bots.message, (BadMessage,), share=2),
     Parser("mod_audio_stream's JSON", (PLAY, CLOSED, REFUSED), module),
     Parser(
         "bot audio",
-        (riff(b"\1\0" * 80), riff(b"\1\0" * 9, 2), b"\x7f\x80" * 200),
-        audio,
+        (bots.riff(b"\1\0" * 80), bots.riff(b"\1\0" * 9, 2), b"\x7f\x80" * 200),
+        bots.audio,
         (UnusableAudio,),
         share=0.5,
     ),

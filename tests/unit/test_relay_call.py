@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from eslbot.config.loader import from_tree
 from eslbot.config.model import Config
 from eslbot.invite import Invite
 from eslbot.relay import call as relay_call
@@ -20,6 +21,7 @@ from eslbot.relay.control import Order, Part
 from eslbot.relay.dialler import BotUnreachable
 from eslbot.relay.playout import QueueFull
 from eslbot.relay.protocols.base import Message
+from tests.support.relays import ACME, configuration
 
 TONE = b"\x00\x10" * 160
 UUID = "0b1a4ad5-6e7c-4d1a-8a2c-1d1b3b3b3b3b"
@@ -131,7 +133,7 @@ class World:
         self.refusals: list[str] = []
         self.forgotten: list[str] = []
         self.reads = self.directory = None
-        monkeypatch.setattr(relay_call.Line, "open", lambda *_: self.line)
+        monkeypatch.setattr(relay_call.Line, "open", lambda *_, **__: self.line)
         monkeypatch.setattr(relay_call, "Playout", self._playout)
         monkeypatch.setattr(relay_call, "dial", self._dial)
 
@@ -160,7 +162,7 @@ class World:
 
     def call(self, **bot: Any) -> RelayCall:
         workspace = replace(self.workspace, bot=replace(self.workspace.bot, **bot))
-        invite = Invite(UUID, workspace.id, "127.0.0.1", "00919990152080", "crt-1", "040", "bot")
+        invite = Invite(UUID, "00919990152080", "crt-1", workspace.id, "127.0.0.1", "040", "bot")
         return RelayCall(invite, workspace, self)  # type: ignore[arg-type]
 
     @property
@@ -178,8 +180,10 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch, relay_config: Config) -> World:
-    return World(monkeypatch, relay_config)
+def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
+    tree = configuration(tmp_path, 1)
+    tree["workspaces"][ACME]["ameyo"]["bot_properties"] = ["summary"]
+    return World(monkeypatch, from_tree(tree, {}))
 
 
 def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -194,6 +198,7 @@ async def turn() -> None:
 
 async def up(world: World, part: Part = Part.NEW, **bot: Any) -> tuple[RelayCall, FakeStream]:
     call, stream = world.call(**bot), FakeStream()
+    call.lay(20)
     call.stream_up(stream, part)
     await turn()
     return call, stream
@@ -203,7 +208,10 @@ def test_a_bot_that_says_end_is_heard_to_its_last_word(world: World) -> None:
     async def story() -> None:
         call, stream = await up(world)
         assert [entry["news"] for entry in stream.news] == ["state", "connected"]
-        assert stream.news[0]["lines"] == [{"path": "/lines/a", "on": False}, {"path": "/lines/b", "on": False}]
+        assert stream.news[0]["lines"] == [
+            {"path": "/lines/a", "on": False},
+            {"path": "/lines/b", "on": False},
+        ]
         assert world.socket.got("start")
         world.socket.listener.received(TONE)
         world.socket.says(type="end", reason="done", properties={"summary": "x", "foreign": "y"})
@@ -324,6 +332,7 @@ def test_another_stream_finds_the_bot_as_it_was(world: World) -> None:
         call.stream_gone(clean=False)
         world.socket.listener.received(TONE)
         other = FakeStream()
+        call.lay(20)
         call.stream_up(other, Part.UNDER_WAY)
         await turn()
         assert len(world.sockets) == 1 and not world.socket.closed
@@ -345,6 +354,7 @@ def test_the_relay_before_died(world: World) -> None:
 def test_the_relay_before_died_with_the_last_words_on_the_line(world: World) -> None:
     async def story() -> None:
         call = world.call()
+        call.lay(20)
         world.playout.queued = TONE
         stream = FakeStream()
         call.stream_up(stream, Part.OVER)
@@ -360,7 +370,9 @@ def test_the_caller_hangs_up(world: World) -> None:
     async def story() -> None:
         call, stream = await up(world)
         call.stream_gone(clean=True)
-        assert world.socket.got("stop") == [{"type": "stop", "reason": "caller_hangup"}] and world.socket.closed
+        assert (
+            world.socket.got("stop") == [{"type": "stop", "reason": "caller_hangup"}] and world.socket.closed
+        )
         assert world.line.removed and world.forgotten == [UUID]
 
     run(story)
@@ -369,6 +381,7 @@ def test_the_caller_hangs_up(world: World) -> None:
 def test_the_caller_hangs_up_while_the_bot_is_dialled(world: World) -> None:
     async def story() -> None:
         call, stream = world.call(), FakeStream()
+        call.lay(20)
         call.stream_up(stream, Part.NEW)
         call.stream_gone(clean=True)
         await turn()
@@ -382,7 +395,9 @@ def test_the_controller_stops_the_bot(world: World) -> None:
         call, stream = await up(world)
         world.socket.listener.received(TONE)
         call.ordered(control.order(Order.STOP, reason="max_duration"))
-        assert world.socket.got("stop") == [{"type": "stop", "reason": "max_duration"}] and world.socket.closed
+        assert (
+            world.socket.got("stop") == [{"type": "stop", "reason": "max_duration"}] and world.socket.closed
+        )
         assert not world.playout.queued
         call.stream_gone(clean=True)
         assert world.line.removed
@@ -394,14 +409,22 @@ def test_a_key_goes_to_the_bot_and_an_unknown_order_nowhere(world: World) -> Non
     async def story() -> None:
         call, _ = await up(world)
         call.ordered(control.order(Order.KEY, digit="5", ms=120))
-        for text in ("{", "[]", '{"order": "dance"}', '{"order": "key", "digit": 5}', '{"order": "ack", "ack": "x"}'):
+        for text in (
+            "{",
+            "[]",
+            '{"order": "dance"}',
+            '{"order": "key", "digit": 5}',
+            '{"order": "ack", "ack": "x"}',
+        ):
             call.ordered(text)
         assert world.socket.got("dtmf") == [{"type": "dtmf", "digit": "5", "duration_ms": 120}]
 
     run(story)
 
 
-def test_what_the_bot_says_before_its_start_is_not_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_bot_says_before_its_start_is_not_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def story() -> None:
         async def dial(bot: Any, headers: Any, listener: Any) -> FakeSocket:
             socket = await world._dial(bot, headers, listener)
@@ -457,12 +480,15 @@ def test_the_bot_of_a_call_that_is_about_to_be_answered_is_dialled_once(world: W
         call = world.call()
         call.prepare()
         await turn()
-        assert len(world.sockets) == 1
+        assert len(world.sockets) == 1 and not world.socket.sent
+        world.socket.listener.received(TONE)  # nobody has told it to wait
         stream = FakeStream()
+        call.lay(20)
         call.stream_up(stream, Part.NEW)
         await turn()
-        assert len(world.sockets) == 1
+        assert len(world.sockets) == 1 and world.socket.got("start")
         assert [entry["news"] for entry in stream.news] == ["state", "connected"]
+        assert world.playout.queued == TONE
 
     run(story)
 
