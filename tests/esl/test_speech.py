@@ -24,8 +24,8 @@ from eslbot.bot.path_speech import MAX_AHEAD, PathSpeech
 from eslbot.bot.speech import CUT_LIMIT, ODD, START_DELAY, QueueFull, Speech
 from eslbot.call import HOLD_TONE
 from eslbot.esl import Event, Session
-from eslbot.sim import bot as sim_bot
 from eslbot.sim.audio import heard, tone, tone_power
+from eslbot.sim.bot import wires
 from tests.esl.conftest import House
 from tests.support.peer import Hung, bounded, eventually, tcp_pair
 from tests.support.switch import UUID, Channel, Player
@@ -359,7 +359,7 @@ def test_a_chunk_that_was_being_written_is_said_to_its_end(line: Line) -> None:
 
 def test_half_a_wav_file_is_not_taken(line: Line) -> None:
     first, second = tone(700, 0.1), tone(700, 0.2)
-    wavs = [sim_bot._stream_audio(l16, "wav", 8000)["data"]["audioData"] for l16 in (first, second)]
+    wavs = [wires.stream_audio(l16, "wav", 8000)["data"]["audioData"] for l16 in (first, second)]
     whole = [base64.b64decode(content) for content in wavs]
     line.speech.play(line.file(whole[0], "wav"), "wav", 0, "PCMU")
     path = line.file(whole[1][:600], "wav")

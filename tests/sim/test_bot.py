@@ -473,7 +473,7 @@ def test_a_drone_whose_listener_goes_is_over(bot):
 
 
 def test_long_calls_stay_small(bot, monkeypatch):
-    monkeypatch.setattr("eslbot.sim.bot.MESSAGES_KEPT", 5)
+    monkeypatch.setattr("eslbot.sim.bot.call.MESSAGES_KEPT", 5)
     with join(bot, "converse?speak_ms=10&listen_ms=0") as ws:
         call = bot.wait_for_call()
         for number in range(20):
@@ -523,7 +523,7 @@ def test_other_audio_formats(bot, kind):
 
 
 def test_sixteen_kilohertz(bot):
-    with join(bot, "hold?rate=16000&greeting_ms=100") as ws:
+    with join(bot, "hold?rate=16000&greeting_ms=100", X_Audio_Rate="16000") as ws:
         data = json.loads(ws.recv(timeout=5))["data"]
         ws.send(bytes(640))
         call = bot.wait_for_call()
@@ -676,7 +676,7 @@ def test_without_a_file_there_is_none_to_speak(bot):
     with pytest.raises(InvalidStatus) as caught, join(bot, "wav"):
         pass
     assert caught.value.response.status_code == 404
-    assert b"wav" not in caught.value.response.body
+    assert b"wav," not in caught.value.response.body
 
 
 @pytest.mark.parametrize("rate", [8000, 16000])
@@ -684,7 +684,7 @@ def test_callers_are_recorded_each_to_a_file(tmp_path, rate, events):
     out = tmp_path / "out.wav"
     with Bot(recorder=Recorder(out), emit=lambda event, fields: events.append((event, fields))) as bot:
         for number in range(2):
-            with join(bot, "silent", X_Call_ID=str(number)) as ws:
+            with join(bot, "silent", X_Call_ID=str(number), X_Audio_Rate=str(rate)) as ws:
                 for _ in range(10 + number):
                     ws.send(tone(350, 0.02, rate))
                 call = bot.wait_for_call(lambda call, number=number: call.call_id == str(number))

@@ -21,8 +21,8 @@ from eslbot.ameyo.properties import MAX_VALUE_BYTES
 from eslbot.bot import audio, leg, messages, speech
 from eslbot.bot.messages import MAX_MARK_NAME, MAX_MESSAGE_BYTES, MAX_PROPERTIES, MAX_REASON, BadMessage
 from eslbot.outcome import Outcome
-from eslbot.sim import bot as sim_bot
 from eslbot.sim.audio import heard
+from eslbot.sim.bot import wires
 from tests.unit.test_bot_messages import INVITE
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "bot-protocol.md").read_text()
@@ -190,7 +190,7 @@ def test_what_is_taken_though_it_is_not_valid_is_an_end_only(message: dict[str, 
 @pytest.mark.parametrize("rate", [*audio.RATES, None, 44100, "8000"])
 def test_the_formats_of_the_schema_are_the_decoders(kind: str, rate: Any) -> None:
     l16 = bytes(320)
-    data = sim_bot._stream_audio(l16, kind, rate if rate in audio.RATES else 8000)["data"]
+    data = wires.stream_audio(l16, kind, rate if rate in audio.RATES else 8000)["data"]
     data |= {"sampleRate": rate}
     if rate is None:
         del data["sampleRate"]
