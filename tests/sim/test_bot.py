@@ -8,7 +8,6 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -27,6 +26,7 @@ from eslbot.cli import main
 from eslbot.sim.audio import heard, silence, tone
 from eslbot.sim.bot import GOODBYE, GREETING, PROPERTIES, Bot, Recorder, UnusableFile, WavFile
 from eslbot.sim.pbx.certificates import LoopbackAuthority
+from tests.sim.bot_client import join, until
 
 FRAME = tone(350, 0.02)
 
@@ -40,24 +40,6 @@ def events():
 def bot(events):
     with Bot(emit=lambda event, fields: events.append((event, fields))) as bot:
         yield bot
-
-
-def join(bot: Bot, behaviour: str, **headers: str) -> ClientConnection:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    # No bound on what waits to be read: a client that has stopped reading cannot close.
-    return connect(bot.url(behaviour), additional_headers=named, proxy=None, compression=None, max_queue=None)
-
-
-def until(ws: ClientConnection, kind: str) -> tuple[bytes, dict]:
-    """The raw speech up to a message of type ``kind``, and that message."""
-    speech = b""
-    while True:
-        message = json.loads(ws.recv(timeout=5))
-        if message["type"] == kind:
-            return speech, message
-        if message["type"] == "streamAudio":
-            assert message["data"]["audioDataType"] == "raw"
-            speech += base64.b64decode(message["data"]["audioData"])
 
 
 def until_closed(ws: ClientConnection) -> list[str]:
@@ -782,110 +764,6 @@ def test_the_command_speaks_and_records(tmp_path):
         process.wait()
         process.stdout.close()
     assert read_wav(out) == (FRAME * 4, 8000)
-
-
-# -- unkind bots -------------------------------------------------------------------------------------------
-
-
-def raw(bot: Bot, behaviour: str) -> socket.socket:
-    """A client that does no more than the upgrade."""
-    sock = socket.create_connection((bot.host, bot.port), 5)
-    sock.sendall(
-        f"GET /{behaviour} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
-    )
-    return sock
-
-
-def read_until(sock: socket.socket, wanted: bytes) -> bytes:
-    got = b""
-    while wanted not in got:
-        got += sock.recv(65536) or pytest.fail(f"the end, before {wanted!r}: {got[-200:]!r}")
-    return got
-
-
-def stays_open(sock: socket.socket, seconds: float) -> bool:
-    sock.settimeout(seconds)
-    try:
-        return sock.recv(1) != b""
-    except TimeoutError:
-        return True
-    finally:
-        sock.settimeout(5)
-
-
-CLOSE_1000, ANSWER = bytes([0x88, 0x02, 0x03, 0xE8]), bytes([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xE8])
-
-
-def test_a_close_frame_that_leaves_tcp_open(bot: Bot) -> None:
-    with raw(bot, "close?keep_tcp=1&greeting_ms=20") as sock:
-        read_until(sock, bytes([0x88]))
-        sock.sendall(ANSWER)
-        assert stays_open(sock, 2.5), "longer than the library waits for the end of TCP"
-        bot.let_go()
-        assert sock.recv(1) == b""
-
-
-def test_an_answered_close_frame_that_leaves_tcp_open(bot: Bot) -> None:
-    with raw(bot, "hold?keep_tcp=1&greeting_ms=20") as sock:
-        read_until(sock, b"streamAudio")
-        sock.sendall(ANSWER)
-        read_until(sock, CLOSE_1000)
-        assert stays_open(sock, 2.5)
-
-
-@pytest.mark.parametrize("status", [403, 500])
-def test_a_refusal_that_leaves_tcp_open(bot: Bot, status: int) -> None:
-    with raw(bot, f"reject?keep_tcp=1&status={status}") as sock:
-        assert f"HTTP/1.1 {status} ".encode() in read_until(sock, b"not you\n")
-        assert stays_open(sock, 2.5)
-
-
-def test_a_bot_that_ends_its_side_of_tcp_and_listens(bot: Bot) -> None:
-    with raw(bot, "half-closed?greeting_ms=20") as sock:
-        read_until(sock, b"streamAudio")
-        while sock.recv(65536):
-            pass
-        sock.sendall(bytes([0x82, 0x84, 0, 0, 0, 0]) + b"\1\2\3\4")
-        bot.calls[0].wait(lambda call: call.audio_bytes == 4)
-
-
-def test_a_bot_that_neither_reads_nor_closes(bot: Bot) -> None:
-    frame = bytes([0x82, 0xFE, 0x01, 0x40, 0, 0, 0, 0]) + bytes(320)
-    with raw(bot, "frozen?greeting_ms=20") as sock:
-        read_until(sock, b"streamAudio")
-        sock.setblocking(False)
-        sent, still = 0, time.monotonic()
-        while time.monotonic() - still < 0.3 and sent < 200 << 20:
-            try:
-                sent += sock.send(frame * 100)
-                still = time.monotonic()
-            except BlockingIOError:
-                time.sleep(0.01)
-        assert sent < 200 << 20, "what the kernel holds, and no more"
-        assert bot.calls[0].audio_frames == 0
-        bot.calls[0].abort()
-
-
-def test_a_flood_and_an_end(bot: Bot) -> None:
-    with join(bot, "flood?greeting_ms=20&count=50&size=100") as ws:
-        kinds = []
-        while not kinds or kinds[-1] != "end":
-            kinds.append(json.loads(ws.recv(timeout=5))["type"])
-        assert kinds == ["streamAudio"] + ["nonsense"] * 50 + ["end"]
-
-
-def test_one_text_that_is_too_long(bot: Bot) -> None:
-    options = {"proxy": None, "compression": None, "max_queue": None, "max_size": None}
-    with connect(bot.url("oversized?greeting_ms=20&goodbye_ms=20&listen_ms=0"), **options) as ws:
-        texts = [ws.recv(timeout=5) for _ in range(4)]
-        assert [json.loads(text)["type"] for text in texts] == [
-            "streamAudio",
-            "nonsense",
-            "streamAudio",
-            "end",
-        ]
-        assert len(texts[1]) > 5 << 20
 
 
 def test_frames_are_counted_by_when_they_came(bot: Bot) -> None:

@@ -392,7 +392,10 @@ class BotCall:
             pass  # told apart by the close code below
         except WireError as error:
             self.error = error
-            self._connection.close(1011, str(error)[:120])
+            self.abort()  # as Pipecat's server does where reading the first messages failed
+            with contextlib.suppress(ConnectionClosed):
+                for _ in self._connection:  # it is closed when the library has seen the end
+                    pass
         finally:
             if self._recording is not None:
                 self._recording.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from typing import Any
 
 from eslbot.sim.audio import tone
 from eslbot.sim.bot.behaviours import GREETING, Behaviour, farewell, greet, talk
@@ -89,12 +90,10 @@ def unusable_audio(call: BotCall) -> None:
         (l16, "raw", 2**70),
     ]:
         call.send(stream_audio_of(data, kind, rate))
-    call.send(
-        {"type": "streamAudio", "data": {"audioDataType": "raw", "sampleRate": "8000", "audioData": ""}}
-    )
-    call.send(
-        {"type": "streamAudio", "data": {"audioDataType": "raw", "sampleRate": 8000, "audioData": None}}
-    )
+    good = stream_audio(l16, "raw", call.rate)["data"]
+    wrong: list[tuple[str, Any]] = [("sampleRate", "8000"), ("sampleRate", None), ("audioData", None)]
+    for key, value in [*wrong, ("audioDataType", [])]:
+        call.send({"type": "streamAudio", "data": good | {key: value}})
     talk(call)
 
 
