@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from eslbot.config.model import Bot
 from eslbot.invite import Invite
@@ -48,10 +48,11 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The bot is finished."""
+    """The bot is finished. ``closed``: it did not say `end`, but what stands for closing the connection."""
 
     properties: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +68,18 @@ Wish = Speech | Clear | Mark | End | CallerSpeech
 class Protocol(ABC):
     """One bot's connection. Made anew for each; ``rate`` is that of the caller's audio it wants, in Hz."""
 
+    #: Rates that the protocol has, in Hz.
+    RATES: ClassVar[tuple[int, ...]] = (8000, 16000, 24000)
+
     def __init__(self, invite: Invite, bot: Bot) -> None:
         self.invite = invite
         self.bot = bot
-        self.rate: int = bot.sample_rate
+        self.rate = self.rate_of(bot)
+
+    @classmethod
+    def rate_of(cls, bot: Bot) -> int:
+        """The workspace's rate, or the greatest below it that the protocol has."""
+        return max(rate for rate in cls.RATES if rate <= bot.sample_rate)
 
     @abstractmethod
     def start(self, *, resumed: bool) -> Sequence[Message]:
@@ -103,6 +112,10 @@ class Protocol(ABC):
     def error(self, code: str, text: str) -> Sequence[Message]:
         """A message of the bot's was not used; told once a call for each ``code``."""
         return ()
+
+    def ends_with(self, code: int) -> bool:
+        """Whether a bot that closes with ``code`` is finished; with any other it has failed."""
+        return code == 1000
 
     def stop(self, reason: str) -> Sequence[Message]:
         """The bot's part is over and the socket about to be closed: caller_hangup, ended, max_duration, shutdown."""
