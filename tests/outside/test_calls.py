@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
 
+from eslbot.config import model
 from eslbot.invite import Invite
+from eslbot.relay import protocols
 from eslbot.sim import freeswitch
 from eslbot.sim.audio import heard, speech, tone
 from eslbot.sim.bot import GOODBYE, GREETING, Bot
@@ -19,10 +20,6 @@ from eslbot.sim.pbx.media import CALLER_TONE
 from tests.outside import bots
 from tests.outside.bots import Running
 from tests.outside.player import Played, Player
-
-protocols = pytest.importorskip("eslbot.relay.protocols.twilio") and pytest.importorskip(
-    "eslbot.relay.protocols"
-)
 
 DID = "00919990152080"
 INVITE = Invite(
@@ -66,8 +63,9 @@ def stand_in() -> Iterator[Bot]:
 
 
 def play(url: str, protocol: str, **options: object) -> Played:
-    """A call by one of our protocols; it looks at nothing of a workspace's bot but its rate."""
-    spoken = protocols.PROTOCOLS[protocol](INVITE, SimpleNamespace(sample_rate=8000))
+    """A call by one of our protocols."""
+    bot = model.Bot((url,), 8000, 3.0, 0.0, {}, insecure=True, protocol=protocol)
+    spoken = protocols.speak(INVITE, bot)
     return asyncio.run(Player(url, spoken, tone(CALLER_TONE, 1.0), **options).call(30))  # type: ignore[arg-type]
 
 
@@ -115,7 +113,7 @@ def test_the_stand_in_by_the_protocol(stand_in: Bot, protocol: str) -> None:
 
 def whole_call(folder: Path, url: str, protocol: str, limit: float) -> tuple[Lab, object]:
     """PBX, FreeSWITCH, eslbot with its relay, that bot, Ameyo; the result of the PBX's call."""
-    pytest.importorskip("eslbot.relay.call", reason="no relay yet")
+    pytest.importorskip("eslbot.relay.process", reason="no relay yet")
     if freeswitch.find() is None:
         pytest.skip("no FreeSWITCH with mod_audio_stream on this machine")
     # A bot that waits for the caller is no silent one.
@@ -125,7 +123,8 @@ def whole_call(folder: Path, url: str, protocol: str, limit: float) -> tuple[Lab
         result = lab.pbx.call(DID, crt, tenant.id, timeout=limit).wait(limit + 10)
         assert result.completed and result.cause == "accepted", (result, lab.log_lines()[-20:])
         (accepted,) = [request for request in lab.ameyo.requests_for(crt) if request.accepted]
-        assert accepted.json["properties"]["outcome"] == "bot_ended"
+        outcome = "bot_ended" if protocol == "eslbot" else "bot_closed"
+        assert accepted.json["properties"]["outcome"] == outcome
         return lab, result
 
 
