@@ -4,7 +4,9 @@ Neither their code nor what they run in is part of eslbot. The environment says 
 
 * ``ESLBOT_PIPECAT``: a Python that has ``pipecat-ai[runner,websocket]``;
 * ``ESLBOT_TWILIO_SAMPLE``: the folder ``node/connect-basic`` of Twilio's ``media-streams`` samples, with its
-  packages installed by ``npm install``.
+  packages installed by ``npm install``;
+* ``ESLBOT_OPENAI_AGENTS``: a folder with the npm packages ``@openai/agents``, ``@openai/agents-extensions``,
+  ``ws`` and ``zod``.
 """
 
 from __future__ import annotations
@@ -74,6 +76,21 @@ def twilio_sample(folder: Path) -> Iterator[Running]:
     port = free_port()
     command = [node, "--require", str(HERE / "port.cjs"), "server.js"]
     with _run(command, {"PORT": str(port)}, port, folder, Path(sample)) as log:
+        yield Running(f"ws://127.0.0.1:{port}/", log)
+
+
+@contextmanager
+def openai_agents(folder: Path) -> Iterator[Running]:
+    """``openai_bot.cjs`` on OpenAI's Twilio transport, without OpenAI. Raises :class:`Missing`."""
+    node, packages = shutil.which("node"), os.environ.get("ESLBOT_OPENAI_AGENTS")
+    if not node:
+        raise Missing("no node on this machine")
+    if not packages or not (Path(packages) / "node_modules" / "@openai" / "agents-extensions").is_dir():
+        raise Missing("ESLBOT_OPENAI_AGENTS names no folder with @openai/agents-extensions")
+    port = free_port()
+    # It says where it thinks that some of the caller is missing.
+    environment = {"PORT": str(port), "DEBUG": "openai-agents:extensions:twilio"}
+    with _run([node, str(HERE / "openai_bot.cjs")], environment, port, folder, Path(packages)) as log:
         yield Running(f"ws://127.0.0.1:{port}/", log)
 
 

@@ -54,6 +54,15 @@ def twilio_sample(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]
 
 
 @pytest.fixture
+def openai_agents(tmp_path: Path) -> Iterator[Running]:
+    try:
+        with bots.openai_agents(tmp_path) as running:
+            yield running
+    except bots.Missing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
 def stand_in() -> Iterator[Bot]:
     with Bot() as bot:
         yield bot
@@ -93,6 +102,19 @@ def test_twilios_sample_by_the_protocol(twilio_sample: Running) -> None:
         "all of it, the last second behind the close"
     )
     assert last - first == pytest.approx(5.0, abs=0.3)
+
+
+def test_openais_transport_by_the_protocol(openai_agents: Running) -> None:
+    played = play(openai_agents.url, "twilio")
+    line = bytes(played.line.heard)
+    assert (played.close_code, played.clears, played.bad) == (1005, 1, [])
+    assert played.largest == 80_000, "five seconds in one message"
+    assert 0.7 <= heard(line, GREETING) <= 1.8
+    assert heard(line, GOODBYE) == pytest.approx(0.4, abs=0.05)
+    openai_agents.wait_said("CLOSED 1005")
+    said = openai_agents.log.read_text()
+    assert "TRUNCATED i2 " in said, "it knows what was heard when the caller interrupted it"
+    assert "Padding" not in said and "ERROR" not in said
 
 
 @pytest.mark.parametrize("protocol", DIALECTS)
@@ -138,6 +160,19 @@ def test_pipecat_in_a_call(pipecat: Running, tmp_path: Path, protocol: str) -> N
 def test_twilios_sample_in_a_call(twilio_sample: Running, tmp_path: Path) -> None:
     _, result = whole_call(tmp_path, twilio_sample.url, "twilio", 30)
     assert result.recording.heard(CALLER_TONE) >= 4.8
+
+
+def test_openais_transport_in_a_call(openai_agents: Running, tmp_path: Path) -> None:
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    _, result = whole_call(folder, openai_agents.url, "twilio", 30)
+    assert 0.7 <= result.recording.heard(GREETING) <= 1.8
+    assert result.recording.heard(GOODBYE) >= 0.35
+    openai_agents.wait_said("CLOSED ")
+    said = openai_agents.log.read_text()
+    assert "TRUNCATED i2 " in said and "ERROR" not in said
+    # Time stamps that are not a frame's length apart make it add silence to what the caller says.
+    assert "Padding" not in said
 
 
 @pytest.mark.parametrize("path", ["talk?listen_ms=300", "talk?listen_ms=300&format=binary"])
