@@ -380,7 +380,7 @@ def sim_bot(listen: tuple[str, int], wav: Path | None, record: Path | None) -> N
 
     /talk greets, listens, says good-bye and ends. /wav?listen_ms=5000 speaks the file of --wav, listens and
     ends. /twilio, /exotel and /plivo are bots made for those. The other paths are told when it starts; what
-    each does, and what tunes it (/talk?format=binary&chunk_ms=20&jitter_ms=30), says eslbot/sim/bot/__init__.py.
+    each does, and what tunes it (/talk?format=binary&chunk_ms=20), says eslbot/sim/bot/__init__.py.
     """
     with stand_ins():
         from eslbot.sim.bot import Recorder, UnusableFile, WavFile, run

@@ -10,7 +10,6 @@ a test may speak in between.
 ``/talk``               440 Hz for 600 ms, listens until it has had ``listen_ms`` of caller audio,
                         880 Hz for 400 ms, ``end``, waits for the peer to close
 ``/hold``               greets, then does what the test says (:meth:`BotCall.say`, ``end``, ``close``, …)
-``/deaf``               like ``/hold``, but does not know ``resumed``: it never answers it
 ``/converse``           440 Hz for ``speak_ms``, listens until it has had ``listen_ms`` of caller audio,
                         again and again; ``end`` after ``turns`` of them (0, the default: never)
 ``/drone``              440 Hz without a break, in real time, for ``seconds`` and then ``end`` (0, the
@@ -62,9 +61,9 @@ Parameters of the query:
   peer's, a refusal), until :meth:`Bot.let_go`; ``unread=1`` reads nothing behind the upgrade, and speaks all
   the same.
 
-``resumed`` is answered at once, and what may have been lost is repeated: a ``clear`` without its ``cleared``,
-the marks that are waited for, and ``end``. A call that was finished on an earlier connection (``end``, or a
-close with 1000) is finished again on a new one whose ``start`` has ``"resumed": true``, whatever its path.
+``resumed`` is answered at once, and ``end`` repeated. A call that was finished on an earlier connection
+(``end``, or a close with 1000) is finished again on a new one whose ``start`` has ``"resumed": true``,
+whatever its path.
 """
 
 from eslbot.sim.bot.behaviours import GOODBYE, GREETING

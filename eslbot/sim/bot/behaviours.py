@@ -187,7 +187,6 @@ def finish_again(call: BotCall, before: BotCall, behaviour: Behaviour) -> None:
 KIND: dict[str, Behaviour] = {
     "talk": talk,
     "hold": hold,
-    "deaf": hold,
     "converse": converse,
     "drone": drone,
     "patient": patient,

@@ -156,14 +156,9 @@ class BotCall:
         self._keep_audio = keep_audio
         self._connection = connection
         self._changed = threading.Condition()
-        # What must be repeated is noted and sent in one step, or a take-over in between repeats it too early.
-        # Never taken while holding _changed.
-        self._sending = threading.Lock()
-        self._resumed: deque[Received] = deque(maxlen=MESSAGES_KEPT)
         self._ears = Ears()
         self._random = Random(self.number("seed", 0))
         self._marks: deque[str] = deque(maxlen=MESSAGES_KEPT)
-        self._clears = 0
         self._emit = emit
 
     # what the behaviours are tuned by
@@ -226,22 +221,10 @@ class BotCall:
             return [received for received in self.messages if received.type == kind]
 
     @property
-    def take_overs(self) -> list[Received]:
-        """The ``resumed`` messages, in order; the last :data:`MESSAGES_KEPT` of them."""
-        with self._changed:
-            return list(self._resumed)
-
-    @property
     def marks_waited_for(self) -> list[str]:
         """The marks that were sent and have not come back, in the order sent."""
         with self._changed:
             return list(self._marks)
-
-    @property
-    def clears_waited_for(self) -> int:
-        """How many ``clear`` have had no ``cleared``."""
-        with self._changed:
-            return self._clears
 
     def wait(self, predicate: Callable[[BotCall], bool], timeout: float = 10.0) -> None:
         """Wait until ``predicate`` holds; it is asked whenever something has happened in the call.
@@ -326,32 +309,27 @@ class BotCall:
 
     def clear(self) -> None:
         """Barge-in: stop playing."""
-        with self._sending:
-            with self._changed:
-                self._clears += self.wire.confirms_clear
-            self.send_text(self.wire.clear())
+        self.send_text(self.wire.clear())
 
     def mark(self, name: str | None) -> None:
         """Ask to be told when everything so far has been heard; None is a mark without a name."""
-        with self._sending:
-            with self._changed:
-                self._marks.append(name or "")
-            self.send_text(self.wire.mark(name))
+        with self._changed:
+            self._marks.append(name or "")
+        self.send_text(self.wire.mark(name))
 
     def end(self, properties: Properties | None = None, reason: str = "done") -> None:
         """Say that the bot is finished; ``properties`` are for Ameyo. A telephony provider's bot closes."""
         properties = PROPERTIES if properties is None else properties
         message = {"type": "end", "properties": properties, "reason": reason}
         text = self.wire.end(properties, reason)
-        with self._sending:
-            with self._changed:
-                # Before it is sent: it counts, and is repeated, also where the connection is just gone.
-                self.end_message, self.ended_at, self.finished = message, time.time(), True
-                self._changed.notify_all()
-            if text is not None:
-                self.send_text(text)
+        with self._changed:
+            # Before it is sent: it counts, and is repeated, also where the connection is just gone.
+            self.end_message, self.ended_at, self.finished = message, time.time(), True
+            self._changed.notify_all()
         if text is None:
             self.close(1000, reason)
+        else:
+            self.send_text(text)
         self._emit("end", {"call_id": self.call_id, "reason": reason})
 
     def close(self, code: int = 1000, reason: str = "") -> None:
@@ -454,31 +432,14 @@ class BotCall:
             mark = self.wire.heard(message)
             if mark is not None and mark in self._marks:
                 self._marks.remove(mark)
-            elif self.wire.cleared(message):
-                self._clears = max(0, self._clears - 1)
-            elif received.type == "resumed":
-                self._resumed.append(received)
             elif received.type == "hold":
                 self.held = message.get("on") is True
             self._changed.notify_all()
         if received.type == "resumed":
             self._emit("resumed", {"call_id": self.call_id})
-            if self.behaviour != "deaf":
-                self._repeat()
-
-    def _repeat(self) -> None:
-        """A new worker has the call: answer, and let it learn what the old one took with it."""
-        with self._sending:
-            with self._changed:
-                again: list[dict[str, Any]] = [{"type": "resumed"}]
-                if self._clears:
-                    again.append({"type": "clear"})
-                    self._clears = 1
-                again += [{"type": "mark", "name": name} for name in self._marks]
-                if self.end_message is not None:
-                    again.append(self.end_message)
-            for message in again:
-                self.send(message)
+            self.send({"type": "resumed"})
+            if self.end_message is not None:
+                self.send(self.end_message)
 
     def note_said(self, said: Said) -> None:
         """Keep an utterance in :attr:`said`."""

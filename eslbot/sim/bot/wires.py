@@ -37,8 +37,6 @@ class Wire(ABC):
 
     #: Messages that have to come first, in this order.
     opening: tuple[str, ...] = ()
-    #: Whether ``clear`` is answered.
-    confirms_clear = False
 
     def __init__(self) -> None:
         self.audio_rate = 8000
@@ -71,15 +69,9 @@ class Wire(ABC):
     def heard(self, message: Mapping[str, Any]) -> str | None:
         """The name of the mark that a message says has been reached; None where it says no such thing."""
 
-    def cleared(self, message: Mapping[str, Any]) -> bool:
-        """Whether a message answers ``clear``."""
-        return False
-
 
 class Eslbot(Wire):
     """eslbot's own: binary frames are the caller; speech is binary or ``streamAudio``."""
-
-    confirms_clear = True
 
     def __init__(self, audio_rate: int) -> None:
         self.audio_rate = audio_rate
@@ -112,10 +104,6 @@ class Eslbot(Wire):
         """Of a ``mark``."""
         name = message.get("name")
         return name if message.get("type") == "mark" and isinstance(name, str) else None
-
-    def cleared(self, message: Mapping[str, Any]) -> bool:
-        """Of ``cleared``."""
-        return message.get("type") == "cleared"
 
 
 class Telephony(Wire):
@@ -225,7 +213,6 @@ class Plivo(Telephony):
 
     opening = ("start",)
     stream_key = "streamId"
-    confirms_clear = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -259,10 +246,6 @@ class Plivo(Telephony):
     def heard(self, message: Mapping[str, Any]) -> str | None:
         """Of ``playedStream``."""
         return str(message.get("name") or "") if message.get("event") == "playedStream" else None
-
-    def cleared(self, message: Mapping[str, Any]) -> bool:
-        """Of ``clearedAudio``."""
-        return message.get("event") == "clearedAudio"
 
     def _decode(self, payload: bytes) -> bytes:
         return g711.decode("PCMU", payload) if self._mulaw else payload
