@@ -404,7 +404,8 @@ def sim_bot(listen: tuple[str, int], wav: Path | None, record: Path | None) -> N
     """A stand-in for a voice bot: a WebSocket server whose URL path says how it behaves.
 
     /talk greets, listens, says good-bye and ends. /wav?listen_ms=5000 speaks the file of --wav, listens and
-    ends. The other paths are told when it starts.
+    ends. /twilio, /exotel and /plivo are bots made for those. The other paths are told when it starts; what
+    each does, and what tunes it (/talk?format=binary&chunk_ms=20), says eslbot/sim/bot/__init__.py.
     """
     with stand_ins():
         from eslbot.sim.bot import Recorder, UnusableFile, WavFile, run
