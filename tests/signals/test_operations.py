@@ -69,5 +69,3 @@ def test_every_outcome_fault_and_stage_is_told() -> None:
     assert told("Outcomes and faults") == set(Outcome)
     assert set(re.findall(r"`(\w+)`", section("Outcomes and faults"))) >= set(Fault)
     assert set(re.findall(r"`(\w+)`", section("Metrics"))) >= set(Stage) | set(Verdict)
-
-

@@ -348,7 +348,8 @@ def test_what_is_heard(linear: bytes, heard: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "between", [Speech(b"\xff" * 80, "pcmu"), Speech(b"", "raw"), Speech(b"nonsense", "wav"), Speech(b"", "mp3")]
+    "between",
+    [Speech(b"\xff" * 80, "pcmu"), Speech(b"", "raw"), Speech(b"nonsense", "wav"), Speech(b"", "mp3")],
 )
 def test_half_a_sample_goes_on_in_the_next_raw_message_or_nowhere(between: Speech) -> None:
     decoder = Decoder()
