@@ -42,7 +42,7 @@ FLOOD = 1000
 #: Seconds until a connection that was closed is reset.
 ENDED = 1.0
 #: The kernel's buffers. A read takes what there is, and is looked through in one go: so little may be there.
-KERNEL = 128 * 1024
+KERNEL = 64 * 1024
 #: Characters of somebody else's text.
 SHOWN = 200
 

@@ -154,16 +154,7 @@ class Worker:
             raise NotTaken(403, "unknown_workspace")
         if len(self.calls) >= MOST_CALLS:
             raise NotTaken(503, "full")
-        try:
-            call = self._parts.call(invite, workspace, self._shared)
-        except OSError as error:
-            log.error(
-                "line_not_made",
-                call_id=invite.call_id,
-                error=str(error),
-                remedy="see relay.directory: is there room in it, and may the relay write there?",
-            )
-            raise NotTaken(503, "not_made") from error
+        call = self._parts.call(invite, workspace, self._shared)
         self.calls[invite.call_id] = call
         metrics.RELAY_CALLS.set(len(self.calls))
         # An upgrade may still be found wrong, or never come.

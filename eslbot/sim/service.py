@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -34,7 +35,7 @@ class EslbotService:
 
     Args:
         config: its configuration file, written by whoever made this.
-        listen, web, relay: the addresses in it.
+        listen, web: the addresses in it.
         workers: the number in it.
         environment: of the process, on top of our own.
         within: a command that runs the one behind it, in the same process (``exec``).
@@ -46,13 +47,12 @@ class EslbotService:
         log_file: Path,
         listen: tuple[str, int],
         web: tuple[str, int],
-        relay: tuple[str, int],
         workers: int,
         environment: Mapping[str, str],
         within: Sequence[str] = (),
     ) -> None:
         self.config, self.log_file = config, log_file
-        self.listen, self.web, self.relay, self.workers = listen, web, relay, workers
+        self.listen, self.web, self.workers = listen, web, workers
         self.process: subprocess.Popen[bytes] | None = None
         self._environment = environment
         self._within = within
@@ -183,14 +183,7 @@ class EslbotService:
 
     def log_lines(self) -> list[dict[str, Any]]:
         """What it has logged so far; a line cut off by a kill is left out."""
-        lines: list[dict[str, Any]] = []
-        if not self.log_file.exists():
-            return lines
-        for line in self.log_file.read_text(errors="replace").splitlines():
-            if line.startswith("{"):
-                with suppress(ValueError):
-                    lines.append(json.loads(line))
-        return lines
+        return read_log(self.log_file)
 
     def _is_ready(self) -> bool:
         try:
@@ -219,3 +212,29 @@ def wait_gone(pids: list[int], timeout: float) -> bool:
             return False
         time.sleep(_LOOK)
     return True
+
+
+def wait_listening(address: tuple[str, int], timeout: float) -> None:
+    """Wait until somebody accepts connections there. Raises :class:`ServiceError`."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection(address, timeout=1.0).close()
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise ServiceError(f"nobody listens at {address[0]}:{address[1]}: {error}") from error
+            time.sleep(_LOOK)
+        else:
+            return
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The JSON lines of a log; one that is cut off is left out."""
+    lines: list[dict[str, Any]] = []
+    if not path.exists():
+        return lines
+    for line in path.read_text(errors="replace").splitlines():
+        if line.startswith("{"):
+            with suppress(ValueError):
+                lines.append(json.loads(line))
+    return lines

@@ -31,6 +31,9 @@ class EchoCall(Call):
     def prepare(self) -> None:
         self.told.append("prepare")
 
+    def lay(self, ptime: int) -> None:
+        self.told.append(f"lay {ptime}")
+
     def stream_up(self, stream: Stream, part: Part) -> None:
         self.told.append("stream_up")
         self.stream = stream
