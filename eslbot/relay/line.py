@@ -44,6 +44,12 @@ KEPT = 100
 _SCANNED = 0.1
 #: Seconds between two reads that cannot be of the same tick.
 _QUIET = 0.002
+#: Seconds within which the reads need not be fetched again: a write finds out by itself whether it was in time.
+_FRESH = 0.001
+#: Looks that tell in which tick ring B was begun, until they are enough.
+_VOTES = 20
+#: Seconds between notes for the next relay, while nothing is written.
+_NOTED = 0.1
 #: Times that FreeSWITCH may be faster than a write before that stays as it is.
 _TRIES = 5
 
@@ -84,7 +90,7 @@ class Ring:
     @property
     def ticks(self) -> int:
         """Ticks that are over for certain; at the end one less than it may be."""
-        reads = self.reads
+        reads = max(0, self.count.reads + self.uncounted)
         rounds, frame = divmod(reads, self.frames)
         return self.offset + rounds * (self.frames + 1) + frame - (reads > 0 and not frame)
 
@@ -139,11 +145,15 @@ class Line:
         self._started = note is not None and note.started
         self._a = Ring(fds[0], ring_samples // samples, counts[0])
         self._b = Ring(fds[1], (ring_samples + LONGER) // samples, counts[1])
-        self._b_known = False
+        self._b_known = self._b_sure = False
         self._votes: dict[int, int] = {}
+        self._votes_wanted = _VOTES
         self._losses = 0
+        self._looked = self._noted = 0.0
         self._tick = 0
         self._blind_since: float | None = None
+        #: Whether another relay has the line by now: nothing of ours is written any more.
+        self.taken = False
         #: Samples of speech that FreeSWITCH was faster than: not heard.
         self.missed = 0
         #: The tick behind the last one that something was written for.
@@ -217,15 +227,11 @@ class Line:
         """Whether FreeSWITCH has the line; true from ring A's opening on."""
         return self._started
 
-    @property
-    def taken(self) -> bool:
-        """Whether another relay has the line by now: nothing of ours is written any more."""
-        return self._sidecar.taken
-
     def tick(self) -> int:
-        """The tick that FreeSWITCH reads next; it is never behind FreeSWITCH. Fetches what happened."""
-        self._reads.drain()
-        self._look()
+        """The tick that FreeSWITCH reads next, as of not more than a millisecond ago: it is never behind FreeSWITCH."""
+        self._reads.drain(_FRESH)
+        if self._reads.before != self._looked:
+            self._look()
         return self._tick
 
     def at(self, tick: int) -> float:
@@ -264,6 +270,7 @@ class Line:
         Returns the tick at which it begins, later than asked for where FreeSWITCH was faster and ``standing``
         was heard alone, and the one behind its last. Raises LineFull.
         """
+        self.taken = self._sidecar.taken
         if self.taken:
             return tick, self.after(tick, len(linear))
         first: int | None = None
@@ -316,7 +323,9 @@ class Line:
             self._zero(first, last)
             if last >= self.written:
                 self.written = max(min(first, self.written), self._cleared)
-        return self.tick()
+        self._reads.drain()
+        self._look()
+        return self._tick
 
     def tidy(self) -> None:
         """Make silence of what was heard a while ago, or the ring would say it again. Raises LineFull."""
@@ -334,8 +343,12 @@ class Line:
                 self._dirty[0] = (upto, last)
         self._cleared = max(self._cleared, upto)
 
-    def note(self) -> None:
-        """Leave word for the next relay."""
+    def note(self, always: bool = True) -> None:
+        """Leave word for the next relay; and find out whether there is one."""
+        if not always and self._reads.before - self._noted < _NOTED:
+            return
+        self._noted = self._reads.before
+        self.taken = self._sidecar.taken  # cheap, but not for every look
         if self.taken:
             return
         nothing = math.nan
@@ -347,7 +360,7 @@ class Line:
                 self._reads.before,
                 nothing if phase.low is None else phase.low,
                 nothing if phase.high is None else phase.high,
-                self._b.offset if self._b_known else -1,
+                self._b.offset if self._b_sure else -1,
                 self._dirty[0][0] if self._dirty else self._cleared,
                 self.written,
             )
@@ -357,7 +370,7 @@ class Line:
         """Let go of the line; ``remove`` also takes the names away, while FreeSWITCH still reads what it has opened."""
         for ring in (self._a, self._b):
             self._reads.forget(ring.count)
-        remove = remove and not self.taken
+        remove = remove and not self._sidecar.taken
         self._sidecar.close()
         for fd in self._fds:
             os.close(fd)
@@ -369,20 +382,24 @@ class Line:
 
     def _look(self) -> None:
         a, b = self._a, self._b
+        self._looked = self._reads.before
         if a.count.losses != self._losses:
             self._losses = a.count.losses
             self._be_at(max(self._tick, self._phase.latest_tick(self._now())))
         if not self._started and not self._begin():
             return
-        if b.count.opened and b.reads > 0:
+        if self._votes_wanted:
             self._align()
-        before = self._tick
-        ticks = max(a.ticks, b.ticks) if self._b_known else a.ticks
-        self._tick = max(before, ticks)
-        if self._tick and ticks == self._tick and (self._b_known or not a.at_end):
-            seen = max(a.count.seen, b.count.seen)
-            new = self._tick != before and seen > 0
-            self._phase.saw(self._tick, self._reads.before, seen if new else None)
+        ticks = a.ticks
+        seen = a.count.seen
+        if self._b_known:
+            ticks = max(ticks, b.ticks)
+            seen = max(seen, b.count.seen)
+        new = ticks > self._tick
+        if new:
+            self._tick = ticks
+        if ticks and ticks == self._tick and (self._b_known or not a.at_end):
+            self._phase.saw(ticks, self._reads.before, seen if new and seen else None)
 
     def _begin(self) -> bool:
         """Whether FreeSWITCH has the line now."""
@@ -400,17 +417,21 @@ class Line:
     def _align(self) -> None:
         """Find out in which tick ring B was begun: both are read in each, in an order that is FreeSWITCH's."""
         a, b = self._a, self._b
-        if a.at_end or b.at_end or a.uncounted or b.uncounted:
+        if not b.count.opened or not b.reads or a.at_end or b.at_end:
+            return
+        if a.uncounted or b.uncounted:
+            self._votes_wanted = 0
             return
         quiet = self._reads.before - max(a.count.seen, b.count.seen) >= _QUIET
         if self._b_known and not quiet:
             return
         offset = a.ticks - (b.ticks - b.offset)
-        if not self._b_known:
-            self._b_known, b.offset = True, offset
         if quiet:
             self._votes[offset] = self._votes.get(offset, 0) + 1
-            b.offset = max(self._votes, key=self._votes.__getitem__)
+            self._votes_wanted -= 1
+            offset = max(self._votes, key=self._votes.__getitem__)
+            self._b_sure = True
+        self._b_known, b.offset = True, offset
 
     def _be_at(self, tick: int) -> None:
         self._tick = tick
@@ -424,7 +445,8 @@ class Line:
         if note.written > note.cleared:
             self._dirty.append((note.cleared, note.written))
         if note.offset >= 0:
-            self._b_known, self._b.offset = True, note.offset
+            self._b_known = self._b_sure = True
+            self._b.offset = note.offset
         now = self._now()
         if not note.started:
             self._phase = Phase(self.period, note.at, note.at + self.period)

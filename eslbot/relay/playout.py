@@ -184,7 +184,7 @@ class Playout:
             due.append(line.at(self._utterance) + _RACE)
         due += self._tell_marks(tick, now)
         due += self._end_utterance(now, tick)
-        line.note()
+        line.note(always=False)
         look = line.look_at()
         if look is not None:
             due.append(look)
