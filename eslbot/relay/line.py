@@ -1,19 +1,20 @@
 """The line file: what is written into it is what the caller hears, at the time that its place stands for.
 
 Two rings of L16 at 8,000 Hz a call, displaced onto the channel with ``mfl``: FreeSWITCH reads a frame of each
-with every frame that it sends, and begins again at their end. There it reads nothing for one *tick*; in ring A's
-ring B speaks, which is longer so that both ends fall together only after hours (nobody can be heard in that
-tick, and it is left out). Time is counted in ticks since A's first read: a tick is one read, 20 ms where FreeSWITCH
-sends such packets.
+with every frame that it sends, and begins again at their end. There it reads nothing for one *tick*; in ring
+A's ring B speaks, which is longer so that both ends fall together only after hours (nobody can be heard in
+that tick, and it is left out). Time is counted in ticks since A's first read: a tick is one read, 20 ms where
+FreeSWITCH sends such packets.
 
-The position is the count of the reads (:mod:`eslbot.relay.reads`). Where it is not known (events were dropped, or
-this process took over a line) it is the wall clock's, which FreeSWITCH is never ahead of, and counted on from
-there. A frame is written before it is read or somewhere else: whether it was in time is told by the order of
-FreeSWITCH's reads and our writes in one queue, and what was not goes to the next frame as long as nothing of
-it was heard.
+The position is the count of the reads (:mod:`eslbot.relay.reads`). Where it is not known (events were
+dropped, or this process took over a line) it is the wall clock's, which FreeSWITCH is never ahead of, and
+counted on from there. A frame is written before it is read or somewhere else: whether it was in time is told
+by the order of FreeSWITCH's reads and our writes in one queue, and what was not goes to the next frame as
+long as nothing of it was heard.
 
-What was heard is overwritten with silence, or a ring would say it again. The files are ours alone to write and
-to open; FreeSWITCH reads them by their directory's group. Nothing else may read them: it would be counted.
+What was heard is overwritten with silence, or a ring would say it again. The files are ours alone to write
+and to open; FreeSWITCH reads them by their directory's group. Nothing else may read them: it would be
+counted.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ KEPT = 100
 _SCANNED = 0.1
 #: Seconds between two reads that cannot be of the same tick.
 _QUIET = 0.002
-#: Seconds within which the reads need not be fetched again: a write finds out by itself whether it was in time.
+#: Seconds within which the reads need not be fetched again: a write finds out by itself whether it was in
+#: time.
 _FRESH = 0.001
 #: Looks that tell in which tick ring B was begun, until they are enough.
 _VOTES = 20
@@ -66,7 +68,7 @@ class LineFull(Exception):
 
 
 class Ring:
-    """One file that FreeSWITCH reads round and round: ``frames`` reads and one tick in which it reads nothing."""
+    """One file that FreeSWITCH reads round and round: ``frames`` reads, and a tick without one."""
 
     def __init__(self, fd: int, frames: int, count: Count) -> None:
         self.fd = fd
@@ -178,8 +180,8 @@ class Line:
     ) -> Self:
         """Make a call's line, or find the one that another relay has left.
 
-        ``samples`` are those of one read: of the packets that FreeSWITCH sends. Raises OSError where files cannot
-        be made or watched, ValueError for a call id that is none.
+        ``samples`` are those of one read: of the packets that FreeSWITCH sends. Raises OSError where files
+        cannot be made or watched, ValueError for a call id that is none.
         """
         if not _CALL_ID.fullmatch(call_id):
             raise ValueError("not a call id")
@@ -228,7 +230,7 @@ class Line:
         return self._started
 
     def tick(self) -> int:
-        """The tick that FreeSWITCH reads next, as of not more than a millisecond ago: it is never behind FreeSWITCH."""
+        """The tick that FreeSWITCH reads next, as of a millisecond ago at most. Never behind FreeSWITCH."""
         self._reads.drain(_FRESH)
         if self._reads.before != self._looked:
             self._look()
@@ -249,7 +251,7 @@ class Line:
         return self._tick + max(0, math.ceil((when - self.at(self._tick)) / self.period))
 
     def look_at(self) -> float | None:
-        """When a :meth:`tick` would tell most about the time of reads; None where they are known well enough."""
+        """When a :meth:`tick` would tell most about the time of reads; None where that is known."""
         return self._phase.look_at(self._tick, self._now()) if self._tick else None
 
     def room(self, tick: int) -> int:
@@ -293,7 +295,8 @@ class Line:
                 size = -(-len(piece) // self.frame_bytes)
                 late = self._read_before_write(ring, tick)
                 if late and tries:
-                    # Take it back: whatever FreeSWITCH reads from now on is silence, and it is told what it had read.
+                    # Take it back: whatever FreeSWITCH reads from now on is silence, and it is told what it
+                    # had read.
                     tries -= 1
                     self._zero(tick, tick + size, b"" if done else linear[:standing])
                     heard = min(size, self._read_before_write(ring, tick))
@@ -315,7 +318,8 @@ class Line:
         return (tick if first is None else first), tick
 
     def silence(self, first: int, last: int) -> int:
-        """Have nothing be heard from tick ``first`` to before ``last``. Returns the tick that is next behind it.
+        """Have nothing be heard from tick ``first`` to before ``last``. Returns the tick that is next behind
+        it.
 
         Raises LineFull where a file system needs room for that.
         """
@@ -367,7 +371,7 @@ class Line:
         )
 
     def close(self, remove: bool) -> None:
-        """Let go of the line; ``remove`` also takes the names away, while FreeSWITCH still reads what it has opened."""
+        """Let go of the line; ``remove`` takes the names away: FreeSWITCH goes on with what it has opened."""
         for ring in (self._a, self._b):
             self._reads.forget(ring.count)
         remove = remove and not self._sidecar.taken
@@ -415,7 +419,7 @@ class Line:
         return self._started
 
     def _align(self) -> None:
-        """Find out in which tick ring B was begun: both are read in each, in an order that is FreeSWITCH's."""
+        """Find out in which tick ring B was begun. In each both are read, in FreeSWITCH's order."""
         a, b = self._a, self._b
         if not b.count.opened or not b.reads or a.at_end or b.at_end:
             return

@@ -1,8 +1,8 @@
 """What one relay leaves the next about a line: a page of memory that is a file.
 
 A relay may be killed between any two instructions, so there are two places and each note goes into the older
-one; its number stands before and behind it, and a half-written one is none. Times are the monotonic clock's, which
-all processes of a machine share.
+one; its number stands before and behind it, and a half-written one is none. Times are the monotonic clock's,
+which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class BadSidecar(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """How far a line was. Ticks are FreeSWITCH's reads; times monotonic seconds, ``low`` and ``high`` of tick 0."""
+    """How far a line was at ``at``. Ticks are reads; ``low`` and ``high`` are the bounds of tick 0's time."""
 
     started: bool
     tick: int

@@ -1,4 +1,4 @@
-"""What the caller hears of what a bot says: a reader that reads the files as FreeSWITCH does, on a clock of ours."""
+"""What the caller hears of what a bot says: the files read as FreeSWITCH does, on a clock of ours."""
 
 from __future__ import annotations
 
