@@ -1,19 +1,20 @@
 """The line file: what is written into it is what the caller hears, at the time that its place stands for.
 
 Two rings of L16 at 8,000 Hz a call, displaced onto the channel with ``mfl``: FreeSWITCH reads a frame of each
-with every frame that it sends, and begins again at their end. There it reads nothing for one *tick*; in ring A's
-ring B speaks, which is longer so that both ends fall together only after hours (nobody can be heard in that
-tick, and it is left out). Time is counted in ticks since A's first read: a tick is one read, 20 ms where FreeSWITCH
-sends such packets.
+with every frame that it sends, and begins again at their end. There it reads nothing for one *tick*; in ring
+A's ring B speaks, which is longer so that both ends fall together only after hours (nobody can be heard in
+that tick, and it is left out). Time is counted in ticks since A's first read: a tick is one read, 20 ms where
+FreeSWITCH sends such packets.
 
-The position is the count of the reads (:mod:`eslbot.relay.reads`). Where it is not known (events were dropped, or
-this process took over a line) it is the wall clock's, which FreeSWITCH is never ahead of, and counted on from
-there. A frame is written before it is read or somewhere else: whether it was in time is told by the order of
-FreeSWITCH's reads and our writes in one queue, and what was not goes to the next frame as long as nothing of
-it was heard.
+The position is the count of the reads (:mod:`eslbot.relay.reads`). Where it is not known (events were
+dropped, or this process took over a line) it is the wall clock's, which FreeSWITCH is never ahead of, and
+counted on from there. A frame is written before it is read or somewhere else: whether it was in time is told
+by the order of FreeSWITCH's reads and our writes in one queue, and what was not goes to the next frame as
+long as nothing of it was heard.
 
-What was heard is overwritten with silence, or a ring would say it again. The files are ours alone to write and
-to open; FreeSWITCH reads them by their directory's group. Nothing else may read them: it would be counted.
+What was heard is overwritten with silence, or a ring would say it again. The files are ours alone to write
+and to open; FreeSWITCH reads them by their directory's group. Nothing else may read them: it would be
+counted.
 """
 
 from __future__ import annotations
@@ -44,6 +45,13 @@ KEPT = 100
 _SCANNED = 0.1
 #: Seconds between two reads that cannot be of the same tick.
 _QUIET = 0.002
+#: Seconds within which the reads need not be fetched again: a write finds out by itself whether it was in
+#: time.
+_FRESH = 0.001
+#: Looks that tell in which tick ring B was begun, until they are enough.
+_VOTES = 20
+#: Seconds between notes for the next relay, while nothing is written.
+_NOTED = 0.1
 #: Times that FreeSWITCH may be faster than a write before that stays as it is.
 _TRIES = 5
 
@@ -60,7 +68,7 @@ class LineFull(Exception):
 
 
 class Ring:
-    """One file that FreeSWITCH reads round and round: ``frames`` reads and one tick in which it reads nothing."""
+    """One file that FreeSWITCH reads round and round: ``frames`` reads, and a tick without one."""
 
     def __init__(self, fd: int, frames: int, count: Count) -> None:
         self.fd = fd
@@ -84,7 +92,7 @@ class Ring:
     @property
     def ticks(self) -> int:
         """Ticks that are over for certain; at the end one less than it may be."""
-        reads = self.reads
+        reads = max(0, self.count.reads + self.uncounted)
         rounds, frame = divmod(reads, self.frames)
         return self.offset + rounds * (self.frames + 1) + frame - (reads > 0 and not frame)
 
@@ -139,11 +147,15 @@ class Line:
         self._started = note is not None and note.started
         self._a = Ring(fds[0], ring_samples // samples, counts[0])
         self._b = Ring(fds[1], (ring_samples + LONGER) // samples, counts[1])
-        self._b_known = False
+        self._b_known = self._b_sure = False
         self._votes: dict[int, int] = {}
+        self._votes_wanted = _VOTES
         self._losses = 0
+        self._looked = self._noted = 0.0
         self._tick = 0
         self._blind_since: float | None = None
+        #: Whether another relay has the line by now: nothing of ours is written any more.
+        self.taken = False
         #: Samples of speech that FreeSWITCH was faster than: not heard.
         self.missed = 0
         #: The tick behind the last one that something was written for.
@@ -168,8 +180,8 @@ class Line:
     ) -> Self:
         """Make a call's line, or find the one that another relay has left.
 
-        ``samples`` are those of one read: of the packets that FreeSWITCH sends. Raises OSError where files cannot
-        be made or watched, ValueError for a call id that is none.
+        ``samples`` are those of one read: of the packets that FreeSWITCH sends. Raises OSError where files
+        cannot be made or watched, ValueError for a call id that is none.
         """
         if not _CALL_ID.fullmatch(call_id):
             raise ValueError("not a call id")
@@ -217,15 +229,11 @@ class Line:
         """Whether FreeSWITCH has the line; true from ring A's opening on."""
         return self._started
 
-    @property
-    def taken(self) -> bool:
-        """Whether another relay has the line by now: nothing of ours is written any more."""
-        return self._sidecar.taken
-
     def tick(self) -> int:
-        """The tick that FreeSWITCH reads next; it is never behind FreeSWITCH. Fetches what happened."""
-        self._reads.drain()
-        self._look()
+        """The tick that FreeSWITCH reads next, as of a millisecond ago at most. Never behind FreeSWITCH."""
+        self._reads.drain(_FRESH)
+        if self._reads.before != self._looked:
+            self._look()
         return self._tick
 
     def at(self, tick: int) -> float:
@@ -243,7 +251,7 @@ class Line:
         return self._tick + max(0, math.ceil((when - self.at(self._tick)) / self.period))
 
     def look_at(self) -> float | None:
-        """When a :meth:`tick` would tell most about the time of reads; None where they are known well enough."""
+        """When a :meth:`tick` would tell most about the time of reads; None where that is known."""
         return self._phase.look_at(self._tick, self._now()) if self._tick else None
 
     def room(self, tick: int) -> int:
@@ -264,6 +272,7 @@ class Line:
         Returns the tick at which it begins, later than asked for where FreeSWITCH was faster and ``standing``
         was heard alone, and the one behind its last. Raises LineFull.
         """
+        self.taken = self._sidecar.taken
         if self.taken:
             return tick, self.after(tick, len(linear))
         first: int | None = None
@@ -286,7 +295,8 @@ class Line:
                 size = -(-len(piece) // self.frame_bytes)
                 late = self._read_before_write(ring, tick)
                 if late and tries:
-                    # Take it back: whatever FreeSWITCH reads from now on is silence, and it is told what it had read.
+                    # Take it back: whatever FreeSWITCH reads from now on is silence, and it is told what it
+                    # had read.
                     tries -= 1
                     self._zero(tick, tick + size, b"" if done else linear[:standing])
                     heard = min(size, self._read_before_write(ring, tick))
@@ -308,7 +318,8 @@ class Line:
         return (tick if first is None else first), tick
 
     def silence(self, first: int, last: int) -> int:
-        """Have nothing be heard from tick ``first`` to before ``last``. Returns the tick that is next behind it.
+        """Have nothing be heard from tick ``first`` to before ``last``. Returns the tick that is next behind
+        it.
 
         Raises LineFull where a file system needs room for that.
         """
@@ -316,7 +327,9 @@ class Line:
             self._zero(first, last)
             if last >= self.written:
                 self.written = max(min(first, self.written), self._cleared)
-        return self.tick()
+        self._reads.drain()
+        self._look()
+        return self._tick
 
     def tidy(self) -> None:
         """Make silence of what was heard a while ago, or the ring would say it again. Raises LineFull."""
@@ -334,8 +347,12 @@ class Line:
                 self._dirty[0] = (upto, last)
         self._cleared = max(self._cleared, upto)
 
-    def note(self) -> None:
-        """Leave word for the next relay."""
+    def note(self, always: bool = True) -> None:
+        """Leave word for the next relay; and find out whether there is one."""
+        if not always and self._reads.before - self._noted < _NOTED:
+            return
+        self._noted = self._reads.before
+        self.taken = self._sidecar.taken  # cheap, but not for every look
         if self.taken:
             return
         nothing = math.nan
@@ -347,17 +364,17 @@ class Line:
                 self._reads.before,
                 nothing if phase.low is None else phase.low,
                 nothing if phase.high is None else phase.high,
-                self._b.offset if self._b_known else -1,
+                self._b.offset if self._b_sure else -1,
                 self._dirty[0][0] if self._dirty else self._cleared,
                 self.written,
             )
         )
 
     def close(self, remove: bool) -> None:
-        """Let go of the line; ``remove`` also takes the names away, while FreeSWITCH still reads what it has opened."""
+        """Let go of the line; ``remove`` takes the names away: FreeSWITCH goes on with what it has opened."""
         for ring in (self._a, self._b):
             self._reads.forget(ring.count)
-        remove = remove and not self.taken
+        remove = remove and not self._sidecar.taken
         self._sidecar.close()
         for fd in self._fds:
             os.close(fd)
@@ -369,20 +386,24 @@ class Line:
 
     def _look(self) -> None:
         a, b = self._a, self._b
+        self._looked = self._reads.before
         if a.count.losses != self._losses:
             self._losses = a.count.losses
             self._be_at(max(self._tick, self._phase.latest_tick(self._now())))
         if not self._started and not self._begin():
             return
-        if b.count.opened and b.reads > 0:
+        if self._votes_wanted:
             self._align()
-        before = self._tick
-        ticks = max(a.ticks, b.ticks) if self._b_known else a.ticks
-        self._tick = max(before, ticks)
-        if self._tick and ticks == self._tick and (self._b_known or not a.at_end):
-            seen = max(a.count.seen, b.count.seen)
-            new = self._tick != before and seen > 0
-            self._phase.saw(self._tick, self._reads.before, seen if new else None)
+        ticks = a.ticks
+        seen = a.count.seen
+        if self._b_known:
+            ticks = max(ticks, b.ticks)
+            seen = max(seen, b.count.seen)
+        new = ticks > self._tick
+        if new:
+            self._tick = ticks
+        if ticks and ticks == self._tick and (self._b_known or not a.at_end):
+            self._phase.saw(ticks, self._reads.before, seen if new and seen else None)
 
     def _begin(self) -> bool:
         """Whether FreeSWITCH has the line now."""
@@ -398,19 +419,23 @@ class Line:
         return self._started
 
     def _align(self) -> None:
-        """Find out in which tick ring B was begun: both are read in each, in an order that is FreeSWITCH's."""
+        """Find out in which tick ring B was begun. In each both are read, in FreeSWITCH's order."""
         a, b = self._a, self._b
-        if a.at_end or b.at_end or a.uncounted or b.uncounted:
+        if not b.count.opened or not b.reads or a.at_end or b.at_end:
+            return
+        if a.uncounted or b.uncounted:
+            self._votes_wanted = 0
             return
         quiet = self._reads.before - max(a.count.seen, b.count.seen) >= _QUIET
         if self._b_known and not quiet:
             return
         offset = a.ticks - (b.ticks - b.offset)
-        if not self._b_known:
-            self._b_known, b.offset = True, offset
         if quiet:
             self._votes[offset] = self._votes.get(offset, 0) + 1
-            b.offset = max(self._votes, key=self._votes.__getitem__)
+            self._votes_wanted -= 1
+            offset = max(self._votes, key=self._votes.__getitem__)
+            self._b_sure = True
+        self._b_known, b.offset = True, offset
 
     def _be_at(self, tick: int) -> None:
         self._tick = tick
@@ -424,7 +449,8 @@ class Line:
         if note.written > note.cleared:
             self._dirty.append((note.cleared, note.written))
         if note.offset >= 0:
-            self._b_known, self._b.offset = True, note.offset
+            self._b_known = self._b_sure = True
+            self._b.offset = note.offset
         now = self._now()
         if not note.started:
             self._phase = Phase(self.period, note.at, note.at + self.period)

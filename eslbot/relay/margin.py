@@ -1,19 +1,20 @@
 """How long a bot's speech waits before it is begun, so that a late message is not heard as a gap.
 
-A message's delay is its arrival less the length of what the utterance had sent before it. Within an utterance the
-least delay so far is kept; how far a later one lies above it is the *draw-up*. The margin grows at once to the
-greatest draw-up and, at an utterance's end, falls by a twentieth of its distance to that utterance's
+A message's delay is its arrival less the length of what the utterance had sent before it. Within an utterance
+the least delay so far is kept; how far a later one lies above it is the *draw-up*. The margin grows at once
+to the greatest draw-up and, at an utterance's end, falls by a twentieth of its distance to that utterance's
 (docs/line-file.md, "The margin").
 
-A bot that was ahead of real time is not paced: a pause behind a burst is a pause, no lateness. Nothing is learnt
-from the rest of such an utterance, nor from a delay that no network makes.
+A bot that was ahead of real time is not paced: a pause behind a burst is a pause, no lateness. Nothing is
+learnt from the rest of such an utterance, nor from a delay that no network makes.
 """
 
 from __future__ import annotations
 
 #: Seconds. More than this is no jitter, but a bot that thinks.
 LONGEST = 0.3
-#: Seconds beyond the draw-up: wake-ups of the bot, of the relay and of FreeSWITCH. Lateness below _EXACT is none.
+#: Seconds beyond the draw-up: wake-ups of the bot, of the relay and of FreeSWITCH. Lateness below _EXACT is
+#: none.
 _GUARD = 0.003
 _EXACT = 0.0001
 _DECAY = 0.05

@@ -1,8 +1,9 @@
-"""When FreeSWITCH reads: learnt from nothing but moments at which so many reads had, and had not yet, happened.
+"""When FreeSWITCH reads: learnt from nothing but moments at which so many reads had, and had not yet,
+happened.
 
 Reads are 20 ms apart. Where ``n`` had happened at ``t``, tick 0 was after ``t - n * 20 ms`` and not after
-``t - (n - 1) * 20 ms``. Each look narrows this, at the right moment by half (:meth:`Phase.look_at`). A stall, a
-take-over or a hold moves the reads for good: what contradicts the newest look is dropped.
+``t - (n - 1) * 20 ms``. Each look narrows this, at the right moment by half (:meth:`Phase.look_at`). A stall,
+a take-over or a hold moves the reads for good: what contradicts the newest look is dropped.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Phase:
         return (self.low + self.high) / 2 + tick * self.period
 
     def latest_tick(self, now: float) -> int:
-        """The tick that will be read next, where nobody counts: never too small as long as reads come evenly."""
+        """The tick that is read next, where nobody counts. Never too small while reads come evenly."""
         return 0 if self.low is None else max(0, int((now - self.low + _SLACK) / self.period) + 1)
 
     def look_at(self, tick: int, now: float) -> float | None:

@@ -1,9 +1,9 @@
 """What a bot says, heard in order, as soon as can be, and what was heard of it.
 
-Speech goes into the line behind what stands there already. Where nothing stands it begins an utterance, at the
-first frame that is its margin away (:mod:`eslbot.relay.margin`): a bot that is ahead of real time is heard in the
-next frame. Where it is late, the next frame takes it and the rest of the utterance is later by so much. What the
-rings have no room for waits here.
+Speech goes into the line behind what stands there already. Where nothing stands it begins an utterance, at
+the first frame that is its margin away (:mod:`eslbot.relay.margin`): a bot that is ahead of real time is
+heard in the next frame. Where it is late, the next frame takes it and the rest of the utterance is later by
+so much. What the rings have no room for waits here.
 
 Nothing here waits or calls back by itself: :meth:`Playout.tick` does what is due and says when it wants to be
 called again. It is to be called behind each of the other methods, too.
@@ -26,11 +26,13 @@ MOST_MARKS = 1000
 #: Seconds without speech that end an utterance.
 UTTERANCE_OVER = 0.25
 
-#: Seconds that a late message keeps from the frame after it, so that the rest of its utterance is not late again.
+#: Seconds that a late message keeps from the frame after it, so that the rest of its utterance is not late
+#: again.
 _LATE_GUARD = 0.003
 #: Seconds before a read in which the frame after it is taken.
 _RACE = 0.001
-#: Seconds between looks: while FreeSWITCH is waited for, and while there is nothing to do but to keep the line.
+#: Seconds between looks: while FreeSWITCH is waited for, and while there is nothing to do but to keep the
+#: line.
 _SOON, _IDLE = 0.01, 0.25
 #: Bytes of room below which the rest of the queue is left where it is.
 _WORTH_WHILE = RATE
@@ -70,8 +72,8 @@ class Playout:
         #: The tick behind the last speech, and what stands in the one before it if that is not full.
         self._next = line.written
         self._tail = b""
-        #: Marks behind speech that waits here (bytes said before it), and behind what is in the line (its first and
-        #: last tick since the mark before).
+        #: Marks behind speech that waits here (bytes said before it), and behind what is in the line (its
+        #: first and last tick since the mark before).
         self._waiting: deque[tuple[int, str]] = deque()
         self._placed_marks: deque[tuple[int, int, str]] = deque()
         self._mark_from: int | None = None
@@ -165,7 +167,7 @@ class Playout:
         self._finished = True
 
     def tick(self) -> float | None:
-        """Do what is due. Returns the monotonic time at which to be called again; None where that is never."""
+        """Do what is due. Returns the monotonic time of the next call; None where another has the line."""
         now = self._now()
         line = self._line
         if line.taken:
@@ -184,7 +186,7 @@ class Playout:
             due.append(line.at(self._utterance) + _RACE)
         due += self._tell_marks(tick, now)
         due += self._end_utterance(now, tick)
-        line.note()
+        line.note(always=False)
         look = line.look_at()
         if look is not None:
             due.append(look)
@@ -246,7 +248,7 @@ class Playout:
         return b"".join(taken)
 
     def _place_marks(self, first: int, said: int) -> None:
-        """Find the frames of marks whose speech is in the line: what was said behind ``said`` begins with ``first``."""
+        """Find the frames of marks whose speech stands: what follows ``said`` begins with ``first``."""
         while self._waiting and self._waiting[0][0] <= self._placed:
             at, name = self._waiting.popleft()
             last = self._line.after(first, at - said) - 1

@@ -5,11 +5,11 @@ files' directory is watched by the same instance: the events of file and directo
 the one before it. Opening a file, mod_sndfile reads it through in blocks of 1,024 samples (it looks for its
 loudest); IN_OPEN tells when, and these reads are not counted.
 
-Our own writes (IN_MODIFY) stand in the same queue. Their place among the reads tells whether a frame was written
-before FreeSWITCH came for it, however long this process was kept from running in between.
+Our own writes (IN_MODIFY) stand in the same queue. Their place among the reads tells whether a frame was
+written before FreeSWITCH came for it, however long this process was kept from running in between.
 
-The queue holds `fs.inotify.max_queued_events` (16,384) events of all files; a read makes two. Behind an overflow
-what a count says is too little: :attr:`Count.losses` tells.
+The queue holds `fs.inotify.max_queued_events` (16,384) events of all files; a read makes two. Behind an
+overflow what a count says is too little: :attr:`Count.losses` tells.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Count:
 class Reads:
     """One inotify instance for all files of a directory.
 
-    :attr:`before` and :attr:`after` are monotonic times: counts are complete up to ``before``, and hold nothing
-    that happened later than ``after``.
+    :attr:`before` and :attr:`after` are monotonic times: counts are complete up to ``before``, and hold
+    nothing that happened later than ``after``.
     """
 
     def __init__(self, directory: Path, now: Callable[[], float] = time.monotonic) -> None:
@@ -102,7 +102,7 @@ class Reads:
         self._libc.inotify_rm_watch(self.fd, count.wd)  # refused where the file's end has ended the watch
 
     def drain(self, within: float = 0.0) -> None:
-        """Fetch what happened; not where that was done less than ``within`` seconds ago. About 2 µs and 0.3 a read."""
+        """Fetch what happened; not where that was done less than ``within`` seconds ago."""
         now = self._now()
         if within and now - self.before < within:
             return
@@ -114,8 +114,9 @@ class Reads:
                 self.after = max(self.after, now)
                 return
             self.after = self._now()
-            # An event is 16 bytes (watch, mask, cookie, length) and a name padded to a multiple of 16; watch and
-            # mask are the first half. What a slice of a name looks like is no listener's: it has no control bytes.
+            # An event is 16 bytes (watch, mask, cookie, length) and a name padded to a multiple of 16; watch
+            # and mask are the first half. What a slice of a name looks like is no listener's: it has no
+            # control bytes.
             heard = self._listeners.get
             for key in memoryview(events).cast("Q")[::2].tolist():
                 if listener := heard(key):

@@ -1,8 +1,8 @@
 """What one relay leaves the next about a line: a page of memory that is a file.
 
 A relay may be killed between any two instructions, so there are two places and each note goes into the older
-one; its number stands before and behind it, and a half-written one is none. Times are the monotonic clock's, which
-all processes of a machine share.
+one; its number stands before and behind it, and a half-written one is none. Times are the monotonic clock's,
+which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ SIZE = 4096
 _MAGIC = b"eslbotL1"
 _HEAD = struct.Struct("<8sIIQ")  # magic, samples a read, samples of ring A, relays so far
 _NOTE = struct.Struct("<QQQdddqQQQ")
+_EPOCH = slice(_HEAD.size - 8, _HEAD.size)
 _PLACES = (512, 1024)
 
 
@@ -26,7 +27,7 @@ class BadSidecar(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """How far a line was. Ticks are FreeSWITCH's reads; times monotonic seconds, ``low`` and ``high`` of tick 0."""
+    """How far a line was at ``at``. Ticks are reads; ``low`` and ``high`` are the bounds of tick 0's time."""
 
     started: bool
     tick: int
@@ -50,6 +51,7 @@ class Sidecar:
         self._page = mmap.mmap(fd, SIZE)
         self.note, self._number = self._newest()
         magic, *geometry, self.epoch = _HEAD.unpack_from(self._page)
+        self._mine = self._page[_EPOCH]
         if magic != _MAGIC or geometry != [samples, ring_samples]:
             self._page.close()
             raise BadSidecar("not this version's, or of another line")
@@ -66,14 +68,13 @@ class Sidecar:
     def take(self) -> None:
         """From now on the line is the caller's, and nobody's who had it before."""
         self.epoch += 1
-        magic, samples, ring_samples, _ = _HEAD.unpack_from(self._page)
-        _HEAD.pack_into(self._page, 0, magic, samples, ring_samples, self.epoch)
+        self._mine = self.epoch.to_bytes(8, "little")
+        self._page[_EPOCH] = self._mine
 
     @property
     def taken(self) -> bool:
         """Whether another relay has the line by now."""
-        epoch = _HEAD.unpack_from(self._page)[3]
-        return bool(epoch != self.epoch)
+        return self._page[_EPOCH] != self._mine
 
     def write(self, note: Note) -> None:
         """Leave a note."""

@@ -35,7 +35,7 @@ class Clock:
 
 
 class Reader:
-    """A displaced pair of rings: opens, reads through, then a frame of each every 20 ms, and none at an end."""
+    """A displaced pair of rings: opened, read through, then a frame of each every 20 ms, none at an end."""
 
     def __init__(self, clock: Clock, paths: tuple[Path, ...], phase: float = 0.007, second: int = 3) -> None:
         self.clock = clock
