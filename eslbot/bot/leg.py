@@ -229,7 +229,7 @@ class BotLeg:
             case News.CALLER_SPEECH:
                 self._story.note(What.CALLER_SPEAKS, age, speaking=facts.get("speaking") is True)
             case News.IGNORED:
-                self._ignored(facts)
+                pass  # the relay has counted and logged it
             case News.ENDED:
                 self._over(facts)
             case News.DONE:
@@ -288,11 +288,6 @@ class BotLeg:
 
     def _limit_last_words(self) -> None:
         self._deadline = min(self._deadline, time.monotonic() + LAST_WORDS)
-
-    def _ignored(self, facts: Mapping[str, Any]) -> None:
-        """A message of the bot's that the relay has not used; it counts them, and tells the first of each."""
-        why, detail = printable(_text(facts, "why")), printable(_text(facts, "detail"))
-        log.warning("bot_message_ignored", why=why, size=_count(facts, "size"), detail=detail)
 
     def _lengthen_packets(self) -> None:
         """The PBX's packets are shorter than its SDP says: let FreeSWITCH put them together."""

@@ -13,7 +13,7 @@ from tests.e2e.conftest import kinds
 from tests.e2e.test_call import DID, accepted, logged
 from tests.e2e.test_unkind_bots import nothing_is_heard
 
-#: Every mark of a bot's is too much for this eslbot.
+#: Every mark of a bot's is too much for this controller.
 FAULT = """
 import importlib.abc
 import importlib.util
@@ -22,7 +22,7 @@ import sys
 
 class Faulty(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "eslbot.bot.speech":
+        if name != "eslbot.bot.leg":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -30,7 +30,8 @@ class Faulty(importlib.abc.MetaPathFinder):
 
         def exec_module(module):
             load(module)
-            module.Speech.mark = lambda speech, name: 1 / 0
+            told = module.BotLeg._told
+            module.BotLeg._told = lambda leg, news, age: news.what == "mark" and 1 / 0 or told(leg, news, age)
 
         spec.loader.exec_module = exec_module
         return spec

@@ -64,7 +64,6 @@ def test_from_the_admission_to_the_end(house: House, lines: Lines) -> None:
     channel.peer.send(wire.reply("+OK nobody has asked"))
     odd_frame(channel)
     channel.custom("json", b"{")
-    channel.relay.tells(News.IGNORED, why="bad_json", detail="{", size=1)
     channel.relay.tells(News.RECONNECTED, why="closed with 1011")
     channel.relay.tells(News.LATE, by=0.5)
     channel.relay.tells(News.SHORT_PACKETS)
@@ -80,7 +79,6 @@ def test_from_the_admission_to_the_end(house: House, lines: Lines) -> None:
         "esl_reply_without_command",
         "esl_unknown_frame",
         "relay_text_ignored",
-        "bot_message_ignored",
         "bot_reconnected",
         "caller_audio_late",
         "short_packets",
