@@ -66,6 +66,8 @@ PREPARED = 10.0
 LAST_WORDS = 60.0
 #: Seconds by which the caller's audio may be late, and between two times that this is told.
 LATE, LATE_AGAIN = 0.1, 5.0
+#: Seconds of the caller's audio that are missing for good.
+MISSING = 1.0
 #: Messages of a bot's that are kept until the bot has had its `start`.
 EARLY = 1000
 #: Ways to end that leave the bot its last words.
@@ -116,6 +118,9 @@ class RelayCall(Call):
         self._outbox = Outbox()
         self._stream: Stream | None = None
         self._stream_since = 0.0
+        #: Seconds of the caller's audio that have come, which is its time: bots take a time stamp that is
+        #: later than the audio before it for lost audio.
+        self._heard = 0.0
         self._bot = Bot.DIALLING
         self._begun = self._gone = False
         self._ended: dict[str, Any] | None = None
@@ -158,7 +163,7 @@ class RelayCall(Call):
     def stream_up(self, stream: Stream, part: Part) -> None:
         """Go on, or begin, with a stream of the module's; one that there was is nobody's any more."""
         _cancel(self._keep)
-        self._stream, self._stream_since = stream, self._loop.time()
+        self._stream, self._stream_since, self._heard = stream, self._loop.time(), 0.0
         self._caller = CallerAudio()
         self._begin(part)
         self._tell_state()
@@ -285,8 +290,13 @@ class RelayCall(Call):
             self._late_told = now
             self._tell(News.LATE, by=round(self._caller.late, 3))
             self._caller.flushed()
-        if audio is not None and self._connection is not None:
-            self._connection.hear(audio, now - self._stream_since)
+        if audio is None:
+            return
+        if self._heard < now - self._stream_since - MISSING:
+            self._heard = now - self._stream_since
+        if self._connection is not None:
+            self._connection.hear(audio, self._heard)
+        self._heard += len(audio) / (2 * control.RATE)
 
     # -- the bot's connection -----------------------------------------------------------------------------
 
@@ -521,6 +531,8 @@ class RelayCall(Call):
 
     def silent(self, cut: bool, ago: float) -> None:
         """The caller hears it no more."""
+        if self._connection is not None:
+            self._connection.decoder.reset()  # what comes is another utterance
         self._tell(News.SILENT, cut=cut, ago=round(ago, 4))
 
     @_guarded

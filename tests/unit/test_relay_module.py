@@ -33,6 +33,13 @@ class Taken(Call):
         self.stream: Stream | None = None
         self.gone = asyncio.Event()
         self.faulty = False
+        self.ptimes: list[int] = []
+        self.no_room = False
+
+    def lay(self, ptime: int) -> None:
+        self.ptimes.append(ptime)
+        if self.no_room:
+            raise OSError(28, "No space left on device")
 
     def prepare(self) -> None:
         self.told.append(("prepare",))
@@ -395,5 +402,38 @@ def test_descriptors_are_given_back() -> None:
         before = len(list(Path("/proc/self/fd").iterdir()))
         await visit()
         assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("header", "ptime"), [("", 20), ("X-Eslbot-Ptime: 60", 60), ("X-Eslbot-Ptime: 120", 120)]
+)
+def test_the_line_is_laid_before_the_upgrade_is_answered(header: str, ptime: int) -> None:
+    async def story(house: House) -> None:
+        caller = await house.ask(*UPGRADE, *identity(INVITE), f"{control.PART}: new", *filter(None, [header]))
+        assert b" 101 " in await caller.head()
+        assert house.call.ptimes == [ptime]
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    "header", ["X-Eslbot-Ptime: 25", "X-Eslbot-Ptime: 0", "X-Eslbot-Ptime: 130", "X-Eslbot-Ptime: x"]
+)
+def test_no_line_is_read_every_so_often(header: str) -> None:
+    async def story(house: House) -> None:
+        caller = await house.ask(*UPGRADE, *identity(INVITE), f"{control.PART}: new", header)
+        assert b" 400 " in await caller.head()
+
+    run(story)
+
+
+def test_a_call_without_room_for_its_line_gets_no_stream() -> None:
+    async def story(house: House) -> None:
+        full = house.calls[INVITE.call_id] = Taken()
+        full.no_room = True
+        caller = await house.ask(*UPGRADE, *identity(INVITE), f"{control.PART}: new")
+        assert b" 503 " in await caller.head()
 
     run(story)

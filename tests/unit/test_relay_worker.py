@@ -87,18 +87,12 @@ def test_a_prepared_call_gets_its_stream_at_the_workers_own_door(tmp_path: Path)
         _, text = await running.stream(port=port_of(url))
         assert text == f"{os.getpid()} acme {url}"
         (call,) = running.worker.calls.values()
-        assert isinstance(call, EchoCall) and call.told == ["prepare", "stream_up"]
+        assert isinstance(call, EchoCall) and call.told == ["prepare", "lay 20", "stream_up"]
 
     run(tmp_path, story)
 
 
 def test_calls_that_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class NoRoom(EchoCall):
-        def __init__(self, *facts: Any) -> None:
-            super().__init__(*facts)
-            if self.invite.call_id == "no-room":
-                raise OSError(28, "No space left on device")
-
     async def story(running: Running) -> None:
         def refused(given: Invite) -> tuple[int, str]:
             with pytest.raises(NotTaken) as not_taken:
@@ -106,15 +100,12 @@ def test_calls_that_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             return not_taken.value.status, not_taken.value.why
 
         assert refused(invite(workspace="00000000-0000-4000-8000-000000000009")) == (403, "unknown_workspace")
-        with capture_logs() as lines:
-            assert refused(invite("no-room")) == (503, "not_made")
-        assert [line["event"] for line in lines] == ["line_not_made"]
         assert running.worker.of(invite()) is running.worker.of(invite())
         monkeypatch.setattr(worker, "MOST_CALLS", 1)
         assert refused(invite("call-2")) == (503, "full")
         assert running.worker.of(invite()) is not None
 
-    run(tmp_path, story, call=NoRoom)
+    run(tmp_path, story)
 
 
 def test_a_call_that_never_gets_its_stream_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +160,7 @@ def test_calls_have_so_long_and_then_are_told(tmp_path: Path) -> None:
         (call,) = running.worker.calls.values()
         running.worker.leave()
         await asyncio.wait_for(asyncio.shield(running.task), SOON)
-        assert isinstance(call, EchoCall) and call.told == ["stream_up", "shutdown"]
+        assert isinstance(call, EchoCall) and call.told == ["lay 20", "stream_up", "shutdown"]
         assert await caller.frame() == (8, struct.pack("!H", 1001))
 
     run(tmp_path, story, drain=0.05)
