@@ -1,6 +1,6 @@
 """The line, measured: whole calls through a real FreeSWITCH, the commit before beside them in the same run.
 
-Run it with ``scripts/benchmark-speech`` or ``python -m benchmarks.speech``; ``--help`` tells the options. Three
+Run it with ``scripts/benchmark-speech``; ``--help`` tells the options. Three
 processes measure, on one clock: callers (RTP), bots (WebSocket), and whoever looks at it all afterwards::
 
      peer ══RTP══▶ FreeSWITCH ──▶ eslbot serve (site, in a process of its own) ══WebSocket══▶ bot
