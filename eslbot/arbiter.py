@@ -73,7 +73,7 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def manage_workers(self) -> None:
         """As many workers as wanted. Those that leave do not count; those before a HUP go when it is done."""
-        self.app.tend_keeper()
+        self.app.tend_children()
         staying = sorted((w for w in self.WORKERS.values() if not w.leaving), key=lambda w: w.age)
         change = self._change
         current = [w for w in staying if change is None or w.age > change.age]
@@ -146,7 +146,7 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._close_all_but(self.LISTENERS, self._change.listeners)
             self._change = None
         super().stop(graceful)
-        self.app.keeper.end()
+        self.app.end_children(graceful=graceful)
 
     # -- HUP ----------------------------------------------------------------------------------------------
 

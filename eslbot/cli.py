@@ -127,6 +127,39 @@ def serve(path: Path, log_format: str, drain: float) -> None:
 
 @main.command()
 @config_option
+@click.option(
+    "--log",
+    "log_format",
+    type=click.Choice(["auto", "json", "console"]),
+    default="auto",
+    show_default=True,
+    help="Log lines as JSON or for people; auto: for people on a terminal.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 64),
+    metavar="N",
+    help="How many; default: relay.processes, or 1 where that is 0.",
+)
+@click.option(
+    "--drain",
+    type=DurationParam(),
+    help="How long calls have to end when the relay was told to; default: longer than any max_duration.",
+)
+def relay(path: Path, log_format: str, processes: int | None, drain: float | None) -> None:
+    """Run the media relay alone, beside FreeSWITCH; `serve` starts one unless relay.processes is 0.
+
+    SIGHUP reads the configuration again. SIGTERM ends it when its calls are over; a second one, at once.
+    """
+    from eslbot.relay.process import run
+
+    json_logs = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
+    with configuration_errors():
+        run(path, processes=processes, drain=drain, json_logs=json_logs)
+
+
+@main.command()
+@config_option
 def check(path: Path) -> None:
     """Validate the configuration and print what is in force, secrets masked."""
     from eslbot.config.show import show

@@ -65,7 +65,7 @@ class Controller:
         self.budget = Budget(config, buckets)
         self.refusals = Refusals()
         self.draining = False
-        self.folder = SpeechFolder(config.freeswitch.temp_dir)
+        self.folder = SpeechFolder("/var/lib/freeswitch/temp")
         self.calls: set[Call] = set()
         #: What the ledger gets to know.
         self.journal: Notebook = journal or NoJournal()

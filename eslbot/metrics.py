@@ -96,6 +96,39 @@ BOT_MESSAGES_IGNORED = Counter(
 SPEECH_WHYS = ("not_played", "end_missed", "lost", "no_shared_directory")
 SPEECH_FAILURES = Counter("eslbot_speech_failures", "Speech that was not played as it should be.", ["why"])
 
+# -- the relay --------------------------------------------------------------------------------------------
+
+RELAY_CALLS = Gauge("eslbot_relay_calls", "Calls that a relay holds now.", multiprocess_mode="livesum")
+RELAY_STREAMS = Gauge(
+    "eslbot_relay_streams", "Streams of mod_audio_stream that are up now.", multiprocess_mode="livesum"
+)
+RELAY_READY = Gauge(
+    "eslbot_relay_ready", "Relay processes that take new streams now.", multiprocess_mode="livesum"
+)
+RELAY_WANTED = Gauge(
+    "eslbot_relay_wanted",
+    "Relay processes that this service is to have (relay.processes).",
+    multiprocess_mode="livemax",
+)
+#: Why a stream gets no call.
+REFUSED_WHYS = ("no_identity", "unknown_workspace", "bad_request", "full", "not_made")
+RELAY_REFUSED = Counter("eslbot_relay_refused", "Streams that a relay has refused, by reason.", ["why"])
+RELAY_STRANGERS = Counter(
+    "eslbot_relay_strangers",
+    "Connections to relay.listen that were closed because too many were open that had not said who they are.",
+)
+RELAY_STREAMS_LOST = Counter(
+    "eslbot_relay_streams_lost", "Streams of mod_audio_stream that ended without a close frame."
+)
+RELAY_DEATHS = Counter("eslbot_relay_deaths", "Relay processes that died without having been told to.")
+#: How a connection to a bot can end but by its close frame.
+BOTS_LOST_WHYS = ("broken", "protocol", "text", "unread", "flood", "ping", "internal")
+RELAY_BOTS_LOST = Counter(
+    "eslbot_relay_bots_lost",
+    "Connections to bots that ended without the bot's close frame, by reason.",
+    ["why"],
+)
+
 # -- Ameyo ------------------------------------------------------------------------------------------------
 
 BOT_END_TO_POST_SECONDS = Histogram(
@@ -181,3 +214,11 @@ def expect(workspaces: Iterable[str], verdicts: Iterable[str]) -> None:
             ATTEMPTS.labels(workspace, verdict)
     for why in SPEECH_WHYS:
         SPEECH_FAILURES.labels(why)
+
+
+def expect_relay() -> None:
+    """The same, for a relay."""
+    for why in REFUSED_WHYS:
+        RELAY_REFUSED.labels(why)
+    for why in BOTS_LOST_WHYS:
+        RELAY_BOTS_LOST.labels(why)

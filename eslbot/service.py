@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import math
 import os
-import resource
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -23,11 +22,12 @@ from eslbot import config as configuration
 from eslbot import keyfile, logs, peers
 from eslbot.arbiter import CallArbiter
 from eslbot.buckets import Buckets
+from eslbot.children import KEEPER, RELAY, ChildProcess
 from eslbot.config import Config, ConfigError
 from eslbot.figures import FigureFiles
 from eslbot.identity import Signer
-from eslbot.ledger.process import KeeperProcess
 from eslbot.limits import CallCounts
+from eslbot.privacy import keep_to_ourselves
 from eslbot.sources import Sources
 from eslbot.worker import HAND_OVER
 
@@ -60,8 +60,13 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self.counts = CallCounts()
         self.buckets = Buckets()
         self.figures = FigureFiles(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
-        self.keeper = KeeperProcess(path, self._lifeline[0], json_logs=json_logs, buried=self.figures.bury)
+        options = ["--config", str(path), "--log", "json" if json_logs else "console"]
+        self._keeper, self._relay = (
+            ChildProcess(kind, options, self._lifeline[0], self.figures.bury) for kind in (KEEPER, RELAY)
+        )
         self.config: Config | None = None
+        #: How many times a configuration was read: each HUP is the relay's, too, whatever has changed.
+        self._reloads = 0
         self.signer: Signer | None = None
         self.row = 0
         super().__init__()
@@ -77,6 +82,7 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             for warning in config.warnings:
                 log.warning("configuration", about=warning)
             self.config = config
+            self._reloads += 1
             logs.guard(config)
         except (ConfigError, ValueError) as error:  # what leaves here ends the arbiter
             if self.config is None:
@@ -122,9 +128,16 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         if _metrics_directory is not None:
             arbiter.cfg.env_orig.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
-    def tend_keeper(self) -> None:
-        """Have the ledger's keeper running, if there is a ledger."""
-        self.keeper.tend(self.config.ledger if self.config is not None else None)
+    def tend_children(self) -> None:
+        """Have the ledger's keeper running, if there is a ledger, and the relay, unless it runs by itself."""
+        config = self.config
+        self._keeper.tend(config.ledger if config is not None else None)
+        self._relay.tend((config, self._reloads) if config is not None and config.relay.processes else None)
+
+    def end_children(self, *, graceful: bool) -> None:
+        """End them; the relay stays with the calls it has, if there are any."""
+        self._relay.end(graceful=graceful)
+        self._keeper.end()
 
     def run(self) -> None:
         """Run until a signal ends it; leaves by SystemExit."""
@@ -156,19 +169,10 @@ def serve(path: Path, *, drain: float = 0.0, json_logs: bool) -> None:
     A worker that leaves gives its calls ``drain`` seconds to end before others take them over.
     """
     signer_of(usable(path), make=True)
-    _keep_to_ourselves()
+    keep_to_ourselves()
     logs.configure(json_logs=json_logs, for_good=True)  # from here on this process does nothing else
     _share_metrics()
     Service(path, drain, json_logs=json_logs).run()
-
-
-def _keep_to_ourselves() -> None:
-    """What this process and its children write is for nobody but their user and group, whoever starts them.
-
-    Nor do they leave a core file, which would hold every token. systemd's unit says the same.
-    """
-    os.umask(os.umask(0o077) | 0o007)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def usable(path: Path) -> Config:

@@ -90,11 +90,11 @@ def tree(config: Config, password: str) -> dict[Path, str]:
 
 def notes(config: Config, out: Path) -> list[str]:
     """What the tree cannot say by itself, for whoever starts the switch: lines of text."""
-    temp = config.freeswitch.temp_dir
+    relay = config.relay
     return [
-        f"start it as: freeswitch -nonat -nonatmap -conf {out} -log DIR -db DIR -temp {temp}",
-        f"-temp has to be {temp} (freeswitch.temp_dir): mod_audio_stream puts the bot's speech there and "
-        "eslbot looks for it there, and no configuration file can set it",
+        f"start it as: freeswitch -nonat -nonatmap -conf {out} -log DIR -db DIR",
+        f"it has to reach {relay.listen} (relay.listen) and to read the files in {relay.directory} "
+        "(relay.directory): have it in the group that owns them",
         f"{out / VARS}, and freeswitch.xml.fsxml in the log directory, hold the event socket's password: "
         "keep both to FreeSWITCH's own user and group",
         "a running switch takes new sources with `reloadacl` and new controllers with `reloadxml`; "

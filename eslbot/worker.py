@@ -27,6 +27,8 @@ from gevent.server import StreamServer
 from gevent.socket import wait_read
 from gunicorn.workers.ggevent import GeventWorker
 
+from eslbot.keepalive import notice_dead_peers
+
 if TYPE_CHECKING:
     from eslbot.service import Service
     from eslbot.web.app import WebApp
@@ -240,17 +242,3 @@ def no_more_requests(client: std_socket.socket) -> None:
             same.shutdown(std_socket.SHUT_RD)
     except OSError as error:
         log.debug("web_client_was_gone", error=str(error))
-
-
-def notice_dead_peers(listener: std_socket.socket) -> None:
-    """Have the kernel end a connection when the peer's host does not answer for half a minute.
-
-    FreeSWITCH says nothing while a call is held, and a host without power says nothing at all: its calls
-    would be counted for ever. Keepalive asks; the user time-out is also for what we have sent ourselves.
-    Accepted connections have what their listener has (Linux, ``tcp(7)``).
-    """
-    listener.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_KEEPALIVE, 1)
-    listener.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_KEEPIDLE, 10)
-    listener.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_KEEPINTVL, 5)
-    listener.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_KEEPCNT, 3)
-    listener.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_USER_TIMEOUT, 30_000)

@@ -268,7 +268,7 @@ class BotLeg:
 
     @property
     def _plays_by_itself(self) -> bool:
-        return self._bot.playback == "module"
+        return False
 
     # -- talking ------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from ipaddress import ip_address, ip_network
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from marshmallow import ValidationError, fields
 
@@ -17,6 +17,7 @@ from eslbot.config.model import IP, Address, Network, Secret
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}")
+_LABELS = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")  # RFC 9110, 5.6.2: token
 
 
@@ -35,13 +36,23 @@ class _Text(fields.Field[Any]):
 
 
 class Duration(_Text):
-    """``"500ms"``, ``"3s"``, ``"30m"``, ``"1h"``, ``"90d"``; seconds, from ``at_least`` to ``at_most``."""
+    """``"500ms"``, ``"3s"``, ``"30m"``, ``"1h"``, ``"90d"``; seconds, from ``at_least`` to ``at_most``.
+
+    With ``never`` a 0, as a number or a text, is one, too.
+    """
 
     expected = 'a duration like "500ms", "3s", "30m" or "1h"'
 
-    def __init__(self, *, at_least: float = 0.001, at_most: float = 86400.0, **kwargs: Any) -> None:
+    def __init__(
+        self, *, at_least: float = 0.001, at_most: float = 86400.0, never: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.at_least, self.at_most = at_least, at_most
+        self.at_least, self.at_most, self.never = at_least, at_most, never
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if self.never and type(value) is int and value == 0:
+            return 0.0
+        return super()._deserialize(value, attr, data, **kwargs)
 
     def read(self, text: str) -> float:
         """Seconds."""
@@ -49,8 +60,13 @@ class Duration(_Text):
         if not match:
             raise ValidationError(f"expected {self.expected}, got {text!r}")
         seconds = float(match[1]) * _SECONDS[match[2]]
+        if self.never and seconds == 0:
+            return seconds
         if not self.at_least <= seconds <= self.at_most:
-            raise ValidationError(f"expected {self.at_least:g} to {self.at_most:g} seconds, got {text!r}")
+            never = "0, or " if self.never else ""
+            raise ValidationError(
+                f"expected {never}{self.at_least:g} to {self.at_most:g} seconds, got {text!r}"
+            )
         return seconds
 
 
@@ -175,6 +191,36 @@ class LedgerUrl(SecretField):
         return secret
 
 
+class ProxyUrl(SecretField):
+    """``http://``, ``https://``, ``socks4://`` or ``socks5://``, with a port, perhaps with user and password.
+
+    So it is a secret as a whole, and errors do not quote it.
+    """
+
+    expected = (
+        'a URL with a port, like "http://proxy.example.com:3128" or "socks5://user:password@10.0.0.9:1080"'
+    )
+
+    def read(self, text: str) -> Secret:
+        """The URL."""
+        secret = super().read(text)
+        try:
+            parts = urlsplit(text)
+            has_port = bool(parts.port)
+        except ValueError:
+            raise ValidationError(f"expected {self.expected}") from None
+        if (
+            parts.scheme not in ("http", "https", "socks4", "socks5")
+            or not has_port
+            or not _dialled(parts.hostname or "")
+            or parts.path.strip("/")
+            or parts.query
+            or parts.fragment
+        ):
+            raise ValidationError(f"expected {self.expected}")
+        return secret
+
+
 class HostName(_Text):
     """A host name, with an optional port, as it stands in an HTTP Host header."""
 
@@ -200,17 +246,10 @@ class HeaderName(_Text):
         return text
 
 
-class Url(_Text):
-    """A URL with a host, of one of ``schemes``, the second being the one that needs ``insecure = true``.
+class _AnyUrl(_Text):
+    """A URL with a host, of one of ``schemes``, the second being the one that needs ``insecure = true``."""
 
-    ``for_audio_stream`` adds what mod_audio_stream cannot dial (its ``validate_ws_uri``): hosts with ``_``,
-    IPv6 literals, URLs over 2,000 characters (its buffer holds 4,096 bytes), credentials in the URL.
-    """
-
-    def __init__(self, *, schemes: tuple[str, str], for_audio_stream: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.schemes, self.for_audio_stream = schemes, for_audio_stream
-        self.expected = f"a URL like {schemes[0]}://host.example.com/"
+    schemes: tuple[str, str]
 
     def read(self, text: str) -> str:
         """The URL as given."""
@@ -225,14 +264,46 @@ class Url(_Text):
             raise ValidationError("credentials do not belong in a URL; use headers or token")
         if not (text.isascii() and text.isprintable()) or any(c in text for c in " \"'\\|;{}$#"):
             raise ValidationError(f"{text!r} has characters that a URL must escape")
-        if self.for_audio_stream:
-            if not _HOST.fullmatch(parts.hostname):
-                raise ValidationError(
-                    f"mod_audio_stream cannot dial the host of {text!r}: letters, digits, '-' and '.' "
-                    "only (no '_', no IPv6 literal)"
-                )
-            if len(text) > 2000:
-                raise ValidationError(f"mod_audio_stream takes URLs up to 2,000 characters, got {len(text)}")
-        elif parts.query:
-            raise ValidationError(f"a path is put behind this URL, so it cannot have a query: {text!r}")
+        self.check(text, parts)
         return text
+
+    def check(self, text: str, parts: SplitResult) -> None:
+        """Raise ValidationError where it is not fit for its purpose."""
+
+
+class Url(_AnyUrl):
+    """Ameyo's: a path is put behind it."""
+
+    schemes = ("https", "http")
+    expected = "a URL like https://host.example.com/"
+
+    def check(self, text: str, parts: SplitResult) -> None:
+        """Without a query."""
+        if parts.query:
+            raise ValidationError(f"a path is put behind this URL, so it cannot have a query: {text!r}")
+
+
+class BotUrl(_AnyUrl):
+    """A bot's, as the dialler reads it (picows' ``parse_url``, which a test holds against this).
+
+    That leaves out what stands behind a ``;`` in a path, and takes a port 0 for none: neither is let in.
+    """
+
+    schemes = ("wss", "ws")
+    expected = "a URL like wss://host.example.com/"
+
+    def check(self, text: str, parts: SplitResult) -> None:
+        """A host that can be asked for, in at most 2,000 characters."""
+        if not _dialled(parts.hostname or ""):
+            raise ValidationError(f"expected a host name or an address in {text!r}; IPv6 ones in [ ]")
+        if len(text) > 2000:
+            raise ValidationError(f"expected up to 2,000 characters, got {len(text)}")
+
+
+def _dialled(host: str) -> bool:
+    """Whether a resolver can be asked for ``host``: an address, or a name of labels of up to 63 letters."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return len(host) <= 253 and _LABELS.fullmatch(host) is not None
+    return True

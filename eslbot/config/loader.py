@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Config:
 
 def from_tree(tree: dict[str, Any], environment: Mapping[str, str]) -> Config:
     """What :func:`load` makes of a file's tree. Raises ConfigError; RecursionError on one too deep."""
+    tree, unneeded = _without_unneeded(tree)
     unresolved: dict[tuple[str, ...], list[str]] = {}
     expanded = _expand(tree, (), environment, unresolved)
     problems = {place: list(found) for place, found in unresolved.items()}
@@ -54,7 +55,7 @@ def from_tree(tree: dict[str, Any], environment: Mapping[str, str]) -> Config:
         raise ConfigError(
             [f"{_spell(place)}: {message}" for place, messages in problems.items() for message in messages]
         )
-    return _complete(config)
+    return _complete(config, unneeded)
 
 
 def parse(path: Path) -> dict[str, Any]:
@@ -169,9 +170,32 @@ def _spell(place: tuple[str, ...]) -> str:
     return ".".join(place) or "the file"
 
 
-def _complete(config: Config) -> Config:
+def _without_unneeded(tree: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The tree without keys of earlier versions, and a warning for each."""
+    warnings: list[str] = []
+
+    def without(table: Any, place: str, key: str) -> Any:
+        if not isinstance(table, dict) or key not in table:
+            return table
+        warnings.append(f"{place}.{key}: is no longer needed, and not read; take it out")
+        return {name: value for name, value in table.items() if name != key}
+
+    changed = dict(tree)
+    if "freeswitch" in tree:
+        changed["freeswitch"] = without(tree["freeswitch"], "freeswitch", "temp_dir")
+    if isinstance(workspaces := tree.get("workspaces"), dict):
+        changed["workspaces"] = {
+            key: {**workspace, "bot": without(workspace["bot"], f"workspaces.{key}.bot", "playback")}
+            if isinstance(workspace, dict) and "bot" in workspace
+            else workspace
+            for key, workspace in workspaces.items()
+        }
+    return changed, warnings
+
+
+def _complete(config: Config, warnings: Sequence[str]) -> Config:
     """Defaults that depend on other keys, and what the operator should be told."""
-    warnings = []
+    warnings = [*warnings]
     if config.server.open_to_this_host:
         warnings.append(
             "server.switch_user: any, so every local user of this host can speak to the event-socket "

@@ -114,10 +114,21 @@ class FreeSwitch:
     rtp_ports: tuple[int, int]
     event_socket: Address
     event_socket_password: Secret | None
-    temp_dir: str
     controllers: tuple[Address, ...]
     media_timeout: float = 300.0
     capture: Address = Address(ip_address("127.0.0.1"), 8087)
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """The media relay beside FreeSWITCH: where mod_audio_stream finds it, and where line files are.
+
+    ``processes``: those that ``eslbot serve`` starts; with 0 a relay is started by itself.
+    """
+
+    listen: Address = Address(ip_address("127.0.0.1"), 8086)
+    processes: int = 1
+    directory: str = "/var/lib/eslbot/lines"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,16 +191,20 @@ class Logs:
 
 @dataclass(frozen=True, slots=True)
 class Bot:
-    """A workspace's voice bot. Time-outs in seconds, ``sample_rate`` in Hz, ``urls`` tried in order."""
+    """A workspace's voice bot. Time-outs in seconds, ``sample_rate`` in Hz, ``urls`` tried in order.
+
+    ``first_audio_timeout`` of 0: a bot that may wait for the caller to speak. ``proxy`` may hold a password.
+    """
 
     urls: tuple[str, ...]
     sample_rate: int
-    playback: str
     connect_timeout: float
     first_audio_timeout: float
     headers: Mapping[str, Secret]
     insecure: bool
     reconnect: bool = False
+    protocol: str = "eslbot"
+    proxy: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +266,7 @@ class Config:
     #: None: calls are not recorded.
     ledger: Ledger | None = None
     logs: Logs = Logs()
+    relay: Relay = Relay()
     #: None: PBXs talk to FreeSWITCH itself.
     edge: Edge | None = None
     #: Things that are not wrong, but that the operator should know; shown by ``check`` and ``serve``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from marshmallow import Schema, ValidationError, fields, post_load, validate, va
 from eslbot.ameyo.properties import PLACEHOLDERS, unknown_placeholders
 from eslbot.config.fields import (
     AddressField,
+    BotUrl,
     Duration,
     HeaderName,
     HostName,
@@ -18,10 +20,12 @@ from eslbot.config.fields import (
     LedgerUrl,
     NetworkField,
     PortRange,
+    ProxyUrl,
     SecretField,
     Url,
 )
 from eslbot.config.model import (
+    Address,
     Ameyo,
     Bot,
     Config,
@@ -30,6 +34,7 @@ from eslbot.config.model import (
     Ledger,
     Logs,
     PageToken,
+    Relay,
     Secret,
     Server,
     Web,
@@ -52,8 +57,18 @@ RESERVED_HEADERS = frozenset(
         "x-workspace-id",
         "x-did",
         "x-crt-object-id",
+        "x-from",
+        "x-audio-rate",
     }
 )
+
+#: What bots may speak, and at which rates (Hz) the caller's audio comes to them there.
+RATES: Mapping[str, tuple[int, ...]] = {
+    "eslbot": (8000, 16000, 24000),
+    "twilio": (8000,),
+    "exotel": (8000, 16000, 24000),
+    "plivo": (8000, 16000),
+}
 
 _NAME = validate.Regexp(
     r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z",
@@ -94,12 +109,12 @@ def _listed(inner: fields.Field[Any], **kwargs: Any) -> fields.List[Any]:
     )
 
 
-def _count(default: int, most: int) -> fields.Integer:
-    message = f"expected a whole number from 1 to {most}"
+def _count(default: int, most: int, least: int = 1) -> fields.Integer:
+    message = f"expected a whole number from {least} to {most}"
     return fields.Integer(
         load_default=default,
         strict=True,
-        validate=validate.Range(min=1, max=most, error=message + ", got {input}"),
+        validate=validate.Range(min=least, max=most, error=message + ", got {input}"),
         error_messages={"invalid": message},
     )
 
@@ -146,23 +161,38 @@ class FreeSwitchSchema(_Table):
     rtp_ports = PortRange(load_default=(10000, 60000))
     event_socket = AddressField(load_default=loopback(8021))
     event_socket_password = SecretField(load_default=None)
-    temp_dir = fields.String(
-        load_default="/var/lib/freeswitch/temp",
-        validate=validate.Regexp(
-            r"(/[A-Za-z0-9_.-]+)+/?\Z",
-            error="expected an absolute path of letters, digits, '_', '.', '-', got {input!r}",
-        ),
-        error_messages={"invalid": "expected a path in quotes"},
-    )
     controllers = _listed(AddressField(), load_default=None)
     media_timeout = Duration(load_default=300.0, at_least=1)
     capture = AddressField(load_default=loopback(8087))
 
     @post_load
     def _make(self, data: dict[str, Any], **_: Any) -> FreeSwitch:
-        data["temp_dir"] = data["temp_dir"].rstrip("/")
         data["controllers"] = tuple(data["controllers"] or ())
         return FreeSwitch(**data)
+
+
+class RelaySchema(_Table):
+    """``[relay]``."""
+
+    listen = AddressField(load_default=Relay().listen)
+    processes = _count(1, 64, least=0)
+    directory = fields.String(
+        load_default=Relay().directory,
+        validate=[
+            # FreeSWITCH reads a path in a command, and takes blanks and commas for what separates arguments.
+            validate.Regexp(
+                r"(/[A-Za-z0-9_.-]+)+/?\Z",
+                error="expected an absolute path of letters, digits, '_', '.', '-', got {input!r}",
+            ),
+            validate.Length(max=200, error="expected at most 200 characters"),
+        ],
+        error_messages={"invalid": "expected a path in quotes"},
+    )
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> Relay:
+        data["directory"] = data["directory"].rstrip("/")
+        return Relay(**data)
 
 
 class EdgeSchema(_Table):
@@ -273,7 +303,7 @@ class _OneOrMoreUrls(fields.Field[Any]):
     """One URL, or a list of them, tried in order."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
-        url = Url(schemes=("wss", "ws"), for_audio_stream=True)
+        url = BotUrl()
         if isinstance(value, list):
             if not 1 <= len(value) <= 8:
                 raise ValidationError("expected one URL or a list of 1 to 8")
@@ -308,22 +338,20 @@ class BotSchema(_Insecure):
     """``[workspaces.ID.bot]``."""
 
     urls = _OneOrMoreUrls(required=True, data_key="url", error_messages=_required("the bot's wss:// URL"))
+    protocol = fields.String(
+        load_default="eslbot",
+        validate=validate.OneOf(list(RATES), error=f"expected one of {', '.join(RATES)}, got {{input!r}}"),
+        error_messages={"invalid": f"expected one of {', '.join(RATES)} in quotes"},
+    )
     sample_rate = fields.Integer(
         load_default=8000,
         strict=True,
-        validate=validate.OneOf([8000, 16000], error="expected 8000 or 16000, got {input}"),
-        error_messages={"invalid": "expected 8000 or 16000, without quotes"},
+        validate=validate.OneOf([8000, 16000, 24000], error="expected 8000, 16000 or 24000, got {input}"),
+        error_messages={"invalid": "expected 8000, 16000 or 24000, without quotes"},
     )
-    playback = fields.String(
-        load_default="files",
-        validate=validate.OneOf(
-            ["files", "module"],
-            error='expected "files" (community mod_audio_stream) or "module", got {input!r}',
-        ),
-        error_messages={"invalid": 'expected "files" or "module"'},
-    )
+    proxy = ProxyUrl(load_default=None)
     connect_timeout = Duration(load_default=3.0, at_least=0.1, at_most=60)
-    first_audio_timeout = Duration(load_default=10.0, at_least=0.1, at_most=600)
+    first_audio_timeout = Duration(load_default=10.0, at_least=0.1, at_most=600, never=True)
     reconnect = _flag()
     headers = fields.Dict(
         keys=HeaderName(),
@@ -341,6 +369,10 @@ class BotSchema(_Insecure):
             errors["headers"] = {
                 name: ["is set by eslbot or the WebSocket protocol itself"] for name in reserved
             }
+        protocol, rate = data.get("protocol"), data.get("sample_rate")
+        if protocol is not None and rate is not None and rate not in RATES[protocol]:
+            rates = " or ".join(map(str, RATES[protocol]))
+            errors["sample_rate"] = [f"expected {rates} with protocol = {protocol!r}, got {rate}"]
         if errors:
             raise ValidationError(errors)
 
@@ -352,7 +384,7 @@ class BotSchema(_Insecure):
 class AmeyoSchema(_Insecure):
     """``[workspaces.ID.ameyo]``."""
 
-    url = Url(schemes=("https", "http"), required=True, error_messages=_required("Ameyo's https:// URL"))
+    url = Url(required=True, error_messages=_required("Ameyo's https:// URL"))
     tenant_host = HostName(required=True, error_messages=_required("the tenant's host name at Ameyo"))
     token = SecretField(required=True, error_messages=_required('Ameyo\'s token, like "${ACME_AMEYO_TOKEN}"'))
     ca_file = fields.String(load_default=None, error_messages={"invalid": "expected a path in quotes"})
@@ -452,6 +484,7 @@ class ConfigSchema(_Table):
     web = fields.Nested(WebSchema, load_default=lambda: WebSchema().load({}))
     logs = fields.Nested(LogsSchema, load_default=lambda: LogsSchema().load({}))
     edge = fields.Nested(EdgeSchema, load_default=None)
+    relay = fields.Nested(RelaySchema, load_default=Relay)
     ledger = fields.Nested(LedgerSchema, load_default=None)
     workspaces = fields.Dict(
         keys=fields.String(validate=_workspace_id),
@@ -468,9 +501,13 @@ class ConfigSchema(_Table):
     def _each_once(self, data: dict[str, Any], **_: Any) -> None:
         errors: dict[str, Any] = {}
         # A table with errors of its own is here as far as it was read: a dictionary, not its object.
-        server, web = data.get("server"), data.get("web")
-        if isinstance(server, Server) and isinstance(web, Web) and server.listen == web.listen:
-            errors["web"] = {"listen": [f"{web.listen} is server.listen already; each needs its own"]}
+        server, web, relay = data.get("server"), data.get("web"), data.get("relay")
+        taken: dict[Address, str] = {server.listen: "server.listen"} if isinstance(server, Server) else {}
+        for name, table in (("web", web), ("relay", relay)):
+            if isinstance(table, Web | Relay):
+                first = taken.setdefault(table.listen, f"{name}.listen")
+                if first != f"{name}.listen":
+                    errors[name] = {"listen": [f"{table.listen} is {first} already; each needs its own"]}
         names: dict[str, str] = {}
         ids: set[str] = set()
         for key, workspace in data.get("workspaces", {}).items():
@@ -506,4 +543,5 @@ class ConfigSchema(_Table):
             ledger=data["ledger"],
             logs=data["logs"],
             edge=data["edge"],
+            relay=data["relay"],
         )

@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from eslbot.config.model import Bot, Config, Ledger, Secret
-from eslbot.config.urls import database_secrets, query_secrets
+from eslbot.config.urls import database_secrets, login_secrets, query_secrets
 from eslbot.redaction import SHORTEST
 
 
@@ -48,5 +48,7 @@ def _within(value: Any) -> Iterator[str]:
         if isinstance(value, Bot):
             for url in value.urls:
                 yield from query_secrets(url)
+            if value.proxy is not None:
+                yield from login_secrets(value.proxy.reveal())
         for field in fields(value):
             yield from _within(getattr(value, field.name))

@@ -15,6 +15,7 @@ from eslbot.config.model import (
     Ledger,
     Network,
     PageToken,
+    Relay,
     Workspace,
 )
 from eslbot.config.urls import shown
@@ -33,6 +34,7 @@ def show(config: Config) -> str:
         },
         "freeswitch": _freeswitch(config.freeswitch),
         "edge": _edge(config.edge) if config.edge else None,
+        "relay": _relay(config.relay),
         "web": {"listen": str(config.web.listen), "tokens": {t.name: _token(t) for t in config.web.tokens}},
         "logs": {"mask_numbers": config.logs.mask_numbers},
         "ledger": _ledger(config.ledger) if config.ledger else None,
@@ -49,7 +51,6 @@ def _freeswitch(freeswitch: FreeSwitch) -> dict[str, Any]:
         "rtp_ports": "-".join(str(port) for port in freeswitch.rtp_ports),
         "event_socket": str(freeswitch.event_socket),
         "event_socket_password": _text(freeswitch.event_socket_password),
-        "temp_dir": freeswitch.temp_dir,
         "controllers": [str(controller) for controller in freeswitch.controllers],
         "media_timeout": _duration(freeswitch.media_timeout),
         "capture": str(freeswitch.capture),
@@ -65,6 +66,10 @@ def _edge(edge: Edge) -> dict[str, Any]:
         "switches": [str(switch) for switch in edge.switches],
         "addresses": [str(address) for address in edge.addresses],
     }
+
+
+def _relay(relay: Relay) -> dict[str, Any]:
+    return {"listen": str(relay.listen), "processes": relay.processes, "directory": relay.directory}
 
 
 def _token(token: PageToken) -> dict[str, Any]:
@@ -97,8 +102,9 @@ def _workspace(workspace: Workspace) -> dict[str, Any]:
 def _bot(bot: Bot) -> dict[str, Any]:
     return {
         "url": [shown(url) for url in bot.urls] if len(bot.urls) > 1 else shown(bot.urls[0]),
+        "protocol": bot.protocol,
         "sample_rate": bot.sample_rate,
-        "playback": bot.playback,
+        "proxy": _text(bot.proxy),
         "connect_timeout": _duration(bot.connect_timeout),
         "first_audio_timeout": _duration(bot.first_audio_timeout),
         "headers": {name: _text(value) for name, value in bot.headers.items()},
@@ -131,7 +137,7 @@ def _networks(networks: tuple[Network, ...]) -> list[str]:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.10g}s" if seconds >= 1 else f"{round(seconds * 1000)}ms"
+    return f"{seconds:.10g}s" if seconds == 0 or seconds >= 1 else f"{round(seconds * 1000)}ms"
 
 
 def _text(value: object | None) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from urllib.parse import unquote, unquote_plus
+from urllib.parse import unquote, unquote_plus, urlsplit
 
 MASK = "********"
 
@@ -58,6 +58,13 @@ def database_secrets(url: str) -> Iterator[str]:
         if _is_secret(name):
             yield value
             yield unquote_plus(value)
+
+
+def login_secrets(url: str) -> Iterator[str]:
+    """The password in a proxy's ``url``, as it stands there and as it is sent."""
+    if (password := urlsplit(url).password) is not None:
+        yield password
+        yield unquote(password)
 
 
 def _parts(url: str) -> tuple[str, str | None]:

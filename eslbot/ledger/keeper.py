@@ -13,8 +13,6 @@ import os
 import select
 import signal
 import socket
-import stat
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ import structlog
 from sqlalchemy import Engine
 
 from eslbot import metrics
+from eslbot.children import lifeline
 from eslbot.config.model import Ledger
 from eslbot.ledger.database import LedgerDown, migrate, open_database
 from eslbot.ledger.desk import Desk
@@ -83,7 +82,7 @@ class Keeper:
         self._retry_at, self._retry = 0.0, RETRY
         self._told: str | None = None
         self._census_at = self._expire_at = 0.0
-        self._lifeline = _lifeline()
+        self._lifeline = lifeline()
 
     def run(self) -> None:
         """Keep the ledger until told to end, or until the arbiter is gone."""
@@ -387,13 +386,4 @@ def _fact(line: bytes) -> Fact | None:
     try:
         return read_fact(line)
     except BadFact:
-        return None
-
-
-def _lifeline() -> int | None:
-    """Standard input, where it is a pipe: its end says that who has started us is gone."""
-    try:
-        descriptor = sys.stdin.fileno() if sys.stdin is not None else -1
-        return descriptor if stat.S_ISFIFO(os.fstat(descriptor).st_mode) else None
-    except (OSError, ValueError):
         return None

@@ -13,8 +13,8 @@ import gevent
 import pytest
 from gevent import socket
 
+from eslbot.keepalive import notice_dead_peers
 from eslbot.sim.processes import children
-from eslbot.worker import notice_dead_peers
 from tests.support.peer import bounded, eventually, free_port
 from tests.support.processes import EslbotService, tree
 from tests.support.switch import UUID, Channel

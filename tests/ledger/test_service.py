@@ -20,7 +20,7 @@ from tests.support.ledger import Worker, whole_call
 from tests.support.processes import ROOT, EslbotService, tree, until
 
 #: A keeper that dies is started again sooner than in earnest.
-SOON = "import eslbot.ledger.process as p\np.AGAIN = 0.2"
+SOON = "import eslbot.children as p\np.AGAIN = 0.2"
 
 
 class ServiceWithLedger(EslbotService):

@@ -32,7 +32,7 @@ def good(tmp_path: Path) -> Path:
 @pytest.fixture
 def bad(tmp_path: Path) -> Path:
     path = tmp_path / "bad.toml"
-    path.write_text(DESIGN.replace("workers  = 2", "workers = 0").replace('"files"', '"fles"'))
+    path.write_text(DESIGN.replace("workers  = 2", "workers = 0").replace('"eslbot"  ', '"elbot"  '))
     return path
 
 
@@ -83,7 +83,7 @@ def test_a_bad_configuration_is_code_2_with_every_problem_on_a_line(
     assert isinstance(result.exception, SystemExit)
     first, *problems = result.stderr.splitlines()
     assert first == "the configuration has 2 problems:"
-    assert [problem.split(":")[0].split(".")[-1] for problem in problems] == ["workers", "playback"]
+    assert [problem.split(":")[0].split(".")[-1] for problem in problems] == ["workers", "protocol"]
     assert result.stdout == ""
     assert not (tmp_path / "out").exists()
 

@@ -9,13 +9,18 @@ from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
+from marshmallow import ValidationError
+from picows.url import parse_url
 
-from eslbot.config import Address, Config, ConfigError, Secret, load
+from eslbot.config import Address, Config, ConfigError, Relay, Secret, load
+from eslbot.config.fields import BotUrl
+from eslbot.config.secrets import secrets_of
 from eslbot.config.show import show
 from eslbot.config.urls import MASK
 
@@ -37,8 +42,12 @@ external_ip = "35.227.95.16"     # behind 1:1 NAT: announced in SIP and SDP
 rtp_ports = "10000-60000"
 event_socket = "127.0.0.1:8021"
 event_socket_password = "${FS_PASSWORD}"
-temp_dir = "/var/lib/freeswitch/temp"
 controllers = ["127.0.0.1:8084"] # the eslbot listeners a call may be handed to, in order
+
+[relay]                          # beside FreeSWITCH; every key has a sensible default
+listen = "127.0.0.1:8086"        # mod_audio_stream connects here
+processes = 1
+directory = "/var/lib/eslbot/lines"   # line files: the relay writes, FreeSWITCH reads
 
 [web]
 listen = "127.0.0.1:8085"        # /healthz /readyz /metrics and the call page
@@ -54,8 +63,8 @@ max_duration = "30m"
 
 [workspaces.2b37ba17-7b20-4b3e-b138-1161e351d5c5.bot]
 url = "wss://bot.example.com/stream"           # a list: tried in order
-sample_rate = 8000                             # or 16000
-playback = "files"                             # community mod_audio_stream
+protocol = "eslbot"                            # or "twilio", "exotel", "plivo"
+sample_rate = 8000                             # or 16000, 24000
 connect_timeout = "3s"
 first_audio_timeout = "10s"
 headers = { Authorization = "${ACME_BOT_TOKEN}" }
@@ -161,7 +170,8 @@ def test_the_designs_example_loads_as_it_is(read: Read) -> None:
         5060,
         "35.227.95.16",
     )
-    assert (switch.rtp_ports, switch.temp_dir) == ((10000, 60000), "/var/lib/freeswitch/temp")
+    assert switch.rtp_ports == (10000, 60000)
+    assert config.relay == Relay(Address(ip_address("127.0.0.1"), 8086), 1, "/var/lib/eslbot/lines")
     assert switch.event_socket_password == Secret("fs-password-5d1f")
     assert [str(controller) for controller in switch.controllers] == ["127.0.0.1:8084"]
     assert str(config.web.listen) == "127.0.0.1:8085"
@@ -169,7 +179,7 @@ def test_the_designs_example_loads_as_it_is(read: Read) -> None:
     assert (acme.id, acme.name, acme.max_calls, acme.max_duration) == (ACME, "acme", 200, 1800.0)
     assert acme.sources == (ip_network("203.0.113.10/32"), ip_network("203.0.113.64/28"))
     assert acme.bot.urls == ("wss://bot.example.com/stream",)
-    assert (acme.bot.sample_rate, acme.bot.playback) == (8000, "files")
+    assert (acme.bot.sample_rate, acme.bot.protocol) == (8000, "eslbot")
     assert (acme.bot.connect_timeout, acme.bot.first_audio_timeout) == (3.0, 10.0)
     assert acme.bot.headers["Authorization"].reveal() == "Bearer bot-token-91ab"
     assert (acme.ameyo.url, acme.ameyo.tenant_host) == ("https://management.ameyo.app:8887", "acme.ameyo.app")
@@ -192,7 +202,9 @@ def test_every_key_but_a_few_has_a_default(read: Read) -> None:
     assert [str(controller) for controller in config.freeswitch.controllers] == ["127.0.0.1:8084"]
     acme = config.workspaces[ACME]
     assert (acme.max_calls, acme.max_cps, acme.max_duration) == (200, 30, 1800.0)
-    assert (acme.bot.sample_rate, acme.bot.playback, acme.bot.headers) == (8000, "files", {})
+    assert (acme.bot.sample_rate, acme.bot.protocol, acme.bot.headers) == (8000, "eslbot", {})
+    assert acme.bot.proxy is None
+    assert config.relay == Relay(Address(ip_address("127.0.0.1"), 8086), 1, "/var/lib/eslbot/lines")
     assert (acme.hold_sound, acme.bot.reconnect) == ("silence", False)
     assert (acme.ameyo.bye_timeout, acme.ameyo.renotify) == (60.0, False)
     assert config.freeswitch.media_timeout == 300.0
@@ -228,6 +240,83 @@ def test_a_listener_on_every_address_is_reached_by_loopback(read: Read) -> None:
 def test_bot_urls_may_be_a_list_in_order(read: Read) -> None:
     config = read(put(small(), "B.url", ["wss://one.example.com/", "wss://two.example.com/"]))
     assert config.workspaces[ACME].bot.urls == ("wss://one.example.com/", "wss://two.example.com/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *["wss://my_bot/", "wss://[::1]:8443/", "WSS://Bot.Example.com", "wss://bot?key=x", "wss://bot:443"],
+        *["wss://10.0.0.7/a//b?c=d&e=%20f", "wss://bot./", "wss://[fe80::1]/"],
+    ],
+)
+def test_a_bots_url_is_dialled_as_it_was_checked(read: Read, url: str) -> None:
+    (checked,) = read(put(small(), "B.url", url)).workspaces[ACME].bot.urls
+    dialled = parse_url(checked)
+    parts = urlsplit(url)
+    assert dialled.is_secure and (dialled.username, dialled.password) == (None, None)
+    assert (dialled.host, dialled.port) == (parts.hostname, parts.port or 443)
+    assert dialled.resource_name == (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+
+@given(
+    st.text(st.sampled_from("wsWS:/?#[]@!$&'()*+,;=%aB.-_09 \t\n\x00é"), max_size=24).map("wss://".__add__)
+    | st.text(max_size=24)
+)
+def test_what_the_check_lets_in_is_dialled_as_it_stands(text: str) -> None:
+    try:
+        url = BotUrl().deserialize(text)
+    except ValidationError:
+        return
+    parts, dialled = urlsplit(url), parse_url(url)
+    assert (dialled.host, dialled.username) == (parts.hostname, None)
+    assert dialled.resource_name == (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+
+@pytest.mark.parametrize("never", [0, "0s", "0ms"])
+def test_a_bot_may_wait_for_the_caller(read: Read, never: Any) -> None:
+    config = read(put(small(), "B.first_audio_timeout", never))
+    assert config.workspaces[ACME].bot.first_audio_timeout == 0
+    assert read(unmasked(show(config))).workspaces[ACME].bot == config.workspaces[ACME].bot
+
+
+def test_a_proxy_and_the_password_in_it_are_secrets(read: Read) -> None:
+    config = read(put(small(), "B.proxy", "socks5://user:p%40ssword@10.0.0.9:1080"))
+    assert "ssword" not in show(config) and "10.0.0.9" not in show(config)
+    assert {"p%40ssword", "p@ssword", "socks5://user:p%40ssword@10.0.0.9:1080"} <= secrets_of(config)
+
+
+def test_keys_of_earlier_versions_are_told_and_not_read(read: Read) -> None:
+    tree = put(put(small(), "freeswitch.temp_dir", ["${NOWHERE}"]), "B.playback", 1)
+    assert read(tree).warnings == (
+        "freeswitch.temp_dir: is no longer needed, and not read; take it out",
+        f"workspaces.{ACME}.bot.playback: is no longer needed, and not read; take it out",
+    )
+    assert tree["freeswitch"] == {"temp_dir": ["${NOWHERE}"]}, "what was read is not changed"
+    assert "temp_dir" not in show(read(tree)) and "playback" not in show(read(tree))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "rate", "problem"),
+    [
+        ("twilio", 16000, "expected 8000 with protocol = 'twilio', got 16000"),
+        ("plivo", 24000, "expected 8000 or 16000 with protocol = 'plivo', got 24000"),
+        ("exotel", 24000, None),
+        ("eslbot", 24000, None),
+    ],
+)
+def test_each_protocol_has_its_rates(read: Read, protocol: str, rate: int, problem: str | None) -> None:
+    tree = put(put(small(), "B.protocol", protocol), "B.sample_rate", rate)
+    if problem is None:
+        assert read(tree).workspaces[ACME].bot.sample_rate == rate
+    else:
+        assert problems(read, tree) == [f"workspaces.{ACME}.bot.sample_rate: {problem}"]
+
+
+def test_a_relay_of_ones_own_place(read: Read) -> None:
+    table = {"listen": "[::1]:9", "processes": 0, "directory": "/dev/shm/lines/"}
+    config = read(put(small(), "relay", table))
+    assert config.relay == Relay(Address(ip_address("::1"), 9), 0, "/dev/shm/lines")
+    assert read(unmasked(show(config))).relay == config.relay
 
 
 def test_a_pbx_behind_nat_and_where_copies_of_sip_go(read: Read) -> None:
@@ -364,9 +453,15 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("freeswitch.rtp_ports", "10000", 'a range of ports like "10000-60000"'),
     ("freeswitch.rtp_ports", "10000-66000", "1024 <= first < last <= 65535"),
     ("freeswitch.event_socket", "8021", "an IP address and a port"),
-    ("freeswitch.temp_dir", "tmp", "an absolute path"),
-    ("freeswitch.temp_dir", "/tmp/a b", "an absolute path"),
-    ("freeswitch.temp_dir", "/tmp/a\n", "an absolute path"),
+    ("relay.directory", "tmp", "an absolute path"),
+    ("relay.directory", "/tmp/a b", "an absolute path"),
+    ("relay.directory", "/tmp/a\n", "an absolute path"),
+    ("relay.directory", "/" + "a" * 200, "at most 200 characters"),
+    ("relay.processes", -1, "a whole number from 0 to 64"),
+    ("relay.processes", 65, "a whole number from 0 to 64"),
+    ("relay.listen", "8086", "an IP address and a port"),
+    ("relay.listen", "127.0.0.1:8084", "is server.listen already"),
+    ("relay.listen", "127.0.0.1:8085", "is web.listen already"),
     ("freeswitch.controllers", ["127.0.0.1"], "an IP address and a port"),
     ("freeswitch.media_timeout", "999ms", "expected 1 to 86400 seconds"),
     ("freeswitch.capture", "8087", "an IP address and a port"),
@@ -392,8 +487,10 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("B.url", "https://bot.example.com/", "a URL like wss://host.example.com/"),
     ("B.url", "ws://bot.example.com/", "use wss://, or say insecure = true in the same table"),
     ("B.url", "WS://bot.example.com/", "use wss://, or say insecure = true in the same table"),
-    ("B.url", "wss://my_bot/", "mod_audio_stream cannot dial the host"),
-    ("B.url", "wss://[::1]/", "mod_audio_stream cannot dial the host"),
+    ("B.url", "wss://a..b/", "a host name or an address"),
+    ("B.url", "wss://" + "a" * 64 + "/", "a host name or an address"),
+    ("B.url", "wss://bot/a;b", "has characters that a URL must escape"),
+    ("B.url", "wss://bot/#a", "has characters that a URL must escape"),
     ("B.url", "wss://user:pass@bot/", "credentials do not belong in a URL"),
     ("B.url", "wss://bot/a b", "has characters that a URL must escape"),
     ("B.url", "wss://bot/${}", "is neither ${NAME} nor ${file:/path}"),
@@ -402,9 +499,14 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("B.url", "wss://", "a URL like wss://"),
     ("B.url", "wss://bot/" + "x" * 2000, "up to 2,000 characters"),
     ("B.url", [], "one URL or a list of 1 to 8"),
-    ("B.sample_rate", 44100, "expected 8000 or 16000, got 44100"),
-    ("B.sample_rate", "8000", "expected 8000 or 16000"),
-    ("B.playback", "file", 'expected "files" (community mod_audio_stream) or "module"'),
+    ("B.sample_rate", 44100, "expected 8000, 16000 or 24000, got 44100"),
+    ("B.sample_rate", "8000", "expected 8000, 16000 or 24000"),
+    ("B.protocol", "sip", "expected one of eslbot, twilio, exotel, plivo, got 'sip'"),
+    ("B.proxy", "proxy.example.com:3128", "a URL with a port"),
+    ("B.proxy", "http://proxy.example.com", "a URL with a port"),
+    ("B.proxy", "ftp://proxy.example.com:21", "a URL with a port"),
+    ("B.proxy", "socks5://:1080", "a URL with a port"),
+    ("B.proxy", "http://proxy:3128/path", "a URL with a port"),
     ("B.reconnect", "yes", "expected true or false"),
     ("W.hold_sound", "music", 'expected "silence", "tone" or an absolute path of a sound file'),
     ("W.hold_sound", "silence_stream://-1", 'expected "silence", "tone" or an absolute path'),
@@ -413,7 +515,9 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("W.hold_sound", "/hold.wav\n", 'expected "silence", "tone" or an absolute path'),
     ("W.hold_sound", "tone ", 'expected "silence", "tone" or an absolute path'),
     ("B.connect_timeout", "0s", "expected 0.1 to 60 seconds"),
-    ("B.first_audio_timeout", "11m", "expected 0.1 to 600 seconds"),
+    ("B.first_audio_timeout", "11m", "expected 0, or 0.1 to 600 seconds"),
+    ("B.first_audio_timeout", 1, 'a duration like "500ms", "3s", "30m" or "1h"'),
+    ("B.first_audio_timeout", False, 'a duration like "500ms", "3s", "30m" or "1h"'),
     ("B.headers", {"X Y": "z"}, "the name of an HTTP header"),
     ("B.headers", {"X-A\r\nX-B": "z"}, "the name of an HTTP header"),
     ("B.headers", {"x-crt-object-id": "z"}, "is set by eslbot"),
@@ -476,7 +580,11 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("edge", {**EDGE, "switches": ["10.0.0.5:5060", "10.0.0.5:5060"]}, "is there twice"),
     ("edge", {**EDGE, "inner_port": 5060}, "is sip_port already"),
     ("edge", {**EDGE, "addresses": ["10.0.0.9"]}, "expected sip_ip (10.0.0.4) to be among"),
-    ("wrong", 1, "is not a known key; known here: edge, freeswitch, ledger, logs, server, web, workspaces"),
+    (
+        "wrong",
+        1,
+        "is not a known key; known here: edge, freeswitch, ledger, logs, relay, server, web, workspaces",
+    ),
 ]
 
 
@@ -502,18 +610,19 @@ KEYS = {
         "rtp_ports",
         "event_socket",
         "event_socket_password",
-        "temp_dir",
         "controllers",
         "media_timeout",
     ],
     "web": ["listen", "tokens"],
     "ledger": ["url", "journal", "retention"],
+    "relay": ["listen", "processes", "directory"],
     "logs": ["mask_numbers"],
     "W": ["name", "sources", "max_calls", "max_cps", "max_duration", "hold_sound", "bot", "ameyo"],
     "B": [
         "url",
         "sample_rate",
-        "playback",
+        "protocol",
+        "proxy",
         "connect_timeout",
         "first_audio_timeout",
         "reconnect",
@@ -567,7 +676,7 @@ def test_all_mistakes_are_told_in_one_run(read: Read) -> None:
         ("web.listen", "here"),
         ("W.sources", ["10.0.0.1/8", "203.0.113.10", "10.0.0.300"]),
         ("W.max_duration", "long"),
-        ("B.url", ["wss://a_b/", "${NO_URL}", "ws://c/"]),
+        ("B.url", ["wss://a..b/", "${NO_URL}", "ws://c/"]),
         ("B.headers", {"X Y": "z", "Host": "h"}),
         ("A.url", "http://clear.example.com"),
         ("A.token", "${NO_TOKEN}${NO_OTHER}"),
@@ -743,8 +852,17 @@ def test_an_edge_is_all_there_is_for_freeswitch(read: Read) -> None:
 #: Every key that takes a text, where a secret could land by mistake.
 TEXT_KEYS = [
     *["server.listen", "freeswitch.sip_ip", "freeswitch.rtp_ports", "freeswitch.event_socket"],
-    *["freeswitch.event_socket_password", "freeswitch.temp_dir", "web.listen", "W.name", "W.max_duration"],
-    *["B.url", "B.playback", "B.connect_timeout", "B.headers.X-A", "A.url", "A.tenant_host", "A.token"],
+    *["freeswitch.event_socket_password", "relay.directory", "web.listen", "W.name", "W.max_duration"],
+    *[
+        "B.url",
+        "B.protocol",
+        "B.proxy",
+        "B.connect_timeout",
+        "B.headers.X-A",
+        "A.url",
+        "A.tenant_host",
+        "A.token",
+    ],
     *["A.properties.k", "A.timeout"],
 ]
 LIST_KEYS = ["server.switches", "freeswitch.controllers", "W.sources", "B.url", "A.bot_properties"]

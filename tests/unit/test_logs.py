@@ -44,7 +44,6 @@ BOT_TOKEN, AMEYO_TOKEN, PASSWORD = "bot-token-91ab", 'ameyo"token\\77', "p@ss/wo
 BOT = Bot(
     urls=("wss://bot.example.com/stream?key=in-the-url",),
     sample_rate=8000,
-    playback="files",
     connect_timeout=3.0,
     first_audio_timeout=10.0,
     headers={"Authorization": Secret(f"Bearer {BOT_TOKEN}"), "X-Env": Secret("prod")},

@@ -38,7 +38,6 @@ SWITCH = FreeSwitch(
     rtp_ports=(10000, 60000),
     event_socket=loopback(8021),
     event_socket_password=None,
-    temp_dir="/var/lib/freeswitch/temp",
     controllers=(loopback(8084),),
 )
 
@@ -302,7 +301,7 @@ def test_any_password_survives_and_never_breaks_out_of_its_line(password: str) -
 
 
 def test_the_notes_name_the_switch_that_no_file_can_hold(tmp_path: Path) -> None:
-    assert any("-temp /var/lib/freeswitch/temp" in note for note in notes(config(), tmp_path))
+    assert any("/var/lib/eslbot/lines" in note for note in notes(config(), tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,12 @@ Message = str | bytes
 
 
 class BadMessage(Exception):
-    """A message that cannot be used: ``args[0]`` is a fixed word for the metric, ``args[1]`` a text for people."""
+    """A message that cannot be used: ``args[0]`` is a fixed word for the metric, ``args[1]`` says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """Speech to play behind what is queued. ``kind``: raw (L16 little-endian), wav, pcmu, pcma; ``rate`` in Hz.
+    """Speech to play behind what is queued. ``kind``: raw (L16), wav, pcmu, pcma; ``rate`` in Hz.
 
     ``audio`` is what the bot has sent, unexamined.
     """
@@ -48,10 +48,11 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The bot is finished."""
+    """The bot is finished. ``closed``: it did not say `end`, but what stands for closing the connection."""
 
     properties: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Protocol(ABC):
     def __init__(self, invite: Invite, bot: Bot) -> None:
         self.invite = invite
         self.bot = bot
-        self.rate: int = bot.sample_rate
+        self.rate = bot.sample_rate
 
     @abstractmethod
     def start(self, *, resumed: bool) -> Sequence[Message]:
@@ -104,6 +105,10 @@ class Protocol(ABC):
         """A message of the bot's was not used; told once a call for each ``code``."""
         return ()
 
+    def ends_with(self, code: int) -> bool:
+        """Whether a bot that closes with ``code`` is finished; with any other it has failed."""
+        return code == 1000
+
     def stop(self, reason: str) -> Sequence[Message]:
-        """The bot's part is over and the socket about to be closed: caller_hangup, ended, max_duration, shutdown."""
+        """The bot's part is over, the socket is about to be closed: caller_hangup, ended or max_duration."""
         return ()

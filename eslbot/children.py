@@ -1,0 +1,142 @@
+"""Processes beside the arbiter's workers, as it sees them: started, looked after, told, ended.
+
+The arbiter uses this module, so it imports nothing that opens sockets.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+log = structlog.get_logger()
+
+#: Seconds between two starts of one that dies.
+AGAIN = 5.0
+LOOK = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What the arbiter has to know of a process beside its workers.
+
+    ``command`` is of ``eslbot``'s. ``change``: the signal that takes it to another configuration; after
+    SIGTERM it is started again. ``end``: seconds it has to end. ``stays``: it may have work left then, and is
+    left alone with it; others are killed.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    change: signal.Signals = signal.SIGTERM
+    end: float = 5.0
+    stays: bool = False
+
+
+KEEPER = Kind("keeper", ("ledger", "keep"))
+RELAY = Kind("relay", ("relay",), change=signal.SIGHUP, end=1.0, stays=True)
+
+
+class ChildProcess:
+    """One process of a ``kind``. Nothing in here raises: no worker depends on it.
+
+    ``lifeline`` is the reading end of a pipe that ends with the arbiter. ``buried`` is called with the
+    number of a process that has ended.
+    """
+
+    def __init__(
+        self, kind: Kind, options: Sequence[str], lifeline: int, buried: Callable[[int], None]
+    ) -> None:
+        self.kind = kind
+        self._command = [sys.executable, "-m", "eslbot", *kind.command, *options]
+        self._lifeline = lifeline
+        self._buried = buried
+        self._process: subprocess.Popen[bytes] | None = None
+        #: What the running one was started for, or told of since.
+        self._purpose: object = None
+        self._ended_by_us = False
+        self._not_before = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """The process's number, while there is one."""
+        return self._process.pid if self._process is not None else None
+
+    def tend(self, purpose: object) -> None:
+        """Have one running for ``purpose``, part of a configuration; none where that is None.
+
+        Called again and again.
+        """
+        if self._process is not None and _has_ended(self._process):
+            self._buried(self._process.pid)
+            if not self._ended_by_us:
+                log.error(
+                    f"{self.kind.name}_died",
+                    pid=self._process.pid,
+                    remedy="it is started again; see its lines above",
+                )
+                self._not_before = time.monotonic() + AGAIN
+            self._process = None
+        if self._process is None:
+            if purpose is not None and time.monotonic() >= self._not_before:
+                self._start(purpose)
+        elif purpose != self._purpose and not self._ended_by_us:
+            self._purpose = purpose
+            self._tell(self._process, self.kind.change if purpose is not None else signal.SIGTERM)
+
+    def _start(self, purpose: object) -> None:
+        self._purpose, self._ended_by_us = purpose, False
+        try:
+            self._process = subprocess.Popen(self._command, stdin=self._lifeline)
+        except OSError as error:  # no memory, no descriptor, no process free
+            self._not_before = time.monotonic() + AGAIN
+            log.error(f"{self.kind.name}_not_started", error=str(error), remedy="it is tried again")
+
+    def _tell(self, process: subprocess.Popen[bytes], signum: signal.Signals) -> None:
+        self._ended_by_us = signum != signal.SIGHUP
+        process.send_signal(signum)
+
+    def end(self, *, graceful: bool = True) -> None:
+        """End it, behind the workers: a keeper reads their last facts. One that stays ends with its calls."""
+        process = self._process
+        if process is None:
+            return
+        if not _has_ended(process):
+            self._tell(process, signal.SIGTERM if graceful or not self.kind.stays else signal.SIGQUIT)
+            deadline = time.monotonic() + self.kind.end
+            while not _has_ended(process) and time.monotonic() < deadline:
+                time.sleep(LOOK)
+            if not _has_ended(process) and self.kind.stays and graceful:
+                log.info(f"{self.kind.name}_stays", pid=process.pid, until="its calls are over")
+                return
+            if not _has_ended(process):
+                log.error(
+                    f"{self.kind.name}_killed",
+                    pid=process.pid,
+                    seconds=self.kind.end,
+                    remedy="the next one goes on",
+                )
+                process.kill()
+                process.wait()
+        self._buried(process.pid)
+        self._process = None
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    # gunicorn waits for every child and may have had its status: then Popen says 0.
+    return process.poll() is not None
+
+
+def lifeline() -> int | None:
+    """Standard input, where it is a pipe: its end says that who has started this process is gone."""
+    try:
+        descriptor = sys.stdin.fileno() if sys.stdin is not None else -1
+        return descriptor if stat.S_ISFIFO(os.fstat(descriptor).st_mode) else None
+    except (OSError, ValueError):
+        return None

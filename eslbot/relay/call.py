@@ -1,0 +1,665 @@
+"""One call in the relay, from its stream's first frame to its bot's end.
+
+The bot's part::
+
+    dialling ──▶ connected ──▶ over ──▶ done
+        ▲            │ (a break, where the workspace has `reconnect`)
+        └────────────┘
+
+*Over* is told as ENDED: what the bot wants Ameyo to know is known. Behind an ``end`` (or a close that means it)
+what is queued is still heard; *done* is told as DONE when the line is silent. A bot that has failed is cut off
+at once, so the two come together.
+
+Streams come and go: the call is in here until its stream was closed with 1000, which is how mod_audio_stream
+says that the channel is gone or that a controller stopped it, or until nobody has brought another one within
+:data:`KEEP` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
+
+import structlog
+
+from eslbot import metrics, redaction
+from eslbot.ameyo.properties import allowed
+from eslbot.config.model import Workspace
+from eslbot.invite import Invite
+from eslbot.outcome import Outcome
+from eslbot.relay import control, protocols
+from eslbot.relay.audio import PIECE, Decoder, UnusableAudio, Upsampler, audible
+from eslbot.relay.budgets import Budget
+from eslbot.relay.caller import CallerAudio
+from eslbot.relay.control import News, Order, Part
+from eslbot.relay.dialler import BotSocket, BotUnreachable, dial
+from eslbot.relay.line import Line
+from eslbot.relay.module import Call, Stream
+from eslbot.relay.outbox import Outbox
+from eslbot.relay.playout import Playout, QueueFull
+from eslbot.relay.protocols.base import (
+    BadMessage,
+    CallerSpeech,
+    Clear,
+    End,
+    Mark,
+    Message,
+    Speech,
+    Wish,
+)
+from eslbot.relay.shared import Shared
+
+log = structlog.get_logger()
+
+#: Seconds that a call whose stream broke off is kept for another one: FreeSWITCH may come back.
+KEEP = 30.0
+#: Seconds that a call whose bot was dialled before its answer waits for its stream.
+PREPARED = 10.0
+#: Seconds that what is queued may still play when the bot has ended; the last word of a bot that talks and
+#: talks is not worth more of the customer's time.
+LAST_WORDS = 60.0
+#: Seconds by which the caller's audio may be late, and between two times that this is told.
+LATE, LATE_AGAIN = 0.1, 5.0
+#: Messages of a bot's that are kept until the bot has had its `start`.
+EARLY = 1000
+#: Ways to end that leave the bot its last words.
+_FINISHED = (Outcome.BOT_ENDED, Outcome.BOT_CLOSED)
+
+P = ParamSpec("P")
+
+
+class Bot(StrEnum):
+    """Where a call's bot is; the words of STATE."""
+
+    DIALLING = "dialling"
+    CONNECTED = "connected"
+    OVER = "over"
+
+
+def _guarded(
+    method: Callable[Concatenate[RelayCall, P], None],
+) -> Callable[Concatenate[RelayCall, P], None]:
+    """A fault of ours in one call ends its bot's part, so that the customer gets to a human; no other call."""
+
+    @wraps(method)
+    def guarded(self: RelayCall, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:
+            self.fault(error)
+
+    return guarded
+
+
+class RelayCall(Call):
+    """The call of ``invite``. Every method returns at once; all run in the relay's loop."""
+
+    def __init__(self, invite: Invite, workspace: Workspace, shared: Shared) -> None:
+        self.invite = invite
+        self.workspace = workspace
+        self._shared = shared
+        self._loop = asyncio.get_running_loop()
+        self._log = log.bind(
+            call_id=invite.call_id, workspace=workspace.name, crt_object_id=invite.crt_object_id
+        )
+        self._line = Line.open(shared.directory, invite.call_id, shared.reads)
+        self._margin = shared.margin(workspace.id)
+        self._playout = Playout(self._line, self._margin, self)
+        self._caller = CallerAudio()
+        self._outbox = Outbox()
+        self._stream: Stream | None = None
+        self._stream_since = 0.0
+        self._bot = Bot.DIALLING
+        self._begun = self._gone = False
+        self._ended: dict[str, Any] | None = None
+        self._done = False
+        self._spoken = self._held = False
+        self._reconnects = int(workspace.bot.reconnect)
+        self._told: set[str] = set()
+        self._short_told = False
+        self._late_told = float("-inf")
+        # The bot's connection; each one has its own.
+        self._connection: _Connection | None = None
+        self._dialling: asyncio.Task[None] | None = None
+        self._first_audio: asyncio.TimerHandle | None = None
+        self._last_words: asyncio.TimerHandle | None = None
+        self._keep: asyncio.TimerHandle | None = None
+        self._tick: asyncio.TimerHandle | None = None
+
+    # -- the stream ---------------------------------------------------------------------------------------
+
+    @_guarded
+    def prepare(self) -> None:
+        """Dial the bot of a call that is about to be answered."""
+        self._begin(Part.NEW)
+        if self._stream is None:
+            self._keep_for(PREPARED)
+
+    @_guarded
+    def stream_up(self, stream: Stream, part: Part) -> None:
+        """Go on, or begin, with a stream of the module's; one that there was is nobody's any more."""
+        _cancel(self._keep)
+        self._stream, self._stream_since = stream, self._loop.time()
+        self._caller = CallerAudio()
+        self._begin(part)
+        self._tell_state()
+
+    @_guarded
+    def stream_gone(self, clean: bool) -> None:
+        """The stream has ended; ``clean`` where the module has closed it with 1000."""
+        self._stream = None
+        if clean:
+            self._call_is_over()
+        else:
+            self._log.warning("stream_lost", kept_for=KEEP)
+            self._keep_for(KEEP)
+
+    def _keep_for(self, seconds: float) -> None:
+        _cancel(self._keep)
+        self._keep = self._loop.call_later(seconds, self._call_is_over)
+
+    @_guarded
+    def shutdown(self) -> None:
+        """The relay ends at once: part with the bot; the files stay, and what is on the line plays on."""
+        self._leave("shutdown", remove=False)
+
+    @_guarded
+    def _call_is_over(self) -> None:
+        self._leave("caller_hangup", remove=True)
+
+    def _leave(self, reason: str, *, remove: bool) -> None:
+        if self._gone:
+            return
+        self._gone = True
+        self._part(reason)
+        for timer in (self._keep, self._tick, self._last_words):
+            _cancel(timer)
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+        self._line.close(remove=remove)
+        self._shared.over(self.invite.call_id)
+
+    # -- what the controller wants ------------------------------------------------------------------------
+
+    @_guarded
+    def ordered(self, text: str) -> None:
+        """One of the controller's texts."""
+        try:
+            order = control.read_order(text)
+        except control.BadText as error:
+            metrics.RELAY_BAD_ORDERS.inc()
+            self._log.warning("order_not_understood", error=str(error))
+            return
+        if order.ack:
+            self._outbox.ack(order.ack)
+        match order.what:
+            case Order.HELLO:
+                self._hold(bool(order.facts.get("hold")))
+                self._tell_state()
+            case Order.KEY:
+                digit, milliseconds = order.facts.get("digit"), order.facts.get("ms")
+                if isinstance(digit, str) and isinstance(milliseconds, int):
+                    self._tell_bot(lambda protocol: protocol.key(digit, milliseconds))
+            case Order.HOLD:
+                self._hold(bool(order.facts.get("on")))
+            case Order.STOP:
+                self._stop(str(order.facts.get("reason")))
+
+    def _hold(self, on: bool) -> None:
+        if on == self._held:
+            return
+        self._held = on
+        self._playout.hold(on)
+        self._tell_bot(lambda protocol: protocol.hold(on))
+
+    def _stop(self, reason: str) -> None:
+        """The controller does not want the bot any more, and does not ask what became of it."""
+        if self._ended is None:
+            self._ended = {"outcome": Outcome.MAX_DURATION, "reason": reason, "properties": {}, "dropped": []}
+        self._bot, self._done = Bot.OVER, True
+        self._playout.clear()
+        self._part(reason if reason == "max_duration" else "ended")
+
+    def _tell_state(self) -> None:
+        """All that a controller has to know, and the news that none has acknowledged."""
+        self._send(
+            control.news(
+                News.STATE,
+                acked=self._outbox.acked,
+                bot=self._bot,
+                spoken=self._spoken,
+                speaking=self._playout.speaking,
+                ended=self._ended,
+                done=self._done,
+                lines=[{"path": str(path), "on": self._line.read_by_freeswitch} for path in self._line.paths],
+            )
+        )
+        for text in self._outbox.again():
+            self._send(text)
+
+    def _tell(self, what: News, **facts: Any) -> None:
+        self._send(self._outbox.put(what, **facts))
+
+    def _send(self, text: str) -> None:
+        if self._stream is not None:
+            self._stream.send_text(text)
+
+    # -- the caller ---------------------------------------------------------------------------------------
+
+    @_guarded
+    def heard(self, frame: bytes) -> None:
+        """A frame of the caller's: L16 at 8,000 Hz."""
+        audio = self._caller.frame(frame)
+        if self._caller.short_packets and not self._short_told:
+            self._short_told = True
+            self._tell(News.SHORT_PACKETS)
+        now = self._loop.time()
+        if self._caller.late > LATE and now - self._late_told > LATE_AGAIN:
+            self._late_told = now
+            self._tell(News.LATE, by=round(self._caller.late, 3))
+            self._caller.flushed()
+        if audio is not None and self._connection is not None:
+            self._connection.hear(audio, now - self._stream_since)
+
+    # -- the bot's connection -----------------------------------------------------------------------------
+
+    def _begin(self, part: Part) -> None:
+        """The first thing that happens; a relay before us may have had the call."""
+        if self._begun:
+            return
+        self._begun = True
+        if part is Part.OVER:
+            self._bot = Bot.OVER
+            self._ended = {"outcome": Outcome.CONTROLLER_LOST, "reason": "", "properties": {}, "dropped": []}
+            self._finish(LAST_WORDS)
+        else:
+            resumed = part is Part.UNDER_WAY
+            self._dial("its relay was lost" if resumed else "", resumed=resumed)
+        self._go_on()
+
+    def _dial(self, why: str, *, resumed: bool) -> None:
+        self._bot = Bot.DIALLING
+        self._dialling = self._shared.spawn(self._connect(why, resumed=resumed))
+
+    async def _connect(self, why: str, *, resumed: bool) -> None:
+        """Try the bot's URLs. ``why`` it is dialled again, where it is."""
+        bot = self.workspace.bot
+        connection = _Connection(self)
+        try:
+            connection.socket = await dial(bot, protocols.headers(self.invite, bot), connection)
+        except BotUnreachable as error:
+            if resumed:
+                self._over(Outcome.BOT_FAILED, f"{why}; and then: {error}")
+            else:
+                self._over(Outcome.BOT_UNREACHABLE, str(error))
+            return
+        except Exception as error:
+            self.fault(error)
+            return
+        if self._gone or self._bot is Bot.OVER:  # meanwhile nobody wants it any more
+            connection.close()
+            return
+        self._there(connection, why, resumed=resumed)
+
+    @_guarded
+    def _there(self, connection: _Connection, why: str, *, resumed: bool) -> None:
+        self._bot, self._connection = Bot.CONNECTED, connection
+        connection.begin(resumed=resumed, held=self._held)
+        if resumed:
+            self._tell(News.RECONNECTED, why=why)
+        else:
+            self._tell(News.CONNECTED)
+        if not self._spoken and (seconds := self.workspace.bot.first_audio_timeout):
+            _cancel(self._first_audio)
+            self._first_audio = self._loop.call_later(seconds, self._silent_bot, seconds)
+        connection.catch_up()
+
+    def _silent_bot(self, seconds: float) -> None:
+        if not self._spoken:
+            self._over(Outcome.BOT_SILENT, f"no audio within {seconds:g} s")
+
+    @_guarded
+    def bot_lost(self, connection: _Connection, code: int, reason: str, *, ends: bool) -> None:
+        """The bot's socket has ended; ``ends`` where that is the bot's way to say that it is finished."""
+        if connection is not self._connection or self._ended is not None:
+            return
+        self._connection = None
+        if ends:
+            self._over(Outcome.BOT_CLOSED, reason)
+            return
+        self._failed(f"closed with {code} {reason}".strip() if code else reason)
+
+    def _failed(self, why: str) -> None:
+        """The bot broke off, or behaves as none may: it has one more chance, if it has one."""
+        self._drop_connection()
+        if self._reconnects:
+            self._reconnects -= 1
+            self._log.warning("bot_reconnecting", reason=why)
+            self._dial(why, resumed=True)
+        else:
+            self._over(Outcome.BOT_FAILED, why)
+
+    def _tell_bot(self, words: Callable[[protocols.Protocol], Sequence[Message]]) -> None:
+        if self._connection is not None:
+            self._connection.say(words)
+
+    # -- what the bot wants -------------------------------------------------------------------------------
+
+    @_guarded
+    def bot_wants(self, connection: _Connection, wish: Wish) -> None:
+        """One wish of the bot's."""
+        if connection is not self._connection:
+            return
+        match wish:
+            case Speech():
+                self._say(connection, wish)
+                return
+            case Clear():
+                connection.decoder.reset()
+                self._playout.clear()
+                self._tell_bot(lambda protocol: protocol.cleared())
+                self._tell(News.CLEARED)
+            case Mark():
+                try:
+                    self._playout.mark(wish.name)
+                except QueueFull as error:
+                    self.refuse("queue_full", str(error))
+            case End():
+                outcome = Outcome.BOT_CLOSED if wish.closed else Outcome.BOT_ENDED
+                self._over(outcome, wish.reason, wish.properties)
+            case CallerSpeech():
+                self._tell(News.CALLER_SPEECH, speaking=wish.speaking)
+        self._go_on()
+
+    def _say(self, connection: _Connection, speech: Speech) -> None:
+        try:
+            linear = connection.decoder.decode(speech)
+        except UnusableAudio as error:
+            self.refuse("unusable_audio", str(error))
+        else:
+            self.bot_says(connection, linear)
+
+    def bot_says(self, connection: _Connection, linear: bytes) -> bool:
+        """Speech, L16 at 8,000 Hz, behind what is queued; whether more of it is wanted."""
+        if connection is not self._connection:
+            return False
+        try:
+            self._playout.say(linear)
+        except QueueFull as error:
+            self.refuse("queue_full", str(error))
+            return False
+        except Exception as error:
+            self.fault(error)
+            return False
+        if not self._spoken and audible(linear):
+            self._spoken = True
+            _cancel(self._first_audio)
+        self._go_on()
+        return True
+
+    @_guarded
+    def bot_is_over_budget(self, connection: _Connection, why: str) -> None:
+        """It sends more than any bot has to say."""
+        if connection is self._connection:
+            metrics.BOT_OVER_BUDGET.labels(self.workspace.name).inc()
+            self._tell_bot(lambda protocol: protocol.error("over_budget", why))
+            self._reconnects = 0
+            self._failed(why)
+
+    def refuse(self, code: str, text: str) -> None:
+        """Something of the bot's cannot be used: it is told, once a call and ``code``."""
+        if self._ignored(code, text, 0):
+            self._tell_bot(lambda protocol: protocol.error(code, text))
+
+    def ignore(self, why: str, detail: str, size: int) -> None:
+        """Something of the bot's is not understood; ``detail`` is the bot's own word, or ours of it."""
+        self._ignored(why, detail, size)
+
+    def _ignored(self, why: str, detail: str, size: int) -> bool:
+        metrics.BOT_MESSAGES_IGNORED.labels(self.workspace.name, why).inc()
+        if why in self._told:
+            return False
+        self._told.add(why)
+        detail = redaction.beginning(detail, 200)
+        self._log.warning("bot_message_ignored", why=why, detail=detail, size=size)
+        self._tell(News.IGNORED, why=why, detail=detail, size=size)
+        return True
+
+    # -- the end of its part ------------------------------------------------------------------------------
+
+    def _over(self, outcome: Outcome, reason: str, properties: Mapping[str, Any] | None = None) -> None:
+        """The bot's part is over; the first to say so is right."""
+        if self._ended is not None:
+            return
+        passed, dropped = allowed(properties or {}, self.workspace.ameyo.bot_properties)
+        dropped = [name[:64] for name in dropped[:20]]
+        if dropped:
+            self._tell_bot(
+                lambda protocol: protocol.error(
+                    "property_dropped", f"not in the workspace's bot_properties, or too long: {', '.join(dropped)}"
+                )
+            )
+        self._ended = {"outcome": outcome, "reason": reason, "properties": passed, "dropped": dropped}
+        self._bot = Bot.OVER
+        _cancel(self._first_audio)
+        self._tell(News.ENDED, **self._ended)
+        if outcome in _FINISHED:
+            self._finish(LAST_WORDS)
+        else:
+            self._playout.clear()
+        self._go_on()
+
+    def _finish(self, seconds: float) -> None:
+        self._playout.finish()
+        self._last_words = self._loop.call_later(seconds, self._cut_last_words)
+
+    @_guarded
+    def _cut_last_words(self) -> None:
+        self._log.warning("last_words_cut", after_seconds=LAST_WORDS)
+        self._playout.clear()
+        self._go_on()
+
+    def _look_done(self) -> None:
+        if self._ended is not None and not self._done and self._playout.idle:
+            self._done = True
+            self._tell(News.DONE)
+            self._part("ended")
+
+    def _part(self, reason: str) -> None:
+        """Say `stop` to the bot, best effort, and close its socket."""
+        _cancel(self._first_audio)
+        if self._dialling is not None:
+            self._dialling.cancel()
+        self._tell_bot(lambda protocol: protocol.stop(reason))
+        self._drop_connection()
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.close()
+
+    # -- what the playout tells (eslbot.relay.playout.Told) -------------------------------------------------
+
+    def marked(self, name: str, cleared: bool) -> None:
+        """The caller has heard everything before a mark, or never will."""
+        self._tell_bot(lambda protocol: protocol.mark(name, cleared=cleared))
+        self._tell(News.MARK, name=name, cleared=cleared)
+
+    def began(self, ago: float) -> None:
+        """The caller begins to hear the bot."""
+        self._tell(News.BEGAN, ago=round(ago, 4))
+
+    def silent(self, cut: bool, ago: float) -> None:
+        """The caller hears it no more."""
+        self._tell(News.SILENT, cut=cut, ago=round(ago, 4))
+
+    @_guarded
+    def _go_on(self) -> None:
+        """Do what is due on the line, and come back when the next thing is."""
+        _cancel(self._tick)
+        if self._gone:
+            return
+        due = self._playout.tick()
+        self._look_done()
+        if due is not None:
+            self._tick = self._loop.call_at(due, self._go_on)
+
+    # -- faults -------------------------------------------------------------------------------------------
+
+    def fault(self, error: Exception) -> None:
+        """A fault of ours: the customer goes to a human, and no other call is touched."""
+        metrics.INTERNAL_ERRORS.inc()
+        self._log.error("relay_call_failed", exc_info=error)
+        if self._ended is not None:
+            return
+        self._ended = {
+            "outcome": Outcome.INTERNAL_ERROR,
+            "reason": type(error).__name__,
+            "properties": {},
+            "dropped": [],
+        }
+        self._bot, self._done = Bot.OVER, True
+        self._tell(News.ENDED, **self._ended)
+        self._tell(News.DONE)
+        self._part("ended")
+
+
+@dataclass(frozen=True, slots=True)
+class _Closed:
+    """The bot's socket has ended; code 0 where no close frame came."""
+
+    code: int
+    reason: str
+
+
+class _Connection:
+    """One socket to the bot, and what is spoken on it (:class:`eslbot.relay.dialler.BotListener`)."""
+
+    def __init__(self, call: RelayCall) -> None:
+        self._call = call
+        self.socket: BotSocket | None = None
+        self.protocol = protocols.speak(call.invite, call.workspace.bot)
+        self.decoder = Decoder()
+        self._budget = Budget(time.monotonic)
+        self._upsampler = Upsampler(self.protocol.rate)
+        self._loop = asyncio.get_running_loop()
+        #: What came before the bot had its `start`; and how the socket ended, if it did.
+        self._early: list[Message] = []
+        self._early_end: _Closed | None = None
+        self._started = False
+        #: What is to be done, and the speech that is worked on.
+        self._waiting: deque[Wish | _Closed] = deque()
+        self._speech: Iterator[bytes] | None = None
+
+    def begin(self, *, resumed: bool, held: bool) -> None:
+        """Say what comes before all else."""
+        self.say(lambda protocol: protocol.start(resumed=resumed))
+        if held:
+            self.say(lambda protocol: protocol.hold(True))
+
+    def catch_up(self) -> None:
+        """Take what the bot has said before it had its `start`."""
+        self._started = True
+        early, self._early = self._early, []
+        for message in early:
+            self._take(message)
+        if self._early_end is not None:
+            self._wants(self._early_end)
+
+    def say(self, words: Callable[[protocols.Protocol], Sequence[Message]]) -> None:
+        """Send messages."""
+        if self.socket is not None:
+            for message in words(self.protocol):
+                self.socket.send(message)
+
+    def hear(self, linear: bytes, at: float) -> None:
+        """The caller's audio, L16 at 8,000 Hz."""
+        if self.socket is not None and (audio := self._upsampler.resample(linear)):
+            self.socket.send(self.protocol.audio(audio, at))
+
+    def close(self) -> None:
+        """Part with the bot; never waits."""
+        self._waiting.clear()
+        self._speech = None
+        if self.socket is not None:
+            self.socket.close()
+
+    # What the socket tells.
+
+    def received(self, message: Message) -> None:
+        """A message of the bot's."""
+        if self._started:
+            self._take(message)
+        elif len(self._early) < EARLY:
+            self._early.append(message)
+
+    def lost(self, code: int, reason: str) -> None:
+        """The socket has ended; 0 where no close frame came."""
+        if self._started:
+            self._wants(_Closed(code, reason))
+        else:
+            self._early_end = _Closed(code, reason)
+
+    def _take(self, message: Message) -> None:
+        why = self._budget.message(len(message))
+        if why is not None:
+            self._call.bot_is_over_budget(self, why)
+            return
+        try:
+            wishes = self.protocol.read(message)
+        except BadMessage as bad:
+            self._call.ignore(bad.args[0], bad.args[1] if len(bad.args) > 1 else "", len(message))
+            return
+        for wish in wishes:
+            self._wants(wish)
+
+    # Wishes are done in the order in which they came; a long speech is worked on bit by bit, and what comes
+    # behind it waits.
+
+    def _wants(self, wish: Wish | _Closed) -> None:
+        if isinstance(wish, Clear):  # what would be dropped need not be worked on
+            self._speech = None
+            self._waiting = deque(w for w in self._waiting if not isinstance(w, Speech))
+        self._waiting.append(wish)
+        self._work()
+
+    def _work(self) -> None:
+        while self._waiting and self._speech is None:
+            wish = self._waiting.popleft()
+            if isinstance(wish, _Closed):
+                self._call.bot_lost(self, wish.code, wish.reason, ends=self.protocol.ends_with(wish.code))
+            elif isinstance(wish, Speech) and len(wish.audio) > PIECE:
+                self._begin_speech(wish)
+            else:
+                self._call.bot_wants(self, wish)
+
+    def _begin_speech(self, wish: Speech) -> None:
+        try:
+            self._speech = self.decoder.pieces(wish)
+        except UnusableAudio as error:
+            self._call.refuse("unusable_audio", str(error))
+        else:
+            self._go_on_with(self._speech)
+
+    def _go_on_with(self, speech: Iterator[bytes]) -> None:
+        """The next bit, and the rest when everybody else has had a turn."""
+        if speech is not self._speech:
+            return
+        linear = next(speech, None)
+        if linear is not None and self._call.bot_says(self, linear):
+            self._loop.call_soon(self._go_on_with, speech)
+            return
+        self._speech = None
+        self._work()
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

@@ -1,0 +1,524 @@
+"""The line file: what is written into it is what the caller hears, at the time that its place stands for.
+
+Two rings of L16 at 8,000 Hz a call, displaced onto the channel with ``mfl``: FreeSWITCH reads a frame of each
+with every frame that it sends, and begins again at their end. There it reads nothing for one *tick*; in ring A's
+ring B speaks, which is longer so that both ends fall together only after hours (nobody can be heard in that
+tick, and it is left out). Time is counted in ticks since A's first read: a tick is one read, 20 ms where FreeSWITCH
+sends such packets.
+
+The position is the count of the reads (:mod:`eslbot.relay.reads`). Where it is not known (events were dropped, or
+this process took over a line) it is the wall clock's, which FreeSWITCH is never ahead of, and counted on from
+there. A frame is written before it is read or somewhere else: whether it was in time is told by the order of
+FreeSWITCH's reads and our writes in one queue, and what was not goes to the next frame as long as nothing of
+it was heard.
+
+What was heard is overwritten with silence, or a ring would say it again. The files are ours alone to write and
+to open; FreeSWITCH reads them by their directory's group. Nothing else may read them: it would be counted.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import stat
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from eslbot.relay.phase import Phase
+from eslbot.relay.reads import Count, Reads
+from eslbot.relay.sidecar import BadSidecar, Note, Sidecar
+
+RATE = 8000
+#: Seconds of a ring; what is more waits in memory.
+RING_SECONDS = 60
+#: Samples by which ring B is longer: a whole number of reads at any packet length from 10 to 60 ms.
+LONGER = 960
+#: Ticks behind the position that are left as they are: it may be too large where nobody counted.
+KEPT = 100
+#: Seconds after which a file that was opened before we watched it is taken to have been read through.
+_SCANNED = 0.1
+#: Seconds between two reads that cannot be of the same tick.
+_QUIET = 0.002
+#: Times that FreeSWITCH may be faster than a write before that stays as it is.
+_TRIES = 5
+
+_CALL_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
+_MODE = 0o640
+
+
+class LineFull(Exception):
+    """The disk has no room. So many bytes stand, and speech goes on at tick ``next``."""
+
+    def __init__(self, first: int, next_tick: int, written: int) -> None:
+        super().__init__("no room for the line file")
+        self.first, self.next, self.written = first, next_tick, written
+
+
+class Ring:
+    """One file that FreeSWITCH reads round and round: ``frames`` reads and one tick in which it reads nothing."""
+
+    def __init__(self, fd: int, frames: int, count: Count) -> None:
+        self.fd = fd
+        self.frames = frames
+        self.count = count
+        #: Reads that nobody counted, in whole rounds or not.
+        self.uncounted = 0
+        #: Tick in which the ring's first frame was read.
+        self.offset = 0
+
+    @property
+    def reads(self) -> int:
+        """Reads since the first."""
+        return max(0, self.count.reads + self.uncounted)
+
+    @property
+    def reads_at_write(self) -> int:
+        """Those that had happened when our last write was done."""
+        return max(0, self.count.reads_at_write + self.uncounted)
+
+    @property
+    def ticks(self) -> int:
+        """Ticks that are over for certain; at the end one less than it may be."""
+        reads = self.reads
+        rounds, frame = divmod(reads, self.frames)
+        return self.offset + rounds * (self.frames + 1) + frame - (reads > 0 and not frame)
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the tick in which nothing is read may be over or not."""
+        return self.reads > 0 and self.reads % self.frames == 0
+
+    def reads_before(self, tick: int) -> int:
+        """How many reads there are before a tick."""
+        rounds, frame = divmod(max(0, tick - self.offset), self.frames + 1)
+        return rounds * self.frames + min(frame, self.frames)
+
+    def frame(self, tick: int) -> int | None:
+        """The frame that is read in a tick; None where nothing is."""
+        frame = (tick - self.offset) % (self.frames + 1)
+        return frame if tick >= self.offset and frame < self.frames else None
+
+    def be_at(self, tick: int) -> None:
+        """Count on from here: this tick is the next."""
+        self.uncounted = self.reads_before(tick) - self.count.reads
+
+
+class Line:
+    """A call's line, made or found. One relay has it; who had it before is told by :attr:`taken`."""
+
+    def __init__(
+        self,
+        paths: tuple[Path, Path, Path],
+        fds: tuple[int, int, int],
+        sidecar: Sidecar,
+        reads: Reads,
+        counts: tuple[Count, Count],
+        now: Callable[[], float],
+        samples: int,
+        ring_samples: int,
+    ) -> None:
+        """For :meth:`open`. The descriptors and counts are the line's from now on."""
+        self.paths = paths[:2]
+        self._all_paths = paths
+        self._fds = fds
+        self._sidecar = sidecar
+        self._reads = reads
+        self._now = now
+        self.samples = samples
+        self.frame_bytes = 2 * samples
+        self.period = samples / RATE
+        self.ring_bytes = 2 * ring_samples
+        self._kept = min(KEPT, ring_samples // samples // 4)
+        note = sidecar.note
+        self.found = note is not None
+        self._started = note is not None and note.started
+        self._a = Ring(fds[0], ring_samples // samples, counts[0])
+        self._b = Ring(fds[1], (ring_samples + LONGER) // samples, counts[1])
+        self._b_known = False
+        self._votes: dict[int, int] = {}
+        self._losses = 0
+        self._tick = 0
+        self._blind_since: float | None = None
+        #: Samples of speech that FreeSWITCH was faster than: not heard.
+        self.missed = 0
+        #: The tick behind the last one that something was written for.
+        self.written = 0
+        self._cleared = 0
+        self._dirty: deque[tuple[int, int]] = deque()
+        self._phase = Phase(self.period)
+        sidecar.take()
+        if note is not None:
+            self._succeed(note)
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        call_id: str,
+        reads: Reads,
+        now: Callable[[], float] = time.monotonic,
+        *,
+        samples: int = 160,
+        ring_seconds: float = RING_SECONDS,
+    ) -> Self:
+        """Make a call's line, or find the one that another relay has left.
+
+        ``samples`` are those of one read: of the packets that FreeSWITCH sends. Raises OSError where files cannot
+        be made or watched, ValueError for a call id that is none.
+        """
+        if not _CALL_ID.fullmatch(call_id):
+            raise ValueError("not a call id")
+        ring_samples = round(ring_seconds * RATE)
+        if ring_samples % LONGER or LONGER % samples:
+            raise ValueError("a ring is a whole number of reads")
+        paths = (
+            directory / f"{call_id}.a.r8",
+            directory / f"{call_id}.b.r8",
+            directory / f"{call_id}.line",
+        )
+        lengths = (ring_samples, ring_samples + LONGER)
+        sizes = (2 * lengths[0], 2 * lengths[1])
+        counts: list[Count] = []
+        fds: list[int] = []
+        sidecar: Sidecar | None = None
+        try:
+            try:
+                fds += _find(paths, sizes)
+                sidecar = Sidecar(fds[2], samples, ring_samples)
+            except (FileNotFoundError, BadSidecar):  # a half-made line, or none: nobody reads it
+                while fds:
+                    os.close(fds.pop())
+                _make(directory, paths, sizes, fds)
+                sidecar = Sidecar.make(fds[2], samples, ring_samples)
+            scanned = sidecar.note is None or not sidecar.note.started  # FreeSWITCH is still to do that
+            for path, length in zip(paths, lengths, strict=False):
+                counts.append(reads.watch(path, length if scanned else 0))
+        except BaseException:
+            for count in counts:
+                reads.forget(count)
+            if sidecar:
+                sidecar.close()
+            for fd in fds:
+                os.close(fd)
+            raise
+        a, b, side = fds
+        line = cls(paths, (a, b, side), sidecar, reads, (counts[0], counts[1]), now, samples, ring_samples)
+        line.tick()
+        line.note()
+        return line
+
+    @property
+    def read_by_freeswitch(self) -> bool:
+        """Whether FreeSWITCH has the line; true from ring A's opening on."""
+        return self._started
+
+    @property
+    def taken(self) -> bool:
+        """Whether another relay has the line by now: nothing of ours is written any more."""
+        return self._sidecar.taken
+
+    def tick(self) -> int:
+        """The tick that FreeSWITCH reads next; it is never behind FreeSWITCH. Fetches what happened."""
+        self._reads.drain()
+        self._look()
+        return self._tick
+
+    def at(self, tick: int) -> float:
+        """Monotonic time at which a tick was read, or is likely to be."""
+        known = self._phase.at(tick)
+        if known is None:
+            return self._now() + tick * self.period
+        if tick < self._tick:
+            return known
+        expected = self._phase.at(self._tick)  # the next one is overdue while FreeSWITCH stalls
+        return known if expected is None else max(known, self._now() + known - expected)
+
+    def first_at(self, when: float) -> int:
+        """The first tick that is still to be read, and not before this time."""
+        return self._tick + max(0, math.ceil((when - self.at(self._tick)) / self.period))
+
+    def look_at(self) -> float | None:
+        """When a :meth:`tick` would tell most about the time of reads; None where they are known well enough."""
+        return self._phase.look_at(self._tick, self._now()) if self._tick else None
+
+    def room(self, tick: int) -> int:
+        """How many bytes may be written from a tick on."""
+        spare = 2  # ticks in which nobody can be heard
+        return max(0, self._cleared + self._a.frames + 1 - spare - tick) * self.frame_bytes
+
+    def after(self, tick: int, size: int) -> int:
+        """The tick behind the last one that so many bytes need from this tick on."""
+        end = tick + -(-size // self.frame_bytes)
+        for mute in self._mute(tick, end + 2):
+            end += mute < end
+        return end
+
+    def write(self, tick: int, linear: bytes, standing: int = 0) -> tuple[int, int]:
+        """Have this be heard from a tick on; of the first frame so many bytes stand there already.
+
+        Returns the tick at which it begins, later than asked for where FreeSWITCH was faster and ``standing``
+        was heard alone, and the one behind its last. Raises LineFull.
+        """
+        if self.taken:
+            return tick, self.after(tick, len(linear))
+        first: int | None = None
+        done = 0
+        tries = _TRIES
+        begun = tick
+        try:
+            while done < len(linear):
+                ring, frame = self._place(tick)
+                if ring is None:
+                    tick += 1
+                    continue
+                first = tick if first is None else first
+                frames = ring.frames - frame if ring is self._a else 1
+                piece = linear[done : done + frames * self.frame_bytes]
+                stands = self._put(ring, frame, piece)
+                if stands < len(piece):
+                    self._wrote(begun, tick + -(-stands // self.frame_bytes))
+                    raise LineFull(first, self.written, done + stands)
+                size = -(-len(piece) // self.frame_bytes)
+                late = self._read_before_write(ring, tick)
+                if late and tries:
+                    # Take it back: whatever FreeSWITCH reads from now on is silence, and it is told what it had read.
+                    tries -= 1
+                    self._zero(tick, tick + size, b"" if done else linear[:standing])
+                    heard = self._read_before_write(ring, tick)
+                    tick = max(tick + late, self._tick)
+                    if heard <= late:
+                        if not done:
+                            linear, standing, first = linear[standing:], 0, None
+                        continue
+                    piece = piece[: heard * self.frame_bytes]
+                else:
+                    tick += size
+                if late:
+                    self.missed += (
+                        max(0, min(len(piece), late * self.frame_bytes) - (0 if done else standing)) // 2
+                    )
+                done += len(piece)
+        finally:
+            self._wrote(begun, tick)
+        return (tick if first is None else first), tick
+
+    def silence(self, first: int, last: int) -> int:
+        """Have nothing be heard from tick ``first`` to before ``last``. Returns the tick that is next behind it.
+
+        Raises LineFull where a file system needs room for that.
+        """
+        if not self.taken:
+            self._zero(first, last)
+            if last >= self.written:
+                self.written = max(min(first, self.written), self._cleared)
+        return self.tick()
+
+    def tidy(self) -> None:
+        """Make silence of what was heard a while ago, or the ring would say it again. Raises LineFull."""
+        if self.taken:
+            return
+        upto = self._tick - self._kept
+        if upto - self._cleared < self._kept // 8:
+            return
+        while self._dirty and self._dirty[0][0] < upto:
+            first, last = self._dirty[0]
+            self._zero(first, min(last, upto))
+            if last <= upto:
+                self._dirty.popleft()
+            else:
+                self._dirty[0] = (upto, last)
+        self._cleared = max(self._cleared, upto)
+
+    def note(self) -> None:
+        """Leave word for the next relay."""
+        if self.taken:
+            return
+        nothing = math.nan
+        phase = self._phase
+        self._sidecar.write(
+            Note(
+                self._started,
+                self._tick,
+                self._reads.before,
+                nothing if phase.low is None else phase.low,
+                nothing if phase.high is None else phase.high,
+                self._b.offset if self._b_known else -1,
+                self._dirty[0][0] if self._dirty else self._cleared,
+                self.written,
+            )
+        )
+
+    def close(self, remove: bool) -> None:
+        """Let go of the line; ``remove`` also takes the names away, while FreeSWITCH still reads what it has opened."""
+        for ring in (self._a, self._b):
+            self._reads.forget(ring.count)
+        remove = remove and not self.taken
+        self._sidecar.close()
+        for fd in self._fds:
+            os.close(fd)
+        if remove:
+            for path in reversed(self._all_paths):  # the sidecar first: a line without one is none
+                path.unlink(missing_ok=True)
+
+    # ---- the position
+
+    def _look(self) -> None:
+        a, b = self._a, self._b
+        if a.count.losses != self._losses:
+            self._losses = a.count.losses
+            self._be_at(max(self._tick, self._phase.latest_tick(self._now())))
+        if not self._started and not self._begin():
+            return
+        if b.count.opened and b.reads > 0:
+            self._align()
+        before = self._tick
+        ticks = max(a.ticks, b.ticks) if self._b_known else a.ticks
+        self._tick = max(before, ticks)
+        if self._tick and ticks == self._tick and (self._b_known or not a.at_end):
+            seen = max(a.count.seen, b.count.seen)
+            new = self._tick != before and seen > 0
+            self._phase.saw(self._tick, self._reads.before, seen if new else None)
+
+    def _begin(self) -> bool:
+        """Whether FreeSWITCH has the line now."""
+        count = self._a.count
+        if count.opened:
+            self._started = True
+        elif count.reads > 0:  # it was opened before we watched: how far it is only the wall clock tells
+            now = self._now()
+            self._blind_since = self._blind_since or now
+            if now - self._blind_since >= _SCANNED:
+                self._started = True
+                self._be_at(self._phase.latest_tick(now))
+        return self._started
+
+    def _align(self) -> None:
+        """Find out in which tick ring B was begun: both are read in each, in an order that is FreeSWITCH's."""
+        a, b = self._a, self._b
+        if a.at_end or b.at_end or a.uncounted or b.uncounted:
+            return
+        quiet = self._reads.before - max(a.count.seen, b.count.seen) >= _QUIET
+        if self._b_known and not quiet:
+            return
+        offset = a.ticks - (b.ticks - b.offset)
+        if not self._b_known:
+            self._b_known, b.offset = True, offset
+        if quiet:
+            self._votes[offset] = self._votes.get(offset, 0) + 1
+            b.offset = max(self._votes, key=self._votes.__getitem__)
+
+    def _be_at(self, tick: int) -> None:
+        self._tick = tick
+        self._a.be_at(tick)
+        if self._b_known:
+            self._b.be_at(tick)
+
+    def _succeed(self, note: Note) -> None:
+        """Go on where another relay was killed."""
+        self._cleared, self.written = note.cleared, note.written
+        if note.written > note.cleared:
+            self._dirty.append((note.cleared, note.written))
+        if note.offset >= 0:
+            self._b_known, self._b.offset = True, note.offset
+        now = self._now()
+        if not note.started:
+            self._phase = Phase(self.period, note.at, note.at + self.period)
+            return
+        low, high = (
+            (note.at - note.tick * self.period,) * 2 if math.isnan(note.low) else (note.low, note.high)
+        )
+        self._phase = Phase(self.period, low, high)
+        self._reads.drain()
+        self._be_at(max(note.tick, self._phase.latest_tick(now)))
+
+    # ---- the files
+
+    def _place(self, tick: int) -> tuple[Ring, int] | tuple[None, int]:
+        """Who is heard in a tick, and with which frame."""
+        frame = self._a.frame(tick)
+        if frame is not None:
+            return self._a, frame
+        frame = self._b.frame(tick) if self._b_known else None
+        return (None, 0) if frame is None else (self._b, frame)
+
+    def _mute(self, first: int, last: int) -> list[int]:
+        """Ticks in which nobody can be heard."""
+        whole = self._a.frames + 1
+        ends = range(first + (whole - 1 - first) % whole, last, whole)
+        return [tick for tick in ends if self._place(tick)[0] is None]
+
+    def _put(self, ring: Ring, frame: int, linear: bytes) -> int:
+        """How many bytes stand there now: fewer where the disk has no room."""
+        start = frame * self.frame_bytes
+        stands = 0
+        with suppress(OSError):  # told by what stands
+            while stands < len(linear):
+                stands += os.pwrite(ring.fd, linear[stands:] if stands else linear, start + stands)
+        return stands
+
+    def _read_before_write(self, ring: Ring, tick: int) -> int:
+        """How many frames from a tick on FreeSWITCH had read when our last write was done."""
+        self._reads.drain()
+        losses = self._losses
+        self._look()
+        return 0 if self._losses != losses else max(0, ring.reads_at_write - ring.reads_before(tick))
+
+    def _wrote(self, first: int, last: int) -> None:
+        self.written = max(self.written, last)
+        if last <= first:
+            return
+        if self._dirty and first <= self._dirty[-1][1]:
+            first, last = min(first, self._dirty[-1][0]), max(last, self._dirty[-1][1])
+            self._dirty.pop()
+        self._dirty.append((first, last))
+        self.note()
+
+    def _zero(self, first: int, last: int, but: bytes = b"") -> None:
+        """Silence from tick ``first`` to before ``last``, but for what was heard already in the first."""
+        tick = first
+        while tick < last:
+            ring, frame = self._place(tick)
+            frames = 1
+            if ring is not None:
+                frames = min(last - tick, ring.frames - frame) if ring is self._a else 1
+                silence = (but if tick == first else b"").ljust(frames * self.frame_bytes, b"\0")
+                if self._put(ring, frame, silence) < len(silence):
+                    raise LineFull(first, last, 0)
+            tick += frames
+
+
+def _find(paths: tuple[Path, Path, Path], sizes: tuple[int, int]) -> list[int]:
+    """The descriptors of a line that exists. Raises FileNotFoundError where it is not whole, OSError."""
+    fds: list[int] = []
+    try:
+        for path, size in zip(paths, (*sizes, None), strict=True):
+            fds.append(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC))
+            status = os.fstat(fds[-1])
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+                raise PermissionError(f"{path.name} is not ours")
+            if size is not None and status.st_size != size:
+                raise FileNotFoundError(f"{path.name} has another length")
+    except OSError:
+        for fd in fds:
+            os.close(fd)
+        raise
+    return fds
+
+
+def _make(directory: Path, paths: tuple[Path, Path, Path], sizes: tuple[int, int], fds: list[int]) -> None:
+    """New files for a line; the descriptors are added to ``fds``. Raises OSError."""
+    group = directory.stat().st_gid
+    for path in reversed(paths):
+        path.unlink(missing_ok=True)
+    for path, size in zip(paths, (*sizes, 0), strict=True):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
+        fds.append(fd)
+        if os.fstat(fd).st_gid != group:
+            os.fchown(fd, -1, group)
+        os.fchmod(fd, _MODE)
+        os.truncate(fd, size)

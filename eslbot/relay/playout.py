@@ -1,0 +1,307 @@
+"""What a bot says, heard in order, as soon as can be, and what was heard of it.
+
+Speech goes into the line behind what stands there already. Where nothing stands it begins an utterance, at the
+first frame that is its margin away (:mod:`eslbot.relay.margin`): a bot that is ahead of real time is heard in the
+next frame. Where it is late, the next frame takes it and the rest of the utterance is later by so much. What the
+rings have no room for waits here.
+
+Nothing here waits or calls back by itself: :meth:`Playout.tick` does what is due and says when it wants to be
+called again. It is to be called behind each of the other methods, too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from eslbot.relay.line import RATE, Line, LineFull
+from eslbot.relay.margin import Margin
+
+#: Seconds of speech that may wait to be heard.
+LONGEST_QUEUE = 600
+#: Marks that may wait.
+MOST_MARKS = 1000
+#: Seconds without speech that end an utterance.
+UTTERANCE_OVER = 0.25
+
+#: Seconds that a late message keeps from the frame after it, so that the rest of its utterance is not late again.
+_LATE_GUARD = 0.003
+#: Seconds before a read in which the frame after it is taken.
+_RACE = 0.001
+#: Seconds between looks: while FreeSWITCH is waited for, and while there is nothing to do but to keep the line.
+_SOON, _IDLE = 0.01, 0.25
+#: Bytes of room below which the rest of the queue is left where it is.
+_WORTH_WHILE = RATE
+
+
+class QueueFull(Exception):
+    """More speech, or more marks, than a bot may have waiting."""
+
+
+class Told(Protocol):
+    """Who is told what the caller has heard. Nothing of the playout may be called from within."""
+
+    def marked(self, name: str, cleared: bool) -> None:
+        """The caller has heard everything up to a mark, or never will."""
+
+    def began(self, ago: float) -> None:
+        """The caller has begun to hear an utterance, seconds ago."""
+
+    def silent(self, cut: bool, ago: float) -> None:
+        """The utterance is over, or was cut."""
+
+
+class Playout:
+    """One call's speech."""
+
+    def __init__(
+        self, line: Line, margin: Margin, told: Told, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._line = line
+        self._margin = margin
+        self._told = told
+        self._now = now
+        self._queue: deque[bytes] = deque()
+        self._queued = 0
+        #: Bytes said and placed since the beginning: where a mark stands.
+        self._said = self._placed = 0
+        #: The tick behind the last speech, and what stands in the one before it if that is not full.
+        self._next = line.written
+        self._tail = b""
+        #: Marks behind speech that waits here (bytes said before it), and behind what is in the line (its first and
+        #: last tick since the mark before).
+        self._waiting: deque[tuple[int, str]] = deque()
+        self._placed_marks: deque[tuple[int, int, str]] = deque()
+        self._mark_from: int | None = None
+        #: Ticks that went by on hold; the last range grows while it lasts.
+        self._holds: deque[list[int]] = deque()
+        self._held = False
+        self._finished = False
+        #: The tick that an utterance begins with; it is None where there is none, and told once it was read.
+        self._utterance: int | None = line.tick() if self._next > line.tick() else None
+        self._fresh = self._utterance is None
+        self._began = False
+        #: How often the disk had no room, and the seconds of speech that were lost by it.
+        self.full = 0
+        self.lost = 0.0
+
+    @property
+    def speaking(self) -> bool:
+        """Whether the caller hears an utterance, as told."""
+        return self._began
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing more to be heard, and nothing to be told."""
+        return not (
+            self._queue
+            or self._waiting
+            or self._placed_marks
+            or self._utterance is not None
+            or self._next > self._line.tick()
+        )
+
+    @property
+    def queued(self) -> float:
+        """Seconds of speech that the line has no room for yet."""
+        return self._queued / (2 * RATE)
+
+    def say(self, linear: bytes) -> None:
+        """Speech, L16 at 8,000 Hz, to be heard behind everything that was said. Raises QueueFull."""
+        if not linear:
+            return
+        now = self._now()
+        tick = self._line.tick()
+        waiting = self._queued + max(0, self._next - tick) * self._line.frame_bytes
+        if waiting + len(linear) > LONGEST_QUEUE * 2 * RATE:
+            raise QueueFull(f"more than {LONGEST_QUEUE} s of speech")
+        self._end_utterance(now, tick)
+        self._margin.message(now, len(linear) / (2 * RATE))
+        self._queue.append(linear)
+        self._queued += len(linear)
+        self._said += len(linear)
+        self._place(now, tick)
+
+    def mark(self, name: str) -> None:
+        """Tell when everything that was said up to now has been heard. Raises QueueFull."""
+        if len(self._waiting) + len(self._placed_marks) >= MOST_MARKS:
+            raise QueueFull(f"more than {MOST_MARKS} marks")
+        self._waiting.append((self._said, name))
+        self._place_marks(self._next, self._placed)
+
+    def clear(self) -> None:
+        """Barge-in: what was not read by FreeSWITCH is not heard any more."""
+        now = self._now()
+        tick = self._line.tick()
+        if self._next > tick:
+            try:
+                tick = self._line.silence(tick, self._next)
+            except LineFull:
+                self.full += 1  # it is heard: the file system wants room even for silence
+            self._next = tick
+        self._queue.clear()
+        self._queued, self._tail = 0, b""
+        self._placed = self._said
+        self._tell_marks(tick, now, everything=True)
+        self._tell_began(now, tick)
+        if self._began:
+            self._told.silent(True, 0.0)
+        self._over()
+
+    def hold(self, on: bool) -> None:
+        """The caller is on hold, or back: what goes by meanwhile is not heard."""
+        if on != self._held:
+            self._held = on
+            tick = self._line.tick()
+            if on:
+                self._holds.append([tick, tick])
+            else:
+                self._holds[-1][1] = tick
+
+    def finish(self) -> None:
+        """Nothing more will be said: the end need not be waited for."""
+        self._finished = True
+
+    def tick(self) -> float | None:
+        """Do what is due. Returns the monotonic time at which to be called again; None where that is never."""
+        now = self._now()
+        line = self._line
+        if line.taken:
+            return None
+        tick = line.tick()
+        due: list[float] = []
+        try:
+            line.tidy()
+        except LineFull:
+            self.full += 1
+            due.append(now + _IDLE)  # it has a round's time to succeed
+        self._place(now, tick)
+        due += [now + (_SOON if self._queue and not line.read_by_freeswitch else _IDLE)]
+        self._tell_began(now, tick)
+        if self._utterance is not None and not self._began:
+            due.append(line.at(self._utterance) + _RACE)
+        due += self._tell_marks(tick, now)
+        due += self._end_utterance(now, tick)
+        line.note()
+        look = line.look_at()
+        if look is not None:
+            due.append(look)
+        return max(now + _RACE, min(due))
+
+    # ---- speech into the line
+
+    def _place(self, now: float, tick: int) -> None:
+        line = self._line
+        if not self._queue or not line.read_by_freeswitch:
+            return
+        if self._fresh:
+            self._next = max(self._next, line.first_at(now + max(self._margin.seconds, _RACE)))
+            self._tail = b""
+        elif self._next < tick:
+            self._next = line.first_at(now + _LATE_GUARD)
+            self._tail = b""
+        if self._next <= tick:
+            self._tail = b""  # its frame was read as it stood
+        while self._queue:
+            begin = self._next - bool(self._tail)
+            room = line.room(begin) - len(self._tail)
+            if room < min(self._queued, _WORTH_WHILE, line.ring_bytes // 4):
+                return
+            new = self._take(room)
+            linear = self._tail + new
+            try:
+                first, self._next = line.write(begin, linear, len(self._tail))
+                stands = len(linear)
+            except LineFull as full:
+                first, self._next, stands = full.first, full.next, full.written
+                self.full += 1
+                self.lost += (len(linear) - stands) / (2 * RATE)
+            if self._fresh:
+                self._utterance, self._fresh = first, False
+            if self._mark_from is None:
+                self._mark_from = first
+            tail = self._tail
+            if tail and first > begin:  # FreeSWITCH was faster: what stood there was heard alone
+                linear, tail = new, b""
+            rest = len(linear) % line.frame_bytes if stands == len(linear) else 0
+            self._tail = linear[len(linear) - rest :] if rest else b""
+            self._placed += len(new)
+            self._place_marks(first, self._placed - len(linear))
+
+    def _take(self, most: int) -> bytes:
+        """The queue's first bytes: as many whole messages as there is room for, and the part of one."""
+        taken: list[bytes] = []
+        size = 0
+        while self._queue and size < most:
+            message = self._queue.popleft()
+            if size + len(message) > most:
+                fits = most - size
+                self._queue.appendleft(message[fits:])
+                message = message[:fits]
+            taken.append(message)
+            size += len(message)
+        self._queued -= size
+        return b"".join(taken)
+
+    def _place_marks(self, first: int, said: int) -> None:
+        """Find the frames of marks whose speech is in the line: what was said behind ``said`` begins with ``first``."""
+        while self._waiting and self._waiting[0][0] <= self._placed:
+            at, name = self._waiting.popleft()
+            last = self._line.after(first, at - said) - 1
+            self._placed_marks.append((last + 1 if self._mark_from is None else self._mark_from, last, name))
+            self._mark_from = last + 1 if last + 1 < self._next else None
+
+    # ---- what was heard
+
+    def _tell_marks(self, tick: int, now: float, everything: bool = False) -> list[float]:
+        """Tell the marks that were heard; of the others, when the first may be. Or all, as cleared."""
+        line = self._line
+        if self._held:
+            self._holds[-1][1] = tick
+        marks = self._placed_marks
+        while marks:
+            first, last, name = marks[0]
+            heard_at = line.at(last) + line.period
+            if not everything and (tick <= last or now < heard_at) and tick < last + 2:
+                return [heard_at if tick > last else max(heard_at, now + _SOON / 5)]
+            marks.popleft()
+            self._told.marked(name, last >= tick or self._went_by_on_hold(first, last))
+        if everything:
+            while self._waiting:
+                self._told.marked(self._waiting.popleft()[1], True)
+            self._mark_from = None
+        if not marks and not self._held:
+            oldest = self._mark_from if self._mark_from is not None else tick
+            while self._holds and self._holds[0][1] <= oldest:
+                self._holds.popleft()
+        return []
+
+    def _went_by_on_hold(self, first: int, last: int) -> bool:
+        return any(start <= last and first < end for start, end in self._holds)
+
+    def _tell_began(self, now: float, tick: int) -> None:
+        if self._utterance is not None and not self._began and tick > self._utterance:
+            self._began = True
+            self._told.began(max(0.0, now - self._line.at(self._utterance)))
+
+    def _end_utterance(self, now: float, tick: int) -> list[float]:
+        """End an utterance behind which nothing has come; otherwise, when that may be."""
+        if self._utterance is None or self._queue:
+            return []
+        line = self._line
+        if tick < self._next:
+            return [line.at(self._next)]
+        ended = line.at(self._next - 1) + line.period
+        over_at = ended if self._finished else ended + UTTERANCE_OVER
+        if now < over_at:
+            return [over_at]
+        self._tell_began(now, tick)
+        self._told.silent(False, max(0.0, now - ended))
+        self._over()
+        return []
+
+    def _over(self) -> None:
+        self._utterance, self._fresh, self._began = None, True, False
+        self._margin.utterance_over()

@@ -1,0 +1,77 @@
+"""What one relay worker lends to each of its calls.
+
+A call has no loop, no directory and no clock of its own: it asks here. Nothing in here waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from eslbot import metrics
+from eslbot.config.model import Config
+
+if TYPE_CHECKING:
+    from eslbot.relay.margin import Margin
+    from eslbot.relay.reads import Reads
+
+log = structlog.get_logger()
+
+
+class Shared:
+    """One worker's. ``url`` reaches this very worker, and only it: ``ws://<ip>:<port>/``.
+
+    ``over`` is called with a call's id when there is nothing left to do for it; the worker forgets it then.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        reads: Reads,
+        margin: Callable[[], Margin],
+        url: str,
+        over: Callable[[str], None],
+    ) -> None:
+        self.config = config
+        self.directory = Path(config.relay.directory)
+        self.reads = reads
+        self.url = url
+        self.over = over
+        self._loop = asyncio.get_running_loop()
+        self._new_margin = margin
+        self._margins: dict[str, Margin] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @staticmethod
+    def now() -> float:
+        """Seconds of the monotonic clock, which is the loop's, too."""
+        return time.monotonic()
+
+    def call_at(self, when: float, function: Callable[[], object]) -> asyncio.TimerHandle:
+        """Call it at that monotonic time; ``cancel()`` what is returned where it need not be any more."""
+        return self._loop.call_at(when, function)
+
+    def margin(self, workspace_id: str) -> Margin:
+        """What was learnt of this workspace's bot; it seeds a new call's own and takes its lessons back."""
+        margin = self._margins.get(workspace_id)
+        if margin is None:
+            margin = self._margins[workspace_id] = self._new_margin()
+        return margin
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do it beside everything else. A fault of ours in it is told and counted, and ends nothing else."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)  # the loop itself keeps no reference
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            metrics.INTERNAL_ERRORS.inc()
+            log.error("relay_task_failed", exc_info=error)

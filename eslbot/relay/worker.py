@@ -1,0 +1,242 @@
+"""One relay process: an asyncio loop, its door, its calls.
+
+It accepts at the socket that all relays share, and at one of its own that no other has: a call that was
+prepared here gets its stream here. Told to leave, it closes the shared one and stays until its calls are
+over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+
+from eslbot import metrics
+from eslbot.config.model import Config, Workspace
+from eslbot.identity import Signer
+from eslbot.invite import Invite
+from eslbot.keepalive import notice_dead_peers
+from eslbot.relay.module import Call, Door, NotTaken
+from eslbot.relay.shared import Shared
+
+if TYPE_CHECKING:
+    from eslbot.relay.margin import Margin
+    from eslbot.relay.reads import Reads
+
+log = structlog.get_logger()
+
+#: What a worker shows its parent of itself.
+STARTING, ACCEPTING, LEAVING = 0, 1, 2
+#: Calls that one relay takes. Each has three files, two sockets and four watches; controllers admit fewer.
+MOST_CALLS = 4096
+#: Seconds for a stream of a call that was made for one.
+STREAM_DUE = 15.0
+#: Seconds between two sweeps, and after which files that nobody has touched are nobody's.
+SWEEP, NOBODYS = 600.0, 3600.0
+#: What belongs to a call in the directory of line files.
+SUFFIXES = (".a.r8", ".b.r8", ".line")
+#: Names of hosts that are looked up at a time: each may take seconds, and none shall make another wait.
+RESOLVERS = 64
+
+
+class Parts(NamedTuple):
+    """What a relay is put together from: a call (:class:`eslbot.relay.call.RelayCall`), and its tools."""
+
+    call: Callable[[Invite, Workspace, Shared], Call]
+    reads: Callable[[Path], Reads]
+    margin: Callable[[], Margin]
+
+
+class Worker:
+    """Made in its own process; :meth:`run` returns when it has nothing left to do.
+
+    Args:
+        lifeline: the reading end of a pipe that ends with the parent.
+        state: a byte that the parent sees, too.
+        listening: the socket that all relays share.
+        drain: seconds that calls have to end once it was told to leave.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        signer: Signer,
+        listening: socket.socket,
+        state: mmap.mmap,
+        lifeline: int,
+        drain: float,
+        parts: Parts,
+    ) -> None:
+        self._config, self._signer, self._listening = config, signer, listening
+        self._state, self._lifeline, self._drain = state, lifeline, drain
+        self._parts = parts
+        self.calls: dict[str, Call] = {}
+        self._awaited: dict[str, asyncio.TimerHandle] = {}
+        self.url = ""
+
+    async def run(self) -> None:
+        """Serve until told to leave and every call is over, or told to end at once."""
+        self._loop = loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(RESOLVERS, thread_name_prefix="resolver"))
+        self._done = asyncio.Event()
+        self._server: asyncio.Server | None = None
+        directory = Path(self._config.relay.directory)
+        reads = self._parts.reads(directory)
+        loop.add_reader(reads.fd, reads.drain)
+        own = _listening_at(str(_reached(self._config)), 0)
+        ip, port = own.getsockname()[:2]
+        self.url = f"ws://[{ip}]:{port}/" if ":" in ip else f"ws://{ip}:{port}/"
+        self._shared = Shared(self._config, reads, self._parts.margin, self.url, self._over)
+        door = Door(self._signer, self)
+        private = await door.open(own)
+        for signum, told in ((signal.SIGTERM, self.leave), (signal.SIGQUIT, self.end)):
+            loop.add_signal_handler(signum, told)
+        loop.add_reader(self._lifeline, self._orphaned)
+        self._server = await door.open(self._listening)
+        self._state[0] = ACCEPTING
+        metrics.RELAY_READY.set(1)
+        log.info("relay_ready", listen=str(self._config.relay.listen), own=self.url)
+        self._sweep()
+        await self._done.wait()
+        private.close()
+        log.info("relay_ends", calls=len(self.calls))
+
+    # -- the end ------------------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Take no more streams from the shared socket, and end when the calls are over."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = None
+        self._state[0] = LEAVING
+        metrics.RELAY_READY.set(0)
+        log.info("relay_leaves", calls=len(self.calls), drain=self._drain)
+        self._loop.call_later(self._drain, self.end)
+        self._look_done()
+
+    def end(self) -> None:
+        """End at once; bots are told, line files stay for the next relay."""
+        self._state[0] = LEAVING
+        for call in list(self.calls.values()):
+            call.shutdown()
+        self._done.set()
+
+    def _orphaned(self) -> None:
+        self._loop.remove_reader(self._lifeline)
+        log.error("relay_parent_lost", remedy="calls that are up stay; new ones need another relay")
+        self.leave()
+
+    def _look_done(self) -> None:
+        if self._server is None and not self.calls:
+            self._done.set()
+
+    # -- calls (eslbot.relay.module.Calls) ------------------------------------------------------------------
+
+    def of(self, invite: Invite) -> Call:
+        """The call, made where there is none. Raises NotTaken."""
+        call = self.calls.get(invite.call_id)
+        if call is not None:
+            return call
+        workspace = self._config.workspaces.get(invite.workspace_id)
+        if workspace is None:
+            raise NotTaken(403, "unknown_workspace")
+        if len(self.calls) >= MOST_CALLS:
+            raise NotTaken(503, "full")
+        try:
+            call = self._parts.call(invite, workspace, self._shared)
+        except OSError as error:
+            log.error(
+                "line_not_made",
+                call_id=invite.call_id,
+                error=str(error),
+                remedy="see relay.directory: is there room in it, and may the relay write there?",
+            )
+            raise NotTaken(503, "not_made") from error
+        self.calls[invite.call_id] = call
+        metrics.RELAY_CALLS.set(len(self.calls))
+        # An upgrade may still be found wrong, or never come.
+        self._awaited[invite.call_id] = self._loop.call_later(STREAM_DUE, self._drop, invite.call_id)
+        return call
+
+    def has_stream(self, call_id: str) -> None:
+        """A stream of this call is up; from here on it says itself when it is over."""
+        if (due := self._awaited.pop(call_id, None)) is not None:
+            due.cancel()
+
+    def _drop(self, call_id: str) -> None:
+        del self._awaited[call_id]
+        if (call := self.calls.get(call_id)) is not None:
+            log.warning("call_without_stream", call_id=call_id, seconds=STREAM_DUE)
+            call.stream_gone(True)
+
+    def _over(self, call_id: str) -> None:
+        self.calls.pop(call_id, None)
+        self.has_stream(call_id)
+        metrics.RELAY_CALLS.set(len(self.calls))
+        self._look_done()
+
+    # -- the directory ------------------------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        self._loop.call_later(SWEEP, self._sweep)
+        sweep(self._shared.directory, self.calls, time.time())
+
+
+def sweep(directory: Path, ours: Iterable[str], now: float) -> None:
+    """Delete files of calls that no relay of this directory has; ``now`` in epoch seconds.
+
+    Each relay touches those of its own calls, since a call that is silent for an hour writes none.
+    """
+    for call_id in ours:
+        for suffix in SUFFIXES:
+            try:
+                os.utime(directory / f"{call_id}{suffix}", (now, now))
+            except FileNotFoundError:
+                continue  # the call has none of this kind, or is just over
+    for entry in os.scandir(directory):
+        try:
+            if entry.name.endswith(SUFFIXES) and now - entry.stat(follow_symlinks=False).st_mtime > NOBODYS:
+                Path(entry.path).unlink()
+                log.warning("line_swept", file=entry.name)
+        except FileNotFoundError:
+            continue  # another relay was faster
+        except OSError as error:
+            log.error("line_not_swept", file=entry.name, error=str(error))
+
+
+def shared_socket(host: str, port: int) -> socket.socket:
+    """Listen where other relays may listen, too: a new release's, while this one still has calls."""
+    return _listening_at(host, port, reuse=True)
+
+
+def _listening_at(host: str, port: int, *, reuse: bool = False) -> socket.socket:
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        notice_dead_peers(listening)
+        listening.bind((host, port))
+        listening.listen(1024)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _reached(config: Config) -> str:
+    """Where FreeSWITCH, beside us, reaches what listens at ``relay.listen``."""
+    ip = config.relay.listen.ip
+    if ip.is_unspecified:
+        return "::1" if ip.version == 6 else "127.0.0.1"
+    return str(ip)

@@ -1,0 +1,492 @@
+"""A call in the relay: what it tells the controller and the bot, whatever happens to either of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eslbot.config.model import Config
+from eslbot.invite import Invite
+from eslbot.relay import call as relay_call
+from eslbot.relay import control
+from eslbot.relay.call import RelayCall
+from eslbot.relay.control import Order, Part
+from eslbot.relay.dialler import BotUnreachable
+from eslbot.relay.playout import QueueFull
+from eslbot.relay.protocols.base import Message
+
+TONE = b"\x00\x10" * 160
+UUID = "0b1a4ad5-6e7c-4d1a-8a2c-1d1b3b3b3b3b"
+
+
+class FakeStream:
+    """mod_audio_stream's connection; what the controller gets is in `news`."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.closed = False
+
+    def send_text(self, text: str) -> None:
+        self.texts.append(text)
+
+    def close(self) -> None:
+        self.closed = True
+
+    @property
+    def news(self) -> list[dict[str, Any]]:
+        return [json.loads(text) for text in self.texts]
+
+    def of(self, what: str) -> list[dict[str, Any]]:
+        return [entry for entry in self.news if entry["news"] == what]
+
+
+class FakeSocket:
+    """A bot's socket."""
+
+    def __init__(self, listener: Any) -> None:
+        self.listener = listener
+        self.sent: list[Message] = []
+        self.closed = False
+
+    def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+    def close(self, code: int = 1000) -> None:
+        self.closed = True
+
+    def says(self, **message: Any) -> None:
+        self.listener.received(json.dumps(message))
+
+    def got(self, kind: str) -> list[dict[str, Any]]:
+        texts = [json.loads(message) for message in self.sent if isinstance(message, str)]
+        return [text for text in texts if text["type"] == kind]
+
+
+class FakePlayout:
+    """Takes speech; the test says when it is heard."""
+
+    def __init__(self, line: Any, margin: Any, told: Any) -> None:
+        self.told = told
+        self.queued = b""
+        self.did: list[Any] = []
+        self.full = False
+
+    @property
+    def speaking(self) -> bool:
+        return bool(self.queued)
+
+    @property
+    def idle(self) -> bool:
+        return not self.queued
+
+    def say(self, linear: bytes) -> None:
+        if self.full:
+            raise QueueFull("full")
+        self.queued += linear
+
+    def mark(self, name: str) -> None:
+        if self.idle:
+            self.told.marked(name, False)
+        else:
+            self.did.append(("mark", name))
+
+    def clear(self) -> None:
+        self.queued = b""
+        self.did.append("clear")
+
+    def hold(self, on: bool) -> None:
+        self.did.append(("hold", on))
+
+    def finish(self) -> None:
+        self.did.append("finish")
+
+    def tick(self) -> float | None:
+        return None
+
+
+class FakeLine:
+    paths = (Path("/lines/a"), Path("/lines/b"))
+    read_by_freeswitch = False
+    removed = False
+
+    def close(self, remove: bool) -> None:
+        self.removed = remove
+
+
+class World:
+    """The relay around one call."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
+        self.workspace = next(iter(config.workspaces.values()))
+        self.line = FakeLine()
+        self.playouts: list[FakePlayout] = []
+        self.sockets: list[FakeSocket] = []
+        #: What comes of each dialling; where there is none, the bot is there.
+        self.refusals: list[str] = []
+        self.forgotten: list[str] = []
+        self.reads = self.directory = None
+        monkeypatch.setattr(relay_call.Line, "open", lambda *_: self.line)
+        monkeypatch.setattr(relay_call, "Playout", self._playout)
+        monkeypatch.setattr(relay_call, "dial", self._dial)
+
+    def _playout(self, *args: Any) -> FakePlayout:
+        self.playouts.append(FakePlayout(*args))
+        return self.playouts[-1]
+
+    async def _dial(self, bot: Any, headers: Any, listener: Any) -> FakeSocket:
+        if self.refusals:
+            raise BotUnreachable(self.refusals.pop(0))
+        self.sockets.append(FakeSocket(listener))
+        return self.sockets[-1]
+
+    # eslbot.relay.shared.Shared
+
+    def margin(self, workspace_id: str) -> None:
+        return None
+
+    def over(self, call_id: str) -> None:
+        self.forgotten.append(call_id)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(work)
+
+    # what the tests do
+
+    def call(self, **bot: Any) -> RelayCall:
+        workspace = replace(self.workspace, bot=replace(self.workspace.bot, **bot))
+        invite = Invite(UUID, workspace.id, "127.0.0.1", "00919990152080", "crt-1", "040", "bot")
+        return RelayCall(invite, workspace, self)  # type: ignore[arg-type]
+
+    @property
+    def socket(self) -> FakeSocket:
+        return self.sockets[-1]
+
+    @property
+    def playout(self) -> FakePlayout:
+        return self.playouts[-1]
+
+    def heard(self, call: RelayCall) -> None:
+        """The caller has heard everything."""
+        self.playout.queued = b""
+        call._go_on()
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch, relay_config: Config) -> World:
+    return World(monkeypatch, relay_config)
+
+
+def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(story(), 5))
+
+
+async def turn() -> None:
+    """Let what is ready run."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def up(world: World, part: Part = Part.NEW, **bot: Any) -> tuple[RelayCall, FakeStream]:
+    call, stream = world.call(**bot), FakeStream()
+    call.stream_up(stream, part)
+    await turn()
+    return call, stream
+
+
+def test_a_bot_that_says_end_is_heard_to_its_last_word(world: World) -> None:
+    async def story() -> None:
+        call, stream = await up(world)
+        assert [entry["news"] for entry in stream.news] == ["state", "connected"]
+        assert stream.news[0]["lines"] == [
+            {"path": "/lines/a", "on": False},
+            {"path": "/lines/b", "on": False},
+        ]
+        assert world.socket.got("start")
+        world.socket.listener.received(TONE)
+        world.socket.says(type="end", reason="done", properties={"summary": "x", "foreign": "y"})
+        (ended,) = stream.of("ended")
+        assert ended["outcome"] == "bot_ended" and ended["reason"] == "done"
+        assert ended["properties"] == {"summary": "x"} and ended["dropped"] == ["foreign"]
+        assert world.socket.got("error")[0]["code"] == "property_dropped"
+        assert not stream.of("done") and not world.socket.closed
+        world.heard(call)
+        assert stream.of("done")
+        assert world.socket.got("stop") == [{"type": "stop", "reason": "ended"}] and world.socket.closed
+
+    run(story)
+
+
+def test_a_bot_that_breaks_off_is_cut_off_and_the_customer_handed_off(world: World) -> None:
+    async def story() -> None:
+        _, stream = await up(world)
+        world.socket.listener.received(TONE)
+        world.socket.listener.lost(1011, "oops")
+        assert [entry["news"] for entry in stream.news][-2:] == ["ended", "done"]
+        assert stream.of("ended")[0]["outcome"] == "bot_failed"
+        assert "1011" in stream.of("ended")[0]["reason"] and "clear" in world.playout.did
+
+    run(story)
+
+
+def test_a_close_with_1000_is_an_end(world: World) -> None:
+    async def story() -> None:
+        call, stream = await up(world)
+        world.socket.listener.received(TONE)
+        world.socket.listener.lost(1000, "bye")
+        assert stream.of("ended")[0]["outcome"] == "bot_closed" and not stream.of("done")
+        world.heard(call)
+        assert stream.of("done")
+
+    run(story)
+
+
+def test_no_url_takes_the_call(world: World) -> None:
+    async def story() -> None:
+        world.refusals = ["Connection refused"]
+        _, stream = await up(world)
+        assert stream.of("ended")[0] | {"n": 0} == {
+            "news": "ended",
+            "n": 0,
+            "outcome": "bot_unreachable",
+            "reason": "Connection refused",
+            "properties": {},
+            "dropped": [],
+        }
+        assert stream.of("done")
+
+    run(story)
+
+
+def test_one_more_chance_is_one(world: World) -> None:
+    async def story() -> None:
+        _, stream = await up(world, reconnect=True)
+        first = world.socket
+        first.listener.lost(0, "the connection broke off")
+        await turn()
+        assert stream.of("reconnected")[0]["why"] == "the connection broke off"
+        assert world.socket.got("start")[0]["resumed"] is True
+        first.listener.received(TONE)  # what comes of the old socket now is nobody's
+        assert not world.playout.queued
+        world.socket.listener.lost(1006, "")
+        await turn()
+        assert stream.of("ended")[0]["outcome"] == "bot_failed" and len(world.sockets) == 2
+
+    run(story)
+
+
+def test_silence_is_not_speech(world: World) -> None:
+    async def story() -> None:
+        _, stream = await up(world, first_audio_timeout=0.02)
+        world.socket.listener.received(bytes(3200))
+        while not stream.of("ended"):
+            await asyncio.sleep(0.005)
+        assert stream.of("ended")[0]["outcome"] == "bot_silent"
+
+    run(story)
+
+
+@pytest.mark.parametrize("spoken", [True, False])
+def test_a_bot_that_waits_for_the_caller_may_be_silent(world: World, spoken: bool) -> None:
+    async def story() -> None:
+        call, stream = await up(world, first_audio_timeout=0.02 if spoken else 0)
+        if spoken:
+            world.socket.listener.received(TONE)
+        assert call._first_audio is None or call._first_audio.cancelled()
+        assert not stream.of("ended")
+
+    run(story)
+
+
+def test_a_new_controller_asks_once_and_knows_all(world: World) -> None:
+    async def story() -> None:
+        call, stream = await up(world)
+        world.socket.listener.received(TONE)
+        world.socket.says(type="end")
+        call.ordered(control.order(Order.ACK, ack=1))
+        before = len(stream.texts)
+        call.ordered(control.order(Order.HELLO, hold=True))
+        state, *again = stream.news[before:]
+        assert state["news"] == "state" and state["acked"] == 1
+        assert state["bot"] == "over" and state["spoken"] and state["ended"]["outcome"] == "bot_ended"
+        assert [entry["news"] for entry in again] == ["ended"] and again[0]["n"] == 2
+        assert world.socket.got("hold") == [{"type": "hold", "on": True}]
+        assert ("hold", True) in world.playout.did
+
+    run(story)
+
+
+def test_another_stream_finds_the_bot_as_it_was(world: World) -> None:
+    async def story() -> None:
+        call, stream = await up(world)
+        call.stream_gone(clean=False)
+        world.socket.listener.received(TONE)
+        other = FakeStream()
+        call.stream_up(other, Part.UNDER_WAY)
+        await turn()
+        assert len(world.sockets) == 1 and not world.socket.closed
+        assert other.news[0]["bot"] == "connected" and other.news[0]["speaking"]
+        assert not world.forgotten
+
+    run(story)
+
+
+def test_the_relay_before_died(world: World) -> None:
+    async def story() -> None:
+        _, stream = await up(world, Part.UNDER_WAY)
+        assert world.socket.got("start")[0]["resumed"] is True
+        assert stream.of("reconnected")
+
+    run(story)
+
+
+def test_the_relay_before_died_with_the_last_words_on_the_line(world: World) -> None:
+    async def story() -> None:
+        call = world.call()
+        world.playout.queued = TONE
+        stream = FakeStream()
+        call.stream_up(stream, Part.OVER)
+        await turn()
+        assert not world.sockets and not stream.of("done")
+        world.heard(call)
+        assert stream.of("done")
+
+    run(story)
+
+
+def test_the_caller_hangs_up(world: World) -> None:
+    async def story() -> None:
+        call, stream = await up(world)
+        call.stream_gone(clean=True)
+        assert (
+            world.socket.got("stop") == [{"type": "stop", "reason": "caller_hangup"}] and world.socket.closed
+        )
+        assert world.line.removed and world.forgotten == [UUID]
+
+    run(story)
+
+
+def test_the_caller_hangs_up_while_the_bot_is_dialled(world: World) -> None:
+    async def story() -> None:
+        call, stream = world.call(), FakeStream()
+        call.stream_up(stream, Part.NEW)
+        call.stream_gone(clean=True)
+        await turn()
+        assert not world.sockets and world.forgotten == [UUID]
+
+    run(story)
+
+
+def test_the_controller_stops_the_bot(world: World) -> None:
+    async def story() -> None:
+        call, stream = await up(world)
+        world.socket.listener.received(TONE)
+        call.ordered(control.order(Order.STOP, reason="max_duration"))
+        assert (
+            world.socket.got("stop") == [{"type": "stop", "reason": "max_duration"}] and world.socket.closed
+        )
+        assert not world.playout.queued
+        call.stream_gone(clean=True)
+        assert world.line.removed
+
+    run(story)
+
+
+def test_a_key_goes_to_the_bot_and_an_unknown_order_nowhere(world: World) -> None:
+    async def story() -> None:
+        call, _ = await up(world)
+        call.ordered(control.order(Order.KEY, digit="5", ms=120))
+        for text in (
+            "{",
+            "[]",
+            '{"order": "dance"}',
+            '{"order": "key", "digit": 5}',
+            '{"order": "ack", "ack": "x"}',
+        ):
+            call.ordered(text)
+        assert world.socket.got("dtmf") == [{"type": "dtmf", "digit": "5", "duration_ms": 120}]
+
+    run(story)
+
+
+def test_what_the_bot_says_before_its_start_is_not_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async def dial(bot: Any, headers: Any, listener: Any) -> FakeSocket:
+            socket = await world._dial(bot, headers, listener)
+            listener.received(TONE)
+            listener.received(json.dumps({"type": "end"}))
+            listener.lost(1000, "")
+            return socket
+
+        monkeypatch.setattr(relay_call, "dial", dial)
+        _, stream = await up(world)
+        assert world.playout.queued == TONE
+        assert stream.of("ended")[0]["outcome"] == "bot_ended"
+
+    run(story)
+
+
+def test_marks_and_refusals(world: World) -> None:
+    async def story() -> None:
+        call, stream = await up(world)
+        world.socket.listener.received(TONE)
+        world.socket.says(type="mark", name="one")
+        call.marked("one", False)
+        assert world.socket.got("mark") == [{"type": "mark", "name": "one"}]
+        assert stream.of("mark")[0]["name"] == "one"
+        world.playout.full = True
+        for _ in range(3):
+            world.socket.listener.received(TONE)
+        assert [error["code"] for error in world.socket.got("error")] == ["queue_full"]
+        world.socket.listener.received("nonsense")
+        world.socket.listener.received("nonsense")
+        assert [entry["why"] for entry in stream.of("ignored")] == ["queue_full", "bad_json"]
+
+    run(story)
+
+
+def test_a_fault_of_ours_hands_the_customer_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        call, stream = await up(world)
+
+        def broken(linear: bytes) -> None:
+            raise RuntimeError("a fault")
+
+        monkeypatch.setattr(world.playout, "say", broken)
+        world.socket.listener.received(TONE)
+        assert stream.of("ended")[0]["outcome"] == "internal_error" and stream.of("done")
+        assert world.socket.closed
+
+    run(story)
+
+
+def test_the_bot_of_a_call_that_is_about_to_be_answered_is_dialled_once(world: World) -> None:
+    async def story() -> None:
+        call = world.call()
+        call.prepare()
+        await turn()
+        assert len(world.sockets) == 1
+        stream = FakeStream()
+        call.stream_up(stream, Part.NEW)
+        await turn()
+        assert len(world.sockets) == 1
+        assert [entry["news"] for entry in stream.news] == ["state", "connected"]
+
+    run(story)
+
+
+def test_a_relay_that_ends_at_once_leaves_the_line_to_the_next(world: World) -> None:
+    async def story() -> None:
+        call, stream = await up(world)
+        call.shutdown()
+        assert world.socket.got("stop") == [{"type": "stop", "reason": "shutdown"}] and world.socket.closed
+        assert not world.line.removed and world.forgotten == [UUID] and stream.closed
+
+    run(story)

@@ -1,0 +1,560 @@
+"""What the caller hears of what a bot says: a reader that reads the files as FreeSWITCH does, on a clock of ours."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eslbot.relay import line as line_module
+from eslbot.relay.line import Line
+from eslbot.relay.margin import Margin
+from eslbot.relay.playout import MOST_MARKS, Playout, QueueFull
+from eslbot.relay.reads import Reads
+from tests.support.line_reader import PERIOD, Clock, Reader, Speech, play
+
+ID = "2b37ba17-7b20-4b3e-b138-1161e351d5c5"
+
+
+class Notes:
+    """What the playout tells, and when."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.marks: list[tuple[str, bool]] = []
+        self.mark_times: dict[str, float] = {}
+        self.turns: list[tuple[str, float]] = []
+
+    def marked(self, name: str, cleared: bool) -> None:
+        self.marks.append((name, cleared))
+        self.mark_times[name] = self.clock.time
+
+    def began(self, ago: float) -> None:
+        self.turns.append(("began", self.clock.time - ago))
+
+    def silent(self, cut: bool, ago: float) -> None:
+        self.turns.append(("cut" if cut else "silent", self.clock.time - ago))
+
+
+class World:
+    """A line, its reader and a playout."""
+
+    def __init__(
+        self, directory: Path, passes: Iterator[float] | None = None, ring: float = 60, second: bool = True
+    ) -> None:
+        self.directory = directory
+        self.clock = Clock(passes)
+        self.ring = ring
+        self.margin = Margin()
+        self.speech = Speech()
+        self.relays: list[tuple[Line, Reads]] = []
+        self.reader: Reader | None = None
+        self.succeed()
+        self.second = second
+
+    def succeed(self) -> None:
+        """A relay begins, or another one where the first was killed (it has done nothing about it)."""
+        self.reads = Reads(self.directory, self.clock)
+        self.line = Line.open(self.directory, ID, self.reads, self.clock, ring_seconds=self.ring)
+        self.relays.append((self.line, self.reads))
+        self.told = Notes(self.clock)
+        self.playout = Playout(self.line, self.margin, self.told, self.clock)
+
+    def displace(self, phase: float = 0.007, second: int = 3) -> Reader:
+        paths = self.line.paths if self.second else self.line.paths[:1]
+        self.reader = Reader(self.clock, paths, phase, second)
+        return self.reader
+
+    def play(self, seconds: float) -> None:
+        play(self.clock, self.playout.tick, self.clock.time + seconds)
+
+    def say(self, samples: int) -> None:
+        self.playout.say(self.speech(samples))
+        self.playout.tick()
+
+    def started(self) -> World:
+        self.displace()
+        self.play(0.5)
+        return self
+
+    def silent_ticks(self) -> int:
+        """Ticks without speech between the first and the last with some."""
+        audible = [any(frame) for _, frame in self.reader.heard]
+        first = audible.index(True)
+        last = len(audible) - audible[::-1].index(True)
+        return audible[first:last].count(False)
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for line, reads in self.relays:
+            line.close(remove=True)
+            reads.close()
+        if self.reader:
+            self.reader.close()
+
+
+@pytest.fixture
+def worlds(tmp_path: Path) -> Iterator[Callable[..., World]]:
+    with ExitStack() as stack:
+        yield lambda **how: stack.enter_context(World(tmp_path, **how))
+
+
+@pytest.fixture
+def world(worlds: Callable[..., World]) -> World:
+    return worlds()
+
+
+def test_a_bot_that_is_ahead_is_heard_in_the_next_frame(world: World) -> None:
+    world.started()
+    for _ in range(20):
+        said_at, first = world.clock.time, world.speech.next
+        world.say(1600)
+        world.play(0.61)
+        heard_at, _ = world.reader.heard[world.reader.when(first)]
+        assert heard_at - said_at <= PERIOD + 0.002
+        world.clock.go(world.clock.time + 0.0037)
+    assert world.reader.speech() == world.speech.said
+    assert world.line.missed == 0
+
+
+def test_what_is_said_before_freeswitch_has_the_line_is_all_heard(world: World) -> None:
+    world.say(4000)
+    world.playout.mark("hello")
+    world.play(1)
+    assert world.told.marks == []
+    world.displace()
+    world.play(2)
+    assert world.reader.speech() == world.speech.said
+    assert world.told.marks == [("hello", False)]
+    assert [turn for turn, _ in world.told.turns] == ["began", "silent"]
+
+
+def test_a_paced_bot_has_no_gaps_once_its_jitter_is_known(world: World) -> None:
+    world.started()
+    rng = random.Random(5)
+    for utterance in range(6):
+        heard = len(world.reader.heard)
+        start = world.clock.time + 0.7 + rng.random() * 0.02
+        due = 0.0
+        for i in range(40):
+            due = max(due, start + i * 0.1 + rng.uniform(-0.03, 0.03))
+            world.play(due - world.clock.time)
+            world.say(800)
+        world.play(0.6)
+        audible = [any(frame) for _, frame in world.reader.heard[heard:]]
+        gaps = audible[audible.index(True) : len(audible) - audible[::-1].index(True)].count(False)
+        assert utterance == 0 or gaps == 0
+    assert world.reader.speech() == world.speech.said
+    assert 0.03 < world.margin.seconds < 0.07
+
+
+def test_a_late_message_goes_to_the_next_read_and_the_rest_with_it(world: World) -> None:
+    world.started()
+    world.say(800)
+    world.play(0.15)
+    late = world.speech.next
+    said_at = world.clock.time
+    for _ in range(5):
+        world.say(800)
+    world.play(1)
+    heard_at, _ = world.reader.heard[world.reader.when(late)]
+    assert heard_at - said_at <= PERIOD + 0.004
+    assert world.reader.speech() == world.speech.said
+    assert world.silent_ticks() in (2, 3)
+
+
+def test_messages_that_end_within_a_frame_leave_no_gap(world: World) -> None:
+    world.started()
+    for _ in range(100):
+        world.say(99)
+        world.play(0.011)
+    world.play(0.5)
+    assert world.reader.speech() == world.speech.said
+    assert world.silent_ticks() == 0
+
+
+def test_speech_goes_over_the_rings_ends_without_a_gap(worlds: Callable[..., World]) -> None:
+    world = worlds(ring=3).started()
+    for _ in range(20):
+        world.say(8000)
+    world.play(22)
+    assert world.reader.speech() == world.speech.said
+    assert world.silent_ticks() == 0
+
+
+def test_where_both_rings_end_in_one_tick_no_sample_is_lost(worlds: Callable[..., World]) -> None:
+    world = worlds(ring=0.6).started()  # 30 and 36 frames: soon
+    for _ in range(24):
+        world.say(8000)
+    world.play(27)
+    assert world.reader.speech() == world.speech.said
+    assert 0 < world.silent_ticks() < 10
+
+
+def test_without_the_second_ring_the_first_ones_end_is_a_pause(worlds: Callable[..., World]) -> None:
+    world = worlds(ring=3, second=False).started()
+    for _ in range(10):
+        world.say(8000)
+    world.playout.mark("all")
+    world.play(11)
+    assert world.reader.speech() == world.speech.said
+    assert world.silent_ticks() == 3
+    assert world.told.marks == [("all", False)]
+
+
+def test_what_was_heard_is_not_heard_again(worlds: Callable[..., World]) -> None:
+    world = worlds(ring=3).started()
+    world.say(8000)
+    world.play(10)
+    assert world.reader.speech() == world.speech.said
+
+
+def test_a_mark_comes_a_frame_behind_its_speech(world: World) -> None:
+    world.started()
+    for name in range(5):
+        world.say(1234)
+        world.playout.mark(str(name))
+    world.play(2)
+    said = 0
+    for name in range(5):
+        said += 1234
+        heard_at, _ = world.reader.heard[world.reader.when(said)]
+        assert 0.015 <= world.told.mark_times[str(name)] - heard_at <= 0.045
+    assert world.told.marks == [(str(name), False) for name in range(5)]
+    assert world.playout.idle
+
+
+def test_a_mark_behind_nothing_comes_at_once(world: World) -> None:
+    world.playout.mark("early")
+    world.playout.tick()
+    world.started()
+    world.playout.mark("now")
+    world.playout.tick()
+    assert world.told.marks == [("early", False), ("now", False)]
+
+
+def test_a_clear_leaves_nothing_but_the_frame_under_way(world: World) -> None:
+    world.started()
+    world.say(8000)
+    world.playout.mark("first")
+    world.say(160000 * 3)  # more than there is room for
+    world.playout.mark("second")
+    world.play(1.3)
+    cleared_at = world.clock.time
+    world.playout.clear()
+    world.playout.tick()
+    world.play(3)
+    assert all(not any(frame) for at, frame in world.reader.heard if at > cleared_at)
+    assert world.told.marks == [("first", False), ("second", True)]
+    assert [turn for turn, _ in world.told.turns] == ["began", "cut"]
+    assert world.playout.idle
+    assert not world.playout.speaking
+    heard = world.reader.speech()
+    assert heard == world.speech.said[: len(heard)]
+    after = world.speech.next
+    said_at = world.clock.time
+    world.say(320)
+    world.play(1)
+    heard_at, _ = world.reader.heard[world.reader.when(after)] if heard.count(after) == 0 else (said_at, b"")
+    assert heard_at - said_at <= PERIOD + 0.002
+
+
+def test_turns_are_told_when_they_were(world: World) -> None:
+    world.started()
+    world.say(1600)
+    world.play(0.1)
+    assert world.playout.speaking
+    world.say(1600)
+    world.play(1)
+    first, last = (world.reader.heard[world.reader.when(sample)][0] for sample in (1, 3200))
+    (began, began_at), (silent, silent_at) = world.told.turns
+    assert (began, silent) == ("began", "silent")
+    assert abs(began_at - first) < 0.003
+    assert abs(silent_at - last - PERIOD) < 0.003
+
+
+def test_a_finished_bot_is_silent_when_it_was_heard(world: World) -> None:
+    world.started()
+    world.say(1600)
+    world.playout.finish()
+    world.play(0.27)
+    assert [turn for turn, _ in world.told.turns] == ["began", "silent"]
+    assert world.playout.idle
+
+
+def test_marks_of_what_went_by_on_hold_come_back_cleared(world: World) -> None:
+    world.started()
+    for name in "abcd":
+        world.say(4000)
+        world.playout.mark(name)
+    world.play(0.6)
+    world.playout.hold(True)
+    world.play(0.6)
+    world.playout.hold(False)
+    world.play(2)
+    assert world.told.marks == [("a", False), ("b", True), ("c", True), ("d", False)]
+    world.playout.hold(True)
+    world.play(1)
+    world.playout.hold(False)
+    world.say(1600)
+    world.playout.mark("e")
+    world.play(1)
+    assert world.told.marks[-1] == ("e", False)
+
+
+def test_a_mark_costs_the_same_however_many_wait(world: World) -> None:
+    world.started()
+    world.say(80000)
+    for name in range(MOST_MARKS):
+        world.playout.mark(str(name))
+    with pytest.raises(QueueFull):
+        world.playout.mark("one more")
+    world.play(11)
+    assert world.told.marks == [(str(name), False) for name in range(MOST_MARKS)]
+
+
+def test_more_than_ten_minutes_of_speech_are_refused(world: World) -> None:
+    world.started()
+    minute = bytes(960_000)
+    for _ in range(10):
+        world.playout.say(minute)
+    with pytest.raises(QueueFull):
+        world.playout.say(minute)
+    world.playout.clear()
+    world.say(160)
+    world.play(0.1)
+    assert world.reader.speech() == world.speech.said
+
+
+def test_speech_beyond_the_rings_room_follows_from_memory(worlds: Callable[..., World]) -> None:
+    world = worlds(ring=6).started()
+    world.say(8000 * 25)
+    world.playout.mark("end")
+    world.play(26)
+    assert world.reader.speech() == world.speech.said
+    assert world.silent_ticks() == 0
+    assert world.told.marks == [("end", False)]
+
+
+def test_a_stall_of_freeswitch_loses_and_repeats_nothing(world: World) -> None:
+    world.started()
+    world.say(8000)
+    world.play(0.3)
+    world.reader.next += 0.5
+    world.play(0.2)
+    world.say(8000)
+    world.play(3)
+    assert world.reader.speech() == world.speech.said
+    assert world.silent_ticks() == 0
+    for _ in range(10):
+        first, said_at = world.speech.next, world.clock.time
+        world.say(800)
+        world.play(0.4131)
+        assert world.reader.heard[world.reader.when(first)][0] - said_at <= PERIOD + 0.002
+
+
+def test_a_takeover_of_the_controller_is_one_read_later(world: World) -> None:
+    world.started()
+    world.say(16000)
+    world.play(0.5)
+    world.reader.next += PERIOD
+    world.play(3)
+    assert world.reader.speech() == world.speech.said
+    first, said_at = world.speech.next, world.clock.time
+    world.say(800)
+    world.play(0.4)
+    assert world.reader.heard[world.reader.when(first)][0] - said_at <= PERIOD + 0.002
+
+
+def test_a_relay_that_was_stopped_goes_on(world: World) -> None:
+    world.started()
+    world.say(40000)
+    world.playout.mark("all")
+    world.play(0.5)
+    world.clock.go(world.clock.time + 7)  # nothing ran
+    world.play(0.1)
+    world.say(8000)
+    world.play(2)
+    assert world.reader.speech() == world.speech.said
+    assert world.told.marks == [("all", False)]
+
+
+def test_the_next_relay_lets_speech_play_on_and_speaks_behind_it(world: World) -> None:
+    world.started()
+    world.say(24000)
+    world.play(1)
+    world.clock.go(world.clock.time + 0.65)  # killed: nobody is there
+    world.succeed()
+    assert world.line.found
+    assert world.line.read_by_freeswitch
+    world.play(0.05)
+    assert world.playout.speaking
+    world.say(4000)
+    world.playout.mark("new")
+    world.play(3)
+    assert world.reader.speech() == world.speech.said
+    assert world.silent_ticks() == 0
+    assert world.told.marks == [("new", False)]
+    world.say(8000)  # and neither of them is heard a second time
+    world.play(125)
+    assert world.reader.speech() == world.speech.said
+
+
+def test_the_next_relay_can_clear_what_the_one_before_has_written(world: World) -> None:
+    world.started()
+    world.say(24000)
+    world.play(1)
+    world.clock.go(world.clock.time + 0.3)
+    world.succeed()
+    cleared_at = world.clock.time
+    world.playout.clear()
+    world.play(3)
+    assert all(not any(frame) for at, frame in world.reader.heard if at > cleared_at)
+
+
+def test_the_next_relay_is_not_behind_where_freeswitch_stalled_meanwhile(
+    worlds: Callable[..., World],
+) -> None:
+    world = worlds(ring=3).started()
+    world.say(16000)
+    world.play(1)
+    world.reader.next += 0.4
+    world.clock.go(world.clock.time + 0.8)
+    world.succeed()
+    for _ in range(30):
+        world.say(4000)
+        world.play(0.5)
+    world.play(2)
+    assert world.reader.speech() == world.speech.said
+
+
+def test_a_relay_whose_line_was_taken_writes_nothing(world: World) -> None:
+    world.started()
+    old = world.playout
+    world.play(0.1)
+    world.succeed()
+    old.say(b"\x01\x01" * 8000)
+    old.clear()
+    assert old.tick() is None
+    world.say(800)
+    world.play(1)
+    assert world.reader.speech() == world.speech.said
+
+
+def test_the_line_goes_on_where_events_were_dropped(worlds: Callable[..., World], tmp_path: Path) -> None:
+    world = worlds(ring=3).started()
+    world.say(8000)
+    world.play(0.3)
+    other = tmp_path / "other"
+    other.write_bytes(b"x")
+    count = world.reads.watch(other, 0)
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    fd = os.open(other, os.O_RDONLY)
+    for _ in range(limit // 2 + 10):
+        os.pread(fd, 1, 0)
+    os.close(fd)
+    world.clock.go(world.clock.time + 0.4)  # these reads are not told
+    world.reads.drain()
+    assert count.losses == 1
+    world.reads.forget(count)
+    world.play(1)
+    for _ in range(12):
+        first, said_at = world.speech.next, world.clock.time
+        world.say(4000)
+        world.play(0.9137)
+        assert world.reader.heard[world.reader.when(first)][0] - said_at <= 2 * PERIOD + 0.01
+    assert world.reader.speech() == world.speech.said
+
+
+def test_a_full_disk_is_counted_and_no_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.started()
+    room = [3200]
+    write = os.pwrite
+
+    def pwrite(fd: int, data: bytes, at: int) -> int:
+        if not room[0]:
+            raise OSError(28, "No space left on device")
+        size = write(fd, data[: room[0]], at)
+        room[0] -= size
+        return size
+
+    monkeypatch.setattr(line_module.os, "pwrite", pwrite)
+    world.say(8000)
+    world.playout.mark("lost")
+    world.play(1)
+    assert world.reader.speech() == world.speech.said[:1600]
+    assert world.told.marks == [("lost", False)]
+    assert (world.playout.lost, world.playout.full) == (pytest.approx(0.8), 1)
+    room[0] = 1 << 20
+    heard, said = 1600, len(world.speech.said)
+    world.say(800)
+    world.play(1)
+    assert world.reader.speech()[heard:] == world.speech.said[said:]
+
+
+PASSES = st.one_of(st.floats(0, 0.00005), st.floats(0, 0.00005), st.floats(0, 0.002), st.floats(0, 0.045))
+MESSAGE = st.tuples(st.floats(0, 0.5), st.integers(1, 4000))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    messages=st.lists(MESSAGE, min_size=1, max_size=12),
+    passes=st.lists(PASSES, min_size=1, max_size=40),
+    phase=st.floats(0.0001, 0.02),
+    second=st.integers(1, 4),
+    killed=st.one_of(st.none(), st.integers(0, 11)),
+)
+def test_what_is_heard_is_what_was_said(
+    messages: list[tuple[float, int]], passes: list[float], phase: float, second: int, killed: int | None
+) -> None:
+    """However it comes, and wherever this process is kept from running: each sample once and in order."""
+    with TemporaryDirectory() as directory, World(Path(directory), ring=3.0) as world:
+        world.displace(phase, second)
+        world.clock.passes = itertools.cycle(passes)
+        for number, (pause, samples) in enumerate(messages):
+            if number == killed:
+                in_memory = round(world.playout.queued * 8000)
+                del world.speech.said[len(world.speech.said) - in_memory :]
+                world.succeed()
+            world.play(pause)
+            world.say(samples)
+        world.clock.passes = None
+        world.play(len(world.speech.said) / 8000 + 6)
+        heard, said = world.reader.speech(), world.speech.said
+        if world.line.missed:  # counted: FreeSWITCH came twice while one frame was written
+            assert sorted(heard) == heard
+            # a relay that took over only knows that it is not behind FreeSWITCH
+            assert killed is not None or len(said) - len(heard) == world.line.missed
+        else:
+            assert heard == said
+        assert world.playout.idle
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    chunks=st.lists(st.integers(1, 2000), min_size=2, max_size=40),
+    phase=st.floats(0.0001, 0.02),
+    ahead=st.floats(0.03, 0.5),
+)
+def test_a_bot_that_is_in_time_is_heard_without_a_gap(chunks: list[int], phase: float, ahead: float) -> None:
+    with TemporaryDirectory() as directory, World(Path(directory), ring=3.0) as world:
+        world.displace(phase)
+        world.play(0.3)
+        due = world.clock.time - ahead
+        for samples in chunks:
+            world.play(max(0.0, due - world.clock.time))
+            world.say(samples)
+            due += samples / 8000
+        world.play(sum(chunks) / 8000 + 1)
+        assert world.reader.speech() == world.speech.said
+        assert world.silent_ticks() == 0
