@@ -22,8 +22,8 @@ from eslbot import hangup, identity, logs, metrics, offer
 from eslbot import invite as invites
 from eslbot.ameyo.client import Attempt, Verdict
 from eslbot.ameyo.notification import notification
-from eslbot.ameyo.properties import allowed, fill
-from eslbot.bot import EVENTS, AudioStream, BotEnd, BotLeg, Found
+from eslbot.ameyo.properties import fill
+from eslbot.bot import EVENTS, BotEnd, BotLeg, Found, Preparation, Way, leave_line, reachable
 from eslbot.config.model import Workspace
 from eslbot.esl import CallerHungUp, ConnectionLost, EslError, Session
 from eslbot.invite import Invite, Refused
@@ -58,7 +58,7 @@ INFORMATIONAL = (
     *("remote_video_media_flow", "remote_text_media_flow", "ep_codec_string", "rtp_local_sdp_str"),
     *("switch_r_sdp", "original_read_codec", "original_read_rate", "rtp_last_audio_codec_string"),
     *("read_codec", "read_rate", "write_codec", "write_rate", "rtp_use_codec_string", "sip_via_protocol"),
-    *("rtp_use_codec_rate", "rtp_use_codec_ptime", "rtp_use_codec_channels", "rtp_use_timer_name"),
+    *("rtp_use_codec_rate", "rtp_use_codec_channels", "rtp_use_timer_name"),
     *("rtp_use_pt", "rtp_use_ssrc", "rtp_audio_recv_pt", "rtp_2833_send_payload", "rtp_2833_recv_payload"),
     *("audio_media_flow", "session_id", "socket_host", "sofia_profile_name"),
     *("local_media_ip", "local_media_port", "advertised_media_ip", "remote_media_port"),
@@ -71,8 +71,6 @@ DOUBT = 1.0
 BYE_DUE = 3.0
 #: Seconds for CHANNEL_HANGUP_COMPLETE behind CHANNEL_HANGUP; 20 ms is usual.
 LAST_EVENT = 1.5
-#: Seconds behind the start of a stream in which its bot usually is there.
-BOT_DUE = 2.0
 #: Seconds for the ACK whose SDP answers our offer. Where none comes, the SIP stack ends the call after 32 s.
 ACK_DUE = 40.0
 #: Seconds between two looks for it, where nothing tells that it has come.
@@ -108,14 +106,13 @@ class Call:
         self._shown: Stage | None = None  # in the metrics
         self._attempts = 0
         self._held_at = 0.0  # by the call's clock
-        self._bot: BotLeg | None = None
+        self._preparation: Preparation | None = None
         self._leaving = False
         self._busy = False
         self._ameyo_failed = False
         #: Whether the line may still have no codec: the caller's SDP comes with the ACK.
         self._awaits_media = False
         # On the monotonic clock; what another controller has seen is not measured.
-        self._connecting_since = self.began
         self._answered_at: float | None = None
         self._ended_at: float | None = None
         self._timeline_left = MAX_TIMELINE
@@ -159,19 +156,6 @@ class Call:
                 self._show_stage(None)
                 self.controller.leave(self.workspace)
 
-    @property
-    def at_rest(self) -> bool:
-        """Whether nothing happens now that a take-over would disturb.
-
-        That is speech, a POST, a BYE that is due, and a bot that is due: it would see a call that ends at
-        once, and another one.
-        """
-        speaking = self._bot is not None and self._bot.speaking
-        connecting = self._stage is Stage.CONNECTING
-        bot_is_due = connecting and time.monotonic() - self._connecting_since < BOT_DUE
-        bye_is_due = self._stage is Stage.HELD and self._held_for() < BYE_DUE
-        return not (speaking or bot_is_due or self._busy or bye_is_due)
-
     def leave(self) -> None:
         """Give the call to the next controller, at once, or as soon as nothing is lost by it."""
         logs.speak_of(self.about)
@@ -211,6 +195,8 @@ class Call:
             if self.workspace is not None and self.workspace.nat:
                 self.session.set_variables({"disable_rtp_auto_adjust": "false"})
             answer = self.session.begin_answer(at_once=not late)
+            if not late:
+                self._prepare(self.invite)
             try:
                 self.session.flush()
             finally:
@@ -230,6 +216,15 @@ class Call:
         log.info("call_answered", seconds=self._seconds())
         self._forget_channel()
 
+    def _way(self, invite: Invite) -> Way:
+        return Way.to(self.controller.config.relay.listen, self.controller.signer.sign(invite))
+
+    def _prepare(self, invite: Invite) -> None:
+        """Let the bot be dialled meanwhile, where its relay can be asked from here."""
+        listen = self.controller.config.relay.listen
+        if reachable(listen, self.session.client_address[0]):
+            self._preparation = Preparation(self._way(invite), listen, self.session.uuid)
+
     def _tell_admitted(self) -> None:
         assert self.invite is not None
         self._show_stage(self._stage)
@@ -238,23 +233,22 @@ class Call:
 
     def talk(self) -> None:
         """Give the caller to the bot until its part is over, in whatever way."""
-        workspace, before = self.workspace, self.ended
+        workspace = self.workspace
         if workspace is None or self.invite is None or self._stage in (Stage.HANDING_OFF, Stage.HELD):
-            AudioStream(self.session).close()  # the controller before may have died before it did
+            leave_line(self.session, self.channel)  # the controller before may have died before it did
             return
         if not self._media_comes():
             self.over(BotEnd(Outcome.INTERNAL_ERROR, "the PBX has not told where its audio is"))
             log.error("no_media", remedy="have the PBX send its offer in the INVITE, or an answer in its ACK")
             return
-        bot = self._bot = BotLeg(self.session, self.invite, workspace, self.controller.folder, self)
+        way = self._preparation.way() if self._preparation is not None else self._way(self.invite)
+        bot = BotLeg(self.session, workspace, way, self, self.channel)
         if self.take_overs:
             left = workspace.max_duration - self.notes.answered_for
-            connected = self._stage in (Stage.TALKING, Stage.ENDED)
-            found = Found(self.channel, connected, self.notes.spoken, before)
+            found = Found(self._stage in (Stage.TALKING, Stage.ENDED), self.ended)
             ended = self._whatever_happens(lambda: bot.go_on(left, found))
         else:
             ended = self._whatever_happens(lambda: bot.talk(workspace.max_duration))
-        self._bot = None
         if self.ended is None:
             self.over(ended)
         log.info("bot_part_over", outcome=ended.outcome, reason=ended.reason, seconds=self._seconds())
@@ -321,6 +315,8 @@ class Call:
     def play_hold_sound(self, sound: str) -> None:
         """What the customer hears until the agent is there; silence flows by itself."""
         if sound != "silence":
+            # FreeSWITCH paces it by its own clock instead of by what the caller sends.
+            self.session.set_variables({"timer_name": "soft"})
             self.session.execute("endless_playback", HOLD_TONE if sound == "tone" else sound)
 
     # -- beside the story ---------------------------------------------------------------------------------
@@ -388,7 +384,6 @@ class Call:
 
     def connecting(self) -> None:
         """A stream to the bot is about to be started."""
-        self._connecting_since = time.monotonic()
         self.enter(Stage.CONNECTING)
         self.note(What.BOT_CONNECTING)
 
@@ -407,22 +402,15 @@ class Call:
             metrics.FIRST_AUDIO_SECONDS.labels(self.workspace.name).observe(first)
             self._answered_at = None
 
-    def spoken(self) -> None:
-        """The bot has begun to speak: it is not a silent one."""
-        self.session.set_plain_variables({"eslbot_spoken": "true"})
-
     def over(self, ended: BotEnd) -> None:
         """The bot is done, and this is what Ameyo gets to know of it."""
         if self.workspace is None:
             return
-        of_bot, dropped = allowed(ended.properties, self.workspace.ameyo.bot_properties)
-        if dropped:
-            log.warning("bot_properties_dropped", names=[name[:64] for name in dropped[:20]])
-        self.ended = BotEnd(ended.outcome, ended.reason, of_bot)
+        self.ended = ended
         self._ended_at = time.monotonic()
         self.enter(
             Stage.ENDED,
-            eslbot_properties=json.dumps(of_bot),
+            eslbot_properties=json.dumps(dict(ended.properties)),
             eslbot_reason=ended.reason,
             eslbot_outcome=ended.outcome,
         )
@@ -533,7 +521,13 @@ class Call:
             self.session.raise_if_disconnected()
 
     def _part(self) -> None:
-        """Close the connection, FreeSWITCH having had all that was noted: it calls the next controller."""
+        """Close the connection, FreeSWITCH having had all that was noted: it calls the next controller.
+
+        Not where a BYE is due: between two controllers nobody would hear it, nor know how the call ended.
+        """
+        bye_due = BYE_DUE - self._held_for() if self._stage is Stage.HELD else 0.0
+        if self.session.gone.wait(timeout=max(0.0, bye_due)):
+            return
         if self.session.uuid:
             try:
                 self.session.settle()

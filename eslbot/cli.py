@@ -350,13 +350,6 @@ class NetworkParam(click.ParamType[Any]):
 )
 @click.option("--rtp-ports", type=PortRangeParam(), default="10000-10999", show_default=True)
 @click.option(
-    "--temp-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    default="/tmp/eslbot-switch",
-    show_default=True,
-    help="Where bots' speech is written; eslbot's freeswitch.temp_dir.",
-)
-@click.option(
     "--media-timeout",
     type=click.FloatRange(1, 86400),
     metavar="SECONDS",
@@ -374,7 +367,6 @@ def sim_switch(
     controllers: tuple[tuple[str, int], ...],
     allow: tuple[Any, ...],
     rtp_ports: tuple[int, int],
-    temp_dir: Path,
     media_timeout: float,
     capture: tuple[str, int] | None,
 ) -> None:
@@ -386,7 +378,7 @@ def sim_switch(
         from eslbot.sim.switch.server import SwitchSettings, run
 
     settings = SwitchSettings(
-        sip_listen, allow, controllers, rtp_ports, temp_dir, media_timeout=media_timeout, capture=capture
+        sip_listen, allow, controllers, rtp_ports, media_timeout=media_timeout, capture=capture
     )
     try:
         asyncio.run(run(settings, JsonLines(sys.stdout, "switch")))
@@ -412,7 +404,8 @@ def sim_bot(listen: tuple[str, int], wav: Path | None, record: Path | None) -> N
     """A stand-in for a voice bot: a WebSocket server whose URL path says how it behaves.
 
     /talk greets, listens, says good-bye and ends. /wav?listen_ms=5000 speaks the file of --wav, listens and
-    ends. The other paths are told when it starts.
+    ends. /twilio, /exotel and /plivo are bots made for those. The other paths are told when it starts; what
+    each does, and what tunes it (/talk?format=binary&chunk_ms=20), says eslbot/sim/bot/__init__.py.
     """
     with stand_ins():
         from eslbot.sim.bot import Recorder, UnusableFile, WavFile, run

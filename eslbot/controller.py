@@ -14,7 +14,6 @@ from greenswitch.esl import OutboundSessionHasGoneAway
 
 from eslbot import logs, metrics
 from eslbot.ameyo.client import AmeyoClient, Verdict
-from eslbot.bot import SpeechFolder
 from eslbot.buckets import Buckets
 from eslbot.budget import Budget
 from eslbot.call import Call
@@ -35,8 +34,6 @@ RETRY_AFTER = 30
 FAULT_PAUSE = 1.0
 #: Seconds that a call may need to leave: it waits for an answer of Ameyo's that is under way.
 LEAVE_LIMIT = 12.0
-#: Seconds that a leaving worker waits for a bot's next pause, for instance.
-PATIENCE = 8.0
 #: How many calls leave at a time, so that the next controllers take each over without delay, and the seconds
 #: between two times.
 AT_ONCE = 5
@@ -65,7 +62,6 @@ class Controller:
         self.budget = Budget(config, buckets)
         self.refusals = Refusals()
         self.draining = False
-        self.folder = SpeechFolder("/var/lib/freeswitch/temp")
         self.calls: set[Call] = set()
         #: What the ledger gets to know.
         self.journal: Notebook = journal or NoJournal()
@@ -77,6 +73,7 @@ class Controller:
         metrics.WORKERS_READY.set(1)
         metrics.WORKERS_CALLS_LIMIT.set(config.server.max_calls)
         metrics.LEDGER_CONFIGURED.set(config.ledger is not None)
+        metrics.RELAY_WANTED.set(config.relay.processes)
         metrics.expect((workspace.name for workspace in config.workspaces.values()), Verdict)
         for workspace in config.workspaces.values():
             metrics.CALLS_LIMIT.labels(workspace.name).set(workspace.max_calls)
@@ -141,18 +138,17 @@ class Controller:
     def hand_over(self, after: float) -> None:
         """Take no more calls, and after ``after`` seconds give those that are left to the next controller.
 
-        At once, but not all in one moment, and each when it is at rest, if that is soon: in mid-word a
-        take-over is a pause of some 100 ms. Returns when there are none, or when they have had their time.
+        At once, but not all in one moment; in mid-word a take-over is 20 ms of silence. A call whose POST is
+        under way, or whose BYE is due, goes behind it. Returns when there are none, or when they have had
+        their time.
         """
         self.draining = True
         metrics.WORKERS_READY.set(0)
         metrics.WORKERS_CALLS_LIMIT.set(0)
         self._wait_until_empty(after)
-        staying, patience = set(self.calls), time.monotonic() + PATIENCE
+        staying = set(self.calls)
         while staying := staying & self.calls:
-            patient = time.monotonic() < patience
-            leaving = [call for call in staying if call.at_rest or not patient]
-            for call in leaving[:AT_ONCE]:
+            for call in list(staying)[:AT_ONCE]:
                 staying.discard(call)
                 gevent.spawn(call.leave)
             gevent.sleep(LOOK)

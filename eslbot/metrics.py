@@ -92,9 +92,11 @@ FIRST_AUDIO_SECONDS = Histogram(
 BOT_MESSAGES_IGNORED = Counter(
     "eslbot_bot_messages_ignored", "Messages of bots that were not used.", ["workspace", "why"]
 )
-#: What can go wrong with speech.
-SPEECH_WHYS = ("not_played", "end_missed", "lost", "no_shared_directory")
-SPEECH_FAILURES = Counter("eslbot_speech_failures", "Speech that was not played as it should be.", ["why"])
+BOT_OVER_BUDGET = Counter(
+    "eslbot_bot_over_budget",
+    "Bots that failed because they sent more than any bot has to say.",
+    ["workspace"],
+)
 
 # -- the relay --------------------------------------------------------------------------------------------
 
@@ -119,6 +121,15 @@ RELAY_STRANGERS = Counter(
 )
 RELAY_STREAMS_LOST = Counter(
     "eslbot_relay_streams_lost", "Streams of mod_audio_stream that ended without a close frame."
+)
+RELAY_BAD_ORDERS = Counter(
+    "eslbot_relay_bad_orders", "Texts of controllers that a relay has not understood: two versions at once?"
+)
+RELAY_STREAMS_RESTARTED = Counter(
+    "eslbot_relay_streams_restarted", "Streams to relays that broke in mid-call and were started again."
+)
+RELAY_TEXTS_IGNORED = Counter(
+    "eslbot_relay_texts_ignored", "Texts of relays that no controller of this version can read."
 )
 RELAY_DEATHS = Counter("eslbot_relay_deaths", "Relay processes that died without having been told to.")
 #: How a connection to a bot can end but by its close frame.
@@ -172,7 +183,7 @@ PEERS_REFUSED = Counter(
 CONNECTIONS_WITHOUT_CALL = Counter(
     "eslbot_connections_without_call", "Event-socket connections that never became a call (port probes)."
 )
-EVENTS_LOST = Counter("eslbot_events_lost", "Events dropped because a bot flooded its call.")
+EVENTS_LOST = Counter("eslbot_events_lost", "Events of a call's dropped because too many were waiting.")
 
 # -- the ledger -------------------------------------------------------------------------------------------
 
@@ -209,11 +220,10 @@ def expect(workspaces: Iterable[str], verdicts: Iterable[str]) -> None:
     known = list(verdicts)
     for workspace in workspaces:
         BYE_OVERDUE.labels(workspace)
+        BOT_OVER_BUDGET.labels(workspace)
         MEDIA_TIMEOUTS.labels(workspace)
         for verdict in known:
             ATTEMPTS.labels(workspace, verdict)
-    for why in SPEECH_WHYS:
-        SPEECH_FAILURES.labels(why)
 
 
 def expect_relay() -> None:

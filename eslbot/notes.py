@@ -80,11 +80,6 @@ class Notes:
         return bool(self._text("eslbot_late_offer"))
 
     @property
-    def spoken(self) -> bool:
-        """Whether the bot has spoken."""
-        return bool(self._text("eslbot_spoken"))
-
-    @property
     def ended(self) -> BotEnd:
         """How the bot's part ended; to be asked where it did."""
         try:

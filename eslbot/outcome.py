@@ -13,6 +13,7 @@ class Outcome(StrEnum):
     BOT_UNREACHABLE = "bot_unreachable"  # no URL of the bot's took the stream
     BOT_FAILED = "bot_failed"  # its socket ended in any other way
     BOT_SILENT = "bot_silent"  # no audio within first_audio_timeout
+    RELAY_LOST = "relay_lost"  # no relay carried its line any more
     MAX_DURATION = "max_duration"  # the workspace's bound
     CONTROLLER_LOST = "controller_lost"  # a worker went away, and how the bot had ended with it
     INTERNAL_ERROR = "internal_error"  # a fault of ours, told in the log
@@ -47,6 +48,7 @@ _FAULTS = {
     Outcome.BOT_UNREACHABLE: Fault.BOT,
     Outcome.BOT_FAILED: Fault.BOT,
     Outcome.BOT_SILENT: Fault.BOT,
+    Outcome.RELAY_LOST: Fault.ESLBOT,
     Outcome.CONTROLLER_LOST: Fault.ESLBOT,
     Outcome.INTERNAL_ERROR: Fault.ESLBOT,
     Outcome.MEDIA_TIMEOUT: Fault.PBX,

@@ -266,5 +266,11 @@ def beginning(text: str, most: int, own: Redactor | None = None) -> str:
     return (_without(text, spans) if spans else text)[:most]
 
 
+def printable(text: str, most: int = 200) -> str:
+    """The beginning of a word of others', without secrets, fit for a log line and a channel variable."""
+    told = beginning(text, most)
+    return "".join(character if character.isprintable() else " " for character in told)
+
+
 def _told(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))

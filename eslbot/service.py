@@ -145,8 +145,6 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def load(self) -> WebApp:
         """In the worker, after gevent has patched the standard library."""
-        import gevent
-
         from eslbot.controller import Controller
         from eslbot.ledger.journal import Journal
         from eslbot.web.app import WebApp
@@ -156,11 +154,9 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         logs.hear_gevent()
         ledger = self.config.ledger
         journal = Journal(Path(ledger.journal)) if ledger else None
-        controller = Controller(
-            self.config, self.signer, self.counts, self.row, journal, buckets=self.buckets
+        return WebApp(
+            Controller(self.config, self.signer, self.counts, self.row, journal, buckets=self.buckets)
         )
-        gevent.spawn(controller.folder.keep_swept)
-        return WebApp(controller)
 
 
 def serve(path: Path, *, drain: float = 0.0, json_logs: bool) -> None:

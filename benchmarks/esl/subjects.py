@@ -134,6 +134,7 @@ def _configuration(
             "max_calls": MANY,
             "key_file": str(folder / "identity.key"),
         },
+        "relay": {"processes": 0},
         "web": {"listen": f"127.0.0.1:{free_port()}"},
         "workspaces": {
             WORKSPACE: {

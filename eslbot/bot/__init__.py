@@ -1,7 +1,15 @@
-"""The bot's side of a call: a stream of ``mod_audio_stream``, messages, speech."""
+"""The controller's side of a bot's part: a stream to the relay, which carries the line and knows the bot.
 
-from eslbot.bot.folder import SpeechFolder
-from eslbot.bot.leg import EVENTS, BotEnd, BotLeg, Found
-from eslbot.bot.stream import AudioStream
+* :mod:`~eslbot.bot.leg`: the part itself, from the stream's start to the bot's last word.
+* :mod:`~eslbot.bot.link`: what is said with the relay, over streams that break and controllers that change.
+* :mod:`~eslbot.bot.stream`: the commands and events of mod_audio_stream.
+* :mod:`~eslbot.bot.prepare`: the bot is dialled while the call is being answered.
+* :mod:`~eslbot.bot.lines`: the relay's line files on the channel.
+* :mod:`~eslbot.bot.hold`, :mod:`~eslbot.bot.keys`: what the PBX says of holds and keys.
+"""
 
-__all__ = ["EVENTS", "AudioStream", "BotEnd", "BotLeg", "Found", "SpeechFolder"]
+from eslbot.bot.leg import EVENTS, BotEnd, BotLeg, Found, leave_line
+from eslbot.bot.link import Way
+from eslbot.bot.prepare import Preparation, reachable
+
+__all__ = ["EVENTS", "BotEnd", "BotLeg", "Found", "Preparation", "Way", "leave_line", "reachable"]

@@ -9,7 +9,6 @@ ask.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Mapping
 
 from eslbot.esl import Session
@@ -53,40 +52,6 @@ class Hold:
         self.on = on
         self._due = time.monotonic() + ASK_EVERY if on else float("inf")
         return on
-
-
-class Marks:
-    """Which of the bot's marks stand behind speech that went by on hold, in part at least."""
-
-    #: Marks that are waited for at one time: each of them is looked at whenever anything happens.
-    MOST = 1000
-
-    def __init__(self) -> None:
-        self._waiting: deque[tuple[str, bool]] = deque()
-        self._lost = False
-
-    @property
-    def full(self) -> bool:
-        """Whether no more marks are taken."""
-        return len(self._waiting) >= self.MOST
-
-    def gone_by(self) -> None:
-        """What is queued now, or plays, goes by on hold."""
-        self._waiting = deque((name, True) for name, _ in self._waiting)
-        self._lost = True
-
-    def asked(self, name: str, *, on_hold: bool) -> None:
-        """The bot has set a mark."""
-        self._waiting.append((name, self._lost or on_hold))
-        self._lost = False
-
-    def is_back(self, name: str) -> bool:
-        """A mark is told; whether what stood before it was not heard."""
-        for position, (waiting, lost) in enumerate(self._waiting):
-            if waiting == name:
-                del self._waiting[position]
-                return lost
-        return False
 
 
 def is_held(flow: str, address: str) -> bool:

@@ -266,9 +266,9 @@ class Config:
     #: None: calls are not recorded.
     ledger: Ledger | None = None
     logs: Logs = Logs()
-    relay: Relay = Relay()
     #: None: PBXs talk to FreeSWITCH itself.
     edge: Edge | None = None
+    relay: Relay = Relay()
     #: Things that are not wrong, but that the operator should know; shown by ``check`` and ``serve``.
     warnings: tuple[str, ...] = field(default=(), compare=False)
 

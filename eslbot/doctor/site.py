@@ -17,8 +17,8 @@ class Site:
     """An installation: its configuration, what FreeSWITCH told, and this machine's part of it.
 
     ``patience``: seconds that one step over the network may take; ``deadline``, on the monotonic clock, of
-    all. ``user``: whom the service runs as. ``freeswitch`` and ``service`` are their processes, where they
-    run here and may be seen. ``conf_dir``: where FreeSWITCH's configuration is.
+    all. ``user``: whom the service runs as. ``freeswitch``, ``service`` and ``relay`` are their processes,
+    where they run here and may be seen. ``conf_dir``: where FreeSWITCH's configuration is.
     """
 
     path: Path
@@ -29,6 +29,7 @@ class Site:
     patience: float
     deadline: float
     conf_dir: str
+    relay: Process | None = None
     looked: Switch | None = None
 
     @property

@@ -28,7 +28,6 @@ MODULES = (
     "mod_commands",
     "mod_dptools",
     "mod_dialplan_xml",
-    "mod_native_file",
     "mod_sndfile",
     "mod_tone_stream",
     "mod_audio_stream",
@@ -46,7 +45,7 @@ _QUESTIONS = (
     "sofia status",
 )
 _CONFIGURATIONS = ("sofia.conf", "switch.conf", "acl.conf")
-_VARIABLES = ("log_dir", "temp_dir", "mod_dir", "local_ip_v4")
+_VARIABLES = ("log_dir", "local_ip_v4")
 #: No more sources are asked about: each is a command.
 MAX_ASKED = 256
 #: Addresses that belong to nobody (RFC 5737, 2544), for "and a stranger?".

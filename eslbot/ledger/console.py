@@ -143,6 +143,7 @@ _WHYS = {
     "bot_unreachable": "no URL of the bot took the stream",
     "bot_failed": "the bot's connection broke",
     "bot_silent": "the bot said nothing within first_audio_timeout",
+    "relay_lost": "no relay carried the line any more",
     "max_duration": "max_duration was reached",
     "controller_lost": "a worker went away, and how the bot had ended with it",
     "internal_error": "a fault of eslbot, told in its log",

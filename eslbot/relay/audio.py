@@ -3,7 +3,7 @@
 What a bot sends is audio, or :class:`UnusableAudio` with a text that tells its author what would be right.
 
 Rates are changed by a windowed-sinc low-pass in numpy, 2 ms later: each frame gives its samples at once. soxr
-keeps a frame for 15 to 150 ms (``docs/line-file.md``, "Rates"), where the caller's whole way to the bot has 25.
+keeps a frame for 15 to 150 ms (``docs/line-file.md``, "Rates"); the caller's whole way to the bot has 25.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class Decoder:
 
     def pieces(self, speech: Speech) -> Iterator[bytes]:
         """As :meth:`decode`, bit by bit: each step is some 2 ms of work. Raises at once, not on the way."""
+        odd, self._odd = self._odd, b""  # half a sample goes on in the next raw message, or nowhere
         if not speech.audio:
             raise UnusableAudio("no audio in it")
         if speech.kind not in KINDS:
@@ -80,10 +81,9 @@ class Decoder:
                 f"sampleRate {rate} is not supported; send one of {', '.join(map(str, RATES))}"
             )
         if rate != self._rate:
-            self.reset()
-            self._rate, self._down = rate, Down(rate)
+            self._rate, self._down, odd = rate, Down(rate), b""
         if speech.kind == "raw":
-            content = self._odd + content
+            content = odd + content
             self._odd = content[len(content) & ~1 :]
         assert self._down is not None
         return _worked_on(self._down.resample, content[: len(content) & ~1])

@@ -66,6 +66,8 @@ PREPARED = 10.0
 LAST_WORDS = 60.0
 #: Seconds by which the caller's audio may be late, and between two times that this is told.
 LATE, LATE_AGAIN = 0.1, 5.0
+#: Seconds of the caller's audio that are missing for good.
+MISSING = 1.0
 #: Messages of a bot's that are kept until the bot has had its `start`.
 EARLY = 1000
 #: Ways to end that leave the bot its last words.
@@ -88,11 +90,11 @@ def _guarded(
     """A fault of ours in one call ends its bot's part, so that the customer gets to a human; no other call."""
 
     @wraps(method)
-    def guarded(self: RelayCall, *args: P.args, **kwargs: P.kwargs) -> None:
+    def guarded(call: RelayCall, /, *args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            method(self, *args, **kwargs)
+            method(call, *args, **kwargs)
         except Exception as error:
-            self.fault(error)
+            call.fault(error)
 
     return guarded
 
@@ -108,13 +110,17 @@ class RelayCall(Call):
         self._log = log.bind(
             call_id=invite.call_id, workspace=workspace.name, crt_object_id=invite.crt_object_id
         )
-        self._line = Line.open(shared.directory, invite.call_id, shared.reads)
-        self._margin = shared.margin(workspace.id)
-        self._playout = Playout(self._line, self._margin, self)
+        #: Made by :meth:`lay`; until then there is nobody to speak to.
+        self._line: Line
+        self._playout: Playout
+        self._laid = False
         self._caller = CallerAudio()
         self._outbox = Outbox()
         self._stream: Stream | None = None
         self._stream_since = 0.0
+        #: Seconds of the caller's audio that have come, which is its time: bots take a time stamp that is
+        #: later than the audio before it for lost audio.
+        self._heard = 0.0
         self._bot = Bot.DIALLING
         self._begun = self._gone = False
         self._ended: dict[str, Any] | None = None
@@ -126,6 +132,8 @@ class RelayCall(Call):
         self._late_told = float("-inf")
         # The bot's connection; each one has its own.
         self._connection: _Connection | None = None
+        #: The bot is there before the caller is.
+        self._early: _Connection | None = None
         self._dialling: asyncio.Task[None] | None = None
         self._first_audio: asyncio.TimerHandle | None = None
         self._last_words: asyncio.TimerHandle | None = None
@@ -141,14 +149,28 @@ class RelayCall(Call):
         if self._stream is None:
             self._keep_for(PREPARED)
 
+    def lay(self, ptime: int) -> None:
+        """Make the line's files, or find them; see :meth:`Call.lay`."""
+        if not self._laid:
+            shared = self._shared
+            self._line = Line.open(
+                shared.directory, self.invite.call_id, shared.reads, samples=ptime * control.RATE // 1000
+            )
+            self._playout = Playout(self._line, shared.margin(self.workspace.id), self)
+            self._laid = True
+
     @_guarded
     def stream_up(self, stream: Stream, part: Part) -> None:
         """Go on, or begin, with a stream of the module's; one that there was is nobody's any more."""
         _cancel(self._keep)
-        self._stream, self._stream_since = stream, self._loop.time()
+        self._stream, self._stream_since, self._heard = stream, self._loop.time(), 0.0
         self._caller = CallerAudio()
         self._begin(part)
         self._tell_state()
+        if self._early is not None:
+            early, self._early = self._early, None
+            self._there(early, "", resumed=False)
+        self._go_on()
 
     @_guarded
     def stream_gone(self, clean: bool) -> None:
@@ -183,7 +205,10 @@ class RelayCall(Call):
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()
-        self._line.close(remove=remove)
+        if self._early is not None:
+            self._early.close()
+        if self._laid:
+            self._line.close(remove=remove)
         self._shared.over(self.invite.call_id)
 
     # -- what the controller wants ------------------------------------------------------------------------
@@ -265,8 +290,13 @@ class RelayCall(Call):
             self._late_told = now
             self._tell(News.LATE, by=round(self._caller.late, 3))
             self._caller.flushed()
-        if audio is not None and self._connection is not None:
-            self._connection.hear(audio, now - self._stream_since)
+        if audio is None:
+            return
+        if self._heard < now - self._stream_since - MISSING:
+            self._heard = now - self._stream_since
+        if self._connection is not None:
+            self._connection.hear(audio, self._heard)
+        self._heard += len(audio) / (2 * control.RATE)
 
     # -- the bot's connection -----------------------------------------------------------------------------
 
@@ -282,7 +312,6 @@ class RelayCall(Call):
         else:
             resumed = part is Part.UNDER_WAY
             self._dial("its relay was lost" if resumed else "", resumed=resumed)
-        self._go_on()
 
     def _dial(self, why: str, *, resumed: bool) -> None:
         self._bot = Bot.DIALLING
@@ -310,6 +339,9 @@ class RelayCall(Call):
 
     @_guarded
     def _there(self, connection: _Connection, why: str, *, resumed: bool) -> None:
+        if not self._laid:
+            self._early = connection  # it gets its `start` when the caller is there
+            return
         self._bot, self._connection = Bot.CONNECTED, connection
         connection.begin(resumed=resumed, held=self._held)
         if resumed:
@@ -443,7 +475,8 @@ class RelayCall(Call):
         if dropped:
             self._tell_bot(
                 lambda protocol: protocol.error(
-                    "property_dropped", f"not in the workspace's bot_properties, or too long: {', '.join(dropped)}"
+                    "property_dropped",
+                    f"not in the workspace's bot_properties, or too long: {', '.join(dropped)}",
                 )
             )
         self._ended = {"outcome": outcome, "reason": reason, "properties": passed, "dropped": dropped}
@@ -452,7 +485,7 @@ class RelayCall(Call):
         self._tell(News.ENDED, **self._ended)
         if outcome in _FINISHED:
             self._finish(LAST_WORDS)
-        else:
+        elif self._laid:
             self._playout.clear()
         self._go_on()
 
@@ -498,13 +531,15 @@ class RelayCall(Call):
 
     def silent(self, cut: bool, ago: float) -> None:
         """The caller hears it no more."""
+        if self._connection is not None:
+            self._connection.decoder.reset()  # what comes is another utterance
         self._tell(News.SILENT, cut=cut, ago=round(ago, 4))
 
     @_guarded
     def _go_on(self) -> None:
         """Do what is due on the line, and come back when the next thing is."""
         _cancel(self._tick)
-        if self._gone:
+        if self._gone or not self._laid:
             return
         due = self._playout.tick()
         self._look_done()
@@ -615,7 +650,11 @@ class _Connection:
         try:
             wishes = self.protocol.read(message)
         except BadMessage as bad:
-            self._call.ignore(bad.args[0], bad.args[1] if len(bad.args) > 1 else "", len(message))
+            why, detail = bad.args
+            if why == "unusable_audio":
+                self._call.refuse(why, detail)
+            else:
+                self._call.ignore(why, detail, len(message))
             return
         for wish in wishes:
             self._wants(wish)

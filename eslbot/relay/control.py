@@ -19,10 +19,14 @@ from typing import Any
 
 #: Bytes of an order or of news; the bot's properties are the most of it.
 MAX_BYTES = 256 * 1024
+#: Hz of everything between FreeSWITCH and a relay.
+RATE = 8000
 #: Headers of the stream's upgrade request: the signed identity (:mod:`eslbot.identity`), and the call it is of.
 IDENTITY, CALL = "X-Eslbot-Identity", "X-Call-ID"
 #: One more: what the controller knows of the bot's part (:class:`Part`).
 PART = "X-Eslbot-Part"
+#: And the milliseconds of the packets that FreeSWITCH sends, 20 where it is missing: the line is read in those.
+PTIME = "X-Eslbot-Ptime"
 
 
 class Part(StrEnum):

@@ -289,7 +289,7 @@ class Line:
                     # Take it back: whatever FreeSWITCH reads from now on is silence, and it is told what it had read.
                     tries -= 1
                     self._zero(tick, tick + size, b"" if done else linear[:standing])
-                    heard = self._read_before_write(ring, tick)
+                    heard = min(size, self._read_before_write(ring, tick))
                     tick = max(tick + late, self._tick)
                     if heard <= late:
                         if not done:

@@ -51,6 +51,7 @@ UNREAD = 1024 * 1024
 ENDED = 1.0
 
 _CALL_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
+_PTIME = re.compile(r"[1-9]0|1[012]0")
 _RESTART = 1012
 
 
@@ -67,13 +68,17 @@ class Stream(Protocol):
 class Call(ABC):
     """A call in the relay, as its stream and its worker see it: :class:`eslbot.relay.call.RelayCall`.
 
-    It is made with an invite, its workspace and the worker's :class:`~eslbot.relay.shared.Shared`, and has
-    its line files then. None of these methods waits, or raises.
+    It is made with an invite, its workspace and the worker's :class:`~eslbot.relay.shared.Shared`. None of
+    these methods waits, and only one raises.
     """
 
     @abstractmethod
     def prepare(self) -> None:
         """A stream is on its way: dial the bot. May come again, and behind :meth:`stream_up`."""
+
+    @abstractmethod
+    def lay(self, ptime: int) -> None:
+        """Have the line's files, which are read every ``ptime`` milliseconds. Raises OSError, ValueError."""
 
     @abstractmethod
     def stream_up(self, stream: Stream, part: Part) -> None:
@@ -179,7 +184,10 @@ class Door:
                 raise NotTaken(404, "bad_request")
             invite = self._identity(request)
             part = Part.NEW if prepares else _part(request)
+            ptime = _ptime(request)
             call = self._calls.of(invite)
+            if not prepares:
+                _lay(call, invite, ptime)
         except NotTaken as refused:
             metrics.RELAY_REFUSED.labels(refused.why).inc()
             log.warning("stream_refused", why=refused.why, status=refused.status)
@@ -216,6 +224,26 @@ class Door:
         """It is gone; another may long have its place."""
         if self._streams.get(call_id) is stream:
             del self._streams[call_id]
+
+
+def _lay(call: Call, invite: Invite, ptime: int) -> None:
+    try:
+        call.lay(ptime)
+    except (OSError, ValueError) as error:
+        log.error(
+            "line_not_made",
+            call_id=invite.call_id,
+            error=str(error),
+            remedy="see relay.directory: is there room in it, and may the relay write there?",
+        )
+        raise NotTaken(503, "not_made") from error
+
+
+def _ptime(request: WSUpgradeRequest) -> int:
+    text = request.headers.get(control.PTIME, "20")
+    if not _PTIME.fullmatch(text):
+        raise NotTaken(400, "bad_request")
+    return int(text)
 
 
 def _part(request: WSUpgradeRequest) -> Part:

@@ -111,7 +111,6 @@ class Parent:
         # The relays' own: its writing end is nobody's but ours.
         self._pipe = os.pipe()
         self._current = self._generation(None)
-        metrics.RELAY_WANTED.set(self._current.processes)
         wake, woken = os.pipe()
         for descriptor in (wake, woken):
             os.set_blocking(descriptor, False)
@@ -259,7 +258,6 @@ class Parent:
     def _complete(self, before: Generation) -> None:
         assert self._current is not None
         log.info("relay_reloaded", relays=len(self._current.relays), leaving=len(before.relays))
-        metrics.RELAY_WANTED.set(self._current.processes)
         self._before = None
         self._part_with(before)
         if before.listening is not self._current.listening:

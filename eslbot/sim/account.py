@@ -26,7 +26,7 @@ PATIENCE = 10.0
 #: Seconds behind a fault of eslbot's in which a new call may still be refused: workers have to come up.
 RECOVERY_LIMIT = 5.0
 #: Outcomes that say that a take-over did not know where the call was, or that eslbot failed.
-LOST_OUTCOMES = ("controller_lost", "internal_error")
+LOST_OUTCOMES = ("controller_lost", "relay_lost", "internal_error")
 #: Sockets of a worker, beyond the switch's: two listeners, and pools of connections to Ameyo.
 SOCKETS_LIMIT = 60
 

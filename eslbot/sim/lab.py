@@ -32,7 +32,16 @@ from eslbot.sim.bot import Bot
 from eslbot.sim.events import Emit, silent
 from eslbot.sim.pbx import AmeyoServer, Pbx
 from eslbot.sim.proxy import TcpProxy
-from eslbot.sim.service import START_LIMIT, STOP_LIMIT, EslbotService, ServiceError
+from eslbot.sim.relay import RelayAlone
+from eslbot.sim.service import (
+    START_LIMIT,
+    STOP_LIMIT,
+    EslbotService,
+    ServiceError,
+    send,
+    wait_gone,
+    wait_listening,
+)
 
 #: RTP ports of one lab: two a call.
 RTP_PORTS = 600
@@ -91,7 +100,8 @@ class Lab:
     With ``ledger`` they record their calls, each host in a database of its own or all in that of the URL.
     ``page_tokens`` are tables ``[web.tokens.NAME]``. ``edge`` is the table ``[edge]``, read at the start:
     the switch then takes calls of that edge only. With ``refreshes`` the PBX sends a re-INVITE behind each
-    ACK.
+    ACK. ``relays``: how many processes carry the bots' voice; the service starts them, or with several hosts
+    the lab does, beside the switch.
     ``ameyo``, ``bot`` and ``pbx`` are the other parts.
     """
 
@@ -111,13 +121,14 @@ class Lab:
         page_tokens: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
         edge: Mapping[str, Any] | None = None,
         refreshes: bool = False,
+        relays: int = 1,
         emit: Emit = silent,
     ) -> None:
         self.folder = folder
         self._ledger, self._page_tokens, self._edge = ledger, page_tokens, edge
         self._journals = folder
         self.tenants = {tenant.name: tenant for tenant in tenants}
-        self.workers, self.max_calls = workers, max_calls
+        self.workers, self.max_calls, self.relays = workers, max_calls, relays
         self.installation = None if switch == "stand-in" else freeswitch.find()
         if switch == "freeswitch" and self.installation is None:
             raise LabError("no FreeSWITCH with mod_audio_stream found; set ESLBOT_FREESWITCH to its binary")
@@ -128,11 +139,19 @@ class Lab:
         self.services = [
             self._service(number, host, within.get(host, ())) for number, host in enumerate(hosts, 1)
         ]
+        self._relay_alone = (
+            RelayAlone(self.services[0].config, folder / "relay.log", relays, self._tokens())
+            if len(self.services) > 1
+            else None
+        )
         listeners = [service.listen for service in self.services]
         self.proxies = [TcpProxy(("127.0.0.1", free_port()), at) for at in listeners] if proxied else []
         self.controllers = [*controllers, *([proxy.address for proxy in self.proxies] or listeners)]
         self.rtp_ports = free_rtp_ports()
-        self.temp_dir = folder / "run" / "temp"
+        #: ``relay.listen``, of one relay for all hosts; and its line files.
+        self.relay, self.lines = ("127.0.0.1", free_port()), folder.absolute() / "lines"
+        #: Where a real FreeSWITCH keeps what is its own.
+        self.work = folder / "run"
         self.ameyo = AmeyoServer({tenant.host: tenant.token for tenant in tenants}, emit=emit)
         self.bot = Bot(emit=emit)
         self.pbx = Pbx(self.sip, ameyo=self.ameyo, refreshes=refreshes, emit=emit)
@@ -152,8 +171,8 @@ class Lab:
     def start(self) -> Self:
         """Bring everything up, or nothing. Raises :class:`LabError`."""
         try:
-            self.temp_dir.mkdir(parents=True, exist_ok=True)
             # Not in the folder: a keeper's socket must have a short path.
+            self.lines.mkdir(parents=True, exist_ok=True)
             self._journals = Path(self._stack.enter_context(TemporaryDirectory(prefix="eslbot-lab-")))
             self._stack.enter_context(self.bot)
             self._stack.enter_context(self.ameyo)
@@ -161,6 +180,10 @@ class Lab:
                 service.config.write_text(tomli_w.dumps(self._configuration(service)))
                 self._stack.callback(service.stop)
                 service.start()
+            if self._relay_alone is not None:
+                self._stack.callback(self._relay_alone.stop)
+                self._relay_alone.start()
+            wait_listening(self.relay, START_LIMIT)
             for proxy in self.proxies:
                 self._stack.enter_context(proxy)
             if self.installation is not None:
@@ -231,8 +254,25 @@ class Lab:
         return self.services[0].http(path)
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """What every eslbot has logged so far."""
-        return [line for service in self.services for line in service.log_lines()]
+        """What every eslbot has logged so far, and the relay."""
+        lines = [line for service in self.services for line in service.log_lines()]
+        return lines + (self._relay_alone.log_lines() if self._relay_alone is not None else [])
+
+    # -- the relay ----------------------------------------------------------------------------------------
+
+    def relay_pids(self) -> list[int]:
+        """The relays, without their parent."""
+        of = self._relay_alone if self._relay_alone is not None else self.services[0]
+        return of.relay_pids()
+
+    def kill_relay(self) -> list[int]:
+        """KILL of all relays; their parent has others at once. Returns their ids when they are gone."""
+        pids = self.relay_pids()
+        for pid in pids:
+            send(pid, signal.SIGKILL)
+        if not wait_gone(pids, STOP_LIMIT):
+            raise LabError(f"relays {pids} outlive a KILL")
+        return pids
 
     def live_channels(self) -> int:
         """How many channels the switch has now."""
@@ -251,9 +291,12 @@ class Lab:
             (host, free_port(host)),
             (host, free_port(host)),
             self.workers,
-            {variable(tenant): tenant.token for tenant in self.tenants.values()},
+            self._tokens(),
             within,
         )
+
+    def _tokens(self) -> dict[str, str]:
+        return {variable(tenant): tenant.token for tenant in self.tenants.values()}
 
     def journal(self, service: EslbotService) -> Path:
         """``ledger.journal`` of a service."""
@@ -282,9 +325,14 @@ class Lab:
                 "sip_port": self.sip[1],
                 "rtp_ports": f"{self.rtp_ports[0]}-{self.rtp_ports[1]}",
                 "event_socket": colon(self.event_socket),
-                "temp_dir": str(self.temp_dir),
                 "capture": colon(self.capture),
                 "controllers": [colon(controller) for controller in self.controllers],
+            },
+            "relay": {
+                "listen": colon(self.relay),
+                "directory": str(self.lines),
+                # Of several hosts none is FreeSWITCH's, where the relay has to be.
+                "processes": 0 if self._relay_alone else self.relays,
             },
             "web": {
                 "listen": colon(service.web),
@@ -334,11 +382,11 @@ class Lab:
         if rendered.returncode:
             raise LabError(f"eslbot conf failed:\n{rendered.stderr[-3000:]}")
         self.real_switch = self._stack.enter_context(
-            freeswitch.FreeSwitchProcess(installation, conf, self.temp_dir.parent)
+            freeswitch.FreeSwitchProcess(installation, conf, self.work)
         )
 
     def _environment(self) -> dict[str, str]:
-        environment = {**os.environ, **{variable(t): t.token for t in self.tenants.values()}}
+        environment = {**os.environ, **self._tokens()}
         # A service's own directory of figures is not another's.
         environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
         return environment
@@ -359,7 +407,7 @@ class StandInSwitch:
         command += ["--sip-listen", colon(lab.sip)]
         for controller in lab.controllers:
             command += ["--controllers", colon(controller)]
-        command += ["--rtp-ports", f"{lab.rtp_ports[0]}-{lab.rtp_ports[1]}", "--temp-dir", str(lab.temp_dir)]
+        command += ["--rtp-ports", f"{lab.rtp_ports[0]}-{lab.rtp_ports[1]}"]
         command += ["--capture", colon(lab.capture)]
         for source in lab.sip_peers:
             command += ["--allow", str(ip_network(source))]

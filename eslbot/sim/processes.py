@@ -31,10 +31,24 @@ def children(pid: int) -> list[int]:
     return [child for child in map(int, text.split()) if is_alive(child)]
 
 
+def descendants(pid: int) -> list[int]:
+    """The same with what those have started, and so on."""
+    return [one for child in children(pid) for one in (child, *descendants(child))]
+
+
 def keeps_ledger(pid: int) -> bool:
     """Whether it is a service's keeper, which is a child beside the workers."""
+    return _runs(pid, b"\0ledger\0keep\0")
+
+
+def relays(pid: int) -> bool:
+    """Whether it is a service's relay, another child beside the workers, or one of that."""
+    return _runs(pid, b"\0relay\0--config\0")
+
+
+def _runs(pid: int, command: bytes) -> bool:
     try:
-        return b"\0ledger\0keep\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return command in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

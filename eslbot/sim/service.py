@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from eslbot.sim.processes import children, is_alive, keeps_ledger, serves
+from eslbot.sim.processes import children, descendants, is_alive, keeps_ledger, relays, serves
 
 #: Seconds to come up; to go down.
 START_LIMIT, STOP_LIMIT = 20.0, 15.0
@@ -92,10 +93,10 @@ class EslbotService:
         self.process = None
 
     def kill(self) -> list[int]:
-        """KILL of the arbiter and all workers at once, as when the power goes. Returns their ids."""
+        """KILL of the arbiter, all workers and relays at once, as when the power goes. Returns their ids."""
         if self.process is None:
             return []
-        pids = [self.process.pid, *self._children()]
+        pids = [self.process.pid, *descendants(self.process.pid)]
         for pid in pids:
             send(pid, signal.SIGKILL)
         self.process.wait(STOP_LIMIT)
@@ -131,7 +132,11 @@ class EslbotService:
 
     def worker_pids(self) -> list[int]:
         """The workers that exist now, in the order of their start; some may not serve yet."""
-        return [pid for pid in self._children() if not keeps_ledger(pid)]
+        return [pid for pid in self._children() if not keeps_ledger(pid) and not relays(pid)]
+
+    def relay_pids(self) -> list[int]:
+        """The relays, without their parent."""
+        return [relay for pid in self._children() if relays(pid) for relay in children(pid)]
 
     def keeper_pid(self) -> int | None:
         """The ledger's keeper, where there is one."""
@@ -178,14 +183,7 @@ class EslbotService:
 
     def log_lines(self) -> list[dict[str, Any]]:
         """What it has logged so far; a line cut off by a kill is left out."""
-        lines: list[dict[str, Any]] = []
-        if not self.log_file.exists():
-            return lines
-        for line in self.log_file.read_text(errors="replace").splitlines():
-            if line.startswith("{"):
-                with suppress(ValueError):
-                    lines.append(json.loads(line))
-        return lines
+        return read_log(self.log_file)
 
     def _is_ready(self) -> bool:
         try:
@@ -214,3 +212,29 @@ def wait_gone(pids: list[int], timeout: float) -> bool:
             return False
         time.sleep(_LOOK)
     return True
+
+
+def wait_listening(address: tuple[str, int], timeout: float) -> None:
+    """Wait until somebody accepts connections there. Raises :class:`ServiceError`."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection(address, timeout=1.0).close()
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise ServiceError(f"nobody listens at {address[0]}:{address[1]}: {error}") from error
+            time.sleep(_LOOK)
+        else:
+            return
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The JSON lines of a log; one that is cut off is left out."""
+    lines: list[dict[str, Any]] = []
+    if not path.exists():
+        return lines
+    for line in path.read_text(errors="replace").splitlines():
+        if line.startswith("{"):
+            with suppress(ValueError):
+                lines.append(json.loads(line))
+    return lines

@@ -1,4 +1,4 @@
-"""No room for the speech files: nobody hears the bot, and the customer is handed off all the same."""
+"""No room for the line files: nobody hears the bot, and the customer is handed off all the same."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from eslbot.sim.chaos.witness import Witness
 from eslbot.sim.lab import Lab, Tenant
 from tests.e2e.conftest import kinds
 
-#: Bytes of the file system that holds the speech files.
+#: Bytes of the file system that holds the line files.
 SIZE = 1 << 20
 
 
 @pytest.fixture(scope="module", params=kinds())
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder: Path = tmp_path_factory.mktemp("full-disk")
-    temp_dir = folder / "run" / "temp"
-    temp_dir.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(temp_dir)]
+    lines = folder / "lines"
+    lines.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(lines)]
     told = subprocess.run(mount, capture_output=True, text=True, check=False)
     if told.returncode:
         pytest.skip(f"a small file system cannot be mounted here: {told.stderr.strip()}")
@@ -30,7 +30,7 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         with Lab(folder, [Tenant("talk", "talk?listen_ms=1500")], switch=request.param) as lab:
             yield lab
     finally:
-        subprocess.run(["umount", str(temp_dir)], check=True)
+        subprocess.run(["umount", str(lines)], check=True)
 
 
 def fill(path: Path) -> None:
@@ -43,7 +43,7 @@ def fill(path: Path) -> None:
 
 
 def test_a_full_disk_loses_speech_and_no_customer(lab: Lab) -> None:
-    fill(lab.temp_dir / "ballast")
+    fill(lab.lines / "ballast")
     witness = Witness(lab)
     workspace = lab.tenants["talk"].id
 
@@ -56,7 +56,7 @@ def test_a_full_disk_loses_speech_and_no_customer(lab: Lab) -> None:
     assert account.guilty == []
     assert result.recording.heard(GREETING) == 0
 
-    (lab.temp_dir / "ballast").unlink()
+    (lab.lines / "ballast").unlink()
     again = Witness(lab)
     call = again.placed(lab.pbx.call(crt_object_id="room-again", workspace_id=workspace), "talk")
     result = call.wait(30)
@@ -67,7 +67,7 @@ def test_a_full_disk_loses_speech_and_no_customer(lab: Lab) -> None:
 
 def test_a_disk_that_fills_up_in_mid_call_does_not_end_it(lab: Lab) -> None:
     witness = Witness(lab)
-    ballast = lab.temp_dir / "ballast"
+    ballast = lab.lines / "ballast"
     workspace = lab.tenants["talk"].id
     call = witness.placed(lab.pbx.call(crt_object_id="fills-up", workspace_id=workspace), "talk")
     call.wait_heard(GREETING)

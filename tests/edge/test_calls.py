@@ -43,10 +43,9 @@ class Machine(Lab):
         if self.installation is None:
             self.stand_in = self._stack.enter_context(StandInSwitch(self))
         else:
-            work = self.temp_dir.parent
             conf = self.folder / "freeswitch"
             self.real_switch = self._stack.enter_context(
-                freeswitch.FreeSwitchProcess(self.installation, conf, work)
+                freeswitch.FreeSwitchProcess(self.installation, conf, self.work)
             )
 
     def admitted(self) -> set[str]:

@@ -19,6 +19,7 @@ from eslbot.config.model import (
     Config,
     Edge,
     FreeSwitch,
+    Relay,
     Secret,
     Server,
     Web,
@@ -31,7 +32,7 @@ from eslbot.limits import CallCounts
 from eslbot.sources import Sources
 from tests.support.ameyo_server import AmeyoServer
 from tests.support.peer import bounded, eventually, tcp_pair
-from tests.support.switch import SIGNER, TEMP_DIR, WORKSPACE, Channel
+from tests.support.switch import SIGNER, WORKSPACE, Channel
 
 BOT_TOKEN, AMEYO_TOKEN = "Bearer bot-token-91ab", "ameyo-token-77c2"
 OTHER = "11111111-1111-1111-1111-111111111111"
@@ -45,7 +46,6 @@ class House:
         self.bot = Bot(
             urls=("wss://bot.example.com/stream",),
             sample_rate=8000,
-            playback="files",
             connect_timeout=0.3,
             first_audio_timeout=5.0,
             headers={"Authorization": Secret(BOT_TOKEN)},
@@ -67,7 +67,8 @@ class House:
         )
         self.max_calls = 10
         self.edge: Edge | None = None
-        self.temp_dir = TEMP_DIR
+        #: Nobody listens there, so no bot is dialled before the answer.
+        self.relay = Relay(listen=loopback(1))
         self.counts = CallCounts()
         self.buckets = Buckets()
         self.counts.know([WORKSPACE, OTHER])
@@ -106,9 +107,9 @@ class House:
     def controller(self) -> Controller:
         if self._controller is None:
             server = Server(loopback(8084), (ip_network("127.0.0.1/32"),), 1, self.max_calls)
-            switch = FreeSwitch(None, 5060, None, (10000, 60000), loopback(8021), None, self.temp_dir, ())
+            switch = FreeSwitch(None, 5060, None, (10000, 60000), loopback(8021), None, ())
             workspaces = {workspace.id: workspace for workspace in (self.workspace, *self.others)}
-            config = Config(server, switch, Web(loopback(8085)), workspaces, edge=self.edge)
+            config = Config(server, switch, Web(loopback(8085)), workspaces, edge=self.edge, relay=self.relay)
             self.buckets.know(Sources(config).parties)
             self._controller = Controller(
                 config, self.signer, self.counts, self.row, self, buckets=self.buckets
@@ -133,13 +134,14 @@ class House:
         eventually(lambda: not self.controller.calls)
         age = time.time() - before.created
         channel = self.call({**before.variables, **variables}, more, answered=before.answered, age=age)
-        channel.attached = before.attached
+        channel.attached, channel.displaced = before.attached, before.displaced
+        channel.relay, before.relay.channel = before.relay, channel
         return channel
 
     def talking(self, variables: dict[str, str] | None = None) -> Channel:
-        """A call whose bot has begun."""
+        """A call whose bot is there."""
         channel = self.call(variables)
-        channel.wait(lambda: channel.texts)
+        channel.wait_stage("talking")
         return channel
 
     def posts(self) -> list[dict[str, Any]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
@@ -15,16 +13,17 @@ import structlog
 from eslbot import controller as controller_module
 from eslbot import metrics
 from eslbot.ameyo.client import AmeyoClient
-from eslbot.bot import BotLeg
 from eslbot.call import INFORMATIONAL
 from eslbot.config.model import Edge, loopback
 from eslbot.esl import Session
 from eslbot.ledger.facts import What
+from eslbot.relay import control
+from eslbot.relay.control import CALL, IDENTITY, PART, News, Order, Part
 from tests.esl.conftest import AMEYO_TOKEN, BOT_TOKEN, OTHER, House
 from tests.support import wire
 from tests.support.ameyo_server import Answer
 from tests.support.peer import eventually, tcp_pair
-from tests.support.switch import CRT, DID, TEMP_DIR, UUID, WORKSPACE, Channel, end
+from tests.support.switch import CRT, DID, INVITE, SIGNER, UUID, WORKSPACE, Channel
 
 EDGE = Edge(ip_address("127.0.0.20"), 5060, 5070, None, (loopback(5062),), (ip_address("127.0.0.20"),))
 
@@ -33,9 +32,7 @@ EDGE = Edge(ip_address("127.0.0.20"), 5060, 5070, None, (loopback(5062),), (ip_a
 
 def test_the_whole_story_in_order(house: House) -> None:
     channel = house.talking()
-    path = channel.speaks(0)
-    channel.wait(lambda: ("playback", path) in channel.applications)
-    channel.says(end({"summary": "billing"}))
+    channel.ends({"summary": "billing"})
     channel.wait_stage("held")
     channel.hang_up()
     channel.wait_closed()
@@ -45,9 +42,9 @@ def test_the_whole_story_in_order(house: House) -> None:
         "linger 5",
         f"filter Unique-ID {UUID}",
         "event plain CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE BACKGROUND_JOB "
-        "PLAYBACK_START DTMF RECV_INFO CUSTOM sofia::reinvite "
+        "DTMF RECV_INFO CUSTOM sofia::reinvite "
         "mod_audio_stream::connect mod_audio_stream::disconnect mod_audio_stream::error "
-        "mod_audio_stream::json mod_audio_stream::play",
+        "mod_audio_stream::json",
         "set eslbot_take_overs",
         "set eslbot_identity",
         "stage admitted",
@@ -59,26 +56,27 @@ def test_the_whole_story_in_order(house: House) -> None:
         "set STREAM_MESSAGE_DEFLATE",
         "set STREAM_HEART_BEAT",
         "set STREAM_SUPPRESS_LOG",
-        "unset STREAM_PLAYBACK",
-        "set timer_name",
         "set STREAM_EXTRA_HEADERS",
         "stream start",
         "unset STREAM_EXTRA_HEADERS",
         "unset STREAM_MESSAGE_DEFLATE",
         "unset STREAM_HEART_BEAT",
         "unset STREAM_SUPPRESS_LOG",
-        "stream send_text",
+        "set eslbot_lines",
+        "displace start",
+        "displace start",
         "stage talking",
-        "set eslbot_speech",
-        "set eslbot_speech_done",
-        f"playback {path}",
-        "set eslbot_spoken",
         "set eslbot_properties",
         "set eslbot_reason",
         "set eslbot_outcome",
         "stage ended",
-        "stream send_text",
+        "stream send_text",  # the end is acknowledged,
+        "stream send_text",  # and that its last word was heard;
+        "stream send_text",  # stop
         "stream stop",
+        "displace stop",
+        "displace stop",
+        "unset eslbot_lines",
         "stage handing_off",
         "set eslbot_attempts",
         "unset eslbot_next_attempt",
@@ -97,7 +95,7 @@ def test_an_attempt_is_on_the_wire_before_its_post(house: House, monkeypatch: py
         house, "note", lambda call, what, *_: on_the_wire.setdefault(what, channel.peer.has_data())
     )
     channel.wait_stage("talking")
-    channel.says(end())
+    channel.ends()
     channel.wait_stage("held")
     # The channel's greenlet has read nothing in between: the story's has not waited.
     assert (on_the_wire["attempt_began"], on_the_wire["attempt"]) == (True, True)
@@ -105,9 +103,9 @@ def test_an_attempt_is_on_the_wire_before_its_post(house: House, monkeypatch: py
 
 def test_what_ameyo_is_told(house: House) -> None:
     channel = house.talking()
-    bots = {"summary": "x", "score": float("nan"), "DID": "the bot's", "secret": "not listed"}
-    channel.says(end(bots, "customer asked"))
-    channel.wait_stage("held")
+    channel.ends({"summary": "x", "DID": "the bot's"}, "customer asked", dropped=("secret", "score"))
+    with structlog.testing.capture_logs() as lines:
+        channel.wait_stage("held")
     (request,) = house.ameyo.requests
     assert json.loads(request.body) == {
         "notificationId": "95",
@@ -127,38 +125,26 @@ def test_what_ameyo_is_told(house: House) -> None:
     assert channel.variables["eslbot_outcome"] == "bot_ended"
     assert channel.variables["eslbot_reason"] == "customer asked"
     assert json.loads(channel.variables["eslbot_properties"]) == {"summary": "x", "DID": "the bot's"}
+    (dropped,) = [line for line in lines if line["event"] == "bot_properties_dropped"]
+    assert dropped["names"] == ["secret", "score"]
 
 
-def test_what_the_bot_is_told(house: House) -> None:
+def test_what_the_relay_is_told(house: House) -> None:
     channel = house.talking()
     (start,) = channel.starts
-    assert start["url"] == "wss://bot.example.com/stream"
+    assert start["url"] == "ws://127.0.0.1:1/"
     assert start["rest"] == ["mono", "8000"]
-    assert start["headers"] == {
-        "Authorization": BOT_TOKEN,
-        "X-Call-ID": UUID,
-        "X-Workspace-ID": WORKSPACE,
-        "X-DID": DID,
-        "X-CRT-Object-ID": CRT,
-    }
+    headers = start["headers"]
+    assert set(headers) == {IDENTITY, CALL, PART}
+    assert SIGNER.verify(headers[CALL], headers[IDENTITY]) == INVITE
+    assert headers[PART] == Part.NEW
     assert {"STREAM_MESSAGE_DEFLATE", "STREAM_HEART_BEAT"} < set(start["settings"])
     assert start["settings"]["STREAM_SUPPRESS_LOG"] == "true"
-    channel.says(end())
+    assert BOT_TOKEN not in json.dumps(channel.commands), "FreeSWITCH never has the bot's token"
+    channel.ends()
     channel.wait_stage("held")
-    first, last = map(json.loads, channel.texts)
-    assert first == {
-        "type": "start",
-        "version": "1",
-        "call_id": UUID,
-        "workspace_id": WORKSPACE,
-        "did": DID,
-        "crt_object_id": CRT,
-        "from": "0401234567",
-        "to": "bot",
-        "audio": {"encoding": "l16", "sample_rate": 8000, "channels": 1},
-    }
-    assert last == {"type": "stop", "reason": "ended"}
-    assert "STREAM_EXTRA_HEADERS" not in channel.variables, "every event would carry the bot's token"
+    assert channel.relay.orders[-1] == {"order": "stop", "reason": "ended", "ack": 3}
+    assert "STREAM_EXTRA_HEADERS" not in channel.variables, "every event would carry it"
 
 
 def test_the_stream_is_not_started_before_the_answer_has_completed(house: House) -> None:
@@ -207,9 +193,10 @@ def test_what_was_answered_before_the_completion_counts_from_there(house: House)
 @pytest.mark.parametrize("crt", ["d444-$\\{};x", "${sip_to_user}", "\\n\\s\\\\", "a{b;c}d^^:"])
 def test_odd_ids_pass_through_exactly(house: House, crt: str) -> None:
     channel = house.talking({"sip_from_display": f"{DID}|{crt}"})
-    assert json.loads(channel.texts[0])["crt_object_id"] == crt
-    assert channel.starts[0]["headers"]["X-CRT-Object-ID"] == crt
-    channel.says(end())
+    headers = channel.starts[0]["headers"]
+    invite = SIGNER.verify(headers[CALL], headers[IDENTITY])
+    assert invite is not None and invite.crt_object_id == crt
+    channel.ends()
     channel.wait_stage("held")
     assert house.posts()[0]["uniqueId"] == crt
 
@@ -396,197 +383,54 @@ def outcome(house: House, channel: Channel) -> tuple[str, str]:
     return post["properties"]["outcome"], post["properties"]["why"]
 
 
-def test_end_without_details(house: House) -> None:
-    channel = house.talking()
-    channel.says({"type": "end"})
-    assert outcome(house, channel) == ("bot_ended", "")
-
-
 def test_a_reason_that_no_variable_takes_keeps_the_bots_properties(house: House) -> None:
     channel = house.talking()
-    channel.says(end({"summary": "a\0b\ud800"}, "x\0y\ud800z\nw"))
+    channel.ends({"summary": "a\0b\ud800"}, "x\0y\ud800z\nw")
     assert outcome(house, channel) == ("bot_ended", "x y z w")
     assert house.posts()[0]["properties"]["summary"] == "a\0b\ud800"
     assert json.loads(channel.variables["eslbot_properties"])["summary"] == "a\0b\ud800"
 
 
-def disconnect(channel: Channel, code: int, reason: str = "") -> None:
-    channel.custom("disconnect", {"status": "disconnected", "message": {"code": code, "reason": reason}})
-
-
-def test_close_1000_is_an_end(house: House) -> None:
+@pytest.mark.parametrize("how", ["bot_ended", "bot_closed", "bot_failed", "bot_silent", "bot_unreachable"])
+def test_how_the_bots_part_ended_is_the_relays_word(house: House, how: str) -> None:
     channel = house.talking()
-    disconnect(channel, 1000, "bye\0")
-    assert outcome(house, channel) == ("bot_closed", "bye ")
-
-
-@pytest.mark.parametrize("code", [1001, 1006, 1011, 4000])
-def test_any_other_close_is_a_failure(house: House, code: int) -> None:
-    channel = house.talking()
-    disconnect(channel, code, "oops")
-    assert outcome(house, channel) == ("bot_failed", f"closed with {code} oops")
-
-
-def test_an_error_in_mid_call_is_a_failure(house: House) -> None:
-    channel = house.talking()
-    channel.refuse_stream(1, "Connection closed without WebSocket CLOSE (abnormal EOF)")
-    assert outcome(house, channel)[0] == "bot_failed"
-
-
-def test_the_next_url_is_tried(house: House) -> None:
-    house.with_bot(urls=("wss://one/", "wss://two/", "wss://three/"))
-    channel = house.call()
-
-    def start(number: int) -> None:
-        if number == 0:
-            channel.refuse_stream()
-        elif number == 2:
-            channel.custom("connect", {"status": "connected"})
-
-    channel.on_start = start  # the second one says nothing at all
-    channel.wait_stage("talking")
-    assert [start["url"] for start in channel.starts] == ["wss://one/", "wss://two/", "wss://three/"]
-    assert all(start["headers"]["X-CRT-Object-ID"] == CRT for start in channel.starts)
+    channel.ends(reason="so it was", outcome=how)
+    assert outcome(house, channel) == (how, "so it was")
 
 
 def test_a_bot_that_is_not_there_is_a_hand_off_at_once(house: House) -> None:
-    house.with_bot(urls=("wss://one/", "wss://two/"))
     channel = house.call()
-    channel.on_start = lambda number: channel.refuse_stream(6, f"number {number}")
-    assert outcome(house, channel) == ("bot_unreachable", "number 1 (code 6)")
+    channel.relay.connects = False
+    channel.wait(lambda: channel.displaced)
+    channel.ends(reason="refused", outcome="bot_unreachable")
+    assert outcome(house, channel) == ("bot_unreachable", "refused")
     assert "talking" not in channel.stages
-
-
-def test_a_module_that_is_not_loaded_is_a_hand_off(house: House) -> None:
-    channel = house.call()
-    channel.attached = True  # every start is -ERR
-    channel.wait_stage("held")
-    assert house.posts()[0]["properties"]["outcome"] == "bot_unreachable"
-
-
-def test_a_bot_that_never_speaks(house: House) -> None:
-    house.with_bot(first_audio_timeout=0.2)
-    channel = house.talking()
-    channel.says({"type": "mark", "name": "no speech"})
-    assert outcome(house, channel) == ("bot_silent", "no audio within 0.2 s")
-
-
-def test_a_bot_that_has_spoken_may_be_silent(house: House) -> None:
-    house.with_bot(first_audio_timeout=0.2)
-    channel = house.talking()
-    channel.speaks()
-    began = time.monotonic()
-    channel.wait(lambda: time.monotonic() - began > 0.5)
-    assert "handing_off" not in channel.stages
-    channel.says(end())
-    assert outcome(house, channel)[0] == "bot_ended"
 
 
 def test_the_bound_of_a_call(house: House) -> None:
     house.workspace = replace(house.workspace, max_duration=0.3)
     channel = house.talking()
-    channel.on_playback = lambda path: None  # a speech that never ends
-    channel.speaks()
     assert outcome(house, channel) == ("max_duration", "0.3 s")
-    assert json.loads(channel.texts[-1]) == {"type": "stop", "reason": "max_duration"}
-    assert "break" in channel.story
+    assert channel.relay.told(Order.STOP) == [{"order": "stop", "reason": "max_duration"}]
 
 
 def test_the_last_word_is_heard_before_the_hand_off(house: House) -> None:
     channel = house.talking()
-    channel.on_playback = lambda path: None
-    channel.speaks(0)
-    channel.speaks(1)
-    channel.says(end())
-    channel.wait(lambda: len(channel.playing) == 2)
-    channel.complete_playback()
+    channel.ends(done=False)
+    channel.wait_stage("ended")
     gevent.sleep(0.05)  # in which a hand-off that comes too soon would
     assert (channel.stages[-1], channel.attached, house.ameyo.requests) == ("ended", True, [])
-    channel.complete_playback()
+    assert len(channel.displaced) == 2
+    channel.relay.is_done()
     assert outcome(house, channel)[0] == "bot_ended"
-    assert "break" not in channel.story
-
-
-def test_speech_is_played_in_order(house: House) -> None:
-    channel = house.talking()
-    paths = [channel.speaks(number) for number in range(20)]
-    channel.says(end())
-    channel.wait_stage("held")
-    assert [argument for application, argument in channel.applications if application == "playback"] == paths
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        f"/etc/{UUID}_0.tmp.r8",
-        f"{TEMP_DIR}/another-call_0.tmp.r8",
-        f"{TEMP_DIR}/{UUID}_0.tmp.r8/../../../etc/passwd",
-        f"{TEMP_DIR}/../{UUID}_0.tmp.r8",
-        f"{TEMP_DIR}/{UUID}_0.tmp.r8\nevil",
-        f"{TEMP_DIR}/{UUID}_0.tmp.r8 ",
-        f"{TEMP_DIR}/{UUID}/_0.tmp.r8",
-        f"{TEMP_DIR}/{UUID}0_0.tmp.r8",
-        f"{TEMP_DIR}/{UUID}_x.tmp.r8",
-        f"{TEMP_DIR}/{UUID}_0.tmp.sh",
-        f"{{a=b}}{TEMP_DIR}/{UUID}_0.tmp.r8",
-        "\ud800",
-        "",
-    ],
-)
-def test_only_this_calls_own_files_are_played(house: House, path: str) -> None:
-    channel = house.talking()
-    for body in ({"file": path}, {"file": [path]}, {"other": path}, [path], b"not json", b"\xff\xfe"):
-        channel.custom("play", body)
-    channel.says(end())
-    assert outcome(house, channel)[0] == "bot_ended"
-    assert [application for application, _ in channel.applications] == ["answer"]
-
-
-@pytest.mark.parametrize("end_of_name", ["r8", "r16", "r24", "wav"])
-def test_every_kind_of_the_modules_files_is_played(house: House, end_of_name: str) -> None:
-    channel = house.talking()
-    path = channel.speaks(path=f"{TEMP_DIR}/{UUID}_12.tmp.{end_of_name}")
-    channel.wait(lambda: ("playback", path) in channel.applications)
-
-
-def test_what_a_bot_babbles_is_ignored_and_logged_once(house: House) -> None:
-    channel = house.talking()
-    with structlog.testing.capture_logs() as lines:
-        for message in [b"{", b"[1]", {"type": "dance"}, {"type": "dance"}, {"type": "streamAudio"}, b"\xff"]:
-            channel.custom("json", message)
-        channel.says(end())
-        assert outcome(house, channel)[0] == "bot_ended"
-    ignored = [line["why"] for line in lines if line["event"] == "bot_message_ignored"]
-    assert sorted(ignored) == ["bad_json", "not_an_object", "unknown_type"]
-    assert [line["event"] for line in lines].count("unusable_audio") == 1
-    assert [text["code"] for text in map(json.loads, channel.texts) if text["type"] == "error"] == [
-        "unusable_audio"
-    ]
-
-
-def test_a_build_that_plays_by_itself(house: House) -> None:
-    house.with_bot(playback="module", first_audio_timeout=0.3)
-    channel = house.talking()
-    channel.custom("play", {"audioDataType": "raw", "sampleRate": 8000})
-    began = time.monotonic()
-    channel.wait(lambda: time.monotonic() - began > 0.5)
-    assert "handing_off" not in channel.stages
-    channel.says(end())
-    channel.wait_stage("held")
-    assert [application for application, _ in channel.applications] == ["answer"]
+    assert channel.displaced == []
 
 
 # -- hang-ups ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("wait", [lambda c: c.texts, lambda c: c.playing], ids=["talking", "playing"])
-def test_a_caller_who_leaves_the_bot_is_not_handed_off(
-    house: House, wait: Callable[[Channel], object]
-) -> None:
+def test_a_caller_who_leaves_the_bot_is_not_handed_off(house: House) -> None:
     channel = house.talking()
-    channel.on_playback = lambda path: None
-    channel.speaks()
-    channel.wait(lambda: wait(channel))
     with structlog.testing.capture_logs() as lines:
         channel.hang_up()
         channel.wait_closed()
@@ -599,10 +443,8 @@ def test_a_caller_who_leaves_the_bot_is_not_handed_off(
 
 def test_a_caller_who_leaves_in_the_last_word_is_not_handed_off(house: House) -> None:
     channel = house.talking()
-    channel.on_playback = lambda path: None
-    channel.speaks()
-    channel.says(end())
-    channel.wait(lambda: channel.playing)
+    channel.ends(done=False)
+    channel.wait_stage("ended")
     channel.hang_up()
     channel.wait_closed()
     assert house.ameyo.requests == []
@@ -621,7 +463,7 @@ def test_a_bye_of_ours_is_an_alarm(house: House) -> None:
 def test_ameyo_fails_and_then_accepts(house: House) -> None:
     house.ameyo.answers[:] = [Answer(500), Answer(503), Answer(200)]
     channel = house.talking()
-    channel.says(end())
+    channel.ends()
     channel.wait_stage("held")
     assert len(house.ameyo.requests) == 3
     assert len({request.body for request in house.ameyo.requests}) == 1
@@ -630,7 +472,7 @@ def test_ameyo_fails_and_then_accepts(house: House) -> None:
 def test_a_hang_up_ends_the_retries(house: House) -> None:
     house.ameyo.answers[:] = [Answer(401)]
     channel = house.talking()
-    channel.says(end())
+    channel.ends()
     channel.wait(lambda: house.ameyo.requests)
     with structlog.testing.capture_logs() as lines:
         channel.hang_up()
@@ -644,7 +486,7 @@ def test_a_hang_up_ends_the_retries(house: House) -> None:
 
 def test_the_line_is_held_until_the_pbx_hangs_up(house: House) -> None:
     channel = house.talking()
-    channel.says(end())
+    channel.ends()
     channel.wait_stage("held")
     commands = len(channel.commands)
     gevent.sleep(0.2)  # in which a command that must not come would
@@ -657,23 +499,24 @@ def test_the_line_is_held_until_the_pbx_hangs_up(house: House) -> None:
 # -- whatever fails ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["_listen", "_connect", "_play"])
+@pytest.mark.parametrize("where", ["BotLeg._listen", "Link.begin", "Lines.bring", "BotLeg._over"])
 def test_a_fault_of_ours_while_the_bot_talks_leads_to_the_hand_off(
     house: House, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("a fault")
 
-    monkeypatch.setattr(BotLeg, where, fail)
+    monkeypatch.setattr(f"eslbot.bot.leg.{where}", fail)
     with structlog.testing.capture_logs() as lines:
         channel = house.call()
-        if where == "_play":
-            channel.wait(lambda: channel.texts)
-            channel.speaks()
+        if where == "BotLeg._over":
+            channel.wait_stage("talking")
+            channel.ends()
         channel.wait_stage("held")
     assert house.posts()[0]["properties"]["outcome"] == "internal_error"
     assert [line["event"] for line in lines if line["log_level"] == "error"] == ["talk_failed"]
     assert not channel.attached, "the bot does not hear what is said to the agent"
+    assert channel.displaced == []
 
 
 def quick_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -698,7 +541,7 @@ def test_nobody_waits_for_the_answer_to_a_text(house: House, monkeypatch: pytest
     channel = house.call()
     channel.mute = (f"api uuid_audio_stream {UUID} send",)
     channel.wait(lambda: "talking" in channel.stages)
-    channel.says(end())
+    channel.ends()
     channel.wait_stage("held")
     assert house.posts()[0]["properties"]["outcome"] == "bot_ended"
 
@@ -709,7 +552,7 @@ def test_a_stream_that_does_not_stop_costs_nothing_of_what_the_bot_said(
     quick_sessions(monkeypatch)
     channel = house.talking()
     channel.mute = (f"api bgapi uuid_audio_stream {UUID} stop",)
-    channel.says(end({"summary": "billing"}))
+    channel.ends({"summary": "billing"})
     channel.wait_stage("held")
     (post,) = house.posts()
     assert (post["properties"]["outcome"], post["properties"]["summary"]) == ("bot_ended", "billing")
@@ -718,41 +561,15 @@ def test_a_stream_that_does_not_stop_costs_nothing_of_what_the_bot_said(
 # -- bots that are unkind ---------------------------------------------------------------------------------
 
 
-def test_a_bot_that_leaves_tcp_open_blocks_neither_the_hand_off_nor_the_bye(house: House) -> None:
+def test_a_peer_that_leaves_tcp_open_blocks_neither_the_hand_off_nor_the_bye(house: House) -> None:
     channel = house.talking()
     channel.stuck = True
-    channel.custom("disconnect", {"status": "disconnected", "message": {"code": 1011, "reason": ""}})
+    channel.ends()
     channel.wait_stage("held")
     assert not channel.attached
     channel.hang_up()
     channel.wait_closed(2)
     assert house.told(What.ENDED)["disposition"] == "recv_bye"
-
-
-def test_a_bot_that_leaves_tcp_open_is_not_connected_again(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("eslbot.bot.stream.STOPPED", 0.2)
-    house.with_bot(reconnect=True)
-    channel = house.talking()
-    channel.stuck = True
-    began = time.monotonic()
-    channel.custom("disconnect", {"status": "disconnected", "message": {"code": 1011, "reason": ""}})
-    channel.wait_stage("held")
-    assert 0.2 <= time.monotonic() - began < 2
-    assert len(channel.starts) == 1
-    assert house.posts()[0]["properties"]["outcome"] == "bot_failed"
-
-
-def test_a_bot_that_breaks_off_is_connected_again_once_the_module_has_let_go(house: House) -> None:
-    house.with_bot(reconnect=True)
-    channel = house.talking()
-    channel.custom("disconnect", {"status": "disconnected", "message": {"code": 1011, "reason": ""}})
-    channel.wait(lambda: len(channel.starts) == 2)
-    assert channel.story.index("stream stop") < len(channel.story) - 1
-    channel.says(end())
-    channel.wait_stage("held")
-    assert house.posts()[0]["properties"]["outcome"] == "bot_ended"
 
 
 def test_a_channel_that_its_module_holds_is_over_with_the_bye(
@@ -781,22 +598,19 @@ def test_a_hang_up_of_ours_that_its_module_holds_is_told_as_ours(
     assert (told["disposition"], told["outcome"]) == ("send_bye", "our_bye")
 
 
-def test_an_end_behind_a_flood_is_heard(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("behind", [True, False], ids=["behind the flood", "in the middle"])
+def test_an_end_in_a_flood_is_heard(house: House, monkeypatch: pytest.MonkeyPatch, behind: bool) -> None:
     monkeypatch.setattr("eslbot.esl.session.MAX_INBOX", 50)  # fewer than one read of the socket brings
     channel = house.talking()
-    channel.wait_stage("talking")
-    flood = b"".join(
-        wire.event(
-            {
-                "Event-Name": "CUSTOM",
-                "Event-Subclass": "mod_audio_stream::json",
-                "Unique-ID": UUID,
-            },
-            body,
-        )
-        for body in [b"{}"] * 3000 + [json.dumps(end({"summary": "x"})).encode()]
+    key = wire.event({"Event-Name": "DTMF", "Unique-ID": UUID, "DTMF-Digit": "?"})
+    text = wire.event(
+        {"Event-Name": "CUSTOM", "Event-Subclass": "mod_audio_stream::json", "Unique-ID": UUID},
+        control.news(News.CLEARED, 1).encode(),  # told again: not news
     )
-    channel.peer.send(flood)
+    channel.relay.lost = not behind  # or what it tells falls out of the middle of this flood
+    channel.peer.send((key + text) * 3000)
+    channel.ends({"summary": "x"})
+    channel.relay.lost = False
     channel.wait_stage("held")
     (post,) = house.posts()
     assert (post["properties"]["outcome"], post["properties"]["summary"]) == ("bot_ended", "x")
@@ -804,41 +618,34 @@ def test_an_end_behind_a_flood_is_heard(house: House, monkeypatch: pytest.Monkey
 
 def test_a_text_that_is_too_long_is_ignored_and_its_connection_kept(house: House) -> None:
     channel = house.talking()
-    channel.wait_stage("talking")
-    before = ignored(house, "oversized")
+    before = metrics.RELAY_TEXTS_IGNORED._value.get()
     with structlog.testing.capture_logs() as lines:
-        for _ in range(2):
-            channel.says({"type": "end", "padding": "x" * 5 * 1024 * 1024})
-        channel.says(end())
+        for size in (300 * 1024, 5 * 1024 * 1024):
+            channel.custom("json", {"news": "ended", "n": 2, "outcome": "bot_failed", "padding": "x" * size})
+        channel.ends()
         channel.wait_stage("held")
-    assert ignored(house, "oversized") == before + 2
-    (line,) = [line for line in lines if line["event"] == "bot_message_ignored"]
-    assert (line["why"], line["size"] > 5 << 20) == ("oversized", True)
+    assert metrics.RELAY_TEXTS_IGNORED._value.get() == before + 2
+    assert [line["event"] for line in lines].count("relay_text_ignored") == 1
     assert house.posts()[0]["properties"]["outcome"] == "bot_ended"
     assert channel.variables["eslbot_take_overs"] == "0"
 
 
-def ignored(house: House, why: str) -> float:
-    return metrics.BOT_MESSAGES_IGNORED.labels(house.workspace.name, why)._value.get()  # type: ignore[no-any-return]
-
-
-@pytest.mark.parametrize("way", ["end", "close", "failure", "silence", "bound", "unreachable", "refused"])
-def test_whatever_ends_the_bots_part_ends_its_stream(house: House, way: str) -> None:
-    closed = {"status": "disconnected", "message": {"code": 1000 if way == "close" else 1011, "reason": ""}}
-    if way == "silence":
-        house.with_bot(first_audio_timeout=0.1)
+@pytest.mark.parametrize("way", ["end", "bound", "unheard", "last words"])
+def test_whatever_ends_the_bots_part_leaves_nothing_on_the_channel(
+    house: House, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr("eslbot.bot.leg.LAST_WORDS", 0.1)
     if way == "bound":
         house.workspace = replace(house.workspace, max_duration=0.1)
     channel = house.call()
-    if way == "unreachable":
-        channel.on_start = lambda number: None
-    if way == "refused":
-        channel.on_start = lambda number: channel.refuse_stream()
-    if way in ("end", "close", "failure"):
-        channel.wait(lambda: channel.texts)
-        channel.says(end()) if way == "end" else channel.custom("disconnect", closed)
+    if way == "unheard":
+        channel.unreadable = tuple(channel.relay.paths[1:])
+    if way in ("end", "last words"):
+        channel.wait_stage("talking")
+        channel.ends(done=way == "end")
     channel.wait_stage("held")
-    assert not channel.attached
+    assert (channel.attached, channel.displaced) == (False, [])
+    assert "eslbot_lines" not in channel.variables
     channel.hang_up()
     channel.wait_closed()
 
@@ -847,7 +654,7 @@ def test_no_token_in_any_line(house: House, capsys: pytest.CaptureFixture[str]) 
     house.ameyo.answers[:] = [Answer(401, f"unknown token {AMEYO_TOKEN}".encode()), Answer(200)]
     with structlog.testing.capture_logs() as lines:
         channel = house.talking()
-        channel.says(end())
+        channel.ends()
         channel.wait(lambda: house.ameyo.requests)
         channel.hang_up()
         channel.wait_closed()
@@ -874,7 +681,7 @@ def test_the_connection_to_ameyo_is_there_before_the_bot_ends(house: House) -> N
     channel.wait_stage("talking")
     eventually(lambda: house.ameyo.connections)
     (before,) = house.ameyo.connections
-    channel.says(end())
+    channel.ends()
     channel.wait_stage("held")
     channel.hang_up()
     channel.wait_closed()
@@ -888,7 +695,7 @@ def test_it_is_seen_to_again_when_the_bot_ends(house: House, monkeypatch: pytest
     channel = house.talking()
     channel.wait_stage("talking")
     eventually(lambda: len(warmed) == 1)
-    channel.says(end())
+    channel.ends()
     channel.wait_stage("held")
     assert len(warmed) == 2
     channel.hang_up()

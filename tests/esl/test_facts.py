@@ -12,12 +12,12 @@ from gevent.event import Event as Flag
 from eslbot import call as call_module
 from eslbot.ameyo.client import AmeyoClient, Attempt, Verdict
 from eslbot.ledger.facts import What
+from eslbot.relay.control import News
 from tests.esl.conftest import OTHER, House
 from tests.support.ameyo_server import Answer
 from tests.support.peer import eventually
 from tests.support.switch import CRT, DID, UUID, WORKSPACE
 
-END = {"type": "end", "properties": {}, "reason": "done"}
 WHO = {
     "workspace": "acme",
     "workspace_id": WORKSPACE,
@@ -31,16 +31,15 @@ WHO = {
 
 def test_a_whole_call(house: House) -> None:
     channel = house.talking()
-    channel.on_playback = lambda path: None  # it is not heard to its end
-    path = channel.speaks(0)
-    channel.wait(lambda: ("playback", path) in channel.applications)
-    channel.event("PLAYBACK_START", {"Playback-File-Path": path})
-    channel.says({"type": "caller_speech", "speaking": True})
-    channel.says({"type": "mark", "name": "hello"})
+    relay = channel.relay
+    relay.tells(News.BEGAN, ago=0.0)
+    relay.tells(News.CALLER_SPEECH, speaking=True)
     channel.event("DTMF", {"DTMF-Digit": "5", "DTMF-Duration": "800"})
-    channel.says({"type": "clear"})
-    channel.says({"type": "caller_speech", "speaking": False})
-    channel.says(END)
+    relay.tells(News.CLEARED)
+    relay.tells(News.MARK, name="hello", cleared=True)
+    relay.tells(News.SILENT, cut=True, ago=0.0)
+    relay.tells(News.CALLER_SPEECH, speaking=False)
+    channel.ends()
     channel.wait_stage("held")
     channel.hang_up()
     channel.wait_closed()
@@ -95,7 +94,7 @@ def test_refusals_with_as_much_as_is_known(house: House) -> None:
 def test_every_attempt(house: House) -> None:
     house.ameyo.answers[:] = [Answer(503), Answer(200)]
     channel = house.talking()
-    channel.says(END)
+    channel.ends()
     channel.wait_stage("held")
     channel.hang_up()
     channel.wait_closed()
@@ -125,8 +124,8 @@ def test_the_timeline_is_bounded(house: House, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(call_module, "MAX_TIMELINE", 5)
     channel = house.talking()
     for _ in range(20):
-        channel.says({"type": "caller_speech", "speaking": True})
-    channel.says(END)
+        channel.relay.tells(News.CALLER_SPEECH, speaking=True)
+    channel.ends()
     channel.wait_stage("held")
     channel.hang_up()
     channel.wait_closed()
@@ -146,7 +145,7 @@ def test_a_bye_that_overtakes_ameyos_answer(house: House, monkeypatch: pytest.Mo
         yield Attempt(1, Verdict.ACCEPTED, 200, "", 0.01)
 
     monkeypatch.setattr(AmeyoClient, "notify", notify)
-    channel.says(END)
+    channel.ends()
     channel.wait_closed()
     assert house.told(What.ATTEMPT)["verdict"] == "accepted"
     assert house.told(What.ENDED)["handed_off"] is True

@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from eslbot import logs
+from eslbot.relay.control import News
 from tests.esl.conftest import House
 from tests.support import wire
 from tests.support.ameyo_server import Answer
@@ -58,26 +59,32 @@ def odd_frame(channel: Channel) -> None:
 
 
 def test_from_the_admission_to_the_end(house: House, lines: Lines) -> None:
-    house.with_bot(urls=("ws://one.example", "ws://two.example"), reconnect=True)
     house.ameyo.answers[:] = [Answer(500), Answer(401), Answer(200)]
-    channel = house.call()
-    connected = channel.on_start
-    channel.on_start = lambda number: channel.refuse_stream() if number == 0 else connected(number)
-    channel.wait(lambda: channel.texts)
+    channel = house.talking()
     channel.peer.send(wire.reply("+OK nobody has asked"))
     odd_frame(channel)
     channel.custom("json", b"{")
-    channel.says({"type": "end", "properties": {"unknown": 1}})
+    channel.relay.tells(News.IGNORED, why="bad_json", detail="{", size=1)
+    channel.relay.tells(News.RECONNECTED, why="closed with 1011")
+    channel.relay.tells(News.LATE, by=0.5)
+    channel.relay.tells(News.SHORT_PACKETS)
+    channel.lose_stream()
+    channel.wait(lambda: len(channel.starts) == 2)
+    channel.ends(dropped=("unknown",))
     lines.of("hand_off_failed")
     channel.hang_up("send_bye")
     channel.wait_closed()
     lines.all_say_whose(
         "call_admitted",
-        "bot_unreachable",
         "bot_connected",
         "esl_reply_without_command",
         "esl_unknown_frame",
+        "relay_text_ignored",
         "bot_message_ignored",
+        "bot_reconnected",
+        "caller_audio_late",
+        "short_packets",
+        "relay_stream_lost",
         "bot_properties_dropped",
         "bot_part_over",
         "hand_off_failed",
@@ -123,14 +130,14 @@ def test_a_post_s_own_greenlet(house: House, lines: Lines, monkeypatch: pytest.M
 
     monkeypatch.setattr("eslbot.ameyo.client.AmeyoClient._told", told)
     channel = house.talking()
-    channel.says({"type": "end"})
+    channel.ends(reason="")
     channel.wait_stage("held")
     lines.all_say_whose("of_the_post", "hand_off_accepted")
 
 
 def test_one_call_s_lines_do_not_name_another(house: House, lines: Lines) -> None:
     first, second = house.talking(), house.call(uuid="another-uuid")
-    second.wait(lambda: second.texts)
+    second.wait_stage("talking")
     odd_frame(first)
     assert lines.of("esl_unknown_frame")["call_id"] == UUID
     assert {line["call_id"] for line in lines()} == {UUID, "another-uuid"}

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import gevent
@@ -14,38 +12,25 @@ import pytest
 import structlog
 
 from eslbot import metrics
-from eslbot.bot.folder import STALE, SpeechFolder
-from eslbot.bot.speech import cut_of, done_of
 from eslbot.identity import Signer
+from eslbot.invite import Invite
 from eslbot.ledger.facts import What
-from tests.esl.conftest import AMEYO_TOKEN, BOT_TOKEN, OTHER, House
-from tests.esl.test_speech import sound, without_silence
+from eslbot.relay.control import CALL, IDENTITY, PART, News, Order, Part
+from tests.esl.conftest import AMEYO_TOKEN, OTHER, House
 from tests.support.ameyo_server import Answer
 from tests.support.peer import eventually
-from tests.support.switch import CRT, DID, INVITE, SIGNER, UUID, WORKSPACE, Channel, Player, end
-from tests.support.wire import NO_NUMBERS
-
-
-def told(channel: Channel, *kinds: str) -> list[dict[str, Any]]:
-    texts = [json.loads(text) for text in channel.texts]
-    return [text for text in texts if not kinds or text["type"] in kinds]
-
-
-def answers(channel: Channel, *more: dict[str, Any]) -> None:
-    """The bot answers `resumed`, and repeats what it had sent."""
-
-    def answer(message: dict[str, Any]) -> None:
-        if message["type"] == "resumed":
-            for text in ({"type": "resumed"}, *more):
-                channel.says(text)
-
-    channel.on_text = answer
+from tests.support.switch import CRT, DID, INVITE, SIGNER, UUID, WORKSPACE, Channel
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eslbot.bot.leg.RESUMED", 0.2)
     monkeypatch.setattr("eslbot.call.DOUBT", 0.2)
+
+
+def identity_of(channel: Channel) -> Invite | None:
+    """Whose call the relay is told that it is."""
+    (start,) = channel.starts
+    return SIGNER.verify(start["headers"][CALL], start["headers"][IDENTITY])
 
 
 def outcome(house: House, channel: Channel) -> str:
@@ -56,17 +41,15 @@ def outcome(house: House, channel: Channel) -> str:
 # -- the bot goes on --------------------------------------------------------------------------------------
 
 
-def test_the_bot_keeps_its_stream_and_is_told(house: House) -> None:
+def test_the_bot_keeps_its_stream_and_hears_nothing_of_it(house: House) -> None:
     first = house.talking()
-    first.wait_stage("talking")
     second = house.taken_over(first)
-    answers(second)
-    second.wait(lambda: told(second, "resumed"))
-    second.says(end({"summary": "billing"}))
+    second.wait(lambda: second.relay.told(Order.HELLO))
+    second.ends({"summary": "billing"})
     assert outcome(house, second) == "bot_ended"
     assert second.starts == []
+    assert "displace start" not in second.story
     assert second.stages == ["ended", "handing_off", "held"]
-    assert [text["type"] for text in told(second)] == ["resumed", "stop"]
     assert second.variables["eslbot_take_overs"] == "1"
     third = house.taken_over(second)
     third.wait(lambda: third.variables["eslbot_take_overs"] == "2")
@@ -75,61 +58,33 @@ def test_the_bot_keeps_its_stream_and_is_told(house: House) -> None:
 
 def test_an_end_that_fell_into_the_gap_is_recovered(house: House) -> None:
     first = house.talking()
-    first.wait_stage("talking")
+    first.lose_controller()
+    first.relay.lost = True
+    first.ends({"summary": "billing"})
+    first.relay.lost = False
     second = house.taken_over(first)
-    answers(second, end({"summary": "billing"}))
     assert outcome(house, second) == "bot_ended"
     assert house.posts()[-1]["properties"]["summary"] == "billing"
-
-
-def test_a_bot_that_answers_is_not_restarted(house: House) -> None:
-    first = house.talking()
-    first.wait_stage("talking")
-    second = house.taken_over(first)
-    answers(second)
-    second.wait(lambda: told(second, "resumed"))
-    gevent.sleep(0.4)  # twice the time after which a silent bot is lost
-    assert second.starts == [] and second.attached
-
-
-def test_a_bot_that_says_nothing_gets_a_new_stream(house: House) -> None:
-    first = house.talking()
-    first.wait_stage("talking")
-    second = house.taken_over(first)
-    second.wait(lambda: told(second, "start"))
-    assert second.story.index("stream stop") < second.story.index("stream start")
-    (start,) = told(second, "start")
-    assert start["resumed"] is True
-    second.says(end())
-    assert outcome(house, second) == "bot_ended"
+    assert house.told(What.BOT_ENDED)["outcome"] == "bot_ended"
 
 
 def test_a_stream_that_is_gone_is_started_anew(house: House) -> None:
     first = house.talking()
-    first.wait_stage("talking")
     first.attached = False
     second = house.taken_over(first)
-    second.wait(lambda: told(second, "start"))
-    assert told(second, "start")[0]["resumed"] is True
-    assert len(second.starts) == 1
+    second.wait(lambda: second.starts)
+    assert second.starts[0]["headers"][PART] == Part.UNDER_WAY
+    second.ends()
+    assert outcome(house, second) == "bot_ended"
 
 
-def test_a_bot_that_is_gone_for_good_is_a_hand_off(house: House) -> None:
-    first = house.talking()
-    first.wait_stage("talking")
-    second = house.taken_over(first)
-    second.on_start = lambda number: second.refuse_stream()
-    assert outcome(house, second) == "bot_failed"
-
-
+@pytest.mark.parametrize("attached", [True, False], ids=["a stream", "no stream"])
 @pytest.mark.parametrize("stage", ["", "admitted", "answered", "connecting", "nonsense"])
-def test_a_bot_that_was_not_there_yet_is_connected(house: House, stage: str) -> None:
+def test_a_bot_that_was_not_there_yet_is_connected(house: House, stage: str, attached: bool) -> None:
     channel = house.call({"eslbot_stage": stage}, answered=True)
-    channel.attached = True  # a start whose outcome nobody has seen
+    channel.attached = attached  # a start whose outcome nobody has seen
     channel.wait_stage("talking")
-    assert channel.story.index("stream stop") < channel.story.index("stream start")
-    (start,) = told(channel, "start")
-    assert "resumed" not in start
+    assert [start["headers"][PART] for start in channel.starts] == ([] if attached else [Part.NEW])
     assert house.counts.total(WORKSPACE) == 1
 
 
@@ -139,22 +94,7 @@ def test_the_time_of_a_call_goes_on(house: House) -> None:
     times = {"Event-Date-Timestamp": str(now), "Caller-Channel-Answered-Time": str(answered)}
     channel = house.call({"eslbot_stage": "talking"}, times, answered=True)
     channel.attached = True
-    answers(channel)
     assert outcome(house, channel) == "max_duration"
-
-
-def test_a_bot_that_has_spoken_may_be_silent(house: House) -> None:
-    house.with_bot(first_audio_timeout=0.2)
-    for variables, expected in [({}, "bot_silent"), ({"eslbot_spoken": "true"}, "bot_ended")]:
-        channel = house.call({"eslbot_stage": "talking", **variables}, answered=True)
-        channel.attached = True
-        answers(channel)
-        channel.wait(lambda channel=channel: told(channel, "resumed"))
-        gevent.sleep(0.4)  # twice the time after which a bot that has not spoken is silent
-        channel.says(end())
-        assert outcome(house, channel) == expected
-        channel.hang_up()
-        channel.wait_closed()
 
 
 def test_a_refused_subscription_leaves_the_call_to_the_next(house: House) -> None:
@@ -165,286 +105,6 @@ def test_a_refused_subscription_leaves_the_call_to_the_next(house: House) -> Non
     channel.wait_closed()
 
 
-# -- speech -----------------------------------------------------------------------------------------------
-
-
-class Heard:
-    """A call that speaks, over all its controllers."""
-
-    def __init__(self, house: House, folder: Path) -> None:
-        self.house, self.folder = house, folder
-        house.temp_dir = str(folder)
-        self.channel = house.talking()
-        self.channel.wait_stage("talking")
-        self.players = [Player(self.channel)]
-        self._number = 0
-
-    def write(self, content: bytes, kind: str = "pcmu") -> Path:
-        """The module writes a chunk."""
-        path = self.folder / f"{UUID}_{self._number}.tmp.{kind}"
-        self._number += 1
-        path.write_bytes(content)
-        return path
-
-    def say(self, content: bytes, kind: str = "pcmu") -> None:
-        self.tell(self.write(content, kind), kind)
-
-    def tell(self, path: Path, kind: str = "pcmu") -> None:
-        name = kind if kind in ("pcmu", "pcma", "wav") else "raw"
-        self.channel.custom("play", {"audioDataType": name, "sampleRate": 8000, "file": str(path)})
-
-    def take_over(self, *bot_repeats: dict[str, Any]) -> None:
-        before = self.channel
-        before.lose_controller()
-        eventually(lambda: not self.house.controller.calls)
-        self.channel = self.house.call(dict(before.variables), answered=True)
-        self.channel.attached = True
-        self.players.append(Player(self.channel))
-        answers(self.channel, *bot_repeats)
-
-    @property
-    def heard(self) -> bytes:
-        return b"".join(without_silence(player.heard) for player in self.players)
-
-    def wait(self, expected: bytes) -> None:
-        self.channel.wait(lambda: self.heard == expected)
-
-    def quiet(self) -> None:
-        """Until the bot's last word was heard, and the call was handed off."""
-        self.channel.says(end())
-        self.channel.wait_stage("held")
-
-    def files(self) -> list[str]:
-        return sorted(path.name for path in self.folder.iterdir())
-
-
-def test_a_bot_whose_connection_nobody_noted_begins_anew_and_is_heard(house: House, tmp_path: Path) -> None:
-    house.temp_dir = str(tmp_path)
-    for name in (f"{UUID}_0.eslbot.PCMU", f"{UUID}_3.tmp.r8.taken"):
-        (tmp_path / name).write_bytes(sound(100))
-    channel = house.call({"eslbot_stage": "connecting"}, answered=True)
-    player = Player(channel)
-    channel.wait_stage("talking")
-    said = sound(100)
-    (tmp_path / f"{UUID}_3.tmp.pcmu").write_bytes(said)
-    path = f"{tmp_path}/{UUID}_3.tmp.pcmu"
-    channel.custom("play", {"audioDataType": "pcmu", "sampleRate": 8000, "file": path})
-    channel.says(end())
-    channel.wait_stage("held")
-    assert without_silence(player.heard) == said
-    assert list(tmp_path.iterdir()) == []
-    player.close()
-
-
-@pytest.fixture
-def speaking(house: House, tmp_path: Path) -> Iterator[Heard]:
-    call = Heard(house, tmp_path)
-    yield call
-    for player in call.players:
-        player.close()
-    assert call.files() == [], "nothing is left behind"
-
-
-def test_speech_goes_on_where_it_was_cut(speaking: Heard) -> None:
-    first, second = sound(600), sound(200)
-    speaking.say(first)
-    speaking.channel.wait(lambda: speaking.heard)
-    speaking.take_over()
-    speaking.say(second)
-    speaking.quiet()
-    assert speaking.heard == first + second
-
-
-def test_speech_survives_one_take_over_after_the_other(speaking: Heard) -> None:
-    said = sound(1500)
-    speaking.say(said)
-    for _ in range(5):
-        before = len(speaking.heard)
-        speaking.channel.wait(lambda before=before: len(speaking.heard) > before)
-        speaking.take_over()
-    speaking.quiet()
-    assert speaking.heard == said
-
-
-def test_speech_that_had_not_begun_yet_is_not_lost(speaking: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second, third = sound(60), sound(60), sound(60)
-    speaking.say(first)
-    speaking.wait(first)
-    eventually(lambda: speaking.files() == [])
-    monkeypatch.setattr("eslbot.bot.speech.START_DELAY", 5.0)
-    speaking.say(second)
-    speaking.channel.wait(lambda: any(name.endswith("_1.eslbot.PCMU") for name in speaking.files()))
-    monkeypatch.setattr("eslbot.bot.speech.START_DELAY", 0.08)
-    speaking.take_over()
-    speaking.say(third)
-    speaking.quiet()
-    assert speaking.heard == first + second + third
-
-
-def test_chunks_that_came_while_nobody_listened_are_said_in_order(speaking: Heard) -> None:
-    chunks = [sound(60) for _ in range(12)]
-    speaking.say(chunks[0])
-    speaking.channel.wait(lambda: speaking.heard)
-    for chunk in chunks[1:11]:
-        speaking.write(chunk)
-    speaking.take_over()
-    speaking.say(chunks[11])
-    speaking.quiet()
-    assert speaking.heard == b"".join(chunks)
-
-
-def test_a_chunk_whose_event_comes_after_it_was_taken_is_said_once(speaking: Heard) -> None:
-    first, second = sound(100), sound(100)
-    speaking.say(first)
-    speaking.wait(first)
-    path = speaking.write(second)
-    speaking.take_over()
-    speaking.channel.wait(lambda: not path.exists())
-    speaking.tell(path)
-    speaking.quiet()
-    assert speaking.heard == first + second
-
-
-def test_a_chunk_that_was_taken_early_by_the_controller_before_is_said_once(speaking: Heard) -> None:
-    first, second = sound(200), sound(100)
-    speaking.say(first)
-    path = speaking.write(second)
-    speaking.channel.wait(lambda: not path.exists())  # taken before its event
-    speaking.take_over()
-    speaking.tell(path)
-    speaking.quiet()
-    assert speaking.heard == first + second
-
-
-def test_half_a_wav_file_waits_for_its_event(speaking: Heard) -> None:
-    header = b"RIFF" + (36 + 1600).to_bytes(4, "little") + b"WAVEfmt "
-    header += bytes.fromhex("10000000 0100 0100 401f0000 803e0000 0200 1000") + b"data"
-    whole = header + (1600).to_bytes(4, "little") + b"\x00\x10" * 800
-    first = sound(60)
-    speaking.say(first)
-    speaking.wait(first)
-    path = speaking.write(whole[:500], "wav")
-    speaking.take_over()
-    speaking.channel.wait(lambda: told(speaking.channel, "resumed"))
-    assert path.exists()
-    path.write_bytes(whole)
-    speaking.tell(path, "wav")
-    speaking.quiet()
-    assert len(speaking.heard) == len(first) + 800
-
-
-def test_what_a_bot_has_cleared_is_not_taken_up(speaking: Heard) -> None:
-    speaking.say(sound(1000))
-    speaking.channel.wait(lambda: speaking.heard)
-    speaking.players[0].mute = True  # the controller dies before it hears of the end
-    speaking.channel.says({"type": "clear"})
-    speaking.channel.wait(lambda: told(speaking.channel, "cleared"))
-    heard = speaking.heard
-    speaking.take_over()
-    speaking.quiet()
-    assert speaking.heard == heard
-
-
-def test_the_last_words_are_heard_though_the_controller_dies_in_them(speaking: Heard) -> None:
-    said = sound(800)
-    speaking.say(said)
-    speaking.channel.says(end({"summary": "billing"}))
-    speaking.channel.wait_stage("ended")
-    speaking.channel.wait(lambda: speaking.heard)
-    speaking.take_over()
-    assert outcome(speaking.house, speaking.channel) == "bot_ended"
-    assert speaking.heard == said
-    assert speaking.house.posts()[-1]["properties"]["summary"] == "billing"
-    assert told(speaking.channel, "resumed") == []
-
-
-def test_a_hang_up_after_a_take_over_leaves_no_file(speaking: Heard) -> None:
-    speaking.say(sound(1000))
-    speaking.channel.wait(lambda: speaking.heard)
-    speaking.take_over()
-    speaking.channel.wait(lambda: told(speaking.channel, "resumed"))
-    speaking.channel.hang_up()
-    speaking.channel.wait_closed()
-    eventually(lambda: speaking.files() == [])
-
-
-def test_a_mark_that_the_bot_repeats_comes_back(speaking: Heard) -> None:
-    speaking.say(sound(400))
-    speaking.channel.says({"type": "mark", "name": "heard"})
-    speaking.channel.wait(lambda: speaking.heard)
-    speaking.take_over({"type": "mark", "name": "heard"})
-    speaking.quiet()
-    assert told(speaking.channel, "mark") == [{"type": "mark", "name": "heard"}]
-
-
-def test_on_another_host_speech_is_played_by_its_path(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = house.talking({"eslbot_stage": "talking"})
-    first.wait_stage("talking")
-    house.temp_dir = str(tmp_path / "not-here")
-    house._controller = None
-    with structlog.testing.capture_logs() as lines:
-        for _ in range(2):
-            first.lose_controller()
-            second = house.call({**first.variables, "eslbot_spoken": "true"}, answered=True)
-            second.attached = True
-            answers(second)
-            second.wait(lambda second=second: told(second, "resumed"))
-            path = second.speaks(7, f"{house.temp_dir}/{UUID}_7.tmp.r8")
-            second.wait(lambda second=second, path=path: ("playback", path) in second.applications)
-            first = second
-    assert [line["event"] for line in lines].count("speech_by_path") == 1, "once in a worker's life"
-
-
-def test_what_was_played_by_path_is_not_said_again(house: House, tmp_path: Path) -> None:
-    house.temp_dir = str(tmp_path)
-    chunks = [sound(100) for _ in range(4)]
-    for number, chunk in enumerate(chunks):
-        (tmp_path / f"{UUID}_{number}.tmp.pcmu").write_bytes(chunk)
-    for number in range(4):  # of another controller, which was before the one that played by path
-        (tmp_path / f"{UUID}_{number}.eslbot.PCMU").write_bytes(sound(100))
-    found = {"eslbot_stage": "talking", "eslbot_spoken": "true"}
-    by_path = {"eslbot_speech": "path", "eslbot_speech_done": "1"}
-    channel = house.call({**found, **by_path}, answered=True)
-    channel.attached = True
-    players = [Player(channel)]
-    answers(channel)
-    channel.wait(lambda: len(without_silence(players[0].heard)) > 800)
-    channel.lose_controller()
-    eventually(lambda: not house.controller.calls)
-    # The next one finds an utterance, and still the files that were played by path.
-    channel = house.call(dict(channel.variables), answered=True)
-    channel.attached = True
-    players.append(Player(channel))
-    answers(channel, end())
-    channel.wait_stage("held")
-    assert b"".join(without_silence(player.heard) for player in players) == chunks[2] + chunks[3]
-    for player in players:
-        player.close()
-
-
-# -- what is left behind ----------------------------------------------------------------------------------
-
-
-def test_a_sweep_takes_old_files_of_calls_and_nothing_else(tmp_path: Path) -> None:
-    import os
-
-    old = time.time() - STALE - 1
-    stale = [f"{UUID}_3.eslbot.PCMU", f"{UUID}_9.tmp.r8.taken", f"{UUID}_10.tmp.wav"]
-    kept = [f"{UUID}_4.eslbot.PCMA", "music.wav", f"{UUID}.eslbot.PCMU", "x_3.eslbot.PCMU"]
-    for name in stale + kept:
-        (tmp_path / name).write_bytes(b"")
-    for name in [*stale, *kept[1:]]:
-        os.utime(tmp_path / name, (old, old))
-    assert SpeechFolder(str(tmp_path)).sweep() == len(stale)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
-
-
-def test_a_sweep_of_a_folder_that_is_not_here(tmp_path: Path) -> None:
-    assert SpeechFolder(str(tmp_path / "x")).sweep() == 0
-
-
 # -- the hand-off goes on ---------------------------------------------------------------------------------
 
 
@@ -452,7 +112,7 @@ def test_a_sweep_of_a_folder_that_is_not_here(tmp_path: Path) -> None:
 def test_a_hand_off_goes_on_with_what_the_bot_said(house: House, reason: str) -> None:
     house.ameyo.answers[:] = [Answer(500)]
     first = house.talking()
-    first.says(end({"summary": "billing"}, reason))
+    first.ends({"summary": "billing"}, reason)
     first.wait(lambda: "eslbot_next_attempt" in first.variables)
     first.lose_controller()
     eventually(lambda: not house.controller.calls)
@@ -473,27 +133,21 @@ def test_a_hand_off_goes_on_with_what_the_bot_said(house: House, reason: str) ->
 
 
 @pytest.mark.parametrize("stage", ["ended", "handing_off", "held"])
-def test_a_stream_that_the_controller_before_has_left_open_is_closed(house: House, stage: str) -> None:
-    channel = house.call({"eslbot_stage": stage, "eslbot_outcome": "bot_ended"}, answered=True)
-    channel.attached = True
-    channel.wait(lambda: not channel.attached)
+def test_what_the_controller_before_has_left_on_the_channel_is_taken_off(house: House, stage: str) -> None:
+    paths = [f"/var/lib/eslbot/lines/{UUID}.{name}.r8" for name in "ab"]
+    found = {"eslbot_stage": stage, "eslbot_outcome": "bot_ended", "eslbot_lines": " ".join(paths)}
+    channel = house.call(found, answered=True)
+    channel.attached, channel.displaced = True, list(paths)
+    channel.relay.bot, channel.relay.done = "over", True
+    channel.wait(lambda: not channel.attached and not channel.displaced)
     channel.wait_stage("held") if stage != "held" else None
     assert channel.starts == []
-
-
-def test_a_stream_that_cannot_be_stopped_is_a_hand_off(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eslbot.bot.stream.STOPPED", 0.2)
-    channel = house.call({"eslbot_stage": "connecting"}, answered=True)
-    channel.attached = channel.stuck = True
-    channel.wait_stage("held")
-    assert channel.starts == []
-    assert house.posts()[0]["properties"]["outcome"] == "bot_unreachable"
 
 
 def test_a_retry_after_is_waited_for_by_the_next_controller(house: House) -> None:
     house.ameyo.answers[:] = [Answer(503, headers={"Retry-After": "1"}), Answer(200)]
     first = house.talking()
-    first.says(end())
+    first.ends()
     first.wait(lambda: "eslbot_next_attempt" in first.variables)
     second = house.taken_over(first)
     second.wait_stage("held")
@@ -590,12 +244,9 @@ def test_nothing_that_a_pbx_sends_later_changes_whose_call_it_is(
     )
     channel = house.call({"eslbot_stage": stage, **over, **rewritten}, answered=True)
     if not over:
-        channel.wait(lambda: channel.texts)
-        (start,) = channel.starts
-        assert (start["url"], start["headers"]["Authorization"]) == (house.bot.urls[0], BOT_TOKEN)
-        assert start["headers"]["X-Workspace-ID"] == WORKSPACE
-        assert start["headers"]["X-CRT-Object-ID"] == CRT
-        channel.says(end())
+        channel.wait(lambda: channel.displaced)
+        assert identity_of(channel) == INVITE
+        channel.ends()
     channel.wait_stage("held")
     (request,) = house.ameyo.requests
     assert (request.header("Authorization"), request.header("Host")) == ([AMEYO_TOKEN], ["acme.ameyo.app"])
@@ -632,7 +283,7 @@ def test_an_answered_channel_without_our_signature_gets_nothing_and_is_kept(
         channel = house.call({"eslbot_stage": stage, "eslbot_identity": token}, answered=True)
         channel.wait(lambda: "set eslbot_take_overs" in channel.story)
         eventually(lambda: [line for line in lines if line["event"] == "identity_not_verified"])
-        channel.says(end())
+        channel.ends()
         channel.event("DTMF", {"DTMF-Digit": "1"})
         gevent.sleep(0.1)  # in which a command that must not come would
         assert not channel._greenlet.ready()
@@ -657,7 +308,8 @@ def test_a_call_whose_key_comes_later_goes_on(house: House) -> None:
     house.signer, house._controller = Signer([bytes(32), bytes(range(32))]), None
     channel.attached = True
     again = house.taken_over(channel)
-    answers(again, end())
+    again.wait(lambda: again.relay.told(Order.HELLO))
+    again.ends()
     again.wait_stage("held")
     assert house.posts()[0]["uniqueId"] == CRT
 
@@ -678,7 +330,7 @@ def test_who_was_admitted_and_not_answered_is_asked_no_more(house: House) -> Non
     """The worker died between its admission and the answer; an UPDATE came in between."""
     channel = house.call({"eslbot_identity": SIGNER.sign(INVITE), "sip_from_display": "Alice"})
     channel.wait_stage("talking")
-    assert json.loads(channel.texts[0])["crt_object_id"] == CRT
+    assert identity_of(channel) == INVITE
 
 
 # -- a BYE that does not come -----------------------------------------------------------------------------
@@ -692,7 +344,7 @@ def test_a_bye_that_does_not_come_is_an_alarm_and_nothing_else(house: House) -> 
     house.workspace = replace(house.workspace, ameyo=replace(house.rest, bye_timeout=0.2))
     channel = house.talking()
     with structlog.testing.capture_logs() as lines:
-        channel.says(end())
+        channel.ends()
         channel.wait(lambda: len(overdue(lines)) >= 2)
         channel.hang_up()
         channel.wait_closed()
@@ -721,7 +373,7 @@ def test_a_step_of_the_hosts_clock_is_no_alarm(
     house.workspace = replace(house.workspace, ameyo=replace(house.rest, bye_timeout=1.0, renotify=True))
     channel = house.talking()
     with structlog.testing.capture_logs() as lines:
-        channel.says(end())
+        channel.ends()
         channel.wait_stage("held")
         real = time.time
         monkeypatch.setattr("time.time", lambda: real() + step)
@@ -739,7 +391,7 @@ def test_a_step_of_the_hosts_clock_is_no_alarm(
 def test_ameyo_may_be_told_again(house: House) -> None:
     house.workspace = replace(house.workspace, ameyo=replace(house.rest, bye_timeout=0.2, renotify=True))
     channel = house.talking()
-    channel.says(end())
+    channel.ends()
     channel.wait(lambda: len(house.posts()) >= 3)
     assert house.posts()[0] == house.posts()[2]
     channel.hang_up()
@@ -775,56 +427,24 @@ def test_a_leaving_worker_gives_its_calls_away(house: House) -> None:
     assert house.controller.calls == set()
 
 
-def test_a_worker_that_leaves_waits_for_the_bots_next_pause(speaking: Heard) -> None:
-    said = sound(700)
-    speaking.say(said)
-    speaking.channel.wait(lambda: speaking.heard)
-    speaking.house.controller.hand_over(0.0)
-    speaking.channel.wait_closed()
-    assert speaking.heard == said
-
-
-def test_a_worker_that_leaves_lets_the_bot_be_connected(house: House) -> None:
-    house.with_bot(connect_timeout=5.0)
+def test_a_bot_that_is_being_connected_keeps_no_worker_and_is_dialled_once(house: House) -> None:
     channel = house.call()
-    channel.on_start = lambda number: None
-    channel.wait_stage("connecting")
-    leaving = gevent.spawn(house.controller.hand_over, 0.0)
-    eventually(lambda: house.controller.draining)
-    channel.custom("connect", {"status": "connected"})
-    leaving.get(timeout=2)
-    assert channel.stages[-1] == "talking"
-    assert channel.story[-1] == "noevents"
-    assert len(channel.starts) == 1
-
-
-def test_a_bot_that_is_not_there_for_long_keeps_no_worker(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("eslbot.call.BOT_DUE", 0.1)
-    house.with_bot(connect_timeout=5.0)
-    channel = house.call()
-    channel.on_start = lambda number: None
-    channel.wait_stage("connecting")
+    channel.relay.connects = False
+    channel.wait(lambda: channel.displaced)
     house.controller.hand_over(0.0)
     assert channel.stages[-1] == "connecting"
-
-
-def test_a_bot_that_never_pauses_keeps_no_worker(speaking: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eslbot.controller.PATIENCE", 0.2)
-    said = sound(2000)
-    speaking.say(said)
-    speaking.channel.wait(lambda: speaking.heard)
-    speaking.house.controller.hand_over(0.0)
-    assert len(speaking.heard) < len(said) / 2
-    speaking.take_over()
-    speaking.quiet()
-    assert speaking.heard == said
+    assert channel.attached
+    house._controller = None
+    second = house.taken_over(channel)
+    second.wait(lambda: second.relay.told(Order.HELLO))
+    second.relay.tells(News.CONNECTED)
+    second.wait_stage("talking")
+    assert second.starts == []
 
 
 def test_a_bye_that_is_due_finds_its_controller(house: House) -> None:
     channel = house.talking()
-    channel.says(end())
+    channel.ends()
     channel.wait_stage("held")
     leaving = gevent.spawn(house.controller.hand_over, 0.0)
     gevent.sleep(0.2)  # in which a controller that must stay would have gone
@@ -834,10 +454,9 @@ def test_a_bye_that_is_due_finds_its_controller(house: House) -> None:
 
 
 def test_a_post_that_is_under_way_is_noted_first(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eslbot.controller.PATIENCE", 0.1)
     house.ameyo.answers[:] = [Answer(200, write=_slowly)]
     channel = house.talking()
-    channel.says(end())
+    channel.ends()
     channel.wait(lambda: house.ameyo.requests)
     house.controller.hand_over(0.0)
     channel.wait_closed()
@@ -852,7 +471,7 @@ def test_a_worker_may_wait_for_its_calls(house: House) -> None:
     channel = house.talking()
     leaving = gevent.spawn(house.controller.hand_over, 5.0)
     eventually(lambda: house.controller.draining)
-    channel.says(end())
+    channel.ends()
     channel.wait_stage("held")
     channel.hang_up()
     leaving.get(timeout=2)
@@ -881,71 +500,37 @@ def _slowly(handler: Any) -> None:
 
 def test_the_crt_object_id_is_the_same_after_a_take_over(house: House) -> None:
     first = house.talking()
-    first.wait_stage("talking")
     second = house.taken_over(first)
-    answers(second, end())
+    second.ends()
     second.wait_stage("held")
     assert house.posts()[-1]["uniqueId"] == CRT
 
 
-# -- where FreeSWITCH was cut -----------------------------------------------------------------------------
-
-
-def cut(read: int, position: int, milliseconds: int) -> int:
-    """What :func:`cut_of` makes of it when the playback had begun so many milliseconds before."""
-    channel = {
-        "variable_eslbot_speech": "3.PCMU",
-        "variable_playback_samples": str(read),
-        "variable_playback_last_offset_pos": str(position),
-        "variable_eslbot_speech_began": "1795386021000000",
-        "variable_eslbot_left": str(1795386021000000 + 1000 * milliseconds),
-    }
-    name, played = cut_of(channel)
-    assert name == "3.PCMU"
-    return played
-
-
-def test_what_freeswitch_has_read_ahead_is_not_taken_for_heard() -> None:
-    # One look for 2 s of speech, and 15 frames of it sent: its position counts the first of them as half.
-    assert cut(16000, 14 * 160 + 80, 295) == 15 * 160
-
-
-def test_the_clock_counts_where_freeswitch_looked_often() -> None:
-    # 50 frames, for every second of which it had to look.
-    assert cut(8320, 25 * 160 + 25 * 80, 990) == 50 * 160
-
-
-def test_no_more_was_heard_than_was_read() -> None:
-    assert cut(8000, 25 * 160 + 25 * 80, 60_000) == 8000
-
-
-@pytest.mark.parametrize("name", ["playback_last_offset_pos", "eslbot_speech_began", "eslbot_left"])
-@pytest.mark.parametrize("value", ["0", "-5", "soon", *NO_NUMBERS])
-def test_without_a_clock_what_was_read_counts_as_heard(name: str, value: str) -> None:
-    channel = {
-        "variable_eslbot_speech": "3.PCMU",
-        "variable_playback_samples": "8000",
-        "variable_playback_last_offset_pos": "6000",
-        "variable_eslbot_speech_began": "1795386021000000",
-        "variable_eslbot_left": "1795386021500000",
-    }
-    assert cut_of({**channel, f"variable_{name}": value}) == ("3.PCMU", 8000)
-    assert cut_of({}) == ("", 0)
-
-
-@pytest.mark.parametrize("text", NO_NUMBERS)
-def test_a_number_that_is_none_was_not_noted(text: str) -> None:
-    assert cut_of({"variable_playback_samples": text}) == ("", 0)
-    assert done_of({"variable_eslbot_speech_done": text}) == -1
-
-
-def test_last_words_that_were_heard_are_not_waited_for(house: House, tmp_path: Path) -> None:
-    house.temp_dir = str(tmp_path)
+@pytest.mark.parametrize("attached", [True, False], ids=["a stream", "no stream"])
+def test_last_words_that_were_heard_are_not_waited_for(house: House, attached: bool) -> None:
     variables = {"eslbot_stage": "ended", "eslbot_outcome": "bot_ended", "eslbot_properties": "{}"}
     channel = house.call(variables, answered=True)
-    channel.attached = True
+    channel.attached = attached
+    channel.relay.bot, channel.relay.done = "over", True
     assert outcome(house, channel) == "bot_ended"
     assert not channel.attached
+
+
+def test_last_words_are_heard_though_controller_and_relay_die_in_them(house: House) -> None:
+    variables = {
+        "eslbot_stage": "ended",
+        "eslbot_outcome": "bot_ended",
+        "eslbot_properties": '{"summary": "x"}',
+    }
+    channel = house.call(variables, answered=True)
+    channel.relay.speaks = True
+    channel.wait(lambda: channel.displaced)
+    assert channel.starts[0]["headers"][PART] == Part.OVER
+    gevent.sleep(0.05)  # in which a hand-off that comes too soon would
+    assert house.posts() == []
+    channel.relay.is_done()
+    assert outcome(house, channel) == "bot_ended"
+    assert house.posts()[0]["properties"]["summary"] == "x"
 
 
 def test_a_fault_that_repeats_itself_does_not_spin(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

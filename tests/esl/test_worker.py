@@ -12,6 +12,7 @@ from pathlib import Path
 import gevent
 import pytest
 
+from eslbot.relay.control import Order
 from eslbot.worker import CallWorker
 from tests.support.ameyo_server import AmeyoServer, Answer
 from tests.support.peer import bounded, eventually
@@ -161,8 +162,7 @@ def test_a_call_from_the_invite_to_the_bye_at_the_cap(ameyo: AmeyoServer, tmp_pa
         ]
         assert service.metric("eslbot_refusals_total") == 1
 
-        first.speaks()
-        first.says({"type": "end", "reason": "done"})
+        first.ends()
         first.wait_stage("held", 10)
         first.hang_up()
         first.wait_closed()
@@ -203,7 +203,7 @@ def test_a_worker_that_is_killed_takes_its_count_with_it(tmp_path: Path) -> None
         # The dialplan calls the next controller, where the answered call goes on, …
         again = service.call(call.variables, answered=True)
         again.attached = True
-        again.wait(lambda: '{"type":"resumed"}' in again.texts)
+        again.wait(lambda: again.relay.told(Order.HELLO))
         assert service.metric("eslbot_calls_active") == 1
         again.hang_up()
         again.wait_closed()

@@ -222,11 +222,10 @@ def _config(
         rtp_ports=rtp,
         event_socket=loopback(event_socket),
         event_socket_password=Secret(PASSWORD),
-        temp_dir="/var/lib/freeswitch/temp",
         controllers=tuple(Address(ip_address(host), port) for host, port in controllers),
         media_timeout=media_timeout,
     )
-    bot = Bot(("ws://127.0.0.1/",), 8000, "files", 3.0, 10.0, {}, True)
+    bot = Bot(("ws://127.0.0.1/",), 8000, 3.0, 10.0, {}, True)
     ameyo = Ameyo("https://127.0.0.1", "a.example.com", Secret("t"), None, (), {}, 3.0, 10.0, False)
     network = (ip_network("127.0.0.1/32"),)
     workspace = Workspace("00000001-0000-0000-0000-000000000000", "demo", network, 200, 1800.0, bot, ameyo)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import pwd
 import re
 import socket
 import ssl
@@ -77,7 +76,7 @@ def test_a_sound_installation_has_no_findings(sound: Lab) -> None:
     not_done = [f for c in checked for f in c.findings if f.severity is Severity.UNKNOWN]
     assert [f for f in not_done if f.looked_at != "NTP"] == []
     told = {f.looked_at: f.found for c in checked for f in c.findings}
-    assert any("community build (files), with" in found for found in told.values())
+    assert told[f"relay.listen 127.0.0.1:{sound.relay[1]}"].startswith("answers")
     assert list(sound.ameyo.requests) == []
     assert sound.live_channels() == 0
     assert sound.real_switch is not None
@@ -106,30 +105,6 @@ def test_the_wrong_password_is_found(installed: Installed, tmp_path: Path) -> No
     (found,) = wrong(examine(Request(config, ("silence",))))
     assert found.found == "does not take the password of freeswitch.event_socket_password"
     assert "set freeswitch.event_socket_password" in found.remedy
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can look with another user's eyes")
-def test_a_temp_dir_that_the_service_cannot_read_is_found(sound: Lab) -> None:
-    sound.temp_dir.chmod(0o700)
-    for parent in sound.temp_dir.parents:
-        if parent.stat().st_mode & 0o001 == 0:  # pytest's own directories are closed to others
-            parent.chmod(parent.stat().st_mode | 0o001)
-    (found,) = wrong(examine(Request(sound.config, ("temp-dir",), user="nobody")))
-    assert "may not read nor write nor enter" in found.found
-    assert "chmod 2770" in found.remedy
-    # As the remedy says; for others it would not do, because of FreeSWITCH's umask.
-    os.chown(sound.temp_dir, -1, pwd.getpwnam("nobody").pw_gid)
-    sound.temp_dir.chmod(0o2770)
-    assert wrong(examine(Request(sound.config, ("temp-dir",), user="nobody"))) == []
-
-
-def test_a_bot_url_with_an_underscore_is_found(sound: Lab, installed: Installed, tmp_path: Path) -> None:
-    workspace = sound.tenants["acme"].id
-    url = "wss://my_bot.example.com/"
-    config = installed.changed(tmp_path, "workspaces", workspace, "bot", "url", value=url)
-    (found,) = wrong(examine(Request(config)))
-    assert found.looked_at == f"workspaces.{workspace}.bot.url"
-    assert "DNS name without '_'" in found.remedy
 
 
 def test_an_expired_certificate_of_ameyo_is_found(sound: Lab, installed: Installed, tmp_path: Path) -> None:
@@ -192,7 +167,6 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Checked]]
             "sip_port": free_port(),
             "rtp_ports": f"{first}-{first + 19}",
             "event_socket": f"127.0.0.1:{free_port()}",
-            "temp_dir": str(folder / "work" / "temp"),
         },
         "workspaces": {
             "2b37ba17-7b20-4b3e-b138-1161e351d5c5": {

@@ -34,8 +34,9 @@ from eslbot.ameyo.client import MAX_RETRY_AFTER, AmeyoClient, _retry_after
 from eslbot.ameyo.notification import notification
 from eslbot.ameyo.properties import allowed, fill
 from eslbot.ameyo.sockets import MAX_BYTES, PIECE
-from eslbot.bot import messages, stream
-from eslbot.bot.audio import KINDS, RATES, Decoder, UnusableAudio
+from eslbot.bot import stream
+from eslbot.bot.lines import BadLines
+from eslbot.bot.lines import lines_of as lines_of_relay
 from eslbot.config import Ameyo, ConfigError, Secret, load
 from eslbot.esl import Session
 from eslbot.esl.commands import check_line, execute_message, quote
@@ -50,10 +51,16 @@ from eslbot.ledger.queries import BadFilter, Filter
 from eslbot.ledger.tail import Folder
 from eslbot.media import media_facts
 from eslbot.notes import Notes
-from eslbot.redaction import Redactor
+from eslbot.redaction import Redactor, printable
+from eslbot.relay import control, protocols
+from eslbot.relay.audio import UnusableAudio
+from eslbot.relay.control import BadText, News, read_news
+from eslbot.relay.protocols.base import BadMessage
 from eslbot.web.api import _FILTER, _fields_of
 from eslbot.web.http import Refusal, Request
+from tests.hostile import bots
 from tests.support import wire
+from tests.support.protocols import bot_of
 from tests.support.switch import CRT, DID, UUID, WORKSPACE
 
 #: What a drive gives back: nothing, or the end of each step of the event loop.
@@ -96,7 +103,6 @@ CHANNEL = {
     "variable_sip_h_X-Source-IP": "203.0.113.10",
     "variable_eslbot_stage": "handing_off",
     "variable_eslbot_take_overs": "3",
-    "variable_eslbot_spoken": "1",
     "variable_eslbot_outcome": "bot_ended",
     "variable_eslbot_reason": "the customer wants a human",
     "variable_eslbot_properties": '{"summary": "a b", "score": 4.5}',
@@ -114,18 +120,28 @@ HANGUP = {
     "variable_rtp_audio_in_jitter_max_variance": "3.25",
     "variable_rtp_audio_in_mos": "4.50",
 }
-PLAY = (
-    b'{"audioDataType":"raw","sampleRate":8000,"file":"/var/lib/freeswitch/temp/%s_1.tmp.r8"}' % UUID.encode()
-)
 CLOSED = b'{"status":"disconnected","message":{"code":1000,"reason":"Normal closure"}}'
 REFUSED = b'{"status":"error","message":{"code":6,"error":"Connection refused (system error 111)"}}'
-MESSAGES = (
-    b'{"type":"end","properties":{"summary":"paid","score":4.5,"agent_group":null},"reason":"done"}',
-    b'{"type":"clear"}',
-    b'{"type":"mark","name":"m-1"}',
-    b'{"type":"resumed"}',
-    b'{"type":"caller_speech","speaking":true}',
-    b'{"type":"streamAudio","data":{"audioDataType":"raw","sampleRate":8000,"audioData":"AAAA"}}',
+NEWS = tuple(
+    told.encode()
+    for told in (
+        control.news(
+            News.STATE,
+            acked=7,
+            bot="connected",
+            lines=[{"path": f"/var/lib/eslbot/lines/{UUID}.a.r8", "on": False}],
+        ),
+        control.news(
+            News.ENDED,
+            8,
+            outcome="bot_ended",
+            reason="done",
+            properties={"summary": "paid", "score": 4.5, "agent_group": None},
+            dropped=[],
+        ),
+        control.news(News.MARK, 9, name="m-1", cleared=False),
+        control.news(News.BEGAN, 10, ago=0.02),
+    )
 )
 
 
@@ -139,13 +155,11 @@ EVENTS = (
         {"Event-Name": "CHANNEL_EXECUTE_COMPLETE", "Application": "answer", "Application-UUID": "e-1"}
     ),
     wire.event({"Event-Name": "DTMF", "DTMF-Digit": "5", "DTMF-Duration": "960"}),
-    wire.event({"Event-Name": "PLAYBACK_START", "Playback-File-Path": "/x.PCMU"}),
     wire.event(HANGUP),
     custom("connect", b'{"status":"connected"}'),
-    custom("play", PLAY),
     custom("disconnect", CLOSED),
     custom("error", REFUSED),
-    *(custom("json", message) for message in MESSAGES),
+    *(custom("json", message) for message in NEWS),
 )
 STREAMS = (
     wire.reply("+OK", CHANNEL) + wire.reply(f"{DID}|{CRT}") + wire.reply("+OK") * 3 + EVENTS[0],
@@ -252,7 +266,7 @@ def session(content: bytes) -> Iterator[None]:
     """A session that has asked for this and that, and what comes for it."""
     peer = Session(("127.0.0.1", 1), FakeSocket(pieces(content)))  # type: ignore[arg-type]
     wanted = [peer.ask("connect"), peer.ask("getvar sip_from_display")]
-    peer.subscribe("DTMF", "PLAYBACK_START", "mod_audio_stream::json")
+    peer.subscribe("DTMF", "mod_audio_stream::json")
     execution = peer.execute("answer", tell=True)
     peer._executions["e-1"] = execution
     while peer.connected:
@@ -288,14 +302,17 @@ EDGES = (ip_address("127.0.0.4"),)
 
 
 def invite(content: bytes) -> None:
-    """From the channel's headers to who calls, and on to what the bot is told of it."""
+    """From the channel's headers to who calls, and on to what the relay is told of it."""
     channel = block(content)
     found = parse(channel, channel.get("Reply-Text"), EDGES)
     assert found.did.isascii() and found.did.isdigit()
     assert found.crt_object_id.isascii() and found.crt_object_id.isprintable()
     assert len(found.caller) <= 128
-    json.loads(messages.start(found, 8000))
-    json.loads(messages.identity(found, {}))
+    headers = protocols.headers(found, bot_of("eslbot"))
+    assert all(value.isascii() and value.isprintable() for value in headers.values())
+    for name in protocols.PROTOCOLS:
+        protocol = protocols.speak(found, bot_of(name))
+        assert all(json.loads(told) for told in protocol.start(resumed=False))
     masking.masked(found.caller)
 
 
@@ -316,7 +333,7 @@ def notes(content: bytes) -> None:
     noted = Notes(block(content))
     assert noted.attempts >= 0 and noted.take_overs >= 0
     assert noted.invited_for >= 0.0 and noted.answered_for >= 0.0
-    json.dumps([noted.stage, noted.spoken, noted.next_attempt, noted.held_at, noted.all()], allow_nan=False)
+    json.dumps([noted.stage, noted.next_attempt, noted.held_at, noted.all()], allow_nan=False)
     ended = noted.ended
     assert isinstance(ended.properties, dict)
 
@@ -325,21 +342,24 @@ def media(content: bytes) -> None:
     json.dumps(media_facts(block(content)), allow_nan=False)
 
 
-# -- the bot ------------------------------------------------------------------------------------------------
+# -- the relay ----------------------------------------------------------------------------------------------
 
 
-def message(content: bytes) -> None:
-    """A text frame of the bot's; an end goes on to Ameyo's notification, and back from the channel."""
-    said = messages.parse(content)
-    if isinstance(said, messages.Mark):
-        quote_or_refuse(messages.mark(said.name, cleared=False))
-    elif isinstance(said, messages.End):
-        taken, dropped = allowed(said.properties, list(said.properties)[::2])
-        assert len(taken) + len(dropped) == len(said.properties)
-        json.loads(notification(CRT, {**taken, **fill({"why": "{reason}"}, {"reason": said.reason})}))
+def news(content: bytes) -> None:
+    """A relay's text; an end goes on to Ameyo's notification, and back from the channel."""
+    told = read_news(content)
+    if told.what == News.STATE:
+        for line in lines_of_relay(told.facts.get("lines"), UUID):
+            check_line(f"api uuid_displace {UUID} start {line.path} 0 mfl")
+    properties = told.facts.get("properties")
+    if told.what == News.ENDED and isinstance(properties, dict):
+        taken, dropped = allowed(properties, list(properties)[::2])
+        assert len(taken) + len(dropped) == len(properties)
+        reason = printable(str(told.facts.get("reason")))
+        json.loads(notification(CRT, {**taken, **fill({"why": "{reason}"}, {"reason": reason})}))
         noted = json.dumps(taken)
         quote_or_refuse(noted)
-        quote_or_refuse(said.reason)
+        quote_or_refuse(reason)
         back = Notes({"variable_eslbot_properties": noted, "variable_eslbot_outcome": "bot_ended"}).ended
         assert json.dumps(back.properties) == noted
 
@@ -353,33 +373,8 @@ def quote_or_refuse(text: str) -> None:
 
 def module(content: bytes) -> None:
     """The module's own JSON."""
-    event = Event(Headers(b"\n"), content, "mod_audio_stream::error")
-    assert isinstance(stream.body(event), dict)
-    code, text = stream.describe(event)
-    assert isinstance(code, int)
-    assert len(text) <= messages.MAX_REASON
-
-
-def audio(content: bytes) -> None:
-    rng = random.Random(zlib.crc32(content))
-    decoder = Decoder()
-    kind, rate = rng.choice((*KINDS, "wav", "mp3")), rng.choice((*RATES, 0, 11025, -8000, 10**30))
-    law = rng.choice(("PCMU", "PCMA"))
-    middle = rng.randrange(len(content) + 1)
-    for chunk in (content, content[:middle], content[middle:]):
-        decoder.decode(chunk, kind, rate, law)
-
-
-def riff(samples: bytes, channels: int = 1, width: int = 2, rate: int = 8000) -> bytes:
-    import wave
-
-    file = BytesIO()
-    with wave.open(file, "wb") as written:
-        written.setnchannels(channels)
-        written.setsampwidth(width)
-        written.setframerate(rate)
-        written.writeframes(samples)
-    return file.getvalue()
+    text = stream.describe(Event(Headers(b"\n"), content, "mod_audio_stream::error"))
+    assert text.isprintable() and len(text) <= 300
 
 
 def argument(content: bytes) -> None:
@@ -615,12 +610,13 @@ PARSERS = (
     Parser("signed identity", (SIGNED, SIGNED.replace(b".", b"=.")), identity),
     Parser("channel notes", CHANNELS, notes, most=MAX_HEADER_BYTES),
     Parser("media of a hang-up", (lines_of(HANGUP),), media, most=MAX_HEADER_BYTES),
-    Parser("bot message", MESSAGES, message, (messages.BadMessage,), share=2),
-    Parser("mod_audio_stream's JSON", (PLAY, CLOSED, REFUSED), module),
+    Parser("relay's news", NEWS, news, (BadText, BadLines), share=2),
+    Parser("bot message", bots.MESSAGES, bots.message, (BadMessage,), share=2),
+    Parser("mod_audio_stream's JSON", (CLOSED, REFUSED), module),
     Parser(
         "bot audio",
-        (riff(b"\1\0" * 80), riff(b"\1\0" * 9, 2), b"\x7f\x80" * 200),
-        audio,
+        (bots.riff(b"\1\0" * 80), bots.riff(b"\1\0" * 9, 2), b"\x7f\x80" * 200),
+        bots.audio,
         (UnusableAudio,),
         share=0.5,
     ),

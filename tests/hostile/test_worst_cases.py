@@ -47,6 +47,8 @@ def repeated(piece: bytes, size: int = READ_BYTES) -> bytes:
         ),
         ("bot message", b'{"type":"streamAudio","data":{"audioDataType":[' + b"[]," * 80_000 + b"[]]}}"),
         ("bot message", b'{"type":"streamAudio","data":{"sampleRate":' + b"[" * DEEP + b"]" * DEEP + b"}}"),
+        ("bot message", b'{"event":"media","media":{"payload":"' + b"A" * 4_000_000 + b'"}}'),
+        ("bot audio", b"RIFF\0\0\0\0WAVE" + b"junk\0\0\0\0" * 100_000),
         ("mod_audio_stream's JSON", b'{"message":{"reason":[' + b"[]," * 80_000 + b"[]]}}"),
         ("mod_audio_stream's JSON", b'{"message":{"reason":' + b"[" * DEEP + b"]" * DEEP + b"}}"),
         ("mod_audio_stream's JSON", b"[" * 4_000_000),

@@ -44,6 +44,12 @@ def machine(folder: Path) -> Path:
     return root
 
 
+def lines_in_data(root: Path) -> None:
+    """The line files are where they are without the key, below what is the service's own."""
+    path = root / "etc/eslbot/eslbot.toml"
+    path.write_text(path.read_text().replace("/run/eslbot/lines", "/var/lib/eslbot/lines"))
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return machine(tmp_path)
@@ -105,12 +111,14 @@ def test_everything_is_there_with_the_rights_it_needs(installed: Path) -> None:
         "etc/eslbot": "750",
         "etc/eslbot/eslbot.toml": "640",
         "etc/eslbot/secrets.env": "640",
-        "var/lib/eslbot": "750",
+        "var/lib/eslbot": "751",
         "var/lib/eslbot/journal": "700",
         "var/log/eslbot": "750",
         "var/log/eslbot/eslbot.log": "640",
         "var/backups/eslbot": "700",
-        "var/lib/freeswitch/temp": "2770",
+        "run/eslbot": "755",
+        "run/eslbot/lines": "2750",
+        "etc/tmpfiles.d/eslbot.conf": "644",
         "etc/freeswitch/vars.xml": "640",
         "etc/eslbot/eslbot.nft": "640",
         "etc/systemd/system/eslbot.service": "644",
@@ -121,9 +129,8 @@ def test_everything_is_there_with_the_rights_it_needs(installed: Path) -> None:
     }
     assert {path: mode(installed / path) for path in modes} == modes
     assert (installed / "opt/eslbot/current/bin/eslbot").exists()
-    assert (
-        "-temp /var/lib/freeswitch/temp"
-        in (installed / "etc/systemd/system/freeswitch.service.d/eslbot.conf").read_text()
+    assert (installed / "etc/tmpfiles.d/eslbot.conf").read_text() == (
+        "d /run/eslbot 0755 root root\nd /run/eslbot/lines 2750 eslbot freeswitch\n"
     )
 
 
@@ -157,11 +164,23 @@ def test_each_file_belongs_to_who_uses_it(installed: Path) -> None:
         "var/lib/eslbot/journal": (ESLBOT, ESLBOT),
         "var/log/eslbot": (0, ESLBOT),
         "var/log/eslbot/eslbot.log": (ESLBOT, ESLBOT),
-        "var/lib/freeswitch/temp": (SWITCH, SWITCH),
+        "run/eslbot/lines": (ESLBOT, SWITCH),
         "etc/freeswitch/vars.xml": (SWITCH, SWITCH),
     }
     found = {path: ((installed / path).stat().st_uid, (installed / path).stat().st_gid) for path in owners}
     assert found == owners
+
+
+def test_lines_may_be_below_what_is_the_services_own(installed: Path) -> None:
+    """FreeSWITCH's group reads them, which the service's user gives them by itself."""
+    lines_in_data(installed)
+    install(installed)
+    lines = installed / "var/lib/eslbot/lines"
+    assert mode(lines) == "2750"
+    assert not (installed / "etc/tmpfiles.d/eslbot.conf").exists()
+    if AS_ROOT:
+        assert (lines.stat().st_uid, lines.stat().st_gid) == (ESLBOT, SWITCH)
+    assert install(installed).endswith("\n0 changes\n")
 
 
 def test_a_second_run_changes_nothing(installed: Path) -> None:
@@ -268,13 +287,14 @@ def test_paths_elsewhere_are_opened_to_the_service(installed: Path) -> None:
     config = installed / "etc/eslbot/eslbot.toml"
     config.write_text(
         config.read_text()
-        .replace("/var/lib/freeswitch/temp", "/srv/speech")
+        .replace("/run/eslbot/lines", "/srv/lines")
         .replace("/var/lib/eslbot/calls.db", "/srv/db/calls.db")
     )
     install(installed)
     paths = installed / "etc/systemd/system/eslbot.service.d/paths.conf"
-    assert paths.read_text() == "[Service]\nReadWritePaths=-/srv/speech -/srv/db\n"
-    assert mode(installed / "srv/speech") == "2770"
+    assert paths.read_text() == "[Service]\nReadWritePaths=-/srv/lines -/srv/db\n"
+    assert mode(installed / "srv/lines") == "2750"
+    assert not (installed / "etc/tmpfiles.d/eslbot.conf").exists()
     shutil.copy(REPOSITORY / "deploy/eslbot.toml", config)
     install(installed)
     assert not paths.exists()
@@ -415,7 +435,7 @@ PLANTED = {
     "the log": (ESLBOT, "var/log/eslbot", "eslbot.log", "shadow"),
     "an old log": (ESLBOT, "var/log/eslbot", "eslbot.log.1", "shadow"),
     "a log that would be": (ESLBOT, "var/log/eslbot", "eslbot.log", "new"),
-    "the speech": (SWITCH, "var/lib/freeswitch", "temp", ""),
+    "the lines": (ESLBOT, "var/lib/eslbot", "lines", ""),
     "the switch's password": (SWITCH, "etc/freeswitch", "vars.xml", "shadow"),
     "the switch's settings": (SWITCH, "etc/freeswitch", "autoload_configs", ""),
     "one of the switch's settings": (SWITCH, "etc/freeswitch/autoload_configs", "acl.conf.xml", "shadow"),
@@ -431,6 +451,7 @@ def test_root_is_led_nowhere_by_the_services_users(
     """Who has taken over a service puts a link where root will write next: nothing behind it changes."""
     user, folder, name, target = PLANTED[planted]
     place = installed / folder
+    lines_in_data(installed)
     belongs_to(user, place)
     if user == SWITCH:  # as FreeSWITCH's packages have it, at each of its starts
         belongs_to(SWITCH, *(installed / "etc/freeswitch").rglob("*"), installed / "etc/freeswitch")

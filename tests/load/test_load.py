@@ -72,10 +72,10 @@ def test_a_hundred_calls_end_in_every_way(lab: Lab) -> None:
     assert sorted(row["crt_object_id"] for row in rows) == sorted(ids)
     assert {row["sip_hangup_disposition"] for row in rows} == {"recv_bye"}
 
-    # Nothing is left behind: channels, calls, speech files, sockets.
+    # Nothing is left behind: channels, calls, line files, sockets.
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        left = lab.live_channels(), service.metric("eslbot_calls_active"), list(lab.temp_dir.iterdir())
+        left = lab.live_channels(), service.metric("eslbot_calls_active"), list(lab.lines.iterdir())
         if left == (0, 0, []):
             break
         time.sleep(0.1)  # two other processes are winding down: there is no event to wait for

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from eslbot.ameyo.client import Verdict
-from eslbot.bot import leg
 from eslbot.ledger.schema import calls
 from eslbot.outcome import Fault, Outcome, Stage
 from tests.signals.figures import names, samples
@@ -41,7 +40,6 @@ def logged() -> Iterator[tuple[str, str]]:
             function = node.func
             if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
                 logs = function.value.id == "log" and function.attr in LEVELS
-                logs |= function.attr in ("_once", "_refuse")
             else:
                 logs = isinstance(function, ast.Name) and function.id == "tell"
             if logs:
@@ -71,8 +69,3 @@ def test_every_outcome_fault_and_stage_is_told() -> None:
     assert told("Outcomes and faults") == set(Outcome)
     assert set(re.findall(r"`(\w+)`", section("Outcomes and faults"))) >= set(Fault)
     assert set(re.findall(r"`(\w+)`", section("Metrics"))) >= set(Stage) | set(Verdict)
-
-
-def test_refused_messages_of_bots_are_logged_under_their_code() -> None:
-    """What :func:`logged` relies on."""
-    assert "self._once(code, detail=text)" in Path(leg.__file__).read_text()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import io
 import ipaddress
@@ -50,7 +49,7 @@ EVERYTHING = (
     "event plain CHANNEL_ANSWER CHANNEL_EXECUTE CHANNEL_EXECUTE_COMPLETE CHANNEL_HANGUP "
     "CHANNEL_HANGUP_COMPLETE DTMF PLAYBACK_START PLAYBACK_STOP BACKGROUND_JOB "
     "CUSTOM mod_audio_stream::connect mod_audio_stream::json "
-    "mod_audio_stream::play mod_audio_stream::disconnect mod_audio_stream::error"
+    "mod_audio_stream::disconnect mod_audio_stream::error"
 )
 
 
@@ -412,7 +411,6 @@ async def rig(
         ("127.0.0.1", 0),
         [ipaddress.ip_network(allow)],
         rtp_ports=(first, first + 1000),
-        temp_dir=tmp_path,
         **settings,
     )
 
@@ -1170,10 +1168,9 @@ async def test_playback_in_order_with_its_events(tmp_path: Path) -> None:
     async with rig(tmp_path) as it:
         pbx, session = await it.call()
         files = []
-        for name, frequency, rate in (("a.r8", 400, 8000), ("b.r16", 800, 16000), ("c.PCMU", 1200, 8000)):
-            sound = tone([frequency], 200, rate)
+        for name, frequency, rate in (("a.r8", 400, 8000), ("b.r16", 800, 16000), ("c.r24", 1200, 24000)):
             path = tmp_path / name
-            path.write_bytes(g711.encode("PCMU", sound) if name.endswith("PCMU") else sound)
+            path.write_bytes(tone([frequency], 200, rate))
             files.append(str(path))
         order = [
             session.execute("playback", file)
@@ -1195,26 +1192,11 @@ async def test_playback_in_order_with_its_events(tmp_path: Path) -> None:
 
 
 @scenario
-async def test_a_growing_file_is_read_on(tmp_path: Path) -> None:
-    async with rig(tmp_path) as it:
-        pbx, session = await it.call()
-        path = tmp_path / "grows.PCMU"
-        with path.open("wb", buffering=0) as file:
-            file.write(g711.encode("PCMU", tone([500], 200)))
-            playing = session.execute("playback", f"{{timer_name=soft}}{path}")
-            await pbx.hear(3)
-            file.write(g711.encode("PCMU", tone([900], 200)))
-            heard = await pbx.hear(17)
-        assert power(heard[-3200:], 900) > 0.9
-        await session.event("CHANNEL_EXECUTE_COMPLETE", **{"Application-UUID": playing})
-
-
-@scenario
 async def test_a_completion_says_how_much_was_read(tmp_path: Path) -> None:
     async with rig(tmp_path) as it:
         _, session = await it.call()
-        path = tmp_path / "odd.PCMU"
-        path.write_bytes(g711.encode("PCMU", tone([500], 100)) + b"\x10" * 5)
+        path = tmp_path / "odd.r8"
+        path.write_bytes(tone([500], 100) + bytes(10))
         done = await session.done("playback", str(path))
         assert done["variable_playback_samples"] == "805"
         assert done["variable_playback_ms"] == "100"
@@ -1403,14 +1385,20 @@ async def test_audio_both_ways(tmp_path: Path) -> None:
         assert connection.request.headers["X-Call-ID"] == "c|1"
         assert connection.request.headers["Authorization"] == "Bearer x"
         assert "Sec-WebSocket-Extensions" not in connection.request.headers
-        assert json.loads(await soon(robot.texts.get())) == {"a": "b c"}
         assert await session.bot_event("connect") == {"status": "connected"}
+        assert json.loads(await soon(robot.texts.get())) == {"a": "b c"}
+        empty = robot.frames.qsize()
+        assert 1 <= empty <= 9, "frames overtake the first text"
 
         speech = g711.encode("PCMU", tone([440], 200))
         for start in range(0, len(speech), 160):
             pbx.speak(speech[start : start + 160])
-        frames = [await soon(robot.frames.get()) for _ in range(10)]
-        assert {len(frame) for frame in frames} == {640}
+        frames: list[bytes] = []
+        while len(frames) < 10:
+            frame = await soon(robot.frames.get())
+            assert len(frame) == 640
+            if frames or len(set(struct.unpack("<320h", frame)[16:])) > 1:
+                frames.append(frame)
         assert power(b"".join(frames), 440, 16000) > 0.95
 
         await connection.send(b"binary is ignored")
@@ -1418,18 +1406,9 @@ async def test_audio_both_ways(tmp_path: Path) -> None:
         headers_, body = await session.event("mod_audio_stream::json")
         assert (headers_["Event-Name"], body) == ("CUSTOM", "not json")
         session.events.remove((headers_, body))
-        sound = tone([1000], 200)
-        data = {"audioDataType": "raw", "sampleRate": 8000, "audioData": base64.b64encode(sound).decode()}
-        await connection.send(json.dumps({"type": "streamAudio", "data": data}))
-        played = await session.bot_event("play")
-        file = tmp_path / f"{uid}_0.tmp.r8"
-        assert played == {"audioDataType": "raw", "sampleRate": 8000, "file": str(file)}
-        assert file.read_bytes() == sound
-        broken = json.dumps({"type": "streamAudio", "data": {**data, "sampleRate": 11025}})
-        await connection.send(broken)
-        assert await session.bot_event("json") == json.loads(broken)
-        await session.done("playback", played["file"])
-        assert power(await pbx.hear(10), 1000) > 0.9
+        speech_of_a_bot = json.dumps({"type": "streamAudio", "data": {"audioDataType": "raw"}})
+        await connection.send(speech_of_a_bot)
+        assert await session.bot_event("json") == json.loads(speech_of_a_bot)
 
         assert (
             await session.api(f'uuid_audio_stream {uid} send_text \'{{"type": "mark"}}\'') == "+OK Success\n"
@@ -1438,7 +1417,6 @@ async def test_audio_both_ways(tmp_path: Path) -> None:
         assert await session.api(f"uuid_audio_stream {uid} stop bye") == "+OK Success\n"
         assert await soon(robot.texts.get()) == "bye"
         assert await soon(robot.closed.get()) == 1000
-        assert not file.exists()
         assert not [h for h, _ in session.events if h.get("Event-Subclass") == "mod_audio_stream::disconnect"]
 
 
@@ -1564,8 +1542,9 @@ async def test_a_stop_by_api_holds_the_connection(tmp_path: Path) -> None:
             pbx, session = await held(it, robot)
             session.send(f"api uuid_audio_stream {session.uuid} stop")
             session.send(f"api uuid_exists {session.uuid}")
-            async with asyncio.timeout(LIMIT):
-                while list(tmp_path.glob("*.tmp.*")):  # the first that a stop does
+            _, other = await it.call()
+            async with asyncio.timeout(LIMIT):  # the stream is off the channel first of all
+                while not (await other.api(f"uuid_audio_stream {session.uuid} pause")).startswith("-ERR"):
                     await asyncio.sleep(0.01)
             await pbx.bye()
             await it.tells("bye", by="pbx")
@@ -1638,7 +1617,7 @@ async def test_a_bot_that_answers_no_close_frame_is_given_up(tmp_path: Path) -> 
             _, session = await it.call()
             start = f"uuid_audio_stream {session.uuid} start {robot.url('frozen?greeting_ms=20')} mono"
             assert await session.api(start) == "+OK Success\n"
-            await session.bot_event("play")
+            await session.bot_event("json")
             began = asyncio.get_running_loop().time()
             assert await session.api(f"uuid_audio_stream {session.uuid} stop") == "+OK Success\n"
             assert 0.9 <= asyncio.get_running_loop().time() - began < 2.0
@@ -1649,23 +1628,19 @@ async def test_a_bot_that_answers_no_close_frame_is_given_up(tmp_path: Path) -> 
 
 PROGRAM = """
 import asyncio, ipaddress, sys
-from pathlib import Path
 from eslbot.sim.bot import Bot as StandInBot
 from eslbot.sim.events import JsonLines
 from eslbot.sim.switch import SwitchSettings, run
 settings = SwitchSettings(
-    ("127.0.0.1", 0), [ipaddress.ip_network("127.0.0.1")], [("127.0.0.1", 1)], (39000, 39100),
-    Path(sys.argv[1]),
+    ("127.0.0.1", 0), [ipaddress.ip_network("127.0.0.1")], [("127.0.0.1", 1)], (39000, 39100)
 )
 asyncio.run(run(settings, JsonLines(sys.stdout, "switch")))
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_runs_until_a_signal_and_tells_in_json_lines(tmp_path: Path, number: int) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, tmp_path], stdout=subprocess.PIPE, text=True
-    ) as program:
+def test_it_runs_until_a_signal_and_tells_in_json_lines(number: int) -> None:
+    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
         ready = json.loads(program.stdout.readline())
         assert ready["who"] == "switch"

@@ -133,10 +133,8 @@ class _Answers:
                 return self._xml(self._rendering.context(name))
             case ["sofia", "xmlstatus", "profile", "ameyo"]:
                 return self._profile()
-            case ["global_getvar", "temp_dir"]:
-                return self._config.freeswitch.temp_dir
             case ["global_getvar", "log_dir"]:
-                return str(Path(self._config.freeswitch.temp_dir).with_name("log"))
+                return str(Path(self._config.relay.directory).with_name("log"))
             case ["global_getvar", "local_ip_v4"]:
                 return "127.0.0.1"
             case ["module_exists", name]:

@@ -141,6 +141,7 @@ class EslbotService(ServerProcess):
         key_file.write_text(f"{KEY.hex()}\n")
         tree.setdefault("server", {}).update(listen=f"127.0.0.1:{self.port}", key_file=str(key_file))
         tree.setdefault("web", {})["listen"] = f"127.0.0.1:{self.web_port}"
+        tree.setdefault("relay", {"processes": 0})
         self.config.write_text(tomli_w.dumps(tree))
 
     def ready(self) -> bool:

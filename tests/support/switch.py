@@ -9,35 +9,27 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import gevent
-import gevent.event
 from gevent import socket
 
 from eslbot.identity import VARIABLE, Signer
 from eslbot.invite import Invite
 from tests.support import wire
 from tests.support.peer import Peer, bounded, fields
+from tests.support.relay import ScriptedRelay
 
 WORKSPACE = "2b37ba17-7b20-4b3e-b138-1161e351d5c5"
 UUID = "6e7cd1a1-0b1a-4ad5-8a2c-000000000001"
 DID, CRT = "00919990152080", "d444-6a1c8f2e-vce-3883"
-TEMP_DIR = "/var/lib/freeswitch/temp"
 #: The service's key, and what signs with it.
 KEY = bytes(range(32))
 SIGNER = Signer([KEY])
 #: The call of these.
 INVITE = Invite(UUID, DID, CRT, WORKSPACE, "127.0.0.1", "0401234567", "bot")
-
-
-def end(properties: dict[str, Any] | None = None, reason: str = "done") -> dict[str, Any]:
-    """A bot's last message."""
-    return {"type": "end", "properties": properties or {}, "reason": reason}
 
 
 class Channel:
@@ -78,21 +70,19 @@ class Channel:
         self.starts: list[dict[str, Any]] = []
         self.texts: list[str] = []
         self.stages: list[str] = []
-        self.playing: list[str] = []
         self.attached = False
+        #: The files that FreeSWITCH reads besides, and those that it cannot.
+        self.displaced: list[str] = []
+        self.unreadable: tuple[str, ...] = ()
         self.down = False
-        #: What happens on a start of a stream (its number, from 0) and when a playback is executed.
-        self.on_start: Callable[[int], None] = lambda number: self.custom("connect", {"status": "connected"})
-        self.on_playback: Callable[[str], None] = lambda path: self.complete_playback()
-        #: Plays the files of playbacks in real time, instead of :attr:`on_playback`.
-        self.player: Player | None = None
-        self.on_text: Callable[[dict[str, Any]], None] = lambda message: None
-        #: The bot has sent its close frame and leaves TCP open: `stop` never comes back.
+        self.relay = ScriptedRelay(self)
+        #: What happens on a start of a stream (its number, from 0).
+        self.on_start: Callable[[int], None] = lambda number: self.relay.stream_up(number)
+        #: The peer has sent its close frame and leaves TCP open: `stop` never comes back.
         self.stuck = False
         #: Commands (by their beginning) that FreeSWITCH never answers.
         self.mute = mute
         self.filters: set[str] = set()
-        self._playbacks: list[str] = []
         self._greenlet = gevent.spawn(self._run)
 
     # -- what a test does ---------------------------------------------------------------------------------
@@ -127,20 +117,9 @@ class Channel:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.event("CUSTOM", {"Event-Subclass": f"mod_audio_stream::{verb}"}, content)
 
-    def says(self, message: Any) -> None:
-        """The bot sends a text frame."""
-        self.custom("json", message)
-
-    def speaks(self, number: int = 0, path: str | None = None) -> str:
-        """The bot sends speech, which the module wrote to a file."""
-        path = path or f"{TEMP_DIR}/{self.uuid}_{number}.tmp.r8"
-        self.custom("play", {"audioDataType": "raw", "sampleRate": 8000, "file": path})
-        return path
-
-    def complete_playback(self) -> None:
-        """The file that plays is heard to its end."""
-        self.complete("playback", self._playbacks.pop(0))
-        self.playing.pop(0)
+    def ends(self, properties: dict[str, Any] | None = None, reason: str = "done", **more: Any) -> None:
+        """The bot's part is over."""
+        self.relay.ends(properties, reason, **more)
 
     def complete(self, application: str, event_uuid: str, **more: str) -> None:
         self.event(
@@ -166,13 +145,9 @@ class Channel:
         )
 
     def lose_controller(self) -> None:
-        """The connection breaks; the channel lives on, and what plays is cut."""
+        """The connection breaks; the channel lives on."""
         self._greenlet.kill()
         self.peer.close()
-        if self.player is not None:
-            self.player.close()
-            if self.player.begun:
-                self.variables["playback_samples"] = str(self.player.begun[-1][1])
 
     # -- what FreeSWITCH does -----------------------------------------------------------------------------
 
@@ -242,13 +217,13 @@ class Channel:
             self.story.append("answer at once")
             self.answered = True
             self.peer.send(wire.api_response("+OK\n"))
-        elif name == "uuid_break":
-            self.story.append("break")
-            self.peer.send(wire.api_response("+OK\n"))
-            if self.player is not None:
-                self.player.stop()
-            while self._playbacks:
-                self.complete_playback()
+        elif name == "uuid_getvar":
+            self.peer.send(wire.api_response(self.variables.get(rest.split(" ")[1], "_undef_")))
+        elif name == "uuid_jitterbuffer":
+            self.story.append(f"jitter buffer {rest.split(' ')[1]}")
+            self.peer.send(wire.api_response("+OK Success\n"))
+        elif name == "uuid_displace":
+            self.peer.send(wire.api_response(self._displace(*rest.split(" "))))
         elif name == "uuid_audio_stream":
             if wire.separate(rest, 5)[1] == "stop":
                 self.violations.append(f"{command}, by which a bot can block the call's own connection")
@@ -309,9 +284,28 @@ class Channel:
             self.on_start(len(self.starts) - 1)
         elif verb == "send_text":
             self.texts.append(arguments[0])
-            self.on_text(json.loads(arguments[0]))
+            self.relay.ordered(arguments[0])
         elif verb == "stop":
             self.attached = False
+
+    def _displace(self, uuid: str, verb: str, path: str, *flags: str) -> str:
+        if uuid != self.uuid or flags not in ((), ("0", "mfl")):
+            self.violations.append(f"uuid_displace {uuid} {verb} {path} {flags}")
+        self.story.append(f"displace {verb}")
+        if verb == "start" and path not in self.displaced and path not in self.unreadable:
+            self.displaced.append(path)
+            return "+OK Success\n"
+        if verb == "stop" and path in self.displaced:
+            self.displaced.remove(path)
+            return "+OK Success\n"
+        return "-ERR Operation failed\n"
+
+    def lose_stream(self, how: str = "error") -> None:
+        """The relay is gone, and with it the stream."""
+        if how == "error":
+            self.refuse_stream(1, "Connection closed without WebSocket CLOSE (abnormal EOF)")
+        else:
+            self.custom("disconnect", {"status": "disconnected", "message": {"code": 1001, "reason": ""}})
 
     def refuse_stream(self, code: int = 6, error: str = "Connection refused (system error 111)") -> None:
         """An ``::error``: the module takes itself off."""
@@ -331,14 +325,8 @@ class Channel:
         if application == "answer":
             self.answered = True
             self.complete(application, event_uuid)
-        elif application in ("playback", "endless_playback") and self.player is not None:
-            self.player.execute(application, event_uuid, argument)
         elif application == "endless_playback":
-            self.playing.append(argument)
-        elif application == "playback":
-            self._playbacks.append(event_uuid)
-            self.playing.append(argument)
-            self.on_playback(argument)
+            return
         elif application == "set":
             name, _, value = argument.partition("=")
             self.variables[name] = value
@@ -352,82 +340,3 @@ class Channel:
             self.complete(application, event_uuid)
         if application != "respond" and re.search(r"hangup|park|transfer|bridge", application):
             self.violations.append(application)
-
-
-class Player:
-    """What a channel does with executed playbacks: one after the other, a file in real time, as it grows.
-
-    mod_native_file ends at the first read that finds nothing. A break ends what plays and drops what is
-    queued, of which no completion ever comes.
-    """
-
-    TICK = 0.020
-
-    def __init__(self, channel: Channel) -> None:
-        channel.player = self
-        self.channel = channel
-        #: Seconds from the execute to the first read; what is there when a playback begins, and ends.
-        self.delay = 0.0
-        self.heard = b""
-        #: The files of playbacks that have begun, and how much was heard of each.
-        self.begun: list[tuple[str, int]] = []
-        #: Tells no completions: their events are lost.
-        self.mute = False
-        #: Instead of playing: the Application-Response.
-        self.response = ""
-        self.on_end: Callable[[str], None] = lambda path: None
-        self._queue: deque[tuple[str, str, str]] = deque()
-        self._stopped = False
-        self._wake = gevent.event.Event()
-        self._greenlet = gevent.spawn(self._run)
-
-    def execute(self, application: str, event_uuid: str, path: str) -> None:
-        self._queue.append((application, event_uuid, path))
-        self._wake.set()
-
-    def stop(self) -> None:
-        """``uuid_break … all``."""
-        self._queue.clear()
-        self._stopped = True
-        self._wake.set()
-
-    def close(self) -> None:
-        self._greenlet.kill()
-
-    def _run(self) -> None:
-        while True:
-            self._wake.wait()
-            self._wake.clear()
-            while self._queue:
-                if self.delay:
-                    gevent.sleep(self.delay)
-                if not self._queue:
-                    break
-                self._stopped = False
-                application, event_uuid, path = self._queue.popleft()
-                response = self.response or self._play(path)
-                if not self.mute and not self.channel.down:
-                    samples = (
-                        {}
-                        if response != "FILE PLAYED"
-                        else {"variable_playback_samples": str(self.begun[-1][1])}
-                    )
-                    more = {"Application-Response": response, **samples}
-                    self.channel.complete(application, event_uuid, **more)
-
-    def _play(self, path: str) -> str:
-        try:
-            file = Path(path).open("rb")  # noqa: SIM115
-        except OSError:
-            return "FILE NOT FOUND"
-        with file:
-            self.begun.append((path, 0))
-            self.channel.event("PLAYBACK_START", {"Playback-File-Path": path})
-            due = time.monotonic()
-            while not self._stopped and not self.channel.down and (data := file.read(160)):
-                self.heard += data
-                self.begun[-1] = (path, self.begun[-1][1] + len(data))
-                due += self.TICK
-                gevent.sleep(max(0.0, due - time.monotonic()))
-        self.on_end(path)
-        return "FILE PLAYED"

@@ -7,6 +7,7 @@ import datetime
 import hashlib
 import json
 import os
+import pwd
 import resource
 import signal
 import socket
@@ -26,7 +27,7 @@ from click.testing import CliRunner, Result
 from eslbot import redaction
 from eslbot.cli import main
 from eslbot.config import load
-from eslbot.doctor.checks import audio_stream, rtp
+from eslbot.doctor.checks import relay, rtp
 from eslbot.doctor.examine import TITLES, Checked, Request, examine
 from eslbot.doctor.findings import MAX_TEXT, Finding, Severity, clean, ok
 from eslbot.doctor.host import Process, User
@@ -57,16 +58,16 @@ class Installation:
 
     def __init__(self, switch: InboundSwitch, folder: Path) -> None:
         self.switch, self.path = switch, folder / "eslbot.toml"
-        self.temp_dir = folder / "temp"
-        self.temp_dir.mkdir()
+        self.lines = folder / "lines"
+        self.lines.mkdir()
         self.tree: dict[str, Any] = {
             "server": {"switch_user": str(os.geteuid())},
             "freeswitch": {
                 "sip_ip": "127.0.0.1",
                 "event_socket": f"127.0.0.1:{switch.port}",
                 "event_socket_password": PASSWORD,
-                "temp_dir": str(self.temp_dir),
             },
+            "relay": {"listen": "127.0.0.1:9", "directory": str(self.lines)},
             "workspaces": {
                 WORKSPACE: {
                     "name": "acme",
@@ -266,11 +267,17 @@ MISTAKES: dict[str, tuple[str, Spoiled, str, str]] = {
         "paused",
         "fsctl resume",
     ),
-    "another temp directory": (
-        "temp-dir",
-        Spoiled(replies={"global_getvar temp_dir": "/tmp"}),
-        "FreeSWITCH's -temp: /tmp instead of",
-        "-temp ",
+    "lines by the packets' length": (
+        "profile",
+        Spoiled({'<param name="rtp-autofix-timing"[^>]*>': ""}),
+        "rtp-autofix-timing: not set instead of false",
+        "restart FreeSWITCH",
+    ),
+    "no command": (
+        "audio-stream",
+        Spoiled(replies={"uuid_audio_stream": "-ERR uuid_audio_stream Command not found!\n"}),
+        "FreeSWITCH does not know the command",
+        "install mod_audio_stream",
     ),
     "clock": (
         "clock",
@@ -409,32 +416,127 @@ def test_a_switch_of_another_user_than_root_is_found(site: Installation) -> None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can look with another user's eyes")
-def test_a_temp_dir_that_the_services_user_cannot_read_is_found(site: Installation) -> None:
-    open_to_all = [p for p in site.temp_dir.parents if p.stat().st_mode & 0o001 == 0]
-    for parent in open_to_all:  # pytest's own directories are closed to others
-        parent.chmod(parent.stat().st_mode | 0o001)
-    site.temp_dir.chmod(0o700)
-    (found,) = site.bad("temp-dir", user="nobody")
-    assert (
-        "for eslbot (nobody): may not read nor write nor enter (mode 700"
-        in f"{found.looked_at}: {found.found}"
-    )
-    assert "chmod 2770" in found.remedy
-    site.temp_dir.chmod(0o777)
-    assert site.bad("temp-dir", user="nobody") == []
-    site.temp_dir.rmdir()
-    for_eslbot, for_freeswitch = site.bad("temp-dir", user="nobody")
-    assert for_eslbot.found == for_freeswitch.found == "no such directory"
-    site.temp_dir.parent.chmod(0o700)
-    closed, missing = site.bad("temp-dir", user="nobody")
-    assert closed.found == f"cannot enter {site.temp_dir.parent}"
+def test_lines_that_the_relays_user_cannot_write_are_found(open_to_all: Installation) -> None:
+    site, name = open_to_all, "lines"
+    site.lines.chmod(0o755)
+    (found,) = site.bad(name, user="nobody")
+    assert "for eslbot (nobody): may not write (mode 755" in f"{found.looked_at}: {found.found}"
+    assert "chmod 2750" in found.remedy
+    os.chown(site.lines, pwd.getpwnam("nobody").pw_uid, -1)
+    assert site.bad(name, user="nobody") == []
+    site.lines.rmdir()
+    (missing,) = site.bad(name, user="nobody")
     assert missing.found == "no such directory"
+    assert f"install -d -o nobody -g root -m 2750 {site.lines}" in missing.remedy
+    site.lines.parent.chmod(0o700)
+    closed, missing = site.bad(name, user="nobody")
+    assert closed.found == f"cannot enter {site.lines.parent}"
+    assert missing.looked_at.endswith("for FreeSWITCH (root)"), "who may enter everywhere"
+
+
+@needs_root
+def test_lines_that_freeswitch_cannot_read_are_found(open_to_all: Installation) -> None:
+    """Root is never refused: a FreeSWITCH that runs as nobody, and a relay that runs as root."""
+    site, nobody = open_to_all, pwd.getpwnam("nobody")
+    site.path.write_text(tomli_w.dumps(site.tree))
+    pid = os.fork()
+    if pid == 0:
+        become(nobody.pw_uid)
+        signal.pause()
+    try:
+        until(lambda: Process(pid).uid == nobody.pw_uid)
+        given = Site(
+            site.path,
+            load(site.path),
+            User.numbered(0),
+            Process(pid),
+            None,
+            1.0,
+            time.monotonic() + 5,
+            "/etc",
+        )
+        site.lines.chmod(0o700)
+        (found,) = (f for f in relay.lines(given) if f.severity is Severity.ERROR)
+        assert "for FreeSWITCH (nobody): may not enter" in f"{found.looked_at}: {found.found}"
+        site.lines.chmod(0o755)
+        (found,) = (f for f in relay.lines(given) if f.severity is Severity.ERROR)
+        assert found.found == "get the group root, which nobody is not in: FreeSWITCH may not read them"
+        os.chown(site.lines, 0, nobody.pw_gid)
+        site.lines.chmod(0o2750)
+        assert {f.severity for f in relay.lines(given)} == {Severity.OK}
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[int]:
+    """A server that says one thing to whoever asks; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer_one() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=answer_one, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join(5)
+
+
+def test_a_relay_that_refuses_a_stranger_is_sound(site: Installation) -> None:
+    with answering(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n") as port:
+        site.set("relay", listen=f"127.0.0.1:{port}")
+        (checked,) = site.run("relay")
+    assert [f.severity for f in checked.findings] == [Severity.OK]
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 101 Switching Protocols\r\n\r\n", b"", b"x" * 8000])
+def test_what_is_no_relay_is_found(site: Installation, answer: bytes) -> None:
+    with answering(answer) as port:
+        site.set("relay", listen=f"127.0.0.1:{port}")
+        (found,) = site.bad("relay")
+    assert "where a relay says 403" in found.found
+    assert len(found.found) < 200
+
+
+@pytest.mark.parametrize(("processes", "unit"), [(1, "status eslbot;"), (0, "status eslbot-relay;")])
+def test_no_relay_is_found(site: Installation, processes: int, unit: str) -> None:
+    site.set("relay", processes=processes)
+    (found,) = site.bad("relay")
+    assert found.found == "nobody answers: Connection refused"
+    assert unit in found.remedy
+
+
+def test_too_little_inotify_is_found(site: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = {"instances": "8", "watches": "100", "events": "16384"}
+    names = {"max_user_instances": "instances", "max_user_watches": "watches", "max_queued_events": "events"}
+    monkeypatch.setattr(relay, "sysctl", lambda name: limits[names[name.rpartition(".")[2]]])
+    (checked,) = site.run("inotify")
+    assert [(f.looked_at, f.severity) for f in checked.findings] == [
+        ("fs.inotify.max_user_instances", Severity.ERROR),
+        ("fs.inotify.max_user_watches", Severity.ERROR),
+        ("fs.inotify.max_queued_events", Severity.NOTE),
+    ]
+    assert "sysctl -w fs.inotify.max_user_watches=401" in checked.findings[1].remedy
+    limits = {"instances": "9", "watches": "401", "events": "40000"}
+    (checked,) = site.run("inotify")
+    assert {f.severity for f in checked.findings} == {Severity.OK}
+
+
+def test_a_bot_behind_a_proxy_is_not_dialled(site: Installation) -> None:
+    site.set("bot", proxy="http://user:proxy-password@127.0.0.1:9")
+    (checked,) = site.run("bot")
+    assert [f.severity for f in checked.findings] == [Severity.UNKNOWN]
+    assert "proxy-password" not in repr(checked)
 
 
 @pytest.fixture
 def open_to_all(site: Installation) -> Installation:
     """pytest's own directories are closed to others."""
-    for parent in site.temp_dir.parents:
+    for parent in site.lines.parents:
         if parent.stat().st_mode & 0o001 == 0:
             parent.chmod(parent.stat().st_mode | 0o001)
     return site
@@ -487,24 +589,15 @@ def test_a_process_that_leaves_core_files_is_found(
         resource.setrlimit(resource.RLIMIT_CORE, before)
 
 
-def test_a_bot_url_with_an_underscore_is_found(site: Installation) -> None:
-    site.set("bot", url="wss://my_bot.example.com/stream")
-    site.path.write_text(tomli_w.dumps(site.tree))
-    checked = examine(Request(site.path))
-    (found,) = wrong(checked)
-    assert found.looked_at == f"workspaces.{WORKSPACE}.bot.url"
-    assert "'_'" in found.found
-    assert "DNS name without '_'" in found.remedy
-    assert {c.name for c in checked} == set(TITLES)
-    assert {c.severity for c in checked if c.name != "configuration"} == {Severity.UNKNOWN}
-
-
 def test_a_secret_that_is_not_there_is_found(site: Installation) -> None:
     site.set("ameyo", token="${ESLBOT_NO_SUCH_VARIABLE}")
     site.path.write_text(tomli_w.dumps(site.tree))
-    (found,) = wrong(examine(Request(site.path)))
+    checked = examine(Request(site.path))
+    (found,) = wrong(checked)
     assert "ESLBOT_NO_SUCH_VARIABLE is not set" in found.found
     assert "EnvironmentFiles" in found.remedy
+    assert {c.name for c in checked} == set(TITLES)
+    assert {c.severity for c in checked if c.name != "configuration"} == {Severity.UNKNOWN}
 
 
 # -- others' servers ---------------------------------------------------------------------------------------
@@ -721,28 +814,7 @@ def test_a_ledger_that_is_not_there_is_found(site: Installation) -> None:
     assert "secret-of-the-ledger" not in repr(told)
 
 
-# -- builds, numbers, and the report -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("plays", "tls", "playback", "url", "problems"),
-    [
-        (False, True, "files", "wss://bot.example.com/", 0),
-        (True, True, "module", "wss://bot.example.com/", 0),
-        (True, True, "files", "wss://bot.example.com/", 1),
-        (False, True, "module", "wss://bot.example.com/", 1),
-        (False, False, "files", "wss://bot.example.com/", 1),
-    ],
-)
-def test_the_build_of_mod_audio_stream_has_to_fit(
-    site: Installation, plays: bool, tls: bool, playback: str, url: str, problems: int
-) -> None:
-    site.set("bot", playback=playback, url=url)
-    site.path.write_text(tomli_w.dumps(site.tree))
-    user = User.numbered(os.geteuid())
-    given = Site(site.path, load(site.path), user, None, None, 1.0, time.monotonic() + 5, "/etc/freeswitch")
-    found = list(audio_stream.judge(given, "mod_audio_stream.so", plays, tls))
-    assert [f.severity for f in found[1:]] == [Severity.ERROR] * problems
+# -- numbers, and the report --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

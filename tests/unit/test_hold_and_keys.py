@@ -1,4 +1,4 @@
-"""What FreeSWITCH tells of the PBX's SDP and INFO, read by us: hold, marks behind it, keys, first offers."""
+"""What FreeSWITCH tells of the PBX's SDP and INFO, read by us: hold, keys, first offers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eslbot import offer
-from eslbot.bot.hold import Marks, is_held
+from eslbot.bot.hold import is_held
 from eslbot.bot.keys import KEYS, LEAST_MS, MOST_MS, key_of_info
 from eslbot.invite import Refused
 
@@ -26,34 +26,6 @@ from eslbot.invite import Refused
 )
 def test_who_is_on_hold(flow: str, address: str, held: bool) -> None:
     assert is_held(flow, address) is held
-
-
-def test_marks_behind_speech_that_went_by() -> None:
-    marks = Marks()
-    marks.asked("heard", on_hold=False)
-    assert marks.is_back("heard") is False
-    marks.asked("playing", on_hold=False)
-    marks.gone_by()
-    marks.asked("said on hold", on_hold=True)
-    assert marks.is_back("playing") is True
-    assert marks.is_back("said on hold") is True
-    marks.gone_by()  # said on hold, and its mark comes when the hold is over
-    marks.asked("late mark", on_hold=False)
-    marks.asked("after", on_hold=False)
-    assert (marks.is_back("late mark"), marks.is_back("after")) == (True, False)
-    assert marks.is_back("never asked") is False
-
-
-def test_marks_of_one_name_and_too_many() -> None:
-    marks = Marks()
-    marks.asked("a", on_hold=True)
-    marks.asked("a", on_hold=False)
-    assert [marks.is_back("a"), marks.is_back("a"), marks.is_back("a")] == [True, False, False]
-    for number in range(Marks.MOST):
-        assert not marks.full
-        marks.asked(str(number), on_hold=True)
-    assert marks.full
-    assert marks.is_back("0") and not marks.full
 
 
 RELAY = "application/dtmf-relay"

@@ -19,7 +19,7 @@ def notes(answered: bool = True, **variables: str) -> Notes:
 
 def test_nothing_was_noted() -> None:
     empty = Notes({})
-    assert (empty.stage, empty.take_overs, empty.spoken, empty.attempts) == (None, 0, False, 0)
+    assert (empty.stage, empty.take_overs, empty.attempts) == (None, 0, 0)
     assert (empty.next_attempt, empty.held_at, empty.answered_for) == (None, None, 0.0)
     assert empty.ended.outcome is Outcome.CONTROLLER_LOST
 
@@ -28,7 +28,6 @@ def test_everything_was_noted() -> None:
     full = notes(
         stage="held",
         take_overs="3",
-        spoken="true",
         attempts="2",
         next_attempt="47.250",
         held_at="42.125",
@@ -36,7 +35,7 @@ def test_everything_was_noted() -> None:
         reason="done",
         properties='{"summary": "billing"}',
     )
-    assert (full.stage, full.take_overs, full.spoken, full.attempts) == (Stage.HELD, 3, True, 2)
+    assert (full.stage, full.take_overs, full.attempts) == (Stage.HELD, 3, 2)
     assert (full.next_attempt, full.held_at) == (47.25, 42.125)
     assert (full.ended.outcome, full.ended.reason) == (Outcome.BOT_ENDED, "done")
     assert full.ended.properties == {"summary": "billing"}

@@ -7,6 +7,7 @@ import random
 import struct
 import time
 import wave
+from contextlib import suppress
 from itertools import pairwise
 
 import numpy as np
@@ -344,3 +345,15 @@ def test_a_wav_file_of_nothing_but_heads_is_soon_given_up() -> None:
 )
 def test_what_is_heard(linear: bytes, heard: bool) -> None:
     assert audible(linear) is heard
+
+
+@pytest.mark.parametrize(
+    "between",
+    [Speech(b"\xff" * 80, "pcmu"), Speech(b"", "raw"), Speech(b"nonsense", "wav"), Speech(b"", "mp3")],
+)
+def test_half_a_sample_goes_on_in_the_next_raw_message_or_nowhere(between: Speech) -> None:
+    decoder = Decoder()
+    decoder.decode(Speech(b"\x01"))
+    with suppress(UnusableAudio):
+        decoder.decode(between)
+    assert decoder.decode(Speech(b"\x02\x03")) == b"\x02\x03"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from eslbot.config.loader import from_tree
 from eslbot.config.model import Config
 from eslbot.invite import Invite
 from eslbot.relay import call as relay_call
@@ -20,6 +21,7 @@ from eslbot.relay.control import Order, Part
 from eslbot.relay.dialler import BotUnreachable
 from eslbot.relay.playout import QueueFull
 from eslbot.relay.protocols.base import Message
+from tests.support.relays import ACME, configuration
 
 TONE = b"\x00\x10" * 160
 UUID = "0b1a4ad5-6e7c-4d1a-8a2c-1d1b3b3b3b3b"
@@ -131,7 +133,7 @@ class World:
         self.refusals: list[str] = []
         self.forgotten: list[str] = []
         self.reads = self.directory = None
-        monkeypatch.setattr(relay_call.Line, "open", lambda *_: self.line)
+        monkeypatch.setattr(relay_call.Line, "open", lambda *_, **__: self.line)
         monkeypatch.setattr(relay_call, "Playout", self._playout)
         monkeypatch.setattr(relay_call, "dial", self._dial)
 
@@ -160,7 +162,7 @@ class World:
 
     def call(self, **bot: Any) -> RelayCall:
         workspace = replace(self.workspace, bot=replace(self.workspace.bot, **bot))
-        invite = Invite(UUID, workspace.id, "127.0.0.1", "00919990152080", "crt-1", "040", "bot")
+        invite = Invite(UUID, "00919990152080", "crt-1", workspace.id, "127.0.0.1", "040", "bot")
         return RelayCall(invite, workspace, self)  # type: ignore[arg-type]
 
     @property
@@ -178,8 +180,10 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch, relay_config: Config) -> World:
-    return World(monkeypatch, relay_config)
+def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
+    tree = configuration(tmp_path, 1)
+    tree["workspaces"][ACME]["ameyo"]["bot_properties"] = ["summary"]
+    return World(monkeypatch, from_tree(tree, {}))
 
 
 def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -194,6 +198,7 @@ async def turn() -> None:
 
 async def up(world: World, part: Part = Part.NEW, **bot: Any) -> tuple[RelayCall, FakeStream]:
     call, stream = world.call(**bot), FakeStream()
+    call.lay(20)
     call.stream_up(stream, part)
     await turn()
     return call, stream
@@ -327,6 +332,7 @@ def test_another_stream_finds_the_bot_as_it_was(world: World) -> None:
         call.stream_gone(clean=False)
         world.socket.listener.received(TONE)
         other = FakeStream()
+        call.lay(20)
         call.stream_up(other, Part.UNDER_WAY)
         await turn()
         assert len(world.sockets) == 1 and not world.socket.closed
@@ -348,6 +354,7 @@ def test_the_relay_before_died(world: World) -> None:
 def test_the_relay_before_died_with_the_last_words_on_the_line(world: World) -> None:
     async def story() -> None:
         call = world.call()
+        call.lay(20)
         world.playout.queued = TONE
         stream = FakeStream()
         call.stream_up(stream, Part.OVER)
@@ -374,6 +381,7 @@ def test_the_caller_hangs_up(world: World) -> None:
 def test_the_caller_hangs_up_while_the_bot_is_dialled(world: World) -> None:
     async def story() -> None:
         call, stream = world.call(), FakeStream()
+        call.lay(20)
         call.stream_up(stream, Part.NEW)
         call.stream_gone(clean=True)
         await turn()
@@ -472,12 +480,15 @@ def test_the_bot_of_a_call_that_is_about_to_be_answered_is_dialled_once(world: W
         call = world.call()
         call.prepare()
         await turn()
-        assert len(world.sockets) == 1
+        assert len(world.sockets) == 1 and not world.socket.sent
+        world.socket.listener.received(TONE)  # nobody has told it to wait
         stream = FakeStream()
+        call.lay(20)
         call.stream_up(stream, Part.NEW)
         await turn()
-        assert len(world.sockets) == 1
+        assert len(world.sockets) == 1 and world.socket.got("start")
         assert [entry["news"] for entry in stream.news] == ["state", "connected"]
+        assert world.playout.queued == TONE
 
     run(story)
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 from eslbot import redaction
 from eslbot.config.model import Workspace
 from eslbot.config.urls import shown
-from eslbot.doctor.findings import Finding, Severity, error, late, note, ok, warning
+from eslbot.doctor.findings import Finding, Severity, error, late, note, ok, unknown, warning
 from eslbot.doctor.network import Reached, Unreachable, reach
 from eslbot.doctor.parallel import together
 from eslbot.doctor.site import Site
@@ -57,7 +57,10 @@ def _one(site: Site, workspace: Workspace, url: str) -> Finding:
     looked_at = _looked_at(workspace, url)
     parts = urlsplit(url)
     secure = parts.scheme == "wss"
-    # mod_audio_stream trusts the system's authorities.
+    if workspace.bot.proxy is not None:
+        why = "its bot is behind bot.proxy, through which only the relay dials"
+        return unknown(looked_at, why, f"make a call to {workspace.name}")
+    # The relay trusts the system's authorities.
     tls = ssl.create_default_context() if secure else None
     patience = min(site.patience, max(1.0, workspace.bot.connect_timeout))
     try:
@@ -85,7 +88,7 @@ def _fine(site: Site, looked_at: str, reached: Reached) -> Finding:
         )
     if not site.switch_is_here:
         return note(
-            looked_at, found, "seen from this host; FreeSWITCH, which is another one, connects the bot"
+            looked_at, found, "seen from this host; the relay, which is on FreeSWITCH's, connects the bot"
         )
     return ok(looked_at, found)
 
@@ -158,7 +161,7 @@ def _remedy(status: str, workspace: Workspace) -> str:
     if status == "404":
         return f"the path of {key}.url is not one of the bot's"
     if status.startswith("3"):
-        return f"write the address that it redirects to into {key}.url: mod_audio_stream does not follow"
+        return f"write the address that it redirects to into {key}.url: the relay does not follow"
     if status.startswith("5"):
         return "look into the bot's log, or that of the proxy before it"
     return f"look whether {key}.url is the address of the bot's WebSocket server, and into its log"

@@ -12,14 +12,14 @@ _SECRET = (
     "put the variable into the environment of the service, and run doctor with the same one "
     "(systemctl show -p EnvironmentFiles eslbot names its file); or use ${file:/path}"
 )
-_UNDIALLABLE = "mod_audio_stream cannot dial"
+_WHY = "the service does not start with this configuration, nor reload it"
 
 
 def problems(path: Path, refused: ConfigError) -> Iterator[Finding]:
     """Each problem of a file that cannot be used."""
     for problem in refused.problems:
         key, _, what = problem.partition(": ")
-        yield error(key, what, _why(what), _remedy(path, key, what))
+        yield error(key, what, _WHY, _remedy(path, key, what))
 
 
 def warnings(path: Path, config: Config) -> Iterator[Finding]:
@@ -33,18 +33,7 @@ def warnings(path: Path, config: Config) -> Iterator[Finding]:
         yield warning(key, what, why, f"mend {key} in {path}, or the file that it names and its rights")
 
 
-def _why(what: str) -> str:
-    if _UNDIALLABLE in what:
-        return "FreeSWITCH refuses such a URL, so no call would ever reach the bot"
-    return "the service does not start with this configuration, nor reload it"
-
-
 def _remedy(path: Path, key: str, what: str) -> str:
-    if _UNDIALLABLE in what:
-        return (
-            "give the bot a DNS name without '_' and no IPv6 literal (a CNAME will do) and write it into "
-            f"{key} in {path}"
-        )
     if "environment variable" in what:
         return _SECRET
     if "cannot be read" in what:

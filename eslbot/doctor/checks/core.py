@@ -16,10 +16,9 @@ _NEEDED_FOR = {
     "mod_commands": "eslbot's commands (uuid_…)",
     "mod_dptools": "answering, playing, refusing",
     "mod_dialplan_xml": "the dialplan",
-    "mod_native_file": "the bot's speech",
-    "mod_sndfile": "sounds and speech played by path",
+    "mod_sndfile": "the bot's speech: line files; and hold sounds",
     "mod_tone_stream": 'hold_sound = "tone"',
-    "mod_audio_stream": "the connection to the bot",
+    "mod_audio_stream": "the caller's way to the bot",
     "mod_event_socket": "eslbot's hold on the calls",
     "mod_sofia": "SIP",
 }

@@ -8,12 +8,12 @@ from eslbot.doctor.findings import Finding, note, ok, unknown, warning
 from eslbot.doctor.host import is_own, sysctl
 from eslbot.doctor.site import Site
 
-#: Open files of one call (measured with a speaking bot: 14 and 3), rounded up: in FreeSWITCH RTP, the
-#: controller's connection, the bot's with its event loop, a sound;
-#: in a worker the event socket, the notification, a sound.
-SWITCH_A_CALL, WORKER_A_CALL = 16, 4
+#: Open files of one call, rounded up: in FreeSWITCH RTP, the controller's connection, the relay's with its
+#: event loop, two line files (14 were measured with a sound instead); in a worker the event socket and the
+#: notification (3); in a relay the module, the bot, two line files and what is noted of them.
+SWITCH_A_CALL, WORKER_A_CALL, RELAY_A_CALL = 16, 4, 8
 #: Open files besides: libraries, logs, databases; a worker's connections beyond its calls.
-SWITCH_SPARE, WORKER_SPARE = 200, 1100
+SWITCH_SPARE, WORKER_SPARE, RELAY_SPARE = 200, 1100, 100
 
 #: Setting, the most it should be where controllers are on other machines, and what it bounds.
 _PATIENCE = (
@@ -24,11 +24,19 @@ _PATIENCE = (
 
 
 def descriptors(site: Site) -> Iterator[Finding]:
-    """Open files against calls, of FreeSWITCH and of eslbot."""
+    """Open files against calls, of FreeSWITCH, of eslbot and of the relay."""
     per_worker = min(site.config.server.max_calls, site.calls)
+    processes = site.config.relay.processes
+    per_relay = -(-site.calls // max(1, processes))
     for name, unit, process, needed in (
         ("FreeSWITCH", "freeswitch", site.freeswitch, SWITCH_A_CALL * site.calls + SWITCH_SPARE),
         ("eslbot", "eslbot", site.service, WORKER_A_CALL * per_worker + WORKER_SPARE),
+        (
+            "the relay",
+            "eslbot" if processes else "eslbot-relay",
+            site.relay,
+            RELAY_A_CALL * per_relay + RELAY_SPARE,
+        ),
     ):
         looked_at = f"the open files of {name}"
         limit = process.open_files if process is not None else None

@@ -22,6 +22,8 @@ from eslbot.relay.protocols.exotel import Exotel
 from eslbot.relay.protocols.plivo import Plivo
 from eslbot.relay.protocols.twilio import Twilio
 
+__all__ = ["PROTOCOLS", "Protocol", "headers", "speak"]
+
 #: By their names in the configuration.
 PROTOCOLS: Mapping[str, type[Protocol]] = {
     "eslbot": Eslbot,

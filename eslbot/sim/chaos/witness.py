@@ -31,7 +31,7 @@ class Witness:
         self._known: dict[Passage, str] = {}
         # What was there before is not of this account.
         self._posts, self._tracebacks = len(lab.ameyo.requests), self._count_tracebacks()
-        self._files = {path.name for path in lab.temp_dir.iterdir()}
+        self._files = {path.name for path in lab.lines.glob("*")}
 
     # -- while it runs ------------------------------------------------------------------------------------
 
@@ -178,7 +178,7 @@ class Witness:
         return Leftovers(
             channels=self.lab.live_channels(),
             calls_active=sum(service.metric("eslbot_calls_active") for service in running),
-            files=sorted({path.name for path in self.lab.temp_dir.iterdir()} - self._files),
+            files=sorted({path.name for path in self.lab.lines.glob("*")} - self._files),
             event_sockets=sum(len(inodes & own.keys()) for own in sockets.values()),
             sockets={pid: len(own) for pid, own in sockets.items()},
             internal_errors=self._count_tracebacks() - self._tracebacks,

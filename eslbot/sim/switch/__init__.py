@@ -6,22 +6,27 @@ customers.
 
 It does
 
-* SIP over UDP and TCP as a callee: IP access list, INVITE to BYE, CANCEL, re-INVITE, INFO keys, timers
-  of RFC 3261;
+* SIP over UDP and TCP as a callee: IP access list, INVITE to BYE, CANCEL, re-INVITE, INFO keys, timers of RFC
+  3261;
 * RTP with PCMU and PCMA, one 20 ms clock, symmetric ports, keys by RFC 4733, ``media_timeout``;
 * the rendered dialplan, in code (``dialplan.py``);
 * the outbound event socket in ``async full`` mode with FreeSWITCH's replies, quoting, encoding,
   subscriptions, filters, linger, and the take-over of a call by the next controller;
-* the applications and API commands eslbot uses, including playback of growing ``.PCMU`` and ``.PCMA`` files;
-* ``uuid_audio_stream`` with its replies, events, play files and error codes.
+* the applications and API commands eslbot uses; ``uuid_displace`` with the reads on the file that FreeSWITCH
+  makes;
+* ``uuid_audio_stream`` with its replies, events and error codes, frames before its first text, and empty
+  frames where the PBX sent nothing.
 
 It does not
 
 * call out, register, authenticate, transfer, bridge or record; speak TLS, SRTP, RTCP, IPv6 media or another
   codec;
-* do ``unicast``, ``uuid_displace``, ``sendevent``, XML events, dialplan XML or ``${function()}`` expansion;
-* lose uplink frames when a playback starts or while no controller holds the call, let the start metadata
-  overtake audio or get lost, delay events to a 20 ms poll, or keep a jitter buffer: it is kinder there;
+* do ``unicast``, ``sendevent``, XML events, dialplan XML or ``${function()}`` expansion;
+* lose uplink frames when a playback starts or while no controller holds the call, lose the start metadata,
+  keep a frame of a displaced file back, be late behind a stall, write as slowly as it reads packets of 10 ms,
+  or delay events to a 20 ms poll: it is kinder there;
+* write a bot's ``streamAudio`` to a file, play what is still growing, or displace anything but raw L16 at
+  8,000 Hz;
 * wait for ever on a host that swallows SYNs (45 s), or take an INVITE without an offer (488).
 """
 

@@ -12,9 +12,10 @@ from . import audio_stream
 from .causes import named
 from .channel import Channel, Command
 from .core import Core
-from .wire import ENCODING, ERRORS, separate, serialise
+from .wire import ENCODING, ERRORS, leading_number, separate, serialise
 
 _NO_CHANNEL = "-ERR No such channel!\n"
+_DISPLACE_USAGE = "-USAGE: <uuid> [start|stop] <path> [<limit>] [mux]\n"
 
 
 #: An API command's reply: its text, or what takes its time until there is one.
@@ -38,6 +39,8 @@ class Api:
             "break": self._break,
             "uuid_kill": self._kill,
             "uuid_broadcast": self._broadcast,
+            "uuid_displace": self._displace,
+            "uuid_jitterbuffer": self._jitterbuffer,
             "uuid_audio_stream": lambda arguments: audio_stream.command(core, arguments),
             "global_getvar": self._global_getvar,
             "status": self._status,
@@ -150,6 +153,34 @@ class Api:
         command = (app.partition("!")[0], rest) if separator else ("playback", argv[1])
         channel.enqueue(Command("execute", *command, locked=True))  # as switch_ivr_broadcast: event-lock true
         return "+OK Message sent\n"
+
+    def _displace(self, arguments: str) -> str:
+        argv = separate(arguments, limit=5)
+        action = argv[1].lower() if len(argv) > 1 else ""
+        if len(argv) < 3 or not all(argv[:3]):
+            return _DISPLACE_USAGE
+        channel = self._core.channels.get(argv[0])
+        if channel is None:
+            return "-ERR Cannot locate session!\n"
+        path, limit, flags = argv[2], leading_number(argv[3]) if len(argv) > 3 else 0, "".join(argv[4:])
+        if action == "start":
+            return (
+                "+OK Success\n" if channel.displace(path, flags, limit) else "-ERR Cannot displace session!\n"
+            )
+        if action == "stop":
+            stopped = channel.media.stop_displace(path)
+            return "+OK Success\n" if stopped else "-ERR Cannot stop displace session!\n"
+        return _DISPLACE_USAGE
+
+    def _jitterbuffer(self, arguments: str) -> str:
+        argv = separate(arguments, limit=2)
+        if len(argv) < 2:
+            return "-USAGE: <uuid> [0|<min_msec>[:<max_msec>]]\n"
+        channel = self._core.channels.get(argv[0])
+        if channel is None:
+            return "-ERR Operation failed\n"
+        channel.media.buffer(leading_number(argv[1]))  # whatever it is, FreeSWITCH says OK; `off` is none
+        return "+OK Success\n"
 
     def _global_getvar(self, arguments: str) -> str:
         if not arguments:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from .audio import open_sound
 from .causes import PHRASES, named, of_status
 from .channel import Application, Channel
 from .sip_message import MAX_MESSAGE
+from .wire import leading_number
 
 
 async def _answer(channel: Channel, argument: str) -> None:
@@ -26,7 +25,7 @@ async def _playback(channel: Channel, argument: str) -> None:
 
 async def _play(channel: Channel, name: str) -> str:
     """Play once (switch_ivr_play_file); why it ended, as :meth:`Channel.dwell` says; "" for no such sound."""
-    sound = open_sound(name, channel.call.offer.codec)
+    sound = open_sound(name)
     if sound is None:
         return ""
     channel.fire("PLAYBACK_START", [("Playback-File-Path", name)])
@@ -52,7 +51,7 @@ async def _endless_playback(channel: Channel, argument: str) -> None:
 
 
 async def _sleep(channel: Channel, argument: str) -> None:
-    await channel.dwell(seconds=min(_leading_number(argument), 86_400_000) / 1000)
+    await channel.dwell(seconds=min(leading_number(argument), 86_400_000) / 1000)
 
 
 async def _park(channel: Channel, argument: str) -> None:
@@ -90,7 +89,7 @@ async def _multiunset(channel: Channel, argument: str) -> None:
 
 
 async def _respond(channel: Channel, argument: str) -> None:
-    code = _leading_number(argument) or 488
+    code = leading_number(argument) or 488
     reason = argument.partition(" ")[2].strip() or PHRASES.get(code, "Because")
     if code >= 300:
         channel.refuse(code, reason[:MAX_MESSAGE], of_status(code))
@@ -104,12 +103,6 @@ async def _hangup(channel: Channel, argument: str) -> None:
 
 async def _nothing(channel: Channel, argument: str) -> None:
     return
-
-
-def _leading_number(text: str) -> int:
-    """What C's ``atoi`` makes of it, negative numbers being nothing here."""
-    match = re.match(r"\s*\+?(\d{1,9})", text, re.A)
-    return int(match[1]) if match else 0
 
 
 #: Any other name hangs up with DESTINATION_OUT_OF_ORDER, as in FreeSWITCH.

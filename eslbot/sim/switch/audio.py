@@ -1,6 +1,6 @@
 """What can be heard: files and generated sounds, a frame at a time, and the change of sample rates.
 
-A frame is 20 ms at 8,000 Hz: 160 samples, which are 160 bytes of G.711 or 320 bytes of L16.
+A frame is 20 ms at 8,000 Hz: 160 samples, which are 320 bytes of L16, or 160 of G.711 on the wire.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import re
 import struct
 import wave
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
-from eslbot import g711
 from eslbot.sim.rtp import FRAME_SAMPLES
 
 #: The most bytes of one sound file the stand-in reads into memory.
 MAX_FILE = 64 << 20
+#: A frame of it.
+SILENCE = bytes(2 * FRAME_SAMPLES)
 
 _RAW = re.compile(r"\.r(8|16|24|32|48)$")
 _TONE = re.compile(r"%\((\d{1,6}),(\d{1,6}),(\d{1,5})(?:,(\d{1,5}))?\)")
@@ -30,17 +31,13 @@ class Sound(Protocol):
     played: int
 
     def frame(self) -> bytes | None:
-        """The next 160 bytes of the call's law, or None at the end."""
-
-    def close(self) -> None:
-        """Let go of files."""
+        """The next 320 bytes of L16, or None at the end."""
 
 
 class Silence:
     """``silence_stream://<milliseconds>``; a negative number never ends."""
 
-    def __init__(self, law: str, milliseconds: int) -> None:
-        self._frame = g711.SILENCE[law] * FRAME_SAMPLES
+    def __init__(self, milliseconds: int) -> None:
         self._left = -1 if milliseconds < 0 else -(-milliseconds // 20)
         self.played = 0
 
@@ -50,17 +47,14 @@ class Silence:
             return None
         self._left -= 1 if self._left > 0 else 0
         self.played += FRAME_SAMPLES
-        return self._frame
-
-    def close(self) -> None:
-        """Nothing to let go of."""
+        return SILENCE
 
 
 class Linear:
-    """L16 at 8,000 Hz from memory, encoded as it is played; ``loops`` times, for ever where negative."""
+    """L16 at 8,000 Hz from memory; ``loops`` times, for ever where negative."""
 
-    def __init__(self, law: str, samples: bytes, loops: int = 1) -> None:
-        self._law, self._samples, self._position = law, samples[: len(samples) & ~1], 0
+    def __init__(self, samples: bytes, loops: int = 1) -> None:
+        self._samples, self._position = samples[: len(samples) & ~1], 0
         self._loops = loops
         self.played = 0
 
@@ -79,39 +73,14 @@ class Linear:
         if not chunk:
             return None
         self.played += len(chunk) // 2
-        return g711.encode(self._law, chunk).ljust(FRAME_SAMPLES, g711.SILENCE[self._law])
-
-    def close(self) -> None:
-        """Nothing to let go of."""
-
-
-class NativeFile:
-    """A ``.PCMU`` or ``.PCMA`` file, passed on byte by byte and read on while it grows (mod_native_file).
-
-    It ends at the first read that finds nothing; what is in it is not checked against the call's codec.
-    """
-
-    def __init__(self, law: str, path: Path) -> None:
-        self._padding = g711.SILENCE[law]
-        self._file: BinaryIO = path.open("rb")
-        self.played = 0
-
-    def frame(self) -> bytes | None:
-        """The next 20 ms, or None where the writer has not kept ahead."""
-        data = self._file.read(FRAME_SAMPLES)
-        self.played += len(data)
-        return data.ljust(FRAME_SAMPLES, self._padding) if data else None
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        return chunk.ljust(2 * FRAME_SAMPLES, b"\0")
 
 
 class Sequence:
     """``file_string://a!b``: one sound after the other, each opened when its turn comes."""
 
-    def __init__(self, law: str, names: list[str]) -> None:
-        self._law, self._names = law, names
+    def __init__(self, names: list[str]) -> None:
+        self._names = names
         self._current: Sound | None = None
         self.played = 0
 
@@ -123,42 +92,32 @@ class Sequence:
                 if frame is not None:
                     self.played += FRAME_SAMPLES
                     return frame
-                self._current.close()
             if not self._names:
                 return None
-            self._current = open_sound(self._names.pop(0), self._law)
-
-    def close(self) -> None:
-        """Close the sound that is on."""
-        self._names.clear()
-        if self._current is not None:
-            self._current.close()
+            self._current = open_sound(self._names.pop(0))
 
 
-def open_sound(name: str, law: str) -> Sound | None:
-    """The sound called ``name`` for a call that speaks ``law``, or None where FreeSWITCH would not find
-    it."""
+def open_sound(name: str) -> Sound | None:
+    """The sound called ``name``, or None where FreeSWITCH would not find it."""
     name = re.sub(r"^\{[^}]*\}", "", name.strip())  # {timer_name=soft}: parameters of the file handle
     scheme, separator, rest = name.partition("://")
     if separator:
         if scheme == "silence_stream" and re.match(r"-?\d{1,9}(,|$)", rest, re.A):
-            return Silence(law, int(rest.partition(",")[0]))
+            return Silence(int(rest.partition(",")[0]))
         if scheme == "tone_stream":
-            return _tone_stream(law, rest)
+            return _tone_stream(rest)
         if scheme == "file_string":
-            return Sequence(law, rest.split("!")[:128])
+            return Sequence(rest.split("!")[:128])
         return None
     path = Path(name)
     try:
         if not path.is_absolute() or path.stat().st_size > MAX_FILE:
             return None
-        if path.suffix in (".PCMU", ".PCMA"):
-            return NativeFile(law, path)
         raw = _RAW.search(name)
         if raw:
-            return Linear(law, resample(path.read_bytes(), int(raw[1]) * 1000, 8000))
+            return Linear(resample(path.read_bytes(), int(raw[1]) * 1000, 8000))
         if path.suffix == ".wav":
-            return Linear(law, _wav(path))
+            return Linear(_wav(path))
     except (OSError, EOFError, wave.Error):
         return None  # FreeSWITCH says FILE NOT FOUND to a file it cannot open or read, too
     return None
@@ -175,7 +134,7 @@ def _wav(path: Path) -> bytes:
     return resample(frames, rate, 8000)
 
 
-def _tone_stream(law: str, text: str) -> Linear | None:
+def _tone_stream(text: str) -> Linear | None:
     """``v=<dB>``, ``%(on,off,frequency[,frequency])`` and ``loops=N``: the common part of FreeSWITCH's TGML.
 
     libteletone's peak for a volume is 46,340 (32,767 times the root of 2) less the dB above 6.16 dBm0.
@@ -187,7 +146,7 @@ def _tone_stream(law: str, text: str) -> Linear | None:
         on, off, *frequencies = (int(part) for part in match.groups() if part)
         sound += tone(frequencies, min(on, 60_000), level=min(level, 32767)) + bytes(16 * min(off, 60_000))
     loops = _LOOPS.search(text)
-    return Linear(law, sound, int(loops[1]) or 1 if loops else 1) if sound else None
+    return Linear(sound, int(loops[1]) or 1 if loops else 1) if sound else None
 
 
 def tone(frequencies: list[int], milliseconds: int, rate: int = 8000, level: int = 8000) -> bytes:

@@ -1,9 +1,12 @@
 """``uuid_audio_stream``: the community edition of mod_audio_stream and its WebSocket client, libwsc.
 
 Sources: ``mod_audio_stream.c``, ``audio_streamer_glue.cpp``, libwsc's ``WebSocketContext.cpp``; what they do
-on a live call was measured. Two things the real module does only most of the time, this one
-always does: the start metadata is the first message, and ``STREAM_HEART_BEAT`` and ``STREAM_MESSAGE_DEFLATE``
-are off when unset.
+on a live call was measured. What the real module does now and then, this one does always: one to eight frames
+of the caller overtake the start metadata. What is read uninitialised there, ``STREAM_HEART_BEAT`` and
+``STREAM_MESSAGE_DEFLATE``, is off here when unset.
+
+Texts of the server become events, binary messages become nothing. A ``streamAudio`` is a text like any other:
+the real module writes a file and tells of that, which nobody asks of it any more.
 
 What libwsc does not do is here as well: it never ends a TCP connection on which the server has sent its
 close frame, and ``stop`` waits for the connection's thread (``WebSocketContext::stop``), so a server that
@@ -13,14 +16,12 @@ leaves TCP open holds it for ever. Where it is we who close, it gives up after a
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import json
+import random
 import re
 import signal
 import ssl
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from websockets.client import ClientProtocol
@@ -58,8 +59,8 @@ _OK, _FAILED = "+OK Success\n", "-ERR Operation Failed\n"
 # validate_ws_uri: no underscore, no IPv6, no user; whatever follows the port is not looked at
 _URL = re.compile(r"wss?://[A-Za-z0-9.\-]+(:\d*)?(/.*)?$", re.S)
 
-_EXTENSIONS = {"wav": ".wav", "mp3": ".mp3", "ogg": ".ogg", "pcmu": ".pcmu", "pcma": ".pcma"}
-_RATES = (8000, 16000, 24000, 32000, 48000, 64000)
+#: How many frames overtake the start metadata (measured).
+OVERTAKING = (1, 8)
 
 
 def command(core: Core, arguments: str) -> str | Coroutine[Any, Any, str]:
@@ -116,6 +117,7 @@ def _start(channel: Channel, argv: Sequence[str]) -> bool:
         channel.core.emit("crash", {"signal": "SIGSEGV", **channel.identity()})
         signal.raise_signal(signal.SIGSEGV)
     channel.stream = AudioStream(channel, url, mix, rate, argv[3] if len(argv) > 3 else "")
+    channel.media.flush()
     return True
 
 
@@ -132,8 +134,8 @@ class AudioStream:
         self._open: _Wire | None = None
         self._stopped = False
         self._stop = asyncio.Event()
-        self._files: list[Path] = []
-        self._count = 0
+        #: Frames that the metadata still waits for; None where it waits for nothing.
+        self._overtaking: int | None = None
         self._buffer = bytearray()
         self._packets, size = 1, channel.variables.get("STREAM_BUFFER_SIZE", "")
         if size.isascii() and size.isdigit() and int(size) >= 20 and int(size) % 20 == 0:
@@ -148,10 +150,12 @@ class AudioStream:
         frame = self._upsample(linear)
         if self._packets == 1:
             self._put(frame)
+            self._overtake()
             return
         self._buffer += frame
         while len(self._buffer) >= self._buffer_size:
             self._put(bytes(self._buffer[: self._buffer_size]))
+            self._overtake()
             del self._buffer[: self._buffer_size]
 
     def send_text(self, text: str) -> None:
@@ -159,7 +163,7 @@ class AudioStream:
         self._put(text)
 
     def stop(self, text: str | None = None) -> asyncio.Task[None]:
-        """Detach: the play files go, the bot gets a close frame with 1000, and no event tells of it.
+        """Detach: the bot gets a close frame with 1000, and no event tells of it.
 
         What is returned ends with the connection.
         """
@@ -203,7 +207,8 @@ class AudioStream:
         """Until libwsc's loop would end."""
         self._open = wire
         if self._metadata:
-            self._put(self._metadata.encode("utf-8", "replace").decode())
+            self._overtaking = random.randint(*OVERTAKING) if self._mix == "mono" else 0
+            self._overtake(0)
         self._report("connected")
         self._fire("connect", {"status": "connected"})
         heart_beat = self._channel.variables.get("STREAM_HEART_BEAT", "")
@@ -237,7 +242,7 @@ class AudioStream:
                 if self._stopped:  # libwsc reads on, and looks at nothing
                     continue
                 if isinstance(message, str):
-                    self._receive(message)
+                    self._channel.fire("CUSTOM", body=message, subclass="mod_audio_stream::json")
                 else:
                     self._closed(*message)
         except OSError:
@@ -284,50 +289,19 @@ class AudioStream:
         self._stopped = True
         if self._channel.stream is self:
             self._channel.stream = None
-        for path in self._files:
-            path.unlink(missing_ok=True)
-        self._files.clear()
+
+    def _overtake(self, frames: int = 1) -> None:
+        """So many more frames were before the metadata, which goes when they are enough."""
+        if self._overtaking is None:
+            return
+        self._overtaking -= frames
+        if self._overtaking <= 0:
+            self._overtaking = None
+            self._put(self._metadata.encode("utf-8", "replace").decode())
 
     def _put(self, message: bytes | str) -> None:
         if self._open is not None and not self._open.send(message):
             self._report("frame dropped")
-
-    # -- what the bot says ---------------------------------------------------------------------------------
-
-    def _receive(self, text: str) -> None:
-        played = self._keep_audio(text)
-        if played is None:
-            self._channel.fire("CUSTOM", body=text, subclass="mod_audio_stream::json")
-        else:
-            self._fire("play", played)
-
-    def _keep_audio(self, text: str) -> dict[str, Any] | None:
-        """Write the audio of a ``streamAudio`` message to a file; None where it is none, or cannot be
-        used."""
-        try:
-            message = json.loads(text)
-            if not isinstance(message, dict) or message.get("type") != "streamAudio":
-                return None
-            data = dict(message["data"])
-            sound = base64.b64decode(data.pop("audioData"), validate=True)
-        except (ValueError, KeyError, TypeError, RecursionError, binascii.Error):
-            return None
-        kind, rate = data.get("audioDataType"), data.get("sampleRate", 0)
-        if kind == "raw" and rate in _RATES:
-            extension = f".r{int(rate) // 1000}"
-        elif isinstance(kind, str) and kind in _EXTENSIONS:
-            extension = _EXTENSIONS[kind]
-        else:
-            return None
-        path = self._channel.core.temp_dir / f"{self._channel.uuid}_{self._count}.tmp{extension}"
-        self._count += 1
-        try:
-            path.write_bytes(sound)
-        except OSError as error:
-            self._report("play file not written", error=str(error))
-            return None
-        self._files.append(path)
-        return {**data, "file": str(path)}
 
     def _fire(self, subclass: str, content: dict[str, Any]) -> None:
         body = json.dumps(content, ensure_ascii=False, separators=(",", ":"))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from .causes import CAUSES, PHRASES, q850, sip_reason
+from .displace import is_a_sound
 from .info import key_of_info
 from .media import MediaSession
 from .sip_message import MalformedMessage, NameAddr, Offer, SipMessage, own_offer, uri_parts
@@ -417,6 +418,13 @@ class Channel:
             self._queue.clear()
         self._broken = True
         self._wake.set()
+
+    def displace(self, path: str, flags: str, limit: int) -> bool:
+        """Displace a file onto the channel (``switch_ivr_displace_session``); whether that went well."""
+        self.pre_answer()
+        return (
+            self.has_codec and not self.down and is_a_sound(path) and self.media.displace(path, flags, limit)
+        )
 
     def unbreak(self) -> None:
         """Forget a break: the next sound begins."""

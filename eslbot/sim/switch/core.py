@@ -6,7 +6,6 @@ import itertools
 import socket
 import time
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from eslbot.sim.events import Emit
@@ -32,15 +31,15 @@ class EventSink(Protocol):
 class Core:
     """The heart of one switch."""
 
-    def __init__(self, emit: Emit, tasks: Tasks, ports: RtpPorts, temp_dir: Path) -> None:
+    def __init__(self, emit: Emit, tasks: Tasks, ports: RtpPorts) -> None:
         self.uuid = str(uuid.uuid4())
-        self.emit, self.tasks, self.ports, self.temp_dir = emit, tasks, ports, temp_dir
+        self.emit, self.tasks, self.ports = emit, tasks, ports
         self.clock = Clock()
         #: Channels that are up, by their UUID; one that hung up is no longer found, like a session in
         #: FreeSWITCH.
         self.channels: dict[str, Channel] = {}
         self.sinks: set[EventSink] = set()
-        self.globals = {"hostname": socket.gethostname(), "core_uuid": self.uuid, "temp_dir": str(temp_dir)}
+        self.globals = {"hostname": socket.gethostname(), "core_uuid": self.uuid}
         self.started = time.time()
         self._sequence = itertools.count(1)
 

@@ -1,4 +1,11 @@
-"""The voice of a call: its RTP port, what it sends on the 20 ms clock, and what it hears (RFC 3550, 4733)."""
+"""The voice of a call: its RTP port, what it writes and reads on the 20 ms clock (RFC 3550, 4733).
+
+A tick writes one frame: of what is played, or silence where the idle channel sends it; displaced files are
+mixed in, and it is encoded last (``switch_core_session_write_frame``). A tick reads what has come, as
+FreeSWITCH does with ``rtp-autofix-timing`` off: packets longer than 20 ms are cut into frames; where nothing
+has come, the frame is 0xFF all over; of packets that are shorter only one is taken, so that the rest comes
+later and later, until there is a jitter buffer.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +14,25 @@ import math
 import secrets
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from ipaddress import ip_address
 
 from eslbot import g711
 from eslbot.sim.rtp import FRAME_SAMPLES, PTIME, RtpPacket
 
-from .audio import Sound
+from .audio import SILENCE, Sound
+from .displace import REPLACED, Displace
 from .sip_message import Offer
 
 #: The keys of RFC 4733, table 3, by event number.
 KEYS = "0123456789*#ABCD"
+
+#: What FreeSWITCH hands on where no packet has come in a tick.
+NO_PACKET = REPLACED
+FRAME = len(NO_PACKET)
+#: Packets that wait at most; a kernel's socket buffer holds some more.
+MAX_WAITING = 250
 
 #: A clock this many ticks late starts afresh instead of sending a burst.
 MAX_LATE = 5
@@ -73,7 +88,7 @@ class RtpPorts:
 
 
 class MediaSession:
-    """One call's RTP. ``heard`` gets L16 at 8,000 Hz, one frame a packet; ``key`` a key and its samples."""
+    """One call's RTP. ``heard`` gets the caller's frames, L16 at 8,000 Hz; ``key`` a key and its samples."""
 
     def __init__(
         self,
@@ -96,6 +111,12 @@ class MediaSession:
         self._clock, self._sock, self._heard, self._key = clock, sock, heard, key
         self._latched = self._sending = False
         self._playing: list[tuple[Sound, asyncio.Future[None]]] = []
+        self._displaces: list[Displace] = []
+        #: Packets that have come, as L16; and of them what is less than a frame.
+        self._waiting: deque[bytes] = deque()
+        self._rest = b""
+        #: Bytes that a jitter buffer keeps back (0: none), and whether it has begun to let go.
+        self._kept_back, self._filled = 0, False
         self._sequence, self._timestamp = secrets.randbelow(1 << 16), secrets.randbelow(1 << 32)
         self._ssrc = secrets.randbelow(1 << 32)
         self._gap = True
@@ -138,7 +159,34 @@ class MediaSession:
         for sound, known in list(self._playing):
             if known is done:
                 self._playing.remove((sound, known))
-                sound.close()
+
+    def displace(self, path: str, flags: str, limit: int) -> bool:
+        """Displace a file onto what is written; whether it is one, and not there already."""
+        if any(there.path == path for there in self._displaces):
+            return False
+        try:
+            displace = Displace(path, flags, limit)
+        except OSError:
+            return False
+        self._displaces.insert(0 if "f" in flags else len(self._displaces), displace)
+        self.flush()
+        return True
+
+    def stop_displace(self, path: str) -> bool:
+        """Take a file away; whether it was there."""
+        found = [displace for displace in self._displaces if displace.path == path]
+        for displace in found:
+            self._end_displace(displace)
+        return bool(found)
+
+    def flush(self) -> None:
+        """Drop what has come and was not read, as each start of a media bug does."""
+        self._waiting.clear()
+        self._rest = b""
+
+    def buffer(self, milliseconds: int) -> None:
+        """Keep a jitter buffer of so much; 0 is none."""
+        self._kept_back, self._filled = 16 * milliseconds, False
 
     def tick(self) -> None:
         """One 20 ms step of the clock."""
@@ -146,11 +194,12 @@ class MediaSession:
             self._timeout = math.inf
             self._timed_out()
             return
+        self._read()
         self._timestamp += FRAME_SAMPLES
-        payload = self._next_frame()
+        payload = self._write()
         silenced = self.paused or self.offer.deaf or self.offer.direction in ("sendonly", "inactive")
         if payload is None or silenced:
-            self._gap = True
+            self._gap = True  # what is displaced has gone on: a hold costs the file nothing (measured)
             return
         self._sequence += 1
         kind = self.offer.payload_type
@@ -168,11 +217,29 @@ class MediaSession:
         self._clock.sessions.discard(self)
         asyncio.get_running_loop().remove_reader(self._sock.fileno())
         self._sock.close()
-        for sound, done in self._playing:
-            sound.close()
+        for _, done in self._playing:
             if not done.done():
                 done.set_result(None)
         self._playing.clear()
+        for displace in list(self._displaces):
+            self._end_displace(displace)
+
+    def _write(self) -> bytes | None:
+        """The next packet's payload; None where nothing is written, as in a hold of FreeSWITCH's own."""
+        if self.paused or (frame := self._next_frame()) is None:
+            return None
+        for displace in list(self._displaces):
+            displaced = displace.write(frame)
+            if displaced is None:
+                self._end_displace(displace)
+            else:
+                frame = displaced
+        law = self.offer.codec
+        return g711.SILENCE[law] * FRAME_SAMPLES if frame == SILENCE else g711.encode(law, frame)
+
+    def _end_displace(self, displace: Displace) -> None:
+        self._displaces.remove(displace)
+        displace.close()
 
     def _next_frame(self) -> bytes | None:
         while self._playing:
@@ -181,10 +248,37 @@ class MediaSession:
             if frame is not None:
                 return frame
             self._playing.pop()
-            sound.close()
             if not done.done():
                 done.set_result(None)
-        return g711.SILENCE[self.offer.codec] * FRAME_SAMPLES if self.idle_silence else None
+        return SILENCE if self.idle_silence else None
+
+    def _read(self) -> None:
+        """Hand on what a tick reads."""
+        if self.paused or self.offer.deaf:
+            return
+        frames = self._buffered() if self._kept_back else self._taken()
+        for frame in frames:
+            whole = all(displace.mixes for displace in self._displaces)
+            self._heard(frame if whole else REPLACED)
+
+    def _taken(self) -> list[bytes]:
+        """Without a jitter buffer: one packet, and all where they are not short (``rtp-autoflush``)."""
+        self._rest += self._waiting.popleft() if self._waiting else NO_PACKET
+        while self._waiting and len(self._waiting[0]) >= FRAME:
+            self._rest += self._waiting.popleft()
+        frames = [self._rest[n : n + FRAME] for n in range(0, len(self._rest) - FRAME + 1, FRAME)]
+        self._rest = self._rest[len(frames) * FRAME :]
+        return frames
+
+    def _buffered(self) -> list[bytes]:
+        """With one: a frame a tick, once it is filled."""
+        self._rest += b"".join(self._waiting)
+        self._waiting.clear()
+        self._filled = self._filled or len(self._rest) >= self._kept_back
+        if not self._filled or len(self._rest) < FRAME:
+            return [NO_PACKET]
+        frame, self._rest = self._rest[:FRAME], self._rest[FRAME:]
+        return [frame]
 
     def _readable(self) -> None:
         for _ in range(16):  # a flood on one call must not starve the others
@@ -213,7 +307,8 @@ class MediaSession:
             return
         if packet.payload_type != self.offer.payload_type or not packet.payload or self._is_old(packet):
             return
-        self._heard(g711.decode(self.offer.codec, packet.payload))
+        if len(self._waiting) < MAX_WAITING:
+            self._waiting.append(g711.decode(self.offer.codec, packet.payload))
 
     def _is_old(self, packet: RtpPacket) -> bool:
         """Whether the packet is a duplicate or overtaken; there is no jitter buffer to put it in order."""

@@ -7,7 +7,6 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
-from pathlib import Path
 
 from eslbot.sim.events import Emit, silent
 
@@ -30,17 +29,15 @@ class SwitchSettings:
     """What a switch needs to know.
 
     ``controllers`` are the outbound event socket's hosts and ports in order; ``rtp_ports`` the first and last
-    UDP port; ``temp_dir`` where the speech of bots is written. ``sip_t1`` (RFC 3261, 17.1.1.1),
-    ``connect_wait`` (how long a controller may take to say ``connect``) and ``media_timeout`` (how long a PBX
-    may send no RTP at all before its call is ended) are seconds, shorter in tests. ``capture`` gets
-    copies of SIP messages.
+    UDP port. ``sip_t1`` (RFC 3261, 17.1.1.1), ``connect_wait`` (how long a controller may take to say
+    ``connect``) and ``media_timeout`` (how long a PBX may send no RTP at all before its call is ended) are
+    seconds, shorter in tests. ``capture`` gets copies of SIP messages.
     """
 
     sip_listen: tuple[str, int]
     allow: Sequence[IPv4Network | IPv6Network]
     controllers: Sequence[tuple[str, int]]
     rtp_ports: tuple[int, int]
-    temp_dir: Path
     sip_t1: float = T1
     connect_wait: float = CONNECT_WAIT
     media_timeout: float = 300.0
@@ -55,7 +52,7 @@ class Switch:
             raise ValueError("a switch needs at least one controller")
         self._emit = emit
         self._tasks = Tasks(emit)
-        self._core = Core(emit, self._tasks, RtpPorts(*settings.rtp_ports), settings.temp_dir)
+        self._core = Core(emit, self._tasks, RtpPorts(*settings.rtp_ports))
         self._dialplan = Dialplan(
             self._core, settings.controllers, settings.connect_wait, settings.media_timeout
         )
@@ -79,7 +76,6 @@ class Switch:
 
     async def start(self) -> None:
         """Open the SIP port. Raises OSError where it is taken."""
-        self._core.temp_dir.mkdir(parents=True, exist_ok=True)
         await self._sip.start()
         self._clock = self._tasks.start(self._core.clock.run(), "the 20 ms clock")
         self._emit("ready", {"sip": "{}:{}".format(*self.sip_address)})

@@ -25,6 +25,12 @@ _UNSAFE = re.compile(r"""%(?![0-9A-F]{2})|[\r\n #&+:;<=>?@\[\\\]^`{|}"]|[^ -~]""
 _REFERENCE = re.compile(r"\$\{([^${}()\[\]]+)\}")
 
 
+def leading_number(text: str) -> int:
+    """What C's ``atoi`` makes of it, negative numbers being nothing here."""
+    match = re.match(r"\s*\+?(\d{1,9})", text, re.A)
+    return int(match[1]) if match else 0
+
+
 def separate(text: str, delimiter: str = " ", limit: int = 64) -> list[str]:
     """``text`` split at ``delimiter`` into at most ``limit`` arguments, quotes and escapes resolved.
 

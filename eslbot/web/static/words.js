@@ -16,6 +16,7 @@ const OUTCOMES = {
   bot_unreachable: "Bot unreachable",
   bot_failed: "Bot failed",
   bot_silent: "Bot silent",
+  relay_lost: "Relay lost",
   max_duration: "Longest duration",
   controller_lost: "Worker lost",
   internal_error: "Fault of eslbot",

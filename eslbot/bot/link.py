@@ -1,0 +1,283 @@
+"""What controller and relay tell each other, over streams that break and controllers that change.
+
+::
+
+        start ──────▶ STARTING ── the stream's STATE ──▶ UP ──▶ news, in order and once
+                      ▲    │ no STATE in time               │
+        the stream    │    ▼                                │ the stream is gone
+        is found ──▶ ASKING (HELLO) ◀── a number is missing ─┤
+                      │ no stream                           │
+                      └───────────────▶ STARTING ◀──────────┘
+
+Until STATE has come nothing counts that a relay tells: it is of another time. What is told again behind STATE
+is known by its number and text: another relay counts anew. Nobody waits in here: :attr:`Link.due` says when
+:meth:`Link.tick` has something to do. A link that is not up for :data:`RELAY_DUE` raises :class:`RelayLost`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+
+import structlog
+
+from eslbot import metrics
+from eslbot.bot import stream
+from eslbot.config.model import Address
+from eslbot.esl import Event, Session
+from eslbot.relay import control
+from eslbot.relay.control import BadText, News, Order, Part, Text
+
+log = structlog.get_logger()
+
+#: Seconds without a relay after which the customer goes to an agent.
+RELAY_DUE = 5.0
+#: Seconds for a stream's STATE, or for that behind a HELLO: a relay's turn, some ten milliseconds.
+STATE_DUE = 1.0
+#: Seconds before a stream is started once more that could not be; twice as long each time.
+RETRY, MOST_RETRY = 0.05, 0.5
+#: Seconds after which a stream that was up counts as one: a relay that only comes up to break off is none.
+STEADY = 1.0
+#: News that may wait to be acknowledged.
+UNACKNOWLEDGED = 8
+#: News that are known again where they are told again.
+HEARD = 4 * UNACKNOWLEDGED
+#: Orders that wait for the next STATE: keys, of a caller who presses some while nobody is there.
+WAITING = 32
+
+
+class RelayLost(Exception):
+    """No relay takes the call's stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How to a call's relay: the URL of its listener, and the ``identity`` that it asks for.
+
+    ``prepared``: the URL of the process that has the call already, for the first stream.
+    """
+
+    url: str
+    identity: str
+    prepared: str = ""
+
+    @classmethod
+    def to(cls, listen: Address, identity: str) -> Way:
+        """To what listens at ``listen``, which is on FreeSWITCH's own host where it is no certain address."""
+        ip = (
+            ip_address("::1" if listen.ip.version == 6 else "127.0.0.1")
+            if listen.ip.is_unspecified
+            else listen.ip
+        )
+        return cls(f"ws://{Address(ip, listen.port)}/", identity)
+
+
+class Link:
+    """One call's, in this controller. Raises what the session raises."""
+
+    def __init__(self, session: Session, way: Way) -> None:
+        self._session = session
+        self._way = way
+        self._prepared = way.prepared
+        self._stream = stream.AudioStream(session)
+        #: What a relay is told that has not heard of the call.
+        self.part = Part.NEW
+        #: Whether the caller is on hold.
+        self.held = False
+        #: Whether the relay's STATE has come, so that its news count.
+        self.up = False
+        #: When :meth:`tick` has something to do, on the monotonic clock.
+        self.due = float("inf")
+        self._starting = self._connected = False
+        self._tries = 0
+        self._up_since = float("-inf")
+        self._give_up = float("inf")
+        self._why = "no STATE"
+        self._last = self._acknowledged = self._missing = 0
+        #: What the relay's last STATE said of them.
+        self._confirmed = 0
+        #: The last news that counted: an acknowledgement may be lost with its stream.
+        self._heard: deque[Text] = deque(maxlen=HEARD)
+        self._waiting: deque[tuple[Order, dict[str, Any]]] = deque(maxlen=WAITING)
+        self._lost_events = session.lost_events
+        self._told_bad = False
+
+    # -- coming up ----------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start a stream on a channel that has none."""
+        self._down()
+        self._start()
+
+    def find(self) -> None:
+        """Take up the stream that another controller may have started."""
+        self._down()
+        self._stream.attached = True
+        self._hello()
+
+    def tick(self) -> None:
+        """Do what is due. Raises :class:`RelayLost`."""
+        if self.up and self._lost_events != self._session.lost_events:
+            self._lost_events = self._session.lost_events  # they may have been news, and the last ones
+            self._down()
+            self._hello()
+        now = time.monotonic()
+        if self.up or now < self.due:
+            return
+        if now >= self._give_up:
+            raise RelayLost(self._why)
+        self._start()
+
+    def _down(self) -> None:
+        now = time.monotonic()
+        if self._give_up == float("inf") or (self.up and now - self._up_since >= STEADY):
+            self._give_up, self._tries = now + RELAY_DUE, 0
+        self.up = False
+
+    def _start(self) -> None:
+        """A stream, once the one before is off the channel."""
+        self._starting, self._connected = True, False
+        if self._stream.attached and not self._stream.stop():
+            self._wait(f"mod_audio_stream could not close its socket within {stream.STOPPED:g} s")
+            self._stream.attached = True
+            return
+        headers = {
+            control.IDENTITY: self._way.identity,
+            control.CALL: self._session.uuid,
+            control.PART: str(self.part),
+        }
+        url, self._prepared = self._prepared or self._way.url, ""
+        if self._stream.start(url, headers):
+            self._why = f"the relay said nothing within {STATE_DUE:g} s"
+            self.due = min(self._give_up, time.monotonic() + STATE_DUE)
+        else:
+            self._wait("mod_audio_stream refused to start; is the module loaded?")
+
+    def _wait(self, why: str) -> None:
+        """Before the next try."""
+        self._why = why
+        delay = min(MOST_RETRY, RETRY * 2**self._tries)
+        self._tries += 1
+        self.due = min(self._give_up, time.monotonic() + delay)
+
+    def _hello(self) -> None:
+        """Ask the relay where it is, and to tell again what nobody has acknowledged."""
+        self._starting = False
+        hello = control.order(Order.HELLO, ack=self._last, hold=self.held)
+        if self._stream.reaches(hello):
+            self.due = min(self._give_up, time.monotonic() + STATE_DUE)
+        else:
+            self._stream.attached = False
+            self._why = "there was no stream any more"
+            self._start()
+
+    def _gone(self, event: Event) -> None:
+        """The stream is gone, or did not come up."""
+        if event.name == stream.ERROR:
+            self._stream.attached = False  # the module takes itself off
+        why = stream.describe(event)
+        if not self.up:
+            self._wait(why)
+            return
+        log.warning("relay_stream_lost", reason=why)
+        metrics.RELAY_STREAMS_RESTARTED.inc()
+        steady = time.monotonic() - self._up_since >= STEADY
+        self._down()
+        if steady:
+            self._why = why
+            self._start()
+        else:
+            self._wait(why)
+
+    # -- what the relay tells -----------------------------------------------------------------------------
+
+    def happened(self, event: Event) -> Text | None:
+        """One event of the stream's; what the relay tells by it, if that counts."""
+        match event.name:
+            case stream.CONNECT:
+                self._connected = self._stream.attached = True
+            case stream.ERROR:
+                self._gone(event)
+            case stream.DISCONNECT if self._connected or not self._starting:
+                self._gone(event)  # else it is the end of the stream before
+            case stream.JSON:
+                return self._read(event)
+        return None
+
+    def _read(self, event: Event) -> Text | None:
+        try:
+            if event.oversized:
+                raise BadText(f"{event.oversized} bytes")
+            text = control.read_news(event.body)
+        except BadText as error:
+            self.ignore(str(error))
+            return None
+        if text.what == News.STATE:
+            return text
+        return text if self.up and self._is_next(text) else None
+
+    def ignore(self, why: str) -> None:
+        """Count a text that is none of a relay's, and tell the first of a call."""
+        metrics.RELAY_TEXTS_IGNORED.inc()
+        if not self._told_bad:
+            self._told_bad = True
+            log.warning("relay_text_ignored", why=why)
+
+    def synchronised(self, acknowledged: int) -> None:
+        """A STATE was taken: what follows are the news behind ``acknowledged``."""
+        new = self._starting and not self.up
+        if acknowledged < self._confirmed:
+            self._heard.clear()  # another relay, whose numbers begin anew
+        self._confirmed = acknowledged
+        if not self.up:
+            self._up_since = time.monotonic()
+        self.up, self.due = True, float("inf")
+        self._starting = False
+        self._last = self._acknowledged = acknowledged
+        if new and (self.held or self.part is not Part.NEW):  # HELLO would have told
+            self.order(Order.HOLD, on=self.held)
+        while self._waiting:
+            what, facts = self._waiting.popleft()
+            self.order(what, **facts)
+
+    def _is_next(self, text: Text) -> bool:
+        """Whether nobody has heard it before; where one before it is missing, have it told again."""
+        number = text.number
+        if number <= self._last:
+            return False
+        if number > self._last + 1 and self._missing != self._last + 1:
+            self._missing = self._last + 1  # once: what a relay does not have any more, it cannot tell
+            log.warning("relay_news_missing", number=self._missing, came=number)
+            self._down()
+            self._hello()
+            return False
+        self._last = number
+        if text in self._heard:
+            return False
+        self._heard.append(text)
+        return True
+
+    # -- what it is told ----------------------------------------------------------------------------------
+
+    def order(self, what: Order, **facts: Any) -> None:
+        """Tell the relay, with all that is handled; a key that finds none waits for the next."""
+        if self.up:
+            self._acknowledged = self._last
+            self._stream.send_text(control.order(what, ack=self._last, **facts))
+        elif what is Order.KEY:
+            self._waiting.append((what, facts))
+
+    def handled(self, text: Text) -> None:
+        """What :meth:`happened` has returned is done: acknowledge it, at once where it is an end."""
+        waiting = self._last - self._acknowledged
+        if self.up and (waiting >= UNACKNOWLEDGED or (waiting and text.what in (News.ENDED, News.DONE))):
+            self.order(Order.ACK)
+
+    def close(self, reason: str) -> None:
+        """The bot's part is over. Does not wait."""
+        if self._stream.attached:
+            self._stream.send_text(control.order(Order.STOP, ack=self._last, reason=reason))
+            self._stream.close()

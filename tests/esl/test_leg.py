@@ -1,0 +1,632 @@
+"""The bot's leg with a relay on a script: streams that break, controllers that change, news that are lost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import structlog
+
+from eslbot import metrics
+from eslbot.bot.link import UNACKNOWLEDGED, WAITING
+from eslbot.ledger.facts import What
+from eslbot.outcome import Outcome
+from eslbot.relay.control import PART, News, Order, Part
+from tests.esl.conftest import House
+from tests.support.peer import eventually
+from tests.support.relay import DIRECTORY, ScriptedRelay
+from tests.support.switch import UUID, Channel
+
+NOTED = ("speech_began", "speech_ended", "mark", "cleared", "caller_speaks", "bot_reconnected")
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eslbot.bot.link.RELAY_DUE", 0.6)
+    monkeypatch.setattr("eslbot.bot.link.STATE_DUE", 0.2)
+    monkeypatch.setattr("eslbot.bot.link.STEADY", 0.05)
+
+
+def outcome(house: House, channel: Channel) -> tuple[str, str]:
+    channel.wait_stage("held")
+    properties = house.posts()[-1]["properties"]
+    assert (channel.attached, channel.displaced) == (False, [])
+    return properties["outcome"], properties["why"]
+
+
+def parts(channel: Channel) -> list[Part]:
+    return [start["headers"][PART] for start in channel.starts]
+
+
+def noted(house: House, *whats: str) -> list[dict[str, Any]]:
+    return [fact for fact in house.facts if fact["what"] in (whats or NOTED)]
+
+
+def another_relay(channel: Channel) -> ScriptedRelay:
+    """The relay is gone with all that it knew, and another one takes the next stream."""
+    channel.relay = ScriptedRelay(channel)
+    channel.relay.bot = "connected"
+    return channel.relay
+
+
+# -- what the relay tells ---------------------------------------------------------------------------------
+
+
+def test_what_happens_on_the_line_is_told(house: House) -> None:
+    channel = house.talking()
+    relay = channel.relay
+    relay.tells(News.BEGAN, ago=0.01)
+    relay.tells(News.CALLER_SPEECH, speaking=True)
+    relay.tells(News.MARK, name="a\n", cleared=True)
+    relay.tells(News.CLEARED)
+    relay.tells(News.SILENT, cut=True, ago=0.02)
+    relay.tells(News.RECONNECTED, why="closed with 1011")
+    channel.ends()
+    channel.wait_stage("held")
+    assert [{k: v for k, v in fact.items() if k != "call"} for fact in noted(house)] == [
+        {"what": "speech_began"},
+        {"what": "caller_speaks", "speaking": True},
+        {"what": "mark", "name": "a ", "cleared": True},
+        {"what": "cleared"},
+        {"what": "speech_ended", "cut": True},
+        {"what": "bot_reconnected", "why": "closed with 1011"},
+    ]
+
+
+def test_the_first_word_is_measured_once(house: House) -> None:
+    before = metrics.FIRST_AUDIO_SECONDS.labels("acme")._sum.get()
+    channel = house.talking()
+    for _ in range(2):
+        channel.relay.tells(News.BEGAN, ago=0.0)
+        channel.relay.tells(News.SILENT, cut=False, ago=0.0)
+    channel.ends()
+    channel.wait_stage("held")
+    assert 0 < metrics.FIRST_AUDIO_SECONDS.labels("acme")._sum.get() - before < 5
+
+
+def test_what_a_bot_babbles_is_told(house: House) -> None:
+    channel = house.talking()
+    with structlog.testing.capture_logs() as lines:
+        channel.relay.tells(News.IGNORED, why="unknown_type", detail='{"type":"dance"}', size=16)
+        channel.relay.tells(News.IGNORED, why=7, detail=None, size="many")
+        channel.ends()
+        channel.wait_stage("held")
+    told = [(line["why"], line["size"], line["detail"]) for line in lines if "ignored" in line["event"]]
+    assert told == [("unknown_type", 16, '{"type":"dance"}'), ("", 0, "")]
+
+
+@pytest.mark.parametrize(
+    ("ptime", "wanted"), [("20", "60:200:20"), ("40", "80:300:20"), ("60", "120:400:20")]
+)
+def test_short_packets_get_one_jitter_buffer(house: House, ptime: str, wanted: str) -> None:
+    channel = house.talking({"rtp_use_codec_ptime": ptime})
+    channel.relay.tells(News.SHORT_PACKETS)
+    channel.relay.tells(News.SHORT_PACKETS)
+    channel.ends()
+    channel.wait_stage("held")
+    assert [entry for entry in channel.story if entry.startswith("jitter")] == [f"jitter buffer {wanted}"]
+
+
+def test_late_audio_is_told_and_nothing_is_done(house: House) -> None:
+    channel = house.talking()
+    with structlog.testing.capture_logs() as lines:
+        channel.relay.tells(News.LATE, by=0.53)
+        channel.ends()
+        channel.wait_stage("held")
+    assert [line["seconds"] for line in lines if line["event"] == "caller_audio_late"] == [0.53]
+
+
+# -- what it is told --------------------------------------------------------------------------------------
+
+
+def test_news_are_acknowledged_in_heaps_and_ends_at_once(house: House) -> None:
+    channel = house.talking()
+    relay = channel.relay
+    for _ in range(UNACKNOWLEDGED + 2):
+        relay.tells(News.CLEARED)
+    channel.wait(lambda: relay.acknowledged == UNACKNOWLEDGED)
+    channel.event("DTMF", {"DTMF-Digit": "5", "DTMF-Duration": "960"})
+    channel.wait(lambda: relay.acknowledged == UNACKNOWLEDGED + 3)  # and the connection's
+    assert relay.told(Order.KEY) == [{"order": "key", "digit": "5", "ms": 120}]
+    channel.ends(done=False)
+    channel.wait(lambda: relay.acknowledged == UNACKNOWLEDGED + 4)
+    relay.is_done()
+    channel.wait(lambda: relay.acknowledged == UNACKNOWLEDGED + 5)
+
+
+def test_keys_reach_the_relay(house: House) -> None:
+    channel = house.talking()
+    keys = ("5", "960"), ("*", "1600"), ("#", ""), ("D", "x"), ("0", "-1"), ("1", "٣"), ("2", "9" * 5000)
+    for digit, samples in keys:
+        channel.event("DTMF", {"DTMF-Digit": digit, "DTMF-Duration": samples, "DTMF-Source": "RTP"})
+    for digit in ("", "12", "F", "w", "5\n"):
+        channel.event("DTMF", {"DTMF-Digit": digit, "DTMF-Duration": "800"})
+    relay = {"SIP-Content-Type": "application/dtmf-relay"}
+    channel.event("RECV_INFO", relay, b"Signal=*\r\nDuration=160\r\n")
+    channel.ends()
+    channel.wait_stage("held")
+    assert [(key["digit"], key["ms"]) for key in channel.relay.told(Order.KEY)] == [
+        ("5", 120),
+        ("*", 200),
+        ("#", 0),
+        ("D", 0),
+        ("0", 0),
+        ("1", 0),
+        ("2", 0),
+        ("*", 160),
+    ]
+
+
+def test_keys_wait_for_a_relay(house: House) -> None:
+    channel = house.call()
+    channel.on_start = lambda number: None
+    channel.wait(lambda: channel.starts)
+    for number in range(WAITING + 5):
+        channel.event("DTMF", {"DTMF-Digit": str(number % 10), "DTMF-Duration": "800"})
+    eventually(lambda: len(noted(house, "key")) == WAITING + 5)
+    channel.relay.stream_up(0)
+    channel.wait(lambda: len(channel.relay.told(Order.KEY)) == WAITING)
+    assert channel.relay.told(Order.KEY)[0]["digit"] == "5", "the last ones"
+
+
+def hold(channel: Channel, on: bool) -> None:
+    channel.variables["remote_audio_media_flow"] = "sendonly" if on else "sendrecv"
+    channel.event("CUSTOM", {"Event-Subclass": "sofia::reinvite"})
+
+
+def test_a_hold_and_its_end_are_told(house: House) -> None:
+    channel = house.talking()
+    hold(channel, True)
+    channel.wait(lambda: channel.relay.told(Order.HOLD))
+    hold(channel, True)
+    hold(channel, False)
+    channel.wait(lambda: len(channel.relay.told(Order.HOLD)) == 2)
+    assert [order["on"] for order in channel.relay.told(Order.HOLD)] == [True, False]
+    assert [fact["on"] for fact in noted(house, "hold")] == [True, False]
+
+
+def test_the_next_controller_tells_of_a_hold(house: House) -> None:
+    channel = house.talking()
+    channel.variables["remote_audio_media_flow"] = "sendonly"  # nobody was there to see it
+    second = house.taken_over(channel)
+    second.wait(lambda: second.relay.told(Order.HELLO))
+    assert second.relay.told(Order.HELLO) == [{"order": "hello", "hold": True}]
+
+
+def test_the_next_relay_is_told_of_a_hold(house: House) -> None:
+    channel = house.talking()
+    hold(channel, True)
+    channel.wait(lambda: channel.relay.told(Order.HOLD))
+    relay = another_relay(channel)
+    channel.lose_stream()
+    channel.wait(lambda: relay.told(Order.HOLD))
+    assert relay.told(Order.HOLD) == [{"order": "hold", "on": True}]
+
+
+# -- the lines --------------------------------------------------------------------------------------------
+
+
+def test_lines_that_freeswitch_reads_already_are_left_alone(house: House) -> None:
+    channel = house.call()
+    channel.displaced.append(channel.relay.paths[0])
+    channel.wait_stage("talking")
+    assert channel.story.count("displace start") == 1
+    assert channel.displaced == channel.relay.paths
+
+
+def test_a_relay_that_does_not_know_that_a_line_is_on_is_no_reason_to_hand_off(house: House) -> None:
+    channel = house.talking()
+    relay = another_relay(channel)
+    relay.odd = {"lines": [{"path": path, "on": False} for path in relay.paths]}
+    channel.lose_stream()
+    channel.wait(lambda: channel.story.count("displace start") == 4)  # two of them refused
+    channel.ends()
+    assert outcome(house, channel)[0] == "bot_ended"
+
+
+def test_lines_of_another_directory_take_the_place_of_those_before(house: House) -> None:
+    channel = house.talking()
+    relay = another_relay(channel)
+    relay.paths = [f"/srv/lines/{UUID}.{name}.r8" for name in "ab"]
+    channel.lose_stream()
+    channel.wait(lambda: channel.displaced == relay.paths)
+    assert channel.variables["eslbot_lines"] == " ".join(relay.paths)
+    channel.ends()
+    assert outcome(house, channel)[0] == "bot_ended"
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_line_that_freeswitch_cannot_read_is_a_hand_off_at_once(house: House, which: int) -> None:
+    channel = house.call()
+    channel.unreadable = (channel.relay.paths[which],)
+    assert outcome(house, channel) == ("relay_lost", f"FreeSWITCH does not read {channel.relay.paths[which]}")
+    assert len(channel.starts) == 1
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        None,
+        {},
+        "x",
+        [7],
+        [{}],
+        [{"path": 7}],
+        *(
+            [{"path": path, "on": False}]
+            for path in (
+                "",
+                "relative.r8",
+                f"{DIRECTORY}/{UUID}.a r8",
+                f"{DIRECTORY}/{UUID}.a.r8\n",
+                f"{DIRECTORY}/another-call.a.r8",
+                f"{DIRECTORY}/../{UUID}.a.r8",
+                f"/{UUID}.${{x}}.r8",
+                f"/{'d' * 255}/{UUID}.a.r8",
+                f"tone_stream://{UUID}.a.r8",
+            )
+        ),
+        [{"path": f"{DIRECTORY}/{UUID}.{name}.r8", "on": False} for name in "abc"],
+    ],
+)
+def test_no_other_file_is_ever_displaced(house: House, lines: object) -> None:
+    before = metrics.RELAY_TEXTS_IGNORED._value.get()
+    channel = house.call()
+    channel.relay.odd = {"lines": lines}
+    assert outcome(house, channel)[0] == "relay_lost"
+    assert "displace start" not in channel.story
+    assert metrics.RELAY_TEXTS_IGNORED._value.get() > before
+
+
+def test_what_is_noted_of_lines_and_cannot_be_is_not_told_freeswitch(house: House) -> None:
+    noted_paths = f"/etc/passwd {DIRECTORY}/{UUID}.a.r8"
+    channel = house.call({"eslbot_stage": "held", "eslbot_lines": noted_paths}, answered=True)
+    channel.wait(lambda: "displace stop" in channel.story)
+    channel.wait(lambda: "unset eslbot_lines" in channel.story)
+    assert channel.story.count("displace stop") == 1
+
+
+# -- hostile news -----------------------------------------------------------------------------------------
+
+HOSTILE: list[Any] = [
+    b"{",
+    b"[1]",
+    b"\xff",
+    b"[" * 100_000,
+    {"news": "dance", "n": 2},
+    {"order": "stop"},
+    {"news": "ended", "n": "2"},
+    {"news": ["ended"], "n": 2},
+    {"news": "ended", "n": 1.5},
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=[str(number) for number in range(len(HOSTILE))])
+def test_what_is_no_news_is_counted_and_told_once(house: House, text: Any) -> None:
+    before = metrics.RELAY_TEXTS_IGNORED._value.get()
+    channel = house.talking()
+    with structlog.testing.capture_logs() as lines:
+        channel.custom("json", text)
+        channel.custom("json", text)
+        channel.ends()
+        assert outcome(house, channel)[0] == "bot_ended"
+    assert metrics.RELAY_TEXTS_IGNORED._value.get() == before + 2
+    assert [line["event"] for line in lines].count("relay_text_ignored") == 1
+
+
+@pytest.mark.parametrize("field", [None, 7, -1.5, [], {}, "x" * 5000, True, 1e999])
+@pytest.mark.parametrize(
+    "what", [News.BEGAN, News.SILENT, News.MARK, News.RECONNECTED, News.LATE, News.IGNORED]
+)
+def test_fields_of_any_kind_harm_nobody(house: House, what: News, field: Any) -> None:
+    channel = house.talking()
+    names = ("ago", "cut", "name", "cleared", "why", "detail", "size", "by", "speaking")
+    channel.relay.tells(what, **dict.fromkeys(names, field))
+    channel.ends()
+    assert outcome(house, channel)[0] == "bot_ended"
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({}, ("internal_error", "")),
+        ({"outcome": "fine", "reason": 7, "properties": [], "dropped": 7}, ("internal_error", "")),
+        ({"outcome": ["bot_ended"]}, ("internal_error", "")),
+        ({"outcome": "bot_failed", "reason": "a\0" + "x" * 5000}, ("bot_failed", "a " + "x" * 198)),
+        ({"outcome": "bot_ended", "properties": None, "dropped": [{}, None]}, ("bot_ended", "")),
+    ],
+)
+def test_an_end_is_an_end_whatever_its_fields(
+    house: House, facts: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    channel = house.talking()
+    channel.relay.tells(News.ENDED, **facts)
+    channel.relay.is_done()
+    assert outcome(house, channel) == expected
+
+
+def test_every_outcome_of_a_relay_is_taken(house: House) -> None:
+    channel = house.talking()
+    channel.ends(outcome=str(Outcome.BOT_SILENT), reason="no audio within 10 s")
+    assert outcome(house, channel) == ("bot_silent", "no audio within 10 s")
+
+
+# -- a take-over ------------------------------------------------------------------------------------------
+
+
+def test_news_that_fell_into_a_take_over_are_told_in_order_and_once(house: House) -> None:
+    channel = house.talking()
+    relay = channel.relay
+    for name in ("heard before", "not acknowledged"):
+        relay.tells(News.MARK, name=name, cleared=False)
+    eventually(lambda: len(noted(house, "mark")) == 2)
+    channel.event("DTMF", {"DTMF-Digit": "1", "DTMF-Duration": "800"})
+    channel.wait(lambda: relay.acknowledged == 3)
+    channel.lose_controller()
+    relay.lost = True
+    for name in ("nobody", "was there"):
+        relay.tells(News.MARK, name=name, cleared=False)
+    relay.lost = False
+    second = house.taken_over(channel)
+    second.custom("json", {"news": "mark", "n": 6, "name": "of another time", "cleared": False})
+    second.relay.tells(News.MARK, name="and on", cleared=False)
+    second.ends()
+    assert outcome(house, second)[0] == "bot_ended"
+    names = [fact["name"] for fact in noted(house, "mark")]
+    assert names == ["heard before", "not acknowledged", "nobody", "was there", "and on"]
+
+
+@pytest.mark.parametrize("done", [True, False], ids=["done", "last words"])
+@pytest.mark.parametrize("when", ["before it is told", "told and not acknowledged", "acknowledged"])
+def test_an_end_is_told_once_over_any_take_over(house: House, when: str, done: bool) -> None:
+    channel = house.talking()
+    if when == "before it is told":
+        channel.lose_controller()
+        channel.relay.lost = True
+    channel.ends({"summary": "x"}, done=False)
+    if when != "before it is told":
+        channel.wait(lambda: channel.relay.acknowledged == 2)
+        channel.wait_stage("ended")
+        channel.lose_controller()
+        if when == "told and not acknowledged":
+            channel.relay.acknowledged = 0  # it never came
+            channel.relay._kept = [(2, json.dumps({"news": "ended", "n": 2, **(channel.relay.ended or {})}))]
+        channel.relay.lost = True
+    if done:
+        channel.relay.is_done()
+    channel.relay.lost = False
+    second = house.taken_over(channel)
+    if not done:
+        second.wait(lambda: second.relay.told(Order.HELLO))
+        assert "handing_off" not in second.stages
+        second.relay.is_done()
+    assert outcome(house, second) == ("bot_ended", "done")
+    assert house.posts()[0]["properties"]["summary"] == "x"
+    assert [fact["outcome"] for fact in noted(house, "bot_ended")] == ["bot_ended"]
+
+
+def test_an_end_that_a_controller_has_acknowledged_and_died_over_is_the_states_word(house: House) -> None:
+    channel = house.call({"eslbot_stage": "talking"}, answered=True)
+    relay = channel.relay
+    relay.bot, relay.done = "over", True
+    relay.ended = {"outcome": "bot_closed", "reason": "x", "properties": {"summary": "y"}, "dropped": []}
+    channel.attached = True
+    assert outcome(house, channel) == ("bot_closed", "x")
+    assert house.posts()[0]["properties"]["summary"] == "y"
+
+
+def test_a_number_that_is_missing_is_asked_for(house: House) -> None:
+    channel = house.talking()
+    relay = channel.relay
+    relay.lost = True
+    relay.tells(News.MARK, name="lost", cleared=False)
+    relay.lost = False
+    relay.tells(News.MARK, name="came", cleared=False)
+    eventually(lambda: len(noted(house, "mark")) == 2)
+    assert [fact["name"] for fact in noted(house, "mark")] == ["lost", "came"]
+    assert len(relay.told(Order.HELLO)) == 1
+
+
+def test_what_a_relay_does_not_have_any_more_is_not_waited_for(house: House) -> None:
+    channel = house.talking()
+    relay = channel.relay
+    relay.lost = True
+    relay.tells(News.MARK, name="lost", cleared=False)
+    relay.lost = False
+    relay._kept.clear()
+    relay.tells(News.MARK, name="came", cleared=False)
+    eventually(lambda: len(noted(house, "mark")) == 1)
+    assert [fact["name"] for fact in noted(house, "mark")] == ["came"]
+    assert len(relay.told(Order.HELLO)) == 1
+
+
+def test_a_hello_that_nobody_answers_starts_another_stream(house: House) -> None:
+    channel = house.talking()
+    channel.relay.silent = True
+    second = house.taken_over(channel)
+    second.wait(lambda: second.relay.told(Order.HELLO))
+    second.relay.silent = False
+    second.wait(lambda: second.starts)
+    assert second.story.index("stream stop") < second.story.index("stream start")
+    assert parts(second) == [Part.UNDER_WAY]
+    second.ends()
+    assert outcome(house, second)[0] == "bot_ended"
+
+
+# -- a relay that is lost ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["error", "disconnect"])
+def test_a_stream_that_breaks_is_started_again_and_nothing_is_told_twice(house: House, how: str) -> None:
+    lost = metrics.RELAY_STREAMS_RESTARTED._value.get()
+    channel = house.talking()
+    channel.relay.tells(News.MARK, name="before", cleared=False)
+    eventually(lambda: noted(house, "mark"))
+    channel.lose_stream(how)
+    channel.wait(lambda: len(channel.starts) == 2)
+    channel.relay.tells(News.MARK, name="behind", cleared=False)
+    channel.ends()
+    assert outcome(house, channel)[0] == "bot_ended"
+    assert parts(channel) == [Part.NEW, Part.UNDER_WAY]
+    assert [fact["name"] for fact in noted(house, "mark")] == ["before", "behind"]
+    assert len(noted(house, "bot_connected")) == 1
+    assert channel.story.count("displace start") == 2, "what was written plays on"
+    assert metrics.RELAY_STREAMS_RESTARTED._value.get() == lost + 1
+
+
+@pytest.mark.parametrize("state", ["connecting", "talking", "last words"])
+def test_another_relay_is_told_how_far_the_bots_part_is(house: House, state: str) -> None:
+    channel = house.call()
+    channel.relay.connects = state != "connecting"
+    channel.wait(lambda: channel.displaced)
+    if state == "talking":
+        channel.wait_stage("talking")
+    if state == "last words":
+        channel.ends({"summary": "x"}, done=False)
+        channel.wait_stage("ended")
+    relay = ScriptedRelay(channel)
+    relay.bot = "connected" if state == "talking" else "dialling"
+    relay.speaks = True
+    channel.relay = relay
+    channel.lose_stream()
+    channel.wait(lambda: len(channel.starts) == 2)
+    assert (
+        parts(channel)[1]
+        == {
+            "connecting": Part.NEW,
+            "talking": Part.UNDER_WAY,
+            "last words": Part.OVER,
+        }[state]
+    )
+    if state == "last words":
+        relay.is_done()
+    else:
+        channel.wait_stage("talking")
+        channel.ends({"summary": "x"})
+    assert outcome(house, channel) == ("bot_ended", "done")
+    assert house.posts()[0]["properties"]["summary"] == "x"
+    assert len(noted(house, "bot_ended")) == 1
+
+
+@pytest.mark.parametrize("how", ["error", "disconnect"])
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [("connecting", "relay_lost"), ("talking", "relay_lost"), ("last words", "bot_ended")],
+)
+def test_without_any_relay_the_customer_goes_to_an_agent(
+    house: House, monkeypatch: pytest.MonkeyPatch, state: str, expected: str, how: str
+) -> None:
+    monkeypatch.setattr("eslbot.bot.link.STEADY", 0.0)  # the stream was up for long
+    channel = house.call()
+    channel.relay.connects = state != "connecting"
+    channel.wait(lambda: channel.displaced)
+    if state != "connecting":
+        channel.wait_stage("talking")
+    if state == "last words":
+        channel.ends(done=False)
+        channel.wait_stage("ended")
+    channel.on_start = lambda number: channel.refuse_stream()
+    channel.lose_stream(how)
+    assert outcome(house, channel)[0] == expected
+    assert 4 < len(channel.starts) < 12, "at first every 50 to 100 ms"
+    ended = noted(house, "bot_ended")
+    assert [fact["outcome"] for fact in ended] == [expected]
+
+
+def test_a_relay_that_was_never_there_is_a_hand_off(house: House) -> None:
+    channel = house.call()
+    channel.on_start = lambda number: channel.refuse_stream()
+    assert outcome(house, channel) == ("relay_lost", "Connection refused (system error 111) (code 6)")
+    assert "displace start" not in channel.story
+
+
+@pytest.mark.parametrize("up", [True, False], ids=["connected and silent", "not connected"])
+def test_a_relay_that_says_nothing_is_a_hand_off(house: House, up: bool) -> None:
+    channel = house.call()
+    channel.relay.silent = True
+    if not up:
+        channel.on_start = lambda number: None
+    assert outcome(house, channel) == ("relay_lost", "the relay said nothing within 0.2 s")
+    assert len(channel.starts) > 1
+
+
+def test_a_relay_that_only_comes_up_to_break_off_is_none(house: House) -> None:
+    channel = house.call()
+
+    def start(number: int) -> None:
+        channel.relay.stream_up(number)
+        channel.lose_stream()
+
+    channel.on_start = start
+    assert outcome(house, channel)[0] == "relay_lost"
+    assert len(channel.starts) < 12
+
+
+def test_a_start_that_is_refused_is_tried_again_with_the_stream_before_stopped(house: House) -> None:
+    channel = house.call()
+    channel.attached = True  # of whoever it was
+    channel.wait_stage("talking")
+    assert len(channel.starts) == 1
+    assert channel.story.index("stream stop") < len(channel.story) - 1 - channel.story[::-1].index(
+        "stream start"
+    )
+
+
+def test_a_module_that_is_not_loaded_is_a_hand_off(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    channel = house.call()
+    monkeypatch.setattr(
+        channel, "_stream", lambda answer, *_: answer("-ERR uuid_audio_stream Command not found!\n")
+    )
+    channel.wait_stage("held")
+    assert house.posts()[0]["properties"]["outcome"] == "relay_lost"
+    assert "refused to start" in house.posts()[0]["properties"]["why"]
+
+
+def test_a_peer_that_leaves_tcp_open_is_not_waited_for_longer(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eslbot.bot.stream.STOPPED", 0.1)
+    channel = house.talking()
+    channel.stuck = True
+    channel.lose_stream("disconnect")
+    channel.wait_stage("held")
+    assert house.posts()[0]["properties"]["outcome"] == "relay_lost"
+    assert len(channel.starts) == 1
+
+
+def test_the_end_of_the_stream_before_is_not_that_of_the_next(house: House) -> None:
+    channel = house.talking()
+    up = channel.on_start
+
+    def start(number: int) -> None:
+        channel.custom("disconnect", {"status": "disconnected", "message": {"code": 1000, "reason": ""}})
+        up(number)
+
+    channel.on_start = start
+    channel.lose_stream("disconnect")
+    channel.wait(lambda: len(channel.starts) == 2)
+    channel.ends()
+    assert outcome(house, channel)[0] == "bot_ended"
+    assert len(channel.starts) == 2
+
+
+def test_a_caller_who_leaves_while_there_is_no_relay(house: House) -> None:
+    channel = house.talking()
+    channel.on_start = lambda number: channel.refuse_stream()
+    channel.lose_stream()
+    channel.wait(lambda: len(channel.starts) >= 2)
+    channel.hang_up()
+    channel.wait_closed()
+    assert house.posts() == []
+    assert house.told(What.ENDED)["outcome"] == "caller_hangup"
+
+
+def test_the_time_of_a_call_goes_on_without_a_relay(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eslbot.bot.link.RELAY_DUE", 60.0)
+    house.workspace = replace(house.workspace, max_duration=0.3)
+    channel = house.call()
+    channel.on_start = lambda number: channel.refuse_stream()
+    channel.wait_stage("held")
+    assert house.posts()[0]["properties"]["outcome"] == "max_duration"

@@ -1,0 +1,136 @@
+"""Bots that nobody here wrote, each as a process of its own; what each needs, and what it is told about.
+
+Neither their code nor what they run in is part of eslbot. The environment says where it is:
+
+* ``ESLBOT_PIPECAT``: a Python that has ``pipecat-ai[runner,websocket]``;
+* ``ESLBOT_TWILIO_SAMPLE``: the folder ``node/connect-basic`` of Twilio's ``media-streams`` samples, with its
+  packages installed by ``npm install``;
+* ``ESLBOT_OPENAI_AGENTS``: a folder with the npm packages ``@openai/agents``, ``@openai/agents-extensions``,
+  ``ws`` and ``zod``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+from eslbot.sim.lab import free_port
+
+HERE = Path(__file__).parent
+
+#: Seconds until a bot listens; Pipecat imports for some.
+START_LIMIT = 60.0
+
+
+class Missing(Exception):
+    """The machine has no such bot; the text says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A bot that listens at ``url``; ``log`` has what it says."""
+
+    url: str
+    log: Path
+
+    def wait_said(self, text: str, timeout: float = 10.0) -> None:
+        """Wait until it has said ``text``. Raises TimeoutError."""
+        deadline = time.monotonic() + timeout
+        while text not in self.log.read_text():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{text!r} is not in {self.log}")
+            time.sleep(0.05)  # another process's log file: there is no event to wait for
+
+
+@contextmanager
+def pipecat(folder: Path) -> Iterator[Running]:
+    """``pipecat_bot.py`` under Pipecat's own runner. Raises :class:`Missing`."""
+    python = os.environ.get("ESLBOT_PIPECAT")
+    if not python:
+        raise Missing("no Pipecat: ESLBOT_PIPECAT names no Python that has pipecat-ai[runner,websocket]")
+    port = free_port()
+    command = [python, str(HERE / "pipecat_bot.py"), "-t", "twilio", "-x", "localhost"]
+    # Without credentials Pipecat makes no transport; what they are nobody asks, for there is no Twilio.
+    credentials = {f"{name}": "none" for name in ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN")}
+    credentials |= {f"{name}": "none" for name in ("PLIVO_AUTH_ID", "PLIVO_AUTH_TOKEN")}
+    with _run([*command, "--host", "127.0.0.1", "--port", str(port)], credentials, port, folder) as log:
+        yield Running(f"ws://127.0.0.1:{port}/ws", log)
+
+
+@contextmanager
+def twilio_sample(folder: Path) -> Iterator[Running]:
+    """Twilio's own sample for bidirectional streams. Raises :class:`Missing`."""
+    node, sample = shutil.which("node"), os.environ.get("ESLBOT_TWILIO_SAMPLE")
+    if not node:
+        raise Missing("no node on this machine")
+    if not sample or not (Path(sample) / "node_modules").is_dir():
+        raise Missing("ESLBOT_TWILIO_SAMPLE names no media-streams/node/connect-basic with its packages")
+    port = free_port()
+    command = [node, "--require", str(HERE / "port.cjs"), "server.js"]
+    with _run(command, {"PORT": str(port)}, port, folder, Path(sample)) as log:
+        yield Running(f"ws://127.0.0.1:{port}/", log)
+
+
+@contextmanager
+def openai_agents(folder: Path) -> Iterator[Running]:
+    """``openai_bot.cjs`` on OpenAI's Twilio transport, without OpenAI. Raises :class:`Missing`."""
+    node, packages = shutil.which("node"), os.environ.get("ESLBOT_OPENAI_AGENTS")
+    if not node:
+        raise Missing("no node on this machine")
+    if not packages or not (Path(packages) / "node_modules" / "@openai" / "agents-extensions").is_dir():
+        raise Missing("ESLBOT_OPENAI_AGENTS names no folder with @openai/agents-extensions")
+    port = free_port()
+    # It says where it thinks that some of the caller is missing.
+    environment = {"PORT": str(port), "DEBUG": "openai-agents:extensions:twilio"}
+    with _run([node, str(HERE / "openai_bot.cjs")], environment, port, folder, Path(packages)) as log:
+        yield Running(f"ws://127.0.0.1:{port}/", log)
+
+
+@contextmanager
+def _run(
+    command: list[str], environment: Mapping[str, str], port: int, folder: Path, where: Path | None = None
+) -> Iterator[Path]:
+    path = folder / "bot.log"
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    with path.open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=where or folder,
+            env={**inherited, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        _await_http(process, port, path)
+        yield path
+    finally:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _await_http(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Wait until the bot's server answers anything at all."""
+    opener, deadline = build_opener(ProxyHandler({})), time.monotonic() + START_LIMIT
+    while True:
+        try:
+            opener.open(f"http://127.0.0.1:{port}/status", timeout=5)
+            return
+        except URLError as error:
+            if not isinstance(error.reason, OSError):
+                return  # an HTTP status: it is up
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"the bot does not listen: {log.read_text()[-2000:]}")
+        time.sleep(0.1)  # another process's socket: there is no event to wait for

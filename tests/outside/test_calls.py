@@ -1,0 +1,182 @@
+"""Bots that nobody here wrote: a whole call with each, against the protocol alone and through a relay."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from eslbot.config import model
+from eslbot.invite import Invite
+from eslbot.relay import protocols
+from eslbot.sim import freeswitch
+from eslbot.sim.audio import heard, speech, tone
+from eslbot.sim.bot import GOODBYE, GREETING, Bot
+from eslbot.sim.lab import Lab, Tenant
+from eslbot.sim.pbx.media import CALLER_TONE
+from tests.outside import bots
+from tests.outside.bots import Running
+from tests.outside.player import Played, Player
+
+DID = "00919990152080"
+INVITE = Invite(
+    "6e7cd1a1-0b1a-4ad5-8a2c-1d1b3b3b3b3b",
+    DID,
+    "d444-vce",
+    "2b37ba17-7b20-4b3e-b138-1161e351d5c5",
+    "127.0.0.1",
+    "0401234567",
+    "bot",
+)
+#: What Pipecat has in its own protocols, and our stand-in.
+DIALECTS = ["twilio", "exotel", "plivo"]
+
+
+@pytest.fixture(scope="module")
+def pipecat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    try:
+        with bots.pipecat(tmp_path_factory.mktemp("pipecat")) as running:
+            yield running
+    except bots.Missing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="module")
+def twilio_sample(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    try:
+        with bots.twilio_sample(tmp_path_factory.mktemp("twilio-sample")) as running:
+            yield running
+    except bots.Missing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+def openai_agents(tmp_path: Path) -> Iterator[Running]:
+    try:
+        with bots.openai_agents(tmp_path) as running:
+            yield running
+    except bots.Missing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+def stand_in() -> Iterator[Bot]:
+    with Bot() as bot:
+        yield bot
+
+
+# -- against the protocol alone ----------------------------------------------------------------------------
+
+
+def play(url: str, protocol: str, **options: object) -> Played:
+    """A call by one of our protocols."""
+    bot = model.Bot((url,), 8000, 3.0, 0.0, {}, insecure=True, protocol=protocol)
+    spoken = protocols.speak(INVITE, bot)
+    return asyncio.run(Player(url, spoken, tone(CALLER_TONE, 1.0), **options).call(30))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("protocol", DIALECTS)
+def test_pipecat_by_the_protocol(pipecat: Running, protocol: str) -> None:
+    played = play(pipecat.url, protocol, keys={0.3: "5"})
+    line = bytes(played.line.heard)
+    assert (played.close_code, played.clears, played.bad) == (1000, 1, [])
+    # A greeting of 0.6 s, and about half a second of five before it interrupts itself.
+    assert 0.8 <= heard(line, GREETING) <= 2.0
+    assert heard(line, GOODBYE) == pytest.approx(0.4, abs=0.05)
+    pipecat.wait_said(f"CALL {protocol} ")
+    pipecat.wait_said("KEY 5")
+
+
+def test_twilios_sample_by_the_protocol(twilio_sample: Running) -> None:
+    played = play(twilio_sample.url, "twilio")
+    line = bytes(played.line.heard)
+    assert (played.close_code, played.bad) == (1000, [])
+    assert played.largest == 16000, "a second in one message"
+    assert played.marks == [f"Repeat message {number}" for number in range(5)]
+    first, last = speech(line) or (0.0, 0.0)
+    assert first >= 1.0, "it never speaks first"
+    assert heard(line, CALLER_TONE) == pytest.approx(5.0, abs=0.1), (
+        "all of it, the last second behind the close"
+    )
+    assert last - first == pytest.approx(5.0, abs=0.3)
+
+
+def test_openais_transport_by_the_protocol(openai_agents: Running) -> None:
+    played = play(openai_agents.url, "twilio")
+    line = bytes(played.line.heard)
+    assert (played.close_code, played.clears, played.bad) == (1005, 1, [])
+    assert played.largest == 80_000, "five seconds in one message"
+    assert 0.7 <= heard(line, GREETING) <= 1.8
+    assert heard(line, GOODBYE) == pytest.approx(0.4, abs=0.05)
+    openai_agents.wait_said("CLOSED 1005")
+    said = openai_agents.log.read_text()
+    assert "TRUNCATED i2 " in said, "it knows what was heard when the caller interrupted it"
+    assert "Padding" not in said and "ERROR" not in said
+
+
+@pytest.mark.parametrize("protocol", DIALECTS)
+def test_the_stand_in_by_the_protocol(stand_in: Bot, protocol: str) -> None:
+    """What our own bot takes for a provider's protocol is what our relay speaks."""
+    played = play(stand_in.url(f"{protocol}?listen_ms=300"), protocol)
+    line = bytes(played.line.heard)
+    (call,) = stand_in.calls
+    assert call.error is None and played.bad == []
+    assert played.marks[0] == "" and played.marks[-1] == "good-bye"
+    assert (played.close_code, played.clears) == (1000, 1)
+    assert heard(line, GOODBYE) == pytest.approx(0.4, abs=0.05)
+    assert heard(call.audio(), CALLER_TONE) >= 0.3
+
+
+# -- whole calls through a relay ---------------------------------------------------------------------------
+
+
+def whole_call(folder: Path, url: str, protocol: str, limit: float) -> tuple[Lab, object]:
+    """PBX, FreeSWITCH, eslbot with its relay, that bot, Ameyo; the result of the PBX's call."""
+    pytest.importorskip("eslbot.relay.process", reason="no relay yet")
+    if freeswitch.find() is None:
+        pytest.skip("no FreeSWITCH with mod_audio_stream on this machine")
+    # A bot that waits for the caller is no silent one.
+    tenant = Tenant("outside", url, bot_keys={"protocol": protocol, "first_audio_timeout": 0})
+    with Lab(folder, [tenant], switch="freeswitch") as lab:
+        crt = f"d444-{uuid4().hex[:12]}-vce"
+        result = lab.pbx.call(DID, crt, tenant.id, timeout=limit).wait(limit + 10)
+        assert result.completed and result.cause == "accepted", (result, lab.log_lines()[-20:])
+        (accepted,) = [request for request in lab.ameyo.requests_for(crt) if request.accepted]
+        outcome = "bot_ended" if protocol == "eslbot" else "bot_closed"
+        assert accepted.json["properties"]["outcome"] == outcome
+        return lab, result
+
+
+@pytest.mark.parametrize("protocol", DIALECTS)
+def test_pipecat_in_a_call(pipecat: Running, tmp_path: Path, protocol: str) -> None:
+    _, result = whole_call(tmp_path, pipecat.url, protocol, 30)
+    assert 0.8 <= result.recording.heard(GREETING) <= 2.0
+    assert result.recording.heard(GOODBYE) >= 0.35
+
+
+def test_twilios_sample_in_a_call(twilio_sample: Running, tmp_path: Path) -> None:
+    _, result = whole_call(tmp_path, twilio_sample.url, "twilio", 30)
+    assert result.recording.heard(CALLER_TONE) >= 4.8
+
+
+def test_openais_transport_in_a_call(openai_agents: Running, tmp_path: Path) -> None:
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    _, result = whole_call(folder, openai_agents.url, "twilio", 30)
+    assert 0.7 <= result.recording.heard(GREETING) <= 1.8
+    assert result.recording.heard(GOODBYE) >= 0.35
+    openai_agents.wait_said("CLOSED ")
+    said = openai_agents.log.read_text()
+    assert "TRUNCATED i2 " in said and "ERROR" not in said
+    # Time stamps that are not a frame's length apart make it add silence to what the caller says.
+    assert "Padding" not in said
+
+
+@pytest.mark.parametrize("path", ["talk?listen_ms=300", "talk?listen_ms=300&format=binary"])
+def test_a_native_bot_in_a_call(stand_in: Bot, tmp_path: Path, path: str) -> None:
+    _, result = whole_call(tmp_path, stand_in.url(path), "eslbot", 30)
+    assert result.recording.heard(GREETING) >= 0.55
+    assert result.recording.heard(GOODBYE) >= 0.35

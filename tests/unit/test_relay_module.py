@@ -1,0 +1,439 @@
+"""The door for mod_audio_stream: who comes in, whose call a stream is, and how streams end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from eslbot.identity import Signer
+from eslbot.invite import Invite
+from eslbot.relay import control, module
+from eslbot.relay.control import Part
+from eslbot.relay.module import Call, Door, NotTaken, Stream
+from tests.unit.test_relay_dialler import frame
+
+SIGNER = Signer([b"k" * 32])
+INVITE = Invite("4f1a-call", "00919990152080", "CRT-1", "2b37ba17", "203.0.113.10", "caller", "called")
+SOON = 5.0
+
+
+class Taken(Call):
+    """Remembers what it is told; says back what it hears."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+        self.stream: Stream | None = None
+        self.gone = asyncio.Event()
+        self.faulty = False
+        self.ptimes: list[int] = []
+        self.no_room = False
+
+    def lay(self, ptime: int) -> None:
+        self.ptimes.append(ptime)
+        if self.no_room:
+            raise OSError(28, "No space left on device")
+
+    def prepare(self) -> None:
+        self.told.append(("prepare",))
+
+    def stream_up(self, stream: Stream, part: Part) -> None:
+        self.told.append(("up", part))
+        self.stream = stream
+        stream.send_text("state")
+
+    def heard(self, frame: bytes) -> None:
+        if self.faulty:
+            raise KeyError("ours")
+        self.told.append(("heard", frame))
+
+    def ordered(self, text: str) -> None:
+        self.told.append(("ordered", text))
+        assert self.stream is not None
+        self.stream.send_text(text)
+
+    def stream_gone(self, clean: bool) -> None:
+        self.told.append(("gone", clean))
+        self.gone.set()
+
+    def shutdown(self) -> None:
+        raise AssertionError("nobody ends the relay")
+
+
+class House:
+    """A door and its calls, in this process."""
+
+    url = "ws://127.0.0.1:7/"
+
+    def __init__(self) -> None:
+        self.calls: dict[str, Taken] = {}
+        self.streams: list[str] = []
+        self.refuses: NotTaken | None = None
+
+    async def __aenter__(self) -> House:
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.port = listening.getsockname()[1]
+        self.door = Door(SIGNER, self)
+        self.server = await self.door.open(listening)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.server.close()
+
+    def of(self, invite: Invite) -> Call:
+        if self.refuses is not None:
+            raise self.refuses
+        return self.calls.setdefault(invite.call_id, Taken())
+
+    def has_stream(self, call_id: str) -> None:
+        self.streams.append(call_id)
+
+    @property
+    def call(self) -> Taken:
+        return self.calls[INVITE.call_id]
+
+    async def ask(self, *lines: str, path: str = "/") -> Caller:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        request = [f"GET {path} HTTP/1.1", "Host: relay", *lines, "", ""]
+        writer.write("\r\n".join(request).encode())
+        return Caller(reader, writer)
+
+    async def stream(self, part: str = "new", invite: Invite = INVITE) -> Caller:
+        caller = await self.ask(*UPGRADE, *identity(invite), f"{control.PART}: {part}")
+        assert b" 101 " in await caller.head()
+        assert await caller.frame() == (1, b"state")
+        return caller
+
+
+UPGRADE = [
+    *["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"],
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+]
+
+
+def identity(invite: Invite = INVITE) -> list[str]:
+    return [f"{control.CALL}: {invite.call_id}", f"{control.IDENTITY}: {SIGNER.sign(invite)}"]
+
+
+class Caller:
+    """The module's side of a connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def head(self) -> bytes:
+        return await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), SOON)
+
+    async def rest(self) -> bytes:
+        return await asyncio.wait_for(self.reader.read(), SOON)
+
+    async def frame(self) -> tuple[int, bytes]:
+        first, size = await asyncio.wait_for(self.reader.readexactly(2), SOON)
+        assert size < 126
+        return first & 0xF, await self.reader.readexactly(size)
+
+    def send(self, payload: bytes, opcode: int = 2, **how: Any) -> None:
+        self.writer.write(frame(payload, opcode, masked=True, **how))
+
+    async def synchronise(self) -> None:
+        """Come back when the relay has read what was sent before."""
+        self.send(b"here", 1)
+        assert await self.frame() == (1, b"here")
+
+
+def run(story: Callable[[House], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(20), House() as house:
+            await story(house)
+
+    asyncio.run(main())
+
+
+def test_frames_and_texts_go_both_ways() -> None:
+    async def story(house: House) -> None:
+        caller = await house.stream("under_way")
+        caller.send(b"\1" * 320)
+        caller.send(b"\xff\xfe", 1)
+        assert await caller.frame() == (1, "��".encode())
+        assert house.call.told == [("up", Part.UNDER_WAY), ("heard", b"\1" * 320), ("ordered", "��")]
+        assert house.streams == [INVITE.call_id]
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("lines", "path", "status", "why"),
+    [
+        ([], "/", 403, "no_identity"),
+        (UPGRADE, "/", 403, "no_identity"),
+        ([*UPGRADE, f"{control.CALL}: {INVITE.call_id}"], "/", 403, "no_identity"),
+        ([*UPGRADE, *identity()[1:], f"{control.CALL}: other"], "/", 403, "no_identity"),
+        ([*UPGRADE, *identity(), f"{control.CALL}: {INVITE.call_id}"], "/", 403, "no_identity"),
+        ([*UPGRADE, *identity(), *identity()[1:]], "/", 403, "no_identity"),
+        ([*UPGRADE, identity()[0], f"{control.IDENTITY}: é"], "/", 403, "no_identity"),
+        ([*UPGRADE, *identity()], "/prepare/", 404, "bad_request"),
+        ([*UPGRADE, *identity()], "/", 400, "bad_request"),
+        ([*UPGRADE, *identity(), f"{control.PART}: old"], "/", 400, "bad_request"),
+    ],
+)
+def test_who_may_not_come_in_is_refused_and_nothing_else_happens(
+    lines: list[str], path: str, status: int, why: str
+) -> None:
+    async def story(house: House) -> None:
+        with capture_logs() as told:
+            caller = await house.ask(*lines, path=path)
+            assert f" {status} ".encode() in await caller.head()
+            assert await caller.rest() == why.encode(), "and the connection is closed"
+        assert [(line["event"], line["why"]) for line in told] == [("stream_refused", why)]
+        assert house.calls == {}
+
+    run(story)
+
+
+def test_a_call_id_that_is_no_file_name_is_nobodys_though_it_is_signed() -> None:
+    async def story(house: House) -> None:
+        invite = Invite("../x", *("a",) * 6)
+        caller = await house.ask(*UPGRADE, *identity(invite), f"{control.PART}: new")
+        assert b" 403 " in await caller.head()
+
+    run(story)
+
+
+def test_a_call_that_the_worker_does_not_take_is_refused() -> None:
+    async def story(house: House) -> None:
+        house.refuses = NotTaken(503, "full")
+        caller = await house.ask(*UPGRADE, *identity(), f"{control.PART}: new")
+        assert b" 503 " in await caller.head()
+
+    run(story)
+
+
+def test_prepare_makes_the_call_and_names_the_worker() -> None:
+    async def story(house: House) -> None:
+        for lines in ([], UPGRADE):
+            caller = await house.ask(*lines, *identity(), path="/prepare")
+            assert b" 200 " in await caller.head()
+            assert await caller.rest() == house.url.encode()
+        assert house.call.told == [("prepare",), ("prepare",)]
+        await house.stream()
+        assert house.call.told[2:] == [("up", Part.NEW)]
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("payload", "clean"),
+    [(struct.pack("!H", 1000) + b"bye", True), (struct.pack("!H", 1001), False), (b"", False)],
+)
+def test_a_close_frame_ends_the_stream_and_tcp_is_ended_by_us(payload: bytes, clean: bool) -> None:
+    async def story(house: House) -> None:
+        caller = await house.stream()
+        caller.send(payload, 8)
+        caller.send(b"\1" * 320)
+        assert await caller.frame() == (8, payload[:2] or struct.pack("!H", 1000))
+        assert await caller.rest() == b""
+        assert house.call.told == [("up", Part.NEW), ("gone", clean)]
+
+    run(story)
+
+
+@pytest.mark.parametrize("how", ["end", "reset", "protocol", "fragments"])
+def test_a_connection_that_breaks_is_no_clean_end(how: str) -> None:
+    async def story(house: House) -> None:
+        caller = await house.stream()
+        if how == "reset":
+            linger = struct.pack("ii", 1, 0)
+            caller.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        if how == "protocol":
+            caller.writer.write(b"\x82\x7f" + b"\xff" * 8)
+        elif how == "fragments":
+            caller.send(b"\1", fin=False)
+        else:
+            caller.writer.close()
+        await asyncio.wait_for(house.call.gone.wait(), SOON)
+        assert house.call.told == [("up", Part.NEW), ("gone", False)]
+
+    run(story)
+
+
+def test_a_second_stream_takes_the_call_from_the_first() -> None:
+    async def story(house: House) -> None:
+        first = await house.stream()
+        second = await house.stream("under_way")
+        assert await first.frame() == (8, struct.pack("!H", 1012))
+        first.send(b"\1" * 320)
+        first.send(struct.pack("!H", 1000), 8)
+        assert await first.rest() == b""
+        await second.synchronise()
+        assert house.call.told == [("up", Part.NEW), ("up", Part.UNDER_WAY), ("ordered", "here")]
+
+    run(story)
+
+
+def test_a_first_stream_that_answers_nothing_is_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ENDED", 0.05)
+
+    async def story(house: House) -> None:
+        first = await house.stream()
+        await house.stream()
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            while True:
+                await first.frame()
+
+    run(story)
+
+
+def test_a_call_ends_its_stream_and_hears_no_more_of_it() -> None:
+    async def story(house: House) -> None:
+        caller = await house.stream()
+        stream = house.call.stream
+        assert stream is not None
+        stream.close()
+        stream.send_text("nobody hears it")
+        assert await caller.frame() == (8, struct.pack("!H", 1000))
+        caller.send(struct.pack("!H", 1000), 8)
+        assert await caller.rest() == b""
+        assert house.call.told == [("up", Part.NEW)]
+
+    run(story)
+
+
+def test_a_fault_in_a_call_is_told_once_and_ends_nothing() -> None:
+    async def story(house: House) -> None:
+        caller = await house.stream()
+        house.call.faulty = True
+        with capture_logs() as told:
+            for _ in range(5):
+                caller.send(b"\1" * 320)
+            await caller.synchronise()
+        assert [line["event"] for line in told] == ["relay_call_failed"]
+
+    run(story)
+
+
+def test_a_freeswitch_that_reads_nothing_loses_its_stream() -> None:
+    async def story(house: House) -> None:
+        await house.stream()
+        assert house.call.stream is not None
+        for _ in range(1000):
+            house.call.stream.send_text("x" * 60_000)
+            await asyncio.sleep(0)
+            if house.call.gone.is_set():
+                break
+        assert house.call.told[-1] == ("gone", False)
+
+    run(story)
+
+
+# -- strangers --------------------------------------------------------------------------------------------
+
+
+def test_so_many_strangers_are_let_in_and_forgotten_when_they_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STRANGERS", 3)
+
+    async def story(house: House) -> None:
+        known = await house.stream()
+        strangers = [await asyncio.open_connection("127.0.0.1", house.port) for _ in range(3)]
+        await known.synchronise()
+        reader, _ = await asyncio.open_connection("127.0.0.1", house.port)
+        assert await asyncio.wait_for(reader.read(), SOON) == b"", "one too many"
+        await known.synchronise()
+        strangers[0][1].close()
+        await known.synchronise()
+        caller = await house.ask(*UPGRADE, *identity(), f"{control.PART}: new")
+        assert b" 101 " in await caller.head()
+
+    run(story)
+
+
+def test_who_says_nothing_or_drips_is_sent_away_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HANDSHAKE", 0.3)
+
+    async def story(house: House) -> None:
+        _, drip = await asyncio.open_connection("127.0.0.1", house.port)
+        reader, _ = await asyncio.open_connection("127.0.0.1", house.port)
+        began = time.monotonic()
+        dripping = asyncio.create_task(drips(drip))
+        assert await asyncio.wait_for(reader.read(), SOON) == b""
+        await asyncio.wait_for(dripping, SOON)
+        assert time.monotonic() - began < 2
+
+    async def drips(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"GET / HTTP/1.1\r\nX: ")
+        while not writer.is_closing():
+            writer.write(b"x")
+            await asyncio.sleep(0.02)
+
+    run(story)
+
+
+def test_a_head_that_never_ends_is_bounded() -> None:
+    async def story(house: House) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+        writer.write(b"GET / HTTP/1.1\r\n" + b"X-Header: " + b"x" * 20_000)
+        assert await asyncio.wait_for(reader.read(), SOON) == b""
+
+    run(story)
+
+
+def test_descriptors_are_given_back() -> None:
+    async def story(house: House) -> None:
+        async def visit() -> None:
+            for caller in [await house.ask() for _ in range(20)]:
+                await caller.rest()
+                caller.writer.close()
+                await caller.writer.wait_closed()
+            known = await house.stream()
+            known.send(struct.pack("!H", 1000), 8)
+            await known.frame()
+            await known.rest()
+            known.writer.close()
+            await known.writer.wait_closed()
+            await asyncio.sleep(0.05)
+
+        await visit()
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        await visit()
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("header", "ptime"), [("", 20), ("X-Eslbot-Ptime: 60", 60), ("X-Eslbot-Ptime: 120", 120)]
+)
+def test_the_line_is_laid_before_the_upgrade_is_answered(header: str, ptime: int) -> None:
+    async def story(house: House) -> None:
+        caller = await house.ask(*UPGRADE, *identity(INVITE), f"{control.PART}: new", *filter(None, [header]))
+        assert b" 101 " in await caller.head()
+        assert house.call.ptimes == [ptime]
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    "header", ["X-Eslbot-Ptime: 25", "X-Eslbot-Ptime: 0", "X-Eslbot-Ptime: 130", "X-Eslbot-Ptime: x"]
+)
+def test_no_line_is_read_every_so_often(header: str) -> None:
+    async def story(house: House) -> None:
+        caller = await house.ask(*UPGRADE, *identity(INVITE), f"{control.PART}: new", header)
+        assert b" 400 " in await caller.head()
+
+    run(story)
+
+
+def test_a_call_without_room_for_its_line_gets_no_stream() -> None:
+    async def story(house: House) -> None:
+        full = house.calls[INVITE.call_id] = Taken()
+        full.no_room = True
+        caller = await house.ask(*UPGRADE, *identity(INVITE), f"{control.PART}: new")
+        assert b" 503 " in await caller.head()
+
+    run(story)
