@@ -81,8 +81,18 @@ class Report:
         return "\n".join(parts)
 
     def json(self) -> str:
-        """Everything."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False) + "\n"
+        """Everything; times to ten microseconds."""
+        return json.dumps(_rounded(dataclasses.asdict(self)), ensure_ascii=False) + "\n"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 5)
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(part) for part in value]
+    return value
 
 
 MET = {True: "met", False: "**missed**", None: "not measured"}

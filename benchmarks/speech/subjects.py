@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -173,11 +172,6 @@ class Site:
     def _story(self) -> str:
         log = (self.folder / "site.log").read_text(errors="replace")
         return f"{self.subject.name} says nothing: {log[-1500:]}"
-
-    def keep(self, folder: Path) -> None:
-        """Copy its logs."""
-        for log in (*self.folder.glob("*.log"), *self.folder.glob("run/log/*.log")):
-            shutil.copy(log, folder / f"{self.folder.name}-{log.name}")
 
     # -- its processes ------------------------------------------------------------------------------------
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import random
+import time
+from itertools import pairwise
 
 import pytest
 
 np = pytest.importorskip("numpy", reason="numpy is in the extra `benchmark`")
 
+from websockets.sync.client import connect  # noqa: E402
+
 from benchmarks.speech import rows, signals  # noqa: E402
+from benchmarks.speech.bot import Bots, Talk  # noqa: E402
 from benchmarks.speech.cases import around, merge, soundness  # noqa: E402
 from benchmarks.speech.hearing import Arrival, Downlink, Said, Uplink, Utterance, uplink  # noqa: E402
 from benchmarks.speech.marks import CALLER, FOREIGN, LENGTH, LINE, Marks, Piece, codes_of  # noqa: E402
 from benchmarks.speech.measures import is_loud, percentile  # noqa: E402
 from benchmarks.speech.measures import uplink as numbered_uplink  # noqa: E402
+from benchmarks.speech.peer import Peer  # noqa: E402
 from benchmarks.speech.signals import FRAME, NUMBERS  # noqa: E402
 from eslbot import g711  # noqa: E402
 from eslbot.sim.pbx.media import caller_frames  # noqa: E402
@@ -378,6 +385,75 @@ def test_loud_packets() -> None:
         RtpPacket(0, 3, 160, 7, LINE.codes(0, 160)),
     ]
     assert [is_loud(packet) for packet in loud] == [False, False, True]
+
+
+# -- the processes that measure -----------------------------------------------------------------------
+
+
+def test_callers_send_in_time_and_receive_with_the_kernels_stamps() -> None:
+    with Peer() as peer:
+        one, other = peer.open(), peer.open(ptime=40)
+        one.say(("127.0.0.1", other.port))
+        other.say(("127.0.0.1", one.port))
+        got: dict[int, list[Arrival]] = {one.number: [], other.number: []}
+        gone: dict[int, list] = {one.number: [], other.number: []}
+        deadline = time.monotonic() + 10
+        while min(map(len, got.values())) < 10 and time.monotonic() < deadline:
+            for voice in (one, other):
+                arrivals, packets_sent = voice.take()
+                got[voice.number] += arrivals
+                gone[voice.number] += packets_sent
+        for voice, heard_of, size in ((one, other, 320), (other, one, 160)):
+            for arrival, (at, position, samples) in zip(
+                got[voice.number], gone[heard_of.number], strict=False
+            ):
+                assert arrival.packet.payload == CALLER.codes(position, size)
+                assert samples == size
+                assert 0 <= arrival.at - at < 1  # by one clock
+        assert min(map(len, got.values())) >= 10
+
+
+def answered(bots: Bots, talk: Talk, *, binary: bool, seconds: float) -> tuple[list[Said], list[bytes | str]]:
+    """What a bot says that it said, and what its call has got."""
+    with connect(bots.url, additional_headers={"X-CRT-Object-ID": "d444"}) as line:
+        line.send(bytes(320))
+        bots.wait("d444", frames=1)
+        bots.talk({"d444": (talk, 1)}, seconds, binary=binary)
+        (told,) = bots.said(seconds).values()
+        messages = []
+        while len(messages) < sum(len(s.sent) + (s.cleared is not None) for s in told):
+            messages.append(line.recv(timeout=10))
+    return told, messages
+
+
+def test_a_bot_says_what_it_says_that_it_said() -> None:
+    with Bots() as bots:
+        told, messages = answered(bots, Talk(0.1, 40, rest=(0.01, 0.01)), binary=True, seconds=1.0)
+        assert b"".join(messages) == b"".join(LINE.linear(s.start, 800) for s in told)  # type: ignore[arg-type]
+        assert {len(s.sent) for s in told} == {3}
+        assert [s.start for s in told] == [told[0].start + 800 * n for n in range(len(told))]  # all of it new
+        (connection,) = bots.take("d444")
+        assert [data for _, data in connection.frames] == [bytes(320)]
+
+
+def test_a_bot_paces_and_speaks_in_json() -> None:
+    with Bots() as bots:
+        talk = Talk(0.12, 40, paced=True, rest=(0.01, 0.01))
+        told, messages = answered(bots, talk, binary=False, seconds=1.0)
+        assert {json.loads(message)["type"] for message in messages} == {"streamAudio"}
+        for some in told:
+            steps = [later - earlier for (earlier, _), (later, _) in pairwise(some.sent)]
+            assert min(steps) >= 0.04 - max(0.001, some.late)
+
+
+def test_a_bot_takes_back_what_it_said() -> None:
+    with Bots() as bots:
+        talk = Talk(0.1, 100, rest=(0, 0), clear=(0.05, 0.05))
+        told, messages = answered(bots, talk, binary=True, seconds=1.0)
+        assert messages[1::2] == ['{"type":"clear"}'] * len(told)
+        for some in told:
+            assert some.cleared is not None
+            assert some.cleared - some.at >= 0.05
 
 
 # -- rows ---------------------------------------------------------------------------------------------
