@@ -138,17 +138,20 @@ def whole_calls(calls: Sequence[Heard]) -> Figures:
 
 
 class Cores:
-    """Processor time from now on: of eslbot and FreeSWITCH in cores a call, of the measure itself in all."""
+    """Processor time from now on: of eslbot (and of its relays in that) and FreeSWITCH in cores a call, of the
+    measure itself in all."""
 
     def __init__(self, stage: Stage, calls: int) -> None:
         self._calls = calls
         self._own, self._switch = Cpu(stage.site.own), Cpu([stage.site.freeswitch])
+        self._relays = Cpu(stage.site.relays)
         self._measure = Cpu([stage.peer.pid, stage.bots.pid])
 
     def used(self) -> Figures:
         """Since then; lists of one."""
-        own, switch = self._own.cores() / self._calls, self._switch.cores() / self._calls
-        return {"own": [own], "freeswitch": [switch], "measure": [self._measure.cores()]}
+        by_call = {"own": self._own, "relays": self._relays, "freeswitch": self._switch}
+        found: Figures = {name: [cpu.cores() / self._calls] for name, cpu in by_call.items()}
+        return {**found, "measure": [self._measure.cores()]}
 
 
 # -- conversations ---------------------------------------------------------------------------------------

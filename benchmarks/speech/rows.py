@@ -126,10 +126,10 @@ def _times_of(key: str, p50: float, p99: float) -> Callable[[Figures], Judgement
 
 
 def _cores(figures: Figures) -> Judgement:
-    own, switch = (
-        sum(values) / len(values) for values in (figures["cores"]["own"], figures["cores"]["freeswitch"])
-    )
-    text = f"eslbot {own:.2%}, FreeSWITCH {switch:.2%} of a core a call ({figures['calls']} calls)"
+    cores = figures["cores"]
+    own, relays, switch = (sum(cores[key]) / len(cores[key]) for key in ("own", "relays", "freeswitch"))
+    text = f"eslbot {own:.2%} (relays {relays:.2%}), FreeSWITCH {switch:.2%} of a core a call"
+    text += f" ({figures['calls']} calls)"
     return text, own <= 0.005 and switch <= 0.011
 
 
