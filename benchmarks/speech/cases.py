@@ -138,8 +138,10 @@ def whole_calls(calls: Sequence[Heard]) -> Figures:
 
 
 class Cores:
-    """Processor time from now on: of eslbot (and of its relays in that) and FreeSWITCH in cores a call, of the
-    measure itself in all."""
+    """Processor time from now on: of eslbot, its relays in that, and FreeSWITCH, in cores a call.
+
+    Of the measure itself: in cores.
+    """
 
     def __init__(self, stage: Stage, calls: int) -> None:
         self._calls = calls
