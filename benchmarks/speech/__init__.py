@@ -1,12 +1,22 @@
-"""How the bot sounds: the measure of speech through the whole path, for a real FreeSWITCH and the stand-in.
+"""The line, measured: whole calls through a real FreeSWITCH, the commit before beside them in the same run.
 
-Run it with ``scripts/benchmark-speech`` or ``python -m benchmarks.speech``; ``--help`` tells the options.
+Run it with ``scripts/benchmark-speech``; ``--help`` tells the options. Three
+processes measure, on one clock: callers (RTP), bots (WebSocket), and whoever looks at it all afterwards::
+
+     peer ══RTP══▶ FreeSWITCH ──▶ eslbot serve (site, in a process of its own) ══WebSocket══▶ bot
+          ◀══════                                                              ◀═════════════
 
 =============  =========================================================================================
-``signals``    what is sent: speech of two tones, numbered frames of the caller
-``measures``   what has become of it: gaps, jumps, latency, lost frames; no network, tested by themselves
-``cases``      the scenarios, on :class:`eslbot.sim.lab.Lab`
-``machine``    the machine and the processor time of processes
-``report``     figures against the bars, as text, Markdown and JSON
+``marks``      what is said on both sides: sound of which any 16 samples tell where they stand
+``hearing``    what has become of it: latency, gaps, jumps, lost and repeated samples; no network
+``peer``       the callers' RTP, sent on time, received with the kernel's time stamps
+``bot``        the bots, and how they talk
+``subjects``   who is measured: this checkout, and the commit before in a temporary worktree
+``site``       the script that runs one of them
+``calls``      calls that are up, and all that is known of one
+``cases``      what is done with them: raw figures
+``rows``       the rows of the report: figures against bars
+``report``     the report, as Markdown and JSON
+``measures``   percentiles and numbered frames (``signals``), for other benchmarks
 =============  =========================================================================================
 """

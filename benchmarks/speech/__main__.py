@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import os
 import shlex
 import shutil
 import signal
@@ -12,216 +12,250 @@ import threading
 import time
 import traceback
 from _thread import interrupt_main
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-import eslbot
-from benchmarks.machine import Machine, revision
-from benchmarks.speech.cases import Bench, Unmeasured, tenants
-from benchmarks.speech.report import Report
-from eslbot.sim.bot import Bot
-from eslbot.sim.freeswitch import FreeSwitchError
-from eslbot.sim.lab import Lab, LabError, free_port
-from eslbot.sim.pbx import SippMissing
-
-#: Milliseconds of the bot's chunks.
-CHUNKS = (20, 40, 100, 200, 500)
-
-CASES = ("speech", "burst", "latency", "barge-in", "traffic", "whole-call", "last-word", "crowd")
+from benchmarks.machine import Machine
+from benchmarks.speech import cases
+from benchmarks.speech.bot import Bots
+from benchmarks.speech.calls import CallFailed, Stage
+from benchmarks.speech.cases import CALLS, OTHERS, TALKS, Figures
+from benchmarks.speech.peer import Peer
+from benchmarks.speech.report import Report, Told, Verdict
+from benchmarks.speech.rows import CROWD, FULL, HUP, KILLS, ODD, RELAY, ROWS, SEAMS, TALK, Row
+from benchmarks.speech.subjects import BEFORE, NoSubject, Site, Subject, before, this
 
 _BEGUN = time.monotonic()
+#: Seconds after which the run is given up, without and with ``--long``.
+LIMIT, LONG_LIMIT = 1200, 2400
+#: Seconds of a long call; with ``--quick`` and ``--long``.
+SEAM, QUICK_SEAM, LONG_SEAM = 180.0, 70.0, 900.0
 
-#: Seconds after which the run is given up.
-LIMIT = 420
+Failures = (CallFailed, NoSubject, TimeoutError, OSError, RuntimeError, AssertionError, LookupError)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of what; seconds and counts."""
+
+    wanted: frozenset[str]
+    rounds: int = 3
+    seed: int = 1
+    talk: float = 40.0
+    kills: int = 200
+    kills_before: int = 20
+    hup_calls: int = 20
+    relay_rounds: int = 3
+    crowd: int = 60
+    full: float = 20.0
+    seams: float = SEAM
+
+
+@dataclass
+class Bench:
+    """Whoever is measured, and what is known so far: figures by subject and case."""
+
+    plan: Plan
+    stages: dict[str, Stage]
+    figures: dict[str, dict[str, Figures]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def measure(self, who: str, case: str, run: Callable[[Stage], Figures]) -> None:
+        """Run a case on a subject, and add it to what is known."""
+        if who not in self.stages or case not in self.plan.wanted:
+            return
+        _say(f"{case}: {who}")
+        begun = time.monotonic()
+        try:
+            found = run(self.stages[who])
+        except Failures as error:
+            self.failures.append(f"{case}, {who}: {error!r}")
+            traceback.print_exc()
+            return
+        found = {**found, "load": [os.getloadavg()[0]], "took": [time.monotonic() - begun]}
+        known = self.figures.setdefault(who, {})
+        known[case] = cases.merge(known.get(case, {}), found)
+
+
+OURS, THEIRS = "this", "before"
 
 
 @click.command()
 @click.option(
-    "--switch", type=click.Choice(["freeswitch", "stand-in", "auto"]), default="auto", show_default=True
+    "--only", multiple=True, type=click.Choice([row.key for row in ROWS]), help="A row; may be repeated."
 )
-@click.option("--quick", is_flag=True, help="Fewer repetitions and shorter speech: half a minute.")
+@click.option("--quick", is_flag=True, help="One round, fewer and shorter: three minutes.")
+@click.option("--long", "long_", is_flag=True, help="The long call takes 15 minutes instead of three.")
+@click.option("--rounds", type=click.IntRange(1, 20), help="Seeds of the conversations; 3, with --quick 1.")
+@click.option("--seed", type=int, default=1, show_default=True, help="The first one.")
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the report to FILE.md or FILE.json."
+    "--before", "commit", default=BEFORE, show_default=True, help="What is measured beside; `none`."
 )
-@click.option("--case", "cases", multiple=True, type=click.Choice(CASES), help="Only this; may be repeated.")
-@click.option(
-    "--chunk", "chunk_sizes", multiple=True, type=click.IntRange(10, 500), help="ms; may be repeated."
-)
-@click.option("--seconds", type=click.FloatRange(1, 30), help="Of speech; 10, with --quick 3.")
-@click.option("--repeat", type=click.IntRange(1, 200), help="Utterances and barge-ins; 50, with --quick 8.")
-@click.option("--calls", type=click.IntRange(1, 200), default=20, show_default=True, help="Speaking at once.")
-@click.option("--codec", type=click.Choice(["PCMU", "PCMA"]), default="PCMU", show_default=True)
-@click.option(
-    "--format", "kind", type=click.Choice(["raw", "pcmu", "pcma"]), default="raw", show_default=True
-)
-@click.option("--workers", type=click.IntRange(1, 16), default=2, show_default=True, help="Of eslbot.")
-@click.option("--seed", type=int, default=3, show_default=True, help="Of jitter and pauses.")
+@click.option("--workers", type=click.IntRange(2, 16), default=4, show_default=True, help="Controllers.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write FILE.md and FILE.json.")
 @click.option(
     "--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep logs and configurations here."
 )
 def main(
-    switch: str,
+    only: tuple[str, ...],
     quick: bool,
-    out: Path | None,
-    cases: tuple[str, ...],
-    chunk_sizes: tuple[int, ...],
-    seconds: float | None,
-    repeat: int | None,
-    calls: int,
-    codec: str,
-    kind: str,
-    workers: int,
+    long_: bool,
+    rounds: int | None,
     seed: int,
+    commit: str,
+    workers: int,
+    out: Path | None,
     keep: Path | None,
 ) -> None:
-    """Measure the bot's speech through the whole path, against the bars of issue 3.
+    """Measure the line, whole calls on a real FreeSWITCH, against the bars of the issue "The line".
 
-    Bot → mod_audio_stream → eslbot → FreeSWITCH → RTP at the PBX, on loopback. Exits 0 when everything was
-    measured, whatever the figures, and 1 when something could not be.
+    Callers (RTP), FreeSWITCH, eslbot, bots: on loopback. Beside it the commit before, in a worktree. Exits 0
+    when everything was measured, whatever the figures, and 1 when something could not be.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    sys.setswitchinterval(0.001)  # the caller, the bot and the clock are threads of this process
-    watchdog = threading.Timer(LIMIT, interrupt_main)
+    watchdog = threading.Timer(LONG_LIMIT if long_ else LIMIT, interrupt_main)
     watchdog.daemon = True
     watchdog.start()
+    wanted = frozenset(row.case for row in ROWS if not only or row.key in only)
+    plan = Plan(wanted, seed=seed, seams=LONG_SEAM if long_ else SEAM)
+    if quick:
+        plan = Plan(
+            wanted,
+            1,
+            seed,
+            24.0,  # two utterances of the jittery bots: the first does not count
+            kills=20,
+            kills_before=5,
+            hup_calls=8,
+            relay_rounds=1,
+            crowd=30,
+            full=5.0,
+            seams=LONG_SEAM if long_ else QUICK_SEAM,
+        )
+    if rounds:
+        plan = Plan(**{**plan.__dict__, "rounds": rounds})
     folder = keep or Path(tempfile.mkdtemp(prefix="eslbot-speech-"))
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = cases or CASES
     try:
-        report = _run(
-            Plan(
-                wanted=wanted,
-                quick=quick,
-                chunk_sizes=chunk_sizes or CHUNKS,
-                seconds=seconds or (3.0 if quick else 10.0),
-                repeat=repeat or (8 if quick else 50),
-                calls=calls,
-            ),
-            folder,
-            switch,
-            workers,
-            codec,
-            kind,
-            seed,
-        )
-    except (LabError, FreeSwitchError, SippMissing, OSError) as error:
+        report = _run(plan, folder, commit, workers)
+    except (NoSubject, OSError) as error:
         print(f"the benchmark cannot run: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print(f"interrupted, or not over within {LIMIT} s", file=sys.stderr)
+        print("interrupted, or not over in time", file=sys.stderr)
         sys.exit(1)
     finally:
         watchdog.cancel()
         if keep is None:
             shutil.rmtree(folder, ignore_errors=True)
+    report.rows = [row for row in report.rows if not only or row.key in only]
     print(report.markdown())
     if out is not None:
-        out.write_text(report.json() if out.suffix == ".json" else report.markdown(), encoding="utf-8")
+        out.with_suffix(".md").write_text(report.markdown(), encoding="utf-8")
+        out.with_suffix(".json").write_text(report.json(), encoding="utf-8")
     sys.exit(1 if report.failures else 0)
 
 
-class Plan:
-    """How much of what."""
+@contextmanager
+def _sites(
+    folder: Path, commit: str, urls: dict[str, str], workers: int
+) -> Iterator[tuple[dict[str, Site], str]]:
+    """All subjects, up; and why there is no commit before, where there is none."""
+    with ExitStack() as stack:
+        found: dict[str, Site] = {}
+        why = ""
 
-    def __init__(
-        self,
-        *,
-        wanted: tuple[str, ...],
-        quick: bool,
-        chunk_sizes: tuple[int, ...],
-        seconds: float,
-        repeat: int,
-        calls: int,
-    ) -> None:
-        self.wanted, self.quick, self.chunk_sizes = wanted, quick, chunk_sizes
-        self.seconds, self.repeat, self.calls = seconds, repeat, calls
-        #: Calls that share the machine where that is not what is measured.
-        self.at_once = 4 if quick else 2
-        self.bursts = (100,) if quick else (20, 100, 500)
-        self.words = 6 if quick else 20
-        #: Seconds for which Ameyo is away in the whole call.
-        self.ameyo_down = 1.0 if quick else 3.0
+        def add(who: str, subject: Subject, not_rtp: Sequence[int] = ()) -> None:
+            found[who] = stack.enter_context(Site(subject, folder / who, urls, workers, not_rtp))
+
+        _say("starting FreeSWITCH, a PBX, Ameyo and eslbot")
+        add(OURS, this())
+        if commit == "none":
+            why = "not wanted"
+        else:
+            _say(f"the same with the commit before, {commit}")
+            try:
+                add(THEIRS, stack.enter_context(before(commit)), found[OURS].facts["rtp"])
+            except NoSubject as error:
+                why = str(error)
+        yield found, why
 
 
-def _run(plan: Plan, folder: Path, switch: str, workers: int, codec: str, kind: str, seed: int) -> Report:
+def _run(plan: Plan, folder: Path, commit: str, workers: int) -> Report:
     begun = time.monotonic()
-    proxy = ("127.0.0.1", free_port())
     machine = Machine.here()
-    with Bot(keep_audio=600.0) as bot:
-        lab = Lab(folder, tenants(bot), switch=switch, workers=workers, controllers=[proxy])
-        report = Report(
-            date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            command=shlex.join(["python", "-m", "benchmarks.speech", *sys.argv[1:]]),
-            switch=lab.switch_name,
-            machine=machine,
-            eslbot=f"{eslbot.__version__} ({revision()}), {workers} workers",
-            settings=f"{codec} on the line, {kind} from the bot, jitter ±30 ms, seed {seed}",
-        )
-        _say(f"starting a PBX (SIPp), a bot, eslbot, and {lab.switch_name}")
-        with lab:
-            _measure(plan, Bench(lab, bot, proxy, random.Random(seed), codec=codec, kind=kind), report)
+    with Peer() as peer, Bots() as bots, Peer() as lonely, Bots() as other:
+        urls = {**dict.fromkeys((*TALKS, *OTHERS), bots.url), cases.SEAMS: other.url}
+        with _sites(folder, commit, urls, workers) as (sites, why):
+            bench = Bench(plan, {who: Stage(site, peer, bots) for who, site in sites.items()})
+            _measure(bench, Stage(sites[OURS], lonely, other))
+            report = Report(
+                date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+                command=shlex.join(["python", "-m", "benchmarks.speech", *sys.argv[1:]]),
+                switch=sites[OURS].facts["switch"],
+                machine=machine,
+                eslbot=f"{sites[OURS].subject.revision}, {workers} controllers",
+                before=sites[THEIRS].subject.revision if THEIRS in sites else why,
+                settings=f"PCMU on the line, L16 from the bots; {plan.rounds} rounds from seed {plan.seed}",
+                failures=bench.failures,
+                figures=bench.figures,
+            )
+            for who, stage in bench.stages.items():
+                report.problems += [f"{who}: {problem}" for problem in stage.problems]
+                report.problems += [f"{who}'s FreeSWITCH: {line}" for line in stage.site.complaints()[:5]]
+    report.rows = [_told(row, bench.figures) for row in ROWS]
     report.seconds = time.monotonic() - begun
     return report
 
 
-def _measure(plan: Plan, bench: Bench, report: Report) -> None:
-    @contextmanager
-    def case(name: str, *parts: str) -> Iterator[None]:
-        _say(name)
+def _measure(bench: Bench, lonely: Stage) -> None:
+    plan, kinds = bench.plan, list(CALLS)
+    seams = None
+    if SEAMS in plan.wanted:
         try:
-            yield
-        except Unmeasured as error:
-            report.failures.append(f"{name}: {error}")
-        except (TimeoutError, OSError, RuntimeError) as error:
-            report.failures.append(f"{name}: {error!r}")
-            traceback.print_exc()
-
-    def wants(name: str) -> bool:
-        return name in plan.wanted
-
-    if plan.quick and wants("speech") and wants("burst"):
-        with case(f"{plan.seconds:g} s of speech in chunks of {plan.chunk_sizes} ms, and in a burst"):
-            cases = [(c, False) for c in plan.chunk_sizes] + [(c, True) for c in plan.bursts]
-            found = bench.speech(cases, plan.seconds, len(cases))
-            report.paced, report.burst = found[: len(plan.chunk_sizes)], found[len(plan.chunk_sizes) :]
-    elif wants("speech"):
-        with case(f"{plan.seconds:g} s of speech in chunks of {plan.chunk_sizes} ms"):
-            report.paced = bench.speech([(c, False) for c in plan.chunk_sizes], plan.seconds, plan.at_once)
-    if not report.burst and wants("burst") and not (plan.quick and wants("speech")):
-        with case(f"the same in a burst, chunks of {plan.bursts} ms"):
-            report.burst = bench.speech([(c, True) for c in plan.bursts], plan.seconds, 1)
-    side_by_side: list[tuple[str, Callable[[], object]]] = []
-    if wants("latency"):
-        side_by_side += [
-            ("latency", lambda: report.latencies.append(bench.latency(20, plan.repeat))),
-            ("latency", lambda: report.latencies.append(bench.latency(100, plan.repeat))),
-        ]
-    if wants("barge-in"):
-        side_by_side.append(("barge-in", lambda: setattr(report, "barge_in", bench.barge_in(plan.repeat))))
-    if wants("whole-call"):
-        side_by_side.append(
-            ("a whole call", lambda: setattr(report, "stages", bench.whole_call(plan.ameyo_down)))
+            seams = cases.Seams(lonely, plan.seams, plan.seed)
+        except Failures as error:
+            bench.failures.append(f"{SEAMS}: {error!r}")
+    for number in range(plan.rounds):
+        seed = plan.seed + number
+        for who in (OURS, THEIRS):
+            bench.measure(who, TALK, lambda stage, s=seed: cases.conversation(stage, plan.talk, s, kinds))  # type: ignore[misc]
+    if seams is not None:
+        long_call = seams
+        bench.measure(OURS, SEAMS, lambda _: long_call.finish())
+    for who in (OURS, THEIRS):
+        bench.measure(who, ODD, lambda stage: cases.odd_lines(stage, plan.seed))
+    for who in (OURS, THEIRS):
+        bench.measure(who, CROWD, lambda stage: cases.crowd(stage, plan.crowd, 14.0, plan.seed))
+    for who in (OURS, THEIRS):
+        bench.measure(who, HUP, lambda stage: cases.hup(stage, plan.hup_calls, 9.0, plan.seed))
+    bench.measure(OURS, RELAY, lambda stage: cases.relay_deaths(stage, 4, plan.relay_rounds, plan.seed))
+    for who, count in ((OURS, plan.kills), (THEIRS, plan.kills_before)):
+        bench.measure(who, KILLS, lambda stage, n=count: cases.kills(stage, n, plan.seed))  # type: ignore[misc]
+    for side in ("freeswitch", "relay"):
+        bench.measure(
+            OURS,
+            FULL,
+            lambda stage, s=side: {s: cases.full_machine(stage, s, plan.full, 4, plan.seed)},  # type: ignore[misc]
         )
-    if side_by_side:
-        names = dict.fromkeys(name for name, _ in side_by_side)
-        with case(f"side by side: {', '.join(names)}; {plan.repeat} repetitions"):
-            bench.together(*(run for _, run in side_by_side))
-        report.latencies.sort(key=lambda latency: latency.chunk_ms)
-    if wants("traffic"):
-        sizes = (100,) if plan.quick else (20, 100, 500)
-        with case(f"event-socket traffic, chunks of {sizes} ms"):
-            report.traffic = bench.traffic(sizes, plan.seconds / 2)
-    if wants("last-word"):
-        with case(f"the last word of {plan.words} calls"):
-            report.last_words = bench.last_words(plan.words)
-    if wants("crowd"):
-        with case(f"{plan.calls} calls speaking at once"):
-            report.crowd = bench.crowd(plan.calls, plan.seconds, idle=1.0 if plan.quick else 3.0)
-    report.problems = bench.problems
+
+
+def _told(row: Row, figures: dict[str, dict[str, Figures]]) -> Told:
+    def judged(who: str) -> tuple[str, bool | None, str]:
+        some = figures.get(who, {}).get(row.case)
+        if some is None:
+            return "", None, ""
+        load = "–".join(f"{value:.1f}" for value in sorted({min(some["load"]), max(some["load"])}))
+        return *row.judge(some), load
+
+    text, met, load = judged(OURS)
+    theirs = judged(THEIRS)[0] if row.both else ""
+    return Told(row.key, Verdict(row.measure, row.bar, text, met), load, theirs)
 
 
 def _say(what: str) -> None:

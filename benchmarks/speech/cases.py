@@ -1,615 +1,498 @@
-"""The scenarios: whole calls on a :class:`eslbot.sim.lab.Lab`, each returning what it measured."""
+"""The cases: calls on a :class:`benchmarks.speech.calls.Stage`, and what is measured on them.
+
+Each returns its raw figures, as JSON has them: lists are samples, numbers are counts, and figures of several
+rounds are put together by :func:`merge`. Times are seconds.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from uuid import uuid4
+from pathlib import Path
+from typing import Any
 
 from benchmarks.machine import Cpu
-from benchmarks.speech import signals
-from benchmarks.speech.measures import (
-    Heard,
-    Track,
-    Uplink,
-    UplinkLoss,
-    assign_losses,
-    dry,
-    first_packet,
-    heard,
-    is_loud,
-    last_packet,
-    latencies,
-    longest_silence,
-    pauses,
-    tone_seconds,
-    uplink,
-)
+from benchmarks.speech.bot import Talk
+from benchmarks.speech.calls import STAGGER, Heard, Line, Stage
+from benchmarks.speech.hearing import Said, Utterance
+from benchmarks.speech.subjects import NoSubject, kill
 from eslbot.sim.audio import RATE
-from eslbot.sim.bot import GOODBYE, GREETING, Bot, BotCall
-from eslbot.sim.lab import Lab, Tenant
-from eslbot.sim.pbx import CallResult, Pbx, PbxCall
-from eslbot.sim.processes import children
-from eslbot.sim.proxy import TcpProxy
-from eslbot.sim.rtp import PTIME
 
-#: A bot that does what the benchmark says, and one that says everything in one breath.
-SPEAKER, LAST_WORD = "speaker", "last-word"
+Figures = dict[str, Any]
 
-#: Milliseconds by which a chunk is sent earlier or later than it should be.
-JITTER_MS = 30
+#: How bots talk in the conversations: a workspace each, since a bot's pace is learnt by workspace.
+TALKS = {
+    "burst-1000": Talk(1.0, 1000),
+    "burst-200": Talk(1.0, 200),
+    "burst-20": Talk(1.0, 20),
+    "paced-20": Talk(2.0, 20, paced=True),
+    "paced-40": Talk(2.0, 40, paced=True),
+    "jitter-100": Talk(10.0, 100, paced=True, jitter=30),
+    "turn": Talk(0.5, 20, answers=True),
+    "clear": Talk(3.0, 200, clear=(0.4, 0.9), rest=(0.4, 0.7)),
+}
+#: Calls of each; of the jittery one more, because its utterances are long.
+CALLS = {**dict.fromkeys(TALKS, 2), "jitter-100": 3}
+#: Workspaces of the other cases.
+OTHERS = ("kill", "hup", "relay", "crowd-burst", "crowd-paced", "line", "full")
+SEAMS = "seams"
 
-#: Seconds by which a chunk may be sent later than meant.
-LATE = 0.020
-
-#: Seconds: to be answered and connected; until speech that was sent must be over; a call of this benchmark.
-SET_UP_LIMIT, PLAY_LIMIT, CALL_LIMIT = 15.0, 12.0, 240.0
-
-#: Seconds without speech after which it is over: where all of it was heard, and where some is missing. And
-#: how long a bot waits between two utterances at least.
-QUIET, STALLED, REST = 0.3, 3.0, 0.25
-
-
-class Unmeasured(Exception):
-    """A case could not be measured; the text says why."""
-
-
-def tenants(bot: Bot) -> list[Tenant]:
-    """The workspaces of the lab; their bot is ``bot``, which keeps all of a call's audio."""
-    keys = {"first_audio_timeout": "120s"}
-    return [
-        Tenant(SPEAKER, bot.url("hold?greeting_ms=0"), bot_keys=keys),
-        Tenant(LAST_WORD, bot.url("one-breath"), bot_keys=keys),
-    ]
+#: Seconds around an utterance in which a frame that the caller loses is the utterance's.
+EDGE = 0.25
+#: Milliseconds of packets that a PBX may send.
+PTIMES = (10, 30, 40, 60)
+#: Seconds of a hold, and for which a PBX sends nothing.
+HOLD, SILENT = 3.0, 5.0
+#: Seconds after a machine was full until the latency must be back; and for how long that is watched.
+BACK, WATCHED = 2.0, 8.0
 
 
-@dataclass
-class Talk:
-    """Chunks to be sent in one call: messages, when (seconds from the start), and when they were (epoch)."""
-
-    bot: BotCall
-    messages: Sequence[str]
-    offsets: Sequence[float]
-    sent: list[float] = field(default_factory=list)
-
-
-def paced(chunk_ms: int, count: int, rng: random.Random) -> list[float]:
-    """When to send ``count`` chunks: in real time, each up to 30 ms early or late, in order."""
-    offsets: list[float] = []
-    for number in range(count):
-        at = (JITTER_MS + number * chunk_ms + rng.uniform(-JITTER_MS, JITTER_MS)) / 1000
-        offsets.append(max(at, offsets[-1] if offsets else 0.0))
-    return offsets
+def merge(one: Figures, other: Figures) -> Figures:
+    """Both together: lists behind each other, numbers added."""
+    both = dict(one)
+    for key, value in other.items():
+        if key not in both:
+            both[key] = value
+        elif isinstance(value, dict):
+            both[key] = merge(both[key], value)
+        elif value is not None:
+            both[key] = value if both[key] is None else both[key] + value
+    return both
 
 
-def speak(talks: Sequence[Talk]) -> float:
-    """Send all chunks of all talks when they are due; the most by which one was late, in seconds."""
-    plan = sorted(
-        (offset, number, index)
-        for number, talk in enumerate(talks)
-        for index, offset in enumerate(talk.offsets)
-    )
-    begun = time.monotonic()
-    latest = 0.0
-    for offset, number, index in plan:
-        if (ahead := begun + offset - time.monotonic()) > 0:
-            time.sleep(ahead)
-        elif offset:  # of a burst the first is due at once, and the others as soon as may be
-            latest = max(latest, -ahead)
-        talk = talks[number]
-        talk.sent.append(time.time())
-        talk.bot.send_text(talk.messages[index])
-    return latest
+def paced(kind: str) -> bool:
+    """Whether a bot of this kind sends in real time: its first utterance teaches the relay its pace."""
+    return kind.startswith(("paced", "jitter", "crowd-paced"))
 
 
-class Conversation:
-    """A call that is up: the PBX's end and the bot's."""
-
-    def __init__(self, call: PbxCall, bot: BotCall) -> None:
-        self.call, self.bot = call, bot
-
-    @property
-    def track(self) -> Track:
-        """What the caller's side has received so far."""
-        return Track.of(self.call.recording.arrivals)
-
-    def wait_heard(self, begin: float, seconds: float, limit: float) -> float | None:
-        """Wait until ``seconds`` of speech since ``begin`` (epoch) have been heard and it is quiet.
-
-        Also over is speech that stalls for three seconds, and all after ``limit`` seconds. When the last
-        packet of speech came, or None without any.
-        """
-        deadline = time.monotonic() + limit
-        last, packets, seen = None, 0, 0
-        while time.monotonic() < deadline and self.call.result is None:
-            arrivals = self.call.recording.arrivals
-            for arrival in arrivals[seen:]:
-                if arrival.at >= begin and is_loud(arrival.packet):
-                    last, packets = arrival.at, packets + 1
-            seen = len(arrivals)
-            if last is not None:
-                all_heard = packets * PTIME >= seconds - PTIME
-                if time.time() - last >= (QUIET if all_heard else STALLED):
-                    break
-            time.sleep(0.02)  # packets are recorded by another thread, which tells nobody of each
-        return last
-
-    def uplink(self) -> Uplink:
-        """What the bot has received of the caller so far."""
-        return uplink(self.bot.audio(), list(self.bot.arrivals))
+def soundness(utterances: Iterable[Utterance]) -> Figures:
+    """What was wrong with some utterances, counted."""
+    found = {
+        "utterances": 0,
+        "gaps": 0,
+        "dry": 0,
+        "jumps": 0,
+        "lost": 0,
+        "repeated": 0,
+        "foreign": 0,
+        "unheard": 0,
+    }
+    for utterance in utterances:
+        found["utterances"] += 1
+        found["gaps"] += utterance.gaps
+        found["dry"] += len(utterance.dry)
+        found["jumps"] += utterance.jumps
+        found["lost"] += utterance.lost
+        found["repeated"] += utterance.repeated
+        found["foreign"] += utterance.foreign
+        found["unheard"] += utterance.began is None
+    return found
 
 
-@dataclass(frozen=True)
-class Utterance:
-    """One piece of speech through the path.
+def settled(call: Heard, kind: str) -> list[tuple[Said, Utterance]]:
+    """A call's utterances that count: of one who speaks in real time those from the second on."""
+    both = list(zip(call.said, call.utterances, strict=True))
+    return both[1:] if paced(kind) else both
 
-    ``sent`` and ``heard_seconds`` in seconds of sound; ``gaps`` in the payloads of at least 10 ms, with their
-    sum ``silence``; ``dry`` how often a telephone with a 40 ms buffer ran dry; ``pauses`` without a packet
-    for more than 60 ms; ``first`` seconds from the first chunk's sending to its first packet; ``steady`` the
-    same for all chunks, where nothing is missing or repeated; ``packets_lost`` RTP sequence numbers.
-    ``faults`` are the first gaps (with their length) and jumps (None): seconds from the first sample heard.
+
+def around(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Utterances with their edges, those that then touch in one."""
+    found: list[tuple[float, float]] = []
+    for begin, end in sorted(spans):
+        begin, end = begin - EDGE, end + EDGE
+        if found and begin <= found[-1][1]:
+            begin, end = found[-1][0], max(end, found[-1][1])
+            found.pop()
+        found.append((begin, end))
+    return found
+
+
+def callers_sound(calls: Sequence[Heard]) -> Figures:
+    """What the bots got of the callers."""
+    return {
+        "caller": {
+            "frames": sum(len(call.up.frames) for call in calls),
+            "lost_speaking": sum(call.up.lost_within(around(call.spoken)) for call in calls),
+            "lost": sum(samples for call in calls for _, samples in call.up.lost),
+            "repeated": sum(call.up.repeated for call in calls),
+            "silent": [late for call in calls for late in call.up.latencies(call.spoken, speaking=False)],
+            "speaking": [late for call in calls for late in call.up.latencies(call.spoken, speaking=True)],
+        }
+    }
+
+
+def whole_calls(calls: Sequence[Heard]) -> Figures:
+    """What bears on whether the measure itself was right, and on whose connections were lost."""
+    return {
+        "calls": len(calls),
+        "rtp_lost": sum(call.down.lost for call in calls),
+        "connections": sum(len(call.connections) for call in calls),
+        "bot_late": [said.late for call in calls for said in call.said if said.late],
+    }
+
+
+class Cores:
+    """Processor time from now on: of eslbot, its relays in that, and FreeSWITCH, in cores a call.
+
+    Of the measure itself: in cores.
     """
 
-    name: str
-    sent: float
-    heard_seconds: float
-    gaps: int
-    silence: float
-    jumps: int
-    dry: int
-    pauses: int
-    first: float | None
-    steady: list[float]
-    up_edges: int
-    up_within: int
-    up_outside: int
-    up_late: float
-    packets_lost: int
-    faults: list[tuple[float, float | None]]
+    def __init__(self, stage: Stage, calls: int) -> None:
+        self._calls = calls
+        self._own, self._switch = Cpu(stage.site.own), Cpu([stage.site.freeswitch])
+        self._relays = Cpu(stage.site.relays)
+        self._measure = Cpu([stage.peer.pid, stage.bots.pid])
+
+    def used(self) -> Figures:
+        """Since then; lists of one."""
+        by_call = {"own": self._own, "relays": self._relays, "freeswitch": self._switch}
+        found: Figures = {name: [cpu.cores() / self._calls] for name, cpu in by_call.items()}
+        return {**found, "measure": [self._measure.cores()]}
 
 
-class Bench:
-    """The cases, on a lab that is up.
+# -- conversations ---------------------------------------------------------------------------------------
 
-    Args:
-        lab: with the tenants of :func:`tenants`.
-        bot: theirs.
-        proxy: a port before eslbot's own in the lab's controllers; free.
-        rng: of all jitter and pauses.
-        codec: ``PCMU`` or ``PCMA``.
-        kind: of the bot's chunks: ``raw``, ``pcmu`` or ``pcma``.
-    """
 
-    def __init__(
-        self,
-        lab: Lab,
-        bot: Bot,
-        proxy: tuple[str, int],
-        rng: random.Random,
-        *,
-        codec: str = "PCMU",
-        kind: str = "raw",
-    ) -> None:
-        self.lab, self.bot, self.proxy, self.rng = lab, bot, proxy, rng
-        self.codec, self.kind = codec, kind
-        self.problems: list[str] = []  # what did not go by the book, once a time
+def conversation(stage: Stage, seconds: float, seed: int, kinds: Sequence[str]) -> Figures:
+    """All kinds of bots talk for so long, some calls each, side by side."""
+    tenants = [kind for kind in kinds for _ in range(CALLS[kind])]
+    with stage.lines(tenants) as lines:
+        time.sleep(1.0)  # what the set-up cost is no conversation
+        cores = Cores(stage, len(lines))
+        stage.talk(lines, [TALKS[kind] for kind in tenants], seconds, seed)
+        time.sleep(seconds)
+        used = cores.used()
+        said = stage.bots.said(30)
+        time.sleep(0.5)
+        calls = stage.heard(lines, said)
+    found = {
+        "cores": used,
+        **whole_calls(calls),
+        **callers_sound(calls),
+        "kinds": {},
+        "turn": [],
+        "clear": [],
+    }
+    for call in calls:
+        kind = call.tenant
+        counted = settled(call, kind)
+        figures = {
+            "first": [u.first for _, u in counted if u.first is not None],
+            "headless": sum(u.first is None for _, u in counted),
+            "sound": soundness(u for _, u in counted),
+            "speaking": call.up.latencies(call.spoken, speaking=True),
+        }
+        found["kinds"] = merge(found["kinds"], {kind: figures})
+        for said_, utterance in counted:
+            asked = call.up.answers.get(said_.cause) if said_.cause is not None else None
+            if asked is not None and utterance.began is not None and utterance.first is not None:
+                found["turn"].append(utterance.began - asked)
+            if said_.cleared is not None and utterance.began is not None and utterance.began < said_.cleared:
+                assert utterance.over is not None
+                found["clear"].append(max(0.0, utterance.over - said_.cleared))
+    return found
 
-    # -- calls ------------------------------------------------------------------------------------
 
-    def place(self, tenant: str = SPEAKER, pbx: Pbx | None = None) -> PbxCall:
-        """A call under way, in which the caller says numbered frames."""
-        return (pbx or self.lab.pbx).call(
-            crt_object_id=f"bench-{uuid4().hex[:12]}",
-            workspace_id=self.lab.tenants[tenant].id,
-            caller_tone=signals.numbered_frames(),  # type: ignore[arg-type]
-            codec=self.codec,
-            timeout=CALL_LIMIT,
-        )
+def crowd(stage: Stage, count: int, seconds: float, seed: int) -> Figures:
+    """Many calls that all speak at once, half of them in bursts of 200 ms, half paced in 40 ms."""
+    talks = {
+        "crowd-burst": Talk(4.0, 200, rest=(0.2, 0.5)),
+        "crowd-paced": Talk(4.0, 40, paced=True, rest=(0.2, 0.5)),
+    }
+    tenants = [list(talks)[number % 2] for number in range(count)]
+    with stage.lines(tenants) as lines:
+        time.sleep(1.0)
+        cores = Cores(stage, count)
+        stage.talk(lines, [talks[kind] for kind in tenants], seconds, seed)
+        time.sleep(seconds)
+        used = cores.used()
+        said = stage.bots.said(30)
+        time.sleep(0.5)
+        calls = stage.heard(lines, said)
+    found = {"cores": used, **whole_calls(calls), **callers_sound(calls), "kinds": {}}
+    for call in calls:
+        counted = settled(call, call.tenant)
+        figures = {
+            "first": [u.first for _, u in counted if u.first is not None],
+            "sound": soundness(u for _, u in counted),
+        }
+        found["kinds"] = merge(found["kinds"], {call.tenant: figures})
+    return found
 
-    def join(self, call: PbxCall) -> Conversation:
-        """The call once it is answered and its bot is there and hears."""
-        try:
-            call.wait_answered(SET_UP_LIMIT)
-            bot = self.bot.wait_for_call(
-                lambda c: c.headers.get("X-CRT-Object-ID") == call.crt_object_id, SET_UP_LIMIT
-            )
-            bot.wait(lambda c: c.audio_frames > 10, SET_UP_LIMIT)
-        except (TimeoutError, RuntimeError) as error:
-            call.hang_up()
-            raise Unmeasured(f"the call did not come up: {error}") from error
-        return Conversation(call, bot)
 
-    def finish(self, conversations: Iterable[Conversation]) -> list[CallResult]:
-        """Let the bots end, the customers be handed off and the PBX hang up."""
-        conversations = list(conversations)
-        for conversation in conversations:
-            if not conversation.bot.closed and conversation.bot.end_message is None:
-                conversation.bot.end({})
-        return [self.result(conversation.call) for conversation in conversations]
+# -- deaths ----------------------------------------------------------------------------------------------
 
-    def result(self, call: PbxCall) -> CallResult:
-        """What became of the call; what did not go by the book is noted."""
-        try:
-            result = call.wait(30)
-        except TimeoutError as error:
-            call.hang_up()
-            raise Unmeasured(str(error)) from error
-        if not result.completed:
-            self.problems.append(
-                f"a call did not end as it should: ended by {result.ended_by}, cause {result.cause}, "
-                f"{result.error}"
-            )
-        outcomes = [n.properties.get("outcome") for n in self.lab.ameyo.requests_for(call.crt_object_id)]
-        if result.completed and outcomes != ["bot_ended"]:
-            self.problems.append(f"a call was handed off with outcome {outcomes} instead of one 'bot_ended'")
-        if call._session is not None and call._session.left_out:
-            self.problems.append(
-                f"this machine was too busy: the PBX left out {call._session.left_out} of the caller's "
-                "frames; they count as lost in the uplink"
-            )
-        return result
 
-    @contextmanager
-    def conversations(self, count: int, stagger: float = 0.1) -> Iterator[list[Conversation]]:
-        """``count`` calls that are up; they are ended behind the block."""
-        calls = []
+def kills(stage: Stage, count: int, seed: int) -> Figures:
+    """The controller of a call is killed in mid-word, again and again."""
+    rng = random.Random(seed)
+    with stage.lines(["kill"]) as lines:
+        (line,) = lines
+        stage.talk(lines, [Talk(0, 1000, ahead=True)], 3600, seed)
+        time.sleep(2.0)
+        took = []
         for _ in range(count):
-            calls.append(self.place())
-            time.sleep(stagger)
-        try:
-            joined = [self.join(call) for call in calls]
-            yield joined
-        except BaseException:
-            for call in calls:
-                call.hang_up()
-            raise
-        self.finish(joined)
+            while len(stage.site.ask("serving")) < 2:
+                time.sleep(0.02)  # another controller must be there; a fork tells nobody that it serves
+            pid = stage.site.controller_with_a_call()
+            at = kill(pid)
+            stage.site.controller_with_a_call(not_=pid)
+            took.append(time.time() - at)
+            time.sleep(rng.uniform(0.2, 0.4))
+            if line.left():
+                break
+        stage.bots.hush()
+        said = stage.bots.said(10)
+        time.sleep(6.0)  # what was ahead is heard
+        (call,) = stage.heard(lines, said)
+    (only,) = call.said
+    return {
+        "kills": len(took),
+        "took": took,
+        "silences": [samples / RATE for samples in call.down.silences(only)],
+        "dry": call.utterances[0].dry,
+        "sound": soundness(call.utterances),
+        "resumed": sum('"resumed"' in text for c in call.connections for _, text in c.texts),
+        "seconds": only.samples / RATE,
+        **whole_calls([call]),
+        **callers_sound([call]),
+    }
 
-    def speak(self, talks: Sequence[Talk]) -> None:
-        """Send all chunks; it is noted where they were later than meant."""
-        latest = speak(talks)
-        if latest > LATE:
-            self.problems.append(
-                "this machine was too busy: a chunk was sent more than 20 ms later than meant"
-            )
 
-    # -- speech -----------------------------------------------------------------------------------
+def hup(stage: Stage, count: int, seconds: float, seed: int) -> Figures:
+    """A reload while many calls speak."""
+    with stage.lines(["hup"] * count) as lines:
+        before = set(stage.site.controllers)
+        stage.talk(lines, [Talk(0, 200, ahead=True)] * count, seconds, seed)
+        time.sleep(seconds / 3)
+        stage.site.ask("hup")
+        time.sleep(seconds * 2 / 3)
+        said = stage.bots.said(30)
+        new = set(stage.site.controllers) - before
+        time.sleep(5.5)
+        calls = stage.heard(lines, said)
+    return {
+        "new_controllers": len(new),
+        "sound": soundness(u for call in calls for u in call.utterances),
+        "silences": [s / RATE for call in calls for s in call.down.silences(call.said[0])],
+        **whole_calls(calls),
+        **callers_sound(calls),
+    }
 
-    def utterance(
-        self, conversation: Conversation, name: str, talk: Talk, seconds: float, step: int
-    ) -> Utterance:
-        """What became of ``talk``, the only one of its call; ``step`` is its chunk in samples."""
-        begin = talk.sent[0]
-        track = conversation.track.between(begin, float("inf"))
-        speech = heard(track.samples)
-        packets = track.speech_packets()
-        sent = [(at, index * step) for index, at in enumerate(talk.sent)]
-        burst = talk.offsets[-1] == 0.0
-        up = conversation.uplink()
-        loss = _losses(up, [(float(packets[0]), float(packets[-1]))] if len(packets) else [])
-        inside = (
-            track.at[(track.at >= packets[0]) & (track.at <= packets[-1])] if len(packets) else track.at[:0]
-        )
-        first = first_packet(track, begin, float("inf"))
-        return Utterance(
-            name=name,
-            sent=seconds,
-            heard_seconds=speech.seconds,
-            gaps=len(speech.gaps),
-            silence=sum(gap.length for gap in speech.gaps) / RATE,
-            jumps=len(speech.jumps),
-            dry=len(dry(track)),
-            pauses=len(pauses(inside)),
-            first=first - begin if first is not None else None,
-            steady=[] if burst else latencies(track, speech, sent),
-            up_edges=sum(loss.edges),
-            up_within=loss.within,
-            up_outside=loss.outside,
-            up_late=up.late,
-            packets_lost=conversation.call.recording.lost(),
-            faults=_faults(speech),
-        )
 
-    def speech(self, cases: Sequence[tuple[int, bool]], seconds: float, at_once: int) -> list[Utterance]:
-        """One utterance of ``seconds`` a case, (chunk in ms, burst); ``at_once`` calls at the same time."""
-        found = []
-        for start in range(0, len(cases), at_once):
-            some = cases[start : start + at_once]
-            with self.conversations(len(some)) as conversations:
-                talks = []
-                for conversation, (chunk_ms, burst) in zip(conversations, some, strict=True):
-                    texts = signals.chunks(signals.speech(seconds), chunk_ms, self.kind)
-                    offsets = [0.0] * len(texts) if burst else paced(chunk_ms, len(texts), self.rng)
-                    talks.append(Talk(conversation.bot, texts, offsets))
-                _rest(self.rng)
-                self.speak(talks)
-                for conversation, talk in zip(conversations, talks, strict=True):
-                    conversation.wait_heard(talk.sent[0], seconds, seconds + PLAY_LIMIT)
-                time.sleep(REST)
-                for conversation, talk, (chunk_ms, burst) in zip(conversations, talks, some, strict=True):
-                    name = f"{chunk_ms} ms {'burst' if burst else 'paced'}"
-                    step = chunk_ms * RATE // 1000
-                    found.append(self.utterance(conversation, name, talk, seconds, step))
-        return found
+def relay_deaths(stage: Stage, count: int, rounds: int, seed: int) -> Figures:
+    """All relays are killed while calls speak what was said long before."""
+    found: Figures = {"back": [], "hears": [], "kept": 0, "lost_customers": 0, "kills": 0}
+    for number in range(rounds):
+        if not stage.site.relays:
+            raise NoSubject("there is no relay to be killed")
+        lines = [_dialled(stage, "relay") for _ in range(count)]
+        stage.join(lines)
+        stage.talk(lines, [Talk(6.0, 200, rest=(0.1, 0.1))] * count, 6.5, seed + number)
+        time.sleep(2.0)
+        at = time.time()
+        for pid in stage.site.relays:
+            kill(pid)
+        found["kills"] += 1
+        for line in lines:
+            with contextlib.suppress(RuntimeError):  # it did not come back: it shows below
+                stage.bots.wait(line.crt, 5, 2, timeout=6.0)
+        said = stage.bots.said(20)
+        time.sleep(0.5)
+        stage.talk(lines, [Talk(1.0, 200, rest=(0.1, 0.1))] * count, 1.5, seed + number)
+        again = stage.bots.said(20)
+        time.sleep(1.5)
+        both = {line.crt: said[line.crt] + again[line.crt] for line in lines}
+        calls = stage.heard(lines, both)
+        kept = [stage.hang_up(line) for line in lines]
+        later = [call.connections[1:] for call in calls]
+        figures = {
+            "back": [later[0].at - at for later in later if later],
+            "hears": [later[0].frames[0][0] - at for later in later if later and later[0].frames],
+            "resumed": sum('"resumed"' in text for some in later for c in some for _, text in c.texts),
+            "said_before": soundness(call.utterances[0] for call in calls),
+            "said_after": soundness(call.utterances[1] for call in calls if len(call.utterances) > 1),
+            "kept": sum(kept),
+            "lost_customers": kept.count(False),
+            **whole_calls(calls),
+            **callers_sound(calls),
+        }
+        found = merge(found, figures)
+    return found
 
-    # -- latency ----------------------------------------------------------------------------------
 
-    def latency(self, chunk_ms: int, count: int, seconds: float = 0.3) -> Latency:
-        """``count`` utterances of ``seconds``, one after the other, in chunks of ``chunk_ms``."""
-        rng = random.Random(self.rng.random())
-        texts = signals.chunks(signals.speech(seconds), chunk_ms, self.kind)
-        sendings: list[float] = []
-        with self.conversations(1) as (conversation,):
-            for _ in range(count):
-                _rest(rng)
-                talk = Talk(conversation.bot, texts, paced(chunk_ms, len(texts), rng))
-                self.speak([talk])
-                sendings.append(talk.sent[0])
-                conversation.wait_heard(talk.sent[0], seconds, seconds + 5)
-            time.sleep(REST)
-            track, up = conversation.track, conversation.uplink()
-        first, seconds_heard, spoken = [], [], []
-        missed = broken = 0
-        for begin, end in zip(sendings, [*sendings[1:], float("inf")], strict=True):
-            came = first_packet(track, begin, end)
-            if came is None:
-                missed += 1
-                continue
-            first.append(came - begin)
-            speech = heard(track.between(begin, end).samples)
-            seconds_heard.append(speech.seconds)
-            broken += not speech.whole
-            last = last_packet(track, begin, end)
-            assert last is not None
-            spoken.append((came, last))
-        return Latency(
-            chunk_ms, seconds, count, first, seconds_heard, missed, broken, _losses(up, spoken), up
-        )
+def _dialled(stage: Stage, tenant: str) -> Line:
+    time.sleep(STAGGER)
+    return stage.dial(tenant)
 
-    # -- barge-in ---------------------------------------------------------------------------------
 
-    def barge_in(self, count: int, seconds: float = 3.0, chunk_ms: int = 100) -> BargeIn:
-        """``count`` times a burst of speech that is cleared after 0.5 to 1.5 s."""
-        rng = random.Random(self.rng.random())
-        texts = signals.chunks(signals.speech(seconds), chunk_ms, self.kind)
-        found = BargeIn(count)
-        begins: list[tuple[float, float]] = []
-        with self.conversations(1) as (conversation,):
-            bot = conversation.bot
-            for number in range(count):
-                answered = len(bot.messages_of("cleared"))
-                talk = Talk(bot, texts, [0.0] * len(texts))
-                self.speak([talk])
-                time.sleep(rng.uniform(0.5, 1.5))
-                at = time.time()
-                bot.clear()
-                try:
-                    bot.wait(lambda call, had=answered: len(call.messages_of("cleared")) > had, 1.0)
-                    found.cleared.append(bot.messages_of("cleared")[-1].at - at)
-                except TimeoutError:
-                    found.unanswered += 1
-                conversation.wait_heard(talk.sent[0], 0.0, seconds + 3)
-                begins.append((talk.sent[0], at))
-                if found.unanswered > 2 and not found.cleared:
-                    found.tried = number + 1
-                    break  # it is not going to
-                _rest(rng)
-            else:
-                found.tried = count
-            time.sleep(REST)
-            track = conversation.track
-        ends = [begin for begin, _ in begins[1:]] + [float("inf")]
-        for (begin, at), end in zip(begins, ends, strict=True):
-            first, last = first_packet(track, begin, end), last_packet(track, begin, end)
-            if first is None or last is None or first > at:
-                found.not_speaking += 1
-                continue
-            found.first.append(first - begin)
-            found.stopped.append(max(0.0, last - at))
-        return found
+# -- odd lines -------------------------------------------------------------------------------------------
 
-    # -- the event socket -------------------------------------------------------------------------
 
-    def traffic(self, chunk_sizes: Sequence[int], seconds: float) -> list[Traffic]:
-        """The event socket's bytes a second of speech, a call a chunk size, all at the same time."""
-        found = []
-        with (
-            TcpProxy(self.proxy, self.lab.listen) as proxy,
-            self.conversations(len(chunk_sizes)) as conversations,
-        ):
-            talks, passages = [], []
-            for conversation, chunk_ms in zip(conversations, chunk_sizes, strict=True):
-                texts = signals.chunks(signals.speech(seconds), chunk_ms, self.kind)
-                talks.append(Talk(conversation.bot, texts, paced(chunk_ms, len(texts), self.rng)))
-                passage = proxy.find(conversation.call.crt_object_id)
-                if passage is None:
-                    raise Unmeasured("the switch did not use the counting proxy's port")
-                passages.append(passage)
-            time.sleep(1.0)  # set-up is over
-            before = [passage.counts for passage in passages]
-            self.speak(talks)
-            for conversation, talk in zip(conversations, talks, strict=True):
-                conversation.wait_heard(talk.sent[0], seconds, seconds + PLAY_LIMIT)
-            for chunk_ms, passage, (down, up) in zip(chunk_sizes, passages, before, strict=True):
-                found.append(
-                    Traffic(
-                        chunk_ms,
-                        (passage.from_client - down) / seconds / 1000,
-                        (passage.from_server - up) / seconds / 1000,
-                    )
-                )
-        return found
-
-    # -- many calls -------------------------------------------------------------------------------
-
-    def crowd(self, count: int, seconds: float, chunk_ms: int = 100, idle: float = 3.0) -> Crowd:
-        """``count`` calls that all speak at the same time; and the processor time of that."""
-        assert self.lab.service is not None
-        workers = children(self.lab.service.pid)
-        switch = self.lab.real_switch
-        texts = signals.chunks(signals.speech(seconds), chunk_ms, self.kind)
-        with self.conversations(count) as conversations:
-            talks = [Talk(c.bot, texts, paced(chunk_ms, len(texts), self.rng)) for c in conversations]
-            time.sleep(1.0)  # set-up is over
-            resting = Cpu(workers)
-            time.sleep(idle)
-            idle_cores = resting.cores()
-            speaking, of_switch = Cpu(workers), Cpu([switch.pid] if switch else [])
-            self.speak(talks)
-            speaking_cores, switch_cores = speaking.cores(), of_switch.cores()
-            for conversation, talk in zip(conversations, talks, strict=True):
-                conversation.wait_heard(talk.sent[0], seconds, seconds + PLAY_LIMIT)
-            time.sleep(REST)
-            utterances = [
-                self.utterance(conversation, f"call {number}", talk, seconds, chunk_ms * RATE // 1000)
-                for number, (conversation, talk) in enumerate(zip(conversations, talks, strict=True), 1)
+def odd_lines(stage: Stage, seed: int) -> Figures:
+    """Holds, packets of other lengths, and a silent PBX, side by side."""
+    seconds = 14.0
+    packets = [
+        (f"{ptime} ms, {'said' if told else 'not said'}", ptime, told)
+        for told in (True, False)
+        for ptime in PTIMES
+    ]
+    names = ["hold sendonly", "hold inactive", "silent", *(name for name, _, _ in packets)]
+    lines = [_dialled(stage, "line") for _ in range(3)]
+    for _, ptime, told in packets:
+        lines.append(stage.dial("line", ptime=ptime, offered=ptime if told else 0))
+    try:
+        stage.join(lines)
+        talks = [Talk(1.5, 200, rest=(0.3, 0.5))] * 2 + [Talk(0, 200, ahead=True)]
+        talks += [Talk(3.0, 200, rest=(0.4, 0.7))] * len(packets)
+        time.sleep(0.5)
+        stage.talk(lines, talks, seconds, seed)
+        time.sleep(3.0)
+        held = time.time()
+        for line, direction in zip(lines, ("sendonly", "inactive"), strict=False):
+            line.call.reinvite(line.call.offer(direction=direction))
+        for line in lines[1:3]:
+            line.voice.pause()
+        time.sleep(held + HOLD - time.time())
+        for line in lines[:2]:
+            line.call.reinvite(line.call.offer())
+            line.voice.say(line.call.remote)
+        back = time.time()
+        time.sleep(held + SILENT - time.time())
+        lines[2].voice.say()
+        heard_again = time.time()
+        said = stage.bots.said(30)
+        time.sleep(5.0)
+        calls = dict(zip(names, stage.heard(lines, said), strict=True))
+    finally:
+        kept = [stage.hang_up(line) for line in lines]
+    found: Figures = {"lines": {}, "lost_customers": kept.count(False), **whole_calls(list(calls.values()))}
+    for name, call in calls.items():
+        counted = list(zip(call.said, call.utterances, strict=True))
+        since = 0.0
+        if name.startswith("hold"):
+            since = back + 0.5
+            counted = [
+                (s, u) for s, u in counted if s.at + s.samples / RATE < held - 0.1 or s.at > back + 0.2
             ]
-        return Crowd(
-            utterances, speaking_cores / count, idle_cores / count, switch_cores / count if switch else None
-        )
+        elif name == "silent":
+            since = heard_again + 0.5
+        found["lines"][name] = {
+            "sound": soundness(u for _, u in counted),
+            "first": [u.first for _, u in counted if u.first is not None],
+            "speed": [u.speed for _, u in counted if u.began is not None],
+            "caller_lost": sum(samples for at, samples in call.up.lost if at > since),
+            "caller_late": [late for at, late in call.up.frames if at > since],
+        }
+    return found
 
-    # -- a whole call -----------------------------------------------------------------------------
 
-    def whole_call(self, down: float = 3.0, bye_delay: float = 2.0) -> list[Stage]:
-        """The longest time without RTP in each stage of a call; Ameyo is away for ``down`` seconds of it."""
-        with Pbx(self.lab.sip, ameyo=self.lab.ameyo, bye_delay=bye_delay) as pbx:
-            call = self.place(pbx=pbx)
-            conversation = self.join(call)
-            marks = [("connecting", 0.0)]
-            for name, seconds, rest in (("greeting", 1.0, 2.0), ("speech", 2.0, 0.0)):
-                texts = signals.chunks(signals.speech(seconds), 100, self.kind)
-                talk = Talk(conversation.bot, texts, paced(100, len(texts), self.rng))
-                self.speak([talk])
-                marks.append((name, talk.sent[0]))
-                last = conversation.wait_heard(talk.sent[0], seconds, seconds + PLAY_LIMIT)
-                if rest and last is not None:
-                    marks.append(("pause", last))
-                    time.sleep(rest)
-            self.lab.ameyo.down()
-            try:
-                conversation.bot.end({})
-                marks.append(("ended, Ameyo away", time.time()))
-                time.sleep(down)
-            finally:
-                self.lab.ameyo.up()
-            accepted = self.lab.ameyo.wait_accepted(call.crt_object_id, 30)
-            marks.append(("accepted, waiting for BYE", accepted.answered_at or accepted.at))
-            result = self.result(call)
-        if result.answered_at is None or result.bye_at is None:
-            raise Unmeasured("the call has no answer or no BYE")
-        marks[0] = ("connecting", result.answered_at)
-        times = conversation.track.at
-        ends = [begin for _, begin in marks[1:]] + [result.bye_at]
-        return [
-            Stage(name, end - begin, longest_silence(times, begin, end))
-            for (name, begin), end in zip(marks, ends, strict=True)
+class Seams:
+    """One long call beside the others; its bot and caller are processes of their own."""
+
+    def __init__(self, stage: Stage, seconds: float, seed: int) -> None:
+        self.stage, self.seconds = stage, seconds
+        self.line = stage.dial(SEAMS)
+        stage.join([self.line])
+        self.begun = time.monotonic()
+        stage.talk([self.line], [Talk(0, 1000, ahead=True)], seconds, seed)
+
+    def finish(self) -> Figures:
+        """Wait for its end, and what was heard."""
+        time.sleep(max(0.0, self.begun + self.seconds - time.monotonic()))
+        said = self.stage.bots.said(30)
+        time.sleep(6.0)
+        (call,) = self.stage.heard([self.line], said)
+        kept = self.stage.hang_up(self.line)
+        return {
+            "seconds": call.said[0].samples / RATE,
+            "sound": soundness(call.utterances),
+            "silences": [s / RATE for s in call.down.silences(call.said[0])],
+            "speed": [u.speed for u in call.utterances],
+            "lost_customers": 0 if kept else 1,
+            **whole_calls([call]),
+            **callers_sound([call]),
+        }
+
+
+# -- a full machine --------------------------------------------------------------------------------------
+
+
+def full_machine(stage: Stage, side: str, seconds: float, calls: int, seed: int) -> Figures:
+    """Two busy loops on one core, which they share with FreeSWITCH or with the relays."""
+    pids = [stage.site.freeswitch] if side == "freeswitch" else stage.site.relays
+    if not pids:
+        raise NoSubject("there is no relay")
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise NoSubject("it takes two cores")
+    with stage.lines(["full"] * calls) as lines:
+        talk = Talk(0.4, 200, rest=(0.2, 0.4))
+        stage.talk(lines, [talk] * calls, seconds + 3.0 + WATCHED, seed)
+        time.sleep(3.0)
+        with _busy(pids, cores[0], seconds):
+            begun = time.time()
+            time.sleep(seconds)
+        ended = time.time()
+        said = stage.bots.said(seconds + WATCHED + 30)
+        time.sleep(1.0)
+        heard = stage.heard(lines, said)
+    found: Figures = {**whole_calls(heard), **callers_sound(heard)}
+    for name, since, until in (
+        ("before", 0.0, begun),
+        ("during", begun, ended),
+        ("after", ended + BACK, float("inf")),
+    ):
+        some = [
+            (s, u)
+            for call in heard
+            for s, u in zip(call.said, call.utterances, strict=True)
+            if since <= s.at < until
         ]
-
-    # -- the last word ----------------------------------------------------------------------------
-
-    def last_words(self, count: int, stagger: float = 0.25) -> list[tuple[float, float]]:
-        """Of each call of a bot that says all in one breath: seconds heard of 0.7 s, and of the last 0.3."""
-        calls = []
-        for _ in range(count):
-            calls.append(self.place(LAST_WORD))
-            time.sleep(stagger)
-        found = []
-        for call in calls:
-            samples = Track.of(self.result(call).recording.arrivals).samples
-            found.append((tone_seconds(samples, GREETING), tone_seconds(samples, GOODBYE)))
-        return found
-
-    def together(self, *cases: Callable[[], object]) -> list[object]:
-        """Run several cases at the same time; the first failure is raised when all are over."""
-        with ThreadPoolExecutor(len(cases)) as pool:
-            return [future.result() for future in [pool.submit(case) for case in cases]]
+        found[name] = {
+            "sound": soundness(u for _, u in some),
+            "first": [u.first for _, u in some if u.first is not None],
+            "caller_late": [late for call in heard for at, late in call.up.frames if since <= at < until],
+            "caller_lost": sum(n for call in heard for at, n in call.up.lost if since <= at < until),
+        }
+    return found
 
 
-@dataclass(frozen=True)
-class Latency:
-    """Utterances of ``seconds`` in chunks of ``chunk_ms``.
-
-    ``first``: seconds from sending the first chunk to the first packet with speech. ``heard``: seconds of
-    each. ``missed`` were not heard at all, ``broken`` had gaps or jumps.
-    """
-
-    chunk_ms: int
-    seconds: float
-    count: int
-    first: list[float]
-    heard: list[float]
-    missed: int
-    broken: int
-    loss: UplinkLoss
-    up: Uplink
-
-
-@dataclass
-class BargeIn:
-    """``cleared``: seconds until the answer; ``stopped``: until the last packet with speech.
-
-    ``first`` is the latency of the bursts, which all but the first time follow a ``clear``.
-    """
-
-    count: int
-    tried: int = 0
-    cleared: list[float] = field(default_factory=list)
-    unanswered: int = 0
-    not_speaking: int = 0
-    first: list[float] = field(default_factory=list)
-    stopped: list[float] = field(default_factory=list)
+@contextmanager
+def _busy(pids: Iterable[int], core: int, seconds: float) -> Iterator[None]:
+    """Confine processes to a core, with two busy loops that end by themselves."""
+    loop = "import sys,time\nend=time.monotonic()+float(sys.argv[1])\nwhile time.monotonic()<end: pass"
+    allowed = [(task, os.sched_getaffinity(task)) for pid in pids for task in _tasks(pid)]
+    for task, _ in allowed:
+        _confine(task, {core})
+    loops = [subprocess.Popen([sys.executable, "-c", loop, str(seconds)]) for _ in range(2)]
+    for process in loops:
+        _confine(process.pid, {core})
+    try:
+        yield
+    finally:
+        for process in loops:
+            process.kill()
+            process.wait()
+        widest = set().union(*(cores for _, cores in allowed))
+        for pid in pids:
+            for task in _tasks(pid):
+                _confine(task, widest)
 
 
-@dataclass(frozen=True)
-class Traffic:
-    """Kilobytes (1,000 bytes) a second of speech, from the switch and from eslbot."""
-
-    chunk_ms: int
-    from_switch: float
-    from_eslbot: float
-
-    @property
-    def total(self) -> float:
-        """Both directions."""
-        return self.from_switch + self.from_eslbot
+def _tasks(pid: int) -> list[int]:
+    try:
+        return [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:
+        return []
 
 
-@dataclass(frozen=True)
-class Crowd:
-    """Many calls at once; processor time in cores a call."""
-
-    utterances: list[Utterance]
-    worker_cores: float
-    idle_cores: float
-    switch_cores: float | None
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage of a call: how long it was, and its longest time without a packet; seconds."""
-
-    name: str
-    length: float
-    silence: float
-
-
-def _faults(speech: Heard, most: int = 20) -> list[tuple[float, float | None]]:
-    gaps: list[tuple[int, int | None]] = [(gap.start, gap.length) for gap in speech.gaps]
-    found = sorted(gaps + [(jump, None) for jump in speech.jumps], key=lambda fault: fault[0])
-    return [
-        ((start - speech.first) / RATE, length / RATE if length is not None else None)
-        for start, length in found[:most]
-    ]
-
-
-def _losses(up: Uplink, spoken: Sequence[tuple[float, float]]) -> UplinkLoss:
-    return assign_losses(up.lost, spoken)
-
-
-def _rest(rng: random.Random) -> None:
-    """A bot's pause, whatever the 20 ms of the switch."""
-    time.sleep(REST + rng.uniform(0.0, 0.2))
+def _confine(task: int, cores: set[int]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.sched_setaffinity(task, cores)
