@@ -126,6 +126,24 @@ def test_the_last_word_is_heard_though_the_controller_dies_in_it(lab: Lab, crt: 
     assert abs(not_heard(pbx_call, speech)) < 2
 
 
+def test_an_end_that_fell_into_the_gap_is_recovered(lab: Lab, crt: str) -> None:
+    pbx_call, bot = talking(lab, "hold", crt)
+    kill_controller(lab)
+    bot.end()
+    assert pbx_call.wait().completed
+    ended_by_pbx(lab, crt, "bot_ended")
+    assert len(accepted(lab, crt)) == 1
+
+
+def test_a_bot_that_closed_in_the_gap_is_not_asked_again(lab: Lab, crt: str) -> None:
+    pbx_call, bot = talking(lab, "hold", crt)
+    kill_controller(lab)
+    bot.close(1000, "done")
+    assert pbx_call.wait().completed
+    ended_by_pbx(lab, crt, "bot_closed")
+    assert [c for c in lab.bot.calls if c.headers.get("X-CRT-Object-ID") == crt] == [bot]
+
+
 def test_a_reload_is_heard_by_nobody(lab: Lab, crt: str) -> None:
     """New workers, new relays; the relay that has the call keeps it."""
     pbx_call, bot = talking(lab, "hold", crt)
