@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -23,9 +24,9 @@ from eslbot import invite as invites
 from eslbot.ameyo.client import Attempt, Verdict
 from eslbot.ameyo.notification import notification
 from eslbot.ameyo.properties import fill
-from eslbot.bot import EVENTS, BotEnd, BotLeg, Found, Preparation, Way, leave_line, reachable
+from eslbot.bot import EVENTS, PTIME, BotEnd, BotLeg, Found, Preparation, Way, leave_line, reachable
 from eslbot.config.model import Workspace
-from eslbot.esl import CallerHungUp, ConnectionLost, EslError, Session
+from eslbot.esl import CallerHungUp, ConnectionLost, EslError, Session, whole_number
 from eslbot.invite import Invite, Refused
 from eslbot.ledger.facts import MAX_TIMELINE, OF_TIMELINE, What
 from eslbot.media import media_facts
@@ -110,6 +111,8 @@ class Call:
         self._leaving = False
         self._busy = False
         self._ameyo_failed = False
+        #: The length of the packets, as the channel's variable says it.
+        self._packets = ""
         #: Whether the line may still have no codec: the caller's SDP comes with the ACK.
         self._awaits_media = False
         # On the monotonic clock; what another controller has seen is not measured.
@@ -205,6 +208,7 @@ class Call:
         if completed.headers.get("Answer-State", "answered") != "answered":
             raise Refused(500, "answer_failed", "FreeSWITCH could not answer the call")
         self._awaits_media = late and not offer.has_media(completed.headers)
+        self._packets = completed.headers.get(f"variable_{PTIME}", "")
         self.enter(Stage.ANSWERED)
         ago = Notes(completed.headers).answered_for  # the 200 was sooner than the application's turn
         self.note(What.ANSWERED, ago)
@@ -242,6 +246,7 @@ class Call:
             log.error("no_media", remedy="have the PBX send its offer in the INVITE, or an answer in its ACK")
             return
         way = self._preparation.way() if self._preparation is not None else self._way(self.invite)
+        way = replace(way, ptime=self._ptime())
         bot = BotLeg(self.session, workspace, way, self, self.channel)
         if self.take_overs:
             left = workspace.max_duration - self.notes.answered_for
@@ -252,6 +257,12 @@ class Call:
         if self.ended is None:
             self.over(ended)
         log.info("bot_part_over", outcome=ended.outcome, reason=ended.reason, seconds=self._seconds())
+
+    def _ptime(self) -> int:
+        """Milliseconds of the packets that FreeSWITCH sends: what the PBX's SDP has asked for."""
+        if not self._packets:
+            self._packets = self.session.api(f"uuid_getvar {self.session.uuid} {PTIME}")
+        return whole_number(self._packets) or 20
 
     def _media_comes(self) -> bool:
         """Whether the line has a codec, the ACK that may bring it having had its time.
@@ -325,6 +336,7 @@ class Call:
         """Find out where a call is whose controller went away; all there is to know is on its channel."""
         stage = self._stage = self.notes.stage
         self._awaits_media = stage is Stage.ADMITTED and self.notes.late_offer
+        self._packets = self.channel.get(f"variable_{PTIME}", "")
         self.take_overs = self.notes.take_overs + 1
         self._attempts = self.notes.attempts
         self.session.subscribe(*EVENTS)

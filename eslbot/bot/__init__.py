@@ -8,8 +8,8 @@
 * :mod:`~eslbot.bot.hold`, :mod:`~eslbot.bot.keys`: what the PBX says of holds and keys.
 """
 
-from eslbot.bot.leg import EVENTS, BotEnd, BotLeg, Found, leave_line
+from eslbot.bot.leg import EVENTS, PTIME, BotEnd, BotLeg, Found, leave_line
 from eslbot.bot.link import Way
 from eslbot.bot.prepare import Preparation, reachable
 
-__all__ = ["EVENTS", "BotEnd", "BotLeg", "Found", "Preparation", "Way", "leave_line", "reachable"]
+__all__ = ["EVENTS", "PTIME", "BotEnd", "BotLeg", "Found", "Preparation", "Way", "leave_line", "reachable"]

@@ -228,8 +228,6 @@ class BotLeg:
                 self._story.note(What.CLEARED, age)
             case News.CALLER_SPEECH:
                 self._story.note(What.CALLER_SPEAKS, age, speaking=facts.get("speaking") is True)
-            case News.IGNORED:
-                pass  # the relay has counted and logged it
             case News.ENDED:
                 self._over(facts)
             case News.DONE:
@@ -250,6 +248,8 @@ class BotLeg:
         self._link.part, self._link.held = self._part, self._hold.on
         self._link.synchronised(_count(facts, "acked"))
         self._lines.bring(lines)
+        if facts.get("hold") is not self._hold.on and self._part is not Part.NEW:
+            self._story.note(What.HOLD, on=self._hold.on)  # it began or ended between two controllers
         if facts.get("bot") == "connected":
             self._bot_is_there()
         self._word, self._word_counts = facts, time.monotonic() + TOLD_AGAIN

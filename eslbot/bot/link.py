@@ -57,12 +57,14 @@ class RelayLost(Exception):
 class Way:
     """How to a call's relay: the URL of its listener, and the ``identity`` that it asks for.
 
-    ``prepared``: the URL of the process that has the call already, for the first stream.
+    ``prepared``: the URL of the process that has the call already, for the first stream. ``ptime``: the
+    milliseconds of the packets that FreeSWITCH sends.
     """
 
     url: str
     identity: str
     prepared: str = ""
+    ptime: int = 20
 
     @classmethod
     def to(cls, listen: Address, identity: str) -> Way:
@@ -148,6 +150,7 @@ class Link:
             control.IDENTITY: self._way.identity,
             control.CALL: self._session.uuid,
             control.PART: str(self.part),
+            control.PTIME: str(self._way.ptime),
         }
         url, self._prepared = self._prepared or self._way.url, ""
         if self._stream.start(url, headers):

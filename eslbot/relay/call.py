@@ -166,7 +166,7 @@ class RelayCall(Call):
         self._stream, self._stream_since, self._heard = stream, self._loop.time(), 0.0
         self._caller = CallerAudio()
         self._begin(part)
-        self._tell_state()
+        self._tell_state(self._held)
         if self._early is not None:
             early, self._early = self._early, None
             self._there(early, "", resumed=False)
@@ -226,8 +226,9 @@ class RelayCall(Call):
             self._outbox.ack(order.ack)
         match order.what:
             case Order.HELLO:
+                before = self._held
                 self._hold(bool(order.facts.get("hold")))
-                self._tell_state()
+                self._tell_state(before)
             case Order.KEY:
                 digit, milliseconds = order.facts.get("digit"), order.facts.get("ms")
                 if isinstance(digit, str) and isinstance(milliseconds, int):
@@ -252,7 +253,7 @@ class RelayCall(Call):
         self._playout.clear()
         self._part(reason if reason == "max_duration" else "ended")
 
-    def _tell_state(self) -> None:
+    def _tell_state(self, held: bool) -> None:
         """All that a controller has to know, and the news that none has acknowledged."""
         self._send(
             control.news(
@@ -261,6 +262,7 @@ class RelayCall(Call):
                 bot=self._bot,
                 spoken=self._spoken,
                 speaking=self._playout.speaking,
+                hold=held,
                 ended=self._ended,
                 done=self._done,
                 lines=[{"path": str(path), "on": self._line.read_by_freeswitch} for path in self._line.paths],
@@ -461,7 +463,6 @@ class RelayCall(Call):
         self._told.add(why)
         detail = redaction.beginning(detail, 200)
         self._log.warning("bot_message_ignored", why=why, detail=detail, size=size)
-        self._tell(News.IGNORED, why=why, detail=detail, size=size)
         return True
 
     # -- the end of its part ------------------------------------------------------------------------------

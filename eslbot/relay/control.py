@@ -51,8 +51,9 @@ class News(StrEnum):
     """What a relay tells; the comments name the further fields. Times in seconds."""
 
     #: Answer to HELLO and to a new stream; has no number. `acked`: news behind it follow. `bot`: dialling,
-    #: connected, over. `spoken`, `speaking`: bool. `ended`: as ENDED has it, or null. `done`: bool. `lines`:
-    #: list of {`path`, `on`}: files to displace onto the channel, and whether FreeSWITCH reads them already.
+    #: connected, over. `spoken`, `speaking`, `done`: bool. `hold`: what the relay knew of a hold before HELLO.
+    #: `ended`: as ENDED has it, or null. `lines`: list of {`path`, `on`}: files to displace onto the channel,
+    #: and whether FreeSWITCH reads them already.
     STATE = "state"
     CONNECTED = "connected"  # the bot is there
     RECONNECTED = "reconnected"  # `why`: the bot was dialled again
@@ -61,7 +62,6 @@ class News(StrEnum):
     MARK = "mark"  # `name`, `cleared`: bool
     CLEARED = "cleared"  # barge-in
     CALLER_SPEECH = "caller_speech"  # `speaking`
-    IGNORED = "ignored"  # `why`, `detail`, `size`: a message of the bot's was not used; once a call and why
     #: The bot's part is over but for its last words: `outcome`, `reason`, `properties` (those the workspace
     #: lets through), `dropped` (names of the others).
     ENDED = "ended"

@@ -37,8 +37,10 @@ from eslbot.relay.sidecar import BadSidecar, Note, Sidecar
 RATE = 8000
 #: Seconds of a ring; what is more waits in memory.
 RING_SECONDS = 60
-#: Samples by which ring B is longer: a whole number of reads at any packet length from 10 to 60 ms.
+#: Samples by which ring B is longer, about.
 LONGER = 960
+#: Samples of the longest packets (120 ms).
+LONGEST_READ = 960
 #: Ticks behind the position that are left as they are: it may be too large where nobody counted.
 KEPT = 100
 #: Seconds after which a file that was opened before we watched it is taken to have been read through.
@@ -57,6 +59,11 @@ _TRIES = 5
 
 _CALL_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 _MODE = 0o640
+
+
+def longer_by(samples: int) -> int:
+    """By how many samples ring B is longer: a whole number of reads."""
+    return LONGER // samples * samples
 
 
 class LineFull(Exception):
@@ -146,7 +153,7 @@ class Line:
         self.found = note is not None
         self._started = note is not None and note.started
         self._a = Ring(fds[0], ring_samples // samples, counts[0])
-        self._b = Ring(fds[1], (ring_samples + LONGER) // samples, counts[1])
+        self._b = Ring(fds[1], (ring_samples + longer_by(samples)) // samples, counts[1])
         self._b_known = self._b_sure = False
         self._votes: dict[int, int] = {}
         self._votes_wanted = _VOTES
@@ -185,15 +192,15 @@ class Line:
         """
         if not _CALL_ID.fullmatch(call_id):
             raise ValueError("not a call id")
-        ring_samples = round(ring_seconds * RATE)
-        if ring_samples % LONGER or LONGER % samples:
-            raise ValueError("a ring is a whole number of reads")
+        if not 0 < samples <= LONGEST_READ:
+            raise ValueError(f"reads of {samples} samples are no packets")
+        ring_samples = round(ring_seconds * RATE / samples) * samples
         paths = (
             directory / f"{call_id}.a.r8",
             directory / f"{call_id}.b.r8",
             directory / f"{call_id}.line",
         )
-        lengths = (ring_samples, ring_samples + LONGER)
+        lengths = (ring_samples, ring_samples + longer_by(samples))
         sizes = (2 * lengths[0], 2 * lengths[1])
         counts: list[Count] = []
         fds: list[int] = []

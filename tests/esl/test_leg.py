@@ -86,15 +86,6 @@ def test_the_first_word_is_measured_once(house: House) -> None:
     assert 0 < metrics.FIRST_AUDIO_SECONDS.labels("acme")._sum.get() - before < 5
 
 
-def test_what_a_bot_babbles_is_told_by_the_relay_and_not_twice(house: House) -> None:
-    channel = house.talking()
-    with structlog.testing.capture_logs() as lines:
-        channel.relay.tells(News.IGNORED, why="unknown_type", detail='{"type":"dance"}', size=16)
-        channel.ends()
-        assert outcome(house, channel)[0] == "bot_ended"
-    assert [line for line in lines if "ignored" in line["event"]] == []
-
-
 @pytest.mark.parametrize(
     ("ptime", "wanted"), [("20", "60:200:20"), ("40", "80:300:20"), ("60", "120:400:20")]
 )
@@ -315,9 +306,7 @@ def test_what_is_no_news_is_counted_and_told_once(house: House, text: Any) -> No
 
 
 @pytest.mark.parametrize("field", [None, 7, -1.5, [], {}, "x" * 5000, True, 1e999])
-@pytest.mark.parametrize(
-    "what", [News.BEGAN, News.SILENT, News.MARK, News.RECONNECTED, News.LATE, News.IGNORED]
-)
+@pytest.mark.parametrize("what", [News.BEGAN, News.SILENT, News.MARK, News.RECONNECTED, News.LATE])
 def test_fields_of_any_kind_harm_nobody(house: House, what: News, field: Any) -> None:
     channel = house.talking()
     names = ("ago", "cut", "name", "cleared", "why", "detail", "size", "by", "speaking")
