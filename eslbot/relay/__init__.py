@@ -3,10 +3,10 @@
 A relay runs beside FreeSWITCH. mod_audio_stream talks to nobody else, so no bot's byte ever reaches it::
 
              ┌────────── FreeSWITCH ──────────┐
-     PBX ═RTP══▶ parked channel ─ mod_audio_stream ═ WebSocket, L16 at 8,000 Hz ═▶ ┐
-         ◀═RTP══      ▲ uuid_displace (mux)     │                                  relay ◀═ any protocol ═▶ bot
-             └────────┼──────────────────────────┘                                  │
-                      └── line file: a ring of L16, offset = time ◀── pwrite ───────┘
+     PBX ═RTP══▶ parked channel ─ mod_audio_stream ═ WebSocket, 8 kHz L16 ═▶ ┐
+         ◀═RTP══      ▲ uuid_displace (mux)     │                            relay ◀═ any protocol ═▶ bot
+             └────────┼──────────────────────────┘                            │
+                      └── line file: a ring of L16, offset = time ◀── pwrite ─┘
 
 The controller tells the call's story and touches no audio. It and the relay talk in texts through the
 module (:mod:`eslbot.relay.control`).

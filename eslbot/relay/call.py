@@ -6,9 +6,9 @@ The bot's part::
         ▲            │ (a break, where the workspace has `reconnect`)
         └────────────┘
 
-*Over* is told as ENDED: what the bot wants Ameyo to know is known. Behind an ``end`` (or a close that means it)
-what is queued is still heard; *done* is told as DONE when the line is silent. A bot that has failed is cut off
-at once, so the two come together.
+*Over* is told as ENDED: what the bot wants Ameyo to know is known. Behind an ``end`` (or a close that means
+it) what is queued is still heard; *done* is told as DONE when the line is silent. A bot that has failed is
+cut off at once, so the two come together.
 
 Streams come and go: the call is in here until its stream was closed with 1000, which is how mod_audio_stream
 says that the channel is gone or that a controller stopped it, or until nobody has brought another one within
@@ -87,13 +87,13 @@ class Bot(StrEnum):
 def _guarded(
     method: Callable[Concatenate[RelayCall, P], None],
 ) -> Callable[Concatenate[RelayCall, P], None]:
-    """A fault of ours in one call ends its bot's part, so that the customer gets to a human; no other call."""
+    """A fault of ours in one call ends its bot's part, so the customer gets to a human; and no other call."""
 
     @wraps(method)
     def guarded(call: RelayCall, /, *args: P.args, **kwargs: P.kwargs) -> None:
         try:
             method(call, *args, **kwargs)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # told there
             call.fault(error)
 
     return guarded
@@ -331,7 +331,7 @@ class RelayCall(Call):
             else:
                 self._over(Outcome.BOT_UNREACHABLE, str(error))
             return
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # told there
             self.fault(error)
             return
         if self._gone or self._bot is Bot.OVER:  # meanwhile nobody wants it any more
@@ -429,7 +429,7 @@ class RelayCall(Call):
         except QueueFull as error:
             self.refuse("queue_full", str(error))
             return False
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # told there
             self.fault(error)
             return False
         if not self._spoken and audible(linear):

@@ -2,8 +2,8 @@
 
 A controller's *orders* go out as ``uuid_audio_stream … send_text``; a relay's *news* come as
 ``mod_audio_stream::json``. News are numbered from 1 on. The relay keeps each until it was acknowledged, so
-that what fell into a take-over is told again: a new controller sends HELLO, ignores everything up to the STATE
-that answers it, and gets all news behind ``acked`` once more. Whatever can be said twice may be.
+that what fell into a take-over is told again: a new controller sends HELLO, ignores everything up to the
+STATE that answers it, and gets all news behind ``acked`` once more. Whatever can be said twice may be.
 
 The relay sends a STATE by itself when a stream comes up. Orders may be lost with a controller; each of them
 is either a state that HELLO repeats, or best effort (a key).
@@ -21,11 +21,11 @@ from typing import Any
 MAX_BYTES = 256 * 1024
 #: Hz of everything between FreeSWITCH and a relay.
 RATE = 8000
-#: Headers of the stream's upgrade request: the signed identity (:mod:`eslbot.identity`), and the call it is of.
+#: Headers of the stream's upgrade request: the signed identity (:mod:`eslbot.identity`), and its call.
 IDENTITY, CALL = "X-Eslbot-Identity", "X-Call-ID"
 #: One more: what the controller knows of the bot's part (:class:`Part`).
 PART = "X-Eslbot-Part"
-#: And the milliseconds of the packets that FreeSWITCH sends, 20 where it is missing: the line is read in those.
+#: And the milliseconds of the packets that FreeSWITCH sends, 20 where it is missing: so the line is read.
 PTIME = "X-Eslbot-Ptime"
 
 
@@ -51,7 +51,7 @@ class News(StrEnum):
     """What a relay tells; the comments name the further fields. Times in seconds."""
 
     #: Answer to HELLO and to a new stream; has no number. `acked`: news behind it follow. `bot`: dialling,
-    #: connected, over. `spoken`, `speaking`, `done`: bool. `hold`: what the relay knew of a hold before HELLO.
+    #: connected, over. `spoken`, `speaking`, `done`: bool. `hold`: what was known of one before HELLO.
     #: `ended`: as ENDED has it, or null. `lines`: list of {`path`, `on`}: files to displace onto the channel,
     #: and whether FreeSWITCH reads them already.
     STATE = "state"

@@ -1,7 +1,8 @@
 """News for the controller that are kept until it has acknowledged them.
 
-News are lost where a controller dies behind FreeSWITCH's event, and before it has done what they tell. So they
-have numbers, and a new controller is told again what nobody has acknowledged (:mod:`eslbot.relay.control`).
+News are lost where a controller dies behind FreeSWITCH's event, and before it has done what they tell. So
+they have numbers, and a new controller is told again what nobody has acknowledged
+(:mod:`eslbot.relay.control`).
 """
 
 from __future__ import annotations

@@ -329,7 +329,7 @@ def test_a_new_controller_asks_once_and_knows_all(world: World) -> None:
 
 def test_another_stream_finds_the_bot_as_it_was(world: World) -> None:
     async def story() -> None:
-        call, stream = await up(world)
+        call, _ = await up(world)
         call.stream_gone(clean=False)
         world.socket.listener.received(TONE)
         other = FakeStream()
@@ -369,7 +369,7 @@ def test_the_relay_before_died_with_the_last_words_on_the_line(world: World) -> 
 
 def test_the_caller_hangs_up(world: World) -> None:
     async def story() -> None:
-        call, stream = await up(world)
+        call, _ = await up(world)
         call.stream_gone(clean=True)
         assert (
             world.socket.got("stop") == [{"type": "stop", "reason": "caller_hangup"}] and world.socket.closed
@@ -393,7 +393,7 @@ def test_the_caller_hangs_up_while_the_bot_is_dialled(world: World) -> None:
 
 def test_the_controller_stops_the_bot(world: World) -> None:
     async def story() -> None:
-        call, stream = await up(world)
+        call, _ = await up(world)
         world.socket.listener.received(TONE)
         call.ordered(control.order(Order.STOP, reason="max_duration"))
         assert (
