@@ -22,7 +22,7 @@ import sys
 
 class Faulty(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "eslbot.bot.speech":
+        if name != "eslbot.bot.leg":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -30,7 +30,14 @@ class Faulty(importlib.abc.MetaPathFinder):
 
         def exec_module(module):
             load(module)
-            module.Speech.mark = lambda speech, name: 1 / 0
+            told = module.Leg._told
+
+            def faulty(leg, news, age):
+                if news.what == "mark":
+                    raise ZeroDivisionError
+                told(leg, news, age)
+
+            module.Leg._told = faulty
 
         spec.loader.exec_module = exec_module
         return spec
