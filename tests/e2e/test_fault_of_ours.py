@@ -13,7 +13,7 @@ from tests.e2e.conftest import kinds
 from tests.e2e.test_call import DID, accepted, logged
 from tests.e2e.test_unkind_bots import nothing_is_heard
 
-#: Every mark of a bot's is too much for this eslbot.
+#: Every mark of a bot's is too much for this controller.
 FAULT = """
 import importlib.abc
 import importlib.util
@@ -22,7 +22,7 @@ import sys
 
 class Faulty(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "eslbot.bot.leg":
+        if name != "eslbot.relay.control":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -30,14 +30,15 @@ class Faulty(importlib.abc.MetaPathFinder):
 
         def exec_module(module):
             load(module)
-            told = module.Leg._told
+            read = module.read_news
 
-            def faulty(leg, news, age):
+            def read_news(text):
+                news = read(text)
                 if news.what == "mark":
                     raise ZeroDivisionError
-                told(leg, news, age)
+                return news
 
-            module.Leg._told = faulty
+            module.read_news = read_news
 
         spec.loader.exec_module = exec_module
         return spec
