@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from eslbot import g711
 from eslbot.sim import processes
 from eslbot.sim.audio import SILENCE, samples, tone
 from eslbot.sim.bot import GREETING, BotCall
@@ -73,7 +74,9 @@ def loud(linear: bytes) -> int:
 
 def not_heard(pbx_call: PbxCall, *speech: bytes) -> float:
     """Milliseconds of what was said that the caller did not hear; negative for what he heard twice."""
-    said = loud(tone(GREETING, 0.6)) + sum(map(loud, speech))
+    # As it comes through the call: what is loud depends on the last bit.
+    words = [g711.decode("PCMU", g711.encode("PCMU", word)) for word in (tone(GREETING, 0.6), *speech)]
+    said = sum(map(loud, words))
     return (said - loud(pbx_call.recording.linear())) / 8
 
 
