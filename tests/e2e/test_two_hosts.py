@@ -143,7 +143,7 @@ def test_speech_goes_on_whichever_host_has_the_call(two: Lab, crt: str) -> None:
     speaking.join()
     end(two, crt, pbx_call, bot)
     assert in_order(pbx_call.recording) == list(SCALE)
-    # FreeSWITCH's encoder rounds otherwise than ours: 64 of these 32,000 samples are loud by that. A frame is 160.
+    # FreeSWITCH's encoder rounds otherwise than ours: 64 samples are loud by that. A frame has 160.
     assert abs(not_heard(pbx_call, scale())) < 10
     undisturbed(two, crt, bot)
 
