@@ -52,6 +52,9 @@ _QUIET = 0.002
 _FRESH = 0.001
 #: Looks that tell in which tick ring B was begun, until they are enough.
 _VOTES = 20
+#: Those to be had soon, and the seconds between them: most see nothing read since the last.
+_SURE = 3
+_BETWEEN = 0.006
 #: Seconds between notes for the next relay, while nothing is written.
 _NOTED = 0.1
 #: Times that FreeSWITCH may be faster than a write before that stays as it is.
@@ -259,7 +262,11 @@ class Line:
 
     def look_at(self) -> float | None:
         """When a :meth:`tick` would tell most about the time of reads; None where that is known."""
-        return self._phase.look_at(self._tick, self._now()) if self._tick else None
+        if not self._tick:
+            return None
+        if self._votes_wanted > _VOTES - _SURE and self._b.count.opened:
+            return self._reads.before + _BETWEEN
+        return self._phase.look_at(self._tick, self._now())
 
     def room(self, tick: int) -> int:
         """How many bytes may be written from a tick on."""
@@ -441,7 +448,8 @@ class Line:
             self._votes[offset] = self._votes.get(offset, 0) + 1
             self._votes_wanted -= 1
             offset = max(self._votes, key=self._votes.__getitem__)
-            self._b_sure = True
+            if not self._b_sure:
+                self._b_sure, self._noted = True, 0.0  # the next relay cannot find out by itself
         self._b_known, b.offset = True, offset
 
     def _be_at(self, tick: int) -> None:

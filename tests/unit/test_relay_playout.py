@@ -410,6 +410,16 @@ def test_the_next_relay_lets_speech_play_on_and_speaks_behind_it(world: World) -
     assert world.reader.speech() == world.speech.said
 
 
+def test_the_next_relay_knows_who_speaks_at_the_rings_end(worlds: Callable[..., World]) -> None:
+    world = worlds(ring=3).started()  # nothing was said yet
+    world.succeed()
+    for _ in range(8):
+        world.say(8000)
+    world.play(9)
+    assert world.reader.speech() == world.speech.said
+    assert world.silent_ticks() == 0
+
+
 def test_the_next_relay_can_clear_what_the_one_before_has_written(world: World) -> None:
     world.started()
     world.say(24000)
