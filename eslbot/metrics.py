@@ -123,7 +123,8 @@ RELAY_STREAMS_LOST = Counter(
     "eslbot_relay_streams_lost", "Streams of mod_audio_stream that ended without a close frame."
 )
 RELAY_BAD_ORDERS = Counter(
-    "eslbot_relay_bad_orders", "Texts of controllers that a relay has not understood: two versions at once?"
+    "eslbot_relay_bad_orders",
+    "Texts that a relay has not understood; controllers of another version send such.",
 )
 RELAY_STREAMS_RESTARTED = Counter(
     "eslbot_relay_streams_restarted", "Streams to relays that broke in mid-call and were started again."
