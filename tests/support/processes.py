@@ -117,7 +117,7 @@ class EslbotService(ServerProcess):
         self.before = before
         self.config = folder / f"eslbot-{id(self)}.toml"
         self.web_port = 0
-        #: Every other service on this machine may want the default one, and a worker takes it when it is free.
+        #: Not the default one: other services on this machine want it, and a worker takes it once it is free.
         self.capture_port = free_port()
 
     def command(self) -> Sequence[str]:
