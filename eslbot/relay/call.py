@@ -128,6 +128,8 @@ class RelayCall(Call):
         self._spoken = self._held = False
         self._reconnects = int(workspace.bot.reconnect)
         self._told: set[str] = set()
+        #: Seconds of speech that were lost, as counted.
+        self._lost: dict[str, float] = {}
         self._short_told = False
         self._late_told = float("-inf")
         # The bot's connection; each one has its own.
@@ -156,7 +158,7 @@ class RelayCall(Call):
             self._line = Line.open(
                 shared.directory, self.invite.call_id, shared.reads, samples=ptime * control.RATE // 1000
             )
-            self._playout = Playout(self._line, shared.margin(self.workspace.id), self)
+            self._playout = Playout(self._line, shared.margin(self.workspace.id).of_call(), self)
             self._laid = True
 
     @_guarded
@@ -543,9 +545,22 @@ class RelayCall(Call):
         if self._gone or not self._laid:
             return
         due = self._playout.tick()
+        self._count_lost()
+        if due is None:  # another relay has the call
+            self._log.warning("call_taken_by_another_relay")
+            self._leave("shutdown", remove=False)
+            return
         self._look_done()
-        if due is not None:
-            self._tick = self._loop.call_at(due, self._go_on)
+        self._tick = self._loop.call_at(due, self._go_on)
+
+    def _count_lost(self) -> None:
+        """Speech that the caller will never hear, though the bot has said it in time."""
+        for why, lost in (("full", self._playout.lost), ("missed", self._line.missed / control.RATE)):
+            if lost > self._lost.get(why, 0.0):
+                metrics.RELAY_SPEECH_LOST.labels(why).inc(lost - self._lost.get(why, 0.0))
+                if why not in self._lost:
+                    self._log.error("speech_lost", why=why, remedy="full: make room in relay.directory")
+                self._lost[why] = lost
 
     # -- faults -------------------------------------------------------------------------------------------
 
