@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import wraps
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 import structlog
@@ -114,6 +115,8 @@ class RelayCall(Call):
         self._line: Line
         self._playout: Playout
         self._laid = False
+        #: The earlier relays' files that STATE has named.
+        self._old_told: tuple[Path, ...] = ()
         self._caller = CallerAudio()
         self._outbox = Outbox()
         self._stream: Stream | None = None
@@ -152,7 +155,7 @@ class RelayCall(Call):
             self._keep_for(PREPARED)
 
     def lay(self, ptime: int) -> None:
-        """Make the line's files, or find them; see :meth:`Call.lay`."""
+        """Make the line's files, and find what a relay before us has left; see :meth:`Call.lay`."""
         if not self._laid:
             shared = self._shared
             self._line = Line.open(
@@ -267,11 +270,18 @@ class RelayCall(Call):
                 hold=held,
                 ended=self._ended,
                 done=self._done,
-                lines=[{"path": str(path), "on": self._line.read_by_freeswitch} for path in self._line.paths],
+                lines=self._lines(),
             )
         )
         for text in self._outbox.again():
             self._send(text)
+
+    def _lines(self) -> list[dict[str, Any]]:
+        """What FreeSWITCH is to read: our line, and what earlier relays have left, until it was heard."""
+        line = self._line
+        self._old_told = line.old_paths
+        ours = [{"path": str(path), "on": line.read_by_freeswitch} for path in line.paths]
+        return ours + [{"path": str(path), "on": True} for path in self._old_told]
 
     def _tell(self, what: News, **facts: Any) -> None:
         self._send(self._outbox.put(what, **facts))
@@ -550,6 +560,8 @@ class RelayCall(Call):
             self._log.warning("call_taken_by_another_relay")
             self._leave("shutdown", remove=False)
             return
+        if self._line.old_paths != self._old_told:
+            self._tell_state(self._held)  # the controller takes off what is not named any more
         self._look_done()
         self._tick = self._loop.call_at(due, self._go_on)
 
