@@ -65,8 +65,8 @@ PREPARED = 10.0
 #: Seconds that what is queued may still play when the bot has ended; the last word of a bot that talks and
 #: talks is not worth more of the customer's time.
 LAST_WORDS = 60.0
-#: Seconds by which the caller's audio may be late, and between two times that this is told.
-LATE, LATE_AGAIN = 0.1, 5.0
+#: Seconds by which the caller's audio may be late: more than a frame, less than two.
+LATE = 0.03
 #: Seconds of the caller's audio that are missing for good.
 MISSING = 1.0
 #: Messages of a bot's that are kept until the bot has had its `start`.
@@ -134,7 +134,6 @@ class RelayCall(Call):
         #: Seconds of speech that were lost, as counted.
         self._lost: dict[str, float] = {}
         self._short_told = False
-        self._late_told = float("-inf")
         # The bot's connection; each one has its own.
         self._connection: _Connection | None = None
         #: The bot is there before the caller is.
@@ -231,6 +230,7 @@ class RelayCall(Call):
             self._outbox.ack(order.ack)
         match order.what:
             case Order.HELLO:
+                self._caller.settle()  # another controller's turn may have cost a tick
                 before = self._held
                 self._hold(bool(order.facts.get("hold")))
                 self._tell_state(before)
@@ -247,6 +247,7 @@ class RelayCall(Call):
         if on == self._held:
             return
         self._held = on
+        self._caller.settle()  # by a re-INVITE, which costs ticks
         self._playout.hold(on)
         self._tell_bot(lambda protocol: protocol.hold(on))
 
@@ -295,22 +296,20 @@ class RelayCall(Call):
     @_guarded
     def heard(self, frame: bytes) -> None:
         """A frame of the caller's: L16 at 8,000 Hz."""
-        audio = self._caller.frame(frame)
+        frames = self._caller.frames(frame)
         if self._caller.short_packets and not self._short_told:
             self._short_told = True
             self._tell(News.SHORT_PACKETS)
-        now = self._loop.time()
-        if self._caller.late > LATE and now - self._late_told > LATE_AGAIN:
-            self._late_told = now
-            self._tell(News.LATE, by=round(self._caller.late, 3))
-            self._caller.flushed()
-        if audio is None:
-            return
-        if self._heard < now - self._stream_since - MISSING:
-            self._heard = now - self._stream_since
-        if self._connection is not None:
-            self._connection.hear(audio, self._heard)
-        self._heard += len(audio) / (2 * control.RATE)
+        if (late := self._caller.late) > LATE:
+            self._tell(News.LATE, by=round(late, 3))
+            self._caller.settle()
+        for audio in frames:
+            passed = self._loop.time() - self._stream_since
+            if self._heard < passed - MISSING:
+                self._heard = passed
+            if self._connection is not None:
+                self._connection.hear(audio, self._heard)
+            self._heard += len(audio) / (2 * control.RATE)
 
     # -- the bot's connection -----------------------------------------------------------------------------
 
