@@ -118,6 +118,7 @@ class FakePlayout:
 
 class FakeLine:
     paths = (Path("/lines/a"), Path("/lines/b"))
+    old_paths: tuple[Path, ...] = ()
     read_by_freeswitch = False
     removed = False
     missed = 0
@@ -367,6 +368,21 @@ def test_the_relay_before_died_with_the_last_words_on_the_line(world: World) -> 
         assert not world.sockets and not stream.of("done")
         world.heard(call)
         assert stream.of("done")
+
+    run(story)
+
+
+def test_files_of_the_relay_before_are_named_until_they_were_heard(world: World) -> None:
+    async def story() -> None:
+        world.line.old_paths = (Path("/lines/old"),)
+        call, stream = await up(world, Part.UNDER_WAY)
+        (state,) = stream.of("state")
+        assert state["lines"][2:] == [{"path": "/lines/old", "on": True}]
+        call._go_on()
+        assert len(stream.of("state")) == 1
+        world.line.old_paths = ()
+        call._go_on()
+        assert [len(state["lines"]) for state in stream.of("state")] == [3, 2]
 
     run(story)
 
