@@ -183,9 +183,10 @@ class Playout:
             self.full += 1
             due.append(now + _IDLE)  # it has a round's time to succeed
         self._place(now, tick)
-        due += [now + (_SOON if self._queue and not line.read_by_freeswitch else _IDLE)]
+        awaited = not line.read_by_freeswitch and (self._queue or self._utterance is not None)
+        due.append(now + (_SOON if awaited else _IDLE))
         self._tell_began(now, tick)
-        if self._utterance is not None and not self._began:
+        if self._utterance is not None and not self._began and not awaited:
             due.append(line.at(self._utterance) + _RACE)
         due += self._tell_marks(tick, now)
         due += self._end_utterance(now, tick)
