@@ -40,6 +40,10 @@ EVENTS = ("DTMF", "RECV_INFO", hold.REINVITE, *stream.EVENTS)
 #: (docs/line-file.md, "Packets that are not as long as the SDP says").
 JITTER_BUFFERS = {40: "80:300:20", 60: "120:400:20"}
 JITTER_BUFFER = "60:200:20"
+#: What is displaced so that FreeSWITCH flushes: 1 ms of silence, which ends by itself two frames later.
+FLUSH = "silence_stream://1 0 mf"
+#: Seconds between two flushes.
+FLUSH_AGAIN = 1.5
 #: The length of our packets, in milliseconds.
 PTIME = "rtp_use_codec_ptime"
 #: Seconds beyond which nothing was "just now".
@@ -108,6 +112,7 @@ class BotLeg:
         self._word: Mapping[str, Any] = {}
         self._word_counts = float("inf")
         self._jitter_buffer = False
+        self._flush_again = float("-inf")
 
     def talk(self, seconds: float) -> BotEnd:
         """Connect the bot and stay until its part is over, for at most ``seconds``.
@@ -235,8 +240,7 @@ class BotLeg:
             case News.SHORT_PACKETS:
                 self._lengthen_packets()
             case News.LATE:
-                # Any start of a media bug would mend it, for 40 ms of the caller (docs/line-file.md).
-                log.warning("caller_audio_late", seconds=_seconds(facts, "by"))
+                self._flush(_seconds(facts, "by"))
 
     def _state(self, facts: Mapping[str, Any]) -> None:
         """The relay is there, and this is where the call is for it. Raises Unheard."""
@@ -304,6 +308,20 @@ class BotLeg:
             answer=printable(answer),
             remedy="have the PBX send packets as long as its SDP says",
         )
+
+    def _flush(self, late: float) -> None:
+        """The caller's packets wait in FreeSWITCH's socket since it has stalled: have it drop them.
+
+        Each start of a media bug does that (``switch_core_media_bug_add``). What waits is lost, with up to
+        two frames more (docs/line-file.md, "A flush").
+        """
+        now = time.monotonic()
+        if now < self._flush_again:
+            return
+        self._flush_again = now + FLUSH_AGAIN
+        uuid = self._session.uuid
+        answer = self._session.api(f"uuid_displace {uuid} start {FLUSH}")
+        log.warning("caller_audio_late", seconds=late, flush=printable(answer))
 
     # -- the caller's side --------------------------------------------------------------------------------
 

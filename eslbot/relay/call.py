@@ -65,8 +65,8 @@ PREPARED = 10.0
 #: Seconds that what is queued may still play when the bot has ended; the last word of a bot that talks and
 #: talks is not worth more of the customer's time.
 LAST_WORDS = 60.0
-#: Seconds by which the caller's audio may be late, and between two times that this is told.
-LATE, LATE_AGAIN = 0.1, 5.0
+#: Seconds by which the caller's audio may be late: more than a frame, less than two.
+LATE = 0.03
 #: Seconds of the caller's audio that are missing for good.
 MISSING = 1.0
 #: Messages of a bot's that are kept until the bot has had its `start`.
@@ -131,8 +131,9 @@ class RelayCall(Call):
         self._spoken = self._held = False
         self._reconnects = int(workspace.bot.reconnect)
         self._told: set[str] = set()
+        #: Seconds of speech that were lost, as counted.
+        self._lost: dict[str, float] = {}
         self._short_told = False
-        self._late_told = float("-inf")
         # The bot's connection; each one has its own.
         self._connection: _Connection | None = None
         #: The bot is there before the caller is.
@@ -159,7 +160,7 @@ class RelayCall(Call):
             self._line = Line.open(
                 shared.directory, self.invite.call_id, shared.reads, samples=ptime * control.RATE // 1000
             )
-            self._playout = Playout(self._line, shared.margin(self.workspace.id), self)
+            self._playout = Playout(self._line, shared.margin(self.workspace.id).of_call(), self)
             self._laid = True
 
     @_guarded
@@ -229,6 +230,7 @@ class RelayCall(Call):
             self._outbox.ack(order.ack)
         match order.what:
             case Order.HELLO:
+                self._caller.settle()  # another controller's turn may have cost a tick
                 before = self._held
                 self._hold(bool(order.facts.get("hold")))
                 self._tell_state(before)
@@ -245,6 +247,7 @@ class RelayCall(Call):
         if on == self._held:
             return
         self._held = on
+        self._caller.settle()  # by a re-INVITE, which costs ticks
         self._playout.hold(on)
         self._tell_bot(lambda protocol: protocol.hold(on))
 
@@ -293,22 +296,20 @@ class RelayCall(Call):
     @_guarded
     def heard(self, frame: bytes) -> None:
         """A frame of the caller's: L16 at 8,000 Hz."""
-        audio = self._caller.frame(frame)
+        frames = self._caller.frames(frame)
         if self._caller.short_packets and not self._short_told:
             self._short_told = True
             self._tell(News.SHORT_PACKETS)
-        now = self._loop.time()
-        if self._caller.late > LATE and now - self._late_told > LATE_AGAIN:
-            self._late_told = now
-            self._tell(News.LATE, by=round(self._caller.late, 3))
-            self._caller.flushed()
-        if audio is None:
-            return
-        if self._heard < now - self._stream_since - MISSING:
-            self._heard = now - self._stream_since
-        if self._connection is not None:
-            self._connection.hear(audio, self._heard)
-        self._heard += len(audio) / (2 * control.RATE)
+        if (late := self._caller.late) > LATE:
+            self._tell(News.LATE, by=round(late, 3))
+            self._caller.settle()
+        for audio in frames:
+            passed = self._loop.time() - self._stream_since
+            if self._heard < passed - MISSING:
+                self._heard = passed
+            if self._connection is not None:
+                self._connection.hear(audio, self._heard)
+            self._heard += len(audio) / (2 * control.RATE)
 
     # -- the bot's connection -----------------------------------------------------------------------------
 
@@ -553,11 +554,24 @@ class RelayCall(Call):
         if self._gone or not self._laid:
             return
         due = self._playout.tick()
+        self._count_lost()
+        if due is None:  # another relay has the call
+            self._log.warning("call_taken_by_another_relay")
+            self._leave("shutdown", remove=False)
+            return
         if self._line.old_paths != self._old_told:
             self._tell_state(self._held)  # the controller takes off what is not named any more
         self._look_done()
-        if due is not None:
-            self._tick = self._loop.call_at(due, self._go_on)
+        self._tick = self._loop.call_at(due, self._go_on)
+
+    def _count_lost(self) -> None:
+        """Speech that the caller will never hear, though the bot has said it in time."""
+        for why, lost in (("full", self._playout.lost), ("missed", self._line.missed / control.RATE)):
+            if lost > self._lost.get(why, 0.0):
+                metrics.RELAY_SPEECH_LOST.labels(why).inc(lost - self._lost.get(why, 0.0))
+                if why not in self._lost:
+                    self._log.error("speech_lost", why=why, remedy="full: make room in relay.directory")
+                self._lost[why] = lost
 
     # -- faults -------------------------------------------------------------------------------------------
 

@@ -98,13 +98,26 @@ def test_short_packets_get_one_jitter_buffer(house: House, ptime: str, wanted: s
     assert [entry for entry in channel.story if entry.startswith("jitter")] == [f"jitter buffer {wanted}"]
 
 
-def test_late_audio_is_told_and_nothing_is_done(house: House) -> None:
+def test_where_the_caller_is_late_freeswitch_is_made_to_flush_now_and_then(house: House) -> None:
     channel = house.talking()
     with structlog.testing.capture_logs() as lines:
-        channel.relay.tells(News.LATE, by=0.53)
+        for late in (0.53, 0.3, 0.2):
+            channel.relay.tells(News.LATE, by=late)
         channel.ends()
         channel.wait_stage("held")
-    assert [line["seconds"] for line in lines if line["event"] == "caller_audio_late"] == [0.53]
+    told = [line for line in lines if line["event"] == "caller_audio_late"]
+    assert [(line["seconds"], line["flush"]) for line in told] == [(0.53, "+OK Success ")]
+    assert channel.flushes == 1
+
+
+def test_it_is_made_to_flush_again_after_a_while(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eslbot.bot.leg.FLUSH_AGAIN", 0.0)
+    channel = house.talking()
+    for _ in range(2):
+        channel.relay.tells(News.LATE, by=0.05)
+    channel.ends()
+    channel.wait_stage("held")
+    assert channel.flushes == 2
 
 
 # -- what it is told --------------------------------------------------------------------------------------

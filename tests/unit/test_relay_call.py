@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from eslbot import metrics
 from eslbot.config.loader import from_tree
 from eslbot.config.model import Config
 from eslbot.invite import Invite
@@ -20,6 +21,7 @@ from eslbot.relay import control
 from eslbot.relay.call import RelayCall
 from eslbot.relay.control import Order, Part
 from eslbot.relay.dialler import BotUnreachable
+from eslbot.relay.margin import Margin
 from eslbot.relay.playout import QueueFull
 from eslbot.relay.protocols.base import Message
 from tests.support.relays import ACME, configuration
@@ -78,7 +80,8 @@ class FakePlayout:
         self.told = told
         self.queued = b""
         self.did: list[Any] = []
-        self.full = False
+        self.full = self.taken = False
+        self.lost = 0.0
 
     @property
     def speaking(self) -> bool:
@@ -110,7 +113,7 @@ class FakePlayout:
         self.did.append("finish")
 
     def tick(self) -> float | None:
-        return None
+        return None if self.taken else asyncio.get_running_loop().time() + 60
 
 
 class FakeLine:
@@ -118,6 +121,7 @@ class FakeLine:
     old_paths: tuple[Path, ...] = ()
     read_by_freeswitch = False
     removed = False
+    missed = 0
 
     def close(self, remove: bool) -> None:
         self.removed = remove
@@ -151,8 +155,8 @@ class World:
 
     # eslbot.relay.shared.Shared
 
-    def margin(self, workspace_id: str) -> None:
-        return None
+    def margin(self, workspace_id: str) -> Margin:
+        return Margin()
 
     def over(self, call_id: str) -> None:
         self.forgotten.append(call_id)
@@ -520,3 +524,30 @@ def test_a_relay_that_ends_at_once_leaves_the_line_to_the_next(world: World) -> 
         assert not world.line.removed and world.forgotten == [UUID] and stream.closed
 
     run(story)
+
+
+def test_a_relay_lets_go_of_a_call_that_another_one_has(world: World) -> None:
+    async def story() -> None:
+        call, stream = await up(world)
+        world.playout.taken = True
+        call._go_on()
+        assert world.socket.closed and stream.closed
+        assert not world.line.removed and world.forgotten == [UUID]
+
+    run(story)
+
+
+def test_speech_that_is_not_heard_is_counted_and_told_once(world: World) -> None:
+    lost = metrics.RELAY_SPEECH_LOST.labels("full")._value
+
+    async def story() -> None:
+        call, _ = await up(world)
+        before = lost.get()
+        for seconds in (0.5, 0.75):
+            world.playout.lost = seconds
+            call._go_on()
+        assert lost.get() - before == 0.75
+
+    with capture_logs() as lines:
+        run(story)
+    assert [line["event"] for line in lines].count("speech_lost") == 1

@@ -3,12 +3,14 @@
 One frame of the file is read with each frame that the channel writes, by a ``read`` of its own, so that
 whoever watches the file sees what he would see of FreeSWITCH: the start reads it once through, 1,024 samples
 at a time (libsndfile looks for the loudest); then comes a read a frame; and none in the one frame behind the
-end, in which a loop goes back and nothing is said.
+end, in which a loop goes back and nothing is said. Silence (``silence_stream://1``, mod_tone_stream) is no
+file: it ends by itself, and what it is good for is its start, which flushes.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from eslbot.sim.rtp import FRAME_SAMPLES
 SCAN, FRAME = 2 * 1024, 2 * FRAME_SAMPLES
 #: Raw L16 at 8,000 Hz. FreeSWITCH has more formats, which nobody displaces here.
 SUFFIX = ".r8"
+#: Silence instead of a file, of so many milliseconds.
+_SILENCE = re.compile(r"silence_stream://([1-9]\d{0,8})")
 #: What is in the place of audio that was replaced.
 REPLACED = b"\xff" * FRAME
 
@@ -42,10 +46,14 @@ class Displace:
         self.path = path
         self.mixes, self._loops = "m" in flags, "l" in flags
         self._ends = time.monotonic() + limit if limit else None
+        self._position = 0
+        self._file: int | None = None
+        if silence := _SILENCE.fullmatch(path):
+            self._samples = int(silence[1]) * FRAME_SAMPLES // 20
+            return
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         # libsndfile counts at the open; what is appended later is not heard.
         self._samples = os.fstat(self._file).st_size // 2
-        self._position = 0
         while os.read(self._file, SCAN):
             pass
         os.lseek(self._file, 0, os.SEEK_SET)
@@ -58,22 +66,24 @@ class Displace:
         if not samples:
             if not self._loops:
                 return None
-            os.lseek(self._file, 0, os.SEEK_SET)
-            self._position = 0
+            if self._file is not None:  # as of FreeSWITCH's silence, which is over once it is over
+                os.lseek(self._file, 0, os.SEEK_SET)
+                self._position = 0
         if not self.mixes:
             return samples.ljust(FRAME, b"\0")
         return mixed(frame, samples)
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._file)
+        if self._file is not None:
+            os.close(self._file)
 
     def _read(self) -> bytes:
         """The next frame's samples; of one that the end cuts off, what there is."""
         left = 2 * (self._samples - self._position)
         if left <= 0:
             return b""
-        data = os.read(self._file, FRAME)[:left]
+        data = (bytes(FRAME) if self._file is None else os.read(self._file, FRAME))[:left]
         data = data[: len(data) & ~1]
         self._position += len(data) // 2
         return data
@@ -90,4 +100,6 @@ def mixed(frame: bytes, samples: bytes) -> bytes:
 
 def is_a_sound(path: str) -> bool:
     """Whether FreeSWITCH finds it: a relative path is looked up where its sounds are, and there are none."""
+    if _SILENCE.fullmatch(path):
+        return True
     return path.startswith("/") and path.endswith(SUFFIX) and Path(path).is_file()
