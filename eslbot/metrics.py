@@ -122,8 +122,16 @@ RELAY_STRANGERS = Counter(
 RELAY_STREAMS_LOST = Counter(
     "eslbot_relay_streams_lost", "Streams of mod_audio_stream that ended without a close frame."
 )
+#: Why speech that a bot said was not heard.
+SPEECH_LOST_WHYS = ("full", "missed")
+RELAY_SPEECH_LOST = Counter(
+    "eslbot_relay_speech_lost_seconds",
+    "Speech of bots that callers did not hear: relay.directory was full, or FreeSWITCH was faster.",
+    ["why"],
+)
 RELAY_BAD_ORDERS = Counter(
-    "eslbot_relay_bad_orders", "Texts of controllers that a relay has not understood: two versions at once?"
+    "eslbot_relay_bad_orders",
+    "Texts that a relay has not understood; controllers of another version send such.",
 )
 RELAY_STREAMS_RESTARTED = Counter(
     "eslbot_relay_streams_restarted", "Streams to relays that broke in mid-call and were started again."
@@ -230,5 +238,7 @@ def expect_relay() -> None:
     """The same, for a relay."""
     for why in REFUSED_WHYS:
         RELAY_REFUSED.labels(why)
+    for why in SPEECH_LOST_WHYS:
+        RELAY_SPEECH_LOST.labels(why)
     for why in BOTS_LOST_WHYS:
         RELAY_BOTS_LOST.labels(why)

@@ -20,8 +20,9 @@ log = structlog.get_logger()
 
 #: The channel variable: the paths, with a space between them.
 VARIABLE = "eslbot_lines"
-#: Files of one call: a ring, and another one that speaks at its seam.
-MOST = 2
+#: Files of one call: a ring, and another one that speaks at its seam; and as many of each of three relays
+#: that have died, while what they have left is still to be heard.
+MOST = 8
 #: From the file's beginning, without limit; m: mixed, and the caller's own audio left alone; f: before all
 #: other media bugs; l: a loop.
 _FLAGS = "0 mfl"

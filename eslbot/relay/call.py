@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import wraps
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 import structlog
@@ -114,6 +115,8 @@ class RelayCall(Call):
         self._line: Line
         self._playout: Playout
         self._laid = False
+        #: The earlier relays' files that STATE has named.
+        self._old_told: tuple[Path, ...] = ()
         self._caller = CallerAudio()
         self._outbox = Outbox()
         self._stream: Stream | None = None
@@ -128,6 +131,8 @@ class RelayCall(Call):
         self._spoken = self._held = False
         self._reconnects = int(workspace.bot.reconnect)
         self._told: set[str] = set()
+        #: Seconds of speech that were lost, as counted.
+        self._lost: dict[str, float] = {}
         self._short_told = False
         # The bot's connection; each one has its own.
         self._connection: _Connection | None = None
@@ -149,13 +154,13 @@ class RelayCall(Call):
             self._keep_for(PREPARED)
 
     def lay(self, ptime: int) -> None:
-        """Make the line's files, or find them; see :meth:`Call.lay`."""
+        """Make the line's files, and find what a relay before us has left; see :meth:`Call.lay`."""
         if not self._laid:
             shared = self._shared
             self._line = Line.open(
                 shared.directory, self.invite.call_id, shared.reads, samples=ptime * control.RATE // 1000
             )
-            self._playout = Playout(self._line, shared.margin(self.workspace.id), self)
+            self._playout = Playout(self._line, shared.margin(self.workspace.id).of_call(), self)
             self._laid = True
 
     @_guarded
@@ -266,11 +271,18 @@ class RelayCall(Call):
                 hold=held,
                 ended=self._ended,
                 done=self._done,
-                lines=[{"path": str(path), "on": self._line.read_by_freeswitch} for path in self._line.paths],
+                lines=self._lines(),
             )
         )
         for text in self._outbox.again():
             self._send(text)
+
+    def _lines(self) -> list[dict[str, Any]]:
+        """What FreeSWITCH is to read: our line, and what earlier relays have left, until it was heard."""
+        line = self._line
+        self._old_told = line.old_paths
+        ours = [{"path": str(path), "on": line.read_by_freeswitch} for path in line.paths]
+        return ours + [{"path": str(path), "on": True} for path in self._old_told]
 
     def _tell(self, what: News, **facts: Any) -> None:
         self._send(self._outbox.put(what, **facts))
@@ -543,9 +555,24 @@ class RelayCall(Call):
         if self._gone or not self._laid:
             return
         due = self._playout.tick()
+        self._count_lost()
+        if due is None:  # another relay has the call
+            self._log.warning("call_taken_by_another_relay")
+            self._leave("shutdown", remove=False)
+            return
+        if self._line.old_paths != self._old_told:
+            self._tell_state(self._held)  # the controller takes off what is not named any more
         self._look_done()
-        if due is not None:
-            self._tick = self._loop.call_at(due, self._go_on)
+        self._tick = self._loop.call_at(due, self._go_on)
+
+    def _count_lost(self) -> None:
+        """Speech that the caller will never hear, though the bot has said it in time."""
+        for why, lost in (("full", self._playout.lost), ("missed", self._line.missed / control.RATE)):
+            if lost > self._lost.get(why, 0.0):
+                metrics.RELAY_SPEECH_LOST.labels(why).inc(lost - self._lost.get(why, 0.0))
+                if why not in self._lost:
+                    self._log.error("speech_lost", why=why, remedy="full: make room in relay.directory")
+                self._lost[why] = lost
 
     # -- faults -------------------------------------------------------------------------------------------
 

@@ -6,11 +6,14 @@ A's ring B speaks, which is longer so that both ends fall together only after ho
 that tick, and it is left out). Time is counted in ticks since A's first read: a tick is one read, 20 ms where
 FreeSWITCH sends such packets.
 
-The position is the count of the reads (:mod:`eslbot.relay.reads`). Where it is not known (events were
-dropped, or this process took over a line) it is the wall clock's, which FreeSWITCH is never ahead of, and
-counted on from there. A frame is written before it is read or somewhere else: whether it was in time is told
-by the order of FreeSWITCH's reads and our writes in one queue, and what was not goes to the next frame as
-long as nothing of it was heard.
+The position is the count of the reads (:mod:`eslbot.relay.reads`). Where events were dropped it is the wall
+clock's, which FreeSWITCH is never ahead of, and counted on from there. A relay that takes over a call never
+goes on in the rings of the one before: it makes new ones, and speaks behind what is left in the others
+(:mod:`eslbot.relay.left`).
+
+A frame is written before it is read or somewhere else: whether it was in time is told by the order of
+FreeSWITCH's reads and our writes in one queue, and what was not goes to the next frame as long as nothing of
+it was heard.
 
 What was heard is overwritten with silence, or a ring would say it again. The files are ours alone to write
 and to open; FreeSWITCH reads them by their directory's group. Nothing else may read them: it would be
@@ -22,17 +25,17 @@ from __future__ import annotations
 import math
 import os
 import re
-import stat
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
+from eslbot.relay.left import Left, rings_of
 from eslbot.relay.phase import Phase
 from eslbot.relay.reads import Count, Reads
-from eslbot.relay.sidecar import BadSidecar, Note, Sidecar
+from eslbot.relay.sidecar import MODE, Note, Place, Sidecar
 
 RATE = 8000
 #: Seconds of a ring; what is more waits in memory.
@@ -43,8 +46,9 @@ LONGER = 960
 LONGEST_READ = 960
 #: Ticks behind the position that are left as they are: it may be too large where nobody counted.
 KEPT = 100
-#: Seconds after which a file that was opened before we watched it is taken to have been read through.
-_SCANNED = 0.1
+#: Ticks of a ring that hold nothing: what a relay leaves is not said again until the next one takes it to be
+#: over, which may be :data:`eslbot.relay.left.LATEST` seconds later than it is.
+SPARE = 250
 #: Seconds between two reads that cannot be of the same tick.
 _QUIET = 0.002
 #: Seconds within which the reads need not be fetched again: a write finds out by itself whether it was in
@@ -61,7 +65,6 @@ _NOTED = 0.1
 _TRIES = 5
 
 _CALL_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
-_MODE = 0o640
 
 
 def longer_by(samples: int) -> int:
@@ -127,44 +130,47 @@ class Ring:
 
 
 class Line:
-    """A call's line, made or found. One relay has it; who had it before is told by :attr:`taken`."""
+    """A call's line. One relay has the call; whether another one has it by now is told by :attr:`taken`."""
 
     def __init__(
         self,
-        paths: tuple[Path, Path, Path],
-        fds: tuple[int, int, int],
+        side_path: Path,
         sidecar: Sidecar,
+        place: Place,
+        old: list[Left],
+        paths: tuple[Path, Path],
+        fds: tuple[int, int],
         reads: Reads,
         counts: tuple[Count, Count],
         now: Callable[[], float],
         samples: int,
         ring_samples: int,
     ) -> None:
-        """For :meth:`open`. The descriptors and counts are the line's from now on."""
-        self.paths = paths[:2]
-        self._all_paths = paths
-        self._fds = fds
+        """For :meth:`open`. All that is given is the line's from now on."""
+        self.paths = paths
+        self._side_path = side_path
         self._sidecar = sidecar
+        self._place_in_page = place
+        self._old = old
+        #: The tick with which what earlier relays have left was heard; 0 where nothing is left.
+        self.behind = max((left.unread for left in old), default=0)
         self._reads = reads
         self._now = now
         self.samples = samples
         self.frame_bytes = 2 * samples
         self.period = samples / RATE
         self.ring_bytes = 2 * ring_samples
-        self._kept = min(KEPT, ring_samples // samples // 4)
-        note = sidecar.note
-        self.found = note is not None
-        self._started = note is not None and note.started
         self._a = Ring(fds[0], ring_samples // samples, counts[0])
         self._b = Ring(fds[1], (ring_samples + longer_by(samples)) // samples, counts[1])
-        self._b_known = self._b_sure = False
+        self._kept = min(KEPT, self._a.frames // 4)
+        self._spare = min(SPARE, self._a.frames // 4)
+        self._started = self._b_known = False
         self._votes: dict[int, int] = {}
         self._votes_wanted = _VOTES
         self._losses = 0
         self._looked = self._noted = 0.0
         self._tick = 0
-        self._blind_since: float | None = None
-        #: Whether another relay has the line by now: nothing of ours is written any more.
+        #: Whether another relay has the call by now: nothing of ours is written any more.
         self.taken = False
         #: Samples of speech that FreeSWITCH was faster than: not heard.
         self.missed = 0
@@ -173,9 +179,6 @@ class Line:
         self._cleared = 0
         self._dirty: deque[tuple[int, int]] = deque()
         self._phase = Phase(self.period)
-        sidecar.take()
-        if note is not None:
-            self._succeed(note)
 
     @classmethod
     def open(
@@ -188,7 +191,7 @@ class Line:
         samples: int = 160,
         ring_seconds: float = RING_SECONDS,
     ) -> Self:
-        """Make a call's line, or find the one that another relay has left.
+        """Make a call's line, and find what other relays have left in theirs.
 
         ``samples`` are those of one read: of the packets that FreeSWITCH sends. Raises OSError where files
         cannot be made or watched, ValueError for a call id that is none.
@@ -198,41 +201,55 @@ class Line:
         if not 0 < samples <= LONGEST_READ:
             raise ValueError(f"reads of {samples} samples are no packets")
         ring_samples = round(ring_seconds * RATE / samples) * samples
-        paths = (
-            directory / f"{call_id}.a.r8",
-            directory / f"{call_id}.b.r8",
-            directory / f"{call_id}.line",
-        )
         lengths = (ring_samples, ring_samples + longer_by(samples))
-        sizes = (2 * lengths[0], 2 * lengths[1])
-        counts: list[Count] = []
-        fds: list[int] = []
-        sidecar: Sidecar | None = None
-        try:
-            try:
-                fds += _find(paths, sizes)
-                sidecar = Sidecar(fds[2], samples, ring_samples)
-            except (FileNotFoundError, BadSidecar):  # a half-made line, or none: nobody reads it
-                while fds:
-                    os.close(fds.pop())
-                _make(directory, paths, sizes, fds)
-                sidecar = Sidecar.make(fds[2], samples, ring_samples)
-            scanned = sidecar.note is None or not sidecar.note.started  # FreeSWITCH is still to do that
-            for path, length in zip(paths, lengths, strict=False):
-                counts.append(reads.watch(path, length if scanned else 0))
-        except BaseException:
-            for count in counts:
-                reads.forget(count)
-            if sidecar:
-                sidecar.close()
-            for fd in fds:
-                os.close(fd)
-            raise
-        a, b, side = fds
-        line = cls(paths, (a, b, side), sidecar, reads, (counts[0], counts[1]), now, samples, ring_samples)
-        line.tick()
+        side_path = directory / f"{call_id}.line"
+        with ExitStack() as undo:
+            sidecar = Sidecar.open(side_path, int(now() * 1000))
+            undo.callback(sidecar.close)
+            old = []
+            for place in sorted(sidecar.places, key=lambda place: place.generation):
+                if place.generation:
+                    paths = rings_of(directory, call_id, place.generation)
+                    old.append(Left(place, paths, samples / RATE, now()))
+                    undo.callback(old[-1].close)
+            if len(old) == len(sidecar.places):
+                old.pop(0).remove()
+            for left in [left for left in old if not left.unread]:
+                left.remove()
+                old.remove(left)
+            paths = rings_of(directory, call_id, sidecar.generation)
+            fds, counts = [], []
+            for path, length in zip(paths, lengths, strict=True):
+                fds.append(_make(path))
+                undo.callback(path.unlink, missing_ok=True)
+                undo.callback(os.close, fds[-1])
+                _shape(fds[-1], 2 * length, directory.stat().st_gid)
+            for path, length in zip(paths, lengths, strict=True):
+                counts.append(reads.watch(path, length))
+                undo.callback(reads.forget, counts[-1])
+            place = next(place for place in sidecar.places if not place.generation)
+            place.begin(sidecar.generation)
+            line = cls(
+                side_path,
+                sidecar,
+                place,
+                old,
+                paths,
+                (fds[0], fds[1]),
+                reads,
+                (counts[0], counts[1]),
+                now,
+                samples,
+                ring_samples,
+            )
+            undo.pop_all()
         line.note()
         return line
+
+    @property
+    def old_paths(self) -> tuple[Path, ...]:
+        """The files of earlier relays that are to be heard yet; FreeSWITCH has them."""
+        return tuple(path for left in self._old for path in left.paths)
 
     @property
     def read_by_freeswitch(self) -> bool:
@@ -270,8 +287,7 @@ class Line:
 
     def room(self, tick: int) -> int:
         """How many bytes may be written from a tick on."""
-        spare = 2  # ticks in which nobody can be heard
-        return max(0, self._cleared + self._a.frames + 1 - spare - tick) * self.frame_bytes
+        return max(0, self._cleared + self._a.frames + 1 - self._spare - tick) * self.frame_bytes
 
     def after(self, tick: int, size: int) -> int:
         """The tick behind the last one that so many bytes need from this tick on."""
@@ -345,10 +361,20 @@ class Line:
         self._look()
         return self._tick
 
+    def drop_old(self) -> None:
+        """Have nothing more be heard of what earlier relays have left."""
+        if not self.taken:
+            for left in self._old:
+                left.remove()
+            self._old = []
+
     def tidy(self) -> None:
         """Make silence of what was heard a while ago, or the ring would say it again. Raises LineFull."""
         if self.taken:
             return
+        for left in [left for left in self._old if left.unread <= self._tick]:
+            left.remove()
+            self._old.remove(left)
         upto = self._tick - self._kept
         if upto - self._cleared < self._kept // 8:
             return
@@ -369,31 +395,21 @@ class Line:
         self.taken = self._sidecar.taken  # cheap, but not for every look
         if self.taken:
             return
-        nothing = math.nan
-        phase = self._phase
-        self._sidecar.write(
-            Note(
-                self._started,
-                self._tick,
-                self._reads.before,
-                nothing if phase.low is None else phase.low,
-                nothing if phase.high is None else phase.high,
-                self._b.offset if self._b_sure else -1,
-                self._dirty[0][0] if self._dirty else self._cleared,
-                self.written,
-            )
-        )
+        self._place_in_page.write(Note(self._started, self._tick, self.written, self._reads.before))
+        for left in self._old:
+            left.note(self._tick, self._reads.before)
 
     def close(self, remove: bool) -> None:
         """Let go of the line; ``remove`` takes the names away: FreeSWITCH goes on with what it has opened."""
         for ring in (self._a, self._b):
             self._reads.forget(ring.count)
+            os.close(ring.fd)
+        for left in self._old:
+            left.close()
         remove = remove and not self._sidecar.taken
         self._sidecar.close()
-        for fd in self._fds:
-            os.close(fd)
         if remove:
-            for path in reversed(self._all_paths):  # the sidecar first: a line without one is none
+            for path in (*self.paths, *self.old_paths, self._side_path):
                 path.unlink(missing_ok=True)
 
     # ---- the position
@@ -404,7 +420,8 @@ class Line:
         if a.count.losses != self._losses:
             self._losses = a.count.losses
             self._be_at(max(self._tick, self._phase.latest_tick(self._now())))
-        if not self._started and not self._begin():
+        self._started = self._started or a.count.opened
+        if not self._started:
             return
         if self._votes_wanted:
             self._align()
@@ -418,19 +435,6 @@ class Line:
             self._tick = ticks
         if ticks and ticks == self._tick and (self._b_known or not a.at_end):
             self._phase.saw(ticks, self._reads.before, seen if new and seen else None)
-
-    def _begin(self) -> bool:
-        """Whether FreeSWITCH has the line now."""
-        count = self._a.count
-        if count.opened:
-            self._started = True
-        elif count.reads > 0:  # it was opened before we watched: how far it is only the wall clock tells
-            now = self._now()
-            self._blind_since = self._blind_since or now
-            if now - self._blind_since >= _SCANNED:
-                self._started = True
-                self._be_at(self._phase.latest_tick(now))
-        return self._started
 
     def _align(self) -> None:
         """Find out in which tick ring B was begun. In each both are read, in FreeSWITCH's order."""
@@ -448,8 +452,6 @@ class Line:
             self._votes[offset] = self._votes.get(offset, 0) + 1
             self._votes_wanted -= 1
             offset = max(self._votes, key=self._votes.__getitem__)
-            if not self._b_sure:
-                self._b_sure, self._noted = True, 0.0  # the next relay cannot find out by itself
         self._b_known, b.offset = True, offset
 
     def _be_at(self, tick: int) -> None:
@@ -457,25 +459,6 @@ class Line:
         self._a.be_at(tick)
         if self._b_known:
             self._b.be_at(tick)
-
-    def _succeed(self, note: Note) -> None:
-        """Go on where another relay was killed."""
-        self._cleared, self.written = note.cleared, note.written
-        if note.written > note.cleared:
-            self._dirty.append((note.cleared, note.written))
-        if note.offset >= 0:
-            self._b_known = self._b_sure = True
-            self._b.offset = note.offset
-        now = self._now()
-        if not note.started:
-            self._phase = Phase(self.period, note.at, note.at + self.period)
-            return
-        low, high = (
-            (note.at - note.tick * self.period,) * 2 if math.isnan(note.low) else (note.low, note.high)
-        )
-        self._phase = Phase(self.period, low, high)
-        self._reads.drain()
-        self._be_at(max(note.tick, self._phase.latest_tick(now)))
 
     # ---- the files
 
@@ -533,33 +516,14 @@ class Line:
             tick += frames
 
 
-def _find(paths: tuple[Path, Path, Path], sizes: tuple[int, int]) -> list[int]:
-    """The descriptors of a line that exists. Raises FileNotFoundError where it is not whole, OSError."""
-    fds: list[int] = []
-    try:
-        for path, size in zip(paths, (*sizes, None), strict=True):
-            fds.append(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC))
-            status = os.fstat(fds[-1])
-            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-                raise PermissionError(f"{path.name} is not ours")
-            if size is not None and status.st_size != size:
-                raise FileNotFoundError(f"{path.name} has another length")
-    except OSError:
-        for fd in fds:
-            os.close(fd)
-        raise
-    return fds
+def _make(path: Path) -> int:
+    """A new file's descriptor. Raises OSError."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
 
 
-def _make(directory: Path, paths: tuple[Path, Path, Path], sizes: tuple[int, int], fds: list[int]) -> None:
-    """New files for a line; the descriptors are added to ``fds``. Raises OSError."""
-    group = directory.stat().st_gid
-    for path in reversed(paths):
-        path.unlink(missing_ok=True)
-    for path, size in zip(paths, (*sizes, 0), strict=True):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
-        fds.append(fd)
-        if os.fstat(fd).st_gid != group:
-            os.fchown(fd, -1, group)
-        os.fchmod(fd, _MODE)
-        os.truncate(fd, size)
+def _shape(fd: int, size: int, group: int) -> None:
+    """So many bytes of silence, for a group to read. Raises OSError."""
+    if os.fstat(fd).st_gid != group:
+        os.fchown(fd, -1, group)
+    os.fchmod(fd, MODE)
+    os.truncate(fd, size)

@@ -18,10 +18,10 @@ _ENOUGH = 0.002
 class Phase:
     """Bounds of the (monotonic) time of tick 0, as the newest reads tell it."""
 
-    def __init__(self, period: float, low: float | None = None, high: float | None = None) -> None:
+    def __init__(self, period: float) -> None:
         self.period = period
-        self.low = low
-        self.high = high
+        self.low: float | None = None
+        self.high: float | None = None
 
     def saw(self, ticks: int, before: float, last: float | None) -> None:
         """At ``before`` not more than so many ticks had happened; by ``last``, if told, so many had."""

@@ -5,6 +5,8 @@ the first frame that is its margin away (:mod:`eslbot.relay.margin`): a bot that
 heard in the next frame. Where it is late, the next frame takes it and the rest of the utterance is later by
 so much. What the rings have no room for waits here.
 
+What a relay before this one has left on the line counts as this one's first utterance.
+
 Nothing here waits or calls back by itself: :meth:`Playout.tick` does what is due and says when it wants to be
 called again. It is to be called behind each of the other methods, too.
 """
@@ -70,7 +72,7 @@ class Playout:
         #: Bytes said and placed since the beginning: where a mark stands.
         self._said = self._placed = 0
         #: The tick behind the last speech, and what stands in the one before it if that is not full.
-        self._next = line.written
+        self._next = line.behind
         self._tail = b""
         #: Marks behind speech that waits here (bytes said before it), and behind what is in the line (its
         #: first and last tick since the mark before).
@@ -82,7 +84,7 @@ class Playout:
         self._held = False
         self._finished = False
         #: The tick that an utterance begins with; it is None where there is none, and told once it was read.
-        self._utterance: int | None = line.tick() if self._next > line.tick() else None
+        self._utterance: int | None = 0 if line.behind else None
         self._fresh = self._utterance is None
         self._began = False
         #: How often the disk had no room, and the seconds of speech that were lost by it.
@@ -136,6 +138,7 @@ class Playout:
     def clear(self) -> None:
         """Barge-in: what was not read by FreeSWITCH is not heard any more."""
         now = self._now()
+        self._line.drop_old()
         tick = self._line.tick()
         if self._next > tick:
             try:

@@ -1,24 +1,36 @@
-"""What one relay leaves the next about a line: a page of memory that is a file.
+"""What one relay leaves the next about a call's lines: a page of memory that is a file.
 
-A relay may be killed between any two instructions, so there are two places and each note goes into the older
-one; its number stands before and behind it, and a half-written one is none. Times are the monotonic clock's,
-which all processes of a machine share.
+Each relay that has the call makes rings of its own, a *generation*. The page has a place for each that may
+still be heard, and names the newest one, whose relay has the call. A relay may be killed between any two
+instructions, so a place has room for two notes and each goes into the older one; its number stands before and
+behind it, and a half-written one is none. Times are the monotonic clock's, which all processes of a machine
+share.
 """
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
+import stat
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 SIZE = 4096
-_MAGIC = b"eslbotL1"
-_HEAD = struct.Struct("<8sIIQ")  # magic, samples a read, samples of ring A, relays so far
-_NOTE = struct.Struct("<QQQdddqQQQ")
-_EPOCH = slice(_HEAD.size - 8, _HEAD.size)
-_PLACES = (512, 1024)
+#: Generations that have a place: the newest one, and those before it.
+PLACES = 4
+#: Of all files of a line: FreeSWITCH reads them by their directory's group.
+MODE = 0o640
+_MAGIC = b"eslbotL2"
+_MOST_GENERATION = 1 << 48
+_HEAD = struct.Struct("<8sQ")  # magic, newest generation
+_NEWEST = slice(8, _HEAD.size)
+_NOTE = struct.Struct("<QQQQdQ")  # number, started, tick, written, at, number
+_FIRST_PLACE = _PLACE = 512
+#: In a place, behind the number of its generation, which is 0 where there is none.
+_NOTES = (64, 128)
 
 
 class BadSidecar(Exception):
@@ -27,83 +39,97 @@ class BadSidecar(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """How far a line was at ``at``. Ticks are reads; ``low`` and ``high`` are the bounds of tick 0's time."""
+    """How far a generation was at ``at``; of its ticks, which one FreeSWITCH reads next."""
 
     started: bool
     tick: int
-    at: float
-    low: float
-    high: float
-    #: Tick in which ring B was begun; -1 is not known.
-    offset: int
-    #: Everything before this tick is silence again, everything from ``written`` on is silence yet.
-    cleared: int
     written: int
+    at: float
 
 
-class Sidecar:
-    """The page itself."""
+class Place:
+    """One generation's."""
 
-    def __init__(self, fd: int, samples: int, ring_samples: int) -> None:
-        """Take over a file's page; the descriptor stays the caller's. Raises BadSidecar."""
-        if os.fstat(fd).st_size != SIZE:
-            raise BadSidecar("size")
-        self._page = mmap.mmap(fd, SIZE)
+    def __init__(self, page: mmap.mmap, number: int) -> None:
+        self._page = page
+        self._begin = _FIRST_PLACE + number * _PLACE
         self.note, self._number = self._newest()
-        magic, *geometry, self.epoch = _HEAD.unpack_from(self._page)
-        self._mine = self._page[_EPOCH]
-        if magic != _MAGIC or geometry != [samples, ring_samples]:
-            self._page.close()
-            raise BadSidecar("not this version's, or of another line")
-
-    @classmethod
-    def make(cls, fd: int, samples: int, ring_samples: int) -> Self:
-        """Begin a page in an empty file. Raises OSError where the disk is full."""
-        os.posix_fallocate(
-            fd, 0, SIZE
-        )  # a page without a place on the disk would be SIGBUS at the first note
-        os.pwrite(fd, _HEAD.pack(_MAGIC, samples, ring_samples, 0), 0)
-        return cls(fd, samples, ring_samples)
-
-    def take(self) -> None:
-        """From now on the line is the caller's, and nobody's who had it before."""
-        self.epoch += 1
-        self._mine = self.epoch.to_bytes(8, "little")
-        self._page[_EPOCH] = self._mine
 
     @property
-    def taken(self) -> bool:
-        """Whether another relay has the line by now."""
-        return self._page[_EPOCH] != self._mine
+    def generation(self) -> int:
+        """Whose it is; 0 where it is nobody's."""
+        return int.from_bytes(self._page[self._begin : self._begin + 8], "little")
+
+    def begin(self, generation: int) -> None:
+        """Have it be a generation's, of which nothing is known; or nobody's, by 0."""
+        self._page[self._begin : self._begin + 8] = bytes(8)
+        self._page[self._begin : self._begin + _PLACE] = bytes(_PLACE)
+        self.note, self._number = None, 0
+        self._page[self._begin : self._begin + 8] = generation.to_bytes(8, "little")
 
     def write(self, note: Note) -> None:
         """Leave a note."""
         self.note = note
         self._number += 1
-        _NOTE.pack_into(
-            self._page,
-            _PLACES[self._number % 2],
-            self._number,
-            note.started,
-            note.tick,
-            note.at,
-            note.low,
-            note.high,
-            note.offset,
-            note.cleared,
-            note.written,
-            self._number,
-        )
-
-    def close(self) -> None:
-        """Let go of the page."""
-        self._page.close()
+        at = self._begin + _NOTES[self._number % 2]
+        number = self._number
+        _NOTE.pack_into(self._page, at, number, note.started, note.tick, note.written, note.at, number)
 
     def _newest(self) -> tuple[Note | None, int]:
         newest: Note | None = None
         number = 0
-        for place in _PLACES:
-            first, started, *facts, last = _NOTE.unpack_from(self._page, place)
-            if first == last > number:
-                newest, number = Note(bool(started), *facts), first
+        for place in _NOTES:
+            first, started, tick, written, at, last = _NOTE.unpack_from(self._page, self._begin + place)
+            if first == last > number and math.isfinite(at):
+                newest, number = Note(bool(started), tick, written, at), first
         return newest, number
+
+
+class Sidecar:
+    """The page itself, which the caller has until another relay opens it."""
+
+    def __init__(self, fd: int, generation: int) -> None:
+        """Take over a file's page, for a generation of this number or a greater one. Raises BadSidecar."""
+        if os.fstat(fd).st_size != SIZE:
+            raise BadSidecar("size")
+        self._page = mmap.mmap(fd, SIZE)
+        magic, newest = _HEAD.unpack_from(self._page)
+        if magic != _MAGIC or newest > _MOST_GENERATION:
+            self._page.close()
+            raise BadSidecar("not this version's")
+        self.generation = max(generation, newest + 1)
+        self._mine: bytes = self.generation.to_bytes(8, "little")
+        self._page[_NEWEST] = self._mine
+        self.places = [Place(self._page, number) for number in range(PLACES)]
+
+    @classmethod
+    def open(cls, path: Path, generation: int) -> Self:
+        """Find the page of a call, or make one. Raises OSError."""
+        fd = -1
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+                raise PermissionError(f"{path.name} is not ours")
+            return cls(fd, generation)
+        except (FileNotFoundError, BadSidecar):
+            if fd >= 0:
+                os.close(fd)
+            path.unlink(missing_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
+            # A page without a place on the disk would be SIGBUS at the first note.
+            os.posix_fallocate(fd, 0, SIZE)
+            os.pwrite(fd, _HEAD.pack(_MAGIC, 0), 0)
+            return cls(fd, generation)
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    @property
+    def taken(self) -> bool:
+        """Whether another relay has the call by now."""
+        return self._page[_NEWEST] != self._mine
+
+    def close(self) -> None:
+        """Let go of the page."""
+        self._page.close()

@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -36,7 +36,7 @@ log = structlog.get_logger()
 
 #: What a worker shows its parent of itself.
 STARTING, ACCEPTING, LEAVING = 0, 1, 2
-#: Calls that one relay takes. Each has three files, two sockets and four watches; controllers admit fewer.
+#: Calls that one relay takes. Each has three files, two sockets and two watches; controllers admit fewer.
 MOST_CALLS = 4096
 #: Seconds for a stream of a call that was made for one.
 STREAM_DUE = 15.0
@@ -193,24 +193,22 @@ class Worker:
         sweep(self._shared.directory, self.calls, time.time())
 
 
-def sweep(directory: Path, ours: Iterable[str], now: float) -> None:
+def sweep(directory: Path, ours: Container[str], now: float) -> None:
     """Delete files of calls that no relay of this directory has; ``now`` in epoch seconds.
 
     Each relay touches those of its own calls, since a call that is silent for an hour writes none.
     """
-    for call_id in ours:
-        for suffix in SUFFIXES:
-            try:
-                os.utime(directory / f"{call_id}{suffix}", (now, now))
-            except FileNotFoundError:
-                continue  # the call has none of this kind, or is just over
     for entry in os.scandir(directory):
+        if not entry.name.endswith(SUFFIXES):
+            continue
         try:
-            if entry.name.endswith(SUFFIXES) and now - entry.stat(follow_symlinks=False).st_mtime > NOBODYS:
+            if entry.name.partition(".")[0] in ours:
+                os.utime(entry.path, (now, now), follow_symlinks=False)
+            elif now - entry.stat(follow_symlinks=False).st_mtime > NOBODYS:
                 Path(entry.path).unlink()
                 log.warning("line_swept", file=entry.name)
         except FileNotFoundError:
-            continue  # another relay was faster
+            continue  # another relay was faster, or the call is just over
         except OSError as error:
             log.error("line_not_swept", file=entry.name, error=str(error))
 

@@ -34,7 +34,11 @@ TENANTS = [
     Tenant("speaks-24k", "talk?listen_ms=100&rate=24000"),
     Tenant("speaks-wav", "talk?listen_ms=100&rate=16000&format=wav"),
     Tenant("speaks-pcma", "talk?listen_ms=100&format=pcma"),
-    Tenant("hears-16k", "talk?listen_ms=200", bot_keys={"sample_rate": 16000}),
+    Tenant("at-16k", "talk?listen_ms=200&rate=16000&format=binary", bot_keys={"sample_rate": 16000}),
+    Tenant("at-24k", "talk?listen_ms=200&rate=24000&format=binary", bot_keys={"sample_rate": 24000}),
+    Tenant("twilio", "twilio?listen_ms=300", bot_keys={"protocol": "twilio"}),
+    Tenant("exotel", "exotel?listen_ms=300", bot_keys={"protocol": "exotel"}),
+    Tenant("plivo", "plivo?listen_ms=300", bot_keys={"protocol": "plivo"}),
     Tenant("waits-with-tone", "hold", workspace={"hold_sound": "tone"}),
     Tenant("once-more", "abort?once=1&listen_ms=100", bot_keys={"reconnect": True}),
     Tenant("keeps-close", "close?keep_tcp=1"),
@@ -48,6 +52,15 @@ TENANTS = [
     Tenant("frozen", "frozen", workspace={"max_duration": "2s"}),
     Tenant("flood", "flood"),
     Tenant("oversized", "oversized?listen_ms=100"),
+    Tenant("zeros", "zeros", bot_keys={"first_audio_timeout": "700ms"}),
+    Tenant("unusable-audio", "unusable-audio?listen_ms=100"),
+    Tenant("bad-frames", "bad-frames"),
+    Tenant("huge-header", "huge-header"),
+    Tenant("huge-frame", "huge-header?size=67108864&follow=4194304"),
+    Tenant("speech-flood", "speech-flood?seconds=1000"),
+    Tenant("speech-queue", "speech-flood?seconds=601&format=pcmu"),
+    Tenant("mark-flood", "mark-flood"),
+    Tenant("unread", "drone?unread=1", workspace={"max_duration": "2s"}),
 ]
 
 #: Bots that nobody here wrote: what becomes of their calls, and the seconds to the hand-off.
@@ -65,6 +78,14 @@ UNKIND = [
     ("abort", "bot_failed", 4.0),
     ("silent", "bot_silent", 4.0),
     ("impatient", "max_duration", 5.0),
+    ("zeros", "bot_silent", 4.0),
+    ("unusable-audio", "bot_ended", 4.0),
+    ("bad-frames", "bot_failed", 4.0),
+    ("huge-header", "bot_failed", 4.0),
+    ("huge-frame", "bot_failed", 4.0),
+    ("speech-flood", "bot_failed", 6.0),
+    ("mark-flood", "bot_failed", 15.0),  # as fast as the bot can: it has 6,000 at once, and 300 a second
+    ("unread", "max_duration", 5.0),
 ]
 
 

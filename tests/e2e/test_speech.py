@@ -109,12 +109,27 @@ def test_every_format_is_heard_as_the_tone_it_was(lab: Lab, crt: str, tenant: st
     assert 0.36 <= result.recording.heard(GOODBYE) <= 0.42
 
 
-def test_a_bot_may_hear_at_16_kilohertz(lab: Lab, crt: str) -> None:
-    handed_off(lab, "hears-16k", crt)
+@pytest.mark.parametrize("rate", [16000, 24000])
+def test_a_bot_may_hear_and_speak_at_a_higher_rate(lab: Lab, crt: str, rate: int) -> None:
+    result = handed_off(lab, f"at-{rate // 1000}k", crt)
     bot = lab.bot.wait_for_call(lambda c: c.headers.get("X-CRT-Object-ID") == crt)
-    assert bot.wait_for_message("start").message["audio"]["sample_rate"] == 16000
-    assert bot.audio_bytes == bot.audio_frames * 640
-    assert heard(bot.audio(), CALLER_TONE, 16000) >= 0.2
+    assert bot.headers["X-Audio-Rate"] == str(rate)
+    assert bot.wait_for_message("start").message["audio"]["sample_rate"] == rate
+    assert heard(bot.audio(), CALLER_TONE, rate) >= 0.2
+    assert 0.56 <= result.recording.heard(GREETING) <= 0.62
+    assert 0.36 <= result.recording.heard(GOODBYE) <= 0.42
+
+
+@pytest.mark.parametrize("protocol", ["twilio", "exotel", "plivo"])
+def test_a_bot_may_speak_the_protocol_of_a_provider(lab: Lab, crt: str, protocol: str) -> None:
+    result = handed_off(lab, protocol, crt)
+    # Five seconds that begin with the greeting's tone are cut short by `clear`.
+    assert 0.6 <= result.recording.heard(GREETING) <= 2.5
+    assert 0.36 <= result.recording.heard(GOODBYE) <= 0.42
+    (bot,) = [c for c in lab.bot.calls if c.headers.get("X-CRT-Object-ID") == crt]
+    assert bot.error is None
+    assert heard(bot.audio(), CALLER_TONE) >= 0.3
+    ended_by_pbx(lab, crt, "bot_closed")
 
 
 def test_a_bot_slower_than_real_time_loses_and_repeats_nothing(lab: Lab, crt: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from eslbot.sim.bot import BotCall
+from eslbot import identity
+from eslbot.relay import control
+from eslbot.sim.bot import GREETING, BotCall
 from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import Pbx, PbxCall
 from tests.e2e.conftest import UNKIND
@@ -76,6 +79,7 @@ def nothing_is_heard(lab: Lab, crt: str) -> None:
 def test_the_customer_is_handed_off_and_the_bye_is_seen(
     lab: Lab, pbx: Pbx, crt: str, tenant: str, outcome: str, seconds: float
 ) -> None:
+    relays = lab.relay_pids()
     began = time.monotonic()
     ringing = rings(lab, pbx, tenant, crt)
     assert lab.ameyo.wait_accepted(crt, 20)
@@ -85,6 +89,8 @@ def test_the_customer_is_handed_off_and_the_bye_is_seen(
     ends_with(lab, tenant, crt, ringing, outcome)
     told = {line["event"] for line in lab.log_lines() if line.get("crt_object_id") == crt}
     assert "call_taken_over" not in told
+    assert relays == lab.relay_pids()
+    assert not told & {"relay_call_failed", "bot_message_failed", "relay_stream_lost"}
 
 
 def test_a_caller_who_leaves_in_the_last_words_of_a_bot_that_holds_its_line(
@@ -113,20 +119,49 @@ def test_a_call_changes_hands_though_its_bot_holds_its_line(lab: Lab, pbx: Pbx, 
 def test_a_stream_that_is_left_open_is_closed_by_the_next_controller(lab: Lab, pbx: Pbx, crt: str) -> None:
     if lab.real_switch is None:
         pytest.skip("the stand-in has no event socket to attach a stream by; see tests/esl/test_take_over.py")
-    ringing = rings(lab, pbx, "close", crt)
+    ringing = rings(lab, pbx, "hold", crt)
+    (first,) = [lab.bot.wait_for_call(lambda c: c.headers.get("X-CRT-Object-ID") == crt)]
+    first.wait(lambda c: bool(c.said))
+    first.end()
     assert lab.ameyo.wait_accepted(crt, 20)
     assert logged(lab, crt, "hand_off_accepted")
-    (first,) = bots(lab, crt)
-    for name, value in (("STREAM_MESSAGE_DEFLATE", "true"), ("STREAM_HEART_BEAT", "20")):
-        lab.real_switch.api(f"uuid_setvar {first.call_id} {name} {value}")
-    seen = len(lab.bot.calls)
-    lab.real_switch.api(f"uuid_audio_stream {first.call_id} start {lab.bot.url('silent')} mono 8000")
-    left = lab.bot.wait_for_call(lambda c: c in lab.bot.calls[seen:])
+    # As a controller leaves it that dies between the hand-off and the stream's end.
+    api, channel = lab.real_switch.api, str(first.call_id)
+    headers = {
+        control.IDENTITY: api(f"uuid_getvar {channel} {identity.VARIABLE}").strip(),
+        control.CALL: channel,
+        control.PART: "new",
+    }
+    for name, value in (
+        ("STREAM_MESSAGE_DEFLATE", "true"),
+        ("STREAM_HEART_BEAT", "20"),
+        ("STREAM_EXTRA_HEADERS", json.dumps(headers, separators=(",", ":"))),
+    ):
+        api(f"uuid_setvar {channel} {name} {value}")
+    host, port = lab.relay
+    assert api(f"uuid_audio_stream {channel} start ws://{host}:{port}/ mono 8000").startswith("+OK")
+    left = lab.bot.wait_for_call(lambda c: c.headers.get("X-CRT-Object-ID") == crt and c is not first)
     left.wait(lambda c: c.audio_frames > 5)
     kill_controller(lab)
+    assert left.wait_for_message("stop")
     left.wait_closed()
     assert (left.close_code, left.closed_by) == (1000, "peer")
-    ends_with(lab, "close", crt, ringing, "bot_closed")
+    assert [path for path in lab.lines.iterdir() if path.name.startswith(channel)] == []
+    ends_with(lab, "hold", crt, ringing, "bot_ended")
+
+
+def test_speech_beyond_what_may_wait_is_dropped_and_told(lab: Lab, pbx: Pbx, crt: str) -> None:
+    about = {"name": "eslbot_bot_messages_ignored_total", "workspace": "speech-queue", "why": "queue_full"}
+    before = figure(lab, **about)
+    ringing = rings(lab, pbx, "speech-queue", crt)
+    ringing.wait_heard(GREETING, 0.4)
+    (bot,) = bots(lab, crt)
+    assert bot.wait_for_message("error").message["code"] == "queue_full"
+    assert logged(lab, crt, "bot_message_ignored")["why"] == "queue_full"
+    assert figure(lab, **about) > before
+    # Ten minutes of the bot's words keep nobody who leaves.
+    ends_with(lab, "speech-queue", crt, ringing, "bot_ended")
+    assert accepted(lab, crt) == []
 
 
 def test_a_text_that_is_too_long_is_counted_and_told_once(lab: Lab, crt: str) -> None:

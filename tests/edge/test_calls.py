@@ -204,8 +204,9 @@ def test_no_bytes_make_another_source_of_a_pbx(centre: Centre, crt: str) -> None
 
 def test_a_workspace_that_is_full_here_is_not_tried_there(centre: Centre, crt: str) -> None:
     calls = [centre.pbx.call("00919990152080", f"{crt}-{n}", centre.id("small")) for n in range(2)]
-    for call in calls:
+    for number, call in enumerate(calls):
         call.wait_answered()
+        centre.logged("call_admitted", f"{crt}-{number}")  # told behind the answer
     assert [len(machine.admitted() & {f"{crt}-0", f"{crt}-1"}) for machine in centre.machines] == [1, 1]
     result = centre.call(f"{crt}-2", "small")
     assert (result.status, result.reason, result.retry_after) == (503, "Workspace Full", 30)

@@ -270,7 +270,7 @@ def test_a_line_that_freeswitch_cannot_read_is_a_hand_off_at_once(house: House, 
                 f"tone_stream://{UUID}.a.r8",
             )
         ),
-        [{"path": f"{DIRECTORY}/{UUID}.{name}.r8", "on": False} for name in "abc"],
+        [{"path": f"{DIRECTORY}/{UUID}.{name}.r8", "on": False} for name in "abcdefghi"],
     ],
 )
 def test_no_other_file_is_ever_displaced(house: House, lines: object) -> None:

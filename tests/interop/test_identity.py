@@ -12,7 +12,7 @@ import pytest
 
 from eslbot.sim.lab import Lab
 from tests.e2e.test_call import accepted, logged
-from tests.e2e.test_take_over import kill_controller, resumed
+from tests.e2e.test_take_over import kill_controller, taken_over, undisturbed
 from tests.interop.conftest import Calling
 from tests.interop.pbx import DID, Call
 
@@ -66,7 +66,7 @@ def test_a_call_stays_whose_it_was(
     says(call, other.id)
     call.ask("OPTIONS")  # its answer comes behind the ACK: FreeSWITCH has read it
     kill_controller(lab)
-    resumed(bot, 1)
+    taken_over(lab, call.crt, 1)
     bot.end({"summary": "as it was"})
     lab.ameyo.wait_accepted(call.crt)
     (post,) = accepted(lab, call.crt)
@@ -76,5 +76,6 @@ def test_a_call_stays_whose_it_was(
     call.bye()
     ended = logged(lab, call.crt, "call_ended")
     assert (ended["workspace"], ended["take_overs"]) == (tenant.name, 1)
+    undisturbed(lab, call.crt, bot)
     mine = [c for c in lab.bot.calls if c.headers.get("X-Call-ID") == bot.headers["X-Call-ID"]]
-    assert mine == [bot], "one stream, to its own bot"
+    assert mine == [bot], "one connection, to its own bot"

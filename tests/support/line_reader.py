@@ -35,35 +35,47 @@ class Clock:
 
 
 class Reader:
-    """A displaced pair of rings: opened, read through, then a frame of each every 20 ms, none at an end."""
+    """Displaced pairs of rings: opened, read through, then a frame of each every 20 ms, none at an end."""
 
     def __init__(self, clock: Clock, paths: tuple[Path, ...], phase: float = 0.007, second: int = 3) -> None:
         self.clock = clock
         clock.reader = self
-        self.paths = paths
         self.next = clock.time + phase
-        self.second = second  # the tick with which ring B is begun
-        self.fds: list[list[int]] = []
+        self.second = second  # the tick of ring A with which ring B is begun
+        self.fds: dict[Path, list[int]] = {}
         self.heard: list[tuple[float, bytes]] = []
+        self.later: dict[Path, int] = {}  # those that are still to be begun, and with which tick
+        self.displace(paths)
+
+    def displace(self, paths: tuple[Path, ...]) -> None:
+        """What the controller does with a pair that STATE names."""
         self.open(paths[0])
+        self.later.update((path, len(self.heard) + self.second) for path in paths[1:])
+
+    def take_off(self, path: Path) -> None:
+        """And with a file that STATE names no more."""
+        self.later.pop(path, None)
+        if path in self.fds:
+            os.close(self.fds.pop(path)[0])
 
     def open(self, path: Path) -> None:
         fd = os.open(path, os.O_RDONLY)
         for at in range(0, os.fstat(fd).st_size, 2048):
             os.pread(fd, 2048, at)
-        self.fds.insert(0, [fd, 0])  # the newest media bug comes first
+        self.fds = {path: [fd, 0]} | self.fds  # the newest media bug comes first
 
     def run(self, until: float) -> None:
         while self.next <= until:
             self.clock.time = max(self.clock.time, self.next)
-            if len(self.heard) == self.second and len(self.paths) > 1:
-                self.open(self.paths[1])
+            for path in [path for path, tick in self.later.items() if tick == len(self.heard)]:
+                del self.later[path]
+                self.open(path)
             self.tick()
             self.next += PERIOD
 
     def tick(self) -> None:
         mixed = array.array("h", bytes(FRAME))
-        for ring in self.fds:
+        for ring in self.fds.values():
             data = os.pread(ring[0], FRAME, ring[1])
             ring[1] = ring[1] + len(data) if data else 0
             if any(data):
@@ -72,7 +84,7 @@ class Reader:
         self.heard.append((self.clock.time, mixed.tobytes()))
 
     def close(self) -> None:
-        for fd, _ in self.fds:
+        for fd, _ in self.fds.values():
             os.close(fd)
 
     def speech(self) -> list[int]:

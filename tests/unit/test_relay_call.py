@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from eslbot import metrics
 from eslbot.config.loader import from_tree
 from eslbot.config.model import Config
 from eslbot.invite import Invite
@@ -20,6 +21,7 @@ from eslbot.relay import control
 from eslbot.relay.call import RelayCall
 from eslbot.relay.control import Order, Part
 from eslbot.relay.dialler import BotUnreachable
+from eslbot.relay.margin import Margin
 from eslbot.relay.playout import QueueFull
 from eslbot.relay.protocols.base import Message
 from tests.support.relays import ACME, configuration
@@ -78,7 +80,8 @@ class FakePlayout:
         self.told = told
         self.queued = b""
         self.did: list[Any] = []
-        self.full = False
+        self.full = self.taken = False
+        self.lost = 0.0
 
     @property
     def speaking(self) -> bool:
@@ -110,13 +113,15 @@ class FakePlayout:
         self.did.append("finish")
 
     def tick(self) -> float | None:
-        return None
+        return None if self.taken else asyncio.get_running_loop().time() + 60
 
 
 class FakeLine:
     paths = (Path("/lines/a"), Path("/lines/b"))
+    old_paths: tuple[Path, ...] = ()
     read_by_freeswitch = False
     removed = False
+    missed = 0
 
     def close(self, remove: bool) -> None:
         self.removed = remove
@@ -164,8 +169,8 @@ class World:
 
     # eslbot.relay.shared.Shared
 
-    def margin(self, workspace_id: str) -> None:
-        return None
+    def margin(self, workspace_id: str) -> Margin:
+        return Margin()
 
     def over(self, call_id: str) -> None:
         self.forgotten.append(call_id)
@@ -437,6 +442,21 @@ def test_the_relay_before_died_with_the_last_words_on_the_line(world: World) -> 
     run(story)
 
 
+def test_files_of_the_relay_before_are_named_until_they_were_heard(world: World) -> None:
+    async def story() -> None:
+        world.line.old_paths = (Path("/lines/old"),)
+        call, stream = await up(world, Part.UNDER_WAY)
+        (state,) = stream.of("state")
+        assert state["lines"][2:] == [{"path": "/lines/old", "on": True}]
+        call._go_on()
+        assert len(stream.of("state")) == 1
+        world.line.old_paths = ()
+        call._go_on()
+        assert [len(state["lines"]) for state in stream.of("state")] == [3, 2]
+
+    run(story)
+
+
 def test_the_caller_hangs_up(world: World) -> None:
     async def story() -> None:
         call, _ = await up(world)
@@ -574,3 +594,30 @@ def test_a_relay_that_ends_at_once_leaves_the_line_to_the_next(world: World) -> 
         assert not world.line.removed and world.forgotten == [UUID] and stream.closed
 
     run(story)
+
+
+def test_a_relay_lets_go_of_a_call_that_another_one_has(world: World) -> None:
+    async def story() -> None:
+        call, stream = await up(world)
+        world.playout.taken = True
+        call._go_on()
+        assert world.socket.closed and stream.closed
+        assert not world.line.removed and world.forgotten == [UUID]
+
+    run(story)
+
+
+def test_speech_that_is_not_heard_is_counted_and_told_once(world: World) -> None:
+    lost = metrics.RELAY_SPEECH_LOST.labels("full")._value
+
+    async def story() -> None:
+        call, _ = await up(world)
+        before = lost.get()
+        for seconds in (0.5, 0.75):
+            world.playout.lost = seconds
+            call._go_on()
+        assert lost.get() - before == 0.75
+
+    with capture_logs() as lines:
+        run(story)
+    assert [line["event"] for line in lines].count("speech_lost") == 1

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from eslbot.relay.line import LONGER, Line, LineFull
+from eslbot.relay.line import LONGER, RATE, RING_SECONDS, Line, LineFull
 from eslbot.relay.phase import Phase
 from eslbot.relay.reads import Reads
 from eslbot.relay.sidecar import BadSidecar, Note, Sidecar
@@ -28,9 +30,12 @@ def reads(tmp_path: Path) -> Iterator[Reads]:
 def test_the_files_are_sparse_and_the_groups_of_their_directory_to_read(tmp_path: Path, reads: Reads) -> None:
     os.chown(tmp_path, -1, os.getgid())
     line = Line.open(tmp_path, ID, reads)
-    assert not line.found
+    assert line.old_paths == ()
     assert not line.read_by_freeswitch
-    assert [path.name for path in line.paths] == [f"{ID}.a.r8", f"{ID}.b.r8"]
+    assert [re.sub(r"\.[0-9]+\.", ".N.", path.name) for path in line.paths] == [
+        f"{ID}.N.a.r8",
+        f"{ID}.N.b.r8",
+    ]
     for path, size in zip(line.paths, (960_000, 960_000 + 2 * LONGER), strict=True):
         status = path.stat()
         assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o640, tmp_path.stat().st_gid)
@@ -46,34 +51,70 @@ def test_a_call_id_is_no_path(tmp_path: Path, reads: Reads, call_id: str) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("suffix", ["a.r8", "b.r8", "line"])
-def test_a_link_in_the_way_is_not_followed(tmp_path: Path, reads: Reads, suffix: str) -> None:
+def test_a_link_in_the_way_is_not_followed(tmp_path: Path, reads: Reads) -> None:
     precious = tmp_path / "precious"
     precious.write_bytes(b"x")
-    Line.open(tmp_path, ID, reads).close(remove=False)
-    (tmp_path / f"{ID}.{suffix}").unlink()
-    (tmp_path / f"{ID}.{suffix}").symlink_to(precious)
+    (tmp_path / f"{ID}.line").symlink_to(precious)
     with pytest.raises(OSError, match="symbolic links"):
         Line.open(tmp_path, ID, reads)
     assert precious.read_bytes() == b"x"
 
 
-def test_a_half_made_line_is_made_anew(tmp_path: Path, reads: Reads) -> None:
-    line = Line.open(tmp_path, ID, reads)
+@pytest.mark.parametrize("ring", [0, 1])
+def test_what_is_left_is_no_link(tmp_path: Path, reads: Reads, ring: int) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"x")
+    line = left(tmp_path, reads, Note(True, 5, 50, time.monotonic()))
+    line.paths[ring].unlink()
+    line.paths[ring].symlink_to(precious)
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(OSError, match="symbolic links"):
+        Line.open(tmp_path, ID, reads)
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+    assert precious.read_bytes() == b"x"
+
+
+def left(directory: Path, reads: Reads, note: Note) -> Line:
+    """What a relay leaves that was killed with such a note."""
+    line = Line.open(directory, ID, reads)
     line.close(remove=False)
-    inode = line.paths[0].stat().st_ino
-    again = Line.open(tmp_path, ID, reads)
-    assert again.found
-    assert again.paths[0].stat().st_ino == inode
-    again.close(remove=False)
-    (tmp_path / f"{ID}.line").write_bytes(b"eslbotL1" + bytes(4088))
-    anew = Line.open(tmp_path, ID, reads)
-    assert not anew.found
-    anew.close(remove=False)
-    (tmp_path / f"{ID}.b.r8").unlink()
-    anew = Line.open(tmp_path, ID, reads)
-    assert not anew.found
-    anew.close(remove=True)
+    with (directory / f"{ID}.line").open("r+b") as file:
+        Sidecar(file.fileno(), 0).places[0].write(note)
+    return line
+
+
+@pytest.mark.parametrize(
+    ("started", "tick", "written", "unread"),
+    [(True, 5, 50, 45), (True, 50, 50, 0), (True, 60, 50, 0), (False, 0, 50, 0)],
+)
+def test_what_is_to_be_heard_of_an_earlier_relay_is_found(
+    tmp_path: Path, reads: Reads, started: bool, tick: int, written: int, unread: int
+) -> None:
+    old = left(tmp_path, reads, Note(started, tick, written, time.monotonic()))
+    line = Line.open(tmp_path, ID, reads)
+    assert line.behind == unread
+    assert line.old_paths == (old.paths if unread else ())
+    assert all(path.exists() == bool(unread) for path in old.paths)
+    assert not set(line.paths) & set(old.paths)
+    line.close(remove=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_left_line_that_is_not_whole_is_none(tmp_path: Path, reads: Reads) -> None:
+    old = left(tmp_path, reads, Note(True, 5, 50, time.monotonic()))
+    old.paths[1].unlink()
+    line = Line.open(tmp_path, ID, reads)
+    assert (line.behind, line.old_paths) == (0, ())
+    line.close(remove=True)
+
+
+@pytest.mark.parametrize("page", [b"", bytes(4096), b"eslbotL1" + bytes(4088), b"eslbotL2" + b"\xff" * 4088])
+def test_a_page_of_nobodys_makes_no_line(tmp_path: Path, reads: Reads, page: bytes) -> None:
+    (tmp_path / f"{ID}.line").write_bytes(page)
+    line = Line.open(tmp_path, ID, reads)
+    assert (line.behind, line.old_paths) == (0, ())
+    line.close(remove=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_line_that_cannot_be_watched_leaves_no_descriptor(
@@ -94,14 +135,22 @@ def test_a_line_that_cannot_be_watched_leaves_no_descriptor(
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_packets_of_other_lengths_are_whole_reads_of_both_rings(tmp_path: Path, reads: Reads) -> None:
-    for samples in (80, 160, 240, 320, 480):
+def test_packets_of_any_length_are_whole_reads_of_both_rings(tmp_path: Path, reads: Reads) -> None:
+    for samples in (*range(80, 961, 80), 200):
         line = Line.open(tmp_path, ID, reads, samples=samples)
-        assert line.ring_bytes % line.frame_bytes == 0
-        assert line.period == samples / 8000
+        a, b = (path.stat().st_size for path in line.paths)
+        assert (a % line.frame_bytes, b % line.frame_bytes) == (0, 0)
+        assert a == line.ring_bytes < b, "or both ends would fall together"
+        assert abs(a - RING_SECONDS * 2 * RATE) <= line.frame_bytes
+        assert line.period == samples / RATE
         line.close(remove=True)
-    with pytest.raises(ValueError, match="whole number"):
-        Line.open(tmp_path, ID, reads, samples=200)
+
+
+@pytest.mark.parametrize("samples", [0, -160, 961, 480_000])
+def test_what_no_packet_can_hold_is_no_read(tmp_path: Path, reads: Reads, samples: int) -> None:
+    with pytest.raises(ValueError, match="are no packets"):
+        Line.open(tmp_path, ID, reads, samples=samples)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_says_how_much_stands(
@@ -129,27 +178,35 @@ def test_a_full_disk_says_how_much_stands(
 
 def test_a_note_survives_its_writer_but_for_one_half_written(tmp_path: Path) -> None:
     path = tmp_path / "side"
-    with path.open("w+b") as file:
-        sidecar = Sidecar.make(file.fileno(), 160, 480_000)
-        assert sidecar.note is None
-        notes = [Note(True, tick, 1.5, 0.25, 0.5, 3, tick - 1, tick + 1) for tick in (7, 8, 9)]
-        for note in notes:
-            sidecar.write(note)
-        assert Sidecar(file.fileno(), 160, 480_000).note == notes[-1]
-        for torn in (0, 72):  # the newest one's number before or behind it is not there yet
+    sidecar = Sidecar.open(path, 7)
+    place = sidecar.places[1]
+    place.begin(sidecar.generation)
+    notes = [Note(True, tick, tick + 1, 1.5) for tick in (7, 8, 9)]
+    for note in notes:
+        place.write(note)
+    with path.open("r+b") as file:
+
+        def again() -> Note | None:
+            return Sidecar(file.fileno(), 0).places[1].note
+
+        assert again() == notes[-1]
+        for torn in (0, 40):  # the newest one's number before or behind it is not there yet
             whole = path.read_bytes()
-            os.pwrite(file.fileno(), bytes(8), 1024 + torn)
-            assert Sidecar(file.fileno(), 160, 480_000).note == notes[-2]
+            os.pwrite(file.fileno(), bytes(8), 1024 + 128 + torn)
+            assert again() == notes[-2]
             os.pwrite(file.fileno(), whole, 0)
-        second = Sidecar(file.fileno(), 160, 480_000)
-        assert not sidecar.taken
-        second.take()
-        assert (sidecar.taken, second.taken) == (True, False)
-        with pytest.raises(BadSidecar):
-            Sidecar(file.fileno(), 240, 480_000)
+
+
+def test_the_newest_generation_has_the_call(tmp_path: Path) -> None:
+    path = tmp_path / "side"
+    first = Sidecar.open(path, 7)
+    assert (first.generation, first.taken) == (7, False)
+    second = Sidecar.open(path, 5)
+    assert (second.generation, first.taken, second.taken) == (8, True, False)
+    with path.open("r+b") as file:
         os.truncate(file.fileno(), 100)
         with pytest.raises(BadSidecar):
-            Sidecar(file.fileno(), 160, 480_000)
+            Sidecar(file.fileno(), 0)
 
 
 def test_the_phase_is_learnt_by_halves() -> None:

@@ -174,6 +174,7 @@ def test_files_that_nobody_has_touched_for_an_hour_are_swept(tmp_path: Path) -> 
     ages = {
         **{f"old{suffix}": 3601.0 for suffix in worker.SUFFIXES},
         **{f"ours{suffix}": 3601.0 for suffix in worker.SUFFIXES},
+        "ours.7.a.r8": 3601.0,
         **{f"young{suffix}": 3599.0 for suffix in worker.SUFFIXES},
         "notes.txt": 9999.0,
     }
@@ -186,7 +187,7 @@ def test_files_that_nobody_has_touched_for_an_hour_are_swept(tmp_path: Path) -> 
         sweep(tmp_path, ["ours", "without-files"], now)
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {name for name in ages if not name.startswith("old")}
-    assert (tmp_path / "ours.line").stat().st_mtime == now
+    assert all(path.stat().st_mtime == now for path in tmp_path.glob("ours.*"))
     assert len(lines) == 4
 
 
