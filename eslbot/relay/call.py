@@ -300,7 +300,8 @@ class RelayCall(Call):
         if self._caller.short_packets and not self._short_told:
             self._short_told = True
             self._tell(News.SHORT_PACKETS)
-        if (late := self._caller.late) > LATE:
+        # Behind a jitter buffer nothing waits in the socket, and a flush would cost what is in the buffer.
+        if (late := self._caller.late) > LATE and not self._short_told:
             self._tell(News.LATE, by=round(late, 3))
             self._caller.settle()
         for audio in frames:

@@ -127,6 +127,20 @@ class FakeLine:
         self.removed = remove
 
 
+class FakeCaller:
+    """The caller's audio, of which a test says what becomes."""
+
+    def __init__(self) -> None:
+        self.late, self.short_packets, self.settled = 0.0, False, 0
+
+    def frames(self, data: bytes) -> list[bytes]:
+        return [data, data]
+
+    def settle(self) -> None:
+        self.settled += 1
+        self.late = 0.0
+
+
 class World:
     """The relay around one call."""
 
@@ -253,6 +267,62 @@ def test_a_close_with_1000_is_an_end(world: World) -> None:
         assert stream.of("ended")[0]["outcome"] == "bot_closed" and not stream.of("done")
         world.heard(call)
         assert stream.of("done")
+
+    run(story)
+
+
+@pytest.fixture
+def caller(monkeypatch: pytest.MonkeyPatch) -> FakeCaller:
+    made = FakeCaller()
+    monkeypatch.setattr(relay_call, "CallerAudio", lambda: made)
+    return made
+
+
+def test_each_frame_of_the_callers_is_a_message_of_its_own(world: World, caller: FakeCaller) -> None:
+    async def story() -> None:
+        call, _ = await up(world)
+        before = len(world.socket.sent)
+        call.heard(TONE)
+        assert world.socket.sent[before:] == [TONE, TONE]
+
+    run(story)
+
+
+def test_lateness_is_told_once_and_then_it_settles(world: World, caller: FakeCaller) -> None:
+    async def story() -> None:
+        call, stream = await up(world)
+        caller.late = 0.02
+        call.heard(TONE)
+        assert not stream.of("late")
+        caller.late = 0.04
+        call.heard(TONE)
+        call.heard(TONE)
+        assert [entry["by"] for entry in stream.of("late")] == [0.04]
+        assert caller.settled == 1
+
+    run(story)
+
+
+def test_behind_a_jitter_buffer_nobody_is_made_to_flush(world: World, caller: FakeCaller) -> None:
+    async def story() -> None:
+        call, stream = await up(world)
+        caller.short_packets = True
+        call.heard(TONE)
+        caller.late, caller.short_packets = 0.3, False
+        call.heard(TONE)
+        assert len(stream.of("short_packets")) == 1 and not stream.of("late")
+
+    run(story)
+
+
+@pytest.mark.parametrize("order", [(Order.HELLO, {"hold": False}), (Order.HOLD, {"on": True})])
+def test_what_costs_ticks_is_not_late(
+    world: World, caller: FakeCaller, order: tuple[Order, dict[str, bool]]
+) -> None:
+    async def story() -> None:
+        call, _ = await up(world)
+        call.ordered(control.order(order[0], ack=0, **order[1]))
+        assert caller.settled == 1
 
     run(story)
 
