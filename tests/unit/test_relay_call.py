@@ -80,7 +80,7 @@ class FakePlayout:
         self.told = told
         self.queued = b""
         self.did: list[Any] = []
-        self.full = self.taken = False
+        self.full = self.taken = self.going = False
         self.lost = 0.0
 
     @property
