@@ -11,6 +11,8 @@ that, and FreeSWITCH with it.
 
 ``GET /prepare`` with the same headers makes the call and dials its bot before there is a stream: a controller
 asks for it while the call is being answered. The answer's body is the URL of the worker that has the call.
+
+``GET /healthz`` is answered ``relay``, to whoever asks, and is no stream that was refused.
 """
 
 from __future__ import annotations
@@ -186,6 +188,8 @@ class Door:
         )
 
     def _arrived(self, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener | None:
+        if request.path == control.HEALTH.encode():
+            return WSUpgradeResponseWithListener(WSUpgradeResponse.create_ok_response(control.HEALTHY), None)
         try:
             prepares = request.path == b"/prepare"
             if not prepares and request.path != b"/":
