@@ -67,8 +67,10 @@ PREPARED = 10.0
 LAST_WORDS = 60.0
 #: Seconds by which the caller's audio may be late: more than a frame, less than two.
 LATE = 0.03
-#: Seconds of the caller's audio that are missing for good.
-MISSING = 1.0
+#: Samples of the caller's audio that are missing for good.
+MISSING = control.RATE
+#: In which its time is told.
+FRAME_SAMPLES, FRAME_SECONDS = control.RATE // 50, 0.02
 #: Messages of a bot's that are kept until the bot has had its `start`.
 EARLY = 1000
 #: Ways to end that leave the bot its last words.
@@ -121,9 +123,9 @@ class RelayCall(Call):
         self._outbox = Outbox()
         self._stream: Stream | None = None
         self._stream_since = 0.0
-        #: Seconds of the caller's audio that have come, which is its time: bots take a time stamp that is
-        #: later than the audio before it for lost audio.
-        self._heard = 0.0
+        #: Samples of the caller's audio that have come, which is its time: bots take a time stamp that is
+        #: later than the audio before it, be it by a millisecond, for lost audio.
+        self._heard = 0
         self._bot = Bot.DIALLING
         self._begun = self._gone = False
         self._ended: dict[str, Any] | None = None
@@ -167,7 +169,7 @@ class RelayCall(Call):
     def stream_up(self, stream: Stream, part: Part) -> None:
         """Go on, or begin, with a stream of the module's; one that there was is nobody's any more."""
         _cancel(self._keep)
-        self._stream, self._stream_since, self._heard = stream, self._loop.time(), 0.0
+        self._stream, self._stream_since, self._heard = stream, self._loop.time(), 0
         self._caller = CallerAudio()
         self._begin(part)
         self._tell_state(self._held)
@@ -304,12 +306,12 @@ class RelayCall(Call):
             self._tell(News.LATE, by=round(late, 3))
             self._caller.settle()
         for audio in frames:
-            passed = self._loop.time() - self._stream_since
+            passed = int((self._loop.time() - self._stream_since) / FRAME_SECONDS) * FRAME_SAMPLES
             if self._heard < passed - MISSING:
                 self._heard = passed
             if self._connection is not None:
-                self._connection.hear(audio, self._heard)
-            self._heard += len(audio) / (2 * control.RATE)
+                self._connection.hear(audio, self._heard / control.RATE)
+            self._heard += len(audio) // 2
 
     # -- the bot's connection -----------------------------------------------------------------------------
 
