@@ -130,7 +130,8 @@ RELAY_SPEECH_LOST = Counter(
     ["why"],
 )
 RELAY_BAD_ORDERS = Counter(
-    "eslbot_relay_bad_orders", "Texts of controllers that a relay has not understood: two versions at once?"
+    "eslbot_relay_bad_orders",
+    "Texts that a relay has not understood; controllers of another version send such.",
 )
 RELAY_STREAMS_RESTARTED = Counter(
     "eslbot_relay_streams_restarted", "Streams to relays that broke in mid-call and were started again."

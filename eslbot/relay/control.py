@@ -121,6 +121,6 @@ def _read(text: str | bytes, key: str, kinds: type[StrEnum]) -> Text:
     if what not in list(kinds):
         raise BadText(f"no known {key}")
     number, ack = document.pop("n", 0), document.pop("ack", 0)
-    if not (isinstance(number, int) and isinstance(ack, int)):
+    if any(type(count) is not int or count < 0 for count in (number, ack)):
         raise BadText("numbers are no numbers")
     return Text(str(what), document, number, ack)

@@ -18,7 +18,7 @@ from eslbot.config.model import Edge, loopback
 from eslbot.esl import Session
 from eslbot.ledger.facts import What
 from eslbot.relay import control
-from eslbot.relay.control import CALL, IDENTITY, PART, News, Order, Part
+from eslbot.relay.control import CALL, IDENTITY, PART, PTIME, News, Order, Part
 from tests.esl.conftest import AMEYO_TOKEN, BOT_TOKEN, OTHER, House
 from tests.support import wire
 from tests.support.ameyo_server import Answer
@@ -135,9 +135,10 @@ def test_what_the_relay_is_told(house: House) -> None:
     assert start["url"] == "ws://127.0.0.1:1/"
     assert start["rest"] == ["mono", "8000"]
     headers = start["headers"]
-    assert set(headers) == {IDENTITY, CALL, PART}
+    assert set(headers) == {IDENTITY, CALL, PART, PTIME}
     assert SIGNER.verify(headers[CALL], headers[IDENTITY]) == INVITE
     assert headers[PART] == Part.NEW
+    assert headers[PTIME] == "20"
     assert {"STREAM_MESSAGE_DEFLATE", "STREAM_HEART_BEAT"} < set(start["settings"])
     assert start["settings"]["STREAM_SUPPRESS_LOG"] == "true"
     assert BOT_TOKEN not in json.dumps(channel.commands), "FreeSWITCH never has the bot's token"

@@ -121,7 +121,7 @@ def again_and_again(service: EslbotService, manner: Callable[[Peer, random.Rando
 def handed_off(call: Channel) -> None:
     """From wherever it is to its BYE."""
     call.wait_stage("talking", 15)
-    call.says({"type": "end", "reason": "done"})
+    call.ends()
     call.wait_stage("held", 15)
     call.hang_up()
     call.wait_closed(15)

@@ -30,6 +30,7 @@ import pytest
 import trustme
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosedError
+from websockets.utils import accept_key
 
 from eslbot import g711
 from eslbot.sim.bot import Bot as StandInBot
@@ -1533,6 +1534,29 @@ async def held(it: Rig, robot: StandInBot) -> tuple[Pbx, Session]:
     assert await session.api(start) == "+OK Success\n"
     assert (await session.bot_event("disconnect"))["message"]["code"] == 1000
     return pbx, session
+
+
+@scenario
+async def test_a_close_that_comes_with_the_upgrades_answer_is_seen(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = (await reader.readuntil(b"\r\n\r\n")).decode()
+        (key,) = (line.partition(": ")[2] for line in request.split("\r\n") if "Sec-WebSocket-Key" in line)
+        upgraded = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        upgraded += f"Sec-WebSocket-Accept: {accept_key(key)}\r\n\r\n"
+        writer.write(upgraded.encode() + b"\x81\x02{}" + b"\x88\x02\x03\xe8")  # in one piece
+        await reader.read()
+        writer.close()
+
+    async with rig(tmp_path) as it:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        _, session = await it.call()
+        port = server.sockets[0].getsockname()[1]
+        start = f"uuid_audio_stream {session.uuid} start ws://127.0.0.1:{port}/ mono"
+        assert await session.api(start) == "+OK Success\n"
+        assert await session.bot_event("json") == {}
+        assert (await session.bot_event("disconnect"))["message"]["code"] == 1000
+        server.close()
+        await session.api(f"uuid_kill {session.uuid}")
 
 
 @scenario

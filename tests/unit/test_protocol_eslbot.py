@@ -20,8 +20,9 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 
 from eslbot.ameyo.properties import MAX_VALUE_BYTES
+from eslbot.bot import leg, link
 from eslbot.outcome import Outcome
-from eslbot.relay import audio, budgets
+from eslbot.relay import audio, budgets, call, margin, playout
 from eslbot.relay.protocols import headers, speak, texts
 from eslbot.relay.protocols.base import (
     BadMessage,
@@ -407,13 +408,23 @@ def test_the_figures_are_the_codes() -> None:
         f"{budgets.MESSAGES} a second, and {budgets.MESSAGES_AT_ONCE:,} at once",
         f"{budgets.BYTES >> 20} MiB a second, and {budgets.BYTES_AT_ONCE >> 20} MiB at once",
         f"a sample beyond ±{audio.AUDIBLE} of 32,768",
+        f"| marks that wait | {playout.MOST_MARKS:,} |",
+        f"| speech waiting to be heard | {playout.LONGEST_QUEUE} s |",
+        f"more than {playout.LONGEST_QUEUE} s of speech are waiting to be heard, "
+        f"or {playout.MOST_MARKS:,} marks",
+        f"up\nto {playout.LONGEST_QUEUE} s ahead of the caller",
+        f"| last words behind `end` | {call.LAST_WORDS:g} s |",
+        f"What is queued is still heard, for up to {call.LAST_WORDS:g} s;",
+        f"(at most {margin.LONGEST:g} s)",
+        f"no relay carries the line for {link.RELAY_DUE:g} s",
     ):
         assert said in DOCUMENT, said
+    assert call.LAST_WORDS < leg.LAST_WORDS, "a relay that tells of its cut is waited for"
 
 
 def test_the_outcomes_are_the_codes() -> None:
-    others = {"caller_hangup", "controller_lost", "internal_error", "media_timeout", "our_bye"}
-    assert set(re.findall(r"`(bot_[a-z]+|max_duration)`", section(5))) == set(Outcome) - others
+    others = {"caller_hangup", "controller_lost", "media_timeout", "our_bye"}
+    assert set(re.findall(r"hand-off.*?: `([a-z_]+)`", section(5))) == set(Outcome) - others
 
 
 def test_the_documents_bot_greets_and_ends() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from eslbot.relay.line import LONGER, Line, LineFull
+from eslbot.relay.line import LONGER, RATE, RING_SECONDS, Line, LineFull
 from eslbot.relay.phase import Phase
 from eslbot.relay.reads import Reads
 from eslbot.relay.sidecar import BadSidecar, Note, Sidecar
@@ -135,14 +135,22 @@ def test_a_line_that_cannot_be_watched_leaves_no_descriptor(
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_packets_of_other_lengths_are_whole_reads_of_both_rings(tmp_path: Path, reads: Reads) -> None:
-    for samples in (80, 160, 240, 320, 480):
+def test_packets_of_any_length_are_whole_reads_of_both_rings(tmp_path: Path, reads: Reads) -> None:
+    for samples in (*range(80, 961, 80), 200):
         line = Line.open(tmp_path, ID, reads, samples=samples)
-        assert line.ring_bytes % line.frame_bytes == 0
-        assert line.period == samples / 8000
+        a, b = (path.stat().st_size for path in line.paths)
+        assert (a % line.frame_bytes, b % line.frame_bytes) == (0, 0)
+        assert a == line.ring_bytes < b, "or both ends would fall together"
+        assert abs(a - RING_SECONDS * 2 * RATE) <= line.frame_bytes
+        assert line.period == samples / RATE
         line.close(remove=True)
-    with pytest.raises(ValueError, match="no packets"):
-        Line.open(tmp_path, ID, reads, samples=961)
+
+
+@pytest.mark.parametrize("samples", [0, -160, 961, 480_000])
+def test_what_no_packet_can_hold_is_no_read(tmp_path: Path, reads: Reads, samples: int) -> None:
+    with pytest.raises(ValueError, match="are no packets"):
+        Line.open(tmp_path, ID, reads, samples=samples)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_says_how_much_stands(

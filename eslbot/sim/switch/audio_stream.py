@@ -361,7 +361,7 @@ class _Wire:
             self._protocol.receive_data(data)
             if self._protocol.handshake_exc is not None:
                 raise _Refused(CONNECT_FAILED, "WebSocket upgrade failed")
-            if self._protocol.state is State.OPEN:
+            if self._protocol.state is not State.CONNECTING:  # a close frame may have come with it
                 return
 
     async def messages(self) -> AsyncIterator[str | tuple[int, str]]:
