@@ -69,8 +69,10 @@ LAST_WORDS = 60.0
 LATE = 0.03
 #: Seconds between two looks at that: it is measured over a quarter of a second and more.
 LOOK = 0.1
-#: Seconds of the caller's audio that are missing for good.
-MISSING = 1.0
+#: Samples of the caller's audio that are missing for good.
+MISSING = control.RATE
+#: In which its time is told.
+FRAME_SAMPLES, FRAME_SECONDS = control.RATE // 50, 0.02
 #: Messages of a bot's that are kept until the bot has had its `start`.
 EARLY = 1000
 #: Ways to end that leave the bot its last words.
@@ -123,9 +125,9 @@ class RelayCall(Call):
         self._outbox = Outbox()
         self._stream: Stream | None = None
         self._stream_since = 0.0
-        #: Seconds of the caller's audio that have come, which is its time: bots take a time stamp that is
-        #: later than the audio before it for lost audio.
-        self._heard = 0.0
+        #: Samples of the caller's audio that have come, which is its time: bots take a time stamp that is
+        #: later than the audio before it, be it by a millisecond, for lost audio.
+        self._heard = 0
         self._bot = Bot.DIALLING
         self._begun = self._gone = False
         self._ended: dict[str, Any] | None = None
@@ -172,7 +174,7 @@ class RelayCall(Call):
     def stream_up(self, stream: Stream, part: Part) -> None:
         """Go on, or begin, with a stream of the module's; one that there was is nobody's any more."""
         _cancel(self._keep)
-        self._stream, self._stream_since, self._heard = stream, self._loop.time(), 0.0
+        self._stream, self._stream_since, self._heard = stream, self._loop.time(), 0
         self._caller = CallerAudio()
         self._begin(part)
         self._tell_state(self._held)
@@ -307,11 +309,12 @@ class RelayCall(Call):
                 self._caller_looked = now
                 self._look_at_caller()
             for audio in frames:
-                if self._heard < now - self._stream_since - MISSING:
-                    self._heard = now - self._stream_since
+                passed = int((now - self._stream_since) / FRAME_SECONDS) * FRAME_SAMPLES
+                if self._heard < passed - MISSING:
+                    self._heard = passed
                 if self._connection is not None:
-                    self._connection.hear(audio, self._heard)
-                self._heard += len(audio) / (2 * control.RATE)
+                    self._connection.hear(audio, self._heard / control.RATE)
+                self._heard += len(audio) // 2
         except Exception as error:  # noqa: BLE001  # told there
             self.fault(error)
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from eslbot.relay.dialler import BotUnreachable
 from eslbot.relay.margin import Margin
 from eslbot.relay.playout import QueueFull
 from eslbot.relay.protocols.base import Message
+from eslbot.sim.audio import tone
 from tests.support.relays import ACME, configuration
 
 TONE = b"\x00\x10" * 160
@@ -492,6 +494,25 @@ def test_the_controller_stops_the_bot(world: World) -> None:
         assert not world.playout.queued
         call.stream_gone(clean=True)
         assert world.line.removed
+
+    run(story)
+
+
+def test_the_callers_audio_has_no_gap_in_its_time(world: World) -> None:
+    async def story() -> None:
+        call, _ = await up(world, protocol="twilio")
+        frame = tone(1000, 0.02)
+        for _ in range(300):
+            call.heard(frame)
+        call._stream_since -= 20.0137  # of which none was heard
+        for _ in range(2000):
+            call.heard(frame)
+        messages = [json.loads(message) for message in world.socket.sent]
+        times = [int(it["media"]["timestamp"]) for it in messages if it["event"] == "media"]
+        assert times[:3] == [0, 20, 40]
+        steps = [later - before for before, later in pairwise(times)]
+        assert steps[299] >= 14_000 and steps[299] % 20 == 0
+        assert set(steps[:299] + steps[300:]) == {20}
 
     run(story)
 
