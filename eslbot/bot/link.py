@@ -9,7 +9,8 @@
                       │ no stream                           │
                       └───────────────▶ STARTING ◀──────────┘
 
-Until STATE has come nothing counts that a relay tells: it is of another time. What is told again behind STATE
+Until STATE has come nothing counts that a relay tells: it is of another time. One that comes unasked is as
+good as any other. What is told again behind STATE
 is known by its number and text: another relay counts anew. Nobody waits in here: :attr:`Link.due` says when
 :meth:`Link.tick` has something to do. A link that is not up for :data:`RELAY_DUE` raises :class:`RelayLost`.
 """

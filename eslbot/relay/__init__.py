@@ -16,6 +16,7 @@ module (:mod:`eslbot.relay.control`).
 * :mod:`~eslbot.relay.call`: one call in the relay, from its stream to its bot's end.
 * :mod:`~eslbot.relay.caller`: the caller's frames on their way to the bot.
 * :mod:`~eslbot.relay.line`, :mod:`~eslbot.relay.reads`: the line file, and how far FreeSWITCH has read it.
+* :mod:`~eslbot.relay.left`: what a relay before has left in its own.
 * :mod:`~eslbot.relay.playout`, :mod:`~eslbot.relay.margin`: what is said when.
 * :mod:`~eslbot.relay.dialler`: sockets to bots.
 * :mod:`~eslbot.relay.protocols`: what bots speak, without sockets.

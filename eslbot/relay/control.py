@@ -56,7 +56,7 @@ class News(StrEnum):
     #: Answer to HELLO and to a new stream; has no number. `acked`: news behind it follow. `bot`: dialling,
     #: connected, over. `spoken`, `speaking`, `done`: bool. `hold`: what was known of one before HELLO.
     #: `ended`: as ENDED has it, or null. `lines`: list of {`path`, `on`}: files to displace onto the channel,
-    #: and whether FreeSWITCH reads them already.
+    #: and whether FreeSWITCH reads them already. Told unasked where a file is to be heard no more.
     STATE = "state"
     CONNECTED = "connected"  # the bot is there
     RECONNECTED = "reconnected"  # `why`: the bot was dialled again

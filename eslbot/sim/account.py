@@ -316,6 +316,8 @@ def _down(call: Placed, faults: Sequence[Fault]) -> bool:
 def _story(call: Placed, told: Post, faults: Sequence[Fault]) -> list[str]:
     """What Ameyo was told of the bot's part, where that is not what happened."""
     outcome = told.properties.get("outcome")
+    if outcome == "relay_lost" and _hit(call, faults, "disk"):
+        return []  # there is nothing by which the caller could hear the bot
     if outcome in LOST_OUTCOMES:
         return [f"its place in the story was lost: outcome {outcome}"]
     bot_hit = any(f.hits == "bot" and f.touches(call.crt_object_id, 0.0, told.at) for f in faults)

@@ -239,6 +239,31 @@ def test_lines_of_another_directory_take_the_place_of_those_before(house: House)
     assert outcome(house, channel)[0] == "bot_ended"
 
 
+def test_lines_of_a_relay_that_died_stay_until_they_were_heard(house: House) -> None:
+    """And the STATE that says so, which nobody has asked for, loses and repeats no news."""
+    channel = house.talking()
+    old = list(channel.relay.paths)
+    relay = another_relay(channel)
+    relay.paths = [f"{DIRECTORY}/{UUID}.2.{name}.r8" for name in "ab"]
+    ours = [{"path": path, "on": False} for path in relay.paths]
+    relay.odd = {"lines": ours + [{"path": path, "on": True} for path in old]}
+    channel.lose_stream()
+    channel.wait(lambda: set(channel.displaced) == {*old, *relay.paths})
+    assert channel.variables["eslbot_lines"].split() == relay.paths + old
+    relay.tells(News.MARK, name="before", cleared=False)
+    eventually(lambda: noted(house, "mark"))
+    relay.odd = {"lines": [{"path": path, "on": True} for path in relay.paths]}
+    relay.state()
+    relay.tells(News.MARK, name="behind", cleared=False)
+    channel.wait(lambda: channel.displaced == relay.paths)
+    assert channel.variables["eslbot_lines"].split() == relay.paths
+    assert channel.story.count("displace start") == 4
+    channel.ends()
+    assert outcome(house, channel)[0] == "bot_ended"
+    assert [fact["name"] for fact in noted(house, "mark")] == ["before", "behind"]
+    assert relay.told(Order.HELLO) == []
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_line_that_freeswitch_cannot_read_is_a_hand_off_at_once(house: House, which: int) -> None:
     channel = house.call()

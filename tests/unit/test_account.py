@@ -180,6 +180,17 @@ def test_a_line_file_that_is_left_is_never_excused() -> None:
         assert Run([call], [POST], faults, left).account().guilty == [f"the file {CALL_ID}.1.a.r8 is left"]
 
 
+def test_a_relay_may_be_lost_where_the_disk_has_no_room_for_a_line() -> None:
+    full = Fault("full disk", 101.0, 102.0, "disk")
+    run = Run([replace(HANDED_OFF, promised=None)], [POST])
+    tell(run, outcome="relay_lost")
+    assert "outcome relay_lost" in run.account().guilty[0]
+    run.faults.append(full)
+    assert run.account().guilty == []
+    tell(run, outcome="controller_lost")
+    assert "outcome controller_lost" in run.account().guilty[0]
+
+
 def test_a_caller_s_patience_begins_again_behind_a_fault() -> None:
     waits = replace(HUNG_UP, bot_ended_at=101.0, ended_at=140.0)
     assert Run([waits], [], []).account().guilty
