@@ -290,7 +290,11 @@ def test_each_frame_of_the_callers_is_a_message_of_its_own(world: World, caller:
     run(story)
 
 
-def test_lateness_is_told_once_and_then_it_settles(world: World, caller: FakeCaller) -> None:
+def test_lateness_is_told_once_and_then_it_settles(
+    world: World, caller: FakeCaller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_call, "LOOK", 0.0)
+
     async def story() -> None:
         call, stream = await up(world)
         caller.late = 0.02
