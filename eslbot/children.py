@@ -61,7 +61,7 @@ class ChildProcess:
         #: What the running one was started for, or told of since.
         self._purpose: object = None
         self._ended_by_us = False
-        self._not_before = 0.0
+        self._started = self._not_before = 0.0
 
     @property
     def pid(self) -> int | None:
@@ -81,7 +81,7 @@ class ChildProcess:
                     pid=self._process.pid,
                     remedy="it is started again; see its lines above",
                 )
-                self._not_before = time.monotonic() + AGAIN
+                self._not_before = self._started + AGAIN
             self._process = None
         if self._process is None:
             if purpose is not None and time.monotonic() >= self._not_before:
@@ -92,10 +92,11 @@ class ChildProcess:
 
     def _start(self, purpose: object) -> None:
         self._purpose, self._ended_by_us = purpose, False
+        self._started = time.monotonic()
         try:
             self._process = subprocess.Popen(self._command, stdin=self._lifeline)
         except OSError as error:  # no memory, no descriptor, no process free
-            self._not_before = time.monotonic() + AGAIN
+            self._not_before = self._started + AGAIN
             log.error(f"{self.kind.name}_not_started", error=str(error), remedy="it is tried again")
 
     def _tell(self, process: subprocess.Popen[bytes], signum: signal.Signals) -> None:

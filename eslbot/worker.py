@@ -10,7 +10,6 @@ not get the calls back that it gives up. Only then does it hand its calls over.
 
 from __future__ import annotations
 
-import gc
 import mmap
 import os
 import signal
@@ -28,6 +27,7 @@ from gevent.socket import wait_read
 from gunicorn.workers.ggevent import GeventWorker
 
 from eslbot.keepalive import notice_dead_peers
+from eslbot.memory import settle_memory
 
 if TYPE_CHECKING:
     from eslbot.service import Service
@@ -48,9 +48,6 @@ LOOK = 0.02
 #: Connections that a worker accepts before it goes on with the calls it has: one at a time made each wait for
 #: a turn of all calls before it. A worker that has the time to accept has it for its calls, too.
 ACCEPTS = 64
-
-#: New objects after which the collector looks for cycles among them.
-YOUNG = 10_000
 
 #: The signals that tell a worker to leave; the arbiter forks with them blocked.
 ORDERS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
@@ -222,17 +219,6 @@ class ListenerName:
     def getsockname(self) -> tuple[Any, ...]:
         """Its address."""
         return self._name
-
-
-def settle_memory() -> None:
-    """What is there now stays: never look through it for garbage again, and seldom through the calls'.
-
-    By Python's own measure the collector would look at every 700th new object, each time at all calls'
-    young objects, and every now and then at everything: nearly 30 ms (measured) in which all calls wait.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG, 20, 100)
 
 
 def no_more_requests(client: std_socket.socket) -> None:

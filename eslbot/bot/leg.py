@@ -310,17 +310,16 @@ class BotLeg:
         )
 
     def _flush(self, late: float) -> None:
-        """The caller's packets wait in FreeSWITCH's socket since it has stalled: have it drop them.
+        """The caller is ``late`` seconds since FreeSWITCH has stalled: have it drop what waits in its socket.
 
-        Each start of a media bug does that (``switch_core_media_bug_add``). What waits is lost, with up to
-        two frames more (docs/line-file.md, "A flush").
+        Each start of a media bug does that (``switch_core_media_bug_add``). It costs what waits, and two
+        frames more (docs/line-file.md, "A flush").
         """
         now = time.monotonic()
         if now < self._flush_again:
             return
         self._flush_again = now + FLUSH_AGAIN
-        uuid = self._session.uuid
-        answer = self._session.api(f"uuid_displace {uuid} start {FLUSH}")
+        answer = self._session.api(f"uuid_displace {self._session.uuid} start {FLUSH}")
         log.warning("caller_audio_late", seconds=late, flush=printable(answer))
 
     # -- the caller's side --------------------------------------------------------------------------------

@@ -67,8 +67,12 @@ PREPARED = 10.0
 LAST_WORDS = 60.0
 #: Seconds by which the caller's audio may be late: more than a frame, less than two.
 LATE = 0.03
-#: Seconds of the caller's audio that are missing for good.
-MISSING = 1.0
+#: Seconds between two looks at that: it is measured over a quarter of a second and more.
+LOOK = 0.1
+#: Samples of the caller's audio that are missing for good.
+MISSING = control.RATE
+#: In which its time is told.
+FRAME_SAMPLES, FRAME_SECONDS = control.RATE // 50, 0.02
 #: Messages of a bot's that are kept until the bot has had its `start`.
 EARLY = 1000
 #: Ways to end that leave the bot its last words.
@@ -121,9 +125,9 @@ class RelayCall(Call):
         self._outbox = Outbox()
         self._stream: Stream | None = None
         self._stream_since = 0.0
-        #: Seconds of the caller's audio that have come, which is its time: bots take a time stamp that is
-        #: later than the audio before it for lost audio.
-        self._heard = 0.0
+        #: Samples of the caller's audio that have come, which is its time: bots take a time stamp that is
+        #: later than the audio before it, be it by a millisecond, for lost audio.
+        self._heard = 0
         self._bot = Bot.DIALLING
         self._begun = self._gone = False
         self._ended: dict[str, Any] | None = None
@@ -134,6 +138,7 @@ class RelayCall(Call):
         #: Seconds of speech that were lost, as counted.
         self._lost: dict[str, float] = {}
         self._short_told = False
+        self._caller_looked = float("-inf")
         # The bot's connection; each one has its own.
         self._connection: _Connection | None = None
         #: The bot is there before the caller is.
@@ -143,6 +148,8 @@ class RelayCall(Call):
         self._last_words: asyncio.TimerHandle | None = None
         self._keep: asyncio.TimerHandle | None = None
         self._tick: asyncio.TimerHandle | None = None
+        #: Whether what the bot has said will be placed in the loop's next turn.
+        self._placing = False
 
     # -- the stream ---------------------------------------------------------------------------------------
 
@@ -167,7 +174,7 @@ class RelayCall(Call):
     def stream_up(self, stream: Stream, part: Part) -> None:
         """Go on, or begin, with a stream of the module's; one that there was is nobody's any more."""
         _cancel(self._keep)
-        self._stream, self._stream_since, self._heard = stream, self._loop.time(), 0.0
+        self._stream, self._stream_since, self._heard = stream, self._loop.time(), 0
         self._caller = CallerAudio()
         self._begin(part)
         self._tell_state(self._held)
@@ -293,23 +300,32 @@ class RelayCall(Call):
 
     # -- the caller ---------------------------------------------------------------------------------------
 
-    @_guarded
     def heard(self, frame: bytes) -> None:
         """A frame of the caller's: L16 at 8,000 Hz."""
-        frames = self._caller.frames(frame)
+        try:  # as `_guarded` does, which is a call more for each of fifty a second
+            frames = self._caller.frames(frame)
+            now = time.monotonic()
+            if now >= self._caller_looked + LOOK:
+                self._caller_looked = now
+                self._look_at_caller()
+            for audio in frames:
+                passed = int((now - self._stream_since) / FRAME_SECONDS) * FRAME_SAMPLES
+                if self._heard < passed - MISSING:
+                    self._heard = passed
+                if self._connection is not None:
+                    self._connection.hear(audio, self._heard / control.RATE)
+                self._heard += len(audio) // 2
+        except Exception as error:  # noqa: BLE001  # told there
+            self.fault(error)
+
+    def _look_at_caller(self) -> None:
         if self._caller.short_packets and not self._short_told:
             self._short_told = True
             self._tell(News.SHORT_PACKETS)
-        if (late := self._caller.late) > LATE:
+        # Behind a jitter buffer nothing waits in the socket, and a flush would cost what is in the buffer.
+        if (late := self._caller.late) > LATE and not self._short_told:
             self._tell(News.LATE, by=round(late, 3))
             self._caller.settle()
-        for audio in frames:
-            passed = self._loop.time() - self._stream_since
-            if self._heard < passed - MISSING:
-                self._heard = passed
-            if self._connection is not None:
-                self._connection.hear(audio, self._heard)
-            self._heard += len(audio) / (2 * control.RATE)
 
     # -- the bot's connection -----------------------------------------------------------------------------
 
@@ -404,7 +420,7 @@ class RelayCall(Call):
             return
         match wish:
             case Speech():
-                self._say(connection, wish)
+                self.bot_speaks(connection, wish)
                 return
             case Clear():
                 connection.decoder.reset()
@@ -423,11 +439,16 @@ class RelayCall(Call):
                 self._tell(News.CALLER_SPEECH, speaking=wish.speaking)
         self._go_on()
 
-    def _say(self, connection: _Connection, speech: Speech) -> None:
+    def bot_speaks(self, connection: _Connection, speech: Speech) -> None:
+        """A short piece of speech."""
+        if connection is not self._connection:
+            return
         try:
             linear = connection.decoder.decode(speech)
         except UnusableAudio as error:
             self.refuse("unusable_audio", str(error))
+        except Exception as error:  # noqa: BLE001  # told there
+            self.fault(error)
         else:
             self.bot_says(connection, linear)
 
@@ -436,6 +457,7 @@ class RelayCall(Call):
         if connection is not self._connection:
             return False
         try:
+            going = self._playout.going
             self._playout.say(linear)
         except QueueFull as error:
             self.refuse("queue_full", str(error))
@@ -446,8 +468,18 @@ class RelayCall(Call):
         if not self._spoken and audible(linear):
             self._spoken = True
             _cancel(self._first_audio)
-        self._go_on()
+        if not going:
+            self._go_on()
+        elif not self._playout.going and not self._placing:
+            self._placing = True  # what has come together is written together
+            self._loop.call_soon(self._place)
+        # Otherwise it is in the line, and the look that is due comes soon enough: each is a fifth of what a
+        # message costs.
         return True
+
+    def _place(self) -> None:
+        self._placing = False
+        self._go_on()
 
     @_guarded
     def bot_is_over_budget(self, connection: _Connection, why: str) -> None:
@@ -610,7 +642,8 @@ class _Connection:
         self.protocol = protocols.speak(call.invite, call.workspace.bot)
         self.decoder = Decoder()
         self._budget = Budget(time.monotonic)
-        self._upsampler = Upsampler(self.protocol.rate)
+        #: None: it hears what we hear.
+        self._upsampler = Upsampler(self.protocol.rate) if self.protocol.rate != control.RATE else None
         self._loop = asyncio.get_running_loop()
         #: What came before the bot had its `start`; and how the socket ended, if it did.
         self._early: list[Message] = []
@@ -643,7 +676,8 @@ class _Connection:
 
     def hear(self, linear: bytes, at: float) -> None:
         """The caller's audio, L16 at 8,000 Hz."""
-        if self.socket is not None and (audio := self._upsampler.resample(linear)):
+        audio = linear if self._upsampler is None else self._upsampler.resample(linear)
+        if audio and self.socket is not None:
             self.socket.send(self.protocol.audio(audio, at))
 
     def close(self) -> None:
@@ -684,7 +718,14 @@ class _Connection:
                 self._call.ignore(why, detail, len(message))
             return
         for wish in wishes:
-            self._wants(wish)
+            if type(wish) is Speech and self._idle and len(wish.audio) <= PIECE:
+                self._call.bot_speaks(self, wish)  # nearly all that bots say; the rest goes the long way
+            else:
+                self._wants(wish)
+
+    @property
+    def _idle(self) -> bool:
+        return self._speech is None and not self._waiting
 
     # Wishes are done in the order in which they came; a long speech is worked on bit by bit, and what comes
     # behind it waits.

@@ -28,6 +28,9 @@ PART = "X-Eslbot-Part"
 #: And the milliseconds of the packets that FreeSWITCH sends, 20 where it is missing: so the line is read.
 PTIME = "X-Eslbot-Ptime"
 
+#: Where a relay tells anybody that it is one, and how.
+HEALTH, HEALTHY = "/healthz", b"relay"
+
 
 class Part(StrEnum):
     """How far the bot's part is for the controller that starts a stream."""

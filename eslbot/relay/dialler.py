@@ -46,6 +46,9 @@ KERNEL = 64 * 1024
 #: Characters of somebody else's text.
 SHOWN = 200
 
+#: Looked up once: there are a hundred messages a second a call.
+_BINARY, _TEXT = WSMsgType.BINARY, WSMsgType.TEXT
+
 _NOT_UTF8, _PROTOCOL_ERROR, _POLICY, _TOO_BIG, _INTERNAL = 1007, 1002, 1008, 1009, 1011
 #: A close frame without a code (RFC 6455, 7.1.5).
 _NO_CODE = 1005
@@ -102,7 +105,7 @@ class BotSocket(WSListener):
         transport = self._transport
         if self._over or transport is None:
             return
-        transport.send(WSMsgType.TEXT if isinstance(message, str) else WSMsgType.BINARY, message)
+        transport.send(_TEXT if isinstance(message, str) else _BINARY, message)
         if self._paused and transport.underlying_transport.get_write_buffer_size() > UNREAD:
             self._fail("unread", _POLICY, f"does not read: {UNREAD} bytes wait for it")
         elif transport.is_close_frame_sent:
@@ -137,7 +140,16 @@ class BotSocket(WSListener):
         if self._over:
             return
         try:
-            self._frame(transport, frame)
+            kind = frame.msg_type
+            if kind == _BINARY and frame.fin and self._parts is None and not _extended(frame):
+                self._heard = True
+                self._listener.received(frame.get_payload_as_bytes())
+            else:
+                self._frame(transport, frame)
+            if frame.last_in_buffer and self._socket is not None:
+                # The kernel goes back to acknowledging late by itself (tcp(7)), and a bot without TCP_NODELAY
+                # then sends its next message 40 ms late.
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         except Exception:
             metrics.INTERNAL_ERRORS.inc()
             log.exception("bot_message_failed")
@@ -146,23 +158,19 @@ class BotSocket(WSListener):
     def _frame(self, transport: WSTransport, frame: WSFrame) -> None:
         self._heard = True
         kind = frame.msg_type
-        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+        if _extended(frame):
             self._fail("protocol", _PROTOCOL_ERROR, "sent a frame of an extension that was not agreed on")
         elif not frame.fin or kind == WSMsgType.CONTINUATION:
             self._fragment(frame)
-        elif kind == WSMsgType.BINARY or kind == WSMsgType.TEXT:
+        elif kind in (_BINARY, _TEXT):
             if self._parts is None:
-                self._message(frame.get_payload_as_bytes(), is_text=kind == WSMsgType.TEXT)
+                self._message(frame.get_payload_as_bytes(), is_text=kind == _TEXT)
             else:
                 self._fail("protocol", _PROTOCOL_ERROR, "began a message within another")
         elif kind == WSMsgType.CLOSE:
             self._closed(frame)
         elif not self._floods() and kind == WSMsgType.PING:
             transport.send_pong(frame.get_payload_as_bytes())
-        if frame.last_in_buffer and self._socket is not None:
-            # The kernel goes back to acknowledging late by itself (tcp(7)), and a bot without TCP_NODELAY
-            # then sends its next message 40 ms late.
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """TCP has ended."""
@@ -267,6 +275,10 @@ class BotSocket(WSListener):
     def _reset(self) -> None:
         if self._transport is not None and not self._transport.is_disconnected:
             self._transport.disconnect(graceful=False)
+
+
+def _extended(frame: WSFrame) -> bool:
+    return bool(frame.rsv1 or frame.rsv2 or frame.rsv3)
 
 
 async def dial(bot: Bot, headers: Mapping[str, str], listener: BotListener) -> BotSocket:

@@ -11,6 +11,8 @@ that, and FreeSWITCH with it.
 
 ``GET /prepare`` with the same headers makes the call and dials its bot before there is a stream: a controller
 asks for it while the call is being answered. The answer's body is the URL of the worker that has the call.
+
+``GET /healthz`` is answered ``relay``, to whoever asks, and is no stream that was refused.
 """
 
 from __future__ import annotations
@@ -54,6 +56,9 @@ ENDED = 1.0
 #: acknowledgements back (tcp(7)), and the module, which has Nagle's algorithm, its next frame: up to 40 ms.
 #: Where nothing is sent it does not; and each is a system call, a seventh of all that a frame costs.
 QUICK = 25
+
+#: Looked up once: the module sends fifty frames a second a call.
+_BINARY, _TEXT, _CLOSE = WSMsgType.BINARY, WSMsgType.TEXT, WSMsgType.CLOSE
 
 _CALL_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 _PTIME = re.compile(r"[1-9]0|1[012]0")
@@ -183,6 +188,8 @@ class Door:
         )
 
     def _arrived(self, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener | None:
+        if request.path == control.HEALTH.encode():
+            return WSUpgradeResponseWithListener(WSUpgradeResponse.create_ok_response(control.HEALTHY), None)
         try:
             prepares = request.path == b"/prepare"
             if not prepares and request.path != b"/":
@@ -306,19 +313,20 @@ class ModuleStream(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """The caller's audio, a controller's order, or the end."""
-        call = self._call
+        call, kind = self._call, frame.msg_type
         if call is not None:
             try:
-                kind = frame.msg_type
-                if not frame.fin or kind == WSMsgType.CONTINUATION:
+                if not frame.fin:
                     self._reset()  # the module sends no fragments: this is something else
-                elif kind == WSMsgType.BINARY:
+                elif kind == _BINARY:
                     call.heard(frame.get_payload_as_bytes())
-                elif kind == WSMsgType.TEXT:
+                elif kind == _TEXT:
                     call.ordered(frame.get_payload_as_bytes().decode("utf-8", "replace"))
+                elif kind == WSMsgType.CONTINUATION:
+                    self._reset()  # nor their ends
             except Exception as error:  # noqa: BLE001  # told there
                 self._fault(error)
-        if frame.msg_type == WSMsgType.CLOSE:
+        if kind == _CLOSE:
             self._closed(transport, frame)
         elif self._quick and frame.last_in_buffer and self._socket is not None:
             self._quick -= 1

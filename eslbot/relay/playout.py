@@ -40,6 +40,11 @@ _SOON, _IDLE = 0.01, 0.25
 _WORTH_WHILE = RATE
 
 
+#: Seconds of speech that stand in the line, beyond which more of it can wait for the loop's next turn: a
+#: bot's whole answer, come in a thousand messages at once, is written in a few pieces.
+_AHEAD = 0.2
+
+
 class QueueFull(Exception):
     """More speech, or more marks, than a bot may have waiting."""
 
@@ -108,6 +113,11 @@ class Playout:
         )
 
     @property
+    def going(self) -> bool:
+        """Whether an utterance stands in the line, and more of it moves nothing that is due."""
+        return self._utterance is not None and not self._queue
+
+    @property
     def queued(self) -> float:
         """Seconds of speech that the line has no room for yet."""
         return self._queued / (2 * RATE)
@@ -126,7 +136,8 @@ class Playout:
         self._queue.append(linear)
         self._queued += len(linear)
         self._said += len(linear)
-        self._place(now, tick)
+        if self._fresh or (self._next - tick) * self._line.period < _AHEAD:
+            self._place(now, tick)
 
     def mark(self, name: str) -> None:
         """Tell when everything that was said up to now has been heard. Raises QueueFull."""
@@ -298,7 +309,8 @@ class Playout:
             return []
         line = self._line
         if tick < self._next:
-            return [line.at(self._next)]
+            # Not at its end, or each message of a bot that is in time would have a look of its own.
+            return [line.at(self._next) + (0.0 if self._finished else UTTERANCE_OVER)]
         ended = line.at(self._next - 1) + line.period
         over_at = ended if self._finished else ended + UTTERANCE_OVER
         if now < over_at:

@@ -33,6 +33,7 @@ from eslbot.children import lifeline
 from eslbot.config.model import Config, ConfigError
 from eslbot.figures import FigureFiles
 from eslbot.identity import Signer
+from eslbot.memory import settle_memory
 from eslbot.privacy import keep_to_ourselves
 from eslbot.relay.dialler import tls
 from eslbot.relay.worker import ACCEPTING, STARTING, Parts, Worker, shared_socket
@@ -344,6 +345,7 @@ class Parent:
                     other.listening.close()
             logs.guard(generation.config)
             metrics.expect_relay()
+            settle_memory()
             before_others()
             worker = Worker(
                 generation.config,

@@ -117,8 +117,12 @@ class Sidecar:
                 os.close(fd)
             path.unlink(missing_ok=True)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
-            # A page without a place on the disk would be SIGBUS at the first note.
-            os.posix_fallocate(fd, 0, SIZE)
+            try:
+                # A page without a place on the disk would be SIGBUS at the first note.
+                os.posix_fallocate(fd, 0, SIZE)
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
             os.pwrite(fd, _HEAD.pack(_MAGIC, 0), 0)
             return cls(fd, generation)
         finally:

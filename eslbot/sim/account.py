@@ -53,7 +53,7 @@ class Fault:
     """Something done to the lab from ``at`` to ``until``; ``calls`` are the CRT Object IDs hit, None for all.
 
     ``hits`` is ``controller`` (kill, stop, stall or reset of eslbot), ``reload`` (of its workers, which
-    excuses nothing), ``ameyo``, ``bot``, ``switch`` or ``disk`` (no room for speech files).
+    excuses nothing), ``ameyo``, ``bot``, ``switch`` or ``disk`` (no room for line files).
     """
 
     kind: str
@@ -318,6 +318,8 @@ def _down(call: Placed, faults: Sequence[Fault]) -> bool:
 def _story(call: Placed, told: Post, faults: Sequence[Fault]) -> list[str]:
     """What Ameyo was told of the bot's part, where that is not what happened."""
     outcome = told.properties.get("outcome")
+    if outcome == "relay_lost" and _hit(call, faults, "disk"):
+        return []  # there is nothing by which the caller could hear the bot
     if outcome in LOST_OUTCOMES:
         return [f"its place in the story was lost: outcome {outcome}"]
     bot_hit = any(f.hits == "bot" and f.touches(call.crt_object_id, 0.0, told.at) for f in faults)
@@ -363,10 +365,10 @@ def _left(left: Leftovers, calls: Sequence[Placed], faults: Sequence[Fault]) -> 
     swept = []
     for name in left.files:
         call = next((c for c in calls if c.call_id and name.startswith(c.call_id)), None)
-        # A call that ended while a controller had it was told so, and has cleaned up behind itself. Only the
-        # files that mod_audio_stream opened and could not write are known to nobody.
+        # A line's relay removes it when the call ends. Where there was none at that time, as without eslbot,
+        # the next one finds it by its age.
         unseen = call is not None and not call.dispositions and _hit(call, faults, "controller", "reload")
-        if unseen or (call is not None and _hit(call, faults, "disk")):
+        if unseen:
             swept.append(name)
         else:
             problems.append(f"the file {name} is left")

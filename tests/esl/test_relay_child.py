@@ -9,6 +9,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from eslbot.relay.control import HEALTH
 from eslbot.sim.processes import children, is_alive, relays
 from tests.support.peer import free_port
 from tests.support.processes import EslbotService, tree, until
@@ -43,13 +44,17 @@ class ServiceWithRelay(EslbotService):
         return super().ready() and self.takes_streams()
 
     def takes_streams(self) -> bool:
-        """Whether a relay answers; nobody may come in without an identity."""
+        """Whether a relay answers."""
         try:
-            with socket.create_connection(("127.0.0.1", self.relay_port), 5) as stream:
-                stream.sendall(b"GET / HTTP/1.1\r\n\r\n")
-                return stream.recv(100).startswith(b"HTTP/1.1 403 ")
+            return self.asks(HEALTH).startswith(b"HTTP/1.1 200 ")
         except OSError:
             return False
+
+    def asks(self, path: str) -> bytes:
+        """The beginning of a relay's answer. Raises OSError."""
+        with socket.create_connection(("127.0.0.1", self.relay_port), 5) as stream:
+            stream.sendall(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+            return stream.recv(100)
 
     def events(self, name: str) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
@@ -65,8 +70,12 @@ def test_a_service_has_its_relay_and_ends_with_it(tmp_path: Path) -> None:
         parent = service.relay()
         assert parent is not None
         assert len(children(parent)) == 2
-        assert service.metric("eslbot_relay_ready") == service.metric("eslbot_relay_wanted") == 2
-        assert service.metric('eslbot_relay_refused_total{why="no_identity"}') >= 1
+        assert service.metric("eslbot_relay_wanted") == 2
+        until(lambda: service.metric("eslbot_relay_ready") == 2, what="the second relay")
+        refused = 'eslbot_relay_refused_total{why="no_identity"}'
+        assert service.metric(refused) == 0, "to look whether it is there is no refusal"
+        assert service.asks("/").startswith(b"HTTP/1.1 403 ")
+        assert service.metric(refused) == 1
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(10) == 0
         until(lambda: not is_alive(parent), what=service.log)

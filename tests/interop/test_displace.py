@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
 from eslbot import g711
+from eslbot.bot import leg
 from eslbot.sim.audio import heard, tone
 from eslbot.sim.lab import Lab
 from tests.interop.conftest import Calling
@@ -187,6 +188,28 @@ def test_a_stop_is_by_path_and_the_others_go_on(
     assert min(both) >= 0, "and none goes round to the other side"
     assert displace(channel, "stop", loud) == OK
     assert set(values(call, time.monotonic() + 0.1, 15)) <= {15_996, 0}
+    call.bye()
+
+
+def test_silence_ends_by_itself_and_disturbs_no_ring(
+    calling: Calling, channel_of: ChannelOf, tmp_path: Path
+) -> None:
+    """Its start is what a caller's late audio is flushed by; see eslbot/bot/leg.py."""
+    call = calling()
+    channel = channel_of(call)
+    line = counted(100)
+    said = [int(value) for value in line[::FRAME]]
+    since = time.monotonic()
+    assert displace(channel, "start", written(tmp_path / "a.r8", line), 0, "mfl") == OK
+    assert displace(channel, "start", written(tmp_path / "b.r8", np.zeros(101 * FRAME)), 0, "mfl") == OK
+    for flushes in range(3):
+        call.voice.wait(20 * flushes + 20, since)
+        path, *how = leg.FLUSH.split(" ")
+        assert displace(channel, "start", path, *how) == OK, "the one before is gone"
+    got = values(call, since, 130)
+    begin = got.index(said[0])
+    assert got[begin : begin + 100] == said
+    assert displace(channel, "stop", path) == NOT_THERE
     call.bye()
 
 

@@ -117,6 +117,8 @@ class EslbotService(ServerProcess):
         self.before = before
         self.config = folder / f"eslbot-{id(self)}.toml"
         self.web_port = 0
+        #: Not the default one: other services on this machine want it, and a worker takes it once it is free.
+        self.capture_port = free_port()
 
     def command(self) -> Sequence[str]:
         self.port, self.web_port = free_port(), free_port()
@@ -142,6 +144,7 @@ class EslbotService(ServerProcess):
         tree.setdefault("server", {}).update(listen=f"127.0.0.1:{self.port}", key_file=str(key_file))
         tree.setdefault("web", {})["listen"] = f"127.0.0.1:{self.web_port}"
         tree.setdefault("relay", {"processes": 0})
+        tree.setdefault("freeswitch", {}).setdefault("capture", f"127.0.0.1:{self.capture_port}")
         self.config.write_text(tomli_w.dumps(tree))
 
     def ready(self) -> bool:

@@ -12,6 +12,7 @@ import resource
 import signal
 import socket
 import ssl
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -486,19 +487,29 @@ def answering(answer: bytes) -> Iterator[int]:
         thread.join(5)
 
 
-def test_a_relay_that_refuses_a_stranger_is_sound(site: Installation) -> None:
-    with answering(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n") as port:
+def test_a_relay_that_says_so_is_sound(site: Installation) -> None:
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nrelay") as port:
         site.set("relay", listen=f"127.0.0.1:{port}")
         (checked,) = site.run("relay")
     assert [f.severity for f in checked.findings] == [Severity.OK]
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 101 Switching Protocols\r\n\r\n", b"", b"x" * 8000])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n{"status": "ok"}',
+        b"HTTP/1.1 200 OK\r\n\r\nrelay and much more than that",
+        b"",
+        b"x" * 8000,
+    ],
+)
 def test_what_is_no_relay_is_found(site: Installation, answer: bytes) -> None:
     with answering(answer) as port:
         site.set("relay", listen=f"127.0.0.1:{port}")
         (found,) = site.bad("relay")
-    assert "where a relay says 403" in found.found
+    assert "not as a relay does" in found.found
     assert len(found.found) < 200
 
 
@@ -534,12 +545,11 @@ def test_a_bot_behind_a_proxy_is_not_dialled(site: Installation) -> None:
 
 
 @pytest.fixture
-def open_to_all(site: Installation) -> Installation:
-    """pytest's own directories are closed to others."""
-    for parent in site.lines.parents:
-        if parent.stat().st_mode & 0o001 == 0:
-            parent.chmod(parent.stat().st_mode | 0o001)
-    return site
+def open_to_all(switch: InboundSwitch) -> Iterator[Installation]:
+    """pytest's own directories are closed to others: each run that begins sees to that."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield Installation(switch, Path(folder))
 
 
 def test_what_freeswitch_makes_of_the_password_is_for_nobody_else(open_to_all: Installation) -> None:

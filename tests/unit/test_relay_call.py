@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from eslbot.relay.dialler import BotUnreachable
 from eslbot.relay.margin import Margin
 from eslbot.relay.playout import QueueFull
 from eslbot.relay.protocols.base import Message
+from eslbot.sim.audio import tone
 from tests.support.relays import ACME, configuration
 
 TONE = b"\x00\x10" * 160
@@ -80,7 +82,7 @@ class FakePlayout:
         self.told = told
         self.queued = b""
         self.did: list[Any] = []
-        self.full = self.taken = False
+        self.full = self.taken = self.going = False
         self.lost = 0.0
 
     @property
@@ -125,6 +127,20 @@ class FakeLine:
 
     def close(self, remove: bool) -> None:
         self.removed = remove
+
+
+class FakeCaller:
+    """The caller's audio, of which a test says what becomes."""
+
+    def __init__(self) -> None:
+        self.late, self.short_packets, self.settled = 0.0, False, 0
+
+    def frames(self, data: bytes) -> list[bytes]:
+        return [data, data]
+
+    def settle(self) -> None:
+        self.settled += 1
+        self.late = 0.0
 
 
 class World:
@@ -253,6 +269,62 @@ def test_a_close_with_1000_is_an_end(world: World) -> None:
         assert stream.of("ended")[0]["outcome"] == "bot_closed" and not stream.of("done")
         world.heard(call)
         assert stream.of("done")
+
+    run(story)
+
+
+@pytest.fixture
+def caller(monkeypatch: pytest.MonkeyPatch) -> FakeCaller:
+    made = FakeCaller()
+    monkeypatch.setattr(relay_call, "CallerAudio", lambda: made)
+    return made
+
+
+def test_each_frame_of_the_callers_is_a_message_of_its_own(world: World, caller: FakeCaller) -> None:
+    async def story() -> None:
+        call, _ = await up(world)
+        before = len(world.socket.sent)
+        call.heard(TONE)
+        assert world.socket.sent[before:] == [TONE, TONE]
+
+    run(story)
+
+
+def test_lateness_is_told_once_and_then_it_settles(world: World, caller: FakeCaller) -> None:
+    async def story() -> None:
+        call, stream = await up(world)
+        caller.late = 0.02
+        call.heard(TONE)
+        assert not stream.of("late")
+        caller.late = 0.04
+        call.heard(TONE)
+        call.heard(TONE)
+        assert [entry["by"] for entry in stream.of("late")] == [0.04]
+        assert caller.settled == 1
+
+    run(story)
+
+
+def test_behind_a_jitter_buffer_nobody_is_made_to_flush(world: World, caller: FakeCaller) -> None:
+    async def story() -> None:
+        call, stream = await up(world)
+        caller.short_packets = True
+        call.heard(TONE)
+        caller.late, caller.short_packets = 0.3, False
+        call.heard(TONE)
+        assert len(stream.of("short_packets")) == 1 and not stream.of("late")
+
+    run(story)
+
+
+@pytest.mark.parametrize("order", [(Order.HELLO, {"hold": False}), (Order.HOLD, {"on": True})])
+def test_what_costs_ticks_is_not_late(
+    world: World, caller: FakeCaller, order: tuple[Order, dict[str, bool]]
+) -> None:
+    async def story() -> None:
+        call, _ = await up(world)
+        call.ordered(control.order(order[0], ack=0, **order[1]))
+        assert caller.settled == 1
 
     run(story)
 
@@ -422,6 +494,25 @@ def test_the_controller_stops_the_bot(world: World) -> None:
         assert not world.playout.queued
         call.stream_gone(clean=True)
         assert world.line.removed
+
+    run(story)
+
+
+def test_the_callers_audio_has_no_gap_in_its_time(world: World) -> None:
+    async def story() -> None:
+        call, _ = await up(world, protocol="twilio")
+        frame = tone(1000, 0.02)
+        for _ in range(300):
+            call.heard(frame)
+        call._stream_since -= 20.0137  # of which none was heard
+        for _ in range(2000):
+            call.heard(frame)
+        messages = [json.loads(message) for message in world.socket.sent]
+        times = [int(it["media"]["timestamp"]) for it in messages if it["event"] == "media"]
+        assert times[:3] == [0, 20, 40]
+        steps = [later - before for before, later in pairwise(times)]
+        assert steps[299] >= 14_000 and steps[299] % 20 == 0
+        assert set(steps[:299] + steps[300:]) == {20}
 
     run(story)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -18,6 +19,18 @@ from eslbot.relay.sidecar import BadSidecar, Note, Sidecar
 from tests.support.line_reader import Clock
 
 ID = "2b37ba17-7b20-4b3e-b138-1161e351d5c5"
+
+
+def test_a_disk_without_room_is_left_without_a_trace(
+    tmp_path: Path, reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space"):
+        Line.open(tmp_path, ID, reads)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture

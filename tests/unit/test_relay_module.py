@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from eslbot import metrics
 from eslbot.identity import Signer
 from eslbot.invite import Invite
 from eslbot.relay import control, module
@@ -224,6 +225,22 @@ def test_prepare_makes_the_call_and_names_the_worker() -> None:
         assert house.call.told == [("prepare",), ("prepare",)]
         await house.stream()
         assert house.call.told[2:] == [("up", Part.NEW)]
+
+    run(story)
+
+
+def test_anybody_is_told_that_this_is_a_relay_and_nothing_else() -> None:
+    async def story(house: House) -> None:
+        refused = [sample.value for sample in metrics.RELAY_REFUSED.collect()[0].samples]
+        house.refuses = NotTaken(503, "full")
+        with capture_logs() as told:
+            for lines in ([], UPGRADE, [*UPGRADE, *identity(), f"{control.PART}: new"]):
+                caller = await house.ask(*lines, path=control.HEALTH)
+                assert b" 200 " in await caller.head()
+                assert await caller.rest() == control.HEALTHY
+        assert told == []
+        assert house.calls == {}
+        assert [sample.value for sample in metrics.RELAY_REFUSED.collect()[0].samples] == refused
 
     run(story)
 

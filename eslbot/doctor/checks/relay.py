@@ -1,17 +1,16 @@
-"""The relay beside FreeSWITCH: it answers mod_audio_stream, and both reach the line files."""
+"""The relay beside FreeSWITCH: it is there for mod_audio_stream, and both reach the line files."""
 
 from __future__ import annotations
 
-import base64
+import http.client
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from eslbot import redaction
 from eslbot.doctor.findings import Finding, error, note, ok, unknown, warning
 from eslbot.doctor.host import CannotLook, User, first_closed, group_name, is_own, lacks, sysctl
 from eslbot.doctor.site import Site
+from eslbot.relay.control import HEALTH, HEALTHY
 
 #: Of a call at one time: two rings of a minute, L16 at 8,000 Hz.
 BYTES_A_CALL = 2 * 1024 * 1024
@@ -19,7 +18,8 @@ BYTES_A_CALL = 2 * 1024 * 1024
 WATCHES_A_CALL, EVENTS_A_CALL = 2, 200
 #: inotify instances beside a relay's one a process, of the same user.
 SPARE_INSTANCES = 8
-MAX_ANSWER = 4096
+#: Bytes of an answer that are looked at.
+MAX_ANSWER = 64
 
 _LOST = "the caller cannot be connected to any bot and is handed off at once"
 _SILENT = "the caller does not hear the bot"
@@ -28,44 +28,37 @@ _ELSEWHERE = "it is beside FreeSWITCH, on another host", "run doctor there"
 
 
 def answers(site: Site) -> Iterator[Finding]:
-    """mod_audio_stream finds it, and a stranger is refused."""
+    """A relay listens where mod_audio_stream is sent."""
     address = site.config.relay.listen
     looked_at = f"relay.listen {address}"
     if not site.switch_is_here and is_own(address.ip):
         yield unknown(looked_at, *_ELSEWHERE)
         return
+    connection = http.client.HTTPConnection(*address.pair, timeout=site.patience)
     try:
-        with socket.create_connection(address.pair, timeout=site.patience) as connection:
-            status = _asked(connection, str(address))
+        connection.request("GET", HEALTH)
+        answer = connection.getresponse()
+        said = f"HTTP {answer.status}" if answer.status != 200 else ""
+        healthy = not said and answer.read(MAX_ANSWER) == HEALTHY
     except TimeoutError:
         yield error(looked_at, f"does not answer within {site.patience:g} s", _LOST, _restart(site))
+        return
+    except http.client.HTTPException:
+        said, healthy = "something that is no HTTP", False
     except OSError as failed:
         yield error(looked_at, f"nobody answers: {failed.strerror or failed}", _LOST, _restart(site))
+        return
+    finally:
+        connection.close()
+    if healthy:
+        yield ok(looked_at, "answers, and is a relay")
     else:
-        if status.startswith("HTTP/1.1 403"):
-            yield ok(looked_at, "answers, and refuses who has no call's identity (403)")
-        else:
-            yield error(
-                looked_at,
-                f"answers {redaction.beginning(status, 60)!r} where a relay says 403",
-                "mod_audio_stream is connected to something else",
-                f"look who listens there (ss -ltnp), and give relay.listen another port in {site.path}",
-            )
-
-
-def _asked(connection: socket.socket, host: str) -> str:
-    """The first line of the answer to an upgrade without an identity. Raises OSError."""
-    key = base64.b64encode(os.urandom(16)).decode()
-    lines = ["GET / HTTP/1.1", f"Host: {host}", "Upgrade: websocket", "Connection: Upgrade"]
-    lines += [f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", "User-Agent: eslbot-doctor", "", ""]
-    connection.sendall("\r\n".join(lines).encode())
-    received = b""
-    while b"\n" not in received and len(received) < MAX_ANSWER:
-        more = connection.recv(MAX_ANSWER)
-        if not more:
-            break
-        received += more
-    return received.partition(b"\r\n")[0].decode("utf-8", "replace")
+        yield error(
+            looked_at,
+            f"answers {said or 'something else'} to GET {HEALTH}, and not as a relay does",
+            "mod_audio_stream is connected to something else",
+            f"look who listens there (ss -ltnp), and give relay.listen another port in {site.path}",
+        )
 
 
 def _restart(site: Site) -> str:

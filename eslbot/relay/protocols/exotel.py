@@ -40,7 +40,7 @@ class Exotel(Envelope):
         """``media``."""
         return (
             f'{{"event":"media","sequence_number":"{self.number()}","stream_sid":"{self._stream}","media":'
-            f'{{"chunk":"{self.chunk()}","timestamp":"{int(at * 1000)}","payload":"{base64(linear)}"}}}}'
+            f'{{"chunk":"{self.chunk()}","timestamp":"{round(at * 1000)}","payload":"{base64(linear)}"}}}}'
         )
 
     def speech(self, media: Mapping[str, Any], audio: bytes) -> Speech:

@@ -40,7 +40,7 @@ class Twilio(Envelope):
         """``media``."""
         return (
             f'{{"event":"media","sequenceNumber":"{self.number()}","media":{{"track":"inbound",'
-            f'"chunk":"{self.chunk()}","timestamp":"{int(at * 1000)}","payload":"{mulaw(linear)}"}},'
+            f'"chunk":"{self.chunk()}","timestamp":"{round(at * 1000)}","payload":"{mulaw(linear)}"}},'
             f'"streamSid":"{self._stream}"}}'
         )
 

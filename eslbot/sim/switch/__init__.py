@@ -25,8 +25,8 @@ It does not
 * lose uplink frames when a playback starts or while no controller holds the call, lose the start metadata,
   keep a frame of a displaced file back, be late behind a stall, write as slowly as it reads packets of 10 ms,
   or delay events to a 20 ms poll: it is kinder there;
-* write a bot's ``streamAudio`` to a file, play what is still growing, or displace anything but raw L16 at
-  8,000 Hz;
+* write a bot's ``streamAudio`` to a file, play what is still growing, or displace anything but silence and
+  raw L16 at 8,000 Hz;
 * wait for ever on a host that swallows SYNs (45 s), or take an INVITE without an offer (488).
 """
 

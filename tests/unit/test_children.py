@@ -1,0 +1,83 @@
+"""Processes beside the arbiter's workers: when one that died is started again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from eslbot import children
+from eslbot.children import AGAIN, ChildProcess, Kind
+from tests.support.clock import Clock
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(children, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def buried() -> list[int]:
+    return []
+
+
+@pytest.fixture
+def dying(clock: Clock, buried: list[int], monkeypatch: pytest.MonkeyPatch) -> Iterator[ChildProcess]:
+    """Of a kind that dies at once."""
+    monkeypatch.setattr(children.sys, "executable", "/bin/false")
+    reading, writing = os.pipe()
+    yield ChildProcess(Kind("relay", ("relay",)), [], reading, buried.append)
+    os.close(reading)
+    os.close(writing)
+
+
+def died(child: ChildProcess) -> int:
+    """The number of the process, which is over by now."""
+    assert child.pid is not None
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    return child.pid
+
+
+def test_one_that_has_lived_is_started_again_at_once(
+    dying: ChildProcess, clock: Clock, buried: list[int]
+) -> None:
+    dying.tend("purpose")
+    first = died(dying)
+    clock.now += AGAIN
+    dying.tend("purpose")
+    assert buried == [first]
+    assert died(dying) != first, "streams find no relay for as long as it starts, and calls wait for 5 s"
+    dying.end()
+
+
+def test_one_that_dies_at_its_start_is_started_every_few_seconds(
+    dying: ChildProcess, clock: Clock, buried: list[int]
+) -> None:
+    dying.tend("purpose")
+    first = died(dying)
+    clock.now += AGAIN - 0.1
+    dying.tend("purpose")
+    assert (dying.pid, buried) == (None, [first])
+    clock.now += 0.2
+    dying.tend("purpose")
+    died(dying)
+    dying.end()
+
+
+def test_one_that_cannot_be_started_is_tried_every_few_seconds(
+    dying: ChildProcess, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[float] = []
+
+    def no_memory(*_: object, **__: object) -> None:
+        tried.append(clock.now)
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(children.subprocess, "Popen", no_memory)
+    for _ in range(11):
+        dying.tend("purpose")
+        clock.now += 1
+    assert tried == [1000.0, 1005.0, 1010.0]
