@@ -719,3 +719,24 @@ def test_a_bot_that_is_in_time_is_heard_without_a_gap(chunks: list[int], phase: 
         world.play(sum(chunks) / 8000 + 1)
         assert world.reader.speech() == world.speech.said
         assert world.silent_ticks() == 0
+
+
+def test_a_whole_answer_in_many_messages_is_written_in_few_pieces(
+    worlds: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = worlds().started()
+    write, written = world.line.write, []
+
+    def noted(tick: int, linear: bytes, standing: int = 0) -> tuple[int, int]:
+        written.append(len(linear))
+        return write(tick, linear, standing)
+
+    monkeypatch.setattr(world.line, "write", noted)
+    for _ in range(200):
+        world.playout.say(world.speech(160))
+    assert len(written) < 20 and world.playout.queued > 3  # what is heard next stands already
+    world.playout.tick()
+    assert sum(written) == 200 * 320 and world.playout.queued == 0
+    world.play(4.5)
+    assert world.reader.speech() == world.speech.said
+    assert world.silent_ticks() == 0
