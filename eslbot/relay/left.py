@@ -18,7 +18,7 @@ from eslbot.relay.sidecar import Place
 
 #: Seconds by which FreeSWITCH may have come to be late in the time of which nobody knows, as far as it is
 #: waited for: 2.3 were measured, in 3.5 s without a controller.
-LATEST = 3.0
+LATEST = 5.0
 
 
 def rings_of(directory: Path, call_id: str, generation: int) -> tuple[Path, Path]:

@@ -48,7 +48,7 @@ LONGEST_READ = 960
 KEPT = 100
 #: Ticks of a ring that hold nothing: what a relay leaves is not said again until the next one takes it to be
 #: over, which may be :data:`eslbot.relay.left.LATEST` seconds later than it is.
-SPARE = 250
+SPARE = 350
 #: Seconds between two reads that cannot be of the same tick.
 _QUIET = 0.002
 #: Seconds within which the reads need not be fetched again: a write finds out by itself whether it was in

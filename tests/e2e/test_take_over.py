@@ -236,6 +236,27 @@ def test_the_power_goes_and_the_customer_keeps_his_bot(lab: Lab, crt: str) -> No
     assert len(accepted(lab, crt)) == 1
 
 
+def test_the_power_goes_in_mid_speech_and_what_was_written_is_heard(lab: Lab, crt: str) -> None:
+    pbx_call, bot = talking(lab, "hold", crt)
+    speech = tone(1000, 6.0)
+    bot.say(speech, 20, real_time=False)
+    pbx_call.wait_heard(1000, 0.5)
+    began = time.monotonic()
+    lab.services[0].kill()
+    bot.wait_closed()
+    lab.services[0].start()
+    second = another(lab, crt, bot)
+    took = time.monotonic() - began
+    second.mark("said")
+    mark_of(second, "said")
+    end(lab, crt, pbx_call, second)
+    lost = not_heard(pbx_call, speech, tone(GREETING, 0.6))
+    last, first = arrivals_of(pbx_call.recording, 1000)[-1], arrivals_of(pbx_call.recording, GREETING)[-30]
+    print(f"{lab.switch_name}: nobody for {took:.1f} s, {lost:.1f} ms not heard, pause {first - last:.2f} s")
+    assert abs(lost) < 2
+    assert first > last
+
+
 def test_retries_go_on_where_they_were(lab: Lab, crt: str) -> None:
     lab.ameyo.script(crt, [Answer(503, {"Retry-After": "2"})])
     pbx_call = call(lab, "talk", crt)

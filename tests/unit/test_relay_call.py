@@ -290,7 +290,11 @@ def test_each_frame_of_the_callers_is_a_message_of_its_own(world: World, caller:
     run(story)
 
 
-def test_lateness_is_told_once_and_then_it_settles(world: World, caller: FakeCaller) -> None:
+def test_lateness_is_told_once_and_then_it_settles(
+    world: World, caller: FakeCaller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_call, "LOOK", 0.0)
+
     async def story() -> None:
         call, stream = await up(world)
         caller.late = 0.02
@@ -359,6 +363,36 @@ def test_one_more_chance_is_one(world: World) -> None:
         world.socket.listener.lost(1006, "")
         await turn()
         assert stream.of("ended")[0]["outcome"] == "bot_failed" and len(world.sockets) == 2
+
+    run(story)
+
+
+def test_what_comes_together_is_looked_at_once_and_more_of_what_stands_not_at_all(world: World) -> None:
+    async def story() -> None:
+        call, _ = await up(world)
+        looks: list[float | None] = []
+        tick = world.playout.tick
+        world.playout.tick = lambda: looks.append(tick()) or looks[-1]  # type: ignore[method-assign]
+        world.socket.listener.received(TONE)
+        assert len(looks) == 1  # an utterance begins
+        world.playout.going = True
+        world.socket.listener.received(TONE)
+        await turn()
+        assert len(looks) == 1  # it stands: the look that is due is soon enough
+        say = world.playout.say
+
+        def waits(linear: bytes) -> None:
+            say(linear)
+            world.playout.going = False  # as where so much stands that it can wait
+
+        world.playout.say = waits  # type: ignore[method-assign]
+        world.socket.listener.received(TONE)
+        world.playout.going = True
+        world.socket.listener.received(TONE)
+        assert len(looks) == 1
+        await turn()
+        assert len(looks) == 2
+        call.stream_gone(clean=True)
 
     run(story)
 
