@@ -122,7 +122,7 @@ class Leftovers:
     Attributes:
         channels: of the switch.
         calls_active: eslbot's own count.
-        files: of calls, in the relay's directory.
+        files: in the switch's temp directory.
         event_sockets: connections of the switch that workers still have open.
         sockets: of each worker, those included, by process id.
         internal_errors: lines in eslbot's log with a traceback.
@@ -157,6 +157,7 @@ class Account:
     entries: Sequence[Entry]
     faults: Sequence[Fault]
     leftovers: Leftovers
+    to_be_swept: Sequence[str]
     cut_off_posts: int
     general: Sequence[str]
 
@@ -208,7 +209,7 @@ class Account:
                 "channels, calls, event sockets left",
                 f"{left.channels}, {left.calls_active:g}, {sockets}",
             ),
-            ("files left", str(len(left.files))),
+            ("files left", f"{len(left.files)}, of which eslbot sweeps {len(self.to_be_swept)} by age"),
             ("sockets of the workers", ", ".join(map(str, left.sockets.values())) or "–"),
         ]
         width = max(len(name) for name, _ in rows)
@@ -258,7 +259,8 @@ def account(
         else:
             of_call[known[post.crt_object_id].crt_object_id].append(post)
     entries = [_entry(call, of_call[call.crt_object_id], faults, patience) for call in calls]
-    return Account(entries, faults, leftovers, cut_off, [*general, *_left(leftovers)])
+    swept, problems = _left(leftovers, calls, faults)
+    return Account(entries, faults, leftovers, swept, cut_off, [*general, *problems])
 
 
 def _entry(call: Placed, posts: Sequence[Post], faults: Sequence[Fault], patience: float) -> Entry:
@@ -346,8 +348,8 @@ def _judge(call: Placed, first: Post, faults: Sequence[Fault]) -> Duplicate:
     return Duplicate.ANSWER_LOST if "ameyo" in hit else Duplicate.UNEXCUSED
 
 
-def _left(left: Leftovers) -> list[str]:
-    """What is left that should not be."""
+def _left(left: Leftovers, calls: Sequence[Placed], faults: Sequence[Fault]) -> tuple[list[str], list[str]]:
+    """The files that eslbot sweeps by age, and what is left that should not be."""
     problems = []
     if left.channels:
         problems.append(f"{left.channels} channels left in the switch")
@@ -360,9 +362,17 @@ def _left(left: Leftovers) -> list[str]:
     for pid, count in left.sockets.items():
         if count > SOCKETS_LIMIT:
             problems.append(f"worker {pid} has {count} sockets open")
-    # The relay is there whatever becomes of controllers, and has seen the end of each call.
-    problems += [f"the file {name} is left" for name in left.files]
-    return problems
+    swept = []
+    for name in left.files:
+        call = next((c for c in calls if c.call_id and name.startswith(c.call_id)), None)
+        # A line's relay removes it when the call ends. Where there was none at that time, as without eslbot,
+        # the next one finds it by its age.
+        unseen = call is not None and not call.dispositions and _hit(call, faults, "controller", "reload")
+        if unseen:
+            swept.append(name)
+        else:
+            problems.append(f"the file {name} is left")
+    return swept, problems
 
 
 def _hit(call: Placed, faults: Sequence[Fault], *hits: str) -> bool:

@@ -138,7 +138,7 @@ def doctored(change: Callable[[Run], object]) -> list[str]:
         (lambda run: setattr(run, "left", Leftovers(event_sockets=3)), "3 event sockets"),
         (lambda run: setattr(run, "left", Leftovers(sockets={7: 500})), "worker 7 has 500 sockets"),
         (lambda run: setattr(run, "left", Leftovers(internal_errors=1)), "1 internal errors"),
-        (lambda run: setattr(run, "left", Leftovers(files=[f"{CALL_ID}.line"])), ".line is left"),
+        (lambda run: setattr(run, "left", Leftovers(files=[f"{CALL_ID}.1.a.r8"])), ".1.a.r8 is left"),
         (lambda run: setattr(run, "left", Leftovers(files=["core"])), "the file core is left"),
     ],
 )
@@ -172,12 +172,15 @@ def test_a_second_notification_needs_a_fault_in_the_right_moment(fault: Fault, w
     assert bool(found.guilty) is (why is Duplicate.UNEXCUSED)
 
 
-def test_a_line_file_that_is_left_is_never_excused() -> None:
+def test_a_line_file_is_excused_only_where_the_bye_fell_between_two_controllers() -> None:
     unseen = replace(HANDED_OFF, dispositions=[])
     left = Leftovers(files=[f"{CALL_ID}.1.a.r8"])
-    for call, faults in ((unseen, [kill(109.9)]), (HANDED_OFF, [Fault("full disk", 101.0, 102.0, "disk")])):
-        assert Run([call], [POST], faults).account().guilty == []
-        assert Run([call], [POST], faults, left).account().guilty == [f"the file {CALL_ID}.1.a.r8 is left"]
+
+    excused = Run([unseen], [POST], [kill(109.9)], left).account()
+    assert (excused.guilty, list(excused.to_be_swept)) == ([], [f"{CALL_ID}.1.a.r8"])
+
+    assert Run([HANDED_OFF], [POST], [kill(109.9)], left).account().guilty
+    assert Run([unseen], [POST], [], left).account().guilty
 
 
 def test_a_relay_may_be_lost_where_the_disk_has_no_room_for_a_line() -> None:
