@@ -16,7 +16,7 @@ OWN_AMEYO = {"url": f"http://127.0.0.1:{AMEYO_PORT}", "insecure": True}
 
 TENANTS = [
     Tenant("talk", "talk?listen_ms=200"),
-    Tenant("fails", "error-close?greeting_ms=1500"),
+    Tenant("fails", "error-close?listen_ms=600"),
     Tenant("hold", "hold"),
     Tenant("small", "talk?listen_ms=2000", workspace={"max_calls": 1}),
     Tenant("elsewhere", "talk?listen_ms=200", ameyo_keys=OWN_AMEYO),

@@ -10,8 +10,8 @@ from tests.e2e.test_ledger import ended
 from tests.support.processes import descriptors
 
 #: RTP packets of 20 ms that the switch sends at least while a bot of that tenant does its part.
-#: talk speaks for a second. fails does so for 1.5 s, of which the first may be over when its call is
-#: answered: a bot is dialled before that, and cut off when it breaks off.
+#: talk speaks for a second. fails is dialled before its call is answered, and may have spoken by then; it
+#: hears the caller for 600 ms before it breaks off.
 PACKETS = {"talk": 50, "fails": 25, "hold": 50}
 
 

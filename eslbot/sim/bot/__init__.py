@@ -27,7 +27,7 @@ a test may speak in between.
 ``/twilio``, …          also ``/exotel``, ``/plivo``: a bot made for that provider. The greeting in one
                         message and a mark without a name, waits for that mark; 5 s of speech that are cut
                         by ``clear`` once it has had ``listen_ms``; good-bye, waits for its mark, closes 1000
-``/error-close``        greets and closes 1011
+``/error-close``        greets, listens for ``listen_ms`` (0) of caller audio, and closes 1011
 ``/abort``              greets and drops the TCP connection without a close frame
 ``/reject``             answers the upgrade with 403
 ``/junk``               bad JSON, unknown types, 70 kB, unusable audio; then talks

@@ -17,8 +17,9 @@ FLOOD_CHUNK = 64 * 1024
 
 
 def error_close(call: BotCall) -> None:
-    """Greet and close with 1011."""
+    """Greet, listen if that is asked for, and close with 1011."""
     greet(call)
+    call.listen(call.number("listen_ms", 0) / 1000)
     call.close(1011, "the model is gone")
 
 
