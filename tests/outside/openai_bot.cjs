@@ -1,7 +1,8 @@
 // A bot on OpenAI's Twilio transport (@openai/agents-extensions, as published), with a model of a few lines in the
 // place of OpenAI's, on loopback. Runs in a folder that has @openai/agents, @openai/agents-extensions and ws; the
-// port is $PORT. It says 440 Hz for 600 ms, then five seconds of it, in which it is interrupted by the model's
-// finding that the caller speaks; says 880 Hz for 400 ms, and closes without a code when that has been heard.
+// port is $PORT. When the caller is there it says 440 Hz for 600 ms, then five seconds of it, in which it is
+// interrupted by the model's finding that the caller speaks; says 880 Hz for 400 ms, and closes without a code when
+// that has been heard. (What it says before it has had `start`, this transport cannot interrupt: it forgets it there.)
 const here = (name) => require(require.resolve(name, { paths: [process.cwd()] }));
 const { WebSocketServer } = here("ws");
 const { TwilioRealtimeTransportLayer } = here("@openai/agents-extensions");
@@ -37,13 +38,12 @@ model.on("connection", (socket) => {
   };
   socket.on("message", (text) => {
     const event = JSON.parse(text.toString());
-    if (event.type === "session.update") {
-      if (number === 0) {
+    if (event.type === "input_audio_buffer.append") {
+      const before = heard;
+      if (before === 0) {
         utter(440, 600);
         utter(440, 5000);
       }
-    } else if (event.type === "input_audio_buffer.append") {
-      const before = heard;
       heard += Buffer.from(event.audio, "base64").length;
       if (before < 8 * 1000 && heard >= 8 * 1000) {
         send({ type: "input_audio_buffer.speech_started", item_id: "caller", audio_start_ms: 0 });
