@@ -46,6 +46,8 @@ FLUSH = "silence_stream://1 0 mf"
 FLUSH_AGAIN = 1.5
 #: The length of our packets, in milliseconds.
 PTIME = "rtp_use_codec_ptime"
+#: Seconds for the news that a channel which does not take a line is hung up.
+HUNG_UP = 0.5
 #: Seconds beyond which nothing was "just now".
 LONG_AGO = 60.0
 
@@ -156,6 +158,8 @@ class BotLeg:
             reason = "max_duration" if ended.outcome is Outcome.MAX_DURATION else reason
             return ended
         except (RelayLost, Unheard) as error:
+            if isinstance(error, Unheard):
+                self._await_hang_up()
             log.error(
                 "relay_lost", reason=str(error), remedy="see whether `eslbot relay` runs beside FreeSWITCH"
             )
@@ -165,6 +169,15 @@ class BotLeg:
             # another controller goes on, it goes on with all of it.
             if self._session.reason is None:
                 self._close(reason)
+
+    def _await_hang_up(self) -> None:
+        """A caller who has left hears no line either, and nobody is to be told of a bot's fault then.
+
+        Raises OutboundSessionHasGoneAway where that was it.
+        """
+        deadline = time.monotonic() + HUNG_UP
+        while (left := deadline - time.monotonic()) > 0:
+            self._session.next_event(left)
 
     def _close(self, reason: str) -> None:
         try:

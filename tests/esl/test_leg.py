@@ -272,6 +272,17 @@ def test_a_line_that_freeswitch_cannot_read_is_a_hand_off_at_once(house: House, 
     assert len(channel.starts) == 1
 
 
+def test_a_caller_who_leaves_before_the_line_is_on_is_not_handed_off(house: House) -> None:
+    # FreeSWITCH refuses a line of a channel that is hung up; or its relay has removed the files by then.
+    channel = house.call()
+    channel.unreadable = tuple(channel.relay.paths)
+    channel.wait(lambda: "displace start" in channel.story)
+    channel.hang_up()
+    channel.wait_closed()
+    assert house.posts() == []
+    assert house.told(What.ENDED)["outcome"] == "caller_hangup"
+
+
 @pytest.mark.parametrize(
     "lines",
     [
