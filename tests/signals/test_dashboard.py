@@ -74,7 +74,8 @@ def test_a_panel_says_what_it_shows_and_in_which_unit(panel: dict[str, Any]) -> 
     assert panel["title"]
     assert panel["description"].endswith(".")
     unit = panel["fieldConfig"]["defaults"]["unit"]
-    seconds = any("_seconds_bucket" in target["expr"] for target in panel["targets"])
+    in_seconds = re.compile(r"_seconds_bucket|increase\(\w+_seconds_total")
+    seconds = any(in_seconds.search(target["expr"]) for target in panel["targets"])
     assert (unit == "s") is seconds
 
 
