@@ -179,8 +179,8 @@ class RelayCall(Call):
         self._begin(part)
         self._tell_state(self._held)
         if self._early is not None:
-            early, self._early = self._early, None
-            self._there(early, "", resumed=False)
+            self._there(self._early, "", resumed=False)
+            self._early = None
         self._go_on()
 
     @_guarded
@@ -368,11 +368,12 @@ class RelayCall(Call):
 
     @_guarded
     def _there(self, connection: _Connection, why: str, *, resumed: bool) -> None:
+        if self._early is not connection:
+            connection.begin(resumed=resumed, held=self._held)
         if not self._laid:
-            self._early = connection  # it gets its `start` when the caller is there
+            self._early = connection  # what it says is kept until the caller is there
             return
         self._bot, self._connection = Bot.CONNECTED, connection
-        connection.begin(resumed=resumed, held=self._held)
         if resumed:
             self._tell(News.RECONNECTED, why=why)
         else:

@@ -40,9 +40,6 @@ from eslbot.relay.worker import ACCEPTING, STARTING, Parts, Worker, shared_socke
 
 log = structlog.get_logger()
 
-#: What a relay's nice value is to be.
-NICE = -10
-
 #: Seconds that the relays of a new generation have until they accept.
 BOOT = 10.0
 #: A relay that lives for less than this many seconds has not served; after FEW of them the next start waits.
@@ -346,7 +343,6 @@ class Parent:
             logs.guard(generation.config)
             metrics.expect_relay()
             settle_memory()
-            before_others()
             worker = Worker(
                 generation.config,
                 generation.signer,
@@ -364,20 +360,6 @@ class Parent:
             sys.stderr.flush()
             # Not by sys.exit: a resolver that hangs in a thread would keep us.
             os._exit(code)
-
-
-def before_others() -> None:
-    """Have this process run before those that can wait: audio is due every 20 ms.
-
-    FreeSWITCH takes its own time by real-time threads.
-
-    Who may not is told once a relay (systemd: ``LimitNICE``, as deploy/ has it): it works all the same.
-    """
-    try:
-        os.setpriority(os.PRIO_PROCESS, 0, NICE)
-    except PermissionError:
-        allowed = 20 - resource.getrlimit(resource.RLIMIT_NICE)[0]
-        log.info("relay_priority_not_raised", wanted=NICE, allowed=allowed, remedy=f"LimitNICE={NICE}")
 
 
 def make_directory(directory: Path) -> None:

@@ -628,13 +628,13 @@ def test_the_bot_of_a_call_that_is_about_to_be_answered_is_dialled_once(world: W
         call = world.call()
         call.prepare()
         await turn()
-        assert len(world.sockets) == 1 and not world.socket.sent
+        assert len(world.sockets) == 1 and len(world.socket.got("start")) == 1
         world.socket.listener.received(TONE)  # nobody has told it to wait
         stream = FakeStream()
         call.lay(20)
         call.stream_up(stream, Part.NEW)
         await turn()
-        assert len(world.sockets) == 1 and world.socket.got("start")
+        assert len(world.sockets) == 1 and len(world.socket.got("start")) == 1
         assert [entry["news"] for entry in stream.news] == ["state", "connected"]
         assert world.playout.queued == TONE
 

@@ -19,13 +19,12 @@ from typing import Any
 import pytest
 import tomli_w
 from click.testing import CliRunner
-from structlog.testing import capture_logs
 
 from eslbot.cli import main
 from eslbot.config import ConfigError
 from eslbot.identity import Signer
 from eslbot.invite import Invite
-from eslbot.relay import control, process
+from eslbot.relay import control
 from eslbot.relay.process import make_directory
 from eslbot.sim.processes import children, is_alive
 from tests.support.relays import ACME, configuration
@@ -373,21 +372,3 @@ def test_the_command_says_what_is_wrong_and_ends_with_2(tmp_path: Path) -> None:
     assert result.returncode == 2, result.stderr
     assert "relay.directory: " in result.stderr
     assert CliRunner().invoke(main, ["relay", "--config", str(file), "--processes", "0"]).exit_code == 2
-
-
-def test_a_relay_that_may_not_run_before_others_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*_: int) -> None:
-        raise PermissionError
-
-    monkeypatch.setattr(os, "setpriority", refused)
-    with capture_logs() as lines:
-        process.before_others()
-    assert [line["event"] for line in lines] == ["relay_priority_not_raised"]
-    assert lines[0]["remedy"] == "LimitNICE=-10"
-
-
-def test_a_relay_runs_before_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, ...]] = []
-    monkeypatch.setattr(os, "setpriority", lambda *given: asked.append(given))
-    process.before_others()
-    assert asked == [(os.PRIO_PROCESS, 0, -10)]
