@@ -104,6 +104,8 @@ def _whole(figures: Figures) -> Judgement:
 def _uplink(figures: Figures) -> Judgement:
     caller = figures["caller"]
     kinds = {kind: some["speaking"] for kind, some in figures["kinds"].items() if some["speaking"]}
+    if not kinds:
+        return f"silent: {times(caller['silent'])}; no frame was sent while a caller heard the bot", False
     worst = max(kinds, key=lambda kind: percentile(kinds[kind], 99))
     text = f"silent: {times(caller['silent'])}; speaking: {times(caller['speaking'])}; "
     text += f"worst ({worst}): {times(kinds[worst])}"

@@ -99,7 +99,7 @@ class Parent:
         self._boot_until = 0.0
         #: Those that stay with their calls.
         self._leaving: list[Generation] = []
-        self._stopping = False
+        self._stopping = self._told_to_leave = False
         self._end_at = float("inf")
         self._kill_at = float("inf")
         self._short_lives, self._not_before = 0, 0.0
@@ -146,8 +146,10 @@ class Parent:
         match signum:
             case signal.SIGHUP:
                 self._reload()
-            case signal.SIGTERM | signal.SIGINT if not self._stopping:
-                self._leave()
+            case signal.SIGTERM | signal.SIGINT if not self._told_to_leave:
+                self._told_to_leave = True
+                if not self._stopping:  # it may leave already, its arbiter being gone
+                    self._leave()
             case signal.SIGTERM | signal.SIGINT | signal.SIGQUIT:
                 self._end()
 

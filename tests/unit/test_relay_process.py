@@ -308,6 +308,18 @@ def test_a_second_signal_ends_it_at_once(
     assert stream.file.read(4) == b"\x88\x02" + struct.pack("!H", 1001), "the call was told"
 
 
+def test_an_arbiter_that_is_gone_is_no_signal(start: Callable[..., Relay]) -> None:
+    relay = start()
+    stream = relay.stream()
+    relay.lose_starter()
+    relay.wait_for("relay_leaves")
+    relay.tell(signal.SIGTERM)
+    assert all(stream.answers() for _ in range(200)), "one signal lets its calls end"
+    relay.tell(signal.SIGTERM)
+    assert relay.ends() == 0
+    assert stream.file.read(4) == b"\x88\x02" + struct.pack("!H", 1001)
+
+
 def test_calls_have_so_long_and_no_longer(start: Callable[..., Relay]) -> None:
     relay = start(drain=0.3)
     relay.stream()
