@@ -65,6 +65,8 @@ def before(commit: str) -> Iterator[Subject]:
         )
         if made.returncode:
             raise NoSubject(f"no checkout of {commit}: {made.stderr.strip()[-200:]}")
+        # An installed eslbot looks for it in the checkout that was installed, which is ours.
+        (root / "eslbot" / "freeswitch_conf").symlink_to(root / "freeswitch-conf")
         try:
             yield Subject("the commit before", root, not _old(root), _revision(root))
         finally:
