@@ -249,7 +249,7 @@ def kills(stage: Stage, count: int, seed: int) -> Figures:
                 break
         stage.bots.hush()
         said = stage.bots.said(10)
-        time.sleep(6.0)  # what was ahead is heard
+        time.sleep(6.0 + 0.03 * len(took))  # what was ahead is heard; each take-over is a tick of silence
         (call,) = stage.heard(lines, said)
     (only,) = call.said
     return {
