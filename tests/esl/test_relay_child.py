@@ -94,6 +94,13 @@ def test_a_relay_whose_parent_dies_is_started_again(tmp_path: Path) -> None:
         assert service.events("relay_died")[0]["pid"] == first
 
 
+def none_wanted(service: ServiceWithRelay) -> bool:
+    try:
+        return service.metric("eslbot_relay_wanted") == 0
+    except ConnectionError:  # a worker that leaves at this moment closes its web connections, too
+        return False
+
+
 def test_a_hup_is_the_relays_too_and_it_may_be_taken_away(tmp_path: Path) -> None:
     with ServiceWithRelay(tmp_path) as service:
         parent = service.relay()
@@ -106,7 +113,7 @@ def test_a_hup_is_the_relays_too_and_it_may_be_taken_away(tmp_path: Path) -> Non
         service.write(service.tree)
         service.process.send_signal(signal.SIGHUP)
         until(lambda: service.relay() is None, what=service.log)
-        until(lambda: service.metric("eslbot_relay_wanted") == 0, what=service.log)
+        until(lambda: none_wanted(service), what=service.log)
         assert not service.events("relay_died")
 
 
