@@ -21,11 +21,12 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import structlog
 
@@ -60,8 +61,6 @@ log = structlog.get_logger()
 
 #: Seconds that a call whose stream broke off is kept for another one: FreeSWITCH may come back.
 KEEP = 30.0
-#: Seconds that a call whose bot was dialled before its answer waits for its stream.
-PREPARED = 10.0
 #: Seconds that what is queued may still play when the bot has ended; the last word of a bot that talks and
 #: talks is not worth more of the customer's time.
 LAST_WORDS = 60.0
@@ -73,12 +72,20 @@ LOOK = 0.1
 MISSING = control.RATE
 #: In which its time is told.
 FRAME_SAMPLES, FRAME_SECONDS = control.RATE // 50, 0.02
-#: Messages of a bot's that are kept until the bot has had its `start`.
-EARLY = 1000
+#: Messages from before there was a caller that are taken in one of the loop's turns.
+AT_A_TIME = 300
 #: Ways to end that leave the bot its last words.
 _FINISHED = (Outcome.BOT_ENDED, Outcome.BOT_CLOSED)
 
 P = ParamSpec("P")
+
+
+class _Faulty(Protocol):
+    def fault(self, error: Exception) -> None:
+        """Of ours."""
+
+
+F = TypeVar("F", bound=_Faulty)
 
 
 class Bot(StrEnum):
@@ -89,17 +96,15 @@ class Bot(StrEnum):
     OVER = "over"
 
 
-def _guarded(
-    method: Callable[Concatenate[RelayCall, P], None],
-) -> Callable[Concatenate[RelayCall, P], None]:
+def _guarded(method: Callable[Concatenate[F, P], None]) -> Callable[Concatenate[F, P], None]:
     """A fault of ours in one call ends its bot's part, so the customer gets to a human; and no other call."""
 
     @wraps(method)
-    def guarded(call: RelayCall, /, *args: P.args, **kwargs: P.kwargs) -> None:
+    def guarded(own: F, /, *args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            method(call, *args, **kwargs)
+            method(own, *args, **kwargs)
         except Exception as error:  # noqa: BLE001  # told there
-            call.fault(error)
+            own.fault(error)
 
     return guarded
 
@@ -139,10 +144,8 @@ class RelayCall(Call):
         self._lost: dict[str, float] = {}
         self._short_told = False
         self._caller_looked = float("-inf")
-        # The bot's connection; each one has its own.
+        #: Of the bot that has its `start`; it may be there before the caller is.
         self._connection: _Connection | None = None
-        #: The bot is there before the caller is.
-        self._early: _Connection | None = None
         self._dialling: asyncio.Task[None] | None = None
         self._first_audio: asyncio.TimerHandle | None = None
         self._last_words: asyncio.TimerHandle | None = None
@@ -157,8 +160,6 @@ class RelayCall(Call):
     def prepare(self) -> None:
         """Dial the bot of a call that is about to be answered."""
         self._begin(Part.NEW)
-        if self._stream is None:
-            self._keep_for(PREPARED)
 
     def lay(self, ptime: int) -> None:
         """Make the line's files, and find what a relay before us has left; see :meth:`Call.lay`."""
@@ -178,9 +179,8 @@ class RelayCall(Call):
         self._caller = CallerAudio()
         self._begin(part)
         self._tell_state(self._held)
-        if self._early is not None:
-            self._there(self._early, "", resumed=False)
-            self._early = None
+        if self._connection is not None and self._bot is Bot.DIALLING:
+            self._connected(self._connection, "", resumed=False)
         self._go_on()
 
     @_guarded
@@ -191,11 +191,7 @@ class RelayCall(Call):
             self._call_is_over()
         else:
             self._log.warning("stream_lost", kept_for=KEEP)
-            self._keep_for(KEEP)
-
-    def _keep_for(self, seconds: float) -> None:
-        _cancel(self._keep)
-        self._keep = self._loop.call_later(seconds, self._call_is_over)
+            self._keep = self._loop.call_later(KEEP, self._call_is_over)
 
     @_guarded
     def shutdown(self) -> None:
@@ -210,17 +206,16 @@ class RelayCall(Call):
         if self._gone:
             return
         self._gone = True
-        self._part(reason)
-        for timer in (self._keep, self._tick, self._last_words):
-            _cancel(timer)
+        _cancel(self._keep)
+        _cancel(self._tick)
         stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.close()
-        if self._early is not None:
-            self._early.close()
-        if self._laid:
-            self._line.close(remove=remove)
-        self._shared.over(self.invite.call_id)
+        with ExitStack() as leaving:  # whatever goes wrong with one of them, the others are done
+            leaving.callback(self._shared.over, self.invite.call_id)
+            if self._laid:
+                leaving.callback(self._line.close, remove=remove)
+            if stream is not None:
+                leaving.callback(stream.close)
+            self._part(reason)
 
     # -- what the controller wants ------------------------------------------------------------------------
 
@@ -261,7 +256,7 @@ class RelayCall(Call):
     def _stop(self, reason: str) -> None:
         """The controller does not want the bot any more, and does not ask what became of it."""
         if self._ended is None:
-            self._ended = {"outcome": Outcome.MAX_DURATION, "reason": reason, "properties": {}, "dropped": []}
+            self._ended = _end(Outcome.MAX_DURATION, reason)
         self._bot, self._done = Bot.OVER, True
         self._playout.clear()
         self._part(reason if reason == "max_duration" else "ended")
@@ -336,8 +331,8 @@ class RelayCall(Call):
         self._begun = True
         if part is Part.OVER:
             self._bot = Bot.OVER
-            self._ended = {"outcome": Outcome.CONTROLLER_LOST, "reason": "", "properties": {}, "dropped": []}
-            self._finish(LAST_WORDS)
+            self._ended = _end(Outcome.CONTROLLER_LOST, "")
+            self._finish()
         else:
             resumed = part is Part.UNDER_WAY
             self._dial("its relay was lost" if resumed else "", resumed=resumed)
@@ -368,21 +363,22 @@ class RelayCall(Call):
 
     @_guarded
     def _there(self, connection: _Connection, why: str, *, resumed: bool) -> None:
-        if self._early is not connection:
-            connection.begin(resumed=resumed, held=self._held)
-        if not self._laid:
-            self._early = connection  # what it says is kept until the caller is there
-            return
-        self._bot, self._connection = Bot.CONNECTED, connection
+        self._connection = connection
+        connection.begin(resumed=resumed, held=self._held)
+        if self._laid:  # otherwise what it says is kept until the caller is there
+            self._connected(connection, why, resumed=resumed)
+
+    def _connected(self, connection: _Connection, why: str, *, resumed: bool) -> None:
+        self._bot = Bot.CONNECTED
         if resumed:
             self._tell(News.RECONNECTED, why=why)
         else:
             self._tell(News.CONNECTED)
         if not self._spoken and (seconds := self.workspace.bot.first_audio_timeout):
-            _cancel(self._first_audio)
             self._first_audio = self._loop.call_later(seconds, self._silent_bot, seconds)
         connection.catch_up()
 
+    @_guarded
     def _silent_bot(self, seconds: float) -> None:
         if not self._spoken:
             self._over(Outcome.BOT_SILENT, f"no audio within {seconds:g} s")
@@ -392,7 +388,7 @@ class RelayCall(Call):
         """The bot's socket has ended; ``ends`` where that is the bot's way to say that it is finished."""
         if connection is not self._connection or self._ended is not None:
             return
-        self._connection = None
+        self._drop_connection()
         if ends:
             self._over(Outcome.BOT_CLOSED, reason)
             return
@@ -524,19 +520,19 @@ class RelayCall(Call):
                     f"not in the workspace's bot_properties, or too long: {', '.join(dropped)}",
                 )
             )
-        self._ended = {"outcome": outcome, "reason": reason, "properties": passed, "dropped": dropped}
+        self._ended = _end(outcome, reason, passed, dropped)
         self._bot = Bot.OVER
         _cancel(self._first_audio)
         self._tell(News.ENDED, **self._ended)
         if outcome in _FINISHED:
-            self._finish(LAST_WORDS)
+            self._finish()
         elif self._laid:
             self._playout.clear()
         self._go_on()
 
-    def _finish(self, seconds: float) -> None:
+    def _finish(self) -> None:
         self._playout.finish()
-        self._last_words = self._loop.call_later(seconds, self._cut_last_words)
+        self._last_words = self._loop.call_later(LAST_WORDS, self._cut_last_words)
 
     @_guarded
     def _cut_last_words(self) -> None:
@@ -552,13 +548,16 @@ class RelayCall(Call):
 
     def _part(self, reason: str) -> None:
         """Say `stop` to the bot, best effort, and close its socket."""
-        _cancel(self._first_audio)
+        _cancel(self._last_words)
         if self._dialling is not None:
             self._dialling.cancel()
-        self._tell_bot(lambda protocol: protocol.stop(reason))
-        self._drop_connection()
+        try:
+            self._tell_bot(lambda protocol: protocol.stop(reason))
+        finally:
+            self._drop_connection()
 
     def _drop_connection(self) -> None:
+        _cancel(self._first_audio)
         if self._connection is not None:
             connection, self._connection = self._connection, None
             connection.close()
@@ -611,19 +610,29 @@ class RelayCall(Call):
     def fault(self, error: Exception) -> None:
         """A fault of ours: the customer goes to a human, and no other call is touched."""
         metrics.INTERNAL_ERRORS.inc()
-        self._log.error("relay_call_failed", exc_info=error)
-        if self._ended is not None:
-            return
-        self._ended = {
-            "outcome": Outcome.INTERNAL_ERROR,
-            "reason": type(error).__name__,
-            "properties": {},
-            "dropped": [],
-        }
-        self._bot, self._done = Bot.OVER, True
-        self._tell(News.ENDED, **self._ended)
-        self._tell(News.DONE)
-        self._part("ended")
+        if (name := type(error).__name__) not in self._told:  # the caller has fifty frames a second
+            self._told.add(name)
+            self._log.error("relay_call_failed", exc_info=error)
+        if self._ended is None:
+            self._ended = _end(Outcome.INTERNAL_ERROR, name)
+            self._bot = Bot.OVER
+            self._tell(News.ENDED, **self._ended)
+        if not self._done:
+            self._done = True
+            self._tell(News.DONE)
+            self._part("ended")
+
+
+def _end(
+    outcome: Outcome, reason: str, properties: Mapping[str, Any] | None = None, dropped: Sequence[str] = ()
+) -> dict[str, Any]:
+    """As ENDED and STATE have it."""
+    return {
+        "outcome": outcome,
+        "reason": reason,
+        "properties": dict(properties or {}),
+        "dropped": list(dropped),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -646,8 +655,9 @@ class _Connection:
         #: None: it hears what we hear.
         self._upsampler = Upsampler(self.protocol.rate) if self.protocol.rate != control.RATE else None
         self._loop = asyncio.get_running_loop()
-        #: What came before the bot had its `start`; and how the socket ended, if it did.
-        self._early: list[Message] = []
+        #: What came before there was a caller to hear it, as the budget lets it; and how the socket ended, if
+        #: it did.
+        self._early: deque[Message] = deque()
         self._early_end: _Closed | None = None
         self._started = False
         #: What is to be done, and the speech that is worked on.
@@ -660,12 +670,19 @@ class _Connection:
         if held:
             self.say(lambda protocol: protocol.hold(True))
 
+    def fault(self, error: Exception) -> None:
+        """A fault of ours; see :meth:`RelayCall.fault`."""
+        self._call.fault(error)
+
+    @_guarded
     def catch_up(self) -> None:
-        """Take what the bot has said before it had its `start`."""
+        """Take what the bot has said before there was a caller, bit by bit: others have calls, too."""
+        for _ in range(min(AT_A_TIME, len(self._early))):
+            self._take(self._early.popleft())
+        if self._early:
+            self._loop.call_soon(self.catch_up)
+            return
         self._started = True
-        early, self._early = self._early, []
-        for message in early:
-            self._take(message)
         if self._early_end is not None:
             self._wants(self._early_end)
 
@@ -683,6 +700,7 @@ class _Connection:
 
     def close(self) -> None:
         """Part with the bot; never waits."""
+        self._early.clear()
         self._waiting.clear()
         self._speech = None
         if self.socket is not None:
@@ -692,9 +710,12 @@ class _Connection:
 
     def received(self, message: Message) -> None:
         """A message of the bot's."""
-        if self._started:
+        why = self._budget.message(len(message))
+        if why is not None:
+            self._call.bot_is_over_budget(self, why)
+        elif self._started:
             self._take(message)
-        elif len(self._early) < EARLY:
+        else:
             self._early.append(message)
 
     def lost(self, code: int, reason: str) -> None:
@@ -705,10 +726,6 @@ class _Connection:
             self._early_end = _Closed(code, reason)
 
     def _take(self, message: Message) -> None:
-        why = self._budget.message(len(message))
-        if why is not None:
-            self._call.bot_is_over_budget(self, why)
-            return
         try:
             wishes = self.protocol.read(message)
         except BadMessage as bad:
@@ -738,6 +755,7 @@ class _Connection:
         self._waiting.append(wish)
         self._work()
 
+    @_guarded
     def _work(self) -> None:
         while self._waiting and self._speech is None:
             wish = self._waiting.popleft()
@@ -756,6 +774,7 @@ class _Connection:
         else:
             self._go_on_with(self._speech)
 
+    @_guarded
     def _go_on_with(self, speech: Iterator[bytes]) -> None:
         """The next bit, and the rest when everybody else has had a turn."""
         if speech is not self._speech:
@@ -765,7 +784,7 @@ class _Connection:
             self._loop.call_soon(self._go_on_with, speech)
             return
         self._speech = None
-        self._work()
+        self._loop.call_soon(self._work)
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

@@ -38,8 +38,8 @@ log = structlog.get_logger()
 STARTING, ACCEPTING, LEAVING = 0, 1, 2
 #: Calls that one relay takes. Each has three files, two sockets and two watches; controllers admit fewer.
 MOST_CALLS = 4096
-#: Seconds for a stream of a call that was made for one.
-STREAM_DUE = 15.0
+#: Seconds for the stream of a call that was made or prepared for one; its caller may have hung up meanwhile.
+STREAM_DUE = 10.0
 #: Seconds between two sweeps, and after which files that nobody has touched are nobody's.
 SWEEP, NOBODYS = 600.0, 3600.0
 #: What belongs to a call in the directory of line files.
@@ -169,7 +169,7 @@ class Worker:
     def _drop(self, call_id: str) -> None:
         del self._awaited[call_id]
         if (call := self.calls.get(call_id)) is not None:
-            log.warning("call_without_stream", call_id=call_id, seconds=STREAM_DUE)
+            log.info("call_without_stream", call_id=call_id, seconds=STREAM_DUE)
             call.stream_gone(True)
 
     def _over(self, call_id: str) -> None:

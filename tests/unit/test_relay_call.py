@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -19,6 +20,7 @@ from eslbot.config.model import Config
 from eslbot.invite import Invite
 from eslbot.relay import call as relay_call
 from eslbot.relay import control
+from eslbot.relay.audio import PIECE
 from eslbot.relay.call import RelayCall
 from eslbot.relay.control import Order, Part
 from eslbot.relay.dialler import BotUnreachable
@@ -29,6 +31,8 @@ from eslbot.sim.audio import tone
 from tests.support.relays import ACME, configuration
 
 TONE = b"\x00\x10" * 160
+#: So much of a long speech is worked on in one of the loop's turns.
+PIECE_OF_IT = TONE * (PIECE // len(TONE))
 UUID = "0b1a4ad5-6e7c-4d1a-8a2c-1d1b3b3b3b3b"
 
 
@@ -676,3 +680,217 @@ def test_speech_that_is_not_heard_is_counted_and_told_once(world: World) -> None
     with capture_logs() as lines:
         run(story)
     assert [line["event"] for line in lines].count("speech_lost") == 1
+
+
+def test_a_fault_of_ours_behind_the_bots_end_is_no_end_without_done(world: World) -> None:
+    async def story() -> None:
+        call, stream = await up(world)
+        world.socket.listener.received(TONE)
+        world.socket.says(type="end", reason="done")
+
+        def broken() -> None:
+            raise OSError(5, "Input/output error")
+
+        world.playout.tick = broken  # type: ignore[method-assign]
+        call._go_on()
+        call._go_on()
+        assert [end["outcome"] for end in stream.of("ended")] == ["bot_ended"]
+        assert len(stream.of("done")) == 1 and world.socket.closed
+
+    run(story)
+
+
+def test_a_fault_that_each_frame_has_is_told_once_and_counted(world: World, caller: FakeCaller) -> None:
+    async def story() -> None:
+        call, stream = await up(world)
+        caller.frames = None  # type: ignore[assignment, method-assign]
+        before = metrics.INTERNAL_ERRORS._value.get()
+        for _ in range(50):
+            call.heard(TONE)
+        assert metrics.INTERNAL_ERRORS._value.get() == before + 50
+        assert len(stream.of("ended")) == len(stream.of("done")) == 1
+
+    with capture_logs() as lines:
+        run(story)
+    assert [line["event"] for line in lines].count("relay_call_failed") == 1
+
+
+def test_last_words_that_were_heard_are_not_cut_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_call, "LAST_WORDS", 0.01)
+
+    async def story() -> None:
+        call, stream = await up(world)
+        world.socket.says(type="end")
+        assert stream.of("done") and call._last_words is not None
+        assert call._last_words.cancelled()
+
+    run(story)
+
+
+def test_a_bot_that_is_dialled_again_has_its_whole_time_to_speak(world: World) -> None:
+    async def story() -> None:
+        call, _ = await up(world, reconnect=True, first_audio_timeout=1.0)
+        first = call._first_audio
+        assert first is not None
+        world.socket.listener.lost(0, "the connection broke off")
+        assert first.cancelled(), "while it is dialled it cannot speak"
+        await turn()
+        assert call._first_audio is not first and call._first_audio is not None
+        assert not call._first_audio.cancelled()
+
+    run(story)
+
+
+# -- a bot that is there before the caller ----------------------------------------------------------------
+
+
+async def prepared(world: World, **bot: Any) -> RelayCall:
+    call = world.call(**bot)
+    call.prepare()
+    await turn()
+    return call
+
+
+async def answered(call: RelayCall) -> FakeStream:
+    stream = FakeStream()
+    call.lay(20)
+    call.stream_up(stream, Part.NEW)
+    for _ in range(10):
+        await turn()
+    return stream
+
+
+@pytest.mark.parametrize("how", ["caller", "relay"])
+def test_who_hangs_up_before_the_answer_leaves_a_bot_that_knows_it(world: World, how: str) -> None:
+    async def story() -> None:
+        call = await prepared(world)
+        if how == "caller":
+            call.stream_gone(clean=True)
+        else:
+            call.shutdown()
+        reason = "caller_hangup" if how == "caller" else "shutdown"
+        assert world.socket.got("stop") == [{"type": "stop", "reason": reason}]
+        assert world.socket.closed and world.forgotten == [UUID]
+
+    run(story)
+
+
+def test_a_whole_minute_said_before_the_answer_is_heard(world: World) -> None:
+    async def story() -> None:
+        call = await prepared(world)
+        for _ in range(5999):
+            world.socket.listener.received(TONE[:160])
+        world.socket.says(type="end")
+        stream = await answered(call)
+        assert len(world.playout.queued) == 5999 * 160
+        assert stream.of("ended")[0]["outcome"] == "bot_ended"
+
+    run(story)
+
+
+def test_a_flood_before_the_answer_ends_the_bot_and_is_not_kept(world: World) -> None:
+    async def story() -> None:
+        call = await prepared(world, reconnect=True)
+        for _ in range(5):
+            world.socket.listener.received(bytes(4 * 1024 * 1024))
+        assert world.socket.closed and world.socket.got("error")[0]["code"] == "over_budget"
+        stream = await answered(call)
+        assert not world.playout.queued and len(world.sockets) == 1
+        assert [end["outcome"] for end in stream.of("ended")] == ["bot_failed"]
+        assert len(stream.of("done")) == 1 and not stream.of("connected")
+
+    run(story)
+
+
+def test_a_bot_that_is_lost_before_the_answer_has_its_other_chance(world: World) -> None:
+    async def story() -> None:
+        call = await prepared(world, reconnect=True)
+        world.socket.listener.lost(0, "the connection broke")
+        stream = await answered(call)
+        told = [entry["news"] for entry in stream.news if entry["news"] != "state"]
+        assert told == ["connected", "reconnected"] and len(world.sockets) == 2
+
+    run(story)
+
+
+def test_a_bot_that_is_not_there_before_the_answer_is_told_with_the_stream(world: World) -> None:
+    async def story() -> None:
+        world.refusals = ["Connection refused"]
+        call = await prepared(world)
+        stream = await answered(call)
+        told = [entry["news"] for entry in stream.news]
+        assert told == ["state", "ended", "done"]
+        assert stream.news[0]["ended"]["outcome"] == "bot_unreachable"
+
+    run(story)
+
+
+def test_a_fault_of_ours_before_the_answer_leaves_no_socket(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(relay_call.protocols.Protocol, "start", broken)
+    monkeypatch.setattr("eslbot.relay.protocols.eslbot.Eslbot.start", broken)
+
+    async def story() -> None:
+        call = await prepared(world)
+        assert world.socket.closed
+        stream = await answered(call)
+        assert [entry["news"] for entry in stream.news] == ["state", "ended", "done"]
+        assert stream.of("ended")[0]["outcome"] == "internal_error"
+
+    run(story)
+
+
+@pytest.mark.parametrize("broken", ["stop", "close", "line"])
+def test_whatever_goes_wrong_at_the_end_the_call_is_over(
+    world: World, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    async def story() -> None:
+        call, stream = await up(world)
+        if broken == "stop":
+            monkeypatch.setattr("eslbot.relay.protocols.eslbot.Eslbot.stop", fails)
+        elif broken == "close":
+            monkeypatch.setattr(stream, "close", fails)
+        else:
+            monkeypatch.setattr(world.line, "close", fails)
+        call.shutdown()
+        assert world.forgotten == [UUID] and world.socket.closed
+        assert stream.closed or broken == "close"
+        assert call._tick is not None and call._tick.cancelled()
+
+    run(story)
+
+
+def test_long_speeches_that_nobody_can_hear_are_refused_one_a_turn(world: World) -> None:
+    async def story() -> None:
+        _, stream = await up(world)
+        depth = 0
+
+        def say(linear: bytes) -> None:
+            nonlocal depth
+            frame, deep = inspect.currentframe(), 0
+            while frame is not None:
+                frame, deep = frame.f_back, deep + 1
+            depth = max(depth, deep)
+            if len(world.playout.queued) > len(PIECE_OF_IT):
+                raise QueueFull("full")
+            world.playout.queued += linear
+
+        world.playout.say = say  # type: ignore[method-assign]
+        world.socket.listener.received(PIECE_OF_IT * 40)
+        first = depth
+        for _ in range(100):
+            world.socket.listener.received(PIECE_OF_IT + TONE)
+        world.socket.says(type="end")
+        for _ in range(50):
+            await turn()
+        assert stream.of("ended")[0]["outcome"] == "bot_ended"
+        assert depth <= first
+
+    run(story)
