@@ -101,15 +101,19 @@ class BotSocket(WSListener):
         return self._transport is not None
 
     def send(self, message: str | bytes) -> None:
-        """Send a message; a bot that leaves more than :data:`UNREAD` bytes unread has failed."""
+        """Send a message; a bot that leaves more than :data:`UNREAD` bytes unread has failed.
+
+        The listener is told of it in the loop's next turn: who sends is in the middle of something.
+        """
         transport = self._transport
         if self._over or transport is None:
             return
         transport.send(_TEXT if isinstance(message, str) else _BINARY, message)
         if self._paused and transport.underlying_transport.get_write_buffer_size() > UNREAD:
-            self._fail("unread", _POLICY, f"does not read: {UNREAD} bytes wait for it")
+            reason = f"does not read: {UNREAD} bytes wait for it"
+            asyncio.get_running_loop().call_soon(self._fail, "unread", _POLICY, reason)
         elif transport.is_close_frame_sent:
-            self._broken(transport)
+            asyncio.get_running_loop().call_soon(self._broken, transport)
 
     def close(self, code: int = 1000) -> None:
         """Say farewell; :meth:`BotListener.lost` is not called any more."""
@@ -177,8 +181,7 @@ class BotSocket(WSListener):
         self._socket = None
         if self._timer is not None:
             self._timer.cancel()
-        if not self._over:
-            self._broken(transport)
+        self._broken(transport)
 
     def pause_writing(self) -> None:
         """More waits to be read than usual."""
@@ -251,6 +254,8 @@ class BotSocket(WSListener):
 
     def _broken(self, transport: WSTransport) -> None:
         """The connection is gone, or picows ends it because of a frame that breaks the protocol."""
+        if self._over:
+            return
         wrong = transport.close_handshake.sent if transport.close_handshake else None
         self._over = True
         self._reset()
@@ -258,6 +263,8 @@ class BotSocket(WSListener):
         self._listener.lost(0, _told(wrong.reason) if wrong else "the connection broke")
 
     def _fail(self, why: str, code: int, reason: str) -> None:
+        if self._over:
+            return
         metrics.RELAY_BOTS_LOST.labels(why).inc()
         self._end(code)
         self._listener.lost(0, reason)

@@ -490,6 +490,23 @@ def test_closing_does_not_wait_for_a_bot_that_reads_nothing(monkeypatch: pytest.
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("closes", [True, False])
+def test_who_sends_is_told_of_the_end_when_it_has_sent(closes: bool) -> None:
+    async def story(server: Server) -> None:
+        bot_socket, listener = await talk(server)
+        for _ in range(200):
+            bot_socket.send(b"x" * 50_000)
+            assert not listener.ends, "a call may be in the middle of anything"
+        if closes:
+            bot_socket.close()
+            await asyncio.sleep(0.05)
+            assert not listener.ends, "who closes is not told of it"
+        else:
+            assert "does not read" in (await ended(listener))[1]
+
+    run(upgraded(unread), story)
+
+
 def test_a_bot_that_answers_no_ping_is_gone_and_one_that_does_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dialler, "PING", 0.1)
     pings = 0
