@@ -316,7 +316,13 @@ class Parent:
         state = mmap.mmap(-1, 1)
         gc.freeze()  # what is there is never garbage, and stays shared while the collector leaves it alone
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # no memory, no process free: whoever has calls keeps them
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            self._not_before = time.monotonic() + LONGEST
+            log.error("relay_not_started", error=str(error), remedy="it is tried again")
+            return
         if pid == 0:
             self._in_relay(generation, state, blocked)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

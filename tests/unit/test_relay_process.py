@@ -19,15 +19,16 @@ from typing import Any
 import pytest
 import tomli_w
 from click.testing import CliRunner
+from structlog.testing import capture_logs
 
 from eslbot.cli import main
 from eslbot.config import ConfigError
 from eslbot.identity import Signer
 from eslbot.invite import Invite
-from eslbot.relay import control
-from eslbot.relay.process import make_directory
+from eslbot.relay import control, process
+from eslbot.relay.process import Generation, Parent, make_directory
 from eslbot.sim.processes import children, is_alive
-from tests.support.relays import ACME, configuration
+from tests.support.relays import ACME, configuration, parts
 from tests.unit.test_relay_dialler import frame
 from tests.unit.test_relay_module import UPGRADE
 
@@ -348,6 +349,22 @@ def test_a_hung_relay_is_killed_at_the_end(start: Callable[..., Relay]) -> None:
 
 
 # -- the directory, and the command -----------------------------------------------------------------------
+
+
+def test_where_no_process_is_free_it_is_tried_again_and_nobody_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(process.os, "fork", full)
+    monkeypatch.setattr(process.gc, "freeze", lambda: None)
+    parent = Parent(Path("eslbot.toml"), parts())
+    generation = Generation(None, None, None, processes=1, drain=0.0)  # type: ignore[arg-type]
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with capture_logs() as told:
+        parent._fork(generation)
+    assert [line["event"] for line in told] == ["relay_not_started"]
+    assert not generation.relays and parent._not_before > time.monotonic()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == blocked
 
 
 def test_the_directory_is_made_for_its_owner_and_its_group(tmp_path: Path) -> None:
