@@ -1,12 +1,11 @@
 """What one relay worker lends to each of its calls.
 
-A call has no loop, no directory and no clock of its own: it asks here. Nothing in here waits.
+Nothing in here waits.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from eslbot import metrics
-from eslbot.config.model import Config
 
 if TYPE_CHECKING:
     from eslbot.relay.margin import Margin
@@ -31,14 +29,13 @@ class Shared:
 
     def __init__(
         self,
-        config: Config,
+        directory: Path,
         reads: Reads,
         margin: Callable[[], Margin],
         url: str,
         over: Callable[[str], None],
     ) -> None:
-        self.config = config
-        self.directory = Path(config.relay.directory)
+        self.directory = directory
         self.reads = reads
         self.url = url
         self.over = over
@@ -46,15 +43,6 @@ class Shared:
         self._new_margin = margin
         self._margins: dict[str, Margin] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-
-    @staticmethod
-    def now() -> float:
-        """Seconds of the monotonic clock, which is the loop's, too."""
-        return time.monotonic()
-
-    def call_at(self, when: float, function: Callable[[], object]) -> asyncio.TimerHandle:
-        """Call it at that monotonic time; ``cancel()`` what is returned where it need not be any more."""
-        return self._loop.call_at(when, function)
 
     def margin(self, workspace_id: str) -> Margin:
         """What was learnt of this workspace's bot; it seeds a new call's own and takes its lessons back."""

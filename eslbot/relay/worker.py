@@ -97,7 +97,7 @@ class Worker:
         own = _listening_at(str(_reached(self._config)), 0)
         ip, port = own.getsockname()[:2]
         self.url = f"ws://[{ip}]:{port}/" if ":" in ip else f"ws://{ip}:{port}/"
-        self._shared = Shared(self._config, reads, self._parts.margin, self.url, self._over)
+        self._shared = Shared(directory, reads, self._parts.margin, self.url, self._over)
         door = Door(self._signer, self)
         private = await door.open(own)
         for signum, told in ((signal.SIGTERM, self.leave), (signal.SIGQUIT, self.end)):
