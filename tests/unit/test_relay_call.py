@@ -894,3 +894,52 @@ def test_long_speeches_that_nobody_can_hear_are_refused_one_a_turn(world: World)
         assert depth <= first
 
     run(story)
+
+
+# -- orders while the bot is dialled, and a bot that goes on when it is over --------------------------------
+
+
+def test_a_hold_that_is_told_while_the_bot_is_dialled_reaches_it(world: World) -> None:
+    async def story() -> None:
+        call, stream = world.call(), FakeStream()
+        call.lay(20)
+        call.stream_up(stream, Part.NEW)
+        call.ordered(control.order(Order.HELLO, hold=True))
+        assert [(state["bot"], state["hold"]) for state in stream.of("state")] == [("dialling", False)] * 2
+        await turn()
+        texts = [json.loads(message)["type"] for message in world.socket.sent]
+        assert texts == ["start", "hold"]
+
+    run(story)
+
+
+def test_a_stop_while_the_bot_is_dialled_is_the_end_of_it(world: World) -> None:
+    async def story() -> None:
+        call, stream = world.call(), FakeStream()
+        call.lay(20)
+        call.stream_up(stream, Part.NEW)
+        call.ordered(control.order(Order.STOP, reason="max_duration"))
+        await turn()
+        assert not world.sockets
+        call.ordered(control.order(Order.HELLO, hold=False))
+        state = stream.of("state")[-1]
+        assert (state["bot"], state["done"]) == ("over", True)
+        assert not stream.of("ended") and not stream.of("done")
+
+    run(story)
+
+
+def test_a_bot_that_floods_behind_its_end_keeps_its_last_words_and_no_more(world: World) -> None:
+    async def story() -> None:
+        call, stream = await up(world, reconnect=True)
+        world.socket.listener.received(TONE)
+        world.socket.says(type="end", reason="done")
+        for _ in range(7000):
+            world.socket.listener.received("{}")
+        assert world.socket.closed and len(world.sockets) == 1
+        assert world.playout.queued == TONE and not stream.of("done")
+        world.heard(call)
+        assert [end["outcome"] for end in stream.of("ended")] == ["bot_ended"]
+        assert len(stream.of("done")) == 1
+
+    run(story)
