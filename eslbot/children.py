@@ -109,11 +109,13 @@ class ChildProcess:
         if process is None:
             return
         if not _has_ended(process):
-            self._tell(process, signal.SIGTERM if graceful or not self.kind.stays else signal.SIGQUIT)
+            stays = graceful and self.kind.stays
+            if not (stays and self._ended_by_us):  # told again it would end its calls
+                self._tell(process, signal.SIGTERM if graceful or not self.kind.stays else signal.SIGQUIT)
             deadline = time.monotonic() + self.kind.end
             while not _has_ended(process) and time.monotonic() < deadline:
                 time.sleep(LOOK)
-            if not _has_ended(process) and self.kind.stays and graceful:
+            if not _has_ended(process) and stays:
                 log.info(f"{self.kind.name}_stays", pid=process.pid, until="its calls are over")
                 return
             if not _has_ended(process):

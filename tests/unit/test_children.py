@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from eslbot import children
-from eslbot.children import AGAIN, ChildProcess, Kind
+from eslbot.children import AGAIN, RELAY, ChildProcess, Kind
 from tests.support.clock import Clock
 
 
@@ -81,3 +82,36 @@ def test_one_that_cannot_be_started_is_tried_every_few_seconds(
         dying.tend("purpose")
         clock.now += 1
     assert tried == [1000.0, 1005.0, 1010.0]
+
+
+class Staying:
+    """A process that has calls left when it is told to end."""
+
+    pid = 4711
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.told: list[int] = []
+
+    def poll(self) -> None:
+        return None
+
+    def send_signal(self, signum: int) -> None:
+        self.told.append(signum)
+
+
+def test_one_that_stays_with_its_calls_is_not_told_twice_to_end(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+
+    monkeypatch.setattr(clock, "sleep", sleep, raising=False)
+    monkeypatch.setattr(children.subprocess, "Popen", Staying)
+    child = ChildProcess(RELAY, [], 0, lambda _: None)
+    child.tend("purpose")
+    process = child._process
+    assert isinstance(process, Staying)
+    child.tend(None)  # it is to run elsewhere
+    child.tend(None)
+    child.end()
+    assert process.told == [signal.SIGTERM], "a second one would end its calls"

@@ -216,7 +216,7 @@ def alive() -> list[object]:
 
 
 def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_no_call_leaves_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
