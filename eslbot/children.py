@@ -58,6 +58,8 @@ class ChildProcess:
         self._lifeline = lifeline
         self._buried = buried
         self._process: subprocess.Popen[bytes] | None = None
+        #: Those that were told to end, and stay.
+        self._staying: list[subprocess.Popen[bytes]] = []
         #: What the running one was started for, or told of since.
         self._purpose: object = None
         self._ended_by_us = False
@@ -73,6 +75,12 @@ class ChildProcess:
 
         Called again and again.
         """
+        for process in [process for process in self._staying if _has_ended(process)]:
+            self._staying.remove(process)
+            self._buried(process.pid)
+        if self._process is not None and purpose is not None and self._ended_by_us and self.kind.stays:
+            self._staying.append(self._process)
+            self._process = None
         if self._process is not None and _has_ended(self._process):
             self._buried(self._process.pid)
             if not self._ended_by_us:
@@ -105,6 +113,9 @@ class ChildProcess:
 
     def end(self, *, graceful: bool = True) -> None:
         """End it, behind the workers: a keeper reads their last facts. One that stays ends with its calls."""
+        for staying in self._staying:
+            if not graceful and not _has_ended(staying):
+                staying.send_signal(signal.SIGQUIT)
         process = self._process
         if process is None:
             return

@@ -92,8 +92,14 @@ class Staying:
     def __init__(self, *_: object, **__: object) -> None:
         self.told: list[int] = []
 
-    def poll(self) -> None:
+    def poll(self) -> int | None:
         return None
+
+    def kill(self) -> None:
+        self.told.append(signal.SIGKILL)
+
+    def wait(self) -> None:
+        pass
 
     def send_signal(self, signum: int) -> None:
         self.told.append(signum)
@@ -102,10 +108,6 @@ class Staying:
 def test_one_that_stays_with_its_calls_is_not_told_twice_to_end(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def sleep(seconds: float) -> None:
-        clock.now += seconds
-
-    monkeypatch.setattr(clock, "sleep", sleep, raising=False)
     monkeypatch.setattr(children.subprocess, "Popen", Staying)
     child = ChildProcess(RELAY, [], 0, lambda _: None)
     child.tend("purpose")
@@ -115,3 +117,22 @@ def test_one_that_stays_with_its_calls_is_not_told_twice_to_end(
     child.tend(None)
     child.end()
     assert process.told == [signal.SIGTERM], "a second one would end its calls"
+
+
+def test_one_that_stays_with_its_calls_keeps_no_other_from_being_started(
+    clock: Clock, buried: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children.subprocess, "Popen", Staying)
+    child = ChildProcess(RELAY, [], 0, buried.append)
+    child.tend("purpose")
+    staying = child._process
+    assert isinstance(staying, Staying)
+    child.tend(None)
+    child.tend("purpose")
+    assert child._process is not staying and child.pid is not None
+    child.end(graceful=False)
+    assert staying.told == [signal.SIGTERM, signal.SIGQUIT]
+    monkeypatch.setattr(staying, "poll", lambda: 0)
+    staying.pid = 4712
+    child.tend(None)
+    assert 4712 in buried
