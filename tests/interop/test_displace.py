@@ -401,3 +401,10 @@ def test_a_displace_without_m_replaces_the_caller(
     stream.heard_for(0.2)
     assert not all(map(is_empty, stream.heard_for(0.5)))
     call.bye()
+
+
+def test_a_stream_goes_to_no_ipv6_address(channel: Channel) -> None:
+    """So ``relay.listen`` is none."""
+    assert channel.command(f"api uuid_audio_stream {channel.uuid} start ws://[::1]:9/ mono 8000") == (
+        "-ERR Operation Failed\n"
+    )
