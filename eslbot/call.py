@@ -599,8 +599,8 @@ class Call:
 
     def say_how_it_ended(self) -> None:
         """One line that says how the call ended, and why."""
-        # mod_audio_stream may hold the channel's thread for ever: the last event never comes, and CHANNEL_HANGUP
-        # has to do.
+        # mod_audio_stream may hold the channel's thread for ever: the last event never comes then, and
+        # CHANNEL_HANGUP has to do.
         self.session.finished.wait(timeout=LAST_EVENT)
         end = hangup.read(self.session.hangup)
         outcome = self.ended.outcome if self.ended else _LEFT[end.by]
