@@ -395,7 +395,7 @@ class Call:
         self.controller.journal.note(self.session.uuid, what, facts, ago)
 
     def connecting(self) -> None:
-        """A stream to the bot is about to be started."""
+        """A stream to the relay is about to be started."""
         self.enter(Stage.CONNECTING)
         self.note(What.BOT_CONNECTING)
 
@@ -599,7 +599,8 @@ class Call:
 
     def say_how_it_ended(self) -> None:
         """One line that says how the call ended, and why."""
-        # A bot may hold the channel's thread for ever: the last event never comes, CHANNEL_HANGUP has to do.
+        # mod_audio_stream may hold the channel's thread for ever: the last event never comes then, and
+        # CHANNEL_HANGUP has to do.
         self.session.finished.wait(timeout=LAST_EVENT)
         end = hangup.read(self.session.hangup)
         outcome = self.ended.outcome if self.ended else _LEFT[end.by]

@@ -51,6 +51,23 @@ def config_option_here_or_above(command: F) -> F:
     return config_option(command, required=False)
 
 
+def log_option(command: F) -> F:
+    """``--log``, of what runs as a service: whether its lines are JSON."""
+
+    def as_json(_: click.Context, __: click.Parameter, value: str) -> bool:
+        return value == "json" or (value == "auto" and not sys.stderr.isatty())
+
+    return click.option(
+        "--log",
+        "json_logs",
+        type=click.Choice(["auto", "json", "console"]),
+        default="auto",
+        show_default=True,
+        callback=as_json,
+        help="Log lines as JSON or for people; auto: for people on a terminal.",
+    )(command)
+
+
 @contextmanager
 def configuration_errors() -> Iterator[None]:
     """Every problem on a line of its own, exit code 2."""
@@ -101,14 +118,7 @@ def main() -> None:
 
 @main.command()
 @config_option
-@click.option(
-    "--log",
-    "log_format",
-    type=click.Choice(["auto", "json", "console"]),
-    default="auto",
-    show_default=True,
-    help="Log lines as JSON or for people; auto: for people on a terminal.",
-)
+@log_option
 @click.option(
     "--drain",
     type=DurationParam(),
@@ -116,25 +126,17 @@ def main() -> None:
     show_default=True,
     help="How long a worker that leaves waits for its calls to end; then the next one takes them over.",
 )
-def serve(path: Path, log_format: str, drain: float) -> None:
+def serve(path: Path, json_logs: bool, drain: float) -> None:
     """Run the service until SIGTERM or SIGINT. SIGHUP reads the configuration again."""
     from eslbot.service import serve
 
-    json_logs = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     with configuration_errors():
         serve(path, drain=drain, json_logs=json_logs)
 
 
 @main.command()
 @config_option
-@click.option(
-    "--log",
-    "log_format",
-    type=click.Choice(["auto", "json", "console"]),
-    default="auto",
-    show_default=True,
-    help="Log lines as JSON or for people; auto: for people on a terminal.",
-)
+@log_option
 @click.option(
     "--processes",
     type=click.IntRange(1, 64),
@@ -146,14 +148,13 @@ def serve(path: Path, log_format: str, drain: float) -> None:
     type=DurationParam(),
     help="How long calls have to end when the relay was told to; default: longer than any max_duration.",
 )
-def relay(path: Path, log_format: str, processes: int | None, drain: float | None) -> None:
+def relay(path: Path, json_logs: bool, processes: int | None, drain: float | None) -> None:
     """Run the media relay alone, beside FreeSWITCH; `serve` starts one unless relay.processes is 0.
 
     SIGHUP reads the configuration again. SIGTERM ends it when its calls are over; a second one, at once.
     """
     from eslbot.relay.process import run
 
-    json_logs = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     with configuration_errors():
         run(path, processes=processes, drain=drain, json_logs=json_logs)
 

@@ -10,7 +10,7 @@ class Outcome(StrEnum):
 
     BOT_ENDED = "bot_ended"  # the bot said `end`
     BOT_CLOSED = "bot_closed"  # close 1000, which means the same
-    BOT_UNREACHABLE = "bot_unreachable"  # no URL of the bot's took the stream
+    BOT_UNREACHABLE = "bot_unreachable"  # no URL of the bot's took the connection
     BOT_FAILED = "bot_failed"  # its socket ended in any other way
     BOT_SILENT = "bot_silent"  # no audio within first_audio_timeout
     RELAY_LOST = "relay_lost"  # no relay carried its line any more

@@ -9,24 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import gc
 import json
 import random
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 
+from benchmarks.speech.beside import PATIENCE, Beside
 from benchmarks.speech.hearing import Said
 from benchmarks.speech.marks import LENGTH, LINE
-from benchmarks.speech.peer import PATIENCE, first, prefer
 from eslbot.sim.audio import RATE
 
 #: Seconds of speech that a bot keeps ahead of real time in :attr:`Talk.ahead`.
@@ -65,29 +61,17 @@ class Connected:
     over: float | None
 
 
-class Bots:
+class Bots(Beside):
     """The process; a context manager. ``port`` is where it listens."""
 
     def __init__(self) -> None:
-        context = get_context("spawn")
-        self._connection, other = context.Pipe()
-        self._process = context.Process(target=_run, args=(other,), name="bots", daemon=True)
-        self._process.start()
-        other.close()
-        self.port: int = first(PATIENCE, self._connection)
+        super().__init__(_run, "bots")
+        self.port: int = self.told()
 
     @property
     def url(self) -> str:
         """Where it listens."""
         return f"ws://127.0.0.1:{self.port}/"
-
-    def ask(self, *what: object, timeout: float = PATIENCE) -> Any:
-        """A command to the process, and its answer. Raises RuntimeError where it could not."""
-        self._connection.send(what)
-        answer = first(timeout, self._connection)
-        if isinstance(answer, Exception):
-            raise RuntimeError(f"the bots: {answer}")
-        return answer
 
     def wait(self, crt: str, frames: int = 10, connections: int = 1, timeout: float = 10.0) -> None:
         """Wait until a call's connection is there and has brought so many frames. Raises RuntimeError."""
@@ -114,23 +98,6 @@ class Bots:
     def end(self, crt: str) -> None:
         """The bot is finished."""
         self.ask("end", crt)
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        assert self._process.pid is not None
-        return self._process.pid
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._connection.close()
-        self._process.join(2)
-        if self._process.is_alive():
-            self._process.kill()
 
 
 # -- the process -----------------------------------------------------------------------------------------
@@ -349,9 +316,6 @@ class _Desk:
 
 
 def _run(connection: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    prefer()
-    gc.disable()
     asyncio.run(_serve(connection))
 
 

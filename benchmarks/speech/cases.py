@@ -12,7 +12,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -159,18 +159,25 @@ class Cores:
 # -- conversations ---------------------------------------------------------------------------------------
 
 
-def conversation(stage: Stage, seconds: float, seed: int, kinds: Sequence[str]) -> Figures:
-    """All kinds of bots talk for so long, some calls each, side by side."""
-    tenants = [kind for kind in kinds for _ in range(CALLS[kind])]
-    with stage.lines(tenants) as lines:
+def _talked(
+    stage: Stage, kinds: Sequence[str], talks: Mapping[str, Talk], seconds: float, seed: int
+) -> tuple[list[Heard], Figures]:
+    """What calls with bots of these kinds have heard in so long, and the processor time meanwhile."""
+    with stage.lines(kinds) as lines:
         time.sleep(1.0)  # what the set-up cost is no conversation
         cores = Cores(stage, len(lines))
-        stage.talk(lines, [TALKS[kind] for kind in tenants], seconds, seed)
+        stage.talk(lines, [talks[kind] for kind in kinds], seconds, seed)
         time.sleep(seconds)
         used = cores.used()
         said = stage.bots.said(30)
         time.sleep(0.5)
-        calls = stage.heard(lines, said)
+        return stage.heard(lines, said), used
+
+
+def conversation(stage: Stage, seconds: float, seed: int, kinds: Sequence[str]) -> Figures:
+    """All kinds of bots talk for so long, some calls each, side by side."""
+    tenants = [kind for kind in kinds for _ in range(CALLS[kind])]
+    calls, used = _talked(stage, tenants, TALKS, seconds, seed)
     found = {
         "cores": used,
         **whole_calls(calls),
@@ -206,15 +213,7 @@ def crowd(stage: Stage, count: int, seconds: float, seed: int) -> Figures:
         "crowd-paced": Talk(4.0, 40, paced=True, rest=(0.2, 0.5)),
     }
     tenants = [list(talks)[number % 2] for number in range(count)]
-    with stage.lines(tenants) as lines:
-        time.sleep(1.0)
-        cores = Cores(stage, count)
-        stage.talk(lines, [talks[kind] for kind in tenants], seconds, seed)
-        time.sleep(seconds)
-        used = cores.used()
-        said = stage.bots.said(30)
-        time.sleep(0.5)
-        calls = stage.heard(lines, said)
+    calls, used = _talked(stage, tenants, talks, seconds, seed)
     found = {"cores": used, **whole_calls(calls), **callers_sound(calls), "kinds": {}}
     for call in calls:
         counted = settled(call, call.tenant)

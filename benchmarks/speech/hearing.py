@@ -104,22 +104,8 @@ class Downlink:
         )
         self.pieces = marks.pieces(b"".join(a.packet.payload for a in packets))
 
-    def arrival_of(self, sample: int) -> float:
-        """When the packet with this sample came."""
-        return self.at[self._packet_of(sample)]
-
     def _packet_of(self, sample: int) -> int:
         return bisect.bisect_right(self.starts, sample) - 1
-
-    def last_audible(self, before: float, since: float) -> float | None:
-        """When the last packet with a sound came, of those from ``since`` to ``before``."""
-        times = (
-            self.at[number]
-            for piece in reversed(self.pieces)
-            if piece.position is not None
-            for number in (self._packet_of(piece.end - 1), self._packet_of(piece.at))
-        )
-        return next((at for at in times if since <= at < before), None)
 
     def silences(self, said: Said) -> list[int]:
         """Samples of each silence within an utterance."""

@@ -8,19 +8,15 @@ sent packet's is when it was handed to the kernel. Nothing is parsed or looked a
 from __future__ import annotations
 
 import contextlib
-import gc
 import heapq
-import os
 import select
-import signal
 import socket
 import struct
 import time
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from benchmarks.speech.beside import Beside
 from benchmarks.speech.hearing import Arrival
 from benchmarks.speech.marks import CALLER
 from eslbot.sim.rtp import RtpPacket
@@ -32,25 +28,8 @@ _ANCILLARY = socket.CMSG_SPACE(_STAMP.size)
 _HEADER = struct.Struct("!BBHII")
 #: Bytes of a socket's receive buffer; what two seconds of a busy machine bring.
 RECEIVE_BUFFER = 1 << 20
-#: How the process stands among others (nice): it is the measure, and must not be what is late.
-PRIORITY = -15
-#: Seconds for an answer of the process.
-PATIENCE = 30.0
 
 Sent = list[tuple[float, int, int]]
-
-
-def first(timeout: float, connection: Connection) -> Any:
-    """The next answer. Raises TimeoutError."""
-    if not connection.poll(timeout):
-        raise TimeoutError(f"no answer within {timeout:g} s")
-    return connection.recv()
-
-
-def prefer() -> None:
-    """Let this process go first, where it may."""
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
 
 
 class Voice:
@@ -83,42 +62,16 @@ class Voice:
         self._peer.ask("close", self.number)
 
 
-class Peer:
+class Peer(Beside):
     """The process; a context manager."""
 
     def __init__(self) -> None:
-        context = get_context("spawn")
-        self._connection, other = context.Pipe()
-        self._process = context.Process(target=_run, args=(other,), name="callers", daemon=True)
-        self._process.start()
-        other.close()
+        super().__init__(_run, "callers")
 
     def open(self, ptime: int = 20) -> Voice:
         """One more caller, who sends packets of ``ptime`` milliseconds when told to speak."""
         number, port = self.ask("open", ptime)
         return Voice(self, number, port, ptime)
-
-    def ask(self, *what: object) -> Any:
-        """A command to the process, and its answer."""
-        self._connection.send(what)
-        return first(PATIENCE, self._connection)
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        assert self._process.pid is not None
-        return self._process.pid
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._connection.close()
-        self._process.join(2)
-        if self._process.is_alive():
-            self._process.kill()
 
 
 class _Port:
@@ -220,9 +173,6 @@ class _Callers:
 
 
 def _run(connection: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    prefer()
-    gc.disable()  # what is kept has no cycles, and a collection of it would be a pause
     poll = select.epoll()
     poll.register(connection, select.EPOLLIN)
     callers = _Callers(poll)

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
-from eslbot.sim.processes import ESTABLISHED, children, keeps_ledger, sockets_of, tcp_sockets
+from eslbot.sim.processes import ESTABLISHED, children, keeps_ledger, relays, sockets_of, tcp_sockets
 
 #: The last commit whose speech goes through files and playbacks.
 BEFORE = "53915c5"
@@ -190,7 +190,7 @@ class Site:
     @property
     def relay_parents(self) -> list[int]:
         """Those that fork relays."""
-        return [pid for pid in children(self.facts["service"]) if _runs(pid, "relay")]
+        return [pid for pid in children(self.facts["service"]) if relays(pid)]
 
     @property
     def relays(self) -> list[int]:
@@ -200,8 +200,8 @@ class Site:
     @property
     def controllers(self) -> list[int]:
         """The controllers, without their arbiter."""
-        relays = self.relay_parents
-        return [pid for pid in children(self.facts["service"]) if pid not in relays and not keeps_ledger(pid)]
+        pids = children(self.facts["service"])
+        return [pid for pid in pids if not relays(pid) and not keeps_ledger(pid)]
 
     @property
     def own(self) -> list[int]:
@@ -237,10 +237,3 @@ def kill(pid: int) -> float:
     at = time.time()
     os.kill(pid, signal.SIGKILL)
     return at
-
-
-def _runs(pid: int, command: str) -> bool:
-    try:
-        return f"\0{command}\0".encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False

@@ -10,9 +10,9 @@
                       └───────────────▶ STARTING ◀──────────┘
 
 Until STATE has come nothing counts that a relay tells: it is of another time. One that comes unasked is as
-good as any other. What is told again behind STATE
-is known by its number and text: another relay counts anew. Nobody waits in here: :attr:`Link.due` says when
-:meth:`Link.tick` has something to do. A link that is not up for :data:`RELAY_DUE` raises :class:`RelayLost`.
+good as any other. What is told again behind STATE is known by its number and text: another relay counts anew.
+Nobody waits in here: :attr:`Link.due` says when :meth:`Link.tick` has something to do. A link that is not up
+for :data:`RELAY_DUE` raises :class:`RelayLost`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any
 
 import structlog
@@ -70,12 +69,7 @@ class Way:
     @classmethod
     def to(cls, listen: Address, identity: str) -> Way:
         """To what listens at ``listen``, which is on FreeSWITCH's own host where it is no certain address."""
-        ip = (
-            ip_address("::1" if listen.ip.version == 6 else "127.0.0.1")
-            if listen.ip.is_unspecified
-            else listen.ip
-        )
-        return cls(f"ws://{Address(ip, listen.port)}/", identity)
+        return cls(f"ws://{listen.from_own_host}/", identity)
 
 
 class Link:

@@ -12,7 +12,7 @@ from typing import Any
 
 from marshmallow import ValidationError
 
-from eslbot.config.model import Address, Config, ConfigError, loopback
+from eslbot.config.model import Config, ConfigError
 from eslbot.config.schemas import ConfigSchema
 
 #: A configuration is written by people; more than this is some other file.
@@ -203,10 +203,7 @@ def _complete(config: Config, warnings: Sequence[str]) -> Config:
         )
     freeswitch = config.freeswitch
     if not freeswitch.controllers:
-        listen = config.server.listen
-        # A listener on every address is reached from the switch beside it by loopback.
-        here: Address = loopback(listen.port) if listen.ip.is_unspecified else listen
-        freeswitch = replace(freeswitch, controllers=(here,))
+        freeswitch = replace(freeswitch, controllers=(config.server.listen.from_own_host,))
     for workspace in config.workspaces.values():
         ca_file = workspace.ameyo.ca_file
         if ca_file and not os.access(ca_file, os.R_OK):

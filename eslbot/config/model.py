@@ -61,6 +61,11 @@ class Address:
         """As the socket module wants it."""
         return str(self.ip), self.port
 
+    @property
+    def from_own_host(self) -> Address:
+        """Where a listener on this address is reached from its own host."""
+        return loopback(self.port) if self.ip.is_unspecified else self
+
 
 def loopback(port: int) -> Address:
     """``127.0.0.1:port``."""

@@ -171,10 +171,18 @@ class FreeSwitchSchema(_Table):
         return FreeSwitch(**data)
 
 
+def _for_audio_stream(listen: Address) -> None:
+    """Its URLs have no brackets (measured): every stream would be refused."""
+    if listen.ip.version != 4:
+        raise ValidationError(
+            f"expected an IPv4 address: mod_audio_stream connects to no other, got {listen}"
+        )
+
+
 class RelaySchema(_Table):
     """``[relay]``."""
 
-    listen = AddressField(load_default=Relay().listen)
+    listen = AddressField(load_default=Relay().listen, validate=_for_audio_stream)
     processes = _count(1, 64, least=0)
     directory = fields.String(
         load_default=Relay().directory,

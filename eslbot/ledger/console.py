@@ -140,7 +140,7 @@ _WORDS = {
 _WHYS = {
     "bot_ended": "the bot said it was done",
     "bot_closed": "the bot closed its connection, which means that it was done",
-    "bot_unreachable": "no URL of the bot took the stream",
+    "bot_unreachable": "no URL of the bot took the connection",
     "bot_failed": "the bot's connection broke",
     "bot_silent": "the bot said nothing within first_audio_timeout",
     "relay_lost": "no relay carried the line any more",

@@ -94,9 +94,8 @@ class Worker:
         directory = Path(self._config.relay.directory)
         reads = self._parts.reads(directory)
         self._fetch(reads)
-        own = _listening_at(str(_reached(self._config)), 0)
-        ip, port = own.getsockname()[:2]
-        self.url = f"ws://[{ip}]:{port}/" if ":" in ip else f"ws://{ip}:{port}/"
+        own = _listening_at(self._config.relay.listen.from_own_host.pair[0], 0)
+        self.url = "ws://{}:{}/".format(*own.getsockname())
         self._shared = Shared(directory, reads, self._parts.margin, self.url, self._over)
         door = Door(self._signer, self)
         private = await door.open(own)
@@ -219,7 +218,7 @@ def shared_socket(host: str, port: int) -> socket.socket:
 
 
 def _listening_at(host: str, port: int, *, reuse: bool = False) -> socket.socket:
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if reuse:
@@ -231,11 +230,3 @@ def _listening_at(host: str, port: int, *, reuse: bool = False) -> socket.socket
         listening.close()
         raise
     return listening
-
-
-def _reached(config: Config) -> str:
-    """Where FreeSWITCH, beside us, reaches what listens at ``relay.listen``."""
-    ip = config.relay.listen.ip
-    if ip.is_unspecified:
-        return "::1" if ip.version == 6 else "127.0.0.1"
-    return str(ip)

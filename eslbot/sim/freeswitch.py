@@ -152,7 +152,6 @@ class FreeSwitchProcess:
         self.work = work.absolute()
         self.profile = profile
         self.log_file = self.work / "log" / "freeswitch.log"
-        self.temp_dir = self.work / "temp"
         self.event_socket = _event_socket_of(self.conf)
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -171,8 +171,8 @@ class Lab:
     def start(self) -> Self:
         """Bring everything up, or nothing. Raises :class:`LabError`."""
         try:
-            # Not in the folder: a keeper's socket must have a short path.
             self.lines.mkdir(parents=True, exist_ok=True)
+            # Not in the folder: a keeper's socket must have a short path.
             self._journals = Path(self._stack.enter_context(TemporaryDirectory(prefix="eslbot-lab-")))
             self._stack.enter_context(self.bot)
             self._stack.enter_context(self.ameyo)

@@ -96,7 +96,8 @@ def test_the_customer_is_handed_off_and_the_bye_is_seen(
 def test_a_caller_who_leaves_in_the_last_words_of_a_bot_that_holds_its_line(
     lab: Lab, pbx: Pbx, crt: str
 ) -> None:
-    # Measured: the channel's own thread waits for the bot then, and CHANNEL_HANGUP_COMPLETE never comes.
+    # Without a relay between them the channel's own thread would wait for the bot, and
+    # CHANNEL_HANGUP_COMPLETE never come (measured).
     ringing = rings(lab, pbx, "keeps-last-words", crt)
     (bot,) = [lab.bot.wait_for_call(lambda c: c.headers.get("X-CRT-Object-ID") == crt)]
     bot.wait(lambda c: c.closed)  # by its own close frame, and the answer to it
@@ -105,7 +106,7 @@ def test_a_caller_who_leaves_in_the_last_words_of_a_bot_that_holds_its_line(
 
 
 def test_a_call_changes_hands_though_its_bot_holds_its_line(lab: Lab, pbx: Pbx, crt: str) -> None:
-    # With the event socket's own bgapi FreeSWITCH would call no other controller.
+    # Without a relay between them FreeSWITCH would call no other controller before the bot lets go.
     ringing = rings(lab, pbx, "keeps-close", crt)
     assert lab.ameyo.wait_accepted(crt, 20)
     assert logged(lab, crt, "hand_off_accepted")

@@ -92,9 +92,6 @@ class House:
         (fact,) = [fact for fact in self.facts if fact["what"] == what]
         return fact
 
-    def with_bot(self, **changes: Any) -> None:
-        self.workspace = replace(self.workspace, bot=replace(self.workspace.bot, **changes))
-
     def with_another_tenant(self) -> None:
         """A second workspace, with a bot and a token of its own, that the same PBX may call."""
         bot = replace(

@@ -358,7 +358,7 @@ def test_what_is_no_news_is_counted_and_told_once(house: House, text: Any) -> No
 @pytest.mark.parametrize("what", [News.BEGAN, News.SILENT, News.MARK, News.RECONNECTED, News.LATE])
 def test_fields_of_any_kind_harm_nobody(house: House, what: News, field: Any) -> None:
     channel = house.talking()
-    names = ("ago", "cut", "name", "cleared", "why", "detail", "size", "by", "speaking")
+    names = ("ago", "cut", "name", "cleared", "why", "by", "speaking")
     channel.relay.tells(what, **dict.fromkeys(names, field))
     channel.ends()
     assert outcome(house, channel)[0] == "bot_ended"

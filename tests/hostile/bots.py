@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-import wave
 import zlib
 from collections.abc import Iterator
-from io import BytesIO
 
 from eslbot.ameyo.notification import notification
 from eslbot.ameyo.properties import allowed, fill
@@ -64,14 +62,3 @@ def audio(content: bytes) -> None:
     middle = rng.randrange(len(content) + 1)
     for chunk in (content, content[:middle], content[middle:]):
         audible(decoder.decode(Speech(chunk, kind, rate)))
-
-
-def riff(samples: bytes, channels: int = 1, width: int = 2, rate: int = 8000) -> bytes:
-    """A WAV file."""
-    file = BytesIO()
-    with wave.open(file, "wb") as written:
-        written.setnchannels(channels)
-        written.setsampwidth(width)
-        written.setframerate(rate)
-        written.writeframes(samples)
-    return file.getvalue()

@@ -56,6 +56,7 @@ from eslbot.relay import control, protocols
 from eslbot.relay.audio import UnusableAudio
 from eslbot.relay.control import BadText, News, read_news
 from eslbot.relay.protocols.base import BadMessage
+from eslbot.sim.bot.wavfiles import wav
 from eslbot.web.api import _FILTER, _fields_of
 from eslbot.web.http import Refusal, Request
 from tests.hostile import bots
@@ -615,7 +616,7 @@ PARSERS = (
     Parser("mod_audio_stream's JSON", (CLOSED, REFUSED), module),
     Parser(
         "bot audio",
-        (bots.riff(b"\1\0" * 80), bots.riff(b"\1\0" * 9, 2), b"\x7f\x80" * 200),
+        (wav(b"\1\0" * 80), wav(b"\1\0" * 9, channels=2), b"\x7f\x80" * 200),
         bots.audio,
         (UnusableAudio,),
         share=0.5,

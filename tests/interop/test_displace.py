@@ -32,6 +32,17 @@ REFUSED, NOT_THERE = "-ERR Cannot displace session!\n", "-ERR Cannot stop displa
 ChannelOf = Callable[[Call], Channel]
 
 
+@pytest.fixture
+def call(calling: Calling) -> Call:
+    return calling()
+
+
+@pytest.fixture
+def channel(channel_of: ChannelOf, call: Call) -> Channel:
+    """Of a call that is up."""
+    return channel_of(call)
+
+
 def counted(frames: int, first: int = 1) -> np.ndarray:
     """Samples of so many frames, each of a value of its own that both laws keep apart."""
     values = np.frombuffer(g711.decode("PCMU", bytes(range(first, first + frames))), "<i2")
@@ -87,9 +98,7 @@ class Accesses:
         os.close(self._fd)
 
 
-def test_replies_of_uuid_displace(calling: Calling, channel_of: ChannelOf, tmp_path: Path) -> None:
-    call = calling()
-    channel = channel_of(call)
+def test_replies_of_uuid_displace(call: Call, channel: Channel, tmp_path: Path) -> None:
     there = written(tmp_path / "there.r8", np.zeros(8000))
     for wrong in ("", channel.uuid, f"{channel.uuid} start", f"{channel.uuid} dance {there}"):
         assert channel.command(f"api uuid_displace {wrong}".rstrip()) == USAGE, wrong
@@ -104,9 +113,7 @@ def test_replies_of_uuid_displace(calling: Calling, channel_of: ChannelOf, tmp_p
     call.bye()
 
 
-def test_replies_of_uuid_jitterbuffer(calling: Calling, channel_of: ChannelOf) -> None:
-    call = calling()
-    channel = channel_of(call)
+def test_replies_of_uuid_jitterbuffer(call: Call, channel: Channel) -> None:
     usage = "-USAGE: <uuid> [0|<min_msec>[:<max_msec>]]\n"
     assert channel.command("api uuid_jitterbuffer") == usage
     assert channel.command(f"api uuid_jitterbuffer {channel.uuid}") == usage
@@ -116,11 +123,7 @@ def test_replies_of_uuid_jitterbuffer(calling: Calling, channel_of: ChannelOf) -
     call.bye()
 
 
-def test_a_ring_goes_round_with_one_silent_frame(
-    calling: Calling, channel_of: ChannelOf, tmp_path: Path
-) -> None:
-    call = calling()
-    channel = channel_of(call)
+def test_a_ring_goes_round_with_one_silent_frame(call: Call, channel: Channel, tmp_path: Path) -> None:
     line = counted(30)
     path = written(tmp_path / "a.r8", line)
     said = [int(value) for value in line[::FRAME]]
@@ -133,11 +136,9 @@ def test_a_ring_goes_round_with_one_silent_frame(
 
 
 def test_a_second_ring_speaks_in_the_firsts_silent_frame(
-    calling: Calling, channel_of: ChannelOf, tmp_path: Path
+    call: Call, channel: Channel, tmp_path: Path
 ) -> None:
     """The relay's two rings: the second is a frame longer, so that their ends do not meet."""
-    call = calling()
-    channel = channel_of(call)
     first, second = (int(value) for value in counted(2, 0x9F)[::FRAME])
     assert displace(channel, "start", written(tmp_path / "a.r8", np.full(30 * FRAME, first)), 0, "mfl") == OK
     assert displace(channel, "start", written(tmp_path / "b.r8", np.full(31 * FRAME, second)), 0, "mfl") == OK
@@ -149,9 +150,7 @@ def test_a_second_ring_speaks_in_the_firsts_silent_frame(
     call.bye()
 
 
-def test_without_a_loop_it_ends_and_is_gone(calling: Calling, channel_of: ChannelOf, tmp_path: Path) -> None:
-    call = calling()
-    channel = channel_of(call)
+def test_without_a_loop_it_ends_and_is_gone(call: Call, channel: Channel, tmp_path: Path) -> None:
     path = written(tmp_path / "once.r8", counted(10))
     since = time.monotonic()
     assert displace(channel, "start", path, 0, "mf") == OK
@@ -161,9 +160,7 @@ def test_without_a_loop_it_ends_and_is_gone(calling: Calling, channel_of: Channe
     call.bye()
 
 
-def test_a_limit_ends_it(calling: Calling, channel_of: ChannelOf, tmp_path: Path) -> None:
-    call = calling()
-    channel = channel_of(call)
+def test_a_limit_ends_it(call: Call, channel: Channel, tmp_path: Path) -> None:
     path = written(tmp_path / "long.r8", counted(50))
     assert displace(channel, "start", path, 1, "mfl") == OK
     deadline = time.monotonic() + PATIENCE
@@ -173,12 +170,8 @@ def test_a_limit_ends_it(calling: Calling, channel_of: ChannelOf, tmp_path: Path
     call.bye()
 
 
-def test_a_stop_is_by_path_and_the_others_go_on(
-    calling: Calling, channel_of: ChannelOf, tmp_path: Path
-) -> None:
+def test_a_stop_is_by_path_and_the_others_go_on(call: Call, channel: Channel, tmp_path: Path) -> None:
     """Two are mixed, and what is louder than 16 bits is cut off."""
-    call = calling()
-    channel = channel_of(call)
     loud = written(tmp_path / "loud.r8", np.full(FRAME * 20, 24_000))
     soft = written(tmp_path / "soft.r8", np.full(FRAME * 21, 15_996))
     for path in (loud, soft):
@@ -191,12 +184,8 @@ def test_a_stop_is_by_path_and_the_others_go_on(
     call.bye()
 
 
-def test_silence_ends_by_itself_and_disturbs_no_ring(
-    calling: Calling, channel_of: ChannelOf, tmp_path: Path
-) -> None:
+def test_silence_ends_by_itself_and_disturbs_no_ring(call: Call, channel: Channel, tmp_path: Path) -> None:
     """Its start is what a caller's late audio is flushed by; see eslbot/bot/leg.py."""
-    call = calling()
-    channel = channel_of(call)
     line = counted(100)
     said = [int(value) for value in line[::FRAME]]
     since = time.monotonic()
@@ -213,10 +202,8 @@ def test_silence_ends_by_itself_and_disturbs_no_ring(
     call.bye()
 
 
-def test_each_frame_is_one_read(calling: Calling, channel_of: ChannelOf, tmp_path: Path) -> None:
+def test_each_frame_is_one_read(call: Call, channel: Channel, tmp_path: Path) -> None:
     """What a relay counts: those of the start, then one a packet, and none at the end of a round."""
-    call = calling()
-    channel = channel_of(call)
     frames = 25
     path = tmp_path / "ring.r8"
     written(path, counted(frames))
@@ -233,9 +220,7 @@ def test_each_frame_is_one_read(calling: Calling, channel_of: ChannelOf, tmp_pat
     call.bye()
 
 
-def test_on_hold_the_file_goes_on(calling: Calling, channel_of: ChannelOf, tmp_path: Path) -> None:
-    call = calling()
-    channel = channel_of(call)
+def test_on_hold_the_file_goes_on(call: Call, channel: Channel, tmp_path: Path) -> None:
     path = tmp_path / "ring.r8"
     written(path, counted(100))
     accesses = Accesses(path)
@@ -249,10 +234,8 @@ def test_on_hold_the_file_goes_on(calling: Calling, channel_of: ChannelOf, tmp_p
     call.bye()
 
 
-def test_what_is_written_ahead_is_heard(calling: Calling, channel_of: ChannelOf, tmp_path: Path) -> None:
+def test_what_is_written_ahead_is_heard(call: Call, channel: Channel, tmp_path: Path) -> None:
     """And what is played is mixed with it, in either law."""
-    call = calling()
-    channel = channel_of(call)
     path = tmp_path / "ring.r8"
     written(path, np.zeros(50 * FRAME))
     assert displace(channel, "start", path, 0, "mfl") == OK
@@ -331,11 +314,7 @@ def said(frames: list[bytes]) -> bytes:
     return b"".join(piece for piece in pieces if piece != b"\xff" * 160)
 
 
-def test_where_the_pbx_is_silent_frames_are_0xff(
-    calling: Calling, channel_of: ChannelOf, stream: Stream
-) -> None:
-    call = calling()
-    channel = channel_of(call)
+def test_where_the_pbx_is_silent_frames_are_0xff(call: Call, channel: Channel, stream: Stream) -> None:
     streamed(channel, stream)
     speaking = stream.heard_for(1.0)
     assert sum(map(is_empty, speaking)) <= 5
@@ -394,11 +373,7 @@ def test_shorter_packets_need_a_jitter_buffer(
         call.close()
 
 
-def test_what_a_stream_begins_with_and_what_it_drops(
-    calling: Calling, channel_of: ChannelOf, stream: Stream
-) -> None:
-    call = calling()
-    channel = channel_of(call)
+def test_what_a_stream_begins_with_and_what_it_drops(call: Call, channel: Channel, stream: Stream) -> None:
     streamed(channel, stream)
     assert stream.connection is not None
     stream.connection.send(b"binary is dropped")
@@ -414,11 +389,9 @@ def test_what_a_stream_begins_with_and_what_it_drops(
 
 
 def test_a_displace_without_m_replaces_the_caller(
-    calling: Calling, channel_of: ChannelOf, stream: Stream, tmp_path: Path
+    call: Call, channel: Channel, stream: Stream, tmp_path: Path
 ) -> None:
     """Why the relay's has it."""
-    call = calling()
-    channel = channel_of(call)
     path = written(tmp_path / "all.r8", np.full(FRAME * 500, 15_996))
     assert displace(channel, "start", path, 0, "f") == OK
     streamed(channel, stream)
@@ -428,3 +401,10 @@ def test_a_displace_without_m_replaces_the_caller(
     stream.heard_for(0.2)
     assert not all(map(is_empty, stream.heard_for(0.5)))
     call.bye()
+
+
+def test_a_stream_goes_to_no_ipv6_address(channel: Channel) -> None:
+    """So ``relay.listen`` is none."""
+    assert channel.command(f"api uuid_audio_stream {channel.uuid} start ws://[::1]:9/ mono 8000") == (
+        "-ERR Operation Failed\n"
+    )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from eslbot.config import model
-from eslbot.invite import Invite
 from eslbot.relay import protocols
 from eslbot.sim import freeswitch
 from eslbot.sim.audio import heard, speech, tone
@@ -20,46 +20,34 @@ from eslbot.sim.pbx.media import CALLER_TONE
 from tests.outside import bots
 from tests.outside.bots import Running
 from tests.outside.player import Played, Player
+from tests.support.invites import INVITE
 
-DID = "00919990152080"
-INVITE = Invite(
-    "6e7cd1a1-0b1a-4ad5-8a2c-1d1b3b3b3b3b",
-    DID,
-    "d444-vce",
-    "2b37ba17-7b20-4b3e-b138-1161e351d5c5",
-    "127.0.0.1",
-    "0401234567",
-    "bot",
-)
 #: What Pipecat has in its own protocols, and our stand-in.
 DIALECTS = ["twilio", "exotel", "plivo"]
 
 
-@pytest.fixture(scope="module")
-def pipecat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def there(bot: AbstractContextManager[Running]) -> Iterator[Running]:
+    """A bot while it runs; where the machine has none, the test is skipped."""
     try:
-        with bots.pipecat(tmp_path_factory.mktemp("pipecat")) as running:
+        with bot as running:
             yield running
     except bots.Missing as missing:
         pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="module")
+def pipecat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    yield from there(bots.pipecat(tmp_path_factory.mktemp("pipecat")))
 
 
 @pytest.fixture(scope="module")
 def twilio_sample(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    try:
-        with bots.twilio_sample(tmp_path_factory.mktemp("twilio-sample")) as running:
-            yield running
-    except bots.Missing as missing:
-        pytest.skip(str(missing))
+    yield from there(bots.twilio_sample(tmp_path_factory.mktemp("twilio-sample")))
 
 
 @pytest.fixture
 def openai_agents(tmp_path: Path) -> Iterator[Running]:
-    try:
-        with bots.openai_agents(tmp_path) as running:
-            yield running
-    except bots.Missing as missing:
-        pytest.skip(str(missing))
+    yield from there(bots.openai_agents(tmp_path))
 
 
 @pytest.fixture
@@ -142,7 +130,7 @@ def whole_call(folder: Path, url: str, protocol: str, limit: float) -> tuple[Lab
     tenant = Tenant("outside", url, bot_keys={"protocol": protocol, "first_audio_timeout": 0})
     with Lab(folder, [tenant], switch="freeswitch") as lab:
         crt = f"d444-{uuid4().hex[:12]}-vce"
-        result = lab.pbx.call(DID, crt, tenant.id, timeout=limit).wait(limit + 10)
+        result = lab.pbx.call(INVITE.did, crt, tenant.id, timeout=limit).wait(limit + 10)
         assert result.completed and result.cause == "accepted", (result, lab.log_lines()[-20:])
         (accepted,) = [request for request in lab.ameyo.requests_for(crt) if request.accepted]
         outcome = "bot_ended" if protocol == "eslbot" else "bot_closed"

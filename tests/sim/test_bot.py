@@ -24,6 +24,7 @@ from eslbot import g711
 from eslbot.cli import main
 from eslbot.sim.audio import heard, silence, tone
 from eslbot.sim.bot import GOODBYE, GREETING, PROPERTIES, Bot, Recorder, UnusableFile, WavFile
+from eslbot.sim.bot.wavfiles import wav
 from eslbot.sim.pbx.certificates import LoopbackAuthority
 from tests.sim.bot_client import join, until
 
@@ -547,11 +548,7 @@ def test_run_ends_on_a_signal(number):
 
 
 def wav_file(path: Path, l16: bytes, rate: int = 16000, channels: int = 1, width: int = 2) -> Path:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(channels)
-        file.setsampwidth(width)
-        file.setframerate(rate)
-        file.writeframes(l16)
+    path.write_bytes(wav(l16, rate, channels, width))
     return path
 
 

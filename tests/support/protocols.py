@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from eslbot.config.model import Bot
-from eslbot.invite import Invite
 from eslbot.relay import protocols
 from eslbot.relay.protocols.base import Protocol
+from tests.support import invites
 
-INVITE = Invite(
-    call_id="6e7cd1a1-0b1a-4ad5-8a2c-1d1b3b3b3b3b",
-    did="00919990152080",
-    crt_object_id="d444-$\\{};'3883",
-    workspace_id="2b37ba17-7b20-4b3e-b138-1161e351d5c5",
-    source_ip="203.0.113.10",
-    caller="0401234567",
-    to="bot",
-)
+#: A CRT Object ID may be any text.
+INVITE = replace(invites.INVITE, crt_object_id="d444-$\\{};'3883")
 
 
 def bot_of(protocol: str, rate: int = 8000) -> Bot:

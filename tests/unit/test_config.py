@@ -313,9 +313,9 @@ def test_each_protocol_has_its_rates(read: Read, protocol: str, rate: int, probl
 
 
 def test_a_relay_of_ones_own_place(read: Read) -> None:
-    table = {"listen": "[::1]:9", "processes": 0, "directory": "/dev/shm/lines/"}
+    table = {"listen": "10.0.0.1:9", "processes": 0, "directory": "/dev/shm/lines/"}
     config = read(put(small(), "relay", table))
-    assert config.relay == Relay(Address(ip_address("::1"), 9), 0, "/dev/shm/lines")
+    assert config.relay == Relay(Address(ip_address("10.0.0.1"), 9), 0, "/dev/shm/lines")
     assert read(unmasked(show(config))).relay == config.relay
 
 
@@ -460,6 +460,8 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("relay.processes", -1, "a whole number from 0 to 64"),
     ("relay.processes", 65, "a whole number from 0 to 64"),
     ("relay.listen", "8086", "an IP address and a port"),
+    ("relay.listen", "[::1]:8086", "an IPv4 address: mod_audio_stream connects to no other"),
+    ("relay.listen", "[::]:8086", "an IPv4 address: mod_audio_stream connects to no other"),
     ("relay.listen", "127.0.0.1:8084", "is server.listen already"),
     ("relay.listen", "127.0.0.1:8085", "is web.listen already"),
     ("freeswitch.controllers", ["127.0.0.1"], "an IP address and a port"),

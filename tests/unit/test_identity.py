@@ -11,18 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eslbot.identity import MAX_TOKEN, VARIABLE, Signer
-from eslbot.invite import Invite
+from tests.support.invites import INVITE
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
-INVITE = Invite(
-    call_id="6e7cd1a1-0b1a-4ad5-8a2c-000000000001",
-    did="00919990152080",
-    crt_object_id="d444-69139d35-vce-daf-3883",
-    workspace_id="2b37ba17-7b20-4b3e-b138-1161e351d5c5",
-    source_ip="203.0.113.10",
-    caller="0401234567",
-    to="bot",
-)
 signer = Signer([KEY])
 
 

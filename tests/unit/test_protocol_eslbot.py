@@ -37,8 +37,8 @@ from eslbot.relay.protocols.base import (
 )
 from eslbot.relay.protocols.eslbot import MAX_MARK_NAME, MAX_PROPERTIES, MAX_REASON, VERSION
 from eslbot.sim.audio import heard
+from eslbot.sim.bot.wavfiles import wav
 from tests.support.protocols import INVITE, bot_of
-from tests.unit.test_relay_audio import wav
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "bot-protocol.md").read_text()
 SCHEMA = json.loads(resources.files("eslbot.relay.protocols").joinpath("protocol.schema.json").read_text())

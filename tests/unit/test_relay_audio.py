@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import random
 import struct
 import time
-import wave
 from contextlib import suppress
 from itertools import pairwise
 
@@ -21,20 +19,11 @@ from eslbot.relay.audio import KINDS, PIECE, RATES, Decoder, UnusableAudio, Upsa
 from eslbot.relay.protocols.base import Speech
 from eslbot.relay.protocols.texts import MAX_AUDIO_BYTES
 from eslbot.sim.audio import samples, seconds, tone, tone_power
+from eslbot.sim.bot.wavfiles import wav
 
 #: Bytes of L16 at 8,000 Hz in which the filter has not yet heard enough.
 START = 200
 FRAME = 320
-
-
-def wav(l16: bytes, rate: int = 8000, channels: int = 1, width: int = 2) -> bytes:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as writer:
-        writer.setnchannels(channels)
-        writer.setsampwidth(width)
-        writer.setframerate(rate)
-        writer.writeframes(l16)
-    return file.getvalue()
 
 
 def extensible(l16: bytes, rate: int = 8000, tag: int = 1) -> bytes:

@@ -1,7 +1,7 @@
 """mod_audio_stream: that FreeSWITCH has its command.
 
-Which edition it is does not matter: it only carries the caller to the relay on this
-host, and texts. What plays is FreeSWITCH, and who speaks TLS to a bot is the relay.
+Which edition it is does not matter: it only carries the caller to the relay beside it, and texts. What plays
+is FreeSWITCH, and who speaks TLS to a bot is the relay.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 
-from eslbot.config.model import Address, loopback
+from eslbot.config.model import Address
 from eslbot.doctor.findings import Finding, error, note, ok, warning
 from eslbot.doctor.host import is_own
 from eslbot.doctor.rendering import actions
@@ -18,7 +18,7 @@ _START = "systemctl start eslbot (journalctl -u eslbot says why it ended)"
 
 def running(site: Site) -> Iterator[Finding]:
     """The event-socket listener accepts, and ``/readyz`` says ready."""
-    listen = _near(site.config.server.listen)
+    listen = site.config.server.listen.from_own_host
     try:
         socket.create_connection(listen.pair, site.patience).close()
     except OSError as failed:
@@ -30,7 +30,7 @@ def running(site: Site) -> Iterator[Finding]:
         )
     else:
         yield ok(f"server.listen {listen}", "accepts connections")
-    web = _near(site.config.web.listen)
+    web = site.config.web.listen.from_own_host
     looked_at = f"http://{web}/readyz"
     connection = http.client.HTTPConnection(*web.pair, timeout=site.patience)
     try:
@@ -64,7 +64,7 @@ def controllers(site: Site) -> Iterator[Finding]:
             "freeswitch.controllers",
             f"{', '.join(wanted)}: server.listen {config.server.listen} is not among them",
             "FreeSWITCH gives this eslbot no call",
-            f"add {_near(config.server.listen)} to freeswitch.controllers; {site.render}, then "
+            f"add {config.server.listen.from_own_host} to freeswitch.controllers; {site.render}, then "
             "`fs_cli -x reloadxml`",
         )
     for address in own:
@@ -124,11 +124,6 @@ def page(site: Site) -> Iterator[Finding]:
                 "what one of them may see, the other may, too; the log cannot tell them apart",
                 "give each its own: openssl rand -hex 24",
             )
-
-
-def _near(address: Address) -> Address:
-    """Where a listener is reached from its own host."""
-    return loopback(address.port) if address.ip.is_unspecified else address
 
 
 def _is_me(controller: Address, listen: Address) -> bool:

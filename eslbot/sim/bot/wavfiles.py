@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import wave
 from dataclasses import dataclass
@@ -9,6 +10,17 @@ from pathlib import Path
 
 #: Sampling rates of speech that eslbot takes.
 SPEECH_RATES = (8000, 16000, 24000)
+
+
+def wav(l16: bytes, rate: int = 8000, channels: int = 1, width: int = 2) -> bytes:
+    """Samples of ``width`` bytes as the bytes of a WAV file."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(channels)
+        writer.setsampwidth(width)
+        writer.setframerate(rate)
+        writer.writeframes(l16)
+    return file.getvalue()
 
 
 class UnusableFile(Exception):

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import json
-import wave
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
 from eslbot import g711
+from eslbot.sim.bot.wavfiles import wav
 
 Properties = dict[str, Any]
 
@@ -266,13 +265,7 @@ def stream_audio(l16: bytes, kind: str, rate: int) -> dict[str, Any]:
         case "raw":
             data = l16
         case "wav":
-            file = io.BytesIO()
-            with wave.open(file, "wb") as writer:
-                writer.setnchannels(1)
-                writer.setsampwidth(2)
-                writer.setframerate(rate)
-                writer.writeframes(l16)
-            data = file.getvalue()
+            data = wav(l16, rate)
         case "pcmu" | "pcma":
             data = g711.encode(kind.upper(), l16)
         case _:

@@ -1,13 +1,13 @@
 """The stand-in switch: FreeSWITCH with the community mod_audio_stream, for machines that have neither.
 
-It speaks SIP and RTP to a PBX, the outbound event socket to eslbot and WebSocket to a bot, and imitates what
-was measured on a real FreeSWITCH 1.11 and read in its sources. It is for tests and demonstrations, never for
-customers.
+It speaks SIP and RTP to a PBX, the outbound event socket to eslbot and WebSocket to a relay, and imitates
+what was measured on a real FreeSWITCH 1.11 and read in its sources. It is for tests and demonstrations, never
+for customers.
 
 It does
 
-* SIP over UDP and TCP as a callee: IP access list, INVITE to BYE, CANCEL, re-INVITE, INFO keys, timers of RFC
-  3261;
+* SIP over UDP and TCP as a callee: IP access list, INVITE to BYE, CANCEL, re-INVITE, INFO keys, timers
+  of RFC 3261;
 * RTP with PCMU and PCMA, one 20 ms clock, symmetric ports, keys by RFC 4733, ``media_timeout``;
 * the rendered dialplan, in code (``dialplan.py``);
 * the outbound event socket in ``async full`` mode with FreeSWITCH's replies, quoting, encoding,
@@ -25,7 +25,7 @@ It does not
 * lose uplink frames when a playback starts or while no controller holds the call, lose the start metadata,
   keep a frame of a displaced file back, be late behind a stall, write as slowly as it reads packets of 10 ms,
   or delay events to a 20 ms poll: it is kinder there;
-* write a bot's ``streamAudio`` to a file, play what is still growing, or displace anything but silence and
+* write a server's ``streamAudio`` to a file, play what is still growing, or displace anything but silence and
   raw L16 at 8,000 Hz;
 * wait for ever on a host that swallows SYNs (45 s), or take an INVITE without an offer (488).
 """

@@ -43,7 +43,7 @@ OPEN_TIMEOUT = 1.0
 #: Seconds libwsc gives the server to answer our close frame.
 CLOSE_TIMEOUT = 1.0
 
-#: Bounds, which libwsc has not: one message from the bot, and the bytes for a bot that does not read.
+#: Bounds, which libwsc has not: one message from the server, and the bytes for a server that does not read.
 MAX_MESSAGE = 256 << 20
 MAX_UNSENT = 4 << 20
 
@@ -65,7 +65,7 @@ OVERTAKING = (1, 8)
 
 def command(core: Core, arguments: str) -> str | Coroutine[Any, Any, str]:
     """Run the API command with its ``arguments`` and return the reply; an empty one goes out as "no
-    reply". ``stop`` takes as long as the bot's connection lives."""
+    reply". ``stop`` takes as long as the connection lives."""
     argv = separate(arguments, limit=6)
     if len(argv) < 2 or (argv[1] == "start" and len(argv) < 4):
         return _USAGE
@@ -163,7 +163,7 @@ class AudioStream:
         self._put(text)
 
     def stop(self, text: str | None = None) -> asyncio.Task[None]:
-        """Detach: the bot gets a close frame with 1000, and no event tells of it.
+        """Detach: the server gets a close frame with 1000, and no event tells of it.
 
         What is returned ends with the connection.
         """
@@ -236,7 +236,7 @@ class AudioStream:
             reading.cancel()
 
     async def _read(self, wire: _Wire) -> None:
-        """Take what the bot says until the end of TCP."""
+        """Take what the server says until the end of TCP."""
         try:
             async for message in wire.messages():
                 if self._stopped:  # libwsc reads on, and looks at nothing
