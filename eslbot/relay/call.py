@@ -283,7 +283,7 @@ class RelayCall(Call):
         """What FreeSWITCH is to read: our line, and what earlier relays have left, until it was heard."""
         line = self._line
         self._old_told = line.old_paths
-        ours = [{"path": str(path), "on": line.read_by_freeswitch} for path in line.paths]
+        ours = [{"path": str(path), "on": on} for path, on in zip(line.paths, line.opened, strict=True)]
         return ours + [{"path": str(path), "on": True} for path in self._old_told]
 
     def _tell(self, what: News, **facts: Any) -> None:

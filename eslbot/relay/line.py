@@ -6,8 +6,9 @@ A's ring B speaks, which is longer so that both ends fall together only after ho
 that tick, and it is left out). Time is counted in ticks since A's first read: a tick is one read, 20 ms where
 FreeSWITCH sends such packets.
 
-The position is the count of the reads (:mod:`eslbot.relay.reads`). Where events were dropped it is the wall
-clock's, which FreeSWITCH is never ahead of, and counted on from there. A relay that takes over a call never
+The position is the count of the reads (:mod:`eslbot.relay.reads`). Where events were dropped it is what the
+wall clock allows since the last look, which FreeSWITCH is never ahead of, and counted on from there; what it
+may be behind by is kept until it must have been heard. A relay that takes over a call never
 goes on in the rings of the one before: it makes new ones, and speaks behind what is left in the others
 (:mod:`eslbot.relay.left`).
 
@@ -44,7 +45,7 @@ RING_SECONDS = 60
 LONGER = 960
 #: Samples of the longest packets (120 ms).
 LONGEST_READ = 960
-#: Ticks behind the position that are left as they are: it may be too large where nobody counted.
+#: Ticks behind the position that are left as they are, beside those of which nobody knows.
 KEPT = 100
 #: Ticks of a ring that hold nothing: what a relay leaves is not said again until the next one takes it to be
 #: over, which may be :data:`eslbot.relay.left.LATEST` seconds later than it is.
@@ -105,7 +106,7 @@ class Ring:
     @property
     def ticks(self) -> int:
         """Ticks that are over for certain; at the end one less than it may be."""
-        reads = max(0, self.count.reads + self.uncounted)
+        reads = self.reads
         rounds, frame = divmod(reads, self.frames)
         return self.offset + rounds * (self.frames + 1) + frame - (reads > 0 and not frame)
 
@@ -168,8 +169,12 @@ class Line:
         self._votes: dict[int, int] = {}
         self._votes_wanted = _VOTES
         self._losses = 0
-        self._looked = self._noted = 0.0
+        self._noted = 0.0
+        #: Monotonic times of the last look, and of the last at which FreeSWITCH had read nothing.
+        self._looked = self._unread = reads.before
         self._tick = 0
+        #: Ticks by which FreeSWITCH may be behind that, since events were dropped.
+        self._unsure = 0
         #: Whether another relay has the call by now: nothing of ours is written any more.
         self.taken = False
         #: Samples of speech that FreeSWITCH was faster than: not heard.
@@ -256,6 +261,16 @@ class Line:
         """Whether FreeSWITCH has the line; true from ring A's opening on."""
         return self._started
 
+    @property
+    def opened(self) -> tuple[bool, bool]:
+        """Which of :attr:`paths` FreeSWITCH has; a controller may have died between the two."""
+        return self._a.count.opened, self._b.count.opened
+
+    @property
+    def stands(self) -> bool:
+        """Whether FreeSWITCH has read nothing for two ticks, as of the last look."""
+        return self._looked - max(self._a.count.seen, self._b.count.seen) > 2 * self.period
+
     def tick(self) -> int:
         """The tick that FreeSWITCH reads next, as of a millisecond ago at most. Never behind FreeSWITCH."""
         self._reads.drain(_FRESH)
@@ -279,7 +294,7 @@ class Line:
 
     def look_at(self) -> float | None:
         """When a :meth:`tick` would tell most about the time of reads; None where that is known."""
-        if not self._tick:
+        if not self._tick or self.stands:
             return None
         if self._votes_wanted > _VOTES - _SURE and self._b.count.opened:
             return self._reads.before + _BETWEEN
@@ -354,7 +369,7 @@ class Line:
         Raises LineFull where a file system needs room for that.
         """
         if not self.taken:
-            self._zero(first, last)
+            self._zero(max(0, first - self._unsure), last)
             if last >= self.written:
                 self.written = max(min(first, self.written), self._cleared)
         self._reads.drain()
@@ -375,7 +390,7 @@ class Line:
         for left in [left for left in self._old if left.unread <= self._tick]:
             left.remove()
             self._old.remove(left)
-        upto = self._tick - self._kept
+        upto = self._tick - self._kept - self._unsure
         if upto - self._cleared < self._kept // 8:
             return
         while self._dirty and self._dirty[0][0] < upto:
@@ -417,9 +432,13 @@ class Line:
     def _look(self) -> None:
         a, b = self._a, self._b
         self._looked = self._reads.before
-        if a.count.losses != self._losses:
+        if a.count.losses == self._losses:
+            if not a.reads:
+                self._unread = self._looked
+        elif a.count.opened:
             self._losses = a.count.losses
-            self._be_at(max(self._tick, self._phase.latest_tick(self._now())))
+            if self._losses:
+                self._lose_count()
         self._started = self._started or a.count.opened
         if not self._started:
             return
@@ -441,7 +460,7 @@ class Line:
         a, b = self._a, self._b
         if not b.count.opened or not b.reads or a.at_end or b.at_end:
             return
-        if a.uncounted or b.uncounted:
+        if self._losses:
             self._votes_wanted = 0
             return
         quiet = self._reads.before - max(a.count.seen, b.count.seen) >= _QUIET
@@ -454,7 +473,14 @@ class Line:
             offset = max(self._votes, key=self._votes.__getitem__)
         self._b_known, b.offset = True, offset
 
-    def _be_at(self, tick: int) -> None:
+    def _lose_count(self) -> None:
+        """Events were dropped: take FreeSWITCH to be as far as it can be; what it may be behind by is kept."""
+        now = self._now()
+        if self._tick:
+            tick = max(self._a.ticks, self._phase.latest_tick(now))
+        else:
+            tick = int((now - self._unread) / self.period) + 1
+        self._unsure = min(self._unsure + tick - self._a.ticks, self._a.frames // 4)
         self._tick = tick
         self._a.be_at(tick)
         if self._b_known:

@@ -33,8 +33,8 @@ UTTERANCE_OVER = 0.25
 _LATE_GUARD = 0.003
 #: Seconds before a read in which the frame after it is taken.
 _RACE = 0.001
-#: Seconds between looks: while FreeSWITCH is waited for, and while there is nothing to do but to keep the
-#: line.
+#: Seconds between looks: while FreeSWITCH is waited for or stands still, and while there is nothing to do but
+#: to keep the line.
 _SOON, _IDLE = 0.01, 0.25
 #: Bytes of room below which the rest of the queue is left where it is.
 _WORTH_WHILE = RATE
@@ -151,12 +151,11 @@ class Playout:
         now = self._now()
         self._line.drop_old()
         tick = self._line.tick()
-        if self._next > tick:
-            try:
-                tick = self._line.silence(tick, self._next)
-            except LineFull:
-                self.full += 1  # it is heard: the file system wants room even for silence
-            self._next = tick
+        try:
+            tick = self._line.silence(tick, self._next)
+        except LineFull:
+            self.full += 1  # it is heard: the file system wants room even for silence
+        self._next = tick
         self._queue.clear()
         self._queued, self._tail = 0, b""
         self._placed = self._said
@@ -198,7 +197,7 @@ class Playout:
         due.append(now + (_SOON if awaited else _IDLE))
         self._tell_began(now, tick)
         if self._utterance is not None and not self._began and not awaited:
-            due.append(line.at(self._utterance) + _RACE)
+            due.append(line.at(self._utterance) + (_SOON if line.stands else _RACE))
         due += self._tell_marks(tick, now)
         due += self._end_utterance(now, tick)
         line.note(always=False)

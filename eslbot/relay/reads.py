@@ -43,7 +43,7 @@ class Count:
         self.reads_at_write = 0
         #: Whether somebody has opened the file since it was watched.
         self.opened = False
-        #: How often events were dropped; what :attr:`reads` grew by until then is too little.
+        #: How often events were dropped, since the open if that was told: :attr:`reads` is too little.
         self.losses = 0
         #: Monotonic time by which the last read had happened.
         self.seen = 0.0
@@ -51,6 +51,8 @@ class Count:
     def _read(self) -> None:
         self.reads += 1
         self.seen = self._clock.after
+        if not self.opened and self.losses:
+            self.opened = True  # that event was dropped
 
     def _written(self) -> None:
         self.reads_at_write = self.reads
@@ -59,6 +61,7 @@ class Count:
         if self.reads <= 0:  # FreeSWITCH opens it once; a later one is somebody's who should not
             self.opened = True
             self.reads = -self._scan
+            self.losses = 0
 
 
 class Reads:

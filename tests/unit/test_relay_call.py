@@ -125,7 +125,7 @@ class FakePlayout:
 class FakeLine:
     paths = (Path("/lines/a"), Path("/lines/b"))
     old_paths: tuple[Path, ...] = ()
-    read_by_freeswitch = False
+    opened = (False, False)
     removed = False
     missed = 0
 
@@ -228,6 +228,20 @@ async def up(world: World, part: Part = Part.NEW, **bot: Any) -> tuple[RelayCall
     call.stream_up(stream, part)
     await turn()
     return call, stream
+
+
+def test_the_next_controller_is_told_which_ring_is_not_on_yet(world: World) -> None:
+    """The one before died between the two displaces."""
+
+    async def story() -> None:
+        call, stream = await up(world)
+        for opened in [(False, False), (True, False), (True, True)]:
+            world.line.opened = opened
+            call.ordered(control.order(Order.HELLO, hold=False))
+            assert tuple(ring["on"] for ring in stream.of("state")[-1]["lines"]) == opened
+        call.stream_gone(True)
+
+    run(story)
 
 
 def test_a_bot_that_says_end_is_heard_to_its_last_word(world: World) -> None:

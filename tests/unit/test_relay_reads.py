@@ -96,6 +96,28 @@ def test_an_overflow_is_told_to_every_file(tmp_path: Path, files: list[Path]) ->
     reads.close()
 
 
+def test_an_open_that_was_dropped_is_told_by_the_reads_behind_it(tmp_path: Path, files: list[Path]) -> None:
+    reads = Reads(tmp_path)
+    files.append(tmp_path / "later")
+    files[2].write_bytes(bytes(9600))
+    full, dropped, later = [reads.watch(path, 4800) for path in files]
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    with files[0].open("rb", buffering=0) as file:
+        for _ in range(limit // 2 + 10):
+            os.pread(file.fileno(), 1, 0)
+    with files[1].open("rb", buffering=0) as file:
+        reads.drain()
+        assert [(count.opened, count.losses) for count in (full, dropped)] == [(True, 1), (False, 1)]
+        file.read(320)
+        reads.drain()
+        assert (dropped.opened, dropped.losses, dropped.reads) == (True, 1, 1)
+    with files[2].open("rb", buffering=0) as file:
+        file.read(2048)
+        reads.drain()
+    assert (later.opened, later.losses, later.reads) == (True, 0, -4), "nothing of it was dropped"
+    reads.close()
+
+
 def test_a_second_fetch_within_the_given_time_is_none(tmp_path: Path, files: list[Path]) -> None:
     times = iter([0.0, 0.0, 0.0005, 0.002, 0.002])
     reads = Reads(tmp_path, now=lambda: next(times))
