@@ -162,13 +162,30 @@ class RelayCall(Call):
 
     def lay(self, ptime: int) -> None:
         """Make the line's files, and find what a relay before us has left; see :meth:`Call.lay`."""
-        if not self._laid:
-            shared = self._shared
+        if self._laid:
+            return
+        shared = self._shared
+        try:
             self._line = Line.open(
                 shared.directory, self.invite.call_id, shared.reads, samples=ptime * control.RATE // 1000
             )
-            self._playout = Playout(self._line, shared.margin(self.workspace.id).of_call(), self)
-            self._laid = True
+        except (OSError, ValueError) as error:
+            self._without_line(error)
+            return
+        self._playout = Playout(self._line, shared.margin(self.workspace.id).of_call(), self)
+        self._laid = True
+
+    def _without_line(self, error: OSError | ValueError) -> None:
+        """All relays of this host have the same directory: there is no other to wait for."""
+        metrics.RELAY_REFUSED.labels("not_made").inc()
+        self._log.error(
+            "line_not_made",
+            error=str(error),
+            remedy="see relay.directory: is it there, is there room in it, and may the relay write there?",
+        )
+        self._begun = True
+        why = error.strerror if isinstance(error, OSError) else None
+        self._give_up(Outcome.RELAY_LOST, f"the relay cannot make its line files: {why or error}")
 
     @_guarded
     def stream_up(self, stream: Stream, part: Part) -> None:
@@ -216,8 +233,6 @@ class RelayCall(Call):
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()
-        if self._early is not None:
-            self._early.close()
         if self._laid:
             self._line.close(remove=remove)
         self._shared.over(self.invite.call_id)
@@ -255,7 +270,8 @@ class RelayCall(Call):
             return
         self._held = on
         self._caller.settle()  # by a re-INVITE, which costs ticks
-        self._playout.hold(on)
+        if self._laid:
+            self._playout.hold(on)
         self._tell_bot(lambda protocol: protocol.hold(on))
 
     def _stop(self, reason: str) -> None:
@@ -263,7 +279,8 @@ class RelayCall(Call):
         if self._ended is None:
             self._ended = {"outcome": Outcome.MAX_DURATION, "reason": reason, "properties": {}, "dropped": []}
         self._bot, self._done = Bot.OVER, True
-        self._playout.clear()
+        if self._laid:
+            self._playout.clear()
         self._part(reason if reason == "max_duration" else "ended")
 
     def _tell_state(self, held: bool) -> None:
@@ -274,7 +291,7 @@ class RelayCall(Call):
                 acked=self._outbox.acked,
                 bot=self._bot,
                 spoken=self._spoken,
-                speaking=self._playout.speaking,
+                speaking=self._laid and self._playout.speaking,
                 hold=held,
                 ended=self._ended,
                 done=self._done,
@@ -286,6 +303,8 @@ class RelayCall(Call):
 
     def _lines(self) -> list[dict[str, Any]]:
         """What FreeSWITCH is to read: our line, and what earlier relays have left, until it was heard."""
+        if not self._laid:
+            return []
         line = self._line
         self._old_told = line.old_paths
         ours = [{"path": str(path), "on": line.read_by_freeswitch} for path in line.paths]
@@ -557,6 +576,9 @@ class RelayCall(Call):
             self._dialling.cancel()
         self._tell_bot(lambda protocol: protocol.stop(reason))
         self._drop_connection()
+        if self._early is not None:
+            self._early.close()
+            self._early = None
 
     def _drop_connection(self) -> None:
         if self._connection is not None:
@@ -612,17 +634,18 @@ class RelayCall(Call):
         """A fault of ours: the customer goes to a human, and no other call is touched."""
         metrics.INTERNAL_ERRORS.inc()
         self._log.error("relay_call_failed", exc_info=error)
-        if self._ended is not None:
-            return
-        self._ended = {
-            "outcome": Outcome.INTERNAL_ERROR,
-            "reason": type(error).__name__,
-            "properties": {},
-            "dropped": [],
-        }
-        self._bot, self._done = Bot.OVER, True
-        self._tell(News.ENDED, **self._ended)
-        self._tell(News.DONE)
+        if self._ended is None:
+            self._give_up(Outcome.INTERNAL_ERROR, type(error).__name__)
+
+    def _give_up(self, outcome: Outcome, reason: str) -> None:
+        """The bot's part is over here and now, without last words."""
+        if self._ended is None:
+            self._ended = {"outcome": outcome, "reason": reason, "properties": {}, "dropped": []}
+            self._tell(News.ENDED, **self._ended)
+        self._bot = Bot.OVER
+        if not self._done:
+            self._done = True
+            self._tell(News.DONE)
         self._part("ended")
 
 

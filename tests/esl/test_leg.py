@@ -578,6 +578,54 @@ def test_a_relay_that_was_never_there_is_a_hand_off(house: House) -> None:
     assert "displace start" not in channel.story
 
 
+def test_who_refuses_the_stream_twice_is_not_waited_for(house: House) -> None:
+    channel = house.call()
+    channel.on_start = lambda number: channel.refuse_stream(6, NOT_UPGRADED)
+    with capture_logs() as told:
+        ended, why = outcome(house, channel)
+    assert ended == "relay_lost"
+    assert why == "what listens at relay.listen takes no stream: WebSocket upgrade failed (code 6)"
+    assert len(channel.starts) == 2, "the first may have been a process that is full"
+    (line,) = (line for line in told if line["event"] == "relay_lost")
+    assert line["relay"] == channel.starts[-1]["url"]
+    assert "stream_refused" in line["remedy"]
+
+
+def test_one_refusal_and_another_fault_are_no_two_refusals(house: House) -> None:
+    channel = house.call()
+    up = channel.on_start
+
+    def start(number: int) -> None:
+        if number in (0, 2):
+            channel.refuse_stream(6, NOT_UPGRADED)
+        elif number == 1:
+            channel.refuse_stream()
+        else:
+            up(number)
+
+    channel.on_start = start
+    channel.wait_stage("talking")
+    assert len(channel.starts) == 4
+    channel.lose_stream()
+    channel.ends()
+    assert outcome(house, channel)[0] == "bot_ended"
+
+
+def test_a_relay_that_has_no_line_is_a_hand_off_at_once(house: House) -> None:
+    channel = house.call()
+    channel.relay.paths = []
+    channel.wait_stage("connecting")
+    with capture_logs() as told:
+        channel.relay.tell(
+            News.ENDED, outcome="relay_lost", reason="the relay cannot make its line files", properties={}
+        )
+        channel.relay.tell(News.DONE)
+        assert outcome(house, channel) == ("relay_lost", "the relay cannot make its line files")
+    assert len(channel.starts) == 1
+    (line,) = (line for line in told if line["event"] == "relay_lost")
+    assert line["reason"] == "the relay cannot make its line files" and "relay's log" in line["remedy"]
+
+
 @pytest.mark.parametrize("up", [True, False], ids=["connected and silent", "not connected"])
 def test_a_relay_that_says_nothing_is_a_hand_off(house: House, up: bool) -> None:
     channel = house.call()
