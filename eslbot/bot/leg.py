@@ -160,9 +160,7 @@ class BotLeg:
         except (RelayLost, Unheard) as error:
             if isinstance(error, Unheard):
                 self._await_hang_up()
-            log.error(
-                "relay_lost", reason=str(error), remedy="see whether `eslbot relay` runs beside FreeSWITCH"
-            )
+            log.error("relay_lost", reason=str(error), relay=self._link.url, remedy=error.remedy)
             return self._ended or BotEnd(Outcome.RELAY_LOST, str(error))
         finally:
             # Also where a fault of ours ended it: who is handed off is not the bot's to hear any more. Where
@@ -293,6 +291,13 @@ class BotLeg:
         except ValueError:
             outcome = Outcome.INTERNAL_ERROR
             log.error("relay_outcome_unknown", remedy="run relay and controllers of one version")
+        if outcome is Outcome.RELAY_LOST:
+            log.error(
+                "relay_lost",
+                reason=printable(_text(facts, "reason")),
+                relay=self._link.url,
+                remedy="the relay's log says more; so does `eslbot doctor` on its host",
+            )
         properties, dropped = facts.get("properties"), facts.get("dropped")
         if isinstance(dropped, list) and dropped:
             log.warning("bot_properties_dropped", names=[printable(str(name)[:64]) for name in dropped[:20]])

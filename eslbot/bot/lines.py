@@ -36,6 +36,8 @@ class BadLines(Exception):
 class Unheard(Exception):
     """FreeSWITCH does not read a line, so the caller hears nothing of it."""
 
+    remedy = "see whether FreeSWITCH's user may read relay.directory: `eslbot doctor` on its host"
+
 
 @dataclass(frozen=True, slots=True)
 class Line:

@@ -12,7 +12,8 @@
 Until STATE has come nothing counts that a relay tells: it is of another time. One that comes unasked is as
 good as any other. What is told again behind STATE is known by its number and text: another relay counts anew.
 Nobody waits in here: :attr:`Link.due` says when :meth:`Link.tick` has something to do. A link that is not up
-for :data:`RELAY_DUE` raises :class:`RelayLost`.
+for :data:`RELAY_DUE` raises :class:`RelayLost`, and so does one whose stream was refused :data:`REFUSALS`
+times running: whoever answers so is there, and will not think better of it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ RELAY_DUE = 5.0
 STATE_DUE = 1.0
 #: Seconds before a stream is started once more that could not be; twice as long each time.
 RETRY, MOST_RETRY = 0.05, 0.5
+#: Refusals of a stream in a row that are final, 1.3 s in all: a process may be full, and the next try goes to
+#: another, or may not have read a new workspace's configuration yet.
+REFUSALS = 6
 #: Seconds after which a stream that was up counts as one: a relay that only comes up to break off is none.
 STEADY = 1.0
 #: News that may wait to be acknowledged.
@@ -50,7 +54,11 @@ WAITING = 32
 
 
 class RelayLost(Exception):
-    """No relay takes the call's stream."""
+    """No relay takes the call's stream; ``remedy`` is for whoever mends that."""
+
+    def __init__(self, why: str, remedy: str = "") -> None:
+        super().__init__(why)
+        self.remedy = remedy or "see whether `eslbot relay` runs and listens at relay.listen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +97,7 @@ class Link:
         #: When :meth:`tick` has something to do, on the monotonic clock.
         self.due = float("inf")
         self._starting = self._connected = False
-        self._tries = 0
+        self._tries = self._refusals = 0
         self._up_since = float("-inf")
         self._give_up = float("inf")
         self._why = "no STATE"
@@ -101,6 +109,11 @@ class Link:
         self._waiting: deque[tuple[Order, dict[str, Any]]] = deque(maxlen=WAITING)
         self._lost_events = session.lost_events
         self._told_bad = False
+
+    @property
+    def url(self) -> str:
+        """Where a relay has to be."""
+        return self._way.url
 
     # -- coming up ----------------------------------------------------------------------------------------
 
@@ -173,11 +186,18 @@ class Link:
             self._start()
 
     def _gone(self, event: Event) -> None:
-        """The stream is gone, or did not come up."""
+        """The stream is gone, or did not come up. Raises RelayLost where none will."""
         if event.name == stream.ERROR:
             self._stream.attached = False  # the module takes itself off
         why = stream.describe(event)
         if not self.up:
+            self._refusals = self._refusals + 1 if stream.was_refused(event) else 0
+            if self._refusals >= REFUSALS:
+                raise RelayLost(
+                    f"what listens at relay.listen takes no stream: {why}",
+                    "`stream_refused` in the relay's log says why; `eslbot doctor` on FreeSWITCH's host "
+                    "finds another key, or another program at relay.listen",
+                )
             self._wait(why)
             return
         log.warning("relay_stream_lost", reason=why)
@@ -193,7 +213,7 @@ class Link:
     # -- what the relay tells -----------------------------------------------------------------------------
 
     def happened(self, event: Event) -> Text | None:
-        """One event of the stream's; what the relay tells by it, if that counts."""
+        """One event of the stream's; what the relay tells by it, if that counts. Raises RelayLost."""
         match event.name:
             case stream.CONNECT:
                 self._connected = self._stream.attached = True
@@ -233,7 +253,7 @@ class Link:
         if not self.up:
             self._up_since = time.monotonic()
         self.up, self.due = True, float("inf")
-        self._starting = False
+        self._starting, self._refusals = False, 0
         self._last = self._acknowledged = acknowledged
         if new and (self.held or self.part is not Part.NEW):  # HELLO would have told
             self.order(Order.HOLD, on=self.held)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from eslbot.esl import Event, Session, quote
 from eslbot.redaction import printable
@@ -25,6 +26,9 @@ DISCONNECT = "mod_audio_stream::disconnect"
 ERROR = "mod_audio_stream::error"
 JSON = "mod_audio_stream::json"
 EVENTS = (CONNECT, DISCONNECT, ERROR, JSON)
+
+#: What libwsc says of an HTTP answer that is not 101, whatever its status (WebSocketContext.cpp).
+NOT_UPGRADED = "WebSocket upgrade failed"
 
 
 class AudioStream:
@@ -90,15 +94,25 @@ def of_stream(event: Event) -> bool:
     return event.name in EVENTS
 
 
-def describe(event: Event) -> str:
-    """What an ``::error`` or a ``::disconnect`` says, for people."""
+def was_refused(event: Event) -> bool:
+    """Whether somebody was there, and answered the upgrade with another HTTP status than 101."""
+    return event.name == ERROR and _message(event).get("error") == NOT_UPGRADED
+
+
+def _message(event: Event) -> Mapping[str, Any]:
     try:
         # With more than the module has to say there is nothing to read in it.
         document = json.loads(event.body.decode()) if len(event.body) <= MAX_BYTES else None
     except (ValueError, RecursionError):
         document = None
     message = document.get("message") if isinstance(document, dict) else None
-    if not isinstance(message, dict):
+    return message if isinstance(message, dict) else {}
+
+
+def describe(event: Event) -> str:
+    """What an ``::error`` or a ``::disconnect`` says, for people."""
+    message = _message(event)
+    if not message:
         return "no reason given"
     code, text = message.get("code"), message.get("reason") or message.get("error")
     words = printable(text) if isinstance(text, str) else ""

@@ -163,13 +163,30 @@ class RelayCall(Call):
 
     def lay(self, ptime: int) -> None:
         """Make the line's files, and find what a relay before us has left; see :meth:`Call.lay`."""
-        if not self._laid:
-            shared = self._shared
+        if self._laid:
+            return
+        shared = self._shared
+        try:
             self._line = Line.open(
                 shared.directory, self.invite.call_id, shared.reads, samples=ptime * control.RATE // 1000
             )
-            self._playout = Playout(self._line, shared.margin(self.workspace.id).of_call(), self)
-            self._laid = True
+        except (OSError, ValueError) as error:
+            self._without_line(error)
+            return
+        self._playout = Playout(self._line, shared.margin(self.workspace.id).of_call(), self)
+        self._laid = True
+
+    def _without_line(self, error: OSError | ValueError) -> None:
+        """All relays of this host have the same directory: there is no other to wait for."""
+        metrics.RELAY_REFUSED.labels("not_made").inc()
+        self._log.error(
+            "line_not_made",
+            error=str(error),
+            remedy="see relay.directory: is it there, is there room in it, and may the relay write there?",
+        )
+        self._begun = True
+        why = error.strerror if isinstance(error, OSError) else None
+        self._give_up(Outcome.RELAY_LOST, f"the relay cannot make its line files: {why or error}")
 
     @_guarded
     def stream_up(self, stream: Stream, part: Part) -> None:
@@ -250,7 +267,8 @@ class RelayCall(Call):
             return
         self._held = on
         self._caller.settle()  # by a re-INVITE, which costs ticks
-        self._playout.hold(on)
+        if self._laid:
+            self._playout.hold(on)
         self._tell_bot(lambda protocol: protocol.hold(on))
 
     def _stop(self, reason: str) -> None:
@@ -258,7 +276,8 @@ class RelayCall(Call):
         if self._ended is None:
             self._ended = _end(Outcome.MAX_DURATION, reason)
         self._bot, self._done = Bot.OVER, True
-        self._playout.clear()
+        if self._laid:
+            self._playout.clear()
         self._part(reason if reason == "max_duration" else "ended")
 
     def _tell_state(self, held: bool) -> None:
@@ -269,7 +288,7 @@ class RelayCall(Call):
                 acked=self._outbox.acked,
                 bot=self._bot,
                 spoken=self._spoken,
-                speaking=self._playout.speaking,
+                speaking=self._laid and self._playout.speaking,
                 hold=held,
                 ended=self._ended,
                 done=self._done,
@@ -281,6 +300,8 @@ class RelayCall(Call):
 
     def _lines(self) -> list[dict[str, Any]]:
         """What FreeSWITCH is to read: our line, and what earlier relays have left, until it was heard."""
+        if not self._laid:
+            return []
         line = self._line
         self._old_told = line.old_paths
         ours = [{"path": str(path), "on": on} for path, on in zip(line.paths, line.opened, strict=True)]
@@ -613,14 +634,19 @@ class RelayCall(Call):
         if (name := type(error).__name__) not in self._told:  # the caller has fifty frames a second
             self._told.add(name)
             self._log.error("relay_call_failed", exc_info=error)
+        if not (self._ended is not None and self._done):
+            self._give_up(Outcome.INTERNAL_ERROR, name)
+
+    def _give_up(self, outcome: Outcome, reason: str) -> None:
+        """The bot's part is over here and now, without last words."""
+        self._bot = Bot.OVER
         if self._ended is None:
-            self._ended = _end(Outcome.INTERNAL_ERROR, name)
-            self._bot = Bot.OVER
+            self._ended = _end(outcome, reason)
             self._tell(News.ENDED, **self._ended)
         if not self._done:
             self._done = True
             self._tell(News.DONE)
-            self._part("ended")
+        self._part("ended")
 
 
 def _end(

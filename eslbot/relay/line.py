@@ -474,7 +474,7 @@ class Line:
         self._b_known, b.offset = True, offset
 
     def _lose_count(self) -> None:
-        """Events were dropped: take FreeSWITCH to be as far as it can be; what it may be behind by is kept."""
+        """Events were dropped: take FreeSWITCH for as far as it can be, keep what it may be behind by."""
         now = self._now()
         if self._tick:
             tick = max(self._a.ticks, self._phase.latest_tick(now))

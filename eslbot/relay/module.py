@@ -79,7 +79,7 @@ class Call(ABC):
     """A call in the relay, as its stream and its worker see it: :class:`eslbot.relay.call.RelayCall`.
 
     It is made with an invite, its workspace and the worker's :class:`~eslbot.relay.shared.Shared`. None of
-    these methods waits, and only one raises.
+    these methods waits, and none raises.
     """
 
     @abstractmethod
@@ -88,7 +88,10 @@ class Call(ABC):
 
     @abstractmethod
     def lay(self, ptime: int) -> None:
-        """Have the line's files, which are read every ``ptime`` milliseconds. Raises OSError, ValueError."""
+        """Have the line's files, which are read every ``ptime`` milliseconds.
+
+        Where they cannot be made, the call is over: the stream that comes up is told.
+        """
 
     @abstractmethod
     def stream_up(self, stream: Stream, part: Part) -> None:
@@ -109,6 +112,16 @@ class Call(ABC):
     @abstractmethod
     def shutdown(self) -> None:
         """The relay ends at once: tell the bot, close its socket, keep the files for the next relay."""
+
+
+#: What whoever mends a refusal has to look at; of the other reasons there is nothing of ours to mend.
+REMEDIES = {
+    "no_identity": "where it is a call of ours, the controllers have another server.key_file than this "
+    "relay: compare `eslbot key` on both hosts",
+    "unknown_workspace": "this relay has another configuration than the controllers: give it theirs, HUP",
+    "bad_request": "if these are controllers of ours, run relay and controllers of one version",
+    "full": "raise relay.processes",
+}
 
 
 class NotTaken(Exception):
@@ -199,10 +212,16 @@ class Door:
             ptime = _ptime(request)
             call = self._calls.of(invite)
             if not prepares:
-                _lay(call, invite, ptime)
+                call.lay(ptime)
         except NotTaken as refused:
             metrics.RELAY_REFUSED.labels(refused.why).inc()
-            log.warning("stream_refused", why=refused.why, status=refused.status)
+            log.warning(
+                "stream_refused",
+                why=refused.why,
+                status=refused.status,
+                call_id=_claimed(request),
+                remedy=REMEDIES[refused.why],
+            )
             answer = WSUpgradeResponse.create_error_response(refused.status, refused.why.encode())
             return WSUpgradeResponseWithListener(answer, None)
         if prepares:
@@ -238,17 +257,10 @@ class Door:
             del self._streams[call_id]
 
 
-def _lay(call: Call, invite: Invite, ptime: int) -> None:
-    try:
-        call.lay(ptime)
-    except (OSError, ValueError) as error:
-        log.error(
-            "line_not_made",
-            call_id=invite.call_id,
-            error=str(error),
-            remedy="see relay.directory: is there room in it, and may the relay write there?",
-        )
-        raise NotTaken(503, "not_made") from error
+def _claimed(request: WSUpgradeRequest) -> str:
+    """The call that it says it is of, which may be anybody's word."""
+    call_id = request.headers.get(control.CALL, "")
+    return call_id if _CALL_ID.fullmatch(call_id) else ""
 
 
 def _ptime(request: WSUpgradeRequest) -> int:

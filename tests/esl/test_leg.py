@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import structlog
+from structlog.testing import capture_logs
 
 from eslbot import metrics
 from eslbot.bot.link import UNACKNOWLEDGED, WAITING
+from eslbot.bot.stream import NOT_UPGRADED
 from eslbot.ledger.facts import What
 from eslbot.outcome import Outcome
 from eslbot.relay.control import PART, News, Order, Part
@@ -27,6 +28,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eslbot.bot.link.RELAY_DUE", 0.6)
     monkeypatch.setattr("eslbot.bot.link.STATE_DUE", 0.2)
     monkeypatch.setattr("eslbot.bot.link.STEADY", 0.05)
+    monkeypatch.setattr("eslbot.bot.link.REFUSALS", 2)
 
 
 def outcome(house: House, channel: Channel) -> tuple[str, str]:
@@ -100,7 +102,7 @@ def test_short_packets_get_one_jitter_buffer(house: House, ptime: str, wanted: s
 
 def test_where_the_caller_is_late_freeswitch_is_made_to_flush_now_and_then(house: House) -> None:
     channel = house.talking()
-    with structlog.testing.capture_logs() as lines:
+    with capture_logs() as lines:
         for late in (0.53, 0.3, 0.2):
             channel.relay.tells(News.LATE, by=late)
         channel.ends()
@@ -345,7 +347,7 @@ HOSTILE: list[Any] = [
 def test_what_is_no_news_is_counted_and_told_once(house: House, text: Any) -> None:
     before = metrics.RELAY_TEXTS_IGNORED._value.get()
     channel = house.talking()
-    with structlog.testing.capture_logs() as lines:
+    with capture_logs() as lines:
         channel.custom("json", text)
         channel.custom("json", text)
         channel.ends()
@@ -576,6 +578,53 @@ def test_a_relay_that_was_never_there_is_a_hand_off(house: House) -> None:
     channel.on_start = lambda number: channel.refuse_stream()
     assert outcome(house, channel) == ("relay_lost", "Connection refused (system error 111) (code 6)")
     assert "displace start" not in channel.story
+
+
+def test_who_refuses_the_stream_again_and_again_is_not_waited_for(house: House) -> None:
+    channel = house.call()
+    channel.on_start = lambda number: channel.refuse_stream(6, NOT_UPGRADED)
+    with capture_logs() as told:
+        ended, why = outcome(house, channel)
+    assert ended == "relay_lost"
+    assert why == "what listens at relay.listen takes no stream: WebSocket upgrade failed (code 6)"
+    assert len(channel.starts) == 2, "REFUSALS"
+    (line,) = (line for line in told if line["event"] == "relay_lost")
+    assert line["relay"] == channel.starts[-1]["url"]
+    assert "stream_refused" in line["remedy"]
+
+
+def test_one_refusal_and_another_fault_are_no_two_refusals(house: House) -> None:
+    channel = house.call()
+    up = channel.on_start
+
+    def start(number: int) -> None:
+        if number in (0, 2):
+            channel.refuse_stream(6, NOT_UPGRADED)
+        elif number == 1:
+            channel.refuse_stream()
+        else:
+            up(number)
+
+    channel.on_start = start
+    channel.wait_stage("talking")
+    assert len(channel.starts) == 4
+    channel.ends()
+    assert outcome(house, channel)[0] == "bot_ended"
+
+
+def test_a_relay_that_has_no_line_is_a_hand_off_at_once(house: House) -> None:
+    channel = house.call()
+    channel.relay.paths = []
+    channel.wait_stage("connecting")
+    with capture_logs() as told:
+        channel.relay.tells(
+            News.ENDED, outcome="relay_lost", reason="the relay cannot make its line files", properties={}
+        )
+        channel.relay.tells(News.DONE)
+        assert outcome(house, channel) == ("relay_lost", "the relay cannot make its line files")
+    assert len(channel.starts) == 1
+    (line,) = (line for line in told if line["event"] == "relay_lost")
+    assert line["reason"] == "the relay cannot make its line files" and "relay's log" in line["remedy"]
 
 
 @pytest.mark.parametrize("up", [True, False], ids=["connected and silent", "not connected"])

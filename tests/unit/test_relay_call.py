@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
 import json
+import os
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from itertools import pairwise
@@ -263,6 +265,72 @@ def test_a_bot_that_says_end_is_heard_to_its_last_word(world: World) -> None:
         world.heard(call)
         assert stream.of("done")
         assert world.socket.got("stop") == [{"type": "stop", "reason": "ended"}] and world.socket.closed
+
+    run(story)
+
+
+def no_room(*_: Any, **__: Any) -> FakeLine:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/lines/a")
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+@pytest.mark.parametrize("part", list(Part))
+def test_a_call_without_line_files_is_over_at_once_and_says_why(
+    world: World, monkeypatch: pytest.MonkeyPatch, part: Part, prepared: bool
+) -> None:
+    monkeypatch.setattr(relay_call.Line, "open", no_room)
+    counted = metrics.RELAY_REFUSED.labels("not_made")
+    before = counted._value.get()
+
+    async def story() -> None:
+        call, stream = world.call(), FakeStream()
+        if prepared:
+            call.prepare()
+            await turn()
+        with capture_logs() as told:
+            call.lay(20)
+            call.stream_up(stream, part)
+            await turn()
+        assert [entry["news"] for entry in stream.news] == ["state", "ended", "done"]
+        assert (stream.news[0]["lines"], stream.news[0]["done"]) == ([], True)
+        (ended,) = stream.of("ended")
+        assert ended["outcome"] == "relay_lost"
+        assert ended["reason"] == "the relay cannot make its line files: No space left on device"
+        assert [socket.closed for socket in world.sockets] == [True] * prepared, "the bot is not kept"
+        (line,) = told
+        assert (line["event"], line["call_id"]) == ("line_not_made", UUID)
+        assert "relay.directory" in line["remedy"]
+        # What a controller may still say of it, to a call that has no line.
+        for order in (
+            control.order(Order.HELLO, hold=True),
+            control.order(Order.HOLD, on=False),
+            control.order(Order.STOP, reason="ended"),
+        ):
+            with capture_logs() as told:
+                call.ordered(order)
+            assert told == []
+        call.heard(TONE)
+        call.stream_gone(True)
+        assert world.forgotten == [UUID]
+
+    run(story)
+    assert counted._value.get() == before + 1
+
+
+def test_a_bot_that_was_not_reached_and_a_line_that_is_not_made_are_one_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_call.Line, "open", no_room)
+    world.refusals = ["HTTP status 403"]
+
+    async def story() -> None:
+        call, stream = world.call(), FakeStream()
+        call.prepare()
+        await turn()
+        call.lay(20)
+        call.stream_up(stream, Part.NEW)
+        assert [entry["news"] for entry in stream.news] == ["state", "ended", "done"]
+        assert stream.of("ended")[0]["outcome"] == "bot_unreachable"
 
     run(story)
 

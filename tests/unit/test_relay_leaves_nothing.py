@@ -190,9 +190,7 @@ class Stage:
         blocked = self.lines / f"{invite.call_id}.line"
         blocked.mkdir()
         await self.prepare(invite)
-        caller = await self._ask(invite)
-        assert b" 503 " in await caller.head()
-        caller.writer.close()
+        await self.hangs_up(await self.stream(invite))
         blocked.rmdir()
 
 

@@ -35,12 +35,9 @@ class Taken(Call):
         self.gone = asyncio.Event()
         self.faulty = False
         self.ptimes: list[int] = []
-        self.no_room = False
 
     def lay(self, ptime: int) -> None:
         self.ptimes.append(ptime)
-        if self.no_room:
-            raise OSError(28, "No space left on device")
 
     def prepare(self) -> None:
         self.told.append(("prepare",))
@@ -192,8 +189,27 @@ def test_who_may_not_come_in_is_refused_and_nothing_else_happens(
             caller = await house.ask(*lines, path=path)
             assert f" {status} ".encode() in await caller.head()
             assert await caller.rest() == why.encode(), "and the connection is closed"
-        assert [(line["event"], line["why"]) for line in told] == [("stream_refused", why)]
+        (line,) = told
+        assert (line["event"], line["why"], line["status"]) == ("stream_refused", why, status)
+        assert line["remedy"]
+        signed_for = [text.partition(": ")[2] for text in lines if text.startswith(control.CALL)]
+        assert line["call_id"] in (*signed_for, ""), "which one it was, as far as it said so"
+        assert not any(str(secret) in str(line) for secret in identity() if control.IDENTITY in str(secret))
         assert house.calls == {}
+
+    run(story)
+
+
+def test_every_refusal_has_a_remedy() -> None:
+    assert {*module.REMEDIES, "not_made"} == set(metrics.REFUSED_WHYS), "`line_not_made` has its own"
+
+
+def test_what_a_refused_stream_says_of_its_call_is_bounded() -> None:
+    async def story(house: House) -> None:
+        with capture_logs() as told:
+            caller = await house.ask(*UPGRADE, f"{control.CALL}: ../{'x' * 100}", f"{control.IDENTITY}: y.z")
+            assert b" 403 " in await caller.head()
+        assert told[0]["call_id"] == ""
 
     run(story)
 
@@ -469,15 +485,5 @@ def test_no_line_is_read_every_so_often(header: str) -> None:
     async def story(house: House) -> None:
         caller = await house.ask(*UPGRADE, *identity(INVITE), f"{control.PART}: new", header)
         assert b" 400 " in await caller.head()
-
-    run(story)
-
-
-def test_a_call_without_room_for_its_line_gets_no_stream() -> None:
-    async def story(house: House) -> None:
-        full = house.calls[INVITE.call_id] = Taken()
-        full.no_room = True
-        caller = await house.ask(*UPGRADE, *identity(INVITE), f"{control.PART}: new")
-        assert b" 503 " in await caller.head()
 
     run(story)

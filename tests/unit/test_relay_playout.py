@@ -825,7 +825,7 @@ def test_behind_a_clear_nothing_is_heard_of_what_was_said_before(
     messages: list[tuple[float, int]], phase: float, second: int, cleared: set[int]
 ) -> None:
     """Wherever the rings' ends are; and the rest of it is heard, once."""
-    with TemporaryDirectory() as directory, World(Path(directory), ring=0.6) as world:
+    with TemporaryDirectory() as directory, World(Path(directory), ring=1.5) as world:
         world.displace(phase, second)
         world.play(0.3)
         heard: list[int] = []  # what has to be
