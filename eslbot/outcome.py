@@ -14,6 +14,7 @@ class Outcome(StrEnum):
     BOT_FAILED = "bot_failed"  # its socket ended in any other way
     BOT_SILENT = "bot_silent"  # no audio within first_audio_timeout
     RELAY_LOST = "relay_lost"  # no relay carried its line any more
+    SWITCH_LOST = "switch_lost"  # FreeSWITCH has died again and again under it
     MAX_DURATION = "max_duration"  # the workspace's bound
     CONTROLLER_LOST = "controller_lost"  # a worker went away, and how the bot had ended with it
     INTERNAL_ERROR = "internal_error"  # a fault of ours, told in the log
@@ -49,6 +50,7 @@ _FAULTS = {
     Outcome.BOT_FAILED: Fault.BOT,
     Outcome.BOT_SILENT: Fault.BOT,
     Outcome.RELAY_LOST: Fault.ESLBOT,
+    Outcome.SWITCH_LOST: Fault.ESLBOT,
     Outcome.CONTROLLER_LOST: Fault.ESLBOT,
     Outcome.INTERNAL_ERROR: Fault.ESLBOT,
     Outcome.MEDIA_TIMEOUT: Fault.PBX,

@@ -27,6 +27,8 @@ IDENTITY, CALL = "X-Eslbot-Identity", "X-Call-ID"
 PART = "X-Eslbot-Part"
 #: And the milliseconds of the packets that FreeSWITCH sends, 20 where it is missing: so the line is read.
 PTIME = "X-Eslbot-Ptime"
+#: And FreeSWITCH's Core-UUID: another one than before has none of the call's line files open.
+SWITCH = "X-Eslbot-Switch"
 
 #: Where a relay tells anybody that it is one, and how.
 HEALTH, HEALTHY = "/healthz", b"relay"
