@@ -79,6 +79,9 @@ SETUP_SECONDS = Histogram(
     buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 TAKE_OVERS = Counter("eslbot_take_overs", "Calls that arrived in the middle of their story.", ["stage"])
+CALLS_RECOVERED = Counter(
+    "eslbot_calls_recovered", "Calls that came back with another FreeSWITCH: theirs had died.", ["workspace"]
+)
 HAND_OVERS = Counter("eslbot_hand_overs", "Calls that a leaving worker gave to the next one.")
 
 # -- the bot ----------------------------------------------------------------------------------------------

@@ -137,8 +137,12 @@ class AmeyoClient:
         before: int = 0,
         wait: float = 0.0,
         begin: Callable[[int], None] = _begun,
+        hung_up: Flag | None = None,
     ) -> Iterator[Attempt]:
         """Attempt after attempt, with the waits between them, until one is accepted or ``over`` is set.
+
+        The one that is under way then is finished, within LAST_ANSWER where ``hung_up`` (by default ``over``)
+        is set: nobody waits for it any more.
 
         ``before`` attempts were begun by controllers before this one: numbers and delays go on from there.
         ``wait`` is the rest, in seconds, of the delay that the one before was in, up to MAX_RETRY_AFTER.
@@ -155,7 +159,7 @@ class AmeyoClient:
                 begin(number)
                 if over.is_set():
                     return
-                attempt = self._attempt(number, body, over)
+                attempt = self._attempt(number, body, over if hung_up is None else hung_up)
             yield attempt
             if attempt.verdict in (Verdict.ACCEPTED, Verdict.INTERRUPTED):
                 return

@@ -286,6 +286,7 @@ class RelayCall(Call):
             control.news(
                 News.STATE,
                 acked=self._outbox.acked,
+                url=self._shared.url,
                 bot=self._bot,
                 spoken=self._spoken,
                 speaking=self._laid and self._playout.speaking,
