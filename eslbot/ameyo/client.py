@@ -19,7 +19,7 @@ from urllib3.exceptions import HTTPError
 import eslbot
 from eslbot import redaction
 from eslbot.ameyo.answer import Answer
-from eslbot.ameyo.connections import Connections
+from eslbot.ameyo.connections import CallOver, Connections
 from eslbot.ameyo.limit import OutOfTime, limit
 from eslbot.ameyo.notification import PATH, headers
 from eslbot.ameyo.slots import Slots
@@ -176,7 +176,7 @@ class AmeyoClient:
         return max(delay, retry_after or 0.0)
 
     def _attempt(self, number: int, body: bytes, over: Flag) -> Attempt:
-        """One POST; the end of the call does not wait for its time-out.
+        """One POST; the end of the call does not wait for its time-out, and what was not sent by then is not.
 
         Once a status is there it is the verdict, whatever becomes of the rest.
         """
@@ -187,12 +187,14 @@ class AmeyoClient:
         try:
             with limit(self._settings.timeout, over, LAST_ANSWER):
                 answer = self._connections.post(
-                    body, self._headers, self._settings.connect_timeout, self._settings.timeout
+                    body, self._headers, self._settings.connect_timeout, self._settings.timeout, over
                 )
             status, verdict = answer.status, _judge(answer.status)
             accepted = verdict is Verdict.ACCEPTED
             self._connections.finish(answer, MAX_ACCEPTED_SECONDS if accepted else MAX_ANSWER_SECONDS)
             detail, retry_after = self._told(answer), _retry_after(answer.field("Retry-After"))
+        except CallOver:
+            verdict, detail = Verdict.INTERRUPTED, "the call was over"
         except OutOfTime:
             if over.is_set():
                 verdict, detail = Verdict.INTERRUPTED, "the call was over"
