@@ -392,7 +392,7 @@ BROKEN = [
     b" " * (recovery.MAX_FILE + 1),
     *(
         json.dumps(
-            {"restarts": 0, "flushes": 0, "calls": 0, "dropped": 0, "starts": [], "boot": ""} | change
+            {**{"restarts": 0, "flushes": 0, "calls": 0, "dropped": 0, "starts": []}, **change}
         ).encode()
         for change in (
             {"restarts": -1},
