@@ -90,6 +90,7 @@ class FakePlayout:
         self.did: list[Any] = []
         self.full = self.taken = self.going = False
         self.lost = 0.0
+        self.unmade: OSError | None = None
 
     @property
     def speaking(self) -> bool:
@@ -109,6 +110,13 @@ class FakePlayout:
             self.told.marked(name, False)
         else:
             self.did.append(("mark", name))
+
+    def read_by(self, switch: str) -> bool:
+        """FreeSWITCH has restarted where the test says so."""
+        if self.unmade is not None:
+            raise self.unmade
+        self.did.append(("read by", switch))
+        return switch == "restarted"
 
     def clear(self) -> None:
         self.queued = b""
@@ -130,6 +138,7 @@ class FakeLine:
     opened = (False, False)
     removed = False
     missed = 0
+    lost = 0.0
 
     def close(self, remove: bool) -> None:
         self.removed = remove
@@ -226,7 +235,7 @@ async def turn() -> None:
 
 async def up(world: World, part: Part = Part.NEW, **bot: Any) -> tuple[RelayCall, FakeStream]:
     call, stream = world.call(**bot), FakeStream()
-    call.lay(20)
+    call.lay(20, "")
     call.stream_up(stream, part)
     await turn()
     return call, stream
@@ -288,7 +297,7 @@ def test_a_call_without_line_files_is_over_at_once_and_says_why(
             call.prepare()
             await turn()
         with capture_logs() as told:
-            call.lay(20)
+            call.lay(20, "")
             call.stream_up(stream, part)
             await turn()
         assert [entry["news"] for entry in stream.news] == ["state", "ended", "done"]
@@ -327,7 +336,7 @@ def test_a_bot_that_was_not_reached_and_a_line_that_is_not_made_are_one_end(
         call, stream = world.call(), FakeStream()
         call.prepare()
         await turn()
-        call.lay(20)
+        call.lay(20, "")
         call.stream_up(stream, Part.NEW)
         assert [entry["news"] for entry in stream.news] == ["state", "ended", "done"]
         assert stream.of("ended")[0]["outcome"] == "bot_unreachable"
@@ -530,7 +539,7 @@ def test_another_stream_finds_the_bot_as_it_was(world: World) -> None:
         call.stream_gone(clean=False)
         world.socket.listener.received(TONE)
         other = FakeStream()
-        call.lay(20)
+        call.lay(20, "")
         call.stream_up(other, Part.UNDER_WAY)
         await turn()
         assert len(world.sockets) == 1 and not world.socket.closed
@@ -552,7 +561,7 @@ def test_the_relay_before_died(world: World) -> None:
 def test_the_relay_before_died_with_the_last_words_on_the_line(world: World) -> None:
     async def story() -> None:
         call = world.call()
-        call.lay(20)
+        call.lay(20, "")
         world.playout.queued = TONE
         stream = FakeStream()
         call.stream_up(stream, Part.OVER)
@@ -594,7 +603,7 @@ def test_the_caller_hangs_up(world: World) -> None:
 def test_the_caller_hangs_up_while_the_bot_is_dialled(world: World) -> None:
     async def story() -> None:
         call, stream = world.call(), FakeStream()
-        call.lay(20)
+        call.lay(20, "")
         call.stream_up(stream, Part.NEW)
         call.stream_gone(clean=True)
         await turn()
@@ -717,7 +726,7 @@ def test_the_bot_of_a_call_that_is_about_to_be_answered_is_dialled_once(world: W
         assert len(world.sockets) == 1 and len(world.socket.got("start")) == 1
         world.socket.listener.received(TONE)  # nobody has told it to wait
         stream = FakeStream()
-        call.lay(20)
+        call.lay(20, "")
         call.stream_up(stream, Part.NEW)
         await turn()
         assert len(world.sockets) == 1 and len(world.socket.got("start")) == 1
@@ -835,7 +844,7 @@ async def prepared(world: World, **bot: Any) -> RelayCall:
 
 async def answered(call: RelayCall) -> FakeStream:
     stream = FakeStream()
-    call.lay(20)
+    call.lay(20, "")
     call.stream_up(stream, Part.NEW)
     for _ in range(10):
         await turn()
@@ -984,7 +993,7 @@ def test_long_speeches_that_nobody_can_hear_are_refused_one_a_turn(world: World)
 def test_a_hold_that_is_told_while_the_bot_is_dialled_reaches_it(world: World) -> None:
     async def story() -> None:
         call, stream = world.call(), FakeStream()
-        call.lay(20)
+        call.lay(20, "")
         call.stream_up(stream, Part.NEW)
         call.ordered(control.order(Order.HELLO, hold=True))
         assert [(state["bot"], state["hold"]) for state in stream.of("state")] == [("dialling", False)] * 2
@@ -998,7 +1007,7 @@ def test_a_hold_that_is_told_while_the_bot_is_dialled_reaches_it(world: World) -
 def test_a_stop_while_the_bot_is_dialled_is_the_end_of_it(world: World) -> None:
     async def story() -> None:
         call, stream = world.call(), FakeStream()
-        call.lay(20)
+        call.lay(20, "")
         call.stream_up(stream, Part.NEW)
         call.ordered(control.order(Order.STOP, reason="max_duration"))
         await turn()

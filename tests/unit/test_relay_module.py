@@ -36,7 +36,7 @@ class Taken(Call):
         self.faulty = False
         self.ptimes: list[int] = []
 
-    def lay(self, ptime: int) -> None:
+    def lay(self, ptime: int, switch: str) -> None:
         self.ptimes.append(ptime)
 
     def prepare(self) -> None:
