@@ -65,8 +65,6 @@ _SURE = 3
 _BETWEEN = 0.006
 #: Seconds between notes for the next relay, while nothing is written.
 _NOTED = 0.1
-#: Reads that tell when the first one was.
-_BEGUN = 25
 #: Times that FreeSWITCH may be faster than a write before that stays as it is.
 _TRIES = 5
 
@@ -203,7 +201,7 @@ class Line:
         self._losses = 0
         #: Monotonic times of the last look, and of the last at which FreeSWITCH had read nothing.
         self._looked = self._unread = self._reads.before
-        #: That of the first read, as the next few told it: where FreeSWITCH stalls, the phase is another.
+        #: And that by which the first read had happened: FreeSWITCH is never ahead of it.
         self._begun_at = self._reads.before
         self._tick = begin
         #: Ticks by which FreeSWITCH may be behind that, since events were dropped.
@@ -538,11 +536,11 @@ class Line:
             seen = max(seen, b.count.seen)
         new = ticks > self._tick
         if new:
+            begun_at = seen - (ticks - self._begin - 1) * self.period
+            self._begun_at = begun_at if self._tick == self._begin else min(begun_at, self._begun_at)
             self._tick = ticks
         if ticks > self._begin and ticks == self._tick and (self._b_known or not a.at_end):
             self._phase.saw(ticks, self._reads.before, seen if new and seen else None)
-            if new and ticks - self._begin <= _BEGUN:
-                self._begun_at = self._phase.at(self._begin) or seen
 
     def _align(self) -> None:
         """Find out in which tick ring B was begun. In each both are read, in FreeSWITCH's order."""

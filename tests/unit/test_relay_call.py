@@ -372,6 +372,7 @@ def test_a_close_with_1000_is_an_end(world: World) -> None:
 def caller(monkeypatch: pytest.MonkeyPatch) -> FakeCaller:
     made = FakeCaller()
     monkeypatch.setattr(relay_call, "CallerAudio", lambda: made)
+    monkeypatch.setattr(relay_call, "LOOK", 0.0)
     return made
 
 
@@ -545,6 +546,60 @@ def test_another_stream_finds_the_bot_as_it_was(world: World) -> None:
         assert len(world.sockets) == 1 and not world.socket.closed
         assert other.news[0]["bot"] == "connected" and other.news[0]["speaking"]
         assert not world.forgotten
+
+    run(story)
+
+
+def test_a_freeswitch_that_has_restarted_is_told_of_its_own_rings(world: World, caller: FakeCaller) -> None:
+    async def story() -> None:
+        call, _ = await up(world)
+        caller.short_packets = True
+        call.heard(TONE)
+        call.ordered(control.order(Order.HOLD, on=True))
+        world.socket.listener.received(TONE)
+        world.line.opened = (True, True)
+        call.stream_gone(clean=False)
+        call.lay(20, "same")
+        call.stream_up(stream := FakeStream(), Part.UNDER_WAY)
+        call.heard(TONE)
+        assert stream.of("state")[0]["lines"][0]["on"], "the stream merely broke"
+        assert len(stream.of("short_packets")) == 1, "told again, and no second time"
+        call.stream_gone(clean=False)
+        world.line.opened = (False, False)
+        call.lay(20, "restarted")
+        call.stream_up(stream := FakeStream(), Part.UNDER_WAY)
+        await turn()
+        (state,) = stream.of("state")
+        assert [ring["on"] for ring in state["lines"]] == [False, False]
+        assert (state["bot"], state["speaking"], state["hold"]) == ("connected", True, True)
+        assert [did[1] for did in world.playout.did if did[0] == "read by"] == ["same", "restarted"]
+        told = len(stream.of("short_packets"))
+        call.heard(TONE)
+        assert len(stream.of("short_packets")) == told + 1, "its jitter buffer is gone as well"
+        assert len(world.sockets) == 1 and not world.socket.closed
+        assert not world.socket.got("stop") and len(world.socket.got("start")) == 1
+        call.stream_gone(True)
+
+    run(story)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_where_its_rings_cannot_be_made_the_customer_goes_to_a_human(world: World, ended: bool) -> None:
+    async def story() -> None:
+        call, _ = await up(world)
+        world.socket.listener.received(TONE)
+        if ended:
+            world.socket.says(type="end", reason="said all")
+        call.stream_gone(clean=False)
+        world.playout.unmade = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        call.lay(20, "restarted")
+        call.stream_up(stream := FakeStream(), Part.UNDER_WAY)
+        await turn()
+        (state,) = stream.of("state")
+        assert state["done"] and state["ended"]["outcome"] == ("bot_ended" if ended else "relay_lost")
+        assert world.socket.closed
+        call.stream_gone(True)
+        assert world.forgotten == [UUID]
 
     run(story)
 

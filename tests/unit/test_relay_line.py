@@ -211,6 +211,20 @@ def test_a_note_survives_its_writer_but_for_one_half_written(tmp_path: Path) -> 
             os.pwrite(file.fileno(), whole, 0)
 
 
+def test_a_place_says_whose_rings_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "side"
+    sidecar = Sidecar.open(path, 7)
+    note = Note(True, 7, 8, 1.5, 3, 5)
+    for place, switch in zip(sidecar.places, ["x" * 36, ""], strict=False):
+        place.begin(sidecar.generation, switch)
+        place.write(note)
+    again = Sidecar.open(path, 8)
+    assert [place.switch for place in again.places] == ["x" * 36, "", "", ""]
+    assert [place.note for place in again.places] == [note, note, None, None]
+    again.places[0].begin(0)
+    assert again.places[0].switch == ""
+
+
 def test_the_newest_generation_has_the_call(tmp_path: Path) -> None:
     path = tmp_path / "side"
     first = Sidecar.open(path, 7)
