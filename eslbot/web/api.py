@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
+import structlog
+
 import eslbot
 from eslbot.config.model import Config
 from eslbot.outcome import Fault, Outcome, Stage
@@ -16,6 +18,8 @@ from eslbot.web.keeper_client import KeeperClient, LedgerDown
 from eslbot.web.live import Feeds
 from eslbot.web.showing import in_list, may_see, rights, shown
 from eslbot.web.tokens import Viewer
+
+log = structlog.get_logger()
 
 #: Calls of one answer.
 LIMIT, MAX_LIMIT = 50, 200
@@ -42,6 +46,8 @@ class Api:
         place = request.path.removeprefix("/api/")
         if place == "session":
             return json_answer(self._session(viewer))
+        if place == "switch":
+            return json_answer(self._switch(request, viewer))
         if self._keeper is None or self._feeds is None:
             raise Refusal(
                 HTTPStatus.SERVICE_UNAVAILABLE,
@@ -105,6 +111,17 @@ class Api:
         tenants = _told(keeper.ask({"ask": "tenants", **rights(viewer)})).get("tenants")
         rows = tenants if isinstance(tenants, list) else []
         return {"tenants": [shown(viewer, row) for row in rows if may_see(viewer, row)]}
+
+    def _switch(self, request: Request, viewer: Viewer) -> dict[str, Any]:
+        """What FreeSWITCH has been through; ``restarts`` is None where the ledger cannot say."""
+        _fields_of(request, {})
+        restarts = None
+        if self._keeper is not None:
+            try:
+                restarts = self._keeper.ask({"ask": "restarts", **rights(viewer)}).get("restarts")
+            except LedgerDown as down:
+                log.debug("restarts_not_known", error=down.error)
+        return {"restarts": restarts if isinstance(restarts, dict) else None}
 
 
 def _told(answer: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -106,6 +107,43 @@ def test_a_script_in_a_bots_reason_is_only_text(new_page: Any, service: EslbotSe
     assert page.get_by_text(EVIL).count() >= 2
     assert page.locator("#call script, #call img").count() == 0
     assert page.title() == "Calls · eslbot"
+
+
+def test_a_call_that_freeswitch_died_under_is_marked_and_the_page_says_so(
+    new_page: Any, service: EslbotService, ledger: FakeKeeper
+) -> None:
+    page = new_page()
+    sign_in(page, service)
+    line(page, 1).wait_for()
+    assert page.locator("#switch").is_hidden()
+    now = time.time()
+    one = row(55, invited_at=now - 60, restarts=2, restarted_at=now - 20, restart_gap=1.7)
+    call_id = one["call_id"]
+    ledger.timelines[call_id] = [
+        {"at": now - 60, "what": "admitted", "facts": {}},
+        {"at": now - 40, "what": "switch_restarted", "facts": {"restarts": 1, "gap": 1.7}},
+        {"at": now - 20, "what": "switch_restarted", "facts": {"restarts": 2}},
+    ]
+    ledger.put(one)
+    line(page, 55).get_by_text("↻ FreeSWITCH restarted 2×, up to 1.70 s without it").wait_for()
+    page.reload()
+    notice = page.locator("#switch")
+    notice.get_by_text("FreeSWITCH restarted in the last hour, last at").wait_for()
+    assert "1 call recovered, 1.70 s without it at most." in notice.inner_text()
+    assert contrast(page, "#switch p") >= 4.5
+    go(page, f"#/call/{call_id}")
+    page.locator(".timeline").wait_for()
+    away = page.locator(".bar.away")
+    assert away.count() == 1  # of the second it is not known how long
+    assert away.get_attribute("title") == "Without FreeSWITCH, +18.3 s, for 1.70 s"
+    assert page.locator('.point[data-kind="switch_restarted"]').count() == 2
+    assert "FreeSWITCH restarted 2 times" in page.locator(".lanes").get_attribute("aria-label")
+    assert "up to 1.70 s without it" in page.locator(".facts").inner_text()
+    ledger.end(call_id, outcome="switch_lost", fault="eslbot", restarted_at=now - 4000)
+    page.locator("#call-ending", has_text="FreeSWITCH lost").wait_for()
+    page.reload()
+    line(page, 1).wait_for(state="attached")
+    assert notice.is_hidden()
 
 
 def test_searching(new_page: Any, service: EslbotService, ledger: FakeKeeper) -> None:

@@ -304,6 +304,36 @@ def test_questions_under_way_are_bounded(keeper: FakeKeeper) -> None:
     assert client.ask({"ask": "tenants"}) == {"tenants": []}
 
 
+# -- FreeSWITCH --------------------------------------------------------------------------------------------
+
+
+def test_restarts_of_freeswitch_under_the_viewers_calls(tenant_site: Site, keeper: FakeKeeper) -> None:
+    keeper.change(FOREIGN["call_id"], restarts=1, restarted_at=time.time() - 30, restart_gap=1.7)
+    told = tenant_site.get("/api/switch", "operator").json["restarts"]
+    assert (told["calls"], told["gap"]) == (1, 1.7)
+    tenant_site.get("/api/switch", "acme")
+    assert keeper.asked[-1] == {"ask": "restarts", "workspaces": [ACME]}
+
+
+def test_the_list_tells_of_restarts(site: Site, keeper: FakeKeeper) -> None:
+    keeper.put(row(1, restarts=2, restarted_at=time.time(), restart_gap=1.7))
+    (listed,) = site.get("/api/calls", "operator").json["calls"]
+    assert (listed["restarts"], listed["restart_gap"]) == (2, 1.7)
+
+
+@pytest.mark.parametrize("answer", [b'{"error":"database_down"}\n', b'{"restarts":[]}\n', b"<html>\n"])
+def test_restarts_of_which_the_ledger_cannot_tell(site: Site, keeper: FakeKeeper, answer: bytes) -> None:
+    keeper.answer = answer
+    got = site.get("/api/switch", "operator")
+    assert (got.status, got.json["restarts"]) == (200, None)
+
+
+def test_restarts_are_asked_without_a_ledger_too(keeper: FakeKeeper) -> None:
+    tree = page_tree(keeper.journal)
+    del tree["ledger"]
+    assert make_site(tree).get("/api/switch", "operator").json["restarts"] is None
+
+
 # -- live ---------------------------------------------------------------------------------------------------
 
 OPERATOR = {"HTTP_AUTHORIZATION": "Bearer operator-token-0123456789"}
