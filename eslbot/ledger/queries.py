@@ -246,13 +246,16 @@ def tenants(connection: Connection, now: float, workspaces: frozenset[str] | Non
 def restarts(connection: Connection, now: float, workspaces: frozenset[str] | None = None) -> Row:
     """Under how many calls FreeSWITCH has restarted in the last hour, when last, and the longest gap."""
     c = calls.c
-    query = Filter(workspaces=workspaces).narrow(
-        select(func.count(), func.max(c.restarted_at), func.max(c.restart_gap)).where(
-            or_(c.ended_at.is_(None), c.ended_at >= now - HOUR),  # for its index: the other column has none
-            c.restarted_at >= now - HOUR,
-        )
+    figures: tuple[ColumnElement[Any], ...] = (
+        func.count(),
+        func.max(c.restarted_at),
+        func.max(c.restart_gap),
     )
-    count, last, gap = connection.execute(query).one()
+    query = select(*figures).where(
+        or_(c.ended_at.is_(None), c.ended_at >= now - HOUR),  # for its index: the other column has none
+        c.restarted_at >= now - HOUR,
+    )
+    count, last, gap = connection.execute(Filter(workspaces=workspaces).narrow(query)).one()
     return {"calls": count, "last": last, "gap": gap}
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.calls import EVIL
 from tests.support.fake_keeper import ZENITH, FakeKeeper, row
-from tests.support.page import sign_in
+from tests.support.page import recoveries, sign_in
 from tests.support.processes import EslbotService, until
 
 RICH = f"6e7cd1a1-0b1a-4ad5-8a2c-{4711:012d}"
@@ -141,9 +141,26 @@ def test_a_call_that_freeswitch_died_under_is_marked_and_the_page_says_so(
     assert "up to 1.70 s without it" in page.locator(".facts").inner_text()
     ledger.end(call_id, outcome="switch_lost", fault="eslbot", restarted_at=now - 4000)
     page.locator("#call-ending", has_text="FreeSWITCH lost").wait_for()
+    notice.wait_for(state="hidden", timeout=15000)  # it looks every ten seconds
+
+
+def test_calls_that_freeswitch_could_not_bring_back_are_told(
+    new_page: Any, service: EslbotService, ledger: FakeKeeper
+) -> None:
+    now = time.time()
+    recoveries(ledger.journal, restarts=3, calls=60, flushes=1, dropped=20, last_flush=now - 80_000)
+    page = new_page()
+    sign_in(page, service)
+    page.locator("#switch").get_by_text("20 calls dropped since this host's boot.").wait_for()
+    page.emulate_media(color_scheme="dark")
+    assert contrast(page, "#switch p") >= 4.5
+    # A day later only what else there is.
+    recoveries(ledger.journal, restarts=3, calls=60, flushes=1, dropped=20, last_flush=now - 90_000)
+    ledger.put(row(56, ended_at=now - 5, outcome="bot_ended", restarts=1, restarted_at=now - 10))
     page.reload()
-    line(page, 1).wait_for(state="attached")
-    assert notice.is_hidden()
+    page.locator("#switch").get_by_text("1 call recovered.").wait_for()
+    assert "dropped" not in page.locator("#switch").inner_text()
+    ledger.change(row(56)["call_id"], restarted_at=None)
 
 
 def test_searching(new_page: Any, service: EslbotService, ledger: FakeKeeper) -> None:

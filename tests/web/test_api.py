@@ -18,7 +18,7 @@ from eslbot.web.showing import shown
 from eslbot.web.tokens import Viewer
 from tests.support.calls import rich_call, tenants
 from tests.support.fake_keeper import ACME, ZENITH, FakeKeeper, row
-from tests.support.page import page_tree, short_folder
+from tests.support.page import page_tree, recoveries, short_folder
 from tests.support.peer import bounded
 from tests.web.conftest import Site, make_site
 
@@ -332,6 +332,22 @@ def test_restarts_are_asked_without_a_ledger_too(keeper: FakeKeeper) -> None:
     tree = page_tree(keeper.journal)
     del tree["ledger"]
     assert make_site(tree).get("/api/switch", "operator").json["restarts"] is None
+
+
+def test_calls_that_were_dropped_are_told_to_who_sees_all_tenants(site: Site, keeper: FakeKeeper) -> None:
+    def told(token: str) -> Any:
+        return site.get("/api/switch", token).json["flushed"]
+
+    assert told("operator") is None
+    recoveries(keeper.journal, restarts=2, calls=9)
+    assert told("operator") is None
+    recoveries(keeper.journal, restarts=3, calls=12, flushes=1, dropped=3, last_flush=1_800_000_000.0)
+    assert told("operator") == {"at": 1_800_000_000.0, "calls": 3}
+    assert told("acme") is None
+    keeper.stop()  # the file is there all the same
+    assert told("operator") == {"at": 1_800_000_000.0, "calls": 3}
+    (keeper.journal.parent / "freeswitch.json").write_text("[]")
+    assert told("operator") is None
 
 
 # -- live ---------------------------------------------------------------------------------------------------
