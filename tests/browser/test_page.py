@@ -125,7 +125,7 @@ def test_a_call_that_freeswitch_died_under_is_marked_and_the_page_says_so(
         {"at": now - 20, "what": "switch_restarted", "facts": {"restarts": 2}},
     ]
     ledger.put(one)
-    line(page, 55).get_by_text("↻ FreeSWITCH restarted 2×, up to 1.70 s without it").wait_for()
+    line(page, 55).get_by_text("↻ recovered 2×").wait_for()
     page.reload()
     notice = page.locator("#switch")
     notice.get_by_text("FreeSWITCH restarted in the last hour, last at").wait_for()
@@ -138,10 +138,22 @@ def test_a_call_that_freeswitch_died_under_is_marked_and_the_page_says_so(
     assert away.get_attribute("title") == "Without FreeSWITCH, +18.3 s, for 1.70 s"
     assert page.locator('.point[data-kind="switch_restarted"]').count() == 2
     assert "FreeSWITCH restarted 2 times" in page.locator(".lanes").get_attribute("aria-label")
-    assert "up to 1.70 s without it" in page.locator(".facts").inner_text()
+    assert "FreeSWITCH restarted 2×, up to 1.70 s without it" in page.locator(".facts").inner_text()
     ledger.end(call_id, outcome="switch_lost", fault="eslbot", restarted_at=now - 4000)
     page.locator("#call-ending", has_text="FreeSWITCH lost").wait_for()
     notice.wait_for(state="hidden", timeout=15000)  # it looks every ten seconds
+
+
+def test_what_a_call_does_not_have_is_not_shown(
+    new_page: Any, service: EslbotService, ledger: FakeKeeper
+) -> None:
+    ledger.put(one := row(66))  # no notification yet
+    page = new_page()
+    sign_in(page, service)
+    go(page, f"#/call/{one['call_id']}")
+    page.locator(".timeline").wait_for()
+    assert "null" not in page.locator("#call").inner_text()
+    ledger.end(one["call_id"])
 
 
 def test_calls_that_freeswitch_could_not_bring_back_are_told(

@@ -1,7 +1,7 @@
 // One call: its facts, its timeline drawn, the notifications, and every fact as a table.
 
 import { ask } from "./api.js";
-import { byId, el } from "./dom.js";
+import { byId, el, fill } from "./dom.js";
 import { story, ticks } from "./story.js";
 import { clock, dayAndTime, ending, faultName, lasting, notes, outcomeName, restarted, stageName, timeOf, tone } from "./words.js";
 
@@ -71,7 +71,8 @@ export class CallView {
     const scrolled = byId("call").querySelector(".scroll")?.scrollLeft ?? 0;
     const opened = byId("call").querySelector("details")?.open ?? false;
     const told = story(call, timeline, notifications, this.now());
-    byId("call").replaceChildren(
+    fill(
+      byId("call"),
       back(),
       el(
         "header",

@@ -48,16 +48,16 @@ export function tone(row) {
   return row.handed_off_at != null ? "good" : "plain";
 }
 
-/** That FreeSWITCH died under a call and came back with it: the mark of calls that were recovered. */
+/** That FreeSWITCH died under a call and came back with it. */
 export function restarted(row) {
   const gap = row.restart_gap == null ? "" : `, ${row.restarts > 1 ? "up to " : ""}${lasting(row.restart_gap)} without it`;
-  return `↻ FreeSWITCH restarted${row.restarts > 1 ? ` ${row.restarts}×` : ""}${gap}`;
+  return `FreeSWITCH restarted${row.restarts > 1 ? ` ${row.restarts}×` : ""}${gap}`;
 }
 
 /** What an operator should notice. */
 export function notes(row) {
   const parts = [];
-  if (row.restarts > 0) parts.push(restarted(row));
+  if (row.restarts > 0) parts.push(row.restarts > 1 ? `↻ recovered ${row.restarts}×` : "↻ recovered");
   if (row.refusal) parts.push(String(row.refusal).replaceAll("_", " "));
   if (row.fault && row.fault !== "none") parts.push(`fault: ${faultName(row.fault)}`);
   if (row.stage === "handing_off" && row.attempts > 1) parts.push(`attempt ${row.attempts}`);
