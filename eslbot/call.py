@@ -582,6 +582,8 @@ class Call:
             self._held_at = self.clock.now()
             self.enter(Stage.HELD, eslbot_held_at=f"{self._held_at:.3f}")
             self.session.flush()
+        elif not attempt.sent:
+            self._write(eslbot_next_attempt=f"{self.clock.now():.3f}")
         elif attempt.verdict not in (Verdict.ACCEPTED, Verdict.INTERRUPTED):
             self._ameyo_failed = True
             due = self.clock.now() + attempt.delay

@@ -69,7 +69,7 @@ class Attempt:
     """One POST: ``status`` is None where no answer came, ``seconds`` how long it took.
 
     ``delay`` is how many seconds later the next one follows, jitter and ``retry_after`` included; 0.0 where
-    none follows.
+    none follows. ``sent`` says whether Ameyo can have got it.
     """
 
     number: int
@@ -79,6 +79,7 @@ class Attempt:
     seconds: float
     retry_after: float | None = None
     delay: float = 0.0
+    sent: bool = True
 
 
 def _begun(number: int) -> None:
@@ -141,8 +142,8 @@ class AmeyoClient:
     ) -> Iterator[Attempt]:
         """Attempt after attempt, with the waits between them, until one is accepted or ``over`` is set.
 
-        The one that is under way then is finished, within LAST_ANSWER where ``hung_up`` (by default ``over``)
-        is set: nobody waits for it any more.
+        What was not sent by then is not sent any more. What was is finished, but within LAST_ANSWER where
+        ``hung_up`` (by default ``over``) is set: the caller has left.
 
         ``before`` attempts were begun by controllers before this one: numbers and delays go on from there.
         ``wait`` is the rest, in seconds, of the delay that the one before was in, up to MAX_RETRY_AFTER.
@@ -157,9 +158,7 @@ class AmeyoClient:
                 if not held:
                     return
                 begin(number)
-                if over.is_set():
-                    return
-                attempt = self._attempt(number, body, over if hung_up is None else hung_up)
+                attempt = self._attempt(number, body, over, over if hung_up is None else hung_up)
             yield attempt
             if attempt.verdict in (Verdict.ACCEPTED, Verdict.INTERRUPTED):
                 return
@@ -175,8 +174,8 @@ class AmeyoClient:
         delay *= 1 - self._jitter() / 2
         return max(delay, retry_after or 0.0)
 
-    def _attempt(self, number: int, body: bytes, over: Flag) -> Attempt:
-        """One POST; the end of the call does not wait for its time-out, and what was not sent by then is not.
+    def _attempt(self, number: int, body: bytes, over: Flag, hung_up: Flag) -> Attempt:
+        """One POST; a caller's hang-up does not wait for its time-out.
 
         Once a status is there it is the verdict, whatever becomes of the rest.
         """
@@ -184,8 +183,9 @@ class AmeyoClient:
         status: int | None = None
         retry_after: float | None = None
         verdict = Verdict.FAILED
+        sent = True
         try:
-            with limit(self._settings.timeout, over, LAST_ANSWER):
+            with limit(self._settings.timeout, hung_up, LAST_ANSWER):
                 answer = self._connections.post(
                     body, self._headers, self._settings.connect_timeout, self._settings.timeout, over
                 )
@@ -194,9 +194,9 @@ class AmeyoClient:
             self._connections.finish(answer, MAX_ACCEPTED_SECONDS if accepted else MAX_ANSWER_SECONDS)
             detail, retry_after = self._told(answer), _retry_after(answer.field("Retry-After"))
         except CallOver:
-            verdict, detail = Verdict.INTERRUPTED, "the call was over"
+            sent, verdict, detail = False, Verdict.INTERRUPTED, "the call was over"
         except OutOfTime:
-            if over.is_set():
+            if hung_up.is_set():
                 verdict, detail = Verdict.INTERRUPTED, "the call was over"
             else:
                 detail = f"no answer within {self._settings.timeout:g} s"
@@ -211,7 +211,8 @@ class AmeyoClient:
             log.exception("notification_failed")
             detail = _explain(error)
         delay = self._delay(number, verdict, retry_after)
-        return Attempt(number, verdict, status, detail, time.monotonic() - began, retry_after, delay)
+        seconds = time.monotonic() - began
+        return Attempt(number, verdict, status, detail, seconds, retry_after, delay, sent)
 
     def _told(self, answer: Answer) -> str:
         """What to say of an answer besides its status."""
