@@ -269,6 +269,7 @@ class RelayCall(Call):
             case Order.AGAIN:
                 self._again = True
             case Order.STOP:
+                self._again = False
                 self._stop(str(order.facts.get("reason")))
 
     def _hold(self, on: bool) -> None:
