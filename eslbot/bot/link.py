@@ -151,7 +151,7 @@ class Link:
         """Do what is due. Raises :class:`RelayLost`."""
         if self.up and self._lost_events != self._session.lost_events:
             self._lost_events = self._session.lost_events  # they may have been news, and the last ones
-            self._down()
+            self._in_doubt()
             self._hello()
         now = time.monotonic()
         if self.up or now < self.due:
@@ -173,15 +173,20 @@ class Link:
 
     def doubt(self, why: str, seconds: float) -> None:
         """Something of the last STATE cannot be: ask for another in so many seconds."""
-        self._down()
+        self._in_doubt()
         self._why, self._awaited, self._asked = why, True, 0
         self.due = time.monotonic() + seconds
-        self._give_up = max(self._give_up, self.due + STATE_DUE)
 
     def _down(self) -> None:
-        now = time.monotonic()
-        if self._give_up == float("inf") or (self.up and now - self._up_since >= STEADY):
-            self._give_up, self._excusable, self._tries = now + RELAY_DUE, EXCUSED, 0
+        """There is no stream, or nobody knows; one that was up for a moment only has no new time."""
+        if self._give_up == float("inf") or (self.up and time.monotonic() - self._up_since >= STEADY):
+            self._in_doubt()
+        self.up = False
+
+    def _in_doubt(self) -> None:
+        """The relay is to tell where it is. It has all its time for that."""
+        self._give_up, self._excusable = time.monotonic() + RELAY_DUE, EXCUSED
+        self._tries = 0
         self.up = False
 
     def _excuse(self, seconds: float) -> bool:
@@ -344,7 +349,7 @@ class Link:
         if number > self._last + 1 and self._missing != self._last + 1:
             self._missing = self._last + 1  # once: what a relay does not have any more, it cannot tell
             log.warning("relay_news_missing", number=self._missing, came=number)
-            self._down()
+            self._in_doubt()
             self._hello()
             return False
         self._last = number

@@ -764,6 +764,30 @@ def test_a_start_of_which_freeswitch_has_not_told_yet_how_it_ended_is_waited_for
     is_well(house, channel, 1)
 
 
+def test_a_relay_that_is_asked_again_has_its_time_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its stream is up: what it was late by when the call began is no more."""
+    monkeypatch.setattr("eslbot.bot.link.STEADY", 60.0)
+    channel = house.call()
+    channel.relay.silent = True
+    gevent.sleep(0.5)  # it is so late
+    channel.relay.silent = False
+    channel.relay.state()
+    channel.wait(lambda: channel.displaced)
+    gevent.sleep(0.2)  # and RELAY_DUE is over since the call began
+    channel.relay.silent = channel.relay.lost = True
+    channel.relay.tells(News.MARK, name="lost", cleared=False)
+    channel.relay.lost = False
+    hellos = len(channel.relay.told(Order.HELLO))
+    channel.relay.tells(News.MARK, name="came", cleared=False)
+    channel.wait(lambda: len(channel.relay.told(Order.HELLO)) == hellos + 1)
+    gevent.sleep(0.3)  # longer than STATE_DUE
+    channel.relay.silent = False
+    channel.ends()
+    assert outcome(house, channel) == ("bot_ended", "done")
+
+
 def test_nobody_is_excused_for_ever(house: House) -> None:
     """A customer in silence gets to a human: within RELAY_DUE + EXCUSED, and one try more."""
     channel = house.call()
