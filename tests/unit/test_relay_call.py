@@ -604,6 +604,30 @@ def test_where_its_rings_cannot_be_made_the_customer_goes_to_a_human(world: Worl
     run(story)
 
 
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_stream_that_is_to_be_followed_by_another_is_not_the_calls_end(
+    world: World, monkeypatch: pytest.MonkeyPatch, comes: bool
+) -> None:
+    monkeypatch.setattr(relay_call, "AGAIN_DUE", 0.02)
+
+    async def story() -> None:
+        call, _ = await up(world)
+        call.ordered(control.order(Order.AGAIN))
+        call.stream_gone(clean=True)
+        world.socket.says(type="end")  # while nobody is there to be told
+        assert not world.line.removed and not world.forgotten
+        if comes:
+            other = FakeStream()
+            call.stream_up(other, Part.NEW)
+            assert len(world.sockets) == 1 and [e["outcome"] for e in other.of("ended")] == ["bot_ended"]
+            call.stream_gone(clean=True)  # this is
+        else:
+            await asyncio.sleep(0.05)  # the time that is measured
+        assert world.line.removed and world.socket.closed and world.forgotten == [UUID]
+
+    run(story)
+
+
 def test_the_relay_before_died(world: World) -> None:
     async def story() -> None:
         _, stream = await up(world, Part.UNDER_WAY)
