@@ -231,9 +231,8 @@ class Link:
 
     def _take_off(self) -> bool:
         """Take the stream off the channel. Its relay may only be late: what it has of the call it keeps."""
-        if self._listening:
-            self._stream.send_text(control.order(Order.AGAIN))
-            self._listening = False
+        self._stream.send_text(control.order(Order.AGAIN))
+        self._listening = False
         if not self._stream.stop():
             self._wait(f"mod_audio_stream could not close its socket within {stream.STOPPED:g} s")
             self._stream.attached = True
@@ -271,7 +270,10 @@ class Link:
         else:
             self._stream.attached = self._listening = False
             self._why = "there was no stream any more"
-            self._start()
+            if self._starting:  # it has just failed, and the event that says so is on its way
+                self._wait(self._why)
+            else:
+                self._start()
 
     def _gone(self, event: Event) -> None:
         """The stream is gone, or did not come up. Raises RelayLost where none will."""

@@ -788,6 +788,25 @@ def test_a_relay_that_is_asked_again_has_its_time_again(
     assert outcome(house, channel) == ("bot_ended", "done")
 
 
+def test_the_error_that_is_on_its_way_is_not_that_of_the_next_stream(house: House) -> None:
+    """The module gives up after the very second after which the relay is asked."""
+    channel = house.call()
+    up = channel.on_start
+
+    def start(number: int) -> None:
+        if number:
+            gevent.spawn_later(0.1, up, number)
+        else:
+            error = {"status": "error", "message": {"code": 10, "error": "Timeout"}}
+            gevent.spawn_later(0.15, setattr, channel, "attached", False)
+            gevent.spawn_later(0.23, channel.custom, "error", error)
+
+    channel.on_start = start
+    channel.wait(lambda: len(channel.starts) == 2)
+    is_well(house, channel, 2)
+    assert "stream stop" not in channel.story[: channel.story.index("stage talking")]
+
+
 def test_nobody_is_excused_for_ever(house: House) -> None:
     """A customer in silence gets to a human: within RELAY_DUE + EXCUSED, and one try more."""
     channel = house.call()
@@ -845,6 +864,7 @@ def test_a_start_that_is_refused_is_tried_again_with_the_stream_before_stopped(h
     channel.attached = True  # of whoever it was
     channel.wait_stage("talking")
     assert len(channel.starts) == 1
+    assert channel.relay.told(Order.AGAIN), "it may be this call's, and a late event has said that it is gone"
     assert channel.story.index("stream stop") < len(channel.story) - 1 - channel.story[::-1].index(
         "stream start"
     )
