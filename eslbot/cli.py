@@ -235,7 +235,7 @@ def conf(path: Path, out: Path, edge: bool, firewall: bool, force: bool) -> None
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def recovery(arguments: tuple[str, ...]) -> None:
-    """FreeSWITCH's restarts. Its unit runs the module by itself, which is there sooner; so it has the options."""
+    """FreeSWITCH's restarts. Its unit runs the module itself, which starts sooner: the options are there."""
     from eslbot.recovery import main
 
     raise SystemExit(main(arguments))

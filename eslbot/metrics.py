@@ -187,6 +187,16 @@ SEND_BYE = Counter("eslbot_send_bye", "Answered calls that our side ended with B
 MEDIA_TIMEOUTS = Counter(
     "eslbot_media_timeouts", "Calls ended because no RTP came for media_timeout.", ["workspace"]
 )
+# No process counts these three: FreeSWITCH's own host does, in a file (eslbot.recovery).
+SWITCH_RESTARTS = Counter(
+    "eslbot_switch_restarts", "Times that FreeSWITCH died with calls up and was started again."
+)
+SWITCH_FLUSHES = Counter(
+    "eslbot_switch_flushes", "Of those, which began without the calls: the third crash within a minute."
+)
+SWITCH_CALLS_DROPPED = Counter(
+    "eslbot_switch_calls_dropped", "Calls that were up at a crash and were dropped by that."
+)
 PEERS_REFUSED = Counter(
     "eslbot_peers_refused",
     "Event-socket peers outside server.switches, or of a user who is not server.switch_user.",

@@ -566,6 +566,7 @@ def test_the_unit_runs_what_is_there_before_each_start(installed: Path) -> None:
     )
     command = [str(installed / word[1:]) if word.startswith(("/opt", "/etc")) else word for word in words[4:]]
     command[-1] = "nobody"
+    os.chown(work / "freeswitch-db", os.geteuid(), os.getegid())  # no other user reaches this directory
     subprocess.run(command, check=True, timeout=60)
     assert mode(work / "freeswitch-db/core.db") == "600"
     assert mode(work / "eslbot/freeswitch.json") == "644"
@@ -573,7 +574,7 @@ def test_the_unit_runs_what_is_there_before_each_start(installed: Path) -> None:
 
 def test_the_unit_and_the_directory_are_those_of_the_configuration(installed: Path) -> None:
     path = installed / "etc/eslbot/eslbot.toml"
-    path.write_text(path.read_text().replace("[freeswitch]", '[freeswitch]\ndb = "/run/other/db"'))
+    path.write_text(path.read_text().replace("\n[freeswitch]\n", '\n[freeswitch]\ndb = "/run/other/db"\n'))
     install(installed)
     unit = (installed / "etc/systemd/system/freeswitch.service.d/eslbot.conf").read_text()
     assert " -db /run/other/db\n" in unit

@@ -381,6 +381,22 @@ def test_a_file_that_cannot_be_written_is_told(host: Host) -> None:
 
 # -- the file ---------------------------------------------------------------------------------------------
 
+CHANGES: list[dict[str, object]] = [
+    {"restarts": -1},
+    {"restarts": True},
+    {"flushes": 1.5},
+    {"calls": "3"},
+    {"dropped": 2**60},
+    {"starts": {}},
+    {"starts": ["1"]},
+    {"starts": [float("nan")]},
+    {"starts": [float("inf")]},
+    {"starts": [1.0] * (KEPT + 1)},
+    {"last_restart": "yesterday"},
+    {"last_flush": 1e300},
+    {"boot": 1},
+    {"problem": []},
+]
 BROKEN = [
     b"",
     b"null",
@@ -391,25 +407,8 @@ BROKEN = [
     b"[" * 12_000,
     b" " * (recovery.MAX_FILE + 1),
     *(
-        json.dumps(
-            {"restarts": 0, "flushes": 0, "calls": 0, "dropped": 0, "starts": [], "boot": ""} | change
-        ).encode()
-        for change in (
-            {"restarts": -1},
-            {"restarts": True},
-            {"flushes": 1.5},
-            {"calls": "3"},
-            {"dropped": 2**60},
-            {"starts": {}},
-            {"starts": ["1"]},
-            {"starts": [float("nan")]},
-            {"starts": [float("inf")]},
-            {"starts": [1.0] * (KEPT + 1)},
-            {"last_restart": "yesterday"},
-            {"last_flush": 1e300},
-            {"boot": 1},
-            {"problem": []},
-        )
+        json.dumps({"restarts": 0, "flushes": 0, "calls": 0, "dropped": 0, "starts": []} | change).encode()
+        for change in CHANGES
     ),
 ]
 
