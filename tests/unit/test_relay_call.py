@@ -170,6 +170,7 @@ class World:
         self.refusals: list[str] = []
         self.forgotten: list[str] = []
         self.reads = self.directory = None
+        self.url = "ws://127.0.0.1:40001/"
         monkeypatch.setattr(relay_call.Line, "open", lambda *_, **__: self.line)
         monkeypatch.setattr(relay_call, "Playout", self._playout)
         monkeypatch.setattr(relay_call, "dial", self._dial)
