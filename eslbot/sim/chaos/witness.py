@@ -99,7 +99,7 @@ class Witness:
 
     def account(self, *, patience: float = PATIENCE) -> Account:
         """What became of it all; waits until everything is tidied up, or does not get any tidier."""
-        left = self._left()
+        left = self.left()
         told = self._told()
         posts = [self._post(request) for request in list(self.lab.ameyo.requests)[self._posts :]]
         with self._lock:
@@ -157,7 +157,8 @@ class Witness:
             cut_off=length.isdigit() and len(request.body) < int(length),
         )
 
-    def _left(self) -> Leftovers:
+    def left(self) -> Leftovers:
+        """What is still there, once everything is tidied up, or does not get any tidier."""
         deadline = time.monotonic() + TIDY_LIMIT
         while True:
             left = self._look()
