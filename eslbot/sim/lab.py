@@ -274,6 +274,21 @@ class Lab:
             raise LabError(f"relays {pids} outlive a KILL")
         return pids
 
+    # -- the switch ---------------------------------------------------------------------------------------
+
+    def crash_switch(self, signum: int = signal.SIGKILL) -> None:
+        """Have the switch die of ``signum``; another one is started at once, and takes up its calls.
+
+        Returns when that is started, which is before it takes calls.
+        """
+        assert self.real_switch is not None
+        self.real_switch.crash(signum)
+
+    def wait_switch_ready(self) -> None:
+        """Wait until the switch takes calls, behind a crash."""
+        assert self.real_switch is not None
+        self.real_switch.wait_until_ready()
+
     def live_channels(self) -> int:
         """How many channels the switch has now."""
         if self.real_switch is not None:

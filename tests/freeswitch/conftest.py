@@ -366,9 +366,9 @@ a=rtpmap:101 telephone-event/8000
                 sipp.wait()
 
     @contextmanager
-    def abandoned(self) -> Iterator[Self]:
-        """A call in progress whose PBX is silent; leaving checks that the switch has sent BYE, and waits."""
-        why = '<action><ereg regexp="MEDIA_TIMEOUT" search_in="hdr" header="Reason:" check_it="true" '
+    def abandoned(self, reason: str = "MEDIA_TIMEOUT") -> Iterator[Self]:
+        """A call in progress; leaving waits for the switch's BYE, and checks its reason."""
+        why = f'<action><ereg regexp="{reason}" search_in="hdr" header="Reason:" check_it="true" '
         sipp = self._run(
             "abandoned",
             f'{self._invite()}<recv response="200" rrs="true"/>\n{request("ACK", "1")}{self.during}'
@@ -430,6 +430,32 @@ def reinvite(cseq: str, sdp: str, status: int) -> str:
         + f'<recv response="100" optional="true"/>\n<recv response="{status}"/>\n'
         + request("ACK", cseq, branch="[branch]" if status == 200 else FAILED)
     )
+
+
+def taken_up() -> str:
+    """SIPp steps: FreeSWITCH, restarted, offers anew within the call, and sends audio again."""
+    return """<recv request="INVITE"/>
+<send><![CDATA[
+SIP/2.0 200 OK
+[last_Via:]
+[last_From:]
+[last_To:]
+[last_Call-ID:]
+[last_CSeq:]
+Contact: <sip:caller@[local_ip]:[local_port];transport=[transport]>
+Content-Type: application/sdp
+Content-Length: [len]
+
+v=0
+o=pbx 1 2 IN IP4 [local_ip]
+s=-
+c=IN IP4 [local_ip]
+t=0 0
+m=audio [media_port] RTP/AVP 0 101
+a=rtpmap:101 telephone-event/8000
+]]></send>
+<recv request="ACK"/>
+"""
 
 
 def request(method: str, cseq: str, headers: str = "", content: str = "", branch: str = "[branch]") -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import socket
+import sqlite3
+from contextlib import closing
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -20,6 +24,8 @@ from tests.freeswitch.conftest import (
     free_port,
     reinvite,
     request,
+    running,
+    taken_up,
     until,
 )
 
@@ -52,6 +58,13 @@ def listening(pid: int) -> set[str]:
                 words = re.findall("........", local.split(":")[0])
                 found.add(str(ip_address(b"".join(bytes.fromhex(word)[::-1] for word in words))))
     return found
+
+
+def rows(switch: Switch) -> int:
+    """How many calls could be taken up again."""
+    with closing(sqlite3.connect(switch.process.work / "db" / "core.db")) as core:
+        (count,) = core.execute("select count(*) from recovery").fetchone()
+    return int(count)
 
 
 def test_it_listens_on_loopback_only(switch: Switch) -> None:
@@ -246,6 +259,50 @@ def test_a_digit_by_sip_info_reaches_the_controller(
         session.read()
         session.execute("answer")
         assert session.read_event()["DTMF-Digit"] == "5"
+
+
+def test_a_freeswitch_that_was_killed_takes_its_calls_up_again(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    with running(tmp_path_factory) as switch:
+        switch.controllers.open()
+        with Caller(switch, tmp_path, during=taken_up()) as caller, caller.call():
+            session = switch.controllers.accept()
+            before = session.connect()
+            session.execute("answer")
+            until(lambda: rows(switch) == 1, "the call is not in the core database")
+            os.kill(switch.process.pid, signal.SIGKILL)
+            switch.process.stop()
+            switch.process.start()
+            session = switch.controllers.accept()
+            after = session.connect()
+            assert after["Answer-State"] == "answered"
+            assert after["Unique-ID"] == before["Unique-ID"]
+            assert after["Core-UUID"] != before["Core-UUID"]
+
+
+def test_a_clean_stop_ends_its_calls_and_leaves_none_to_be_taken_up(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    with running(tmp_path_factory) as switch:
+        switch.controllers.open()
+        with Caller(switch, tmp_path) as caller, caller.abandoned("SYSTEM_SHUTDOWN"):
+            session = switch.controllers.accept()
+            session.connect()
+            session.execute("answer")
+            until(lambda: rows(switch) == 1, "the call is not in the core database")
+            switch.process.stop()
+        assert rows(switch) == 0
+        switch.process.start()
+        assert switch.channels() == 0
+        assert switch.process.api("sofia recover") == "No calls to recover."
+
+
+def test_a_first_start_has_nothing_to_take_up_and_says_nothing_of_it(switch: Switch) -> None:
+    assert switch.process.api("global_getvar api_on_startup") == "sofia recover"
+    assert rows(switch) == 0
+    log = switch.process.log_file.read_text().partition("New Channel")[0]
+    assert not re.findall(r"\[(?:WARNING|ERR|CRIT)\].*recover.*", log, re.IGNORECASE)
 
 
 def test_no_secret_reaches_the_log(switch: Switch, controllers: Controllers, tmp_path: Path) -> None:
