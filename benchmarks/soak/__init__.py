@@ -1,4 +1,4 @@
-"""A day in eight hours: calls that come and go for hours while everything dies in turn, and the account of it.
+"""A day in eight hours: calls that come and go while everything dies in turn, and the account of it.
 
 ============  =======================================================================================
 ``plan``      which calls, and which faults at which times: all of it out of one seed

@@ -1,11 +1,11 @@
 """The soak's voice bot: asyncio, hundreds of calls, and nothing kept of them but how they ended.
 
-``python -m benchmarks.soak.bot PORT`` (0 takes a free one) writes a line of JSON for each thing that happens. A
-call's path says how it goes: ``/speak`` and ``/drone`` speak and pause by turns, ``/interrupt`` says a lot at once
-and takes it back when the caller speaks, ``/keys`` speaks until it is told ``#``.
+``python -m benchmarks.soak.bot PORT`` (0 takes a free one) writes a line of JSON for each thing that happens.
+A call's path says how it goes: ``/speak`` and ``/drone`` speak and pause by turns, ``/interrupt`` says a lot at
+once and takes it back when the caller speaks, ``/keys`` speaks until it is told ``#``.
 
-A connection that continues an old call (``"resumed": true``) goes on as if it were new, and where this process has
-said ``end`` in that call already, says it again.
+A connection that continues an old call (``"resumed": true``) goes on as if it were new, and where this process
+has said ``end`` in that call already, says it again.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Call:
         return float(self._wanted.get(name, default))
 
     async def speak(self) -> None:
-        """Speak and pause by turns, in real time, until the seconds are over; for ever where none are told."""
+        """Speak and pause by turns, in real time, until the seconds are over; for ever without any."""
         begun, total = time.monotonic(), self._number("seconds", float("inf"))
         speak, pause = self._number("speak_ms", 1000) / 1000, self._number("pause_ms", 0) / 1000
         elapsed = 0.0

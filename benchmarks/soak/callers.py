@@ -1,11 +1,12 @@
 """Keeps so many calls up, and tells what the PBX saw of each when it is over.
 
-Most are placed by the handful, by one SIPp each, with their RTP in a process of its own. Calls in which something
-is done (keys), and the long one by which the RTP clock is measured, have their RTP here.
+Most are placed by the handful, by one SIPp each, with their RTP in a process of its own. Calls in which
+something is done (keys, a hold), and the long one by which the RTP clock is measured, have their RTP here.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +24,10 @@ from eslbot.sim.pbx.trace import Dialog
 PATIENCE = 45.0
 #: Seconds behind the end of a batch in which a second notification may still come: then it is judged.
 SETTLE = 12.0
-#: Seconds between the answer and the keys, each key's length, and the gaps in which nobody is told of.
-KEYS_AFTER = 2.0
+#: Seconds until something is done in a call that was placed for that.
+DONE_AFTER = 2.5
 #: Seconds without a packet that a caller hears.
 GAPS = (0.1, 0.5, 1.0, 3.0)
-
-Say = Callable[[str], None]
 
 
 @dataclass
@@ -41,7 +40,8 @@ class Batch:
     limit: float
     load: Load | None = None
     single: PbxCall | None = None
-    pressed: bool = False
+    begun: bool = False
+    held: bool = False
     over_at: float | None = None
     overdue: bool = False
     calls: list[Placed] = field(default_factory=list)
@@ -105,7 +105,7 @@ class Callers:
         self.under_way: list[Batch] = []
         self.over: list[Batch] = []
         self.heard = Heard()
-        self.up = 0
+        self.up = self.taken_up = self.unanswered_holds = 0
         self._anchors = 0
         self._waiting: PlannedBatch | None = None
 
@@ -123,13 +123,9 @@ class Callers:
             return
         planned = self._waiting or next(self._planned)
         if KINDS[planned.kind].hold and not holds:
-            if self._waiting is not None:
-                return
-            self._waiting, planned = planned, next(self._planned)
-            if KINDS[planned.kind].hold:
-                return
-        elif planned is self._waiting:
-            self._waiting = None
+            self._waiting = planned  # the order is the seed's
+            return
+        self._waiting = None
         self._place(planned)
 
     def _place(self, planned: PlannedBatch) -> None:
@@ -141,7 +137,7 @@ class Callers:
             lab.ameyo.script(crt, AMEYO[ameyo][0])
         limit = planned.calls / RATE + kind.seconds + PATIENCE
         batch = Batch(planned, crts, time.monotonic(), limit)
-        if kind.keys:
+        if kind.alone:
             batch.single = lab.pbx.call(crt_object_id=crts[0], workspace_id=workspace, timeout=limit)
         else:
             batch.load = lab.pbx.begin_load(
@@ -150,7 +146,6 @@ class Callers:
                 crt_prefix=prefix,
                 workspace_id=workspace,
                 hangup_after=planned.hangs_up,
-                hold=kind.hold,
                 voices=self._voices,
             )
         self.under_way.append(batch)
@@ -175,18 +170,40 @@ class Callers:
         now = time.monotonic()
         self.up = sum(batch.up() for batch in self.under_way)
         for batch in list(self.under_way):
-            single = batch.single
-            if single is not None and batch.planned.keys and not batch.pressed and single.answered:
-                if now - batch.placed_at > KEYS_AFTER:
-                    single.send_dtmf(batch.planned.keys)
-                    batch.pressed = True
+            if batch.single is not None and not batch.begun and now - batch.placed_at > DONE_AFTER:
+                self._do(batch, batch.single)
             if batch.load is not None and now - batch.placed_at > batch.limit:
                 batch.overdue = True
-            if batch.over() or batch.overdue:
+            if batch.over() or (batch.overdue and batch.load is not None):
                 self._gather(batch)
                 batch.over_at = now
                 self.under_way.remove(batch)
                 self.over.append(batch)
+
+    def _do(self, batch: Batch, call: PbxCall) -> None:
+        if not call.answered or call.result is not None:
+            return
+        batch.begun = True
+        if batch.planned.keys:
+            call.send_dtmf(batch.planned.keys)
+        elif batch.planned.kind != ANCHOR:
+            threading.Thread(target=self._hold, args=(batch, call), name="hold", daemon=True).start()
+
+    def _hold(self, batch: Batch, call: PbxCall) -> None:
+        """The PBX puts the switch on hold for a while: two re-INVITEs."""
+        try:
+            call.offer("sendonly")
+            batch.held = True
+            time.sleep(KINDS[batch.planned.kind].hold)
+            call.offer("sendrecv")
+        except (RuntimeError, TimeoutError):  # it is over; the account tells how
+            self.unanswered_holds += 1
+
+    def end_anchor(self) -> None:
+        """The long call's caller hangs up."""
+        for batch in self.under_way:
+            if batch.planned.kind == ANCHOR and batch.single is not None:
+                batch.single.hang_up()
 
     def settled(self, *, all_of_them: bool = False) -> list[Batch]:
         """Batches that can be judged; each once."""
@@ -223,6 +240,7 @@ class Callers:
                     ended_at=result.ended_at,
                 )
             ]
+            self.taken_up += batch.single.taken_up
             if tenant == ANCHOR:
                 self._anchored(batch.planned.number, batch.single.recording.arrivals)
             batch.single = None
@@ -230,6 +248,7 @@ class Callers:
         assert batch.load is not None
         told = batch.load.voices_report()
         ended = batch.load.finish(0.5)
+        self.taken_up += batch.load.taken_up
         batch.load.forget_voices()
         for crt in batch.crts:
             dialog = ended.dialogs.get(crt, Dialog(""))

@@ -1,4 +1,4 @@
-"""The faults that :mod:`eslbot.sim.chaos.faults` does not have: relay, FreeSWITCH, disk, Ameyo's moods, the clock."""
+"""What :mod:`eslbot.sim.chaos.faults` does not do: relay, FreeSWITCH, disk, Ameyo's moods, clock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class SoakFaults(Faults):
     ) -> None:
         super().__init__(witness, rng)
         self._bot, self._clock = bot, clock
-        own = {
+        own: dict[str, Callable[[float], object]] = {
             "kill worker": lambda seconds: self.kill_worker(),
             "kill relay": lambda seconds: self.kill_relay(),
             "crash FreeSWITCH": lambda seconds: self.crash_switch(),
@@ -69,8 +69,7 @@ class SoakFaults(Faults):
         """KILL of FreeSWITCH, and its start as its unit does it; over when it takes calls again."""
         with self._witness.fault("crash FreeSWITCH", "crash"):
             self._lab.crash_switch()
-            if self._lab.real_switch is not None:
-                self._lab.real_switch.wait_until_ready()
+            self._lab.wait_switch_ready()
 
     def bot_away(self, seconds: float) -> None:
         """The bot's process is killed, and is back on the same port after a while."""
@@ -97,7 +96,7 @@ class SoakFaults(Faults):
                 ballast.unlink(missing_ok=True)
 
     def clock_step(self) -> None:
-        """eslbot's processes, and only they, see another time of day from now on; the monotonic clock goes on."""
+        """eslbot's processes, and only they, see another time of day; their monotonic clock goes on."""
         assert self._clock is not None
         step = self._rng.choice(STEPS)
         with self._witness.fault("clock step", "clock", detail=f"{step:+g} s"):

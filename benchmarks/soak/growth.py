@@ -1,9 +1,9 @@
 """What grew over the last half of a run, whoever died meanwhile, and whether that is too much.
 
 A process that lives long is looked at by itself: how fast it grows (the median of the slopes between all its
-points: Theil and Sen's, which a few outliers do not move) times how long. Where one replaces another all the time,
-none lives long enough for that: what counts then is whether those that come later are larger than those that came
-first. A process fills up in its first minute, which is no growth.
+points: Theil and Sen's, which a few outliers do not move) times how long. Where one replaces another all the
+time, none lives long enough for that: what counts then is whether those that come later are larger than those
+that came first. A process fills up in its first minute, which is no growth.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from itertools import combinations
 
 Points = Sequence[tuple[float, float]]
 
-#: Seconds in which a process fills up; for which one has to be seen behind that; in which one is too young to count.
+#: Seconds in which a process fills up; for which it has to be seen behind that; in which it is too young.
 WARM, LONG, YOUNG = 60.0, 60.0, 10.0
 #: Generations that tell whether they grow.
 GENERATIONS = 5
@@ -56,8 +56,8 @@ class Growth:
     def __str__(self) -> str:
         word = "TOO MUCH" if self.broken else "flat"
         return (
-            f"{self.name}: {self.grown:+.1f} {self.unit} of {self.level:.0f} (limit {self.limit:.1f}): {word}; "
-            f"{self.lives} × {self.how}"
+            f"{self.name}: {self.grown:+.1f} {self.unit} of {self.level:.0f} (limit {self.limit:.1f}): "
+            f"{word}; {self.lives} × {self.how}"
         )
 
 

@@ -30,7 +30,7 @@ class Told:
 
 
 class Log:
-    """Of one service. ``exceptions`` counts lines with a traceback, ``events`` lines of level error by event."""
+    """Of one service. ``exceptions``: lines with a traceback; ``events``: lines of level error."""
 
     def __init__(self, path: Path, long: int = LONG) -> None:
         self._path, self._long = path, long

@@ -17,13 +17,13 @@ KEYS = "0123456789"
 
 @dataclass(frozen=True)
 class Kind:
-    """A caller's fate: the bot's path, how often in a hundred, and what the caller does.
+    """A caller's fate: the bot's path, how often in a hundred draws, and what the caller does.
 
     Attributes:
         seconds: how long the bot's part takes, at most.
         hangs_up: seconds from the answer until the caller hangs up first, from and to; None where he waits.
-        keys: he presses keys; such a call comes alone.
-        hold: seconds for which the PBX puts the caller on hold, right behind the answer; 0 for none.
+        keys: he presses keys.
+        hold: seconds for which the PBX puts the caller on hold; 0 for none.
     """
 
     bot: str
@@ -33,14 +33,19 @@ class Kind:
     keys: bool = False
     hold: float = 0.0
 
+    @property
+    def alone(self) -> bool:
+        """Whether something is done in such a call: then it is placed alone."""
+        return self.keys or bool(self.hold)
+
 
 KINDS = {
-    "listens": Kind("/speak?seconds=14&speak_ms=800&pause_ms=6000", 15, 14.0),
-    "speaks": Kind("/speak?seconds=20&speak_ms=4000&pause_ms=500", 25, 20.0),
-    "barges-in": Kind("/interrupt?seconds=16&speak_ms=4000&after_ms=900", 20, 16.0),
-    "hangs-up-first": Kind("/speak?seconds=120&speak_ms=2000&pause_ms=1000", 15, 12.0, (0.3, 12.0)),
-    "held": Kind("/speak?seconds=16&speak_ms=2000&pause_ms=500", 15, 18.0, hold=3.0),
-    "presses-keys": Kind("/keys?seconds=20", 10, 20.0, keys=True),
+    "listens": Kind("/speak?seconds=14&speak_ms=800&pause_ms=6000", 12, 14.0),
+    "speaks": Kind("/speak?seconds=20&speak_ms=4000&pause_ms=500", 18, 20.0),
+    "barges-in": Kind("/interrupt?seconds=16&speak_ms=4000&after_ms=900", 16, 16.0),
+    "hangs-up-first": Kind("/speak?seconds=120&speak_ms=2000&pause_ms=1000", 12, 12.0, (0.3, 12.0)),
+    "held": Kind("/speak?seconds=16&speak_ms=2000&pause_ms=500", 21, 16.0, hold=3.0),
+    "presses-keys": Kind("/keys?seconds=20", 21, 20.0, keys=True),
 }
 #: The one long call at a time, by which the RTP clock is measured.
 ANCHOR = "stays"
@@ -104,7 +109,7 @@ def batches(seed: int) -> Iterator[PlannedBatch]:
         number += 1
         name = rng.choices(list(KINDS), [kind.share for kind in KINDS.values()])[0]
         kind = KINDS[name]
-        size = 1 if kind.keys else BATCH
+        size = 1 if kind.alone else BATCH
         ameyo = rng.choices(list(AMEYO), [share for _, share in AMEYO.values()], k=size)
         hangs_up = rng.uniform(*kind.hangs_up) if kind.hangs_up else None
         keys = "".join(rng.choices(KEYS, k=3)) + "#"

@@ -1,4 +1,4 @@
-"""Memory, descriptors and threads of every process, the line files, the calls: sampled into a CSV file (proc(5))."""
+"""Memory, descriptors, threads of every process, line files and calls, sampled into a CSV file (proc(5))."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
 An answered call ends in a notification that Ameyo accepted, or its caller hung up first. Nobody but the PBX
 ends it. A notification comes once; a second one is excused only where a fault of the call's own controller
-fell between the first one's arrival and the moment its acceptance could have been written down. Where FreeSWITCH
-itself dies, what it could not have written down goes with it: calls that were not answered, and calls of the last
-second. Nothing stays behind.
+fell between the first one's arrival and the moment its acceptance could have been written down. Where
+FreeSWITCH itself dies, what it could not have written down goes with it: calls that were not answered, and calls
+of the last second. Nothing stays behind.
 
 Here is only judging, over plain records: what was seen is gathered by :mod:`eslbot.sim.chaos.witness`.
 Times are epoch seconds.
@@ -62,8 +62,8 @@ class Fault:
     """Something done to the lab from ``at`` to ``until``; ``calls`` are the CRT Object IDs hit, None for all.
 
     ``hits`` is ``controller`` (kill, stop, stall or reset of eslbot), ``reload`` (of its workers, which
-    excuses nothing), ``ameyo``, ``bot``, ``relay``, ``switch`` (a command), ``crash`` (FreeSWITCH dies, until the
-    next one takes calls) or ``disk`` (no room for line files).
+    excuses nothing), ``ameyo``, ``bot``, ``relay``, ``switch`` (a command), ``crash`` (FreeSWITCH dies,
+    until the next one takes calls) or ``disk`` (no room for line files).
     """
 
     kind: str
@@ -406,7 +406,9 @@ def _left(left: Leftovers, calls: Sequence[Placed], faults: Sequence[Fault]) -> 
         call = next((c for c in calls if c.call_id and name.startswith(c.call_id)), None)
         # A line's relay removes it when the call ends. Where there was none at that time, as without eslbot,
         # the next one finds it by its age.
-        unseen = call is not None and not call.dispositions and _hit(call, faults, "controller", "reload", "crash")
+        unseen = (
+            call is not None and not call.dispositions and _hit(call, faults, "controller", "reload", "crash")
+        )
         if unseen:
             swept.append(name)
         else:

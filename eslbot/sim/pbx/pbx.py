@@ -475,13 +475,11 @@ class Pbx:
         answer_timeout: float = 10.0,
         caller_tone: float | None = CALLER_TONE,
         voices: Voices | None = None,
-        hold: float = 0.0,
     ) -> Load:
         """Place ``calls`` calls, ``rate`` new ones a second, by one SIPp, and return at once.
 
         All of them name one RTP port. With ``voices`` it is theirs: they speak, and count what comes; by
         default SIPp sends ``caller_tone`` from it, and nobody looks at what it receives.
-        ``hold``: seconds for which the PBX puts each caller on hold, right behind the answer.
         CRT Object IDs are ``<crt_prefix>-000001`` and so on. Whoever begins a load finishes it, too.
         """
         number = next(self._numbers)
@@ -510,7 +508,6 @@ class Pbx:
                 play=_speech(codec, caller_tone) if voices is None else None,
                 rtp_port=rtp_port,
                 full_trace=False,
-                hold=hold,
             )
         except BaseException:
             load._forget()
@@ -538,7 +535,6 @@ class Pbx:
         play: tuple[bytes, int] | None,
         rtp_port: int,
         full_trace: bool,
-        hold: float = 0.0,
     ) -> SippRun:
         """Start SIPp; ``rtp_port`` is released with it, and also where it cannot be started."""
         local_port = self._ports.reserve_sip()
@@ -559,7 +555,6 @@ class Pbx:
                     rtp_port=rtp_port,
                     full_trace=full_trace,
                     refresh=self.refreshes,
-                    hold=hold,
                 )
                 self._runs.add(run)
                 return run

@@ -113,7 +113,6 @@ class SippRun:
         rtp_port: SIPp's own; it binds one even when it plays nothing.
         full_trace: keep whole messages, not just first lines.
         refresh: send a re-INVITE behind the ACK.
-        hold: seconds of a hold behind the ACK, two re-INVITEs; 0 for none.
     """
 
     def __init__(
@@ -131,7 +130,6 @@ class SippRun:
         rtp_port: int,
         full_trace: bool,
         refresh: bool,
-        hold: float = 0.0,
     ) -> None:
         program = find_sipp()
         self.local_port, self.rtp_port = local_port, rtp_port
@@ -141,7 +139,7 @@ class SippRun:
         self.directory = Path(self._directory.name)
         (self.directory / "calls.csv").write_text(csv, encoding="utf-8")
         (self.directory / "uac.xml").write_text(
-            self._scenario(answer_timeout, play, refresh, hold), encoding="utf-8"
+            self._scenario(answer_timeout, play, refresh), encoding="utf-8"
         )
         command = [
             program,
@@ -170,7 +168,7 @@ class SippRun:
                 env={**os.environ, "TZ": "UTC", "LC_ALL": "C"},
             )
 
-    def _scenario(self, answer_timeout: float, play: tuple[bytes, int] | None, refresh: bool, hold: float) -> str:
+    def _scenario(self, answer_timeout: float, play: tuple[bytes, int] | None, refresh: bool) -> str:
         scenarios = files("eslbot.sim") / "scenarios"
         text = (scenarios / "uac.xml").read_text(encoding="utf-8")
         again = (scenarios / "refresh.xml").read_text(encoding="utf-8") if refresh else ""
@@ -181,10 +179,6 @@ class SippRun:
             path.write_bytes(raw)
             action = f'<nop><action><exec rtp_stream="{path},-1,{payload_type}"/></action></nop>'
         text = text.replace("@ANSWER_MS@", str(round(answer_timeout * 1000)))
-        if hold:
-            again += (scenarios / "hold.xml").read_text(encoding="utf-8")
-            again = again.replace("@HOLD_MS@", str(round(hold * 1000)))
-        text = text.replace("@BYE_CSEQ@", "5" if hold else "3")
         return text.replace("@PLAY@", action).replace("@REFRESH@", again)
 
     def wait(self, timeout: float | None) -> int:
