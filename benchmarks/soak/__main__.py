@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 import signal
@@ -104,7 +103,7 @@ def main(
         if keep is None:
             shutil.rmtree(folder, ignore_errors=True)
     draw(read(out / "soak.csv"), soak.witness.faults, soak.begun, out / "soak.svg")
-    (out / "soak.json").write_text(json.dumps(document(result), indent=1, default=str), encoding="utf-8")
+    (out / "soak.json").write_text(document(result), encoding="utf-8")
     print(text(result))
     print(f"{out / 'soak.csv'}, {out / 'soak.svg'}, {out / 'soak.json'}")
     sys.exit(1 if result.broken else 0)

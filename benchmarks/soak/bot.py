@@ -1,11 +1,11 @@
 """The soak's voice bot: asyncio, hundreds of calls, and nothing kept of them but how they ended.
 
 ``python -m benchmarks.soak.bot PORT`` (0 takes a free one) writes a line of JSON for each thing that happens.
-A call's path says how it goes: ``/speak`` and ``/drone`` speak and pause by turns, ``/interrupt`` says a lot at
-once and takes it back when the caller speaks, ``/keys`` speaks until it is told ``#``.
+A call's path says how it goes: ``/speak`` and ``/drone`` speak and pause by turns, ``/interrupt`` says a lot
+at once and takes it back when the caller speaks, ``/keys`` speaks until it is told ``#``.
 
-A connection that continues an old call (``"resumed": true``) goes on as if it were new, and where this process
-has said ``end`` in that call already, says it again.
+A connection that continues an old call (``"resumed": true``) goes on as if it were new, and where this
+process has said ``end`` in that call already, says it again.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Log:
 
     def __init__(self, path: Path, long: int = LONG) -> None:
         self._path, self._long = path, long
-        self._offset = 0
+        self._offset = path.stat().st_size  # what was there before is not of this run
         self._calls: dict[str, Told] = {}
         self.exceptions = 0
         self.tracebacks: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 import threading
 import time
@@ -309,6 +310,10 @@ class Soak:
         result.drift = drift([points for points in last if points])
 
 
-def document(result: Result) -> dict[str, Any]:
-    """For a JSON file."""
-    return {"broken": result.broken, **dataclasses.asdict(result)}
+def document(result: Result) -> str:
+    """All of it as JSON."""
+
+    def plain(value: Any) -> Any:
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+    return json.dumps({"broken": result.broken, **plain(result)}, indent=1, default=plain)

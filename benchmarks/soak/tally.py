@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from eslbot.sim.account import Account, Duplicate, Ending
 
@@ -73,10 +72,6 @@ class Tally:
             ("ended while no controller had them", f"{self.silent} (no last line in eslbot's log)"),
             ("notifications cut off by a fault", str(self.cut_off)),
         ]
-
-    def document(self) -> dict[str, Any]:
-        """For a JSON file."""
-        return asdict(self)
 
 
 def counts(words: Counter[str]) -> str:

@@ -3,8 +3,8 @@
 An answered call ends in a notification that Ameyo accepted, or its caller hung up first. Nobody but the PBX
 ends it. A notification comes once; a second one is excused only where a fault of the call's own controller
 fell between the first one's arrival and the moment its acceptance could have been written down. Where
-FreeSWITCH itself dies, what it could not have written down goes with it: calls that were not answered, and calls
-of the last second. Nothing stays behind.
+FreeSWITCH itself dies, what it could not have written down goes with it: calls that were not answered, and
+calls of the last second. Nothing stays behind.
 
 Here is only judging, over plain records: what was seen is gathered by :mod:`eslbot.sim.chaos.witness`.
 Times are epoch seconds.
