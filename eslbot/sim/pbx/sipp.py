@@ -115,11 +115,11 @@ def _answer_to_offer(offered: str) -> str:
     if offered not in OFFERED:
         raise ValueError(f"{offered!r} is none of {OFFERED}")
     if offered == "nothing":
-        return ""
+        return '<nop next="up"/>'
     if offered in REFUSALS:
         echoed = "\n".join(f"[last_{name}:]" for name in ("Via", "From", "To", "Call-ID", "CSeq"))
         answer = f"SIP/2.0 {offered} {REFUSALS[offered]}\n{echoed}\nContent-Length: 0"
-        return f"<send><![CDATA[\n\n{answer}\n\n]]></send>"
+        return f'<send next="up"><![CDATA[\n\n{answer}\n\n]]></send>'
     text = (files("eslbot.sim") / "scenarios" / "offered.xml").read_text(encoding="utf-8")
     return text.replace("@DIRECTION@", offered)
 
