@@ -23,7 +23,8 @@ from benchmarks.soak.run import Soak, document
 from benchmarks.soak.samples import read
 from eslbot.sim.freeswitch import FreeSwitchError
 from eslbot.sim.lab import Lab, LabError
-from eslbot.sim.pbx import SippMissing
+from eslbot.sim.pbx import SippMissing, Voices
+from eslbot.sim.pbx.voices import VoicesError
 
 _BEGUN = time.monotonic()
 
@@ -75,34 +76,37 @@ def main(
         with ExitStack() as stack:
             bot = stack.enter_context(BotProcess())
             no_disk = stack.enter_context(small_disk(folder.absolute() / "lines"))
-            within = fake_clock(folder.absolute() / "clock")
+            faked = fake_clock(folder.absolute())
+            clock, within = faked if faked is not None else (None, [])
             lab = Lab(
                 folder,
                 tenants(bot.url, seconds),
                 switch=switch,
                 workers=workers,
-                within={"127.0.0.1": within} if within is not None else {},
+                within={"127.0.0.1": within},
                 ledger=True,
             )
             lab.rtp_ports = rtp_ports(2 * calls, lab.rtp_ports)
+            voices = stack.enter_context(Voices())
             stack.enter_context(lab)
             if no_disk is not None:
                 _say(f"the disk is never full: a file system of its own cannot be mounted here: {no_disk}")
-            if within is None:
-                _say("the clock is never stepped: there is no libfaketime (Debian's package of that name)")
+            if clock is None:
+                _say("the clock is never stepped: there is no C compiler (cc) here")
             names = [name for name in INTERVALS if not wanted or name in wanted]
-            clock = folder.absolute() / "clock" if within is not None else None
-            soak = Soak(lab, bot, seed, seconds, calls, names, no_disk is None, clock, out / "soak.csv", _say)
+            soak = Soak(
+                lab, bot, seed, seconds, calls, names, no_disk is None, clock, out / "soak.csv", voices, _say
+            )
             _say(f"seed {seed}; {lab.switch_name}; {seconds / 60:g} minutes, {calls} calls up at a time")
             _say("every so many seconds: " + ", ".join(f"{n} {interval(n, seconds):g}" for n in soak.names))
             result = soak.run()
-    except (LabError, FreeSwitchError, SippMissing, OSError) as error:
+    except (LabError, FreeSwitchError, SippMissing, VoicesError, OSError) as error:
         print(f"the soak cannot run: {error}", file=sys.stderr)
         sys.exit(2)
     finally:
         if keep is None:
             shutil.rmtree(folder, ignore_errors=True)
-    draw(read(out / "soak.csv"), soak.witness.faults, soak.begun, out / "soak.svg")
+    draw(read(out / "soak.csv"), result.faults, soak.begun, out / "soak.svg")
     (out / "soak.json").write_text(document(result), encoding="utf-8")
     print(text(result))
     print(f"{out / 'soak.csv'}, {out / 'soak.svg'}, {out / 'soak.json'}")

@@ -2,7 +2,7 @@
 
 A packet's transit is its time of arrival less its time stamp. Of every few seconds the least is taken, that
 of the packet which nothing has held up; how fast that changes is the drift. Where it jumps, the sender has
-begun to count anew, or has waited (a take-over, a new FreeSWITCH): there a new piece begins; a jump is no drift.
+begun to count anew, or has waited (a take-over, a new FreeSWITCH): there a new piece begins.
 """
 
 from __future__ import annotations

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,16 +20,15 @@ from eslbot.sim.service import send, wait_listening
 
 #: Bytes of the file system of the line files: enough for all calls, and little to fill up.
 DISK = 96 << 20
-#: Debian's libfaketime, and the seconds by which a step of the clock goes back and forth.
-LIBFAKETIME = "/usr/lib/*/faketime/libfaketime.so.1"
-STEPS = (-3600.0, -30.0, -2.0, 2.0, 30.0, 3600.0)
+#: Seconds by which the clock of eslbot's processes is wrong behind a step.
+STEPS = (-3600, -30, -2, 2, 30, 3600)
 #: Seconds for a relay to be there again.
 _RELAY_LIMIT = 30.0
 _LOOK = 0.05
 
 
 class SoakFaults(Faults):
-    """All of them. ``disk``: the line files have a file system of their own; ``clock`` tells libfaketime."""
+    """All of them. ``disk``: the line files have a small file system; ``clock`` steps eslbot's."""
 
     def __init__(
         self, witness: Witness, bot: BotProcess, rng: random.Random, disk: bool, clock: Path | None
@@ -99,7 +100,7 @@ class SoakFaults(Faults):
         """eslbot's processes, and only they, see another time of day; their monotonic clock goes on."""
         assert self._clock is not None
         step = self._rng.choice(STEPS)
-        with self._witness.fault("clock step", "clock", detail=f"{step:+g} s"):
+        with self._witness.fault("clock step", "clock", detail=f"{step:+d} s"):
             step_clock(self._clock, step)
 
 
@@ -114,27 +115,23 @@ def fill(path: Path) -> None:
                 block = block[: len(block) // 2] if len(block) > 4096 else b""
 
 
-def step_clock(file: Path, seconds: float) -> None:
-    """Write libfaketime's file; in one piece, for it is read at any time."""
-    fresh = file.with_suffix(".new")
-    fresh.write_text(f"{seconds:+g}\n")
-    fresh.replace(file)
+def step_clock(file: Path, seconds: int) -> None:
+    """Step the clock of the processes that ``step.c`` was preloaded into."""
+    with file.open("r+b") as opened:
+        opened.write(seconds.to_bytes(8, sys.byteorder, signed=True))
 
 
-def fake_clock(file: Path) -> list[str] | None:
-    """A command that runs the one behind it with a clock that ``file`` steps; None without libfaketime."""
-    found = sorted(Path("/").glob(LIBFAKETIME.lstrip("/")))
-    if not found:
+def fake_clock(folder: Path) -> tuple[Path, list[str]] | None:
+    """A file that steps a clock, and a command that runs another with it; None without a compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
         return None
-    step_clock(file, 0.0)
-    return [
-        "env",
-        f"LD_PRELOAD={found[0]}",
-        f"FAKETIME_TIMESTAMP_FILE={file}",
-        "FAKETIME_CACHE_DURATION=1",
-        "FAKETIME_DONT_FAKE_MONOTONIC=1",
-        "FAKETIME_DONT_RESET=1",
-    ]
+    library, file = folder / "step.so", folder / "clock"
+    source = Path(__file__).with_name("step.c")
+    command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    file.write_bytes(bytes(8))
+    return file, ["env", f"LD_PRELOAD={library}", f"SOAK_CLOCK={file}"]
 
 
 @contextmanager

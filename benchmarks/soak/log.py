@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ class Log:
             if len(self.tracebacks) < TRACEBACKS:
                 self.tracebacks.append(f"{event}: {line['exception']}")
         if line.get("level") in ("error", "critical"):
-            self.events[event] += 1
+            self.events[re.sub(r"\d+", "…", event)] += 1
         crt = line.get("crt_object_id")
         if not crt:
             return

@@ -122,7 +122,7 @@ def faults(seed: int, seconds: float, names: Sequence[str]) -> dict[str, list[Pl
     for name in names:
         rng, told = random.Random(f"{name} {seed}"), INTERVALS[name]
         every = interval(name, seconds)
-        at = min(every, seconds) * rng.uniform(0.4, 0.6)
+        at = min(every, seconds) * rng.uniform(0.2, 0.8)
         pauses = [at]
         while True:
             # Of what has a least distance, chance takes nothing.

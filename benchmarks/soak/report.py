@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 
 from benchmarks.soak.run import DRIFT_FROM, DRIFT_PPM, Result
 from benchmarks.soak.tally import counts, table
@@ -17,7 +18,7 @@ def text(result: Result) -> str:
         ("seed, length", f"{result.seed}, {result.seconds / 60:.1f} min" + _stopped(result)),
         ("calls up at a time", f"median {statistics.median(up):.0f}, {min(up)} to {max(up)}"),
         *result.tally.rows(),
-        ("faults", counts(result.faults)),
+        ("faults", counts(Counter(fault.kind for fault in result.faults))),
         (
             "channels, calls, event sockets left",
             f"{left.channels}, {left.calls_active:g}, {left.event_sockets}",

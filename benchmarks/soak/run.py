@@ -23,7 +23,7 @@ from benchmarks.soak.picture import COLOURS
 from benchmarks.soak.plan import batches, faults
 from benchmarks.soak.samples import CALLS, CLOCK, LEAST, LINES, PERIOD, Samples, read, series
 from benchmarks.soak.tally import Tally
-from eslbot.sim.account import Leftovers, Placed, account
+from eslbot.sim.account import Fault, Leftovers, Placed, account
 from eslbot.sim.chaos.plan import PlannedFault
 from eslbot.sim.chaos.witness import Witness
 from eslbot.sim.lab import Lab
@@ -59,7 +59,7 @@ class Result:
     seconds: float = 0.0
     stopped: str | None = None
     tally: Tally = field(default_factory=Tally)
-    faults: Counter[str] = field(default_factory=Counter)
+    faults: list[Fault] = field(default_factory=list)
     left: Leftovers = field(default_factory=Leftovers)
     heard: Heard = field(default_factory=Heard)
     content: Counter[str] = field(default_factory=Counter)
@@ -105,10 +105,11 @@ class Soak:
         disk: bool,
         clock: Path | None,
         csv: Path,
+        voices: Voices,
         say: Say,
     ) -> None:
         self._lab, self._bot, self._seed, self._seconds, self._say = lab, bot, seed, seconds, say
-        self._wanted, self._csv = wanted, csv
+        self._wanted, self._csv, self._voices = wanted, csv, voices
         self.witness = Witness(lab)
         self._faults = SoakFaults(self.witness, bot, random.Random(f"whom {seed}"), disk, clock)
         self._planned = faults(seed, seconds, [name for name in names if name in self._faults.by_name])
@@ -135,23 +136,25 @@ class Soak:
         """
         result, lab = self.result, self._lab
         anchor = min(ANCHOR_SECONDS[1], max(ANCHOR_SECONDS[0], self._seconds / 4))
-        with Voices() as voices:
-            callers = Callers(
-                lab, self._seed, self._wanted, batches(self._seed), anchor, voices, self._anchored
-            )
-            counts = lambda: {CALLS: callers.up, LINES: sum(1 for _ in lab.lines.iterdir())}  # noqa: E731
-            period = min(PERIOD, max(0.25, self._seconds / LEAST))
-            with Samples(self._csv, self._processes, counts, period) as samples:
-                self._samples, self.begun = samples, samples.begun
-                begun = time.monotonic()
-                threads = self._start_faults(begun)
-                try:
-                    self._drive(callers, begun)
-                except KeyboardInterrupt:
-                    result.stopped = "interrupted"
-                result.seconds = time.monotonic() - begun
-                self._over.set()
-                self._end(callers, threads)
+        callers = Callers(
+            lab, self._seed, self._wanted, batches(self._seed), anchor, self._voices, self._anchored
+        )
+
+        def counts() -> dict[str, float]:
+            return {CALLS: callers.up, LINES: sum(1 for _ in lab.lines.iterdir())}
+
+        period = min(PERIOD, max(0.25, self._seconds / LEAST))
+        with Samples(self._csv, self._processes, counts, period) as samples:
+            self._samples, self.begun = samples, samples.begun
+            begun = time.monotonic()
+            threads = self._start_faults(begun)
+            try:
+                self._drive(callers, begun)
+            except KeyboardInterrupt:
+                result.stopped = "interrupted"
+            result.seconds = time.monotonic() - begun
+            self._over.set()
+            self._end(callers, threads)
         self._growth()
         return result
 
@@ -286,7 +289,7 @@ class Soak:
         result.content.update(self._bot.totals)
         result.content["re-INVITEs of a new FreeSWITCH answered"] = callers.taken_up
         result.content["holds without an answer"] = callers.unanswered_holds
-        result.faults = Counter(fault.kind for fault in self.witness.faults)
+        result.faults = list(self.witness.faults)
         late = [self.witness.post(request) for request in self._lab.ameyo.requests]
         rest = account([], late, self.witness.faults, dataclasses.replace(result.left, files=[]))
         swept = account(self._unseen, [], self.witness.faults, Leftovers(files=left.files))

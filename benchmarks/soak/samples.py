@@ -52,6 +52,7 @@ class Samples:
         self.path, self._processes, self._counts, self._period = path, processes, counts, period
         self.begun = time.time()
         self._lock = threading.Lock()
+        self._sampled = threading.Semaphore(0)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="samples", daemon=True)
 
@@ -70,6 +71,11 @@ class Samples:
         with self._lock:
             self._file.close()
 
+    def wait(self, samples: int) -> None:
+        """Wait for so many more."""
+        for _ in range(samples):
+            self._sampled.acquire()
+
     def windows(self, number: int, told: Sequence[tuple[float, float]]) -> None:
         """The RTP clock of a call: epoch seconds and seconds of transit."""
         with self._lock:
@@ -80,6 +86,7 @@ class Samples:
     def _run(self) -> None:
         while not self._stop.wait(self._period):
             self._sample()
+            self._sampled.release()
 
     def _sample(self) -> None:
         at = time.time() - self.begun
