@@ -24,6 +24,7 @@ from eslbot.esl import EslError, Event, Session, whole_number
 from eslbot.ledger.facts import What
 from eslbot.outcome import Outcome
 from eslbot.redaction import printable
+from eslbot.relay import control
 from eslbot.relay.control import News, Order, Part, Text
 
 log = structlog.get_logger()
@@ -76,6 +77,9 @@ class Story(Protocol):
     def audible(self, ago: float) -> None:
         """The caller begins to hear it, since ``ago`` seconds."""
 
+    def relay_is(self, url: str) -> None:
+        """The relay process at ``url`` has the call."""
+
     def over(self, ended: BotEnd) -> None:
         """The bot is done; its last words may still be playing."""
 
@@ -84,11 +88,13 @@ class Story(Protocol):
 class Found:
     """What the controller before us has left of a bot's part.
 
-    ``connected`` says whether the bot was there, ``ended`` how its part was over, if it was.
+    ``connected`` says whether the bot was there, ``ended`` how its part was over, if it was, ``restarted``
+    whether FreeSWITCH has died since.
     """
 
     connected: bool
     ended: BotEnd | None
+    restarted: bool = False
 
 
 class BotLeg:
@@ -104,6 +110,7 @@ class BotLeg:
         self._link = Link(session, way)
         session.keeps = stream.of_stream
         self._lines = Lines(session, channel)
+        self._relay = ""
         self._hold = Hold(session)
         self._connected = False
         self._ended: BotEnd | None = None
@@ -133,7 +140,7 @@ class BotLeg:
 
         def begin() -> None:
             self._connected, self._ended = found.connected, found.ended
-            self._link.held = self._hold.found(self._channel)
+            self._link.held = self._hold.found(self._channel, restarted=found.restarted)
             self._link.part = self._part
             if self._ended is not None:
                 self._limit_last_words()
@@ -262,12 +269,21 @@ class BotLeg:
             return
         self._link.part, self._link.held = self._part, self._hold.on
         self._link.synchronised(_count(facts, "acked"))
+        self._at(_text(facts, "url"))
         self._lines.bring(lines)
         if facts.get("hold") is not self._hold.on and self._part is not Part.NEW:
             self._story.note(What.HOLD, on=self._hold.on)  # it began or ended between two controllers
         if facts.get("bot") == "connected":
             self._bot_is_there()
         self._word, self._word_counts = facts, time.monotonic() + TOLD_AGAIN
+
+    def _at(self, url: str) -> None:
+        """The relay process that has the call: another one would dial the bot anew."""
+        if control.OWN_URL.fullmatch(url):
+            self._link.own = url
+            if url != self._relay:
+                self._relay = url
+                self._story.relay_is(url)
 
     def _believe(self) -> None:
         self._word_counts = float("inf")

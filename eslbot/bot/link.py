@@ -65,14 +65,15 @@ class RelayLost(Exception):
 class Way:
     """How to a call's relay: the URL of its listener, and the ``identity`` that it asks for.
 
-    ``prepared``: the URL of the process that has the call already, for the first stream. ``ptime``: the
-    milliseconds of the packets that FreeSWITCH sends.
+    ``own``: the URL of the process that has the call already. ``ptime``: the milliseconds of the packets that
+    FreeSWITCH sends. ``switch``: its Core-UUID.
     """
 
     url: str
     identity: str
-    prepared: str = ""
+    own: str = ""
     ptime: int = 20
+    switch: str = ""
 
     @classmethod
     def to(cls, listen: Address, identity: str) -> Way:
@@ -86,7 +87,8 @@ class Link:
     def __init__(self, session: Session, way: Way) -> None:
         self._session = session
         self._way = way
-        self._prepared = way.prepared
+        #: Where the next stream finds the process that has the call; where that fails, any is asked.
+        self.own = way.own
         self._stream = stream.AudioStream(session)
         #: What a relay is told that has not heard of the call.
         self.part = Part.NEW
@@ -159,8 +161,9 @@ class Link:
             control.CALL: self._session.uuid,
             control.PART: str(self.part),
             control.PTIME: str(self._way.ptime),
+            **({control.SWITCH: self._way.switch} if self._way.switch else {}),
         }
-        url, self._prepared = self._prepared or self._way.url, ""
+        url, self.own = self.own or self._way.url, ""
         if self._stream.start(url, headers):
             self._why = f"the relay said nothing within {STATE_DUE:g} s"
             self.due = min(self._give_up, time.monotonic() + STATE_DUE)

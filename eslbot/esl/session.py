@@ -151,6 +151,10 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         #: Set when there is no channel or no socket to talk to any more; ``reason`` then says which.
         self.gone = Flag()
         self.reason: OutboundSessionHasGoneAway | None = None
+        #: Set when the channel is gone; where only the socket is, nobody knows.
+        self.hung_up = Flag()
+        #: Whether it was us who closed the socket.
+        self.stopped = False
         #: Set when CHANNEL_HANGUP_COMPLETE is there, or cannot come any more.
         self.finished = Flag()
         #: The headers of CHANNEL_HANGUP, and of CHANNEL_HANGUP_COMPLETE once it is there: FreeSWITCH sends
@@ -284,6 +288,8 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         if self.reason is None:
             self.reason = reason
             self._outbound_connected = False
+            if isinstance(reason, CallerHungUp):
+                self.hung_up.set()
             self.gone.set()
             self._arrival.ring()
         while self._pending:
@@ -626,6 +632,7 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
     def stop(self) -> None:
         """Close the socket; whoever still waits fails with :class:`ConnectionLost`. Safe to call twice."""
         self._push()  # what was posted counts, though nobody waits for it any more
+        self.stopped = self.reason is None
         self._leave(ConnectionLost("closed by eslbot"))
         self.finished.set()
         self.connected = False

@@ -150,6 +150,7 @@ class Desk:
             "calls": self._calls,
             "call": self._call,
             "tenants": self._health_of_tenants,
+            "restarts": self._restarts,
         }
         kind = kinds.get(asked.get("ask")) if isinstance(asked.get("ask"), str) else None
         if kind is None:
@@ -195,6 +196,9 @@ class Desk:
             self._tenants = {who: told for who, told in self._tenants.items() if now - told[0] <= FRESH}
             self._tenants[workspaces] = known
         return {"tenants": fit(known[1])}
+
+    def _restarts(self, asked: dict[str, Any], workspaces: frozenset[str] | None) -> Row:
+        return {"restarts": self._ask(queries.restarts, time.time(), workspaces)}
 
     def _ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
         engine = self._engine()

@@ -161,14 +161,21 @@ class RelayCall(Call):
         """Dial the bot of a call that is about to be answered."""
         self._begin(Part.NEW)
 
-    def lay(self, ptime: int) -> None:
+    def lay(self, ptime: int, switch: str) -> None:
         """Make the line's files, and find what a relay before us has left; see :meth:`Call.lay`."""
-        if self._laid:
-            return
         shared = self._shared
         try:
+            if self._laid:
+                if self._playout.read_by(switch):
+                    self._log.warning("switch_restarted", switch=switch)
+                    self._short_told = False  # its jitter buffer is gone, too
+                return
             self._line = Line.open(
-                shared.directory, self.invite.call_id, shared.reads, samples=ptime * control.RATE // 1000
+                shared.directory,
+                self.invite.call_id,
+                shared.reads,
+                samples=ptime * control.RATE // 1000,
+                switch=switch,
             )
         except (OSError, ValueError) as error:
             self._without_line(error)
@@ -286,6 +293,7 @@ class RelayCall(Call):
             control.news(
                 News.STATE,
                 acked=self._outbox.acked,
+                url=self._shared.url,
                 bot=self._bot,
                 spoken=self._spoken,
                 speaking=self._laid and self._playout.speaking,
@@ -619,7 +627,8 @@ class RelayCall(Call):
 
     def _count_lost(self) -> None:
         """Speech that the caller will never hear, though the bot has said it in time."""
-        for why, lost in (("full", self._playout.lost), ("missed", self._line.missed / control.RATE)):
+        full = self._playout.lost + self._line.lost
+        for why, lost in (("full", full), ("missed", self._line.missed / control.RATE)):
             if lost > self._lost.get(why, 0.0):
                 metrics.RELAY_SPEECH_LOST.labels(why).inc(lost - self._lost.get(why, 0.0))
                 if why not in self._lost:

@@ -132,7 +132,7 @@ def test_a_late_offer_is_not_prepared(house: House, door: Door) -> None:
 def test_a_call_id_is_no_way_into_the_request(door: Door, call_id: str) -> None:
     preparation = Preparation(Way.to(door.listen, "token"), door.listen, call_id)
     gevent.sleep(0.05)  # in which a request that must not go out would
-    assert preparation.way().prepared == ""
+    assert preparation.way().own == ""
     assert door.requests == []
 
 

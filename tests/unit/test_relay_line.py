@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from eslbot.relay.line import LONGER, RATE, RING_SECONDS, Line, LineFull
+from eslbot.relay.control import RATE
+from eslbot.relay.line import LONGER, RING_SECONDS, Line, LineFull
 from eslbot.relay.phase import Phase
 from eslbot.relay.reads import Reads
 from eslbot.relay.sidecar import BadSidecar, Note, Sidecar
@@ -121,7 +122,7 @@ def test_a_left_line_that_is_not_whole_is_none(tmp_path: Path, reads: Reads) -> 
     line.close(remove=True)
 
 
-@pytest.mark.parametrize("page", [b"", bytes(4096), b"eslbotL1" + bytes(4088), b"eslbotL2" + b"\xff" * 4088])
+@pytest.mark.parametrize("page", [b"", bytes(4096), b"eslbotL1" + bytes(4088), b"eslbotL3" + b"\xff" * 4088])
 def test_a_page_of_nobodys_makes_no_line(tmp_path: Path, reads: Reads, page: bytes) -> None:
     (tmp_path / f"{ID}.line").write_bytes(page)
     line = Line.open(tmp_path, ID, reads)
@@ -203,11 +204,25 @@ def test_a_note_survives_its_writer_but_for_one_half_written(tmp_path: Path) -> 
             return Sidecar(file.fileno(), 0).places[1].note
 
         assert again() == notes[-1]
-        for torn in (0, 40):  # the newest one's number before or behind it is not there yet
+        for torn in (0, 56):  # the newest one's number before or behind it is not there yet
             whole = path.read_bytes()
             os.pwrite(file.fileno(), bytes(8), 1024 + 128 + torn)
             assert again() == notes[-2]
             os.pwrite(file.fileno(), whole, 0)
+
+
+def test_a_place_says_whose_rings_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "side"
+    sidecar = Sidecar.open(path, 7)
+    note = Note(True, 7, 8, 1.5, 3, 5)
+    for place, switch in zip(sidecar.places, ["x" * 36, ""], strict=False):
+        place.begin(sidecar.generation, switch)
+        place.write(note)
+    again = Sidecar.open(path, 8)
+    assert [place.switch for place in again.places] == ["x" * 36, "", "", ""]
+    assert [place.note for place in again.places] == [note, note, None, None]
+    again.places[0].begin(0)
+    assert again.places[0].switch == ""
 
 
 def test_the_newest_generation_has_the_call(tmp_path: Path) -> None:
