@@ -291,6 +291,14 @@ class Lab:
         assert switch is not None
         switch.wait_until_ready()
 
+    @property
+    def switch_pid(self) -> int:
+        """The process id of the switch, which is another one behind a crash."""
+        if self.real_switch is not None:
+            return self.real_switch.pid
+        assert self.stand_in is not None
+        return self.stand_in.pid
+
     def live_channels(self) -> int:
         """How many channels the switch has now."""
         if self.real_switch is not None:
@@ -470,6 +478,11 @@ class StandInSwitch:
     ) -> None:
         end_process(self._process)
         self._reader.join(STOP_LIMIT)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
 
     def _read(self) -> None:
         assert self._process.stdout is not None

@@ -63,9 +63,12 @@ class Scene:
         until(lambda: self.lab.services[0].serving() and not set(pids) & set(self.pids()), 20)
 
     def logged(self, event: str) -> bool:
-        return any(
-            line["event"] == event and line.get("crt_object_id") == self.crt for line in self.lab.log_lines()
-        )
+        return self.count(event) > 0
+
+    def count(self, event: str) -> int:
+        """How often eslbot has told that of the call."""
+        lines = self.lab.log_lines()
+        return sum(line["event"] == event and line.get("crt_object_id") == self.crt for line in lines)
 
     def account(self) -> Account:
         """When the call is over, and all workers are there again for the next test."""
@@ -284,3 +287,44 @@ def test_a_new_call_is_refused_while_there_is_no_eslbot(scene: Scene) -> None:
     account = scene.account()
     assert account.guilty == []
     assert [entry.ending for entry in account.entries] == [Ending.REFUSED]
+
+
+def crash(scene: Scene) -> None:
+    """FreeSWITCH dies, and comes back with the call."""
+    assert scene.call is not None
+    with scene.witness.fault("crash FreeSWITCH", "crash"):
+        scene.lab.crash_switch()
+        scene.call.wait_taken_up(scene.call.taken_up + 1, 15)
+        scene.lab.wait_switch_ready()
+
+
+def test_freeswitch_dies_behind_two_controllers(scene: Scene) -> None:
+    """The second take-over is a transfer, at which FreeSWITCH writes anew what it will know of the call."""
+    bot = scene.talking()
+    for times in (1, 2):
+        scene.faults.kill_worker(scene.worker())
+        until(lambda times=times: scene.count("call_taken_over") == times)  # type: ignore[misc]
+
+    crash(scene)
+    until(lambda: scene.count("call_taken_over") == 3)
+    ends(bot)
+
+    account = scene.account()
+    handed_off_once(account)
+    assert account.duplicates == []
+
+
+def test_freeswitch_dies_behind_a_hold(scene: Scene) -> None:
+    """At a re-INVITE it writes that anew, too."""
+    bot = scene.talking()
+    assert scene.call is not None
+    for direction in ("sendonly", "sendrecv"):
+        scene.call.offer(direction)
+
+    crash(scene)
+    until(lambda: scene.logged("call_taken_over"))
+    ends(bot)
+
+    account = scene.account()
+    handed_off_once(account)
+    assert account.duplicates == []
