@@ -375,6 +375,12 @@ class NetworkParam(click.ParamType[Any]):
     type=AddressParam(),
     help="UDP: gets a copy of each SIP message; eslbot's freeswitch.capture.",
 )
+@click.option(
+    "--core-db",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Keep what is needed to take the calls up again when the switch was killed, and do so at the start.",
+)
 def sim_switch(
     sip_listen: tuple[str, int],
     controllers: tuple[tuple[str, int], ...],
@@ -382,6 +388,7 @@ def sim_switch(
     rtp_ports: tuple[int, int],
     media_timeout: float,
     capture: tuple[str, int] | None,
+    core_db: Path | None,
 ) -> None:
     """A stand-in for FreeSWITCH with mod_audio_stream (SIP, RTP, outbound event socket)."""
     with stand_ins():
@@ -391,7 +398,13 @@ def sim_switch(
         from eslbot.sim.switch.server import SwitchSettings, run
 
     settings = SwitchSettings(
-        sip_listen, allow, controllers, rtp_ports, media_timeout=media_timeout, capture=capture
+        sip_listen,
+        allow,
+        controllers,
+        rtp_ports,
+        media_timeout=media_timeout,
+        capture=capture,
+        core_db=core_db,
     )
     try:
         asyncio.run(run(settings, JsonLines(sys.stdout, "switch")))

@@ -79,6 +79,9 @@ SETUP_SECONDS = Histogram(
     buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 TAKE_OVERS = Counter("eslbot_take_overs", "Calls that arrived in the middle of their story.", ["stage"])
+CALLS_RECOVERED = Counter(
+    "eslbot_calls_recovered", "Calls that FreeSWITCH came back with after it had died.", ["workspace"]
+)
 HAND_OVERS = Counter("eslbot_hand_overs", "Calls that a leaving worker gave to the next one.")
 
 # -- the bot ----------------------------------------------------------------------------------------------
@@ -238,6 +241,7 @@ def expect(workspaces: Iterable[str], verdicts: Iterable[str]) -> None:
     known = list(verdicts)
     for workspace in workspaces:
         BYE_OVERDUE.labels(workspace)
+        CALLS_RECOVERED.labels(workspace)
         BOT_OVER_BUDGET.labels(workspace)
         MEDIA_TIMEOUTS.labels(workspace)
         for verdict in known:

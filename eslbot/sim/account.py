@@ -2,8 +2,8 @@
 
 An answered call ends in a notification that Ameyo accepted, or its caller hung up first. Nobody but the PBX
 ends it. A notification comes once; a second one is excused only where a fault of the call's own controller
-fell between the first one's arrival and the moment its acceptance could have been written down. Nothing stays
-behind.
+fell between the moment the first one could have been on its way and that at which its acceptance could have
+been written down. Nothing stays behind.
 
 Here is only judging, over plain records: what was seen is gathered by :mod:`eslbot.sim.chaos.witness`.
 Times are epoch seconds.
@@ -19,6 +19,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+#: Seconds before its arrival in which a notification may have been on its way: a fault may then
+#: have kept the next controller from knowing of it.
+ON_ITS_WAY = 0.5
 #: Seconds after Ameyo's 2xx went out in which a fault may keep it from being written down.
 RECORD_LIMIT = 0.5
 #: Seconds a caller may wait for a notification behind the bot's end while everything works.
@@ -342,10 +345,13 @@ def _waited(call: Placed, until: float, faults: Sequence[Fault]) -> float:
 def _judge(call: Placed, first: Post, faults: Sequence[Fault]) -> Duplicate:
     """Why there was another notification after ``first`` had been accepted."""
     end = (first.answered_at if first.answered_at is not None else first.at) + RECORD_LIMIT
-    hit = {fault.hits for fault in faults if fault.touches(call.crt_object_id, first.at, end)}
-    if "controller" in hit:
+
+    def hit(by: str, begin: float) -> bool:
+        return any(f.hits == by and f.touches(call.crt_object_id, begin, end) for f in faults)
+
+    if hit("controller", first.at - ON_ITS_WAY):
         return Duplicate.CONTROLLER_LOST
-    return Duplicate.ANSWER_LOST if "ameyo" in hit else Duplicate.UNEXCUSED
+    return Duplicate.ANSWER_LOST if hit("ameyo", first.at) else Duplicate.UNEXCUSED
 
 
 def _left(left: Leftovers, calls: Sequence[Placed], faults: Sequence[Fault]) -> tuple[list[str], list[str]]:

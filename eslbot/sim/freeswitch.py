@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -164,6 +166,14 @@ class FreeSwitchProcess:
 
     def start(self) -> None:
         """Run it and wait until it takes calls."""
+        self._run()
+        try:
+            self.wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _run(self) -> None:
         for name in ("log", "db", "run", "temp"):
             (self.work / name).mkdir(parents=True, exist_ok=True)
         (self.work / "db").chmod(0o700)  # as scripts/install makes it
@@ -172,7 +182,7 @@ class FreeSwitchProcess:
         for name, path in directories.items():
             switches += [f"-{name}", str(path)]
         switches += ["-mod", str(self.installation.modules)]
-        with (self.work / "output").open("wb") as output:
+        with (self.work / "output").open("ab") as output:  # behind what the lives before have said
             self._process = subprocess.Popen(
                 [self.installation.binary, *switches],
                 stdin=subprocess.DEVNULL,
@@ -181,13 +191,26 @@ class FreeSwitchProcess:
                 cwd=self.work,
                 umask=0o007,  # as its unit has it (deploy/freeswitch.conf)
             )
-        try:
-            self._wait_until_ready()
-        except BaseException:
-            self.stop()
-            raise
+        # Likewise: to write a core file would take seconds in which nobody starts it again.
+        resource.prlimit(self._process.pid, resource.RLIMIT_CORE, (0, 0))
 
-    def _wait_until_ready(self) -> None:
+    def crash(self, signum: int = signal.SIGKILL) -> None:
+        """Have it die of ``signum``, and start it again at once on what it left, as its unit does.
+
+        Returns when the new process is started, :meth:`wait_until_ready` when that takes calls. Raises
+        :class:`FreeSwitchError` where it does not die of it.
+        """
+        if self._process is None:
+            raise FreeSwitchError("FreeSWITCH is not running")
+        self._process.send_signal(signum)
+        try:
+            self._process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired as error:
+            raise FreeSwitchError(f"it outlives {signal.Signals(signum).name}") from error
+        self._run()
+
+    def wait_until_ready(self) -> None:
+        """Wait until it takes calls. Raises :class:`FreeSwitchError` where it ends, or takes too long."""
         deadline = time.monotonic() + START_TIMEOUT
         seen = "nothing"
         while time.monotonic() < deadline:

@@ -274,6 +274,23 @@ class Lab:
             raise LabError(f"relays {pids} outlive a KILL")
         return pids
 
+    # -- the switch ---------------------------------------------------------------------------------------
+
+    def crash_switch(self, signum: int = signal.SIGKILL) -> None:
+        """Have the switch die of ``signum``; another one is started at once, and takes up its calls.
+
+        Returns when that is started, which is before it takes calls.
+        """
+        switch = self.real_switch or self.stand_in
+        assert switch is not None
+        switch.crash(signum)
+
+    def wait_switch_ready(self) -> None:
+        """Wait until the switch takes calls, behind a crash."""
+        switch = self.real_switch or self.stand_in
+        assert switch is not None
+        switch.wait_until_ready()
+
     def live_channels(self) -> int:
         """How many channels the switch has now."""
         if self.real_switch is not None:
@@ -408,20 +425,45 @@ class StandInSwitch:
         for controller in lab.controllers:
             command += ["--controllers", colon(controller)]
         command += ["--rtp-ports", f"{lab.rtp_ports[0]}-{lab.rtp_ports[1]}"]
-        command += ["--capture", colon(lab.capture)]
+        command += ["--capture", colon(lab.capture), "--core-db", str(lab.work / "db")]
         for source in lab.sip_peers:
             command += ["--allow", str(ip_network(source))]
-        self._log = lab.folder / "switch.log"
+        self._command, self._log = command, lab.folder / "switch.log"
+        self._run()
+        try:
+            self.wait_until_ready()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def crash(self, signum: int = signal.SIGKILL) -> None:
+        """Have it die of ``signum``, and start it again at once on what it left.
+
+        Returns when the new process is started, :meth:`wait_until_ready` when that takes calls.
+        """
+        self._process.send_signal(signum)
+        try:
+            self._process.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired as error:
+            raise LabError(f"the stand-in switch outlives {signal.Signals(signum).name}") from error
+        self._reader.join(STOP_LIMIT)
+        self.live = 0
+        self._run()
+
+    def wait_until_ready(self) -> None:
+        """Wait until it takes calls. Raises LabError."""
+        if not self._ready.wait(START_LIMIT):
+            raise LabError(f"the stand-in switch did not come up:\n{self._log.read_text()[-3000:]}")
+
+    def _run(self) -> None:
+        self._ready.clear()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log
+                self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log
             )
         self._reader = threading.Thread(target=self._read, name="stand-in switch", daemon=True)
         self._reader.start()
-        if not self._ready.wait(START_LIMIT):
-            self.__exit__(None, None, None)
-            raise LabError(f"the stand-in switch did not come up:\n{self._log.read_text()[-3000:]}")
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -433,12 +475,14 @@ class StandInSwitch:
         assert self._process.stdout is not None
         with self._process.stdout as lines:
             for line in lines:
+                if not line.endswith(b"\n"):
+                    continue  # cut short by a kill
                 event = json.loads(line)
                 self.events.append(event)
                 match event["event"]:
                     case "ready":
                         self._ready.set()
-                    case "invite":
+                    case "invite" | "recovered":
                         self.live += 1
                     case "hangup":
                         self.live -= 1

@@ -1,8 +1,8 @@
-"""Telling a running SIPp to hang up: the other half of its third-party call control (3PCC).
+"""Telling a running SIPp to hang up or to hold: the other half of its third-party call control (3PCC).
 
-SIPp connects here (``-3pcc``); every call says by ``<sendCmd>`` that it was answered and then waits in
-``<recvCmd>``. A command that names its Call-ID makes that call, and only that one, send BYE. Commands end
-with the byte 0x1b. Measured: reference/freeswitch-facts.md, section 7.
+SIPp connects here (``-3pcc``); every call says by ``<sendCmd>`` that it was answered, and what happens then,
+and waits in ``<recvCmd>``. A command that names its Call-ID makes that call, and only that one, send BYE or
+a re-INVITE. Commands end with the byte 0x1b. Measured: reference/freeswitch-facts.md, section 7.
 """
 
 from __future__ import annotations
@@ -23,11 +23,20 @@ _END = b"\x1b"
 _MAX_COMMAND = 65_536
 
 
+#: CSeq of the first command: INVITE has 1, the re-INVITE behind the ACK (``refresh.xml``) 2.
+_FIRST_NUMBER = 3
+
+#: What a call tells of beside its answer: a re-INVITE of the switch's, and the ACK to our answer; a re-INVITE
+#: of our own, by its direction, once it is through.
+OFFERED, ACKNOWLEDGED = "offered", "acknowledged"
+DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
+
+
 @dataclass(frozen=True, slots=True)
 class Answered:
     """A call that SIPp reports as answered: where to send its RTP, and in which payload type.
 
-    The port is 0 where the answer had no audio that we understand.
+    The port is 0 where the answer had no audio that we understand. The same of an offer of the switch's.
     """
 
     key: str
@@ -44,15 +53,21 @@ class CallControl:
         on_answer: called in that thread when a call was answered.
         on_end: called with the key of a call that was up, just before it is told to send BYE, or when it was
             ended in any other way; from any thread.
+        on_event: called in that thread with what else such a call tells: ``offered`` with the address in
+            the offer, ``acknowledged``, or a direction.
     """
 
     def __init__(
-        self, on_answer: Callable[[Answered], None], on_end: Callable[[str], None] = lambda key: None
+        self,
+        on_answer: Callable[[Answered], None],
+        on_end: Callable[[str], None] = lambda key: None,
+        on_event: Callable[[str, Answered], None] = lambda event, of: None,
     ) -> None:
-        self._on_answer, self._on_end = on_answer, on_end
+        self._on_answer, self._on_end, self._on_event = on_answer, on_end, on_event
         self._lock = threading.Lock()
         self._answered: dict[str, tuple[socket.socket, str]] = {}
         self._keys: dict[str, str] = {}  # by Call-ID
+        self._numbers: dict[str, int] = {}  # the last CSeq we have used, by Call-ID
         self._early: set[str] = set()  # to be hung up as soon as they are answered
         self._timers: list[tuple[float, str]] = []  # a heap: when on the monotonic clock, key
         self._buffers: dict[socket.socket, bytearray] = {}
@@ -90,8 +105,28 @@ class CallControl:
             connection, call_id = known
             self._keys.pop(call_id, None)
             self._on_end(key)
-            with contextlib.suppress(OSError):  # that SIPp is gone; its exit status tells
-                connection.sendall(f"Call-ID: {call_id}\r\nCommand: hang up\r\n\r\n".encode() + _END)
+            self._command(connection, call_id, "bye")
+            self._numbers.pop(call_id, None)
+
+    def offer(self, key: str, direction: str) -> None:
+        """Make the call send a re-INVITE; it tells ``direction`` when that is through.
+
+        Raises ValueError for what is no direction, RuntimeError where the call is not up.
+        """
+        if direction not in DIRECTIONS:
+            raise ValueError(f"{direction!r} is none of {DIRECTIONS}")
+        with self._lock:
+            known = self._answered.get(key)
+            if known is None:
+                raise RuntimeError(f"{key} is not up")
+            self._command(*known, direction)
+
+    def _command(self, connection: socket.socket, call_id: str, what: str) -> None:
+        number = self._numbers[call_id] = self._numbers.get(call_id, _FIRST_NUMBER - 1) + 1
+        with contextlib.suppress(OSError):  # that SIPp is gone; its exit status tells
+            connection.sendall(
+                f"Call-ID: {call_id}\r\nNumber: {number}\r\nDo: {what}\r\n\r\n".encode() + _END
+            )
 
     def forget(self, key: str) -> None:
         """The call is over."""
@@ -101,6 +136,7 @@ class CallControl:
             if known is None:
                 return
             self._keys.pop(known[1], None)
+            self._numbers.pop(known[1], None)
         self._on_end(key)
 
     def _run(self) -> None:
@@ -171,12 +207,16 @@ class CallControl:
                 self.forget(key)
             return
         key = fields.get("key", "")
+        ip, port, payload_type = (fields.get(name, "") for name in ("media-ip", "media-port", "media-type"))
+        told = Answered(key, call_id, ip, int(port or 0), int(payload_type) if payload_type else -1)
+        if event := fields.get("event"):
+            self._on_event(event, told)
+            return
         with self._lock:
             self._answered[key] = (connection, call_id)
             self._keys[call_id] = key
             early = key in self._early
             self._early.discard(key)
-        ip, port, payload_type = (fields.get(name, "") for name in ("media-ip", "media-port", "media-type"))
-        self._on_answer(Answered(key, call_id, ip, int(port or 0), int(payload_type) if payload_type else -1))
+        self._on_answer(told)
         if early:
             self.hang_up(key)

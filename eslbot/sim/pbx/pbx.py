@@ -17,7 +17,7 @@ from typing import Self
 from eslbot import g711
 from eslbot.sim.events import Emit, silent
 from eslbot.sim.pbx.ameyo import AmeyoServer
-from eslbot.sim.pbx.control import Answered, CallControl
+from eslbot.sim.pbx.control import ACKNOWLEDGED, OFFERED, Answered, CallControl
 from eslbot.sim.pbx.media import CALLER_TONE, Recording, RtpEndpoint, RtpSession, caller_frames
 from eslbot.sim.pbx.ports import Ports
 from eslbot.sim.pbx.sipp import CODECS, CallLine, SippRun, find_sipp
@@ -118,6 +118,7 @@ class PbxCall:
         self._hangup_after: float | None = None
         self._changed = threading.Condition()
         self._answered = False
+        self._events: list[str] = []
         self._cause: str | None = None
         self._result: CallResult | None = None
 
@@ -168,6 +169,36 @@ class PbxCall:
         """The caller hangs up: BYE after ``delay`` seconds, or as soon as the call is answered."""
         self._hang_up("hang_up", delay)
 
+    @property
+    def taken_up(self) -> int:
+        """How often the switch has offered anew within the call and acknowledged our answer to that.
+
+        Nobody but a switch that was killed and takes up its calls does that here.
+        """
+        return self._events.count(ACKNOWLEDGED)
+
+    @property
+    def offered(self) -> int:
+        """How often the switch has offered anew within the call, whatever became of it."""
+        return self._events.count(OFFERED)
+
+    def wait_taken_up(self, times: int = 1, timeout: float = 10.0) -> None:
+        """Wait until the switch has taken the call up so often; raises TimeoutError."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.taken_up >= times, timeout):
+                raise TimeoutError(f"{self!r} was taken up {self.taken_up} times, not {times}")
+
+    def offer(self, direction: str, timeout: float = 5.0) -> None:
+        """A re-INVITE of the PBX's: ``sendonly`` or ``inactive`` is a hold, ``sendrecv`` ends it.
+
+        Returns when it is acknowledged; raises TimeoutError. The caller's RTP goes on meanwhile.
+        """
+        with self._changed:
+            had = self._events.count(direction)
+            self._pbx._control.offer(self._key, direction)
+            if not self._changed.wait_for(lambda: self._events.count(direction) > had, timeout):
+                raise TimeoutError(f"{self!r}: no answer to a re-INVITE with {direction}")
+
     def send_dtmf(self, digits: str, duration_ms: int = 120) -> None:
         """The caller presses keys; RFC 4733, only with ``media="python"``."""
         if self._session is None:
@@ -185,6 +216,11 @@ class PbxCall:
             self._answered = True
             self._changed.notify_all()
 
+    def _note_event(self, event: str) -> None:
+        with self._changed:
+            self._events.append(event)
+            self._changed.notify_all()
+
     def _finish(self, result: CallResult) -> None:
         with self._changed:
             self._result = result
@@ -200,6 +236,8 @@ class Load:
 
     def __init__(self, pbx: Pbx, keys: list[str], ids: list[str], voices: Voices | None) -> None:
         self.crt_object_ids, self.voices = ids, voices
+        #: How often the switch has offered anew within a call, and acknowledged our answer.
+        self.offered = self.taken_up = 0
         self._pbx, self._keys = pbx, keys
         self._run: SippRun | None = None
         self._begun = time.monotonic()
@@ -270,6 +308,8 @@ class Pbx:
         ameyo: whose accepted notifications end calls; it is started and stopped by its owner.
         bye_delay: seconds between an accepted notification and BYE.
         refreshes: sends a re-INVITE behind each ACK, with neither display name nor X-Workspace-ID.
+        offered: how a re-INVITE of the switch's is answered, of the calls placed from now on: by a direction,
+            a refusal (``"481"``, ``"488"``, ``"491"``, ``"500"``) or ``"nothing"``. May be changed.
         emit: told ``invite``, ``answered``, ``hang_up`` (BYE is about to be sent), ``over`` with the times.
 
     Raises:
@@ -284,11 +324,12 @@ class Pbx:
         *,
         bye_delay: float = 0.0,
         refreshes: bool = False,
+        offered: str = "sendrecv",
         emit: Emit = silent,
     ) -> None:
         find_sipp()
         self.switch, self.local_ip, self.bye_delay = switch, local_ip, bye_delay
-        self.refreshes = refreshes
+        self.refreshes, self.offered = refreshes, offered
         self._ameyo = ameyo
         self._emit = emit
         self._lock = threading.Lock()
@@ -301,7 +342,7 @@ class Pbx:
         self._runs: set[SippRun] = set()
         self._ports = Ports(local_ip)
         self._running = False
-        self._control = CallControl(self._on_answer, self._on_end)
+        self._control = CallControl(self._on_answer, self._on_end, self._on_event)
         self._media = RtpEndpoint()
 
     def start(self) -> Self:
@@ -362,6 +403,7 @@ class Pbx:
         media: str = "python",
         caller_tone: float | None = CALLER_TONE,
         timeout: float = 30.0,
+        offered: str | None = None,
     ) -> PbxCall:
         """Place a call and return at once.
 
@@ -380,6 +422,7 @@ class Pbx:
             media: ``"python"`` sends the tone and records; ``"sipp"`` only sends, in the first codec.
             caller_tone: whole hertz; None for a silent caller.
             timeout: seconds after which the PBX gives up: BYE, and the end of SIPp if that does not help.
+            offered: how a re-INVITE of the switch's is answered; None as the PBX does.
         """
         number = next(self._numbers)
         key = f"call-{number}"
@@ -410,6 +453,7 @@ class Pbx:
                 play=_speech(codecs[0], caller_tone) if session is None else None,
                 rtp_port=rtp_port,
                 full_trace=True,
+                offered=offered,
             )
         except BaseException:
             self._forget(key, crt, session)
@@ -530,6 +574,7 @@ class Pbx:
         play: tuple[bytes, int] | None,
         rtp_port: int,
         full_trace: bool,
+        offered: str | None = None,
     ) -> SippRun:
         """Start SIPp; ``rtp_port`` is released with it, and also where it cannot be started."""
         local_port = self._ports.reserve_sip()
@@ -550,6 +595,7 @@ class Pbx:
                     rtp_port=rtp_port,
                     full_trace=full_trace,
                     refresh=self.refreshes,
+                    offered=self.offered if offered is None else offered,
                 )
                 self._runs.add(run)
                 return run
@@ -623,6 +669,15 @@ class Pbx:
         self._emit("answered", {"crt_object_id": call.crt_object_id, "did": call.did})
         if call._hangup_after is not None:
             call._hang_up("hangup_after", call._hangup_after)
+
+    def _on_event(self, event: str, told: Answered) -> None:
+        with self._lock:
+            call, load = self._calls.get(told.key), self._loads.get(told.key)
+        if load is not None:
+            load.offered += event == OFFERED
+            load.taken_up += event == ACKNOWLEDGED
+        if call is not None:
+            call._note_event(event)
 
     def _on_end(self, key: str) -> None:
         load = self._loads.get(key)

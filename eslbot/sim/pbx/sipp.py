@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from eslbot.sim.pbx.control import DIRECTIONS
+
 #: What the offer's codecs are by name: RTP payload type and rtpmap (RFC 3551, table 4).
 CODECS = {
     "PCMU": (0, "PCMU/8000"),
@@ -24,6 +26,15 @@ CODECS = {
     "G729": (18, "G729/8000"),
     "G722": (9, "G722/8000"),
 }
+
+#: How a PBX may answer a re-INVITE: by a direction, by a refusal, or not at all.
+REFUSALS = {
+    "481": "Call/Transaction Does Not Exist",
+    "488": "Not Acceptable Here",
+    "491": "Request Pending",
+    "500": "Internal Server Error",
+}
+OFFERED = (*DIRECTIONS, *REFUSALS, "nothing")
 
 #: SIPp's exit statuses (its manual page) that say more than "a call failed".
 EXIT = {
@@ -99,6 +110,20 @@ def find_sipp() -> str:
     return path
 
 
+def _answer_to_offer(offered: str) -> str:
+    """A step of the scenario."""
+    if offered not in OFFERED:
+        raise ValueError(f"{offered!r} is none of {OFFERED}")
+    if offered == "nothing":
+        return '<nop next="up"/>'
+    if offered in REFUSALS:
+        echoed = "\n".join(f"[last_{name}:]" for name in ("Via", "From", "To", "Call-ID", "CSeq"))
+        answer = f"SIP/2.0 {offered} {REFUSALS[offered]}\n{echoed}\nContent-Length: 0"
+        return f'<send next="up"><![CDATA[\n\n{answer}\n\n]]></send>'
+    text = (files("eslbot.sim") / "scenarios" / "offered.xml").read_text(encoding="utf-8")
+    return text.replace("@DIRECTION@", offered)
+
+
 class SippRun:
     """One SIPp process with its files in a temporary directory, from start to :meth:`close`.
 
@@ -113,6 +138,7 @@ class SippRun:
         rtp_port: SIPp's own; it binds one even when it plays nothing.
         full_trace: keep whole messages, not just first lines.
         refresh: send a re-INVITE behind the ACK.
+        offered: how a re-INVITE of the switch's is answered, one of :data:`OFFERED`.
     """
 
     def __init__(
@@ -130,6 +156,7 @@ class SippRun:
         rtp_port: int,
         full_trace: bool,
         refresh: bool,
+        offered: str = "sendrecv",
     ) -> None:
         program = find_sipp()
         self.local_port, self.rtp_port = local_port, rtp_port
@@ -139,7 +166,7 @@ class SippRun:
         self.directory = Path(self._directory.name)
         (self.directory / "calls.csv").write_text(csv, encoding="utf-8")
         (self.directory / "uac.xml").write_text(
-            self._scenario(answer_timeout, play, refresh), encoding="utf-8"
+            self._scenario(answer_timeout, play, refresh, offered), encoding="utf-8"
         )
         command = [
             program,
@@ -168,7 +195,9 @@ class SippRun:
                 env={**os.environ, "TZ": "UTC", "LC_ALL": "C"},
             )
 
-    def _scenario(self, answer_timeout: float, play: tuple[bytes, int] | None, refresh: bool) -> str:
+    def _scenario(
+        self, answer_timeout: float, play: tuple[bytes, int] | None, refresh: bool, offered: str
+    ) -> str:
         scenarios = files("eslbot.sim") / "scenarios"
         text = (scenarios / "uac.xml").read_text(encoding="utf-8")
         again = (scenarios / "refresh.xml").read_text(encoding="utf-8") if refresh else ""
@@ -179,7 +208,8 @@ class SippRun:
             path.write_bytes(raw)
             action = f'<nop><action><exec rtp_stream="{path},-1,{payload_type}"/></action></nop>'
         text = text.replace("@ANSWER_MS@", str(round(answer_timeout * 1000)))
-        return text.replace("@PLAY@", action).replace("@REFRESH@", again)
+        text = text.replace("@PLAY@", action).replace("@REFRESH@", again)
+        return text.replace("@OFFERED@", _answer_to_offer(offered))
 
     def wait(self, timeout: float | None) -> int:
         """Its exit status: 0, 1 where a call failed, others in :data:`EXIT`, negative for a signal.

@@ -14,6 +14,7 @@ It does
   subscriptions, filters, linger, and the take-over of a call by the next controller;
 * the applications and API commands eslbot uses; ``uuid_displace`` with the reads on the file that FreeSWITCH
   makes;
+* die, and take its calls up again from what the process before has left (``recovery.py``);
 * ``uuid_audio_stream`` with its replies, events and error codes, frames before its first text, and empty
   frames where the PBX sent nothing.
 
@@ -27,6 +28,7 @@ It does not
   or delay events to a 20 ms poll: it is kinder there;
 * write a server's ``streamAudio`` to a file, play what is still growing, or displace anything but silence and
   raw L16 at 8,000 Hz;
+* take up a call over TCP, or wait as long as mod_sofia does at its start (1.5 s);
 * wait for ever on a host that swallows SYNs (45 s), or take an INVITE without an offer (488).
 """
 

@@ -14,12 +14,13 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from .causes import CAUSES, PHRASES, q850, sip_reason
+from .causes import CAUSES, PHRASES, of_status, q850, sip_reason
 from .displace import is_a_sound
 from .info import key_of_info
 from .media import MediaSession
-from .sip_message import MalformedMessage, NameAddr, Offer, SipMessage, own_offer, uri_parts
-from .wire import Variables, expand, is_true, words
+from .recovery import Row
+from .sip_message import MalformedMessage, NameAddr, Offer, SipMessage, offer_again, own_offer, uri_parts
+from .wire import ENCODING, ERRORS, Variables, expand, is_true, words
 
 if TYPE_CHECKING:
     from .audio_stream import AudioStream
@@ -63,15 +64,22 @@ Application = Callable[["Channel", str], Awaitable[None]]
 class Channel:
     """One inbound call."""
 
-    def __init__(self, core: Core, call: SipCall, applications: dict[str, Application]) -> None:
+    def __init__(
+        self, core: Core, call: SipCall, applications: dict[str, Application], row: Row | None = None
+    ) -> None:
+        """``row`` is that of a call which another process has answered. Raises OSError: no RTP port."""
         self.core, self.call = core, call
-        self.uuid = str(uuid.uuid4())
+        self.uuid = row.uuid if row is not None else str(uuid.uuid4())
         self.variables = Variables()
         self.controllers: set[Controller] = set()
         self.stream: AudioStream | None = None
         #: What uses the session after its hang-up: it is not gone before that ends.
         self.users: set[asyncio.Task[None]] = set()
         self.answered = self.early = self.down = self.parked = False
+        #: Whether the PBX has yet to answer the re-INVITE by which the call is taken up.
+        self.recovering = row is not None
+        #: Whether the dialplan is still in its first extension.
+        self.arrived = True
         self.cause = ""
         self.times = {"created": _now(), "answered": 0, "hungup": 0}
         self._applications = applications
@@ -84,21 +92,83 @@ class Channel:
         #: Whether the PBX has said what it speaks.
         self.has_codec = not call.late
         self._waits_for_ack: asyncio.Future[None] | None = None
-        sock = core.ports.open(call.local_ip)
-        self.media = MediaSession(core.clock, sock, call.offer, self._heard, self.key)
+        if row is None:
+            sock, ssrc, port = core.ports.open(call.local_ip), None, None
+        else:
+            port, ssrc = (_number(row.variable(name)) for name in ("local_media_port", "rtp_use_ssrc"))
+            sock = core.ports.open(call.local_ip, port)
+        #: Without its port in the row FreeSWITCH takes a call up, and sends nothing (measured).
+        self._mute = row is not None and port is None
+        self.media = MediaSession(core.clock, sock, call.offer, self._heard, self.key, ssrc)
         self._sdp = call.offer.answer(call.local_ip, self.media.port, int(time.time()))
-        self.caller = _caller(call)
+        self.caller = _caller(call) if row is None else dict(row.caller)
         user = uri_parts(call.sender.uri)
         self.name = f"sofia/stand-in/{user[0]}@{user[1]}"
-        for name, value in _variables_of(call):
-            self.variables.set_from_network(name, value)
+        if row is not None:
+            self._restore(row)
+        else:
+            for name, value in _variables_of(call):
+                self.variables.set_from_network(name, value)
         self.variables.set("uuid", self.uuid)
         self.variables.set("call_uuid", self.uuid)
         self.variables.set("channel_name", self.name)
         self.variables.set("local_media_ip", call.local_ip)
         self.variables.set("local_media_port", str(self.media.port))
+        self.variables.set("rtp_use_ssrc", str(self.media.ssrc))
         core.channels[self.uuid] = self
         self.fire("CHANNEL_CREATE")
+
+    # -- what outlives the switch --------------------------------------------------------------------------
+
+    def track(self) -> None:
+        """Write the call's row, as FreeSWITCH does where it is answered and not being taken up."""
+        if not self.answered or self.down or self.recovering:
+            return
+        self.core.tracking.write(
+            Row(
+                self.uuid,
+                self.times["answered"],
+                self.arrived,
+                tuple(self.variables.items()),
+                tuple(self.caller.items()),
+                self.call.invite.pack().decode(ENCODING, ERRORS),
+                self.call.peer.transport,
+                self.call.peer.host,
+                self.call.peer.port,
+                self.call.local_tag,
+                self.call.remote_cseq,
+                self.call.offer,
+            )
+        )
+
+    def _restore(self, row: Row) -> None:
+        for name, value in row.variables:
+            self.variables.set(name, value)
+        self.variables.set("recovered", "true")
+        self.answered, self.arrived = True, row.arrived
+        self.times["answered"] = row.answered  # that of its creation is the present (measured)
+
+    def take_up(self) -> None:
+        """Offer anew, and speak at once: the answer is not waited for (measured)."""
+        if not self._mute:
+            self._media_ready()
+        offer = offer_again(self.call.local_ip, self.media.port, int(time.time()), self.call.offer)
+        self.call.take_up(offer)
+
+    def taken_up(self, answer: Offer | None) -> None:
+        """The PBX has accepted."""
+        self.recovering = False
+        if answer is None:
+            self.hangup("INCOMPATIBLE_DESTINATION", None)
+            return
+        self._agreed(replace(answer, direction="sendrecv"))  # it sends whatever the PBX says (measured)
+        self.core.emit("taken_up", self.identity())
+        self.track()
+
+    def not_taken_up(self, status: int) -> None:
+        """The PBX has refused, or not answered: the call is over, without BYE (measured)."""
+        self.core.emit("not_taken_up", {"status": status, **self.identity()})
+        self.hangup(of_status(status), "recv_refuse")
 
     # -- events --------------------------------------------------------------------------------------------
 
@@ -184,6 +254,7 @@ class Channel:
         """An ACK: who speaks to whom by it is the channel's from now on, and its SDP answers ours."""
         for name, value in _variables_of_ack(ack):
             self.variables.set_from_network(name, value)
+        self.track()
         if not self._offered:
             return
         self._offered = False
@@ -224,6 +295,7 @@ class Channel:
         if not is_true(self.variables.get("rtp_disable_hold")):
             self._hold(offer.direction in ("sendonly", "inactive") or offer.address == "0.0.0.0")
         self.fire("CUSTOM", subclass="sofia::reinvite")
+        self.track()
         return offer.answer(self.call.local_ip, self.media.port, int(time.time()))
 
     def updated(self, offer: Offer) -> str:
@@ -311,6 +383,7 @@ class Channel:
             self._media_ready()
         self.core.emit("answered", self.identity())
         self.fire("CHANNEL_ANSWER")
+        self.track()
 
     def refuse(self, status: int, reason: str, cause: str) -> None:
         """Refuse the INVITE with ``status``, with the headers of the ``sip_rh_`` variables; the call is
@@ -333,6 +406,7 @@ class Channel:
         self.down, self.cause = True, cause
         self.times["hungup"] = _now()
         self.core.channels.pop(self.uuid, None)
+        self.core.tracking.drop(self.uuid)
         if (
             disposition == "recv_bye"
         ):  # sofia_handle_sip_i_bye; the disposition itself only behind the hang-up
@@ -534,6 +608,10 @@ class Channel:
         return asked or is_true(self.variables.get("socket_resume"))
 
 
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() else None
+
+
 def _now() -> int:
     return time.time_ns() // 1000
 
@@ -584,6 +662,7 @@ def _variables_of(call: SipCall) -> list[tuple[str, str | None]]:
         ("sip_user_agent", invite.get("User-Agent")),
         ("max_forwards", "69"),
         ("sofia_profile_name", "stand-in"),
+        ("recovery_profile_name", "stand-in"),
         ("endpoint_disposition", "RECEIVED_NOSDP" if call.late else "RECEIVED"),
         ("switch_r_sdp", invite.body.decode("utf-8", "surrogateescape")),
         *([] if call.late else _variables_of_offer(offer)),

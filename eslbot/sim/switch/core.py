@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from eslbot.sim.events import Emit
 
 from .media import Clock, RtpPorts
+from .recovery import Tracking
 from .tasks import Tasks
 from .wire import Event
 
@@ -31,7 +32,8 @@ class EventSink(Protocol):
 class Core:
     """The heart of one switch."""
 
-    def __init__(self, emit: Emit, tasks: Tasks, ports: RtpPorts) -> None:
+    def __init__(self, emit: Emit, tasks: Tasks, ports: RtpPorts, tracking: Tracking) -> None:
+        self.tracking = tracking
         self.uuid = str(uuid.uuid4())
         self.emit, self.tasks, self.ports = emit, tasks, ports
         self.clock = Clock()

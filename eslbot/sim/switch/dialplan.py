@@ -51,12 +51,15 @@ class Dialplan:
         }
 
     async def run(self, channel: Channel) -> None:
-        """Serve ``channel`` until it has hung up."""
+        """Serve ``channel`` until it has hung up; one that was taken up begins its last extension again."""
         try:
-            for name, value in self._variables.items():
-                channel.variables.set(name, value)
-            await self._arrival(channel)
+            if channel.arrived:
+                for name, value in self._variables.items():
+                    channel.variables.set(name, value)
+                await self._arrival(channel)
             while channel.answered and not channel.down:
+                channel.arrived = False
+                channel.track()
                 await self._round(channel)
         finally:
             await channel.finish()

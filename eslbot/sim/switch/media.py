@@ -10,6 +10,7 @@ later and later, until there is a jitter buffer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import secrets
 import socket
@@ -71,20 +72,27 @@ class RtpPorts:
             raise ValueError(f"no even RTP port with an odd one above it in {first}-{last}")
         self._next = secrets.randbelow(len(self._ports))
 
-    def open(self, ip: str) -> socket.socket:
-        """A bound, non-blocking socket. Raises OSError where every port of the range is taken."""
+    def open(self, ip: str, port: int | None = None) -> socket.socket:
+        """A bound, non-blocking socket. Raises OSError where ``port``, or all of the range, are taken."""
+        if port is not None:
+            return self._bound(ip, port)
         for _ in range(len(self._ports)):
             port = self._ports[self._next]
             self._next = (self._next + 1) % len(self._ports)
-            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            try:
-                sock.bind((ip, port))
-            except OSError:
-                sock.close()
-                continue
-            sock.setblocking(False)
-            return sock
+            with contextlib.suppress(OSError):
+                return self._bound(ip, port)
         raise OSError("no RTP port is free")
+
+    @staticmethod
+    def _bound(ip: str, port: int) -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            sock.bind((ip, port))
+        except OSError:
+            sock.close()
+            raise
+        sock.setblocking(False)
+        return sock
 
 
 class MediaSession:
@@ -97,6 +105,7 @@ class MediaSession:
         offer: Offer,
         heard: Callable[[bytes], None],
         key: Callable[[str, int], None],
+        ssrc: int | None = None,
     ) -> None:
         self.port: int = sock.getsockname()[1]
         self.offer = offer
@@ -118,7 +127,7 @@ class MediaSession:
         #: Bytes that a jitter buffer keeps back (0: none), and whether it has begun to let go.
         self._kept_back, self._filled = 0, False
         self._sequence, self._timestamp = secrets.randbelow(1 << 16), secrets.randbelow(1 << 32)
-        self._ssrc = secrets.randbelow(1 << 32)
+        self.ssrc = secrets.randbelow(1 << 32) if ssrc is None else ssrc
         self._gap = True
         self._last_sequence: tuple[int, int] | None = None  # source, number
         self._event: tuple[int, int, int] | None = None  # RTP timestamp, event, duration: a key not yet told
@@ -203,7 +212,7 @@ class MediaSession:
             return
         self._sequence += 1
         kind = self.offer.payload_type
-        packet = RtpPacket(kind, self._sequence, self._timestamp, self._ssrc, payload, marker=self._gap)
+        packet = RtpPacket(kind, self._sequence, self._timestamp, self.ssrc, payload, marker=self._gap)
         self._gap = False
         try:
             self._sock.sendto(packet.pack(), self.remote)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 
 from eslbot.sim.events import Emit, silent
 
@@ -17,9 +18,13 @@ from .core import Core
 from .dialplan import Dialplan
 from .event_socket import CONNECT_WAIT
 from .media import RtpPorts
+from .recovery import Row, RowError, Tracking
 from .sip import T1, SipCall, SipEndpoint
 from .tasks import Tasks
 
+#: Seconds from the re-INVITE by which a call is taken up to its dialplan: one that is refused at once never
+#: comes to a controller (measured).
+SETTLE = 0.02
 #: Seconds live calls get to end by themselves when the switch stops.
 GRACE = 1.0
 
@@ -31,7 +36,8 @@ class SwitchSettings:
     ``controllers`` are the outbound event socket's hosts and ports in order; ``rtp_ports`` the first and last
     UDP port. ``sip_t1`` (RFC 3261, 17.1.1.1), ``connect_wait`` (how long a controller may take to say
     ``connect``) and ``media_timeout`` (how long a PBX may send no RTP at all before its call is ended) are
-    seconds, shorter in tests. ``capture`` gets copies of SIP messages.
+    seconds, shorter in tests. ``capture`` gets copies of SIP messages. In ``core_db``, a directory, are the
+    rows of the calls that are up: those that a process before has left are taken up at the start.
     """
 
     sip_listen: tuple[str, int]
@@ -42,6 +48,7 @@ class SwitchSettings:
     connect_wait: float = CONNECT_WAIT
     media_timeout: float = 300.0
     capture: tuple[str, int] | None = None
+    core_db: Path | None = None
 
 
 class Switch:
@@ -52,7 +59,8 @@ class Switch:
             raise ValueError("a switch needs at least one controller")
         self._emit = emit
         self._tasks = Tasks(emit)
-        self._core = Core(emit, self._tasks, RtpPorts(*settings.rtp_ports))
+        self._tracking = Tracking(settings.core_db)
+        self._core = Core(emit, self._tasks, RtpPorts(*settings.rtp_ports), self._tracking)
         self._dialplan = Dialplan(
             self._core, settings.controllers, settings.connect_wait, settings.media_timeout
         )
@@ -79,6 +87,8 @@ class Switch:
         await self._sip.start()
         self._clock = self._tasks.start(self._core.clock.run(), "the 20 ms clock")
         self._emit("ready", {"sip": "{}:{}".format(*self.sip_address)})
+        for row in self._tracking.take():
+            self._recover(row)
 
     async def stop(self) -> None:
         """End every call, as FreeSWITCH does when it shuts down (with BYE), and close everything."""
@@ -92,6 +102,7 @@ class Switch:
         if self._clock is not None:
             self._clock.cancel()
         await self._tasks.stop(GRACE)
+        self._tracking.flush()
         self._sip.close()
         self._capture.close()
         self._emit("stopped", {"clock_ticks_skipped": self._core.clock.skipped})
@@ -113,6 +124,28 @@ class Switch:
             )
             return
         call.handler = channel
+        self._run(channel)
+
+    def _recover(self, row: Row | RowError) -> None:
+        """Take up a call of the process before this one."""
+        try:
+            if isinstance(row, RowError):
+                raise row
+            row.check()
+            invite, peer = row.request(), (row.host, row.port)
+            offer = replace(row.offer, direction="sendrecv")  # nothing is held any more (measured)
+            call = self._sip.restore(invite, peer, row.local_tag, row.remote_cseq, offer)
+            channel = Channel(self._core, call, APPLICATIONS, row)
+        except (RowError, OSError) as error:
+            about = {"uuid": row.uuid} if isinstance(row, Row) else {}
+            self._emit("not_recovered", {"reason": str(error), **about})
+            return
+        call.handler = channel
+        self._emit("recovered", channel.identity())
+        channel.take_up()
+        asyncio.get_running_loop().call_later(SETTLE, self._run, channel)
+
+    def _run(self, channel: Channel) -> None:
         session = self._tasks.start(self._dialplan.run(channel), f"call {channel.uuid}")
         self._sessions.add(session)
         session.add_done_callback(self._sessions.discard)

@@ -1,7 +1,7 @@
 """The SIP side: UDP and TCP on one port, server transactions, and one dialog a call (RFC 3261, UAS only).
 
-The only request of our own is BYE. Timers are those of RFC 3261, table 4: T1 500 ms, T2 4 s, everything given
-up after 64 × T1.
+The only requests of our own are BYE, and the re-INVITE by which a call is taken up whose switch has died.
+Timers are those of RFC 3261, table 4: T1 500 ms, T2 4 s, everything given up after 64 × T1.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -117,6 +118,12 @@ class CallHandler(Protocol):
 
     def informed(self, info: SipMessage) -> None:
         """The PBX sent INFO, of whatever kind."""
+
+    def taken_up(self, answer: Offer | None) -> None:
+        """The PBX has answered our re-INVITE with a 200; None where its SDP is none."""
+
+    def not_taken_up(self, status: int) -> None:
+        """The PBX has refused our re-INVITE, or (408) not answered it at all; the dialog is over."""
 
 
 class ServerTransaction:
@@ -232,7 +239,9 @@ class SipCall:
         self.local_tag, self.remote_tag = transaction.local_tag, self.sender.params.get("tag", "")
         self._endpoint, self._transaction = endpoint, transaction
         self._unacknowledged: dict[int, ServerTransaction] = {}
-        self._remote_cseq = request.cseq()[0]
+        self.remote_cseq = request.cseq()[0]
+        self._cseq = 0  # the last of our own
+        self._acks: dict[int, bytes] = {}  # by the CSeq of our re-INVITE
         self._routes = [part.strip() for line in request.all("Record-Route") for part in line.split(",")]
 
     @property
@@ -259,17 +268,54 @@ class SipCall:
         if self.ended:
             return
         self._end()
-        bye = SipMessage(method="BYE", uri=self.contact.uri)
-        local = f"{self.invite.need('To')};tag={self.local_tag}"
-        routes = [("Route", route) for route in self._routes]
-        bye.headers = [("Max-Forwards", "70"), *routes, ("From", local), ("To", self.invite.need("From"))]
-        bye.headers += [
-            ("Call-ID", self.call_id),
-            ("CSeq", "1 BYE"),
-            ("User-Agent", USER_AGENT),
-            ("Reason", reason),
-        ]
-        self._endpoint.send_request(bye, self._routes[0] if self._routes else self.contact.uri, self.peer)
+        self._cseq += 1
+        bye = self._request("BYE", self._cseq)
+        bye.headers.append(("Reason", reason))
+        self._endpoint.send_request(bye, self._target, self.peer)
+
+    def take_up(self, sdp: str) -> None:
+        """Send the re-INVITE of a switch that was restarted; the handler hears what becomes of it.
+
+        Its number is the time in steps of two seconds, as sofia-sip chooses one for a dialog that it does not
+        know: two within such a step have the same.
+        """
+        self._cseq = int(time.time()) // 2 & 0x7FFFFFFF
+        invite = self._request("INVITE", self._cseq)
+        invite.headers += self._session_headers()
+        invite.body = sdp.encode()
+        self._endpoint.send_request(invite, self._target, self.peer, self._answered_again)
+
+    def accepted(self, number: int) -> None:
+        """A 200 to our re-INVITE, again or for the first time: acknowledge it."""
+        if number not in self._acks:
+            ack = self._request("ACK", number)
+            self._acks[number] = self._endpoint.send_ack(ack, self._target, self.peer)
+        else:
+            self._endpoint.resend(self._acks[number], self._target, self.peer)
+
+    def _answered_again(self, response: SipMessage | None) -> None:
+        if self.ended or self.handler is None:
+            return
+        if response is not None and response.status < 300:
+            self.handler.taken_up(Offer.parse(response.body.decode("utf-8", "replace")))
+            return
+        self._end()
+        self.handler.not_taken_up(response.status if response is not None else 408)
+
+    @property
+    def _target(self) -> str:
+        return self._routes[0] if self._routes else self.contact.uri
+
+    def _request(self, method: str, number: int) -> SipMessage:
+        """A request of our own within the dialog."""
+        request = SipMessage(method=method, uri=self.contact.uri)
+        local = self.invite.need("To")
+        if "tag" not in self.recipient.params:
+            local = f"{local};tag={self.local_tag}"
+        request.headers = [("Max-Forwards", "70"), *(("Route", route) for route in self._routes)]
+        request.headers += [("From", local), ("To", self.invite.need("From")), ("Call-ID", self.call_id)]
+        request.headers += [("CSeq", f"{number} {method}"), ("User-Agent", USER_AGENT)]
+        return request
 
     def acknowledged(self, cseq: int, ack: SipMessage) -> None:
         """An ACK to one of our 200s."""
@@ -283,10 +329,10 @@ class SipCall:
         """A request inside the dialog."""
         request, handler = transaction.request, self.handler
         number, method = request.cseq()
-        if handler is None or number <= self._remote_cseq:
+        if handler is None or number <= self.remote_cseq:
             transaction.respond(500, "Server Internal Error")
             return
-        self._remote_cseq = number
+        self.remote_cseq = number
         if method == "BYE":
             transaction.respond(200, "OK")
             if not self.answered:
@@ -363,6 +409,8 @@ class SipEndpoint:
         self.transactions: dict[tuple[str, str, str], ServerTransaction] = {}
         self.dialogs: dict[tuple[str, str, str], SipCall] = {}
         self._requests: dict[str, asyncio.TimerHandle] = {}
+        #: Who waits for the final response to a request of ours, by its branch.
+        self._waiting: dict[str, Callable[[SipMessage | None], None]] = {}
         self._allow, self._on_call, self._emit, self._capture = list(allow), on_call, emit, capture
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
@@ -392,6 +440,7 @@ class SipEndpoint:
         for timer in self._requests.values():
             timer.cancel()
         self._requests.clear()
+        self._waiting.clear()
         if self._udp is not None:
             self._udp.close()
         if self._tcp is not None:
@@ -418,18 +467,57 @@ class SipEndpoint:
         if self._udp is not None and data.strip(b"\r\n\0"):  # empty ones are keep-alives
             self._receive(data, _UdpPeer(self._udp, host, port))
 
-    def send_request(self, request: SipMessage, target: str, peer: Peer) -> None:
-        """Send a request of our own where ``target`` says, repeated over UDP until a final response."""
-        branch = "z9hG4bK" + uuid.uuid4().hex
+    def restore(
+        self, invite: SipMessage, peer: tuple[str, int], local_tag: str, remote_cseq: int, offer: Offer
+    ) -> SipCall:
+        """The dialog of a call that another process has answered; over UDP."""
+        assert self._udp is not None
+        transaction = ServerTransaction(self, ("", "", local_tag), invite, _UdpPeer(self._udp, *peer))
+        transaction.local_tag, transaction.final = local_tag, 200
+        call = SipCall(self, transaction, offer)
+        call.answered, call.remote_cseq = True, remote_cseq
+        self.dialogs[call.key] = call
+        return call
+
+    def send_ack(self, ack: SipMessage, target: str, peer: Peer) -> bytes:
+        """Send an ACK to a 200, and return it: it is sent again at each repetition of that."""
+        data = self._addressed(ack, peer, "z9hG4bK" + uuid.uuid4().hex)
+        self.resend(data, target, peer)
+        return data
+
+    def resend(self, data: bytes, target: str, peer: Peer) -> None:
+        """Send a message once, where ``target`` says."""
+        self._to(target, peer).send(data)
+
+    def _addressed(self, request: SipMessage, peer: Peer, branch: str) -> bytes:
         ours = f"{self.local_ip(peer.host)}:{self.address[1]}"
-        via = f"SIP/2.0/{peer.transport.upper()} {ours};rport;branch={branch}"
-        request.headers.insert(0, ("Via", via))
+        request.headers.insert(0, ("Via", f"SIP/2.0/{peer.transport.upper()} {ours};rport;branch={branch}"))
+        return request.pack()
+
+    def _to(self, target: str, peer: Peer) -> Peer:
         if peer.transport == "udp" and self._udp is not None:
             _, host, port = uri_parts(target.partition("<")[2].partition(">")[0] or target)
             if _is_ip(host):
-                peer = _UdpPeer(self._udp, host, port or 5060)
-        data = request.pack()
+                return _UdpPeer(self._udp, host, port or 5060)
+        return peer
+
+    def send_request(
+        self,
+        request: SipMessage,
+        target: str,
+        peer: Peer,
+        answered: Callable[[SipMessage | None], None] = lambda response: None,
+    ) -> None:
+        """Send a request of our own where ``target`` says, repeated over UDP until a response.
+
+        ``answered`` gets the final one, or None where there is none in time.
+        """
+        branch = "z9hG4bK" + uuid.uuid4().hex
+        peer = self._to(target, peer)
+        data = self._addressed(request, peer, branch)
+        self._waiting[branch] = answered
         peer.send(data)
+        self.copy(data, peer, sent=True)
         loop = asyncio.get_running_loop()
         give_up = loop.time() + 64 * self.t1
 
@@ -439,6 +527,7 @@ class SipEndpoint:
                 self._emit(
                     "request_unanswered", {"method": request.method, "call_id": request.get("Call-ID")}
                 )
+                self._waiting.pop(branch)(None)
                 return
             if peer.transport == "udp":
                 peer.send(data)
@@ -469,19 +558,38 @@ class SipEndpoint:
         try:
             message = SipMessage.parse(data)
             if message.status:
-                self._response(message)
+                self._response(message, peer)
             else:
                 self._request(message, peer)
         except MalformedMessage as error:
             source = f"{peer.host}:{peer.port}"
             self._emit("malformed", {"source": source, "transport": peer.transport, "error": str(error)})
 
-    def _response(self, response: SipMessage) -> None:
-        if response.status >= 200:
-            branch = parameters(response.need("Via")).get("branch", "")
-            timer = self._requests.pop(branch, None)
-            if timer is not None:
-                timer.cancel()
+    def _response(self, response: SipMessage, peer: Peer) -> None:
+        if response.status < 200:
+            return
+        branch = parameters(response.need("Via")).get("branch", "")
+        number, method = response.cseq()
+        if method == "INVITE":
+            self._acknowledge(response, number, branch, peer)
+        timer = self._requests.pop(branch, None)
+        if timer is not None:
+            timer.cancel()
+            self._waiting.pop(branch)(response)
+
+    def _acknowledge(self, response: SipMessage, number: int, branch: str, peer: Peer) -> None:
+        sender, recipient = (NameAddr.parse(response.need(name), name) for name in ("From", "To"))
+        call = self.dialogs.get(
+            (response.need("Call-ID"), sender.params.get("tag", ""), recipient.params.get("tag", ""))
+        )
+        if response.status < 300:
+            if call is not None:
+                call.accepted(number)
+            return
+        ack = SipMessage(method="ACK", uri=recipient.uri)  # RFC 3261, 17.1.1.3
+        ack.headers = [(name, response.need(name)) for name in ("From", "To", "Call-ID")]
+        ack.headers += [("CSeq", f"{number} ACK"), ("Max-Forwards", "70")]
+        peer.send(self._addressed(ack, peer, branch))
 
     def _request(self, request: SipMessage, peer: Peer) -> None:
         number, method = request.cseq()

@@ -271,6 +271,17 @@ def own_offer(ip: str, port: int, session: int, direction: str) -> str:
     return "\r\n".join([*lines, ""])
 
 
+def offer_again(ip: str, port: int, session: int, agreed: Offer) -> str:
+    """The offer of a switch that takes a call up: what was agreed on, but ``sendrecv`` also for a held call,
+    and telephone-event with a rate of 0 (measured)."""
+    formats = [str(agreed.payload_type)] + ([str(agreed.events)] if agreed.events is not None else [])
+    lines = [*_head(ip, session), f"m=audio {port} RTP/AVP {' '.join(formats)}"]
+    lines.append(f"a=rtpmap:{agreed.payload_type} {agreed.codec}/8000")
+    if agreed.events is not None:
+        lines += [f"a=rtpmap:{agreed.events} telephone-event/0", f"a=fmtp:{agreed.events} 0-15"]
+    return "\r\n".join([*lines, "a=ptime:20", ""])
+
+
 def _head(ip: str, session: int) -> list[str]:
     origin = f"o=FreeSWITCH {session} {session + 1} IN IP4 {ip}"
     return ["v=0", origin, "s=FreeSWITCH", f"c=IN IP4 {ip}", "t=0 0"]
