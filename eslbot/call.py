@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 #: Channel variables that only tell: of the INVITE, of the media. FreeSWITCH itself reads them when it bridges
-#: calls, as it never does here; without them each event is a quarter shorter. Not among them are those that it
+#: calls, as it never does here; without them each event is a quarter shorter. Not among them are those it
 #: reads when it takes a call up behind its own death (``sofia_recover_callback``,
 #: ``switch_core_media_recover_session``): it writes them down anew at each transfer and re-INVITE, and a call
 #: without them is lost ("Missing profile").
