@@ -22,8 +22,7 @@ from greenswitch.esl import OutboundSessionHasGoneAway
 from eslbot import hangup, identity, logs, metrics, offer
 from eslbot import invite as invites
 from eslbot.ameyo.client import Attempt, Verdict
-from eslbot.ameyo.notification import notification
-from eslbot.ameyo.properties import fill
+from eslbot.ameyo.notification import notification_of
 from eslbot.bot import EVENTS, PTIME, BotEnd, BotLeg, Found, Preparation, Way, leave_line, reachable
 from eslbot.bot.lines import VARIABLE as LINES
 from eslbot.config.model import Workspace
@@ -201,6 +200,7 @@ class Call:
         late = offer.is_late(self.channel)
         if late:
             self._write(eslbot_late_offer="true")
+        self._noted[identity.VARIABLE] = signed
         self.session.set_variables({identity.VARIABLE: signed})
         self._write(eslbot_stage=self._stage, eslbot_switch=self._switch)
         self.session.gone.rawlink(self._connection_gone)
@@ -408,6 +408,14 @@ class Call:
             {name: value for name, value in self._noted.items() if known(f"variable_{name}", "") != value}
         )
 
+    def _strand(self) -> None:
+        """FreeSWITCH had taken the call up and has dropped it, with no BYE where its re-INVITE was refused.
+
+        Its customer may still be with the PBX (:mod:`eslbot.stranded`).
+        """
+        self._noted[SWITCH] = ""  # of no living FreeSWITCH
+        self._leave_behind()
+
     def _tell_restart(self) -> None:
         left = self.notes.left
         gap = None if left is None else round(max(0.0, time.monotonic() - left.lost_at), 3)
@@ -443,6 +451,7 @@ class Call:
             invited_at=self.clock.began,
             answered_at=self._up_since,
             lost_at=time.monotonic() if self._left is None else self._left.lost_at,
+            peer=self.session.client_address[0],
             under_way=self._posting,
         )
         self.controller.survival.leave(self.session.uuid, self._left)
@@ -529,9 +538,8 @@ class Call:
     def _notify(self, wait: float) -> None:
         """Notify Ameyo until it has accepted, each attempt noted. Raises OutboundSessionHasGoneAway."""
         assert self.workspace is not None and self.invite is not None and self.ended is not None
-        # What the operator has fixed, no bot changes.
-        properties = {**self.ended.properties, **fill(self.workspace.ameyo.properties, self._facts())}
-        body = notification(self.invite.crt_object_id, properties)
+        ended = self.ended
+        body = notification_of(self.workspace, self.invite, ended.outcome, ended.reason, ended.properties)
         attempts = self.controller.ameyo(self.workspace).notify(
             body,
             self.session.gone,
@@ -753,6 +761,8 @@ class Call:
             metrics.MEDIA_TIMEOUTS.labels(self.workspace.name if self.workspace else "").inc()
         if end.alarm:
             metrics.SEND_BYE.inc()
+            if self._restarted and not self.handed_off:
+                self._strand()
         fault = fault_of(
             outcome, handed_off=self.handed_off, ameyo_failed=self._ameyo_failed, disposition=end.disposition
         )
@@ -808,21 +818,6 @@ class Call:
     def _seconds(self) -> float:
         """Since this controller has the call."""
         return round(time.monotonic() - self.began, 3)
-
-    def _facts(self) -> dict[str, str]:
-        """What a configured property may name."""
-        assert self.invite is not None and self.workspace is not None and self.ended is not None
-        return {
-            "did": self.invite.did,
-            "crt_object_id": self.invite.crt_object_id,
-            "workspace_id": self.invite.workspace_id,
-            "workspace": self.workspace.name,
-            "call_id": self.invite.call_id,
-            "from": self.invite.caller,
-            "to": self.invite.to,
-            "outcome": self.ended.outcome,
-            "reason": self.ended.reason,
-        }
 
     def _name_in_log(self) -> None:
         """From here on every line about this call says whose it is."""

@@ -82,6 +82,11 @@ TAKE_OVERS = Counter("eslbot_take_overs", "Calls that arrived in the middle of t
 CALLS_RECOVERED = Counter(
     "eslbot_calls_recovered", "Calls that FreeSWITCH came back with after it had died.", ["workspace"]
 )
+CALLS_STRANDED = Counter(
+    "eslbot_calls_stranded",
+    "Calls that did not come back behind FreeSWITCH's death: Ameyo was notified without them.",
+    ["workspace"],
+)
 HAND_OVERS = Counter("eslbot_hand_overs", "Calls that a leaving worker gave to the next one.")
 
 # -- the bot ----------------------------------------------------------------------------------------------

@@ -193,7 +193,8 @@ def test_a_second_death_a_while_behind_the_first(lab: Lab, crt: str) -> None:
 
 
 @pytest.mark.parametrize("answer", ["481", "488", "491", "500"])
-def test_a_pbx_that_refuses_loses_the_call_without_bye(lab: Lab, crt: str, answer: str) -> None:
+def test_a_pbx_that_refuses_has_its_customer_handed_off_all_the_same(lab: Lab, crt: str, answer: str) -> None:
+    """FreeSWITCH drops the call without BYE. The customer is still with the PBX, and goes to an agent."""
     pbx_call = call(lab, "hold", crt, offered=answer)
     bot = lab.bot.wait_for_call(lambda c: c.headers.get("X-CRT-Object-ID") == crt)
     tracked(pbx_call)
@@ -204,7 +205,8 @@ def test_a_pbx_that_refuses_loses_the_call_without_bye(lab: Lab, crt: str, answe
         assert time.monotonic() < deadline, "the channel stays"
         time.sleep(0.02)  # another process: there is no event to wait for
     assert pbx_call.result is None, "no BYE came"
-    pbx_call.hang_up()
-    assert pbx_call.wait().ended_by == "pbx"
+    assert pbx_call.wait(30).ended_by == "pbx", "Ameyo has ended it"
+    logged(lab, crt, "call_stranded")
+    told_once(lab, crt)
+    assert lab.ameyo.requests_for(crt)[0].properties["outcome"] == "switch_lost"
     bot.wait_closed(40)  # the relay keeps it for 30 s: nobody can tell it that the call is gone
-    assert not accepted(lab, crt)
