@@ -25,13 +25,15 @@ from eslbot.ameyo.client import Attempt, Verdict
 from eslbot.ameyo.notification import notification
 from eslbot.ameyo.properties import fill
 from eslbot.bot import EVENTS, PTIME, BotEnd, BotLeg, Found, Preparation, Way, leave_line, reachable
+from eslbot.bot.lines import VARIABLE as LINES
 from eslbot.config.model import Workspace
 from eslbot.esl import CallerHungUp, ConnectionLost, EslError, Session, whole_number
 from eslbot.invite import Invite, Refused
 from eslbot.ledger.facts import MAX_TIMELINE, OF_TIMELINE, What
 from eslbot.media import media_facts
-from eslbot.notes import CallClock, Notes
+from eslbot.notes import BEFORE, MOST_RESTARTS, SWITCH, CallClock, Notes
 from eslbot.outcome import Outcome, Stage, fault_of
+from eslbot.survival import Left
 
 if TYPE_CHECKING:
     from eslbot.controller import Controller
@@ -39,35 +41,29 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 #: Channel variables that only tell: of the INVITE, of the media. FreeSWITCH itself reads them when it bridges
-#: or recovers a call, which never happens here; without them each event has half the size.
+#: calls, as it never does here; without them each event is a quarter shorter. Not among them are those it
+#: reads when it takes a call up behind its own death (``sofia_recover_callback``,
+#: ``switch_core_media_recover_session``): it writes them down anew at each transfer and re-INVITE, and a call
+#: without them is lost ("Missing profile").
 INFORMATIONAL = (
-    *("sip_full_via", "sip_full_from", "sip_full_to", "sip_via_host", "sip_via_port", "sip_via_rport"),
-    *("sip_from_port", "sip_from_uri", "sip_from_host", "sip_from_user_stripped", "sip_from_tag"),
-    *(
-        "sip_to_port",
-        "sip_to_uri",
-        "sip_to_host",
-        "sip_req_user",
-        "sip_req_port",
-        "sip_req_uri",
-        "sip_req_host",
-    ),
-    *("sip_contact_params", "sip_contact_user", "sip_contact_port", "sip_contact_uri", "sip_contact_host"),
-    *("sip_local_network_addr", "sip_network_port", "sip_received_port", "sip_invite_stamp"),
+    *("sip_full_via", "sip_via_host", "sip_via_port", "sip_via_rport"),
+    *("sip_from_port", "sip_from_host", "sip_from_user_stripped", "sip_from_tag"),
+    *("sip_to_port", "sip_to_uri", "sip_to_host", "sip_req_port", "sip_req_uri", "sip_req_host"),
+    *("sip_contact_user", "sip_contact_port", "sip_contact_host"),
+    *("sip_local_network_addr", "sip_received_port", "sip_invite_stamp"),
     *("sip_user_agent", "sip_subject", "sip_P-Asserted-Identity", "sip_Remote-Party-ID", "sip_cid_type"),
-    *("sofia_profile_url", "recovery_profile_name", "video_media_flow", "text_media_flow"),
-    *("remote_video_media_flow", "remote_text_media_flow", "ep_codec_string", "rtp_local_sdp_str"),
-    *("switch_r_sdp", "original_read_codec", "original_read_rate", "rtp_last_audio_codec_string"),
-    *("read_codec", "read_rate", "write_codec", "write_rate", "rtp_use_codec_string", "sip_via_protocol"),
-    *("rtp_use_codec_rate", "rtp_use_codec_channels", "rtp_use_timer_name"),
-    *("rtp_use_pt", "rtp_use_ssrc", "rtp_audio_recv_pt", "rtp_2833_send_payload", "rtp_2833_recv_payload"),
-    *("audio_media_flow", "session_id", "socket_host", "sofia_profile_name"),
-    *("local_media_ip", "local_media_port", "advertised_media_ip", "remote_media_port"),
+    *("sofia_profile_url", "video_media_flow", "text_media_flow"),
+    *("remote_video_media_flow", "remote_text_media_flow", "rtp_local_sdp_str"),
+    *("original_read_codec", "original_read_rate", "read_codec", "read_rate", "write_codec", "write_rate"),
+    *("audio_media_flow", "session_id", "socket_host"),
 )
 #: A short soft beep every three seconds: the line lives (FreeSWITCH's mod_tone_stream).
 HOLD_TONE = "tone_stream://v=-20;%(150,2850,425);loops=-1"
-#: Seconds that a notification whose answer nobody noted waits for the BYE that would be the answer.
-DOUBT = 1.0
+#: Seconds that a notification whose answer nobody noted waits for the BYE that would be the answer, or for
+#: word of who sent it; and between two looks for that.
+DOUBT, LOOK = 1.0, 0.05
+#: FreeSWITCH's deaths under a call within so many seconds after which it goes to an agent without its bot.
+MOST_DEATHS, DEATHS_WITHIN = 2, 60.0
 #: Seconds behind Ameyo's 2xx in which its BYE usually comes.
 BYE_DUE = 3.0
 #: Seconds for CHANNEL_HANGUP_COMPLETE behind CHANNEL_HANGUP; 20 ms is usual.
@@ -103,19 +99,26 @@ class Call:
         self.about = about
         self.began = time.monotonic()
         self.take_overs = 0
+        #: All that is noted on the channel, for where FreeSWITCH forgets it (:mod:`eslbot.survival`).
+        self._noted: dict[str, str] = {}
+        self._restarted = False
+        self._restarts: tuple[float, ...] = ()
+        self._switch = ""
+        self._left: Left | None = None
         self._stage: Stage | None = None
         self._shown: Stage | None = None  # in the metrics
         self._attempts = 0
         self._held_at = 0.0  # by the call's clock
         self._preparation: Preparation | None = None
         self._leaving = False
-        self._busy = False
+        self._busy = self._posting = False
         self._ameyo_failed = False
         #: The length of the packets, as the channel's variable says it.
         self._packets = ""
         #: Whether the line may still have no codec: the caller's SDP comes with the ACK.
         self._awaits_media = False
         # On the monotonic clock; what another controller has seen is not measured.
+        self._up_since = time.monotonic()
         self._answered_at: float | None = None
         self._ended_at: float | None = None
         self._timeline_left = MAX_TIMELINE
@@ -127,9 +130,12 @@ class Call:
         """
         self.channel = self.session.connect(invites.DISPLAY)
         self.about.facts["call_id"] = self.session.uuid
-        self.notes = Notes(self.channel)
-        self.clock = CallClock(self.notes.invited_for)
         self.invite = self.controller.signer.identity(self.channel)
+        self.notes = Notes(self.channel)
+        if self.notes.stage is not None and self.invite is not None:
+            self.notes = Notes(self.channel, self.controller.survival.take(self.session.uuid))
+        self.clock = CallClock(self.notes.invited_for)
+        self._switch = self.notes.switch
         try:
             if self.notes.stage is None:
                 self.admit()
@@ -155,6 +161,8 @@ class Call:
             self.note(What.LEFT, why="fault")
             raise
         finally:
+            if self._left is not None and (self._left.under_way or self._left.variables != self._noted):
+                self._leave_behind()  # now that it is over
             if self.workspace is not None:
                 self._show_stage(None)
                 self.controller.leave(self.workspace)
@@ -192,8 +200,10 @@ class Call:
         signed = self.controller.signer.sign(self.invite)
         late = offer.is_late(self.channel)
         if late:
-            self.session.set_variables({"eslbot_late_offer": "true"})
-        self.session.set_variables({identity.VARIABLE: signed, "eslbot_stage": self._stage})
+            self._write(eslbot_late_offer="true")
+        self.session.set_variables({identity.VARIABLE: signed})
+        self._write(eslbot_stage=self._stage, eslbot_switch=self._switch)
+        self.session.gone.rawlink(self._connection_gone)
         with self._undisturbed():
             if self.workspace is not None and self.workspace.nat:
                 self.session.set_variables({"disable_rtp_auto_adjust": "false"})
@@ -212,7 +222,7 @@ class Call:
         self.enter(Stage.ANSWERED)
         ago = Notes(completed.headers).answered_for  # the 200 was sooner than the application's turn
         self.note(What.ANSWERED, ago)
-        self._answered_at = time.monotonic() - ago
+        self._answered_at = self._up_since = time.monotonic() - ago
         if self.workspace is not None:
             setup = max(0.0, self.notes.invited_for + self._seconds() - ago)
             metrics.SETUP_SECONDS.labels(self.workspace.name).observe(setup)
@@ -238,7 +248,10 @@ class Call:
     def talk(self) -> None:
         """Give the caller to the bot until its part is over, in whatever way."""
         workspace = self.workspace
-        if workspace is None or self.invite is None or self._stage in (Stage.HANDING_OFF, Stage.HELD):
+        over = self._stage in (Stage.HANDING_OFF, Stage.HELD)
+        if self.ended is not None and self.ended.outcome is Outcome.SWITCH_LOST:
+            over = True
+        if workspace is None or self.invite is None or over:
             leave_line(self.session, self.channel)  # the controller before may have died before it did
             return
         if not self._media_comes():
@@ -246,11 +259,11 @@ class Call:
             log.error("no_media", remedy="have the PBX send its offer in the INVITE, or an answer in its ACK")
             return
         way = self._preparation.way() if self._preparation is not None else self._way(self.invite)
-        way = replace(way, ptime=self._ptime())
+        way = replace(way, ptime=self._ptime(), switch=self._switch, own=way.own or self.notes.relay)
         bot = BotLeg(self.session, workspace, way, self, self.channel)
         if self.take_overs:
             left = workspace.max_duration - self.notes.answered_for
-            found = Found(self._stage in (Stage.TALKING, Stage.ENDED), self.ended)
+            found = Found(self._stage in (Stage.TALKING, Stage.ENDED), self.ended, self._restarted)
             ended = self._whatever_happens(lambda: bot.go_on(left, found))
         else:
             ended = self._whatever_happens(lambda: bot.talk(workspace.max_duration))
@@ -283,10 +296,11 @@ class Call:
         """Tell Ameyo, until it has accepted. The caller's hang-up ends it: there is nobody to hand over."""
         if self.handed_off or self.workspace is None or self.invite is None or self.ended is None:
             return
-        wait = self._left_to_wait()
         self.enter(Stage.HANDING_OFF)
         self.play_hold_sound(self.workspace.hold_sound)
-        self._notify(wait)
+        wait = self._left_to_wait()
+        if not self.handed_off:
+            self._notify(wait)
         self._part_if_leaving()
 
     def hold(self) -> None:
@@ -334,10 +348,15 @@ class Call:
 
     def take_over(self) -> None:
         """Find out where a call is whose controller went away; all there is to know is on its channel."""
+        self._restarted, self._noted = self.notes.restarted, self.notes.noted
+        self._up_since = time.monotonic() - self.notes.answered_for
+        self.take_overs = self.notes.take_overs + 1
+        self.session.gone.rawlink(self._connection_gone)
+        if self._restarted or self.notes.left is not None:
+            self._bring_back()
         stage = self._stage = self.notes.stage
         self._awaits_media = stage is Stage.ADMITTED and self.notes.late_offer
         self._packets = self.channel.get(f"variable_{PTIME}", "")
-        self.take_overs = self.notes.take_overs + 1
         self._attempts = self.notes.attempts
         self.session.subscribe(*EVENTS)
         self._count_take_overs()
@@ -352,6 +371,8 @@ class Call:
         if self.workspace is None:
             log.error("workspace_gone", remedy="put the workspace back and reload: its customer waits")
         self.note(What.TAKEN_OVER, **self._who(), take_overs=self.take_overs, **self.notes.all())
+        if self._restarted:
+            self._tell_restart()
         if stage in (Stage.ENDED, Stage.HANDING_OFF, Stage.HELD):
             self.ended = self.notes.ended
         if stage is Stage.HELD:
@@ -359,6 +380,72 @@ class Call:
             self._held_at = self.clock.now() if self.notes.held_at is None else self.notes.held_at
             if self.workspace is not None:  # hand_off would have begun it
                 self.play_hold_sound(self.workspace.hold_sound)
+        elif self.ended is None and self._dies_too_often():
+            self.over(
+                BotEnd(
+                    Outcome.SWITCH_LOST,
+                    f"FreeSWITCH has died {MOST_DEATHS} times within {DEATHS_WITHIN:g} s",
+                )
+            )
+
+    def _bring_back(self) -> None:
+        """Note on the channel what its FreeSWITCH does not know: it has died, or a connection lost it."""
+        if self._restarted:
+            self._restarts = (*self.notes.restarts, self.clock.now())[-MOST_RESTARTS:]
+            # None of them is on the channel any more.
+            self.channel = {k: v for k, v in self.channel.items() if k != f"variable_{LINES}"}
+            self._noted.pop(LINES, None)
+            counted = self.notes.counted
+            true = self.notes.invited_for, self.notes.answered_for
+            before = ",".join(f"{max(0.0, a - b):.3f}" for a, b in zip(true, counted, strict=True))
+            self._noted |= {
+                SWITCH: self._switch,
+                BEFORE: before,
+                "eslbot_restarts": ",".join(f"{at:.3f}" for at in self._restarts),
+            }
+        known = self.channel.get
+        self.session.set_variables(
+            {name: value for name, value in self._noted.items() if known(f"variable_{name}", "") != value}
+        )
+
+    def _tell_restart(self) -> None:
+        left = self.notes.left
+        gap = None if left is None else round(max(0.0, time.monotonic() - left.lost_at), 3)
+        if self.workspace is not None:
+            metrics.CALLS_RECOVERED.labels(self.workspace.name).inc()
+        self.note(What.SWITCH_RESTARTED, restarts=len(self._restarts), gap=gap)
+        log.error(
+            "switch_restarted",
+            restarts=len(self._restarts),
+            gap=gap,
+            stage=self._stage,
+            known=left is not None,
+            remedy="FreeSWITCH has died: see its log, and `dmesg`",
+        )
+
+    def _dies_too_often(self) -> bool:
+        """Whether FreeSWITCH has died under this call again: its bot may be what kills it."""
+        if not self._restarted or len(self._restarts) < MOST_DEATHS:
+            return False
+        return self._restarts[-1] - self._restarts[-MOST_DEATHS] < DEATHS_WITHIN
+
+    def _connection_gone(self, _: object) -> None:
+        """The session is over. Does not wait."""
+        if isinstance(self.session.reason, ConnectionLost) and not self.session.stopped:
+            self._leave_behind()
+
+    def _leave_behind(self) -> None:
+        """Leave all that is noted of the call, in case that FreeSWITCH has died (:mod:`eslbot.survival`)."""
+        if self.invite is None or self._stage is None:
+            return
+        self._left = Left(
+            dict(self._noted),
+            invited_at=self.clock.began,
+            answered_at=self._up_since,
+            lost_at=time.monotonic() if self._left is None else self._left.lost_at,
+            under_way=self._posting,
+        )
+        self.controller.survival.leave(self.session.uuid, self._left)
 
     def _of_nobody(self) -> None:
         """An answered channel that nothing of ours says whose it is: no bot, no token, and no hang-up either.
@@ -380,7 +467,7 @@ class Call:
 
     def _count_take_overs(self) -> None:
         """For the next controller; and the dialplan sees by it that there was one, and calls it at once."""
-        self.session.set_plain_variables({"eslbot_take_overs": str(self.take_overs)})
+        self._write(eslbot_take_overs=str(self.take_overs))
 
     # What the bot's leg notes (eslbot.bot.leg.Story).
 
@@ -414,6 +501,10 @@ class Call:
             metrics.FIRST_AUDIO_SECONDS.labels(self.workspace.name).observe(first)
             self._answered_at = None
 
+    def relay_is(self, url: str) -> None:
+        """The relay process at ``url`` has the call."""
+        self._write(eslbot_relay=url)
+
     def over(self, ended: BotEnd) -> None:
         """The bot is done, and this is what Ameyo gets to know of it."""
         if self.workspace is None:
@@ -442,15 +533,20 @@ class Call:
         properties = {**self.ended.properties, **fill(self.workspace.ameyo.properties, self._facts())}
         body = notification(self.invite.crt_object_id, properties)
         attempts = self.controller.ameyo(self.workspace).notify(
-            body, self.session.gone, before=self._attempts, wait=wait, begin=self._attempt_begins
+            body,
+            self.session.gone,
+            before=self._attempts,
+            wait=wait,
+            begin=self._attempt_begins,
+            hung_up=self.session.hung_up,
         )
         for attempt in attempts:
             self._attempt_is_over(attempt)
         self.session.raise_if_disconnected()
 
     def _attempt_begins(self, number: int) -> None:
-        self._attempts, self._busy = number, True
-        self.session.set_plain_variables({"eslbot_attempts": str(number), "eslbot_next_attempt": ""})
+        self._attempts, self._busy, self._posting = number, True, True
+        self._write(eslbot_attempts=str(number), eslbot_next_attempt="")
         self.session.flush()  # before the POST goes out: else the next controller would not know of it
         self.note(What.ATTEMPT_BEGAN, number=number)
         if self._ended_at is not None and self.workspace is not None:
@@ -463,7 +559,7 @@ class Call:
 
         Raises OutboundSessionHasGoneAway; the BYE may be here before Ameyo's answer. It is told all the same.
         """
-        self._busy = False
+        self._busy = self._posting = False
         try:
             self._note_attempt(attempt)
         finally:
@@ -475,13 +571,14 @@ class Call:
         if attempt.verdict is Verdict.ACCEPTED and not self.handed_off:
             self.handed_off = True
             self._held_at = self.clock.now()
-            self.session.set_plain_variables({"eslbot_held_at": f"{self._held_at:.3f}"})
-            self.enter(Stage.HELD)
+            self.enter(Stage.HELD, eslbot_held_at=f"{self._held_at:.3f}")
             self.session.flush()
+        elif not attempt.sent:
+            self._write(eslbot_next_attempt=f"{self.clock.now():.3f}")
         elif attempt.verdict not in (Verdict.ACCEPTED, Verdict.INTERRUPTED):
             self._ameyo_failed = True
             due = self.clock.now() + attempt.delay
-            self.session.set_plain_variables({"eslbot_next_attempt": f"{due:.3f}"})
+            self._write(eslbot_next_attempt=f"{due:.3f}")
 
     def _tell_attempt(self, attempt: Attempt) -> None:
         assert self.workspace is not None
@@ -505,15 +602,49 @@ class Call:
         )
 
     def _left_to_wait(self) -> float:
-        """Seconds until the next attempt, where a controller before us has begun with them."""
+        """Seconds until the next attempt, where a controller before us has begun with them.
+
+        Where nobody knows what became of the last one, the BYE may still tell, or who has sent it; that it
+        was accepted then is noted, and there is no next one. Raises OutboundSessionHasGoneAway.
+        """
         assert self.workspace is not None
         if not self._attempts:
             return 0.0
-        if self.notes.next_attempt is not None:
-            return max(0.0, self.notes.next_attempt - self.clock.now())
-        metrics.IN_DOUBT.labels(self.workspace.name).inc()
-        log.warning("hand_off_in_doubt", attempt=self._attempts)
-        return DOUBT
+        next_attempt = self.notes.next_attempt
+        if next_attempt is None:
+            log.warning("hand_off_in_doubt", attempt=self._attempts)
+            word = self._word_of_the_last()
+            if word is not None and word.held_at is not None:
+                self.handed_off, self._held_at = True, word.held_at
+                self.enter(Stage.HELD, eslbot_held_at=f"{self._held_at:.3f}")
+                log.info("hand_off_was_accepted", attempt=self._attempts)
+                return 0.0
+            next_attempt = None if word is None else word.next_attempt
+        if next_attempt is None:
+            metrics.IN_DOUBT.labels(self.workspace.name).inc()
+            return 0.0
+        return max(0.0, next_attempt - self.clock.now())
+
+    def _word_of_the_last(self) -> Notes | None:
+        """What the controller that has begun the last attempt says became of it, if it comes to that.
+
+        None behind DOUBT; while it waits for Ameyo's answer, behind that answer's time. Raises
+        OutboundSessionHasGoneAway.
+        """
+        assert self.workspace is not None
+        begun = time.monotonic()
+        bound = DOUBT
+        while (waited := time.monotonic() - begun) < bound:
+            left = self.controller.survival.take(self.session.uuid)
+            if left is not None and left.under_way:
+                bound = self.workspace.ameyo.timeout + DOUBT
+            elif left is not None and (word := Notes(self.channel, left)).left is not None:
+                if word.held_at is not None or word.next_attempt is not None:
+                    return word
+                bound = DOUBT  # it does not know, either
+            self.session.gone.wait(timeout=min(LOOK, max(0.0, bound - waited)))
+            self.session.raise_if_disconnected()
+        return None
 
     # Leaving.
 
@@ -552,7 +683,15 @@ class Call:
         """Write the stage, and what goes with it, to the channel."""
         self._show_stage(stage)
         self._stage = stage
-        self.session.set_variables({**variables, "eslbot_stage": stage})
+        self._write(**variables, eslbot_stage=stage)
+
+    def _write(self, **variables: str) -> None:
+        """Note it on the channel, where the next controller reads it; an empty text is none.
+
+        It is kept here first: a session that is gone raises OutboundSessionHasGoneAway.
+        """
+        self._noted |= variables
+        self.session.set_variables(variables)
 
     def _show_stage(self, stage: Stage | None) -> None:
         """Count the call among those in ``stage``, and no longer among those in the one before."""

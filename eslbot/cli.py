@@ -229,6 +229,18 @@ def conf(path: Path, out: Path, edge: bool, firewall: bool, force: bool) -> None
         click.echo(note)
 
 
+@main.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    short_help="Show FreeSWITCH's restarts; before each of them, end a loop of crashes.",
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def recovery(arguments: tuple[str, ...]) -> None:
+    """FreeSWITCH's restarts. Its unit runs the module itself, which starts sooner: the options are there."""
+    from eslbot.recovery import main
+
+    raise SystemExit(main(arguments))
+
+
 @main.command()
 @config_option
 @click.option("--workspace", required=True, metavar="NAME-or-UUID", help="The tenant.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import time
+from pathlib import Path
 
 import gevent
 import structlog
@@ -25,6 +26,7 @@ from eslbot.ledger.journal import NoJournal, Notebook
 from eslbot.limits import CallCounts
 from eslbot.peers import Gone, LocalPeers, Stranger
 from eslbot.refusals import Refusals
+from eslbot.survival import Survival
 
 log = structlog.get_logger()
 
@@ -65,6 +67,8 @@ class Controller:
         self.calls: set[Call] = set()
         #: What the ledger gets to know.
         self.journal: Notebook = journal or NoJournal()
+        #: What is known of calls whose connection was lost.
+        self.survival = Survival(Path(config.server.key_file).parent / "calls")
         self._local_peers = LocalPeers(config.server.switch_user)
         self._counts = counts
         self._row = row

@@ -7,7 +7,7 @@ it for 0.2 s. Here what several processes have counted is added up before it is 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,8 +38,14 @@ class _Family:
     buckets: dict[tuple[tuple[str, str], ...], list[tuple[float, float]]] = field(default_factory=dict)
 
 
-def exposition(files: FigureFiles, pause: Pause = lambda: None) -> bytes:
-    """All figures; ``pause`` is called again and again meanwhile. Raises FiguresBusy."""
+def exposition(
+    files: FigureFiles, pause: Pause = lambda: None, given: Mapping[str, float | None] | None = None
+) -> bytes:
+    """All figures; ``pause`` is called again and again meanwhile. Raises FiguresBusy.
+
+    ``given``: counters without labels that no process counts, by name. None: not known now, and left out,
+    as an increase from 0 to what it was before would be one that nobody has seen.
+    """
     contents: list[tuple[str, bytes]] = []
     with files.reading() as names:
         for path in map(Path, names):
@@ -47,6 +53,10 @@ def exposition(files: FigureFiles, pause: Pause = lambda: None) -> bytes:
             with suppress(FileNotFoundError):
                 contents.append((path.name, path.read_bytes()))
     families = _families(_added_up(contents, pause), pause)
+    for name, value in (given or {}).items():
+        family = families.pop(name, None)
+        if family is not None and value is not None:
+            families[name] = _Family(family.kind, family.about, [(f"{name}_total", value)])
     return "".join(_strokes(_lines(families), pause)).encode()
 
 

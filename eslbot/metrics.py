@@ -79,6 +79,9 @@ SETUP_SECONDS = Histogram(
     buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 TAKE_OVERS = Counter("eslbot_take_overs", "Calls that arrived in the middle of their story.", ["stage"])
+CALLS_RECOVERED = Counter(
+    "eslbot_calls_recovered", "Calls that FreeSWITCH came back with after it had died.", ["workspace"]
+)
 HAND_OVERS = Counter("eslbot_hand_overs", "Calls that a leaving worker gave to the next one.")
 
 # -- the bot ----------------------------------------------------------------------------------------------
@@ -184,6 +187,16 @@ SEND_BYE = Counter("eslbot_send_bye", "Answered calls that our side ended with B
 MEDIA_TIMEOUTS = Counter(
     "eslbot_media_timeouts", "Calls ended because no RTP came for media_timeout.", ["workspace"]
 )
+# No process counts these three: FreeSWITCH's own host does, in a file (eslbot.recovery).
+SWITCH_RESTARTS = Counter(
+    "eslbot_switch_restarts", "Times that FreeSWITCH died with calls up and was started again."
+)
+SWITCH_FLUSHES = Counter(
+    "eslbot_switch_flushes", "Of those, which began without the calls: the third crash within a minute."
+)
+SWITCH_CALLS_DROPPED = Counter(
+    "eslbot_switch_calls_dropped", "Calls that were up at a crash and were dropped by that."
+)
 PEERS_REFUSED = Counter(
     "eslbot_peers_refused",
     "Event-socket peers outside server.switches, or of a user who is not server.switch_user.",
@@ -228,6 +241,7 @@ def expect(workspaces: Iterable[str], verdicts: Iterable[str]) -> None:
     known = list(verdicts)
     for workspace in workspaces:
         BYE_OVERDUE.labels(workspace)
+        CALLS_RECOVERED.labels(workspace)
         BOT_OVER_BUDGET.labels(workspace)
         MEDIA_TIMEOUTS.labels(workspace)
         for verdict in known:

@@ -2,6 +2,9 @@
 
 Channel variables are texts, and half of a note may be missing: whatever cannot be used counts as not there.
 Times are noted by the call's own clock (:class:`CallClock`), which no step of a host's clock moves.
+
+Where FreeSWITCH has died since, the channel is as it was at its answer, and what was left of it
+(:mod:`eslbot.survival`) counts instead.
 """
 
 from __future__ import annotations
@@ -17,11 +20,17 @@ import structlog
 from eslbot.bot import BotEnd
 from eslbot.esl import whole_number
 from eslbot.outcome import Outcome, Stage
+from eslbot.relay.control import OWN_URL
+from eslbot.survival import Left
 
 log = structlog.get_logger()
 
 #: Seconds: a time that is further away than any call lasts is none.
 FAR = 7 * 86400.0
+#: The channel variables with FreeSWITCH's Core-UUID, and with what its own times of the call are short of.
+SWITCH, BEFORE = "eslbot_switch", "eslbot_before"
+#: Restarts of FreeSWITCH's that are remembered.
+MOST_RESTARTS = 8
 
 
 class CallClock:
@@ -32,11 +41,12 @@ class CallClock:
     """
 
     def __init__(self, invited_for: float = 0.0) -> None:
-        self._began = time.monotonic() - invited_for
+        #: The INVITE, on this host's monotonic clock.
+        self.began = time.monotonic() - invited_for
 
     def now(self) -> float:
         """Seconds since the INVITE."""
-        return time.monotonic() - self._began
+        return time.monotonic() - self.began
 
     def epoch(self, at: float) -> float:
         """Epoch seconds, by this host's clock, of ``at`` by this one: for people."""
@@ -44,10 +54,48 @@ class CallClock:
 
 
 class Notes:
-    """Read from ``channel``, the headers of FreeSWITCH's answer to `connect`."""
+    """Read from ``channel``, the headers of FreeSWITCH's answer to `connect`, or from what was ``left``."""
 
-    def __init__(self, channel: Mapping[str, str]) -> None:
+    def __init__(self, channel: Mapping[str, str], left: Left | None = None) -> None:
         self._channel = channel
+        # Who has lost the call may notice when another one has it already, and be late.
+        since = whole_number(channel.get("variable_eslbot_take_overs", ""))
+        if left is not None and whole_number(left.variables.get("eslbot_take_overs", "")) < since:
+            left = None
+        #: What a controller has left, where it counts.
+        self.left = left
+
+    @property
+    def restarted(self) -> bool:
+        """Whether FreeSWITCH is another one than that which has answered the call."""
+        noted = self._channel.get(f"variable_{SWITCH}")
+        return noted is not None and noted != self.switch
+
+    @property
+    def switch(self) -> str:
+        """The Core-UUID of the FreeSWITCH that has the call."""
+        return self._channel.get("Core-UUID", "")
+
+    @property
+    def restarts(self) -> tuple[float, ...]:
+        """When FreeSWITCH was back with the call, by the call's clock."""
+        times = (_seconds(text) for text in self._text("eslbot_restarts").split(",")[-MOST_RESTARTS:])
+        return tuple(time for time in times if time is not None)
+
+    @property
+    def before(self) -> tuple[float, float]:
+        """Seconds that FreeSWITCH's own times since the INVITE, and since the answer, are short of.
+
+        It counts anew when it has died.
+        """
+        invited, _, answered = self._text(BEFORE).partition(",")
+        return _seconds(invited) or 0.0, _seconds(answered) or 0.0
+
+    @property
+    def relay(self) -> str:
+        """The URL of the relay process that has the call; empty where nobody knows."""
+        url = self._text("eslbot_relay")
+        return url if OWN_URL.fullmatch(url) else ""
 
     @property
     def stage(self) -> Stage | None:
@@ -62,12 +110,29 @@ class Notes:
     @property
     def answered_for(self) -> float:
         """Seconds since the answer, by FreeSWITCH's own clock, since ours may be another host's."""
-        return self._since("Caller-Channel-Answered-Time")
+        if self.left is not None:
+            return max(0.0, time.monotonic() - self.left.answered_at)
+        return self._since("Caller-Channel-Answered-Time") + self.before[1]
 
     @property
     def invited_for(self) -> float:
         """Seconds since the INVITE, by FreeSWITCH's own clock."""
-        return self._since("Caller-Channel-Created-Time")
+        if self.left is not None:
+            return max(0.0, time.monotonic() - self.left.invited_at)
+        return self._since("Caller-Channel-Created-Time") + self.before[0]
+
+    @property
+    def counted(self) -> tuple[float, float]:
+        """Seconds since the INVITE and since the answer, as FreeSWITCH itself counts them."""
+        return self._since("Caller-Channel-Created-Time"), self._since("Caller-Channel-Answered-Time")
+
+    @property
+    def noted(self) -> dict[str, str]:
+        """All of it, as it is noted."""
+        if self.left is not None:
+            return dict(self.left.variables)
+        named = ((name.removeprefix("variable_"), value) for name, value in self._channel.items())
+        return {name: value for name, value in named if name.startswith("eslbot_")}
 
     @property
     def take_overs(self) -> int:
@@ -128,14 +193,20 @@ class Notes:
         return max(0.0, (now - then) / 1e6) if then else 0.0
 
     def _text(self, name: str) -> str:
+        if self.left is not None:
+            return self.left.variables.get(name, "")
         return self._channel.get(f"variable_{name}", "")
 
     def _number(self, name: str) -> int:
         return whole_number(self._text(name))
 
     def _time(self, name: str) -> float | None:
-        try:
-            noted = float(self._text(name))
-        except ValueError:
-            return None
-        return noted if math.isfinite(noted) and 0 <= noted < FAR else None
+        return _seconds(self._text(name))
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        noted = float(text)
+    except ValueError:
+        return None
+    return noted if math.isfinite(noted) and 0 <= noted < FAR else None

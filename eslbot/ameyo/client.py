@@ -19,7 +19,7 @@ from urllib3.exceptions import HTTPError
 import eslbot
 from eslbot import redaction
 from eslbot.ameyo.answer import Answer
-from eslbot.ameyo.connections import Connections
+from eslbot.ameyo.connections import CallOver, Connections
 from eslbot.ameyo.limit import OutOfTime, limit
 from eslbot.ameyo.notification import PATH, headers
 from eslbot.ameyo.slots import Slots
@@ -69,7 +69,7 @@ class Attempt:
     """One POST: ``status`` is None where no answer came, ``seconds`` how long it took.
 
     ``delay`` is how many seconds later the next one follows, jitter and ``retry_after`` included; 0.0 where
-    none follows.
+    none follows. ``sent`` says whether Ameyo can have got it.
     """
 
     number: int
@@ -79,6 +79,7 @@ class Attempt:
     seconds: float
     retry_after: float | None = None
     delay: float = 0.0
+    sent: bool = True
 
 
 def _begun(number: int) -> None:
@@ -137,8 +138,12 @@ class AmeyoClient:
         before: int = 0,
         wait: float = 0.0,
         begin: Callable[[int], None] = _begun,
+        hung_up: Flag | None = None,
     ) -> Iterator[Attempt]:
         """Attempt after attempt, with the waits between them, until one is accepted or ``over`` is set.
+
+        What was not sent by then is not sent any more. What was is finished, but within LAST_ANSWER where
+        ``hung_up`` (by default ``over``) is set: the caller has left.
 
         ``before`` attempts were begun by controllers before this one: numbers and delays go on from there.
         ``wait`` is the rest, in seconds, of the delay that the one before was in, up to MAX_RETRY_AFTER.
@@ -153,9 +158,7 @@ class AmeyoClient:
                 if not held:
                     return
                 begin(number)
-                if over.is_set():
-                    return
-                attempt = self._attempt(number, body, over)
+                attempt = self._attempt(number, body, over, over if hung_up is None else hung_up)
             yield attempt
             if attempt.verdict in (Verdict.ACCEPTED, Verdict.INTERRUPTED):
                 return
@@ -171,8 +174,8 @@ class AmeyoClient:
         delay *= 1 - self._jitter() / 2
         return max(delay, retry_after or 0.0)
 
-    def _attempt(self, number: int, body: bytes, over: Flag) -> Attempt:
-        """One POST; the end of the call does not wait for its time-out.
+    def _attempt(self, number: int, body: bytes, over: Flag, hung_up: Flag) -> Attempt:
+        """One POST; a caller's hang-up does not wait for its time-out.
 
         Once a status is there it is the verdict, whatever becomes of the rest.
         """
@@ -180,17 +183,20 @@ class AmeyoClient:
         status: int | None = None
         retry_after: float | None = None
         verdict = Verdict.FAILED
+        sent = True
         try:
-            with limit(self._settings.timeout, over, LAST_ANSWER):
+            with limit(self._settings.timeout, hung_up, LAST_ANSWER):
                 answer = self._connections.post(
-                    body, self._headers, self._settings.connect_timeout, self._settings.timeout
+                    body, self._headers, self._settings.connect_timeout, self._settings.timeout, over
                 )
             status, verdict = answer.status, _judge(answer.status)
             accepted = verdict is Verdict.ACCEPTED
             self._connections.finish(answer, MAX_ACCEPTED_SECONDS if accepted else MAX_ANSWER_SECONDS)
             detail, retry_after = self._told(answer), _retry_after(answer.field("Retry-After"))
+        except CallOver:
+            sent, verdict, detail = False, Verdict.INTERRUPTED, "the call was over"
         except OutOfTime:
-            if over.is_set():
+            if hung_up.is_set():
                 verdict, detail = Verdict.INTERRUPTED, "the call was over"
             else:
                 detail = f"no answer within {self._settings.timeout:g} s"
@@ -205,7 +211,8 @@ class AmeyoClient:
             log.exception("notification_failed")
             detail = _explain(error)
         delay = self._delay(number, verdict, retry_after)
-        return Attempt(number, verdict, status, detail, time.monotonic() - began, retry_after, delay)
+        seconds = time.monotonic() - began
+        return Attempt(number, verdict, status, detail, seconds, retry_after, delay, sent)
 
     def _told(self, answer: Answer) -> str:
         """What to say of an answer besides its status."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+from gevent.event import Event as Flag
 from gevent.resolver.thread import Resolver
 from gevent.threadpool import ThreadPool
 from requests import Request
@@ -34,6 +35,10 @@ from eslbot.ameyo.sockets import BoundedSocket, FedContext
 LOOKUPS = 2
 #: Seconds after which a thread that has nothing to look up ends.
 IDLE = 60
+
+
+class CallOver(Exception):
+    """The call was over before anything about it had been sent."""
 
 
 class Connections(HTTPAdapter):
@@ -61,18 +66,25 @@ class Connections(HTTPAdapter):
         return found
 
     def post(
-        self, body: bytes, headers: Mapping[str, str], connect_seconds: float, read_seconds: float
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        connect_seconds: float,
+        read_seconds: float,
+        over: Flag,
     ) -> Answer:
         """The answer to one POST, no more of it read than its status; :meth:`finish` is to be called.
 
         ``connect_seconds`` are for each address, ``read_seconds`` for each read. Raises urllib3's HTTPError,
-        http.client's HTTPException, OSError.
+        http.client's HTTPException, OSError; CallOver where ``over`` was set before the POST could go out.
         """
         connection: Any = self._pool._get_conn()
         try:
             connection.timeout = connect_seconds
             if connection.is_closed:
                 connection.connect()
+            if over.is_set():  # another controller may have the call by now, and would be the second to tell
+                raise CallOver
             connection.timeout = read_seconds
             # It may have answered before it closed; where it has not, reading tells.
             with suppress(BrokenPipeError, ConnectionResetError):

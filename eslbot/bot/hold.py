@@ -2,8 +2,8 @@
 
 Holds are FreeSWITCH's business no more (the dialplan's ``rtp_disable_hold``), because a resume without SDP
 left the line dead for good; so there is no CHANNEL_HOLD. ``sofia::reinvite`` comes behind each re-INVITE with
-an offer. The answer to an offer of ours comes in an ACK, which no event tells: while the caller is on hold we
-ask.
+an offer. The answer to an offer of ours is told by no event: while the caller is on hold we ask, and for a
+while behind the re-INVITE of a FreeSWITCH that has restarted.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from eslbot.esl import Session
 REINVITE = "sofia::reinvite"
 #: Seconds between two questions while the caller is on hold.
 ASK_EVERY = 0.5
+#: Seconds that the PBX may take to answer a re-INVITE.
+ANSWER_DUE = 5.0
 #: What the PBX said last of its own direction, and where it wants the audio.
 _FLOW, _ADDRESS = "remote_audio_media_flow", "remote_media_ip"
 
@@ -28,14 +30,20 @@ class Hold:
         self._session = session
         self.on = False
         self._due = float("inf")
+        self._ask_until = float("-inf")
 
     @property
     def due(self) -> float:
         """When to ask again, on the monotonic clock."""
         return self._due
 
-    def found(self, channel: Mapping[str, str]) -> bool:
-        """Take what a channel's headers say, in the middle of a call; whether it is on hold."""
+    def found(self, channel: Mapping[str, str], *, restarted: bool = False) -> bool:
+        """Take what a channel's headers say, in the middle of a call; whether it is on hold.
+
+        Where FreeSWITCH has ``restarted`` they may be older than the hold.
+        """
+        if restarted:
+            self._ask_until = time.monotonic() + ANSWER_DUE
         return self._set(
             is_held(channel.get(f"variable_{_FLOW}", ""), channel.get(f"variable_{_ADDRESS}", ""))
         )
@@ -50,7 +58,8 @@ class Hold:
 
     def _set(self, on: bool) -> bool:
         self.on = on
-        self._due = time.monotonic() + ASK_EVERY if on else float("inf")
+        now = time.monotonic()
+        self._due = now + ASK_EVERY if on or now < self._ask_until else float("inf")
         return on
 
 

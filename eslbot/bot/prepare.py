@@ -33,7 +33,7 @@ _UPGRADE = (
 )
 _CALL_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 _ANSWER = re.compile(
-    rb"HTTP/1\.1 200 [^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n(ws://[A-Za-z0-9.-]{1,64}:\d{1,5}/)\s*"
+    rb"HTTP/1\.1 200 [^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n(%b)\s*" % control.OWN_URL.pattern.encode()
 )
 
 
@@ -53,7 +53,7 @@ class Preparation:
         """The way for the stream; whatever is not known by now is not waited for."""
         told = self._asking.value if self._asking.ready() else None
         self._asking.kill(block=False)
-        return replace(self._way, prepared=told or "")
+        return replace(self._way, own=told or "")
 
 
 def _ask(way: Way, listen: Address, call_id: str) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+from eslbot import recovery
 from eslbot.config.urls import MASK, database_shown
 
 Network = IPv4Network | IPv6Network
@@ -110,7 +111,8 @@ class FreeSwitch:
     """What ``eslbot conf`` renders. ``rtp_ports`` is the inclusive range of UDP ports.
 
     ``media_timeout``: seconds without a single RTP packet of the PBX's, after which FreeSWITCH ends the call.
-    ``capture``: the UDP address that gets a copy of each SIP message.
+    ``capture``: the UDP address that gets a copy of each SIP message. ``db``: the directory of its databases;
+    ``recovery_file`` tells of its restarts (:mod:`eslbot.recovery`).
     """
 
     sip_ip: IP | None
@@ -122,6 +124,8 @@ class FreeSwitch:
     controllers: tuple[Address, ...]
     media_timeout: float = 300.0
     capture: Address = Address(ip_address("127.0.0.1"), 8087)
+    db: str = recovery.DATABASES
+    recovery_file: str = recovery.FILE
 
 
 @dataclass(frozen=True, slots=True)

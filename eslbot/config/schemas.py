@@ -9,6 +9,7 @@ from uuid import UUID
 
 from marshmallow import Schema, ValidationError, fields, post_load, validate, validates_schema
 
+from eslbot import recovery
 from eslbot.ameyo.properties import PLACEHOLDERS, unknown_placeholders
 from eslbot.config.fields import (
     AddressField,
@@ -152,6 +153,21 @@ class ServerSchema(_Table):
         return Server(**data)
 
 
+def _path(default: str) -> fields.String:
+    """An absolute path that needs no quotes anywhere: not in a command of FreeSWITCH's, not in a unit."""
+    return fields.String(
+        load_default=default,
+        validate=[
+            validate.Regexp(
+                r"(/[A-Za-z0-9_.-]+)+/?\Z",
+                error="expected an absolute path of letters, digits, '_', '.', '-', got {input!r}",
+            ),
+            validate.Length(max=200, error="expected at most 200 characters"),
+        ],
+        error_messages={"invalid": "expected a path in quotes"},
+    )
+
+
 class FreeSwitchSchema(_Table):
     """``[freeswitch]``."""
 
@@ -164,10 +180,13 @@ class FreeSwitchSchema(_Table):
     controllers = _listed(AddressField(), load_default=None)
     media_timeout = Duration(load_default=300.0, at_least=1)
     capture = AddressField(load_default=loopback(8087))
+    db = _path(recovery.DATABASES)
+    recovery_file = _path(recovery.FILE)
 
     @post_load
     def _make(self, data: dict[str, Any], **_: Any) -> FreeSwitch:
         data["controllers"] = tuple(data["controllers"] or ())
+        data["db"] = data["db"].rstrip("/")
         return FreeSwitch(**data)
 
 
@@ -184,18 +203,8 @@ class RelaySchema(_Table):
 
     listen = AddressField(load_default=Relay().listen, validate=_for_audio_stream)
     processes = _count(1, 64, least=0)
-    directory = fields.String(
-        load_default=Relay().directory,
-        validate=[
-            # FreeSWITCH reads a path in a command, and takes blanks and commas for what separates arguments.
-            validate.Regexp(
-                r"(/[A-Za-z0-9_.-]+)+/?\Z",
-                error="expected an absolute path of letters, digits, '_', '.', '-', got {input!r}",
-            ),
-            validate.Length(max=200, error="expected at most 200 characters"),
-        ],
-        error_messages={"invalid": "expected a path in quotes"},
-    )
+    # FreeSWITCH reads it in a command, and takes blanks and commas for what separates arguments.
+    directory = _path(Relay().directory)
 
     @post_load
     def _make(self, data: dict[str, Any], **_: Any) -> Relay:

@@ -54,6 +54,8 @@ def _freeswitch(freeswitch: FreeSwitch) -> dict[str, Any]:
         "controllers": [str(controller) for controller in freeswitch.controllers],
         "media_timeout": _duration(freeswitch.media_timeout),
         "capture": str(freeswitch.capture),
+        "db": freeswitch.db,
+        "recovery_file": freeswitch.recovery_file,
     }
 
 

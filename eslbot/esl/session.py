@@ -151,6 +151,10 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         #: Set when there is no channel or no socket to talk to any more; ``reason`` then says which.
         self.gone = Flag()
         self.reason: OutboundSessionHasGoneAway | None = None
+        #: Set when the channel is gone; where only the socket is, nobody knows.
+        self.hung_up = Flag()
+        #: Whether it was us who closed the socket.
+        self.stopped = False
         #: Set when CHANNEL_HANGUP_COMPLETE is there, or cannot come any more.
         self.finished = Flag()
         #: The headers of CHANNEL_HANGUP, and of CHANNEL_HANGUP_COMPLETE once it is there: FreeSWITCH sends
@@ -284,6 +288,8 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         if self.reason is None:
             self.reason = reason
             self._outbound_connected = False
+            if isinstance(reason, CallerHungUp):
+                self.hung_up.set()
             self.gone.set()
             self._arrival.ring()
         while self._pending:
@@ -528,6 +534,22 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         self.raise_if_disconnected()
         return None
 
+    def has_events(self) -> bool:
+        """Whether :meth:`next_event` would have one at once, of all that FreeSWITCH has sent by now.
+
+        Who was kept from running finds the time over before the loop has read what came in it.
+        """
+        if not self._inbox and self.reason is None:
+            self.receive_events()
+        return bool(self._inbox)
+
+    def drop_events(self, which: Callable[[Event], bool]) -> None:
+        """Forget those that wait and are such."""
+        self._inbox = deque(event for event in self._inbox if not which(event))
+        self._inbox_bytes = sum(event.size for event in self._inbox)
+        if not self._inbox:
+            self._kept = 0
+
     def execute(self, application: str, argument: str = "", *, tell: bool = False) -> Execution:
         """Queue an application on the channel and do not wait; :meth:`Execution.wait` does.
 
@@ -626,6 +648,7 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
     def stop(self) -> None:
         """Close the socket; whoever still waits fails with :class:`ConnectionLost`. Safe to call twice."""
         self._push()  # what was posted counts, though nobody waits for it any more
+        self.stopped = self.reason is None
         self._leave(ConnectionLost("closed by eslbot"))
         self.finished.set()
         self.connected = False

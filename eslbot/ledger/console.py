@@ -56,6 +56,7 @@ _COLUMNS = (
     ("FAULT", 7),
     ("HANDED OFF", 10),
     ("SECONDS", 8),
+    ("NOTES", 5),
     ("CALL ID", 36),
 )
 
@@ -78,11 +79,22 @@ def table(rows: Iterable[Row], now: float) -> Iterator[str]:
             row["fault"] or "-",
             "yes" if row["handed_off_at"] is not None else "no",
             f"{(now if end is None else end) - since:.1f}",
+            restarted(row) or "",
             row["call_id"],
         )
         yield "  ".join(
             f"{clean(cell):{width}}" for cell, (_, width) in zip(cells, _COLUMNS, strict=True)
         ).rstrip()
+
+
+def restarted(row: Mapping[str, Any]) -> str | None:
+    """That FreeSWITCH died under the call and came back; None where it did not."""
+    if not row["restarts"]:
+        return None
+    often = f" {row['restarts']} times" if row["restarts"] > 1 else ""
+    most = "up to " if row["restarts"] > 1 else ""
+    gap = f", {most}{row['restart_gap']:.1f} s without it" if row["restart_gap"] is not None else ""
+    return f"FreeSWITCH restarted{often}{gap}"
 
 
 def write_csv(rows: Iterable[Row], out: TextIO) -> None:
@@ -132,6 +144,7 @@ _WORDS = {
     "attempt": "Ameyo's answer",
     "bye_overdue": "BYE is overdue",
     "taken_over": "taken over by another controller",
+    "switch_restarted": "FreeSWITCH restarted",
     "not_verified": "identity not verified: nobody's call",
     "left": "left by its controller",
     "ended": "channel ended",
@@ -144,6 +157,7 @@ _WHYS = {
     "bot_failed": "the bot's connection broke",
     "bot_silent": "the bot said nothing within first_audio_timeout",
     "relay_lost": "no relay carried the line any more",
+    "switch_lost": "FreeSWITCH died again and again under the call",
     "max_duration": "max_duration was reached",
     "controller_lost": "a worker went away, and how the bot had ended with it",
     "internal_error": "a fault of eslbot, told in its log",
@@ -167,6 +181,8 @@ def told(story: Story) -> Iterator[str]:
         ("why", why(row)),
     ):
         yield f"{title:11} {clean(value or '-')}"
+    if (recovered := restarted(row)) is not None:
+        yield f"{'recovered':11} {recovered}"
     if row["media"]:
         yield f"{'media':11} {_pairs(row['media'])}"
     yield ""
@@ -253,6 +269,10 @@ def figures(found: Mapping[str, Any]) -> Iterator[str]:
             "BYEs overdue": group["byes_overdue"],
             "ends unseen": group["ends_unseen"],
         }
+        if group["recovered"]:
+            gap = group["restart_gap"]
+            most = f", up to {gap:.1f} s without it" if gap is not None else ""
+            yield f"  recovered   {group['recovered']} (FreeSWITCH restarted{most})"
         if any(odd.values()):
             yield "  also        " + ", ".join(f"{title} {count}" for title, count in odd.items() if count)
         yield f"  {'seconds':16} {'count':>8} {'p50':>9} {'p95':>9} {'p99':>9} {'max':>9}"

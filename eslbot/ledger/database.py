@@ -203,6 +203,8 @@ def _explain(engine: Engine, error: Exception) -> str:
             what += "; make room: facts wait in the journals until then"
     if "no such table" in what or getattr(cause, "sqlstate", None) == "42P01":
         what += "; make the tables with: eslbot ledger migrate"
+    elif "no such column" in what or getattr(cause, "sqlstate", None) == "42703":
+        what += "; its tables are of an older version, bring them up to date with: eslbot ledger migrate"
     return f"{where}: {what}"
 
 

@@ -54,6 +54,7 @@ _EMPTY: Row = {
     "attempts": 0,
     "take_overs": 0,
     "byes_overdue": 0,
+    "restarts": 0,
     "end_unseen": False,
 }
 
@@ -279,6 +280,12 @@ class Story:
             self._over(fact)
         self._at_least(_stage(more.get("stage")))
 
+    def _switch_restarted(self, fact: Fact) -> None:
+        row, more = self.row, fact.more
+        row["restarts"] = max(row["restarts"], _count(more.get("restarts")) or 1)
+        row["restarted_at"] = _last(row["restarted_at"], fact.at)
+        row["restart_gap"] = _last(row["restart_gap"], _seconds(more.get("gap")))
+
     def _ended(self, fact: Fact) -> None:
         row, more = self.row, fact.more
         row["ended_at"], row["end_unseen"] = fact.at, False
@@ -309,6 +316,7 @@ _TELLERS |= {
     What.ATTEMPT: Story._attempt,
     What.BYE_OVERDUE: Story._bye_overdue,
     What.TAKEN_OVER: Story._taken_over,
+    What.SWITCH_RESTARTED: Story._switch_restarted,
     What.ENDED: Story._ended,
 }
 
@@ -379,3 +387,9 @@ def _first(known: float | None, at: float | None) -> float | None:
     if known is None or at is None:
         return at if known is None else known
     return min(known, at)
+
+
+def _last(known: float | None, value: float | None) -> float | None:
+    if known is None or value is None:
+        return value if known is None else known
+    return max(known, value)

@@ -243,6 +243,22 @@ def tenants(connection: Connection, now: float, workspaces: frozenset[str] | Non
     return sorted(found.values(), key=lambda row: (row["workspace"] or "", row["workspace_id"]))
 
 
+def restarts(connection: Connection, now: float, workspaces: frozenset[str] | None = None) -> Row:
+    """Under how many calls FreeSWITCH has restarted in the last hour, when last, and the longest gap."""
+    c = calls.c
+    figures: tuple[ColumnElement[Any], ...] = (
+        func.count(),
+        func.max(c.restarted_at),
+        func.max(c.restart_gap),
+    )
+    query = select(*figures).where(
+        or_(c.ended_at.is_(None), c.ended_at >= now - HOUR),  # for its index: the other column has none
+        c.restarted_at >= now - HOUR,
+    )
+    count, last, gap = connection.execute(Filter(workspaces=workspaces).narrow(query)).one()
+    return {"calls": count, "last": last, "gap": gap}
+
+
 def _as_number(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return case((condition, 1), else_=0)
 
@@ -285,6 +301,9 @@ class _Group:
     attempts: int = 0
     take_overs: int = 0
     byes_overdue: int = 0
+    restarts: int = 0
+    recovered: int = 0  # calls that FreeSWITCH has died under
+    restart_gap: float | None = None  # the longest
     ends_unseen: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
@@ -298,8 +317,11 @@ class _Group:
         handed_off = row["handed_off_at"] is not None
         self.handed_off += handed_off
         self.due += handed_off or row["bot_ended_at"] is not None
-        for name in ("attempts", "take_overs", "byes_overdue"):
+        for name in ("attempts", "take_overs", "byes_overdue", "restarts"):
             setattr(self, name, getattr(self, name) + row[name])
+        self.recovered += row["restarts"] > 0
+        if row["restart_gap"] is not None:
+            self.restart_gap = max(row["restart_gap"], self.restart_gap or 0.0)
         self.ends_unseen += bool(row["end_unseen"])
         if row["stage"] == REFUSED:
             self.refused += 1
@@ -329,6 +351,9 @@ class _Group:
             "attempts": self.attempts,
             "take_overs": self.take_overs,
             "byes_overdue": self.byes_overdue,
+            "recovered": self.recovered,
+            "restarts": self.restarts,
+            "restart_gap": self.restart_gap,
             "ends_unseen": self.ends_unseen,
             "outcomes": dict(self.outcomes.most_common()),
             "faults": dict(self.faults.most_common()),
@@ -348,8 +373,8 @@ def stats(connection: Connection, wanted: Filter) -> Row:
     """Counts and percentiles of the calls of a filter, ``{"all": …, "workspaces": {name: …}}``."""
     names = [
         "workspace_id", "workspace", "stage", "outcome", "fault", "refusal", "attempts", "take_overs",
-        "byes_overdue", "end_unseen", "invited_at", "answered_at", "bot_connected_at", "first_audio_at",
-        "bot_ended_at", "notified_at", "handed_off_at", "ended_at",
+        "byes_overdue", "restarts", "restart_gap", "end_unseen", "invited_at", "answered_at",
+        "bot_connected_at", "first_audio_at", "bot_ended_at", "notified_at", "handed_off_at", "ended_at",
     ]  # fmt: skip
     query = wanted.narrow(select(*(calls.c[name] for name in names)))
     whole, groups = _Group(), dict[str, _Group]()

@@ -55,6 +55,11 @@ calls = Table(
     Column("attempts", Integer, nullable=False, default=0),
     Column("take_overs", Integer, nullable=False, default=0),
     Column("byes_overdue", Integer, nullable=False, default=0),
+    # FreeSWITCH has died under it and come back: how often, when last, and the longest that it was away, in
+    # seconds. What a later version adds has a default of the database's: the version before writes on.
+    Column("restarts", Integer, nullable=False, default=0, server_default="0"),
+    Column("restarted_at", Double),
+    Column("restart_gap", Double),
     # Nobody saw its end: it fell between two controllers. `ended_at` is then the last that was heard of it.
     Column("end_unseen", Boolean, nullable=False, default=False),
     Column("media", JSON),

@@ -61,6 +61,8 @@ log = structlog.get_logger()
 
 #: Seconds that a call whose stream broke off is kept for another one: FreeSWITCH may come back.
 KEEP = 30.0
+#: Seconds that a call waits for a stream that its controller has announced; the caller may hang up meanwhile.
+AGAIN_DUE = 10.0
 #: Seconds that what is queued may still play when the bot has ended; the last word of a bot that talks and
 #: talks is not worth more of the customer's time.
 LAST_WORDS = 60.0
@@ -130,6 +132,8 @@ class RelayCall(Call):
         self._outbox = Outbox()
         self._stream: Stream | None = None
         self._stream_since = 0.0
+        #: Whether the controller wants another stream behind this one.
+        self._again = False
         #: Samples of the caller's audio that have come, which is its time: bots take a time stamp that is
         #: later than the audio before it, be it by a millisecond, for lost audio.
         self._heard = 0
@@ -161,14 +165,21 @@ class RelayCall(Call):
         """Dial the bot of a call that is about to be answered."""
         self._begin(Part.NEW)
 
-    def lay(self, ptime: int) -> None:
+    def lay(self, ptime: int, switch: str) -> None:
         """Make the line's files, and find what a relay before us has left; see :meth:`Call.lay`."""
-        if self._laid:
-            return
         shared = self._shared
         try:
+            if self._laid:
+                if self._playout.read_by(switch):
+                    self._log.warning("switch_restarted", switch=switch)
+                    self._short_told = False  # its jitter buffer is gone, too
+                return
             self._line = Line.open(
-                shared.directory, self.invite.call_id, shared.reads, samples=ptime * control.RATE // 1000
+                shared.directory,
+                self.invite.call_id,
+                shared.reads,
+                samples=ptime * control.RATE // 1000,
+                switch=switch,
             )
         except (OSError, ValueError) as error:
             self._without_line(error)
@@ -193,6 +204,7 @@ class RelayCall(Call):
         """Go on, or begin, with a stream of the module's; one that there was is nobody's any more."""
         _cancel(self._keep)
         self._stream, self._stream_since, self._heard = stream, self._loop.time(), 0
+        self._again = False
         self._caller = CallerAudio()
         self._begin(part)
         self._tell_state(self._held)
@@ -204,7 +216,9 @@ class RelayCall(Call):
     def stream_gone(self, clean: bool) -> None:
         """The stream has ended; ``clean`` where the module has closed it with 1000."""
         self._stream = None
-        if clean:
+        if clean and self._again:
+            self._keep = self._loop.call_later(AGAIN_DUE, self._call_is_over)
+        elif clean:
             self._call_is_over()
         else:
             self._log.warning("stream_lost", kept_for=KEEP)
@@ -259,7 +273,10 @@ class RelayCall(Call):
                     self._tell_bot(lambda protocol: protocol.key(digit, milliseconds))
             case Order.HOLD:
                 self._hold(bool(order.facts.get("on")))
+            case Order.AGAIN:
+                self._again = True
             case Order.STOP:
+                self._again = False
                 self._stop(str(order.facts.get("reason")))
 
     def _hold(self, on: bool) -> None:
@@ -286,6 +303,7 @@ class RelayCall(Call):
             control.news(
                 News.STATE,
                 acked=self._outbox.acked,
+                url=self._shared.url,
                 bot=self._bot,
                 spoken=self._spoken,
                 speaking=self._laid and self._playout.speaking,
@@ -619,7 +637,8 @@ class RelayCall(Call):
 
     def _count_lost(self) -> None:
         """Speech that the caller will never hear, though the bot has said it in time."""
-        for why, lost in (("full", self._playout.lost), ("missed", self._line.missed / control.RATE)):
+        full = self._playout.lost + self._line.lost
+        for why, lost in (("full", full), ("missed", self._line.missed / control.RATE)):
             if lost > self._lost.get(why, 0.0):
                 metrics.RELAY_SPEECH_LOST.labels(why).inc(lost - self._lost.get(why, 0.0))
                 if why not in self._lost:

@@ -12,6 +12,7 @@ is either a state that HELLO repeats, or best effort (a key).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -49,6 +50,7 @@ class Order(StrEnum):
     KEY = "key"  # `digit`, `ms`
     HOLD = "hold"  # `on`
     ACK = "ack"  # `ack`: news up to this number need not be told again
+    AGAIN = "again"  # the stream ends, and another follows: that is not the call's end
     STOP = "stop"  # `reason`: ended, max_duration. The bot's part is over: say `stop` and close, be silent
 
 
@@ -58,7 +60,8 @@ class News(StrEnum):
     #: Answer to HELLO and to a new stream; has no number. `acked`: news behind it follow. `bot`: dialling,
     #: connected, over. `spoken`, `speaking`, `done`: bool. `hold`: what was known of one before HELLO.
     #: `ended`: as ENDED has it, or null. `lines`: list of {`path`, `on`}: files to displace onto the channel,
-    #: and whether FreeSWITCH reads them already. Told unasked where a file is to be heard no more.
+    #: and whether FreeSWITCH reads them already. `url`: of this very relay process. Told unasked where a file
+    #: is to be heard no more.
     STATE = "state"
     CONNECTED = "connected"  # the bot is there
     RECONNECTED = "reconnected"  # `why`: the bot was dialled again
@@ -73,6 +76,10 @@ class News(StrEnum):
     DONE = "done"  # behind ENDED: the last word was heard, the line is silent
     SHORT_PACKETS = "short_packets"  # the PBX's are shorter than its SDP says: a jitter buffer is wanted
     LATE = "late"  # `by`: the caller's audio is late since a stall of FreeSWITCH's: flush the RTP socket
+
+
+#: The URL of a relay process: where `/prepare` and STATE say that a call is.
+OWN_URL = re.compile(r"ws://[A-Za-z0-9.-]{1,64}:[0-9]{1,5}/")
 
 
 class BadText(Exception):

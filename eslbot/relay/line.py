@@ -10,7 +10,8 @@ The position is the count of the reads (:mod:`eslbot.relay.reads`). Where events
 wall clock allows since the last look, which FreeSWITCH is never ahead of, and counted on from there; what it
 may be behind by is kept until it must have been heard. A relay that takes over a call never
 goes on in the rings of the one before: it makes new ones, and speaks behind what is left in the others
-(:mod:`eslbot.relay.left`).
+(:mod:`eslbot.relay.left`). Nor does a line go on in its rings where FreeSWITCH has restarted, which has none
+of them open: what was not read is laid into new ones, and the ticks are counted on.
 
 A frame is written before it is read or somewhere else: whether it was in time is told by the order of
 FreeSWITCH's reads and our writes in one queue, and what was not goes to the next frame as long as nothing of
@@ -30,15 +31,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from eslbot.relay.control import RATE
 from eslbot.relay.left import Left, rings_of
 from eslbot.relay.phase import Phase
 from eslbot.relay.reads import Count, Reads
+from eslbot.relay.ring import Ring, find, read
 from eslbot.relay.sidecar import MODE, Note, Place, Sidecar
 
-RATE = 8000
 #: Seconds of a ring; what is more waits in memory.
 RING_SECONDS = 60
 #: Samples by which ring B is longer, about.
@@ -81,17 +84,14 @@ class LineFull(Exception):
         self.first, self.next, self.written = first, next_tick, written
 
 
-class Ring:
-    """One file that FreeSWITCH reads round and round: ``frames`` reads, and a tick without one."""
+class Counted(Ring):
+    """A ring of ours, whose reads are counted."""
 
     def __init__(self, fd: int, frames: int, count: Count) -> None:
-        self.fd = fd
-        self.frames = frames
+        super().__init__(fd, frames)
         self.count = count
         #: Reads that nobody counted, in whole rounds or not.
         self.uncounted = 0
-        #: Tick in which the ring's first frame was read.
-        self.offset = 0
 
     @property
     def reads(self) -> int:
@@ -120,18 +120,39 @@ class Ring:
         rounds, frame = divmod(max(0, tick - self.offset), self.frames + 1)
         return rounds * self.frames + min(frame, self.frames)
 
-    def frame(self, tick: int) -> int | None:
-        """The frame that is read in a tick; None where nothing is."""
-        frame = (tick - self.offset) % (self.frames + 1)
-        return frame if tick >= self.offset and frame < self.frames else None
-
     def be_at(self, tick: int) -> None:
         """Count on from here: this tick is the next."""
         self.uncounted = self.reads_before(tick) - self.count.reads
 
 
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A generation's two rings."""
+
+    paths: tuple[Path, Path]
+    a: Counted
+    b: Counted
+
+    def forget(self, reads: Reads) -> None:
+        """Have their reads be counted no more."""
+        for ring in (self.a, self.b):
+            reads.forget(ring.count)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for ring in (self.a, self.b):
+            os.close(ring.fd)
+
+    def unlink(self) -> None:
+        """Take the names away."""
+        for path in self.paths:
+            path.unlink(missing_ok=True)
+
+
 class Line:
     """A call's line. One relay has the call; whether another one has it by now is told by :attr:`taken`."""
+
+    _pair: _Pair
 
     def __init__(
         self,
@@ -139,19 +160,15 @@ class Line:
         sidecar: Sidecar,
         place: Place,
         old: list[Left],
-        paths: tuple[Path, Path],
-        fds: tuple[int, int],
+        pair: _Pair,
         reads: Reads,
-        counts: tuple[Count, Count],
         now: Callable[[], float],
         samples: int,
         ring_samples: int,
     ) -> None:
         """For :meth:`open`. All that is given is the line's from now on."""
-        self.paths = paths
         self._side_path = side_path
         self._sidecar = sidecar
-        self._place_in_page = place
         self._old = old
         #: The tick with which what earlier relays have left was heard; 0 where nothing is left.
         self.behind = max((left.unread for left in old), default=0)
@@ -161,27 +178,37 @@ class Line:
         self.frame_bytes = 2 * samples
         self.period = samples / RATE
         self.ring_bytes = 2 * ring_samples
-        self._a = Ring(fds[0], ring_samples // samples, counts[0])
-        self._b = Ring(fds[1], (ring_samples + longer_by(samples)) // samples, counts[1])
-        self._kept = min(KEPT, self._a.frames // 4)
-        self._spare = min(SPARE, self._a.frames // 4)
-        self._started = self._b_known = False
-        self._votes: dict[int, int] = {}
-        self._votes_wanted = _VOTES
-        self._losses = 0
+        self._kept = min(KEPT, pair.a.frames // 4)
+        self._spare = min(SPARE, pair.a.frames // 4)
         self._noted = 0.0
-        #: Monotonic times of the last look, and of the last at which FreeSWITCH had read nothing.
-        self._looked = self._unread = reads.before
-        self._tick = 0
-        #: Ticks by which FreeSWITCH may be behind that, since events were dropped.
-        self._unsure = 0
         #: Whether another relay has the call by now: nothing of ours is written any more.
         self.taken = False
         #: Samples of speech that FreeSWITCH was faster than: not heard.
         self.missed = 0
+        #: Seconds of speech that found no room when they were laid into other rings.
+        self.lost = 0.0
+        self._begin_with(pair, place, 0)
+
+    def _begin_with(self, pair: _Pair, place: Place, begin: int) -> None:
+        """Go on in rings that nobody has read yet, with this tick."""
+        self._pair, self._a, self._b = pair, pair.a, pair.b
+        self._place_in_page = place
+        #: The tick of ring A's first read.
+        self._begin = self._a.offset = begin
+        self._started = self._b_known = False
+        self._votes: dict[int, int] = {}
+        self._votes_wanted = _VOTES
+        self._losses = 0
+        #: Monotonic times of the last look, and of the last at which FreeSWITCH had read nothing.
+        self._looked = self._unread = self._reads.before
+        #: And that by which the first read had happened: FreeSWITCH is never ahead of it.
+        self._begun_at = self._reads.before
+        self._tick = begin
+        #: Ticks by which FreeSWITCH may be behind that, since events were dropped.
+        self._unsure = 0
         #: The tick behind the last one that something was written for.
-        self.written = 0
-        self._cleared = 0
+        self.written = begin
+        self._cleared = begin
         self._dirty: deque[tuple[int, int]] = deque()
         self._phase = Phase(self.period)
 
@@ -195,18 +222,19 @@ class Line:
         *,
         samples: int = 160,
         ring_seconds: float = RING_SECONDS,
+        switch: str = "",
     ) -> Self:
         """Make a call's line, and find what other relays have left in theirs.
 
-        ``samples`` are those of one read: of the packets that FreeSWITCH sends. Raises OSError where files
-        cannot be made or watched, ValueError for a call id that is none.
+        ``samples`` are those of one read: of the packets that FreeSWITCH sends; ``switch`` is its Core-UUID,
+        where that is known. Raises OSError where files cannot be made or watched, ValueError for a call id
+        that is none.
         """
         if not _CALL_ID.fullmatch(call_id):
             raise ValueError("not a call id")
         if not 0 < samples <= LONGEST_READ:
             raise ValueError(f"reads of {samples} samples are no packets")
         ring_samples = round(ring_seconds * RATE / samples) * samples
-        lengths = (ring_samples, ring_samples + longer_by(samples))
         side_path = directory / f"{call_id}.line"
         with ExitStack() as undo:
             sidecar = Sidecar.open(side_path, int(now() * 1000))
@@ -215,41 +243,86 @@ class Line:
             for place in sorted(sidecar.places, key=lambda place: place.generation):
                 if place.generation:
                     paths = rings_of(directory, call_id, place.generation)
-                    old.append(Left(place, paths, samples / RATE, now()))
+                    old.append(Left(place, paths, samples, now(), switch))
                     undo.callback(old[-1].close)
+            unheard = b"".join(left.rest(0, 0.0) for left in old if left.over)
             if len(old) == len(sidecar.places):
                 old.pop(0).remove()
-            for left in [left for left in old if not left.unread]:
-                left.remove()
-                old.remove(left)
-            paths = rings_of(directory, call_id, sidecar.generation)
-            fds, counts = [], []
-            for path, length in zip(paths, lengths, strict=True):
-                fds.append(_make(path))
-                undo.callback(path.unlink, missing_ok=True)
-                undo.callback(os.close, fds[-1])
-                _shape(fds[-1], 2 * length, directory.stat().st_gid)
-            for path, length in zip(paths, lengths, strict=True):
-                counts.append(reads.watch(path, length))
-                undo.callback(reads.forget, counts[-1])
+            nobodys = [left for left in old if left.over or not left.unread]
+            old = [left for left in old if left not in nobodys]
+            pair = _make_pair(directory, call_id, sidecar.generation, reads, samples, ring_samples)
+            undo.callback(pair.unlink)
+            undo.callback(pair.close)
+            undo.callback(pair.forget, reads)
             place = next(place for place in sidecar.places if not place.generation)
-            place.begin(sidecar.generation)
-            line = cls(
-                side_path,
-                sidecar,
-                place,
-                old,
-                paths,
-                (fds[0], fds[1]),
-                reads,
-                (counts[0], counts[1]),
-                now,
-                samples,
-                ring_samples,
-            )
+            place.begin(sidecar.generation, switch)
+            line = cls(side_path, sidecar, place, old, pair, reads, now, samples, ring_samples)
             undo.pop_all()
+        unheard = unheard[max(0, len(unheard) - line.room(line.behind)) :]
+        if unheard:
+            line._lay(line.behind, unheard)
+            line.behind = line.written
         line.note()
+        for left in nobodys:
+            left.remove()
         return line
+
+    def read_by(self, switch: str) -> bool:
+        """Have the line be read by the FreeSWITCH of this Core-UUID. Whether that has restarted.
+
+        One that has restarted gets new rings, and what the one before had not read is laid into them. Raises
+        OSError where they cannot be made.
+        """
+        known = self._place_in_page.switch
+        if not known:
+            self._place_in_page.switch = switch
+        if not known or switch in ("", known):
+            return False
+        self._reads.drain()
+        self._look()
+        self.taken = self._sidecar.taken
+        if self.taken:
+            return True
+        self._sidecar.succeed(int(self._now() * 1000))
+        before, place = self._pair, self._place_in_page
+        directory, call_id = self._side_path.parent, self._side_path.stem
+        generation, ring_samples = self._sidecar.generation, self.ring_bytes // 2
+        with ExitStack() as undo:
+            pair = _make_pair(directory, call_id, generation, self._reads, self.samples, ring_samples)
+            undo.callback(pair.unlink)
+            undo.callback(pair.close)
+            undo.callback(pair.forget, self._reads)
+            before.forget(self._reads)  # we are going to read them ourselves
+            begin, unheard = self._unheard()
+            undo.pop_all()
+        self.drop_old()
+        self._begin_with(pair, next(free for free in self._sidecar.places if not free.generation), begin)
+        self._place_in_page.begin(generation, switch)
+        self._lay(begin, unheard)
+        self.note()
+        before.close()
+        before.unlink()
+        place.begin(0)
+        return True
+
+    def _unheard(self) -> tuple[int, bytes]:
+        """What was not read of our rings and those that are left, and the first tick of it."""
+        tick, last = self._tick, self.written
+        b = self._b if self._b_known else None
+        first = next((max(tick, first) for first, behind in self._dirty if behind > tick), tick)
+        if not self._old:
+            return first, read(self._a, b, first, last, self.frame_bytes)
+        # Ours begins behind what is left, which is less than was waited for: FreeSWITCH may have been late.
+        behind = max(tick, *(left.unread for left in self._old))
+        left = b"".join(left.rest(tick - self._begin, self._begun_at) for left in self._old)
+        first = max(tick, behind - len(left) // self.frame_bytes)
+        left = left[len(left) - (behind - first) * self.frame_bytes :]
+        return first, left + read(self._a, b, behind, last, self.frame_bytes)
+
+    @property
+    def paths(self) -> tuple[Path, Path]:
+        """The files that FreeSWITCH is to read."""
+        return self._pair.paths
 
     @property
     def old_paths(self) -> tuple[Path, ...]:
@@ -282,7 +355,7 @@ class Line:
         """Monotonic time at which a tick was read, or is likely to be."""
         known = self._phase.at(tick)
         if known is None:
-            return self._now() + tick * self.period
+            return self._now() + (tick - self._begin) * self.period
         if tick < self._tick:
             return known
         expected = self._phase.at(self._tick)  # the next one is overdue while FreeSWITCH stalls
@@ -294,7 +367,7 @@ class Line:
 
     def look_at(self) -> float | None:
         """When a :meth:`tick` would tell most about the time of reads; None where that is known."""
-        if not self._tick or self.stands:
+        if self._tick == self._begin or self.stands:
             return None
         if self._votes_wanted > _VOTES - _SURE and self._b.count.opened:
             return self._reads.before + _BETWEEN
@@ -369,9 +442,14 @@ class Line:
         Raises LineFull where a file system needs room for that.
         """
         if not self.taken:
-            self._zero(max(0, first - self._unsure), last)
+            begin = max(self._begin, first - self._unsure)
+            self._zero(begin, last)
             if last >= self.written:
                 self.written = max(min(first, self.written), self._cleared)
+                while self._dirty and self._dirty[-1][1] > begin:
+                    dirty, _ = self._dirty.pop()
+                    if dirty < begin:
+                        self._dirty.append((dirty, begin))
         self._reads.drain()
         self._look()
         return self._tick
@@ -410,15 +488,17 @@ class Line:
         self.taken = self._sidecar.taken  # cheap, but not for every look
         if self.taken:
             return
-        self._place_in_page.write(Note(self._started, self._tick, self.written, self._reads.before))
+        second = self._b.offset if self._b_known else None
+        self._place_in_page.write(
+            Note(self._started, self._tick, self.written, self._reads.before, self._begin, second)
+        )
         for left in self._old:
-            left.note(self._tick, self._reads.before)
+            left.note(self._tick - self._begin, self._reads.before, self._begun_at)
 
     def close(self, remove: bool) -> None:
         """Let go of the line; ``remove`` takes the names away: FreeSWITCH goes on with what it has opened."""
-        for ring in (self._a, self._b):
-            self._reads.forget(ring.count)
-            os.close(ring.fd)
+        self._pair.forget(self._reads)
+        self._pair.close()
         for left in self._old:
             left.close()
         remove = remove and not self._sidecar.taken
@@ -439,7 +519,9 @@ class Line:
             self._losses = a.count.losses
             if self._losses:
                 self._lose_count()
-        self._started = self._started or a.count.opened
+        if not self._started and a.count.opened:
+            self._started = True
+            self._noted = 0.0  # the next relay must not say again what FreeSWITCH reads
         if not self._started:
             return
         if self._votes_wanted:
@@ -451,8 +533,10 @@ class Line:
             seen = max(seen, b.count.seen)
         new = ticks > self._tick
         if new:
+            begun_at = seen - (ticks - self._begin - 1) * self.period
+            self._begun_at = begun_at if self._tick == self._begin else min(begun_at, self._begun_at)
             self._tick = ticks
-        if ticks and ticks == self._tick and (self._b_known or not a.at_end):
+        if ticks > self._begin and ticks == self._tick and (self._b_known or not a.at_end):
             self._phase.saw(ticks, self._reads.before, seen if new and seen else None)
 
     def _align(self) -> None:
@@ -476,10 +560,10 @@ class Line:
     def _lose_count(self) -> None:
         """Events were dropped: take FreeSWITCH for as far as it can be, keep what it may be behind by."""
         now = self._now()
-        if self._tick:
+        if self._tick > self._begin:
             tick = max(self._a.ticks, self._phase.latest_tick(now))
         else:
-            tick = int((now - self._unread) / self.period) + 1
+            tick = self._begin + int((now - self._unread) / self.period) + 1
         self._unsure = min(self._unsure + tick - self._a.ticks, self._a.frames // 4)
         self._tick = tick
         self._a.be_at(tick)
@@ -488,19 +572,21 @@ class Line:
 
     # ---- the files
 
-    def _place(self, tick: int) -> tuple[Ring, int] | tuple[None, int]:
+    def _place(self, tick: int) -> tuple[Counted, int] | tuple[None, int]:
         """Who is heard in a tick, and with which frame."""
-        frame = self._a.frame(tick)
-        if frame is not None:
-            return self._a, frame
-        frame = self._b.frame(tick) if self._b_known else None
-        return (None, 0) if frame is None else (self._b, frame)
+        return find(self._a, self._b if self._b_known else None, tick)
 
     def _mute(self, first: int, last: int) -> list[int]:
         """Ticks in which nobody can be heard."""
         whole = self._a.frames + 1
-        ends = range(first + (whole - 1 - first) % whole, last, whole)
+        ends = range(first + (self._begin + whole - 1 - first) % whole, last, whole)
         return [tick for tick in ends if self._place(tick)[0] is None]
+
+    def _lay(self, tick: int, linear: bytes) -> None:
+        """Have this be heard from a tick on, of rings that nobody reads yet."""
+        stands = self._put(self._a, tick - self._begin, linear)
+        self.lost += (len(linear) - stands) / (2 * RATE)
+        self._wrote(tick, tick - (-len(linear) // self.frame_bytes))
 
     def _put(self, ring: Ring, frame: int, linear: bytes) -> int:
         """How many bytes stand there now: fewer where the disk has no room."""
@@ -511,7 +597,7 @@ class Line:
                 stands += os.pwrite(ring.fd, linear[stands:] if stands else linear, start + stands)
         return stands
 
-    def _read_before_write(self, ring: Ring, tick: int) -> int:
+    def _read_before_write(self, ring: Counted, tick: int) -> int:
         """How many frames from a tick on FreeSWITCH had read when our last write was done."""
         self._reads.drain()
         losses = self._losses
@@ -540,6 +626,26 @@ class Line:
                 if self._put(ring, frame, silence) < len(silence):
                     raise LineFull(first, last, 0)
             tick += frames
+
+
+def _make_pair(
+    directory: Path, call_id: str, generation: int, reads: Reads, samples: int, ring_samples: int
+) -> _Pair:
+    """A generation's rings, whose reads are counted. Raises OSError; then there are none."""
+    paths = rings_of(directory, call_id, generation)
+    group = directory.stat().st_gid
+    with ExitStack() as undo:
+        rings = []
+        for path, length in zip(paths, (ring_samples, ring_samples + longer_by(samples)), strict=True):
+            fd = _make(path)
+            undo.callback(path.unlink, missing_ok=True)
+            undo.callback(os.close, fd)
+            _shape(fd, 2 * length, group)
+            count = reads.watch(path, length)
+            undo.callback(reads.forget, count)
+            rings.append(Counted(fd, length // samples, count))
+        undo.pop_all()
+    return _Pair(paths, rings[0], rings[1])
 
 
 def _make(path: Path) -> int:

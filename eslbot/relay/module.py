@@ -62,6 +62,7 @@ _BINARY, _TEXT, _CLOSE = WSMsgType.BINARY, WSMsgType.TEXT, WSMsgType.CLOSE
 
 _CALL_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 _PTIME = re.compile(r"[1-9]0|1[012]0")
+_SWITCH = re.compile(r"[0-9A-Za-z-]{0,36}")
 _RESTART = 1012
 
 
@@ -87,9 +88,10 @@ class Call(ABC):
         """A stream is on its way: dial the bot. May come again, and behind :meth:`stream_up`."""
 
     @abstractmethod
-    def lay(self, ptime: int) -> None:
+    def lay(self, ptime: int, switch: str) -> None:
         """Have the line's files, which are read every ``ptime`` milliseconds.
 
+        By FreeSWITCH of this Core-UUID, where that is told; another one than before reads other files.
         Where they cannot be made, the call is over: the stream that comes up is told.
         """
 
@@ -209,10 +211,10 @@ class Door:
                 raise NotTaken(404, "bad_request")
             invite = self._identity(request)
             part = Part.NEW if prepares else _part(request)
-            ptime = _ptime(request)
+            ptime, switch = _ptime(request), _switch(request)
             call = self._calls.of(invite)
             if not prepares:
-                call.lay(ptime)
+                call.lay(ptime, switch)
         except NotTaken as refused:
             metrics.RELAY_REFUSED.labels(refused.why).inc()
             log.warning(
@@ -268,6 +270,13 @@ def _ptime(request: WSUpgradeRequest) -> int:
     if not _PTIME.fullmatch(text):
         raise NotTaken(400, "bad_request")
     return int(text)
+
+
+def _switch(request: WSUpgradeRequest) -> str:
+    text = request.headers.get(control.SWITCH, "")
+    if not _SWITCH.fullmatch(text):
+        raise NotTaken(400, "bad_request")
+    return text
 
 
 def _part(request: WSUpgradeRequest) -> Part:

@@ -18,7 +18,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from eslbot.relay.line import RATE, Line, LineFull
+from eslbot.relay.control import RATE
+from eslbot.relay.line import Line, LineFull
 from eslbot.relay.margin import Margin
 
 #: Seconds of speech that may wait to be heard.
@@ -174,6 +175,14 @@ class Playout:
                 self._holds.append([tick, tick])
             else:
                 self._holds[-1][1] = tick
+
+    def read_by(self, switch: str) -> bool:
+        """FreeSWITCH of this Core-UUID reads the line from now on. Whether it has restarted.
+
+        Where it has, all goes on with what the one before had not read. Raises OSError.
+        """
+        self.tick()  # what that one has read was heard
+        return self._line.read_by(switch)
 
     def finish(self) -> None:
         """Nothing more will be said: the end need not be waited for."""

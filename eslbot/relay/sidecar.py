@@ -5,6 +5,8 @@ still be heard, and names the newest one, whose relay has the call. A relay may 
 instructions, so a place has room for two notes and each goes into the older one; its number stands before and
 behind it, and a half-written one is none. Times are the monotonic clock's, which all processes of a machine
 share.
+
+A place also says of which FreeSWITCH it was, by its Core-UUID: one that has restarted since reads none of it.
 """
 
 from __future__ import annotations
@@ -23,14 +25,15 @@ SIZE = 4096
 PLACES = 4
 #: Of all files of a line: FreeSWITCH reads them by their directory's group.
 MODE = 0o640
-_MAGIC = b"eslbotL2"
+_MAGIC = b"eslbotL3"
 _MOST_GENERATION = 1 << 48
 _HEAD = struct.Struct("<8sQ")  # magic, newest generation
 _NEWEST = slice(8, _HEAD.size)
-_NOTE = struct.Struct("<QQQQdQ")  # number, started, tick, written, at, number
+_NOTE = struct.Struct("<QQQQdQqQ")  # number, started, tick, written, at, begin, second, number
 _FIRST_PLACE = _PLACE = 512
-#: In a place, behind the number of its generation, which is 0 where there is none.
+#: In a place, behind the number of its generation, which is 0 where there is none, and its FreeSWITCH.
 _NOTES = (64, 128)
+_SWITCH = slice(8, 64)
 
 
 class BadSidecar(Exception):
@@ -39,12 +42,17 @@ class BadSidecar(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """How far a generation was at ``at``; of its ticks, which one FreeSWITCH reads next."""
+    """How far a generation was at ``at``; of its ticks, which one FreeSWITCH reads next.
+
+    ``begin`` and ``second`` are those in which the rings' first frames are read, where that is known.
+    """
 
     started: bool
     tick: int
     written: int
     at: float
+    begin: int = 0
+    second: int | None = None
 
 
 class Place:
@@ -60,11 +68,23 @@ class Place:
         """Whose it is; 0 where it is nobody's."""
         return int.from_bytes(self._page[self._begin : self._begin + 8], "little")
 
-    def begin(self, generation: int) -> None:
+    @property
+    def switch(self) -> str:
+        """The Core-UUID of the FreeSWITCH that was to read it; empty where nobody has said."""
+        text = self._page[self._begin + _SWITCH.start : self._begin + _SWITCH.stop]
+        return text.rstrip(b"\0").decode("ascii", "replace")
+
+    @switch.setter
+    def switch(self, switch: str) -> None:
+        text = switch.encode("ascii").ljust(_SWITCH.stop - _SWITCH.start, b"\0")
+        self._page[self._begin + _SWITCH.start : self._begin + _SWITCH.stop] = text
+
+    def begin(self, generation: int, switch: str = "") -> None:
         """Have it be a generation's, of which nothing is known; or nobody's, by 0."""
         self._page[self._begin : self._begin + 8] = bytes(8)
         self._page[self._begin : self._begin + _PLACE] = bytes(_PLACE)
         self.note, self._number = None, 0
+        self.switch = switch
         self._page[self._begin : self._begin + 8] = generation.to_bytes(8, "little")
 
     def write(self, note: Note) -> None:
@@ -73,15 +93,30 @@ class Place:
         self._number += 1
         at = self._begin + _NOTES[self._number % 2]
         number = self._number
-        _NOTE.pack_into(self._page, at, number, note.started, note.tick, note.written, note.at, number)
+        second = -1 if note.second is None else note.second
+        _NOTE.pack_into(
+            self._page,
+            at,
+            number,
+            note.started,
+            note.tick,
+            note.written,
+            note.at,
+            note.begin,
+            second,
+            number,
+        )
 
     def _newest(self) -> tuple[Note | None, int]:
         newest: Note | None = None
         number = 0
         for place in _NOTES:
-            first, started, tick, written, at, last = _NOTE.unpack_from(self._page, self._begin + place)
+            first, started, tick, written, at, begin, second, last = _NOTE.unpack_from(
+                self._page, self._begin + place
+            )
             if first == last > number and math.isfinite(at):
-                newest, number = Note(bool(started), tick, written, at), first
+                known = None if second < 0 else second
+                newest, number = Note(bool(started), tick, written, at, begin, known), first
         return newest, number
 
 
@@ -97,10 +132,15 @@ class Sidecar:
         if magic != _MAGIC or newest > _MOST_GENERATION:
             self._page.close()
             raise BadSidecar("not this version's")
-        self.generation = max(generation, newest + 1)
-        self._mine: bytes = self.generation.to_bytes(8, "little")
-        self._page[_NEWEST] = self._mine
+        self.generation: int = newest
+        self.succeed(generation)
         self.places = [Place(self._page, number) for number in range(PLACES)]
+
+    def succeed(self, generation: int) -> None:
+        """Have the call by another generation, of this number or a greater one."""
+        self.generation = max(generation, self.generation + 1)
+        self._mine = self.generation.to_bytes(8, "little")
+        self._page[_NEWEST] = self._mine
 
     @classmethod
     def open(cls, path: Path, generation: int) -> Self:

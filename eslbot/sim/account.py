@@ -2,8 +2,9 @@
 
 An answered call ends in a notification that Ameyo accepted, or its caller hung up first. Nobody but the PBX
 ends it. A notification comes once; a second one is excused only where a fault of the call's own controller
-fell between the first one's arrival and the moment its acceptance could have been written down. Nothing stays
-behind.
+fell between the moment the first one could have been on its way and that at which its acceptance could have
+been written down. Where FreeSWITCH itself dies, what it could not have written down goes with it: calls that
+were not answered, and calls of the last second. Nothing stays behind.
 
 Here is only judging, over plain records: what was seen is gathered by :mod:`eslbot.sim.chaos.witness`.
 Times are epoch seconds.
@@ -17,16 +18,26 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any
 
+#: Seconds before its arrival in which a notification may have been on its way: a fault may then
+#: have kept the next controller from knowing of it.
+ON_ITS_WAY = 0.5
 #: Seconds after Ameyo's 2xx went out in which a fault may keep it from being written down.
 RECORD_LIMIT = 0.5
 #: Seconds a caller may wait for a notification behind the bot's end while everything works.
 PATIENCE = 10.0
 #: Seconds behind a fault of eslbot's in which a new call may still be refused: workers have to come up.
 RECOVERY_LIMIT = 5.0
+#: Seconds behind the answer until FreeSWITCH has written a call down for whoever comes after it.
+YOUNG = 1.0
+#: Seconds in which the second death of FreeSWITCH takes the bot's part from a call that was up at both.
+CRASHES_WITHIN = 60.0
+#: Seconds without a relay, from which on a call goes to an agent.
+RELAY_LIMIT = 5.0
 #: Outcomes that say that a take-over did not know where the call was, or that eslbot failed.
-LOST_OUTCOMES = ("controller_lost", "relay_lost", "internal_error")
+LOST_OUTCOMES = ("controller_lost", "relay_lost", "switch_lost", "internal_error")
 #: Sockets of a worker, beyond the switch's: two listeners, and pools of connections to Ameyo.
 SOCKETS_LIMIT = 60
 
@@ -37,6 +48,7 @@ class Ending(StrEnum):
     HANDED_OFF = "handed off"
     CALLER_FIRST = "caller hung up first"
     REFUSED = "refused"
+    LOST_WITH_SWITCH = "lost with FreeSWITCH, as documented"
     LOST = "lost"
 
 
@@ -53,7 +65,8 @@ class Fault:
     """Something done to the lab from ``at`` to ``until``; ``calls`` are the CRT Object IDs hit, None for all.
 
     ``hits`` is ``controller`` (kill, stop, stall or reset of eslbot), ``reload`` (of its workers, which
-    excuses nothing), ``ameyo``, ``bot``, ``switch`` or ``disk`` (no room for line files).
+    excuses nothing), ``ameyo``, ``bot``, ``relay``, ``switch`` (a command), ``crash`` (FreeSWITCH dies,
+    until the next one takes calls) or ``disk`` (no room for line files).
     """
 
     kind: str
@@ -97,6 +110,7 @@ class Placed:
         promised: what the bot gave for Ameyo with its ``end``; None where it did not say ``end``.
         dispositions: ``sip_hangup_disposition`` of each ``call_ended`` line of eslbot's.
         call_id: the channel's UUID, where eslbot has told it.
+        invited_at: when it was placed; None where nobody knows.
     """
 
     crt_object_id: str
@@ -113,6 +127,7 @@ class Placed:
     dispositions: Sequence[str] = ()
     take_overs: int = 0
     call_id: str | None = None
+    invited_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -280,7 +295,9 @@ def _entry(call: Placed, posts: Sequence[Post], faults: Sequence[Fault], patienc
         guilty.append("it was notified and never answered")
     if not call.answered:
         ending = Ending.REFUSED if call.status is not None and call.status >= 300 else Ending.LOST
-        if ending is Ending.LOST:
+        if ending is Ending.LOST and _died_with_switch(call, faults):
+            ending = Ending.LOST_WITH_SWITCH
+        elif ending is Ending.LOST:
             guilty.append(f"no final response to the INVITE: {call.error}")
         elif not _down(call, faults):
             guilty.append(f"refused with {call.status}, and eslbot was well")
@@ -295,6 +312,8 @@ def _entry(call: Placed, posts: Sequence[Post], faults: Sequence[Fault], patienc
         waited = _waited(call, call.ended_at or 0.0, faults)
         if waited > patience and not posts:
             guilty.append(f"its caller waited {waited:.1f} s behind the bot's end, and nobody told Ameyo")
+    elif _died_with_switch(call, faults):
+        ending = Ending.LOST_WITH_SWITCH
     else:
         ending = Ending.LOST
         guilty.append(f"answered and never accepted by Ameyo ({len(posts)} attempts); ended: {call.cause}")
@@ -311,8 +330,27 @@ def _entry(call: Placed, posts: Sequence[Post], faults: Sequence[Fault], patienc
 def _down(call: Placed, faults: Sequence[Fault]) -> bool:
     """Whether a fault may have left nobody to take this new call."""
     at = call.ended_at or 0.0
-    down = [fault for fault in faults if fault.hits == "controller"]
+    down = [fault for fault in faults if fault.hits in ("controller", "crash")]
     return any(fault.at <= at <= fault.until + RECOVERY_LIMIT for fault in down)
+
+
+def _died_with_switch(call: Placed, faults: Sequence[Fault]) -> bool:
+    """Whether FreeSWITCH died before it could have written the call down."""
+    if call.answered_at is not None:
+        begin, end = call.answered_at, call.answered_at + YOUNG
+    elif call.invited_at is not None:
+        begin, end = call.invited_at, call.ended_at or float("inf")
+    else:
+        return False
+    # A young one's answer may have been under way when it died.
+    return any(f.hits == "crash" and f.at <= end and f.until >= begin for f in faults)
+
+
+def _twice_dead(call: Placed, until: float, faults: Sequence[Fault]) -> bool:
+    """Whether FreeSWITCH died twice under the call within a minute."""
+    begin = call.answered_at or 0.0
+    deaths = sorted(f.at for f in faults if f.hits == "crash" and f.touches(call.crt_object_id, begin, until))
+    return any(later - earlier <= CRASHES_WITHIN for earlier, later in pairwise(deaths))
 
 
 def _story(call: Placed, told: Post, faults: Sequence[Fault]) -> list[str]:
@@ -320,6 +358,10 @@ def _story(call: Placed, told: Post, faults: Sequence[Fault]) -> list[str]:
     outcome = told.properties.get("outcome")
     if outcome == "relay_lost" and _hit(call, faults, "disk"):
         return []  # there is nothing by which the caller could hear the bot
+    if outcome == "relay_lost" and _hit(call, [f for f in faults if f.until - f.at >= RELAY_LIMIT], "relay"):
+        return []
+    if outcome == "switch_lost" and _twice_dead(call, told.at, faults):
+        return []
     if outcome in LOST_OUTCOMES:
         return [f"its place in the story was lost: outcome {outcome}"]
     bot_hit = any(f.hits == "bot" and f.touches(call.crt_object_id, 0.0, told.at) for f in faults)
@@ -342,10 +384,13 @@ def _waited(call: Placed, until: float, faults: Sequence[Fault]) -> float:
 def _judge(call: Placed, first: Post, faults: Sequence[Fault]) -> Duplicate:
     """Why there was another notification after ``first`` had been accepted."""
     end = (first.answered_at if first.answered_at is not None else first.at) + RECORD_LIMIT
-    hit = {fault.hits for fault in faults if fault.touches(call.crt_object_id, first.at, end)}
-    if "controller" in hit:
+
+    def hit(by: str, begin: float) -> bool:
+        return any(f.hits == by and f.touches(call.crt_object_id, begin, end) for f in faults)
+
+    if hit("controller", first.at - ON_ITS_WAY):
         return Duplicate.CONTROLLER_LOST
-    return Duplicate.ANSWER_LOST if "ameyo" in hit else Duplicate.UNEXCUSED
+    return Duplicate.ANSWER_LOST if hit("ameyo", first.at) else Duplicate.UNEXCUSED
 
 
 def _left(left: Leftovers, calls: Sequence[Placed], faults: Sequence[Fault]) -> tuple[list[str], list[str]]:
@@ -367,7 +412,9 @@ def _left(left: Leftovers, calls: Sequence[Placed], faults: Sequence[Fault]) -> 
         call = next((c for c in calls if c.call_id and name.startswith(c.call_id)), None)
         # A line's relay removes it when the call ends. Where there was none at that time, as without eslbot,
         # the next one finds it by its age.
-        unseen = call is not None and not call.dispositions and _hit(call, faults, "controller", "reload")
+        unseen = (
+            call is not None and not call.dispositions and _hit(call, faults, "controller", "reload", "crash")
+        )
         if unseen:
             swept.append(name)
         else:

@@ -291,6 +291,14 @@ class Lab:
         assert switch is not None
         switch.wait_until_ready()
 
+    @property
+    def switch_pid(self) -> int:
+        """The process id of the switch, which is another one behind a crash."""
+        if self.real_switch is not None:
+            return self.real_switch.pid
+        assert self.stand_in is not None
+        return self.stand_in.pid
+
     def live_channels(self) -> int:
         """How many channels the switch has now."""
         if self.real_switch is not None:
@@ -344,6 +352,8 @@ class Lab:
                 "event_socket": colon(self.event_socket),
                 "capture": colon(self.capture),
                 "controllers": [colon(controller) for controller in self.controllers],
+                "db": str(self.work.absolute() / "db"),
+                "recovery_file": str(self.work.absolute() / "freeswitch.json"),
             },
             "relay": {
                 "listen": colon(self.relay),
@@ -470,6 +480,11 @@ class StandInSwitch:
     ) -> None:
         end_process(self._process)
         self._reader.join(STOP_LIMIT)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
 
     def _read(self) -> None:
         assert self._process.stdout is not None

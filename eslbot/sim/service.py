@@ -138,6 +138,10 @@ class EslbotService:
         """The relays, without their parent."""
         return [relay for pid in self._children() if relays(pid) for relay in children(pid)]
 
+    def relay_parent_pid(self) -> int | None:
+        """The relays' parent, where the service starts them."""
+        return next((pid for pid in self._children() if relays(pid)), None)
+
     def keeper_pid(self) -> int | None:
         """The ledger's keeper, where there is one."""
         return next((pid for pid in self._children() if keeps_ledger(pid)), None)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
+import structlog
+
 import eslbot
+from eslbot import recovery
 from eslbot.config.model import Config
 from eslbot.outcome import Fault, Outcome, Stage
 from eslbot.web.http import Answer, Refusal, Request, bad_request, json_answer
@@ -16,6 +21,8 @@ from eslbot.web.keeper_client import KeeperClient, LedgerDown
 from eslbot.web.live import Feeds
 from eslbot.web.showing import in_list, may_see, rights, shown
 from eslbot.web.tokens import Viewer
+
+log = structlog.get_logger()
 
 #: Calls of one answer.
 LIMIT, MAX_LIMIT = 50, 200
@@ -33,6 +40,7 @@ class Api:
     """``keeper`` and ``feeds`` are None where the configuration has no ledger."""
 
     def __init__(self, config: Config, keeper: KeeperClient | None, feeds: Feeds | None) -> None:
+        self._recovery_file = Path(config.freeswitch.recovery_file)
         self._names = {workspace.id: workspace.name for workspace in config.workspaces.values()}
         self._keeper = keeper
         self._feeds = feeds
@@ -42,6 +50,8 @@ class Api:
         place = request.path.removeprefix("/api/")
         if place == "session":
             return json_answer(self._session(viewer))
+        if place == "switch":
+            return json_answer(self._switch(request, viewer))
         if self._keeper is None or self._feeds is None:
             raise Refusal(
                 HTTPStatus.SERVICE_UNAVAILABLE,
@@ -105,6 +115,32 @@ class Api:
         tenants = _told(keeper.ask({"ask": "tenants", **rights(viewer)})).get("tenants")
         rows = tenants if isinstance(tenants, list) else []
         return {"tenants": [shown(viewer, row) for row in rows if may_see(viewer, row)]}
+
+    def _switch(self, request: Request, viewer: Viewer) -> dict[str, Any]:
+        """What FreeSWITCH has been through; what cannot be said is None."""
+        _fields_of(request, {})
+        restarts = None
+        if self._keeper is not None:
+            try:
+                restarts = self._keeper.ask({"ask": "restarts", **rights(viewer)}).get("restarts")
+            except LedgerDown as down:
+                log.debug("restarts_not_known", error=down.error)
+        return {
+            "restarts": restarts if isinstance(restarts, dict) else None,
+            "now": time.time(),
+            "flushed": self._flushed() if viewer.workspaces is None else None,  # of all tenants' calls
+        }
+
+    def _flushed(self) -> dict[str, Any] | None:
+        """When FreeSWITCH last started without its calls, and how many that cost since the host's boot."""
+        try:
+            known = recovery.read(self._recovery_file)
+        except recovery.RecoveryFileError as error:
+            log.debug("recovery_file_unreadable", error=str(error))
+            return None
+        if known.last_flush is None:
+            return None
+        return {"at": known.last_flush, "calls": known.dropped}
 
 
 def _told(answer: dict[str, Any]) -> dict[str, Any]:

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gevent
+import structlog
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from eslbot import recovery
 from eslbot.exposition import exposition
 from eslbot.figures import FigureFiles, FiguresBusy
+from eslbot.recovery import Recoveries, RecoveryFileError
 from eslbot.web.api import Api
 from eslbot.web.files import Files
 from eslbot.web.http import Answer, Refusal, Request, json_answer, see_other, text_answer
@@ -22,6 +25,8 @@ from eslbot.web.tokens import Access
 
 if TYPE_CHECKING:
     from eslbot.controller import Controller
+
+log = structlog.get_logger()
 
 #: Seconds for calls between two strokes of a long work; a sleep of 0 would not let a socket be read.
 CALLS_TURN = 0.0005
@@ -93,10 +98,24 @@ class WebApp:
         """Every process's figures, added up (Prometheus text format)."""
         try:
             files = FigureFiles(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
-            text = exposition(files, pause=lambda: gevent.sleep(CALLS_TURN))
+            text = exposition(files, lambda: gevent.sleep(CALLS_TURN), self._of_the_switch())
         except FiguresBusy as error:
             return text_answer(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
         return Answer(HTTPStatus.OK, CONTENT_TYPE_LATEST, text)
+
+    def _of_the_switch(self) -> dict[str, float | None]:
+        """What FreeSWITCH's host has counted before each of its starts; a small file on a tmpfs."""
+        file = Path(self.controller.config.freeswitch.recovery_file)
+        known: Recoveries | None = None
+        try:
+            known = recovery.read(file)
+        except RecoveryFileError as error:
+            log.warning("recovery_file_unreadable", error=str(error), remedy="take it away; it is made anew")
+        return {
+            "eslbot_switch_restarts": known.restarts if known else None,
+            "eslbot_switch_flushes": known.flushes if known else None,
+            "eslbot_switch_calls_dropped": known.dropped if known else None,
+        }
 
     # -- the call page ------------------------------------------------------------------------------------
 

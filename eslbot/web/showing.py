@@ -27,7 +27,7 @@ _LISTED = (
     *("call_id", "workspace_id", "workspace", "did", "crt_object_id", "caller", "stage", "outcome", "fault"),
     *("invited_at", "answered_at", "bot_connected_at", "bot_ended_at", "notified_at", "handed_off_at"),
     *("ended_at", "reason", "refusal_status", "refusal", "sip_hangup_disposition", "attempts", "take_overs"),
-    *("byes_overdue", "end_unseen"),
+    *("byes_overdue", "end_unseen", "restarts", "restart_gap"),
 )
 
 

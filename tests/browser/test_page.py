@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Any
 
 import pytest
 
 from tests.support.calls import EVIL
 from tests.support.fake_keeper import ZENITH, FakeKeeper, row
-from tests.support.page import sign_in
+from tests.support.page import recoveries, sign_in
 from tests.support.processes import EslbotService, until
 
 RICH = f"6e7cd1a1-0b1a-4ad5-8a2c-{4711:012d}"
@@ -106,6 +107,72 @@ def test_a_script_in_a_bots_reason_is_only_text(new_page: Any, service: EslbotSe
     assert page.get_by_text(EVIL).count() >= 2
     assert page.locator("#call script, #call img").count() == 0
     assert page.title() == "Calls · eslbot"
+
+
+def test_a_call_that_freeswitch_died_under_is_marked_and_the_page_says_so(
+    new_page: Any, service: EslbotService, ledger: FakeKeeper
+) -> None:
+    page = new_page()
+    sign_in(page, service)
+    line(page, 1).wait_for()
+    assert page.locator("#switch").is_hidden()
+    now = time.time()
+    one = row(55, invited_at=now - 60, restarts=2, restarted_at=now - 20, restart_gap=1.7)
+    call_id = one["call_id"]
+    ledger.timelines[call_id] = [
+        {"at": now - 60, "what": "admitted", "facts": {}},
+        {"at": now - 40, "what": "switch_restarted", "facts": {"restarts": 1, "gap": 1.7}},
+        {"at": now - 20, "what": "switch_restarted", "facts": {"restarts": 2}},
+    ]
+    ledger.put(one)
+    line(page, 55).get_by_text("↻ recovered 2×").wait_for()
+    page.reload()
+    notice = page.locator("#switch")
+    notice.get_by_text("FreeSWITCH restarted in the last hour, last at").wait_for()
+    assert "1 call recovered, 1.70 s without it at most." in notice.inner_text()
+    assert contrast(page, "#switch p") >= 4.5
+    go(page, f"#/call/{call_id}")
+    page.locator(".timeline").wait_for()
+    away = page.locator(".bar.away")
+    assert away.count() == 1  # of the second it is not known how long
+    assert away.get_attribute("title") == "Without FreeSWITCH, +18.3 s, for 1.70 s"
+    assert page.locator('.point[data-kind="switch_restarted"]').count() == 2
+    assert "FreeSWITCH restarted 2 times" in page.locator(".lanes").get_attribute("aria-label")
+    assert "FreeSWITCH restarted 2×, up to 1.70 s without it" in page.locator(".facts").inner_text()
+    ledger.end(call_id, outcome="switch_lost", fault="eslbot", restarted_at=now - 4000)
+    page.locator("#call-ending", has_text="FreeSWITCH lost").wait_for()
+    notice.wait_for(state="hidden", timeout=15000)  # it looks every ten seconds
+
+
+def test_what_a_call_does_not_have_is_not_shown(
+    new_page: Any, service: EslbotService, ledger: FakeKeeper
+) -> None:
+    ledger.put(one := row(66))  # no notification yet
+    page = new_page()
+    sign_in(page, service)
+    go(page, f"#/call/{one['call_id']}")
+    page.locator(".timeline").wait_for()
+    assert "null" not in page.locator("#call").inner_text()
+    ledger.end(one["call_id"])
+
+
+def test_calls_that_freeswitch_could_not_bring_back_are_told(
+    new_page: Any, service: EslbotService, ledger: FakeKeeper
+) -> None:
+    now = time.time()
+    recoveries(ledger.journal, restarts=3, calls=60, flushes=1, dropped=20, last_flush=now - 80_000)
+    page = new_page()
+    sign_in(page, service)
+    page.locator("#switch").get_by_text("20 calls dropped since this host's boot.").wait_for()
+    page.emulate_media(color_scheme="dark")
+    assert contrast(page, "#switch p") >= 4.5
+    # A day later only what else there is.
+    recoveries(ledger.journal, restarts=3, calls=60, flushes=1, dropped=20, last_flush=now - 90_000)
+    ledger.put(row(56, ended_at=now - 5, outcome="bot_ended", restarts=1, restarted_at=now - 10))
+    page.reload()
+    page.locator("#switch").get_by_text("1 call recovered.").wait_for()
+    assert "dropped" not in page.locator("#switch").inner_text()
+    ledger.change(row(56)["call_id"], restarted_at=None)
 
 
 def test_searching(new_page: Any, service: EslbotService, ledger: FakeKeeper) -> None:

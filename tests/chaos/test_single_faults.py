@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -61,9 +63,12 @@ class Scene:
         until(lambda: self.lab.services[0].serving() and not set(pids) & set(self.pids()), 20)
 
     def logged(self, event: str) -> bool:
-        return any(
-            line["event"] == event and line.get("crt_object_id") == self.crt for line in self.lab.log_lines()
-        )
+        return self.count(event) > 0
+
+    def count(self, event: str) -> int:
+        """How often eslbot has told that of the call."""
+        lines = self.lab.log_lines()
+        return sum(line["event"] == event and line.get("crt_object_id") == self.crt for line in lines)
 
     def account(self) -> Account:
         """When the call is over, and all workers are there again for the next test."""
@@ -103,6 +108,44 @@ def handed_off_once(account: Account) -> None:
     assert account.guilty == []
     assert [entry.ending for entry in account.entries] == [Ending.HANDED_OFF]
     assert [entry.call.cause for entry in account.entries] == ["accepted"]
+
+
+@contextlib.contextmanager
+def relays_stopped(lab: Lab) -> Iterator[None]:
+    pids = lab.relay_pids()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("seconds", [1.6, 2.8])
+def test_a_relay_that_is_late_when_the_next_controller_comes_keeps_its_bot(
+    scene: Scene, seconds: float
+) -> None:
+    bot = scene.talking()
+    with relays_stopped(scene.lab):
+        scene.faults.kill_worker(scene.worker())
+        time.sleep(seconds)  # the fault lasts so long
+    heard = bot.audio_frames
+    bot.wait(lambda c: c.audio_frames > heard + 25)
+    ends(bot)
+    handed_off_once(scene.account())
+    assert len([c for c in scene.lab.bot.calls if c.headers.get("X-CRT-Object-ID") == scene.crt]) == 1
+
+
+@pytest.mark.parametrize("seconds", [1.6, 2.8])
+def test_a_relay_that_is_late_when_the_call_begins_has_it_all_the_same(scene: Scene, seconds: float) -> None:
+    with relays_stopped(scene.lab):
+        scene.place().wait_answered()
+        time.sleep(seconds)
+    bot = scene.lab.bot.wait_for_call(lambda c: c.headers.get("X-CRT-Object-ID") == scene.crt)
+    bot.wait(lambda c: c.audio_frames > 10 and len(c.said) == 1)
+    ends(bot)
+    handed_off_once(scene.account())
 
 
 @pytest.mark.parametrize("name", [*ALWAYS, *ONLY_REAL])
@@ -244,3 +287,44 @@ def test_a_new_call_is_refused_while_there_is_no_eslbot(scene: Scene) -> None:
     account = scene.account()
     assert account.guilty == []
     assert [entry.ending for entry in account.entries] == [Ending.REFUSED]
+
+
+def crash(scene: Scene) -> None:
+    """FreeSWITCH dies, and comes back with the call."""
+    assert scene.call is not None
+    with scene.witness.fault("crash FreeSWITCH", "crash"):
+        scene.lab.crash_switch()
+        scene.call.wait_taken_up(scene.call.taken_up + 1, 15)
+        scene.lab.wait_switch_ready()
+
+
+def test_freeswitch_dies_behind_two_controllers(scene: Scene) -> None:
+    """The second take-over is a transfer, at which FreeSWITCH writes anew what it will know of the call."""
+    bot = scene.talking()
+    for times in (1, 2):
+        scene.faults.kill_worker(scene.worker())
+        until(lambda times=times: scene.count("call_taken_over") == times)  # type: ignore[misc]
+
+    crash(scene)
+    until(lambda: scene.count("call_taken_over") == 3)
+    ends(bot)
+
+    account = scene.account()
+    handed_off_once(account)
+    assert account.duplicates == []
+
+
+def test_freeswitch_dies_behind_a_hold(scene: Scene) -> None:
+    """At a re-INVITE it writes that anew, too."""
+    bot = scene.talking()
+    assert scene.call is not None
+    for direction in ("sendonly", "sendrecv"):
+        scene.call.offer(direction)
+
+    crash(scene)
+    until(lambda: scene.logged("call_taken_over"))
+    ends(bot)
+
+    account = scene.account()
+    handed_off_once(account)
+    assert account.duplicates == []

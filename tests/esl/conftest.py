@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -41,8 +42,10 @@ OTHER = "11111111-1111-1111-1111-111111111111"
 class House:
     """A controller with one workspace, its Ameyo, and the calls it has."""
 
-    def __init__(self, ameyo: AmeyoServer) -> None:
+    def __init__(self, ameyo: AmeyoServer, state: Path) -> None:
         self.ameyo = ameyo
+        #: Where the service keeps its key, and what is left of calls.
+        self.state = state
         self.bot = Bot(
             urls=("wss://bot.example.com/stream",),
             sample_rate=8000,
@@ -103,7 +106,8 @@ class House:
     @property
     def controller(self) -> Controller:
         if self._controller is None:
-            server = Server(loopback(8084), (ip_network("127.0.0.1/32"),), 1, self.max_calls)
+            listen, key_file = loopback(8084), str(self.state / "identity.key")
+            server = Server(listen, (ip_network("127.0.0.1/32"),), 1, self.max_calls, key_file)
             switch = FreeSwitch(None, 5060, None, (10000, 60000), loopback(8021), None, ())
             workspaces = {workspace.id: workspace for workspace in (self.workspace, *self.others)}
             config = Config(server, switch, Web(loopback(8085)), workspaces, edge=self.edge, relay=self.relay)
@@ -135,6 +139,16 @@ class House:
         channel.relay, before.relay.channel = before.relay, channel
         return channel
 
+    def restarted(self, before: Channel, core: str = "2") -> Channel:
+        """The same call again, its FreeSWITCH having died, and with it what was noted since the answer."""
+        if not before._greenlet.ready():
+            before.lose_controller()
+        eventually(lambda: not self.controller.calls)
+        channel = self.call(before.tracked, {"Core-UUID": core}, answered=True)
+        channel.tracked = before.tracked
+        channel.relay, before.relay.channel = before.relay, channel
+        return channel
+
     def talking(self, variables: dict[str, str] | None = None) -> Channel:
         """A call whose bot is there."""
         channel = self.call(variables)
@@ -152,9 +166,9 @@ def ameyo() -> Iterator[AmeyoServer]:
 
 
 @pytest.fixture
-def house(ameyo: AmeyoServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+def house(ameyo: AmeyoServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[House]:
     monkeypatch.setattr("eslbot.ameyo.client.FIRST_DELAY", 0.02)
-    house = House(ameyo)
+    house = House(ameyo, tmp_path)
     with bounded(20):
         yield house
         for channel in house.channels:

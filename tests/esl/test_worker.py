@@ -61,6 +61,22 @@ def test_metrics(two_workers: EslbotService) -> None:
     assert '\neslbot_bye_overdue_total{workspace="acme"} 0.0\n' in text  # else its first rise is not seen
 
 
+def test_metrics_have_what_freeswitchs_host_has_counted(tmp_path: Path) -> None:
+    file = tmp_path / "freeswitch.json"
+    name = "eslbot_switch_{}_total".format
+    config = tree()
+    config["freeswitch"] = {**config.get("freeswitch", {}), "recovery_file": str(file)}
+    with EslbotService(tmp_path, config) as service, bounded(30):
+        assert f"\n{name('restarts')} 0.0\n" in service.get("/metrics")[2]  # else its first rise is not seen
+        told = {"restarts": 4, "flushes": 1, "calls": 40, "dropped": 9, "starts": []}
+        file.write_text(json.dumps(told))
+        for kind, value in (("restarts", 4), ("flushes", 1), ("calls_dropped", 9)):
+            assert f"\n{name(kind)} {value}.0\n" in service.get("/metrics")[2]
+        file.write_text("?")
+        assert "eslbot_switch_" not in service.get("/metrics")[2]
+        assert "recovery_file_unreadable" in service.log
+
+
 def test_what_a_dead_worker_has_counted_stays(tmp_path: Path) -> None:
     with EslbotService(tmp_path, tree()) as service, bounded(30):
         service.connect().close()

@@ -469,6 +469,7 @@ FACTS = tuple(
         b'"what":"attempt","number":2,"verdict":"accepted","status":200,"seconds":0.5',
         b'"what":"bye_overdue"',
         b'"what":"taken_over","stage":"talking","take_overs":2,"attempts":1,"held_since":1795808733,"answered_for":3.5',
+        b'"what":"switch_restarted","restarts":2,"gap":1.7',
         b'"what":"ended","disposition":"recv_bye","cause":"NORMAL_CLEARING","outcome":"bot_ended","handed_off":true,'
         b'"stage":"held","media":{"packets_in":7,"codec":"PCMU"}',
         b'"what":"mark","name":"m","cleared":false',

@@ -29,9 +29,9 @@ _said = st.lists(st.tuples(st.integers(0, len(INNER) - 1), _edits), max_size=6)
 
 
 @pytest.fixture(scope="module")
-def house() -> Iterator[House]:
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with AmeyoServer() as ameyo:
-        yield House(ameyo)
+        yield House(ameyo, tmp_path_factory.mktemp("state"))
 
 
 @pytest.mark.parametrize("framed", [True, False], ids=["events", "bytes"])

@@ -118,6 +118,7 @@ def test_everything_is_there_with_the_rights_it_needs(installed: Path) -> None:
         "var/backups/eslbot": "700",
         "run/eslbot": "755",
         "run/eslbot/lines": "2750",
+        "run/freeswitch-db": "700",
         "etc/tmpfiles.d/eslbot.conf": "644",
         "etc/freeswitch/vars.xml": "640",
         "etc/eslbot/eslbot.nft": "640",
@@ -131,6 +132,7 @@ def test_everything_is_there_with_the_rights_it_needs(installed: Path) -> None:
     assert (installed / "opt/eslbot/current/bin/eslbot").exists()
     assert (installed / "etc/tmpfiles.d/eslbot.conf").read_text() == (
         "d /run/eslbot 0755 root root\nd /run/eslbot/lines 2750 eslbot freeswitch\n"
+        "d /run/freeswitch-db 0700 freeswitch freeswitch\n"
     )
 
 
@@ -164,7 +166,9 @@ def test_each_file_belongs_to_who_uses_it(installed: Path) -> None:
         "var/lib/eslbot/journal": (ESLBOT, ESLBOT),
         "var/log/eslbot": (0, ESLBOT),
         "var/log/eslbot/eslbot.log": (ESLBOT, ESLBOT),
+        "run/eslbot": (0, 0),
         "run/eslbot/lines": (ESLBOT, SWITCH),
+        "run/freeswitch-db": (SWITCH, SWITCH),
         "etc/freeswitch/vars.xml": (SWITCH, SWITCH),
     }
     found = {path: ((installed / path).stat().st_uid, (installed / path).stat().st_gid) for path in owners}
@@ -177,7 +181,7 @@ def test_lines_may_be_below_what_is_the_services_own(installed: Path) -> None:
     install(installed)
     lines = installed / "var/lib/eslbot/lines"
     assert mode(lines) == "2750"
-    assert not (installed / "etc/tmpfiles.d/eslbot.conf").exists()
+    assert "lines" not in (installed / "etc/tmpfiles.d/eslbot.conf").read_text()
     if AS_ROOT:
         assert (lines.stat().st_uid, lines.stat().st_gid) == (ESLBOT, SWITCH)
     assert install(installed).endswith("\n0 changes\n")
@@ -294,7 +298,7 @@ def test_paths_elsewhere_are_opened_to_the_service(installed: Path) -> None:
     paths = installed / "etc/systemd/system/eslbot.service.d/paths.conf"
     assert paths.read_text() == "[Service]\nReadWritePaths=-/srv/lines -/srv/db\n"
     assert mode(installed / "srv/lines") == "2750"
-    assert not (installed / "etc/tmpfiles.d/eslbot.conf").exists()
+    assert "lines" not in (installed / "etc/tmpfiles.d/eslbot.conf").read_text()
     shutil.copy(REPOSITORY / "deploy/eslbot.toml", config)
     install(installed)
     assert not paths.exists()
@@ -546,7 +550,40 @@ def test_the_units_leave_no_core_files_and_let_the_service_ask_the_kernel(instal
     assert "LimitCORE=0" in switch
     assert "UMask=0007" in service
     assert "UMask=0007" in switch
+    assert {"Restart=always", "RestartSec=0", "StartLimitIntervalSec=60"} <= set(switch)
     assert "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK" in service
+
+
+def test_the_unit_runs_what_is_there_before_each_start(installed: Path) -> None:
+    """`-`: whatever becomes of it, FreeSWITCH starts; `timeout`, because it has to start at once."""
+    switch = (installed / "etc/systemd/system/freeswitch.service.d/eslbot.conf").read_text().splitlines()
+    (line,) = (line for line in switch if line.startswith("ExecStartPre="))
+    words = line.removeprefix("ExecStartPre=").split()
+    assert words[:4] == ["-+/usr/bin/timeout", "-s", "KILL", "5"]
+    work = installed / "run"
+    (installed / "etc/eslbot/eslbot.toml").write_text(
+        f'[freeswitch]\ndb = "{work}/freeswitch-db"\nrecovery_file = "{work}/eslbot/freeswitch.json"\n'
+    )
+    command = [str(installed / word[1:]) if word.startswith(("/opt", "/etc")) else word for word in words[4:]]
+    command[-1] = "nobody"
+    os.chown(work / "freeswitch-db", os.geteuid(), os.getegid())  # no other user reaches this directory
+    subprocess.run(command, check=True, timeout=60)
+    assert mode(work / "freeswitch-db/core.db") == "600"
+    assert mode(work / "eslbot/freeswitch.json") == "644"
+
+
+def test_the_unit_and_the_directory_are_those_of_the_configuration(installed: Path) -> None:
+    path = installed / "etc/eslbot/eslbot.toml"
+    path.write_text(path.read_text().replace("\n[freeswitch]\n", '\n[freeswitch]\ndb = "/run/other/db"\n'))
+    install(installed)
+    unit = (installed / "etc/systemd/system/freeswitch.service.d/eslbot.conf").read_text()
+    assert " -db /run/other/db\n" in unit
+    assert "/run/freeswitch-db" not in unit
+    assert mode(installed / "run/other/db") == "700"
+    assert (
+        "d /run/other/db 0700 freeswitch freeswitch\n"
+        in (installed / "etc/tmpfiles.d/eslbot.conf").read_text()
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,18 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Engine, inspect
+from sqlalchemy import Engine, inspect, select, text
 
 from eslbot.config.model import Ledger, Secret
 from eslbot.ledger import database
 from eslbot.ledger.database import LedgerDown, migrate, open_database, reading, writing
-from eslbot.ledger.schema import metadata
+from eslbot.ledger.schema import calls, metadata
 from tests.ledger.conftest import KeeperHouse
+from tests.support.ledger import NOON
 from tests.support.processes import ROOT
 
 
@@ -30,7 +33,7 @@ def opened(house: KeeperHouse) -> Engine:
 
 def test_the_migrations_make_the_tables_of_the_schema(any_house: KeeperHouse) -> None:
     engine = opened(any_house)
-    assert migrate(engine) == migrate(engine) == "0001"  # twice without harm
+    assert migrate(engine) == migrate(engine) == "0002"  # twice without harm
     with reading(engine) as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
@@ -56,9 +59,53 @@ def test_several_may_migrate_at_once(any_house: KeeperHouse) -> None:
         thread.start()
     for thread in threads:
         thread.join(20)
-    assert told == ["0001"] * 4
+    assert told == ["0002"] * 4
     for engine in engines:
         engine.dispose()
+
+
+#: The call that a keeper of the first version writes.
+OLD_CALL = {
+    "call_id": "old", "invited_at": NOON, "updated_at": NOON, "stage": "talking", "attempts": 0,
+    "take_overs": 0, "byes_overdue": 0, "end_unseen": False,
+}  # fmt: skip
+
+
+def write_as_the_first_version(engine: Engine, call_id: str) -> None:
+    names = ", ".join(OLD_CALL)
+    marks = ", ".join(f":{name}" for name in OLD_CALL)
+    with writing(engine) as connection:
+        connection.execute(
+            text(f"INSERT INTO calls ({names}) VALUES ({marks})"), {**OLD_CALL, "call_id": call_id}
+        )
+
+
+def test_an_older_database_keeps_its_calls_and_the_version_before_can_still_write(
+    any_house: KeeperHouse,
+) -> None:
+    engine = opened(any_house)
+    config = Config()
+    config.set_main_option("script_location", str(database.MIGRATIONS))
+    with writing(engine) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    write_as_the_first_version(engine, "before")
+    with (
+        pytest.raises(
+            LedgerDown, match="of an older version, bring them up to date with: eslbot ledger migrate"
+        ),
+        reading(engine) as connection,
+    ):
+        connection.execute(select(calls)).all()
+    assert migrate(engine) == "0002"
+    write_as_the_first_version(engine, "behind")  # a rolled-back service, or another host's
+    with reading(engine) as connection:
+        rows = connection.execute(select(calls).order_by(calls.c.call_id)).mappings().all()
+    assert [(row["call_id"], row["restarts"], row["restarted_at"], row["restart_gap"]) for row in rows] == [
+        ("before", 0, None, None),
+        ("behind", 0, None, None),
+    ]
+    engine.dispose()
 
 
 def another_writer(file: Path) -> sqlite3.Connection:

@@ -262,6 +262,31 @@ def test_two_hosts_of_one_database(pg_house: KeeperHouse) -> None:
         assert len(here.rows(timeline)) == 17
 
 
+def test_restarts_of_freeswitch_are_counted_and_told_at_the_desk(any_house: KeeperHouse) -> None:
+    house, now = any_house, time.time()
+    mine = ["11111111-1111-1111-1111-111111111111"]
+    with Worker(house.journal) as worker:
+        worker.write(
+            [*whole_call("c0", now - 60)[:5], *whole_call("c1", now - 50), *whole_call("c2", now - 5000)]
+        )
+        worker.write([
+            fact("c0", "switch_restarted", 10, now - 60, restarts=1, gap=1.7),
+            fact("c1", "switch_restarted", 2, now - 50, restarts=2),
+            fact("c2", "switch_restarted", 2, now - 5000, restarts=1, gap=9.9),
+        ])  # fmt: skip
+        house.keeper()
+        house.ask_until(lambda told: told["ledger"]["up"])
+        house.drained()
+        rows = {row["call_id"]: (row["restarts"], row["restart_gap"]) for row in house.rows(calls)}
+        assert rows == {"c0": (1, 1.7), "c1": (2, None), "c2": (1, 9.9)}
+        told = house.ask({"ask": "restarts"})["restarts"]
+        assert told == {"calls": 2, "last": pytest.approx(now - 48), "gap": 1.7}
+        nothing = {"calls": 0, "last": None, "gap": None}
+        assert house.ask({"ask": "restarts", "workspaces": mine}) == {"restarts": nothing}
+        lines = [line["facts"] for line in house.ask({"ask": "call", "id": "c0"})["timeline"]]
+        assert lines[-1] == {"restarts": 1, "gap": 1.7}
+
+
 def test_old_records_are_forgotten(house: KeeperHouse) -> None:
     now = time.time()
     house.config.write_text(house.config.read_text().replace("[ledger]", '[ledger]\nretention = "1h"'))

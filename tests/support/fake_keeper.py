@@ -28,7 +28,7 @@ COLUMNS = (
     *("invited_at", "answered_at", "bot_connected_at", "first_audio_at", "bot_ended_at", "notified_at"),
     *("handed_off_at", "ended_at", "updated_at", "stage", "outcome", "fault", "reason", "refusal_status"),
     *("refusal", "sip_hangup_disposition", "hangup_cause", "attempts", "take_overs", "byes_overdue"),
-    *("end_unseen", "media", "host"),
+    *("restarts", "restarted_at", "restart_gap", "end_unseen", "media", "host"),
 )
 
 
@@ -53,6 +53,7 @@ def row(number: int, workspace_id: str = ACME, **values: Any) -> Row:
         "attempts": 0,
         "take_overs": 0,
         "byes_overdue": 0,
+        "restarts": 0,
         "end_unseen": False,
         "host": "vm-1",
         **values,
@@ -168,7 +169,12 @@ class FakeKeeper:
         if question.get("ask") == "watch":
             self._watch(question, wire)
             return
-        questions = {"calls": self._calls, "call": self._call, "tenants": self._tenants}
+        questions = {
+            "calls": self._calls,
+            "call": self._call,
+            "tenants": self._tenants,
+            "restarts": self._restarts,
+        }
         answer = questions.get(str(question.get("ask")), lambda _: {"error": "bad_question"})(question)
         wire.write(json.dumps(answer).encode() + b"\n")
 
@@ -201,6 +207,13 @@ class FakeKeeper:
 
     def _tenants(self, question: Row) -> Row:
         return {"tenants": self._mine(question, self.tenants)}
+
+    def _restarts(self, question: Row) -> Row:
+        since = time.time() - 3600
+        rows = [one for one in self._rows(question) if (one["restarted_at"] or 0) >= since]
+        gaps = [one["restart_gap"] for one in rows if one["restart_gap"] is not None]
+        last = max((one["restarted_at"] for one in rows), default=None)
+        return {"restarts": {"calls": len(rows), "last": last, "gap": max(gaps, default=None)}}
 
     def _watch(self, question: Row, wire: Any) -> None:
         with self.news:

@@ -45,12 +45,21 @@ class Reader:
         self.fds: dict[Path, list[int]] = {}
         self.heard: list[tuple[float, bytes]] = []
         self.later: dict[Path, int] = {}  # those that are still to be begun, and with which tick
+        self.dies_at = float("inf")
         self.displace(paths)
 
     def displace(self, paths: tuple[Path, ...]) -> None:
         """What the controller does with a pair that STATE names."""
         self.open(paths[0])
         self.later.update((path, len(self.heard) + self.second) for path in paths[1:])
+
+    def come_back(self, paths: tuple[Path, ...], phase: float) -> None:
+        """FreeSWITCH has died, if not before, and another one is told to read these."""
+        self.close()
+        self.fds, self.later = {}, {}
+        self.dies_at = float("inf")
+        self.next = self.clock.time + phase
+        self.displace(paths)
 
     def take_off(self, path: Path) -> None:
         """And with a file that STATE names no more."""
@@ -65,7 +74,7 @@ class Reader:
         self.fds = {path: [fd, 0]} | self.fds  # the newest media bug comes first
 
     def run(self, until: float) -> None:
-        while self.next <= until:
+        while self.next <= until and self.next < self.dies_at:
             self.clock.time = max(self.clock.time, self.next)
             for path in [path for path, tick in self.later.items() if tick == len(self.heard)]:
                 del self.later[path]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from eslbot.recovery import Recoveries
 from eslbot.sim.processes import children, keeps_ledger
 from tests.support.fake_keeper import ACME, ZENITH
 from tests.support.processes import EslbotService, tree
@@ -38,6 +41,7 @@ def page_tree(journal: Path, workers: int = 2) -> dict[str, Any]:
     configuration = tree(workers=workers)
     configuration["workspaces"][ZENITH] = {**configuration["workspaces"][ACME], "name": "zenith"}
     configuration["ledger"] = {"journal": str(journal), "url": f"sqlite:///{journal}/calls.db"}
+    configuration.setdefault("freeswitch", {})["recovery_file"] = str(journal.parent / "freeswitch.json")
     configuration["web"] = {
         "tokens": {
             "operator": {"token": TOKENS["operator"]},
@@ -46,6 +50,11 @@ def page_tree(journal: Path, workers: int = 2) -> dict[str, Any]:
         }
     }
     return configuration
+
+
+def recoveries(journal: Path, **known: Any) -> None:
+    """What ``eslbot recovery`` has left for the page of :func:`page_tree`."""
+    (journal.parent / "freeswitch.json").write_text(json.dumps(asdict(Recoveries(**known))))
 
 
 @contextmanager

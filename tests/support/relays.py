@@ -31,7 +31,7 @@ class EchoCall(Call):
     def prepare(self) -> None:
         self.told.append("prepare")
 
-    def lay(self, ptime: int) -> None:
+    def lay(self, ptime: int, switch: str) -> None:
         self.told.append(f"lay {ptime}")
 
     def stream_up(self, stream: Stream, part: Part) -> None:

@@ -156,7 +156,9 @@ def test_every_single_fault_is_found(change: Callable[[Run], object], words: str
         (kill(109.05, None), Duplicate.CONTROLLER_LOST),
         (replace(kill(100.0), until=109.05), Duplicate.CONTROLLER_LOST),
         (kill(109.05, None, "ameyo"), Duplicate.ANSWER_LOST),
-        (kill(108.9), Duplicate.UNEXCUSED),
+        (kill(108.9, None, "ameyo"), Duplicate.UNEXCUSED),
+        (kill(108.6), Duplicate.CONTROLLER_LOST),
+        (kill(108.4), Duplicate.UNEXCUSED),
         (kill(109.7), Duplicate.UNEXCUSED),
         (kill(109.05, frozenset({"crt-2"})), Duplicate.UNEXCUSED),
         (kill(109.05, None, "bot"), Duplicate.UNEXCUSED),
@@ -228,3 +230,89 @@ def test_it_is_told_as_a_table_and_as_json() -> None:
     assert "1 broken promises" in table
     assert "2 × kill of a worker" in table
     assert f"GUILTY {found.guilty[0]}" in table
+
+
+def crash(at: float, until: float | None = None) -> Fault:
+    return Fault("crash FreeSWITCH", at, at + 2.0 if until is None else until, "crash")
+
+
+LOST = replace(HANDED_OFF, ended_by="pbx", cause="timeout", promised=None, invited_at=99.9)
+
+
+@pytest.mark.parametrize(
+    ("at", "ending"),
+    [
+        (100.0, Ending.LOST_WITH_SWITCH),
+        (100.9, Ending.LOST_WITH_SWITCH),
+        (101.1, Ending.LOST),  # that was written down
+        (97.0, Ending.LOST),  # the next one answered it
+    ],
+)
+def test_freeswitch_may_take_a_call_along_that_is_younger_than_a_second(at: float, ending: Ending) -> None:
+    found = Run([LOST], [], [crash(at)]).account()
+
+    assert [entry.ending for entry in found.entries] == [ending]
+    assert bool(found.guilty) is (ending is Ending.LOST)
+
+
+def test_a_young_call_that_was_taken_along_was_not_sent_bye() -> None:
+    byed = replace(LOST, ended_by="switch", cause=None)
+    assert "our side sent BYE" in Run([byed], [], [crash(100.5)]).account().guilty[0]
+
+
+@pytest.mark.parametrize(
+    ("at", "ending"),
+    [
+        (100.05, Ending.LOST_WITH_SWITCH),
+        (97.95, Ending.LOST_WITH_SWITCH),
+        (97.5, Ending.LOST),
+        (111.0, Ending.LOST),
+    ],
+)
+def test_freeswitch_may_take_a_call_along_that_is_not_answered(at: float, ending: Ending) -> None:
+    unanswered = Placed("crt-4", "acme", answered=False, invited_at=99.9, ended_at=110.0, error="cancelled")
+
+    assert [entry.ending for entry in Run([unanswered], [], [crash(at)]).account().entries] == [ending]
+
+
+def test_a_refusal_is_excused_by_freeswitch_s_death() -> None:
+    assert Run([REFUSED], [], [crash(48.0, 50.0)]).account().guilty == []
+    assert Run([REFUSED], [], [crash(43.0, 45.0)]).account().guilty
+
+
+def test_freeswitch_s_death_excuses_no_second_notification() -> None:
+    run = Run([HANDED_OFF], [POST, replace(POST, at=111.0)], [crash(109.05)])
+    assert run.account().duplicates == [("crt-1", Duplicate.UNEXCUSED)]
+
+
+@pytest.mark.parametrize(
+    ("crashes", "clean"),
+    [
+        ([], False),
+        ([crash(101.0)], False),
+        ([crash(101.0), crash(105.0)], True),
+        ([crash(99.0, 99.5), crash(105.0)], False),
+    ],
+)
+def test_the_bot_s_part_may_end_where_freeswitch_died_twice_under_the_call(
+    crashes: list[Fault], clean: bool
+) -> None:
+    run = Run([replace(HANDED_OFF, promised=None)], [POST], crashes)
+    tell(run, outcome="switch_lost")
+    assert (run.account().guilty == []) is clean
+
+
+def test_two_deaths_more_than_a_minute_apart_take_no_bot_s_part() -> None:
+    long = replace(HANDED_OFF, promised=None, ended_at=210.0, bot_ended_at=205.0)
+    run = Run([long], [replace(POST, at=206.0)], [crash(101.0), crash(162.0)])
+    run.posts[0] = replace(run.posts[0], properties={**POST.properties, "outcome": "switch_lost"})
+    assert "outcome switch_lost" in run.account().guilty[0]
+
+
+@pytest.mark.parametrize(("seconds", "clean"), [(4.9, False), (5.1, True)])
+def test_a_relay_may_be_lost_where_there_was_none_for_five_seconds(seconds: float, clean: bool) -> None:
+    run = Run(
+        [replace(HANDED_OFF, promised=None)], [POST], [Fault("kill relay", 101.0, 101.0 + seconds, "relay")]
+    )
+    tell(run, outcome="relay_lost")
+    assert (run.account().guilty == []) is clean

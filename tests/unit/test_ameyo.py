@@ -629,16 +629,59 @@ def test_an_attempt_is_interrupted_when_the_call_is_over() -> None:
     assert seconds < 5
 
 
-def test_the_answer_that_ended_the_call_is_still_heard() -> None:
-    """Ameyo makes the PBX send BYE, and answers 200: the BYE may be faster."""
+WENT = """
+import socket, ssl, gevent
+from gevent.event import Event
+from eslbot.ameyo.client import AmeyoClient
+from eslbot.config.model import Ameyo, Secret
 
-    def answer_late(handler: Any) -> None:
-        time.sleep(0.5)
-        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+def serve():
+    plain, _ = listener.accept()
+    if not asked_first:
+        over.set()
+    with context.wrap_socket(plain, server_side=True) as connection:
+        said = ""
+        try:
+            while not said.endswith("{}") and (data := connection.recv(65536)):
+                said += data.decode()
+        except ConnectionResetError:  # it left without having read what TLS tells unasked
+            return said
+        if said:
+            over.set()
+            gevent.sleep(0)
+            connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n")
+        return said[:4]
 
-    with AmeyoServer(Answer(write=answer_late)) as server:
-        verdict, status, _, _ = one_attempt(server, over_after=0.1, last_answer=10.0)
-    assert (verdict, status) == ("accepted", 200)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(certificate)
+listener, over = socket.create_server(("127.0.0.1", 0)), Event()
+url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+server = gevent.spawn(serve)
+settings = Ameyo(url, "h", Secret("token"), ca_file, (), {}, 5.0, 5.0, False)
+attempt = next(AmeyoClient(settings).notify(b"{}", over))
+result = [server.get(timeout=10), attempt.verdict, attempt.status, attempt.detail]
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked_first", "found"),
+    [
+        # Another controller may have the call by then, and tell Ameyo itself.
+        (False, ["", "interrupted", None, "the call was over"]),
+        # Ameyo makes the PBX send BYE, and answers 200: the BYE may be faster.
+        (True, ["POST", "accepted", 200, ""]),
+    ],
+    ids=["while the connection was made", "while Ameyo answered"],
+)
+def test_a_call_that_went_is_not_told_any_more_but_an_answer_is_heard(
+    asked_first: bool, found: list[Any], authority: tuple[trustme.CA, str], tmp_path: Path
+) -> None:
+    certificate = tmp_path / "ameyo.pem"
+    authority[0].issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(certificate))
+
+    result = run_patched(WENT, certificate=str(certificate), ca_file=authority[1], asked_first=asked_first)
+
+    assert result == found
 
 
 def drip_headers(handler: Any) -> None:

@@ -89,6 +89,18 @@ def test_the_exposition_is_prometheus_clients(tmp_path: Path) -> None:
     )
 
 
+def test_what_no_process_counts_is_given_and_left_out_where_it_is_not_known(tmp_path: Path) -> None:
+    """From 0 to what it was before would be an increase that nobody has seen."""
+    for _ in range(2):
+        counting(tmp_path)
+    given = {"eslbot_switch_restarts": 3.0, "eslbot_switch_flushes": None}
+    lines = exposition(FigureFiles(tmp_path), given=given).decode().splitlines()
+    assert "eslbot_switch_restarts_total 3.0" in lines
+    assert "# TYPE eslbot_switch_restarts_total counter" in lines
+    assert not [line for line in lines if "eslbot_switch_flushes" in line]
+    assert "eslbot_send_bye_total 2.0" in lines
+
+
 def test_calls_have_their_turns_while_many_figures_are_read(tmp_path: Path) -> None:
     figures_of = packed(
         (f'["eslbot_x", "eslbot_x_total", {{"n": "{number}"}}, "About."]'.encode(), 1.0)

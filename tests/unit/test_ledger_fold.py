@@ -41,6 +41,7 @@ def test_a_whole_call() -> None:
         "handed_off_at": NOON + 6.3,
         "ended_at": NOON + 9.3,
         "updated_at": None,
+        "restarted_at": None,
     }
     assert (row["workspace_id"], row["workspace"], row["did"]) == (ACME, "acme", "00919990152080")
     assert (row["stage"], row["outcome"], row["fault"], row["reason"]) == (
@@ -148,6 +149,39 @@ def test_a_call_of_which_only_the_taker_over_tells() -> None:
     assert (row["outcome"], row["reason"]) == ("bot_failed", "1006")
 
 
+def test_restarts_of_freeswitch_are_counted_whatever_the_order_and_told_twice() -> None:
+    lines = [
+        fact("c1", "switch_restarted", 10, restarts=1, gap=1.7),
+        fact("c1", "switch_restarted", 50, restarts=2, gap=1.2),
+    ]
+    for told_ in (lines, lines[::-1], lines * 2):
+        story = told(*whole_call("c1")[:5], *told_)
+        row = story.row
+        assert (row["restarts"], row["restarted_at"], row["restart_gap"]) == (2, NOON + 50, 1.7)
+        assert row["stage"] == "talking"
+    assert [(line["what"], line["facts"]) for line in story.timeline[5:7]] == [
+        ("switch_restarted", {"restarts": 1, "gap": 1.7}),
+        ("switch_restarted", {"restarts": 2, "gap": 1.2}),
+    ]
+
+
+def test_a_restart_of_which_little_is_known() -> None:
+    row = told(*whole_call("c1")[:5], fact("c1", "switch_restarted", 10, restarts="many", gap=-3)).row
+    assert (row["restarts"], row["restarted_at"], row["restart_gap"]) == (1, NOON + 10, None)
+
+
+def test_a_call_that_lost_its_bot_with_freeswitch_is_eslbots_fault() -> None:
+    lines = [
+        *whole_call("c1")[:11],
+        fact("c1", "bot_ended", 6.1, outcome="switch_lost"),
+        *whole_call("c1")[12:14],
+    ]
+    row = told(
+        *lines, fact("c1", "ended", 9, disposition="recv_bye", outcome="switch_lost", handed_off=True)
+    ).row
+    assert (row["outcome"], row["fault"]) == ("switch_lost", "eslbot")
+
+
 def test_an_end_that_nobody_saw_is_taken_back_when_the_call_goes_on() -> None:
     story = told(*whole_call("c1")[:5])
     story.close_unseen(NOON + 0.5)
@@ -207,7 +241,8 @@ HOSTILE = st.recursive(
 FIELDS = (
     "invited_at", "workspace_id", "workspace", "did", "crt_object_id", "caller", "called", "source", "status",
     "why", "detail", "outcome", "reason", "number", "verdict", "seconds", "stage", "take_overs",
-    "answered_for", "attempts", "held_since", "disposition", "cause", "handed_off", "media", "other",
+    "answered_for", "attempts", "held_since", "disposition", "cause", "handed_off", "media", "restarts",
+    "gap", "other",
 )  # fmt: skip
 
 
@@ -234,5 +269,5 @@ def test_whatever_stands_in_facts_the_rows_fit_the_tables(lines: list[tuple[What
         text.encode()  # no halves of characters
         assert "\\u0000" not in text
         assert len(text) < 60_000
-    for name in ("attempts", "take_overs", "byes_overdue"):
+    for name in ("attempts", "take_overs", "byes_overdue", "restarts"):
         assert 0 <= story.row[name] < 2**31

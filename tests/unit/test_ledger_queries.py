@@ -46,6 +46,10 @@ CALLS = [
     fact("refused", "refused", 0, NOON + 300, **identity(at=NOON + 300, crt_object_id="crt-c1"), status=403,
          why="foreign_source", detail="display name '00919990152080|x': no"),
     *whole_call("lives", NOON + 400, crt_object_id="crt-d1")[:6],
+    # FreeSWITCH has died under these.
+    fact("good2", "switch_restarted", 3, NOON + 100, restarts=1, gap=0.8),
+    fact("lives", "switch_restarted", 10, NOON + 400, restarts=1, gap=1.74),
+    fact("lives", "switch_restarted", 70, NOON + 400, restarts=2, gap=1.5),
     *whole_call("theirs", NOON + 500, workspace=OTHER, name="other", crt_object_id="crt-a1"),
 ]  # fmt: skip
 
@@ -152,6 +156,36 @@ def test_stats(connection: Connection) -> None:
     assert queries.stats(connection, Filter.of({"did": "0"}))["all"]["hand_off_rate"] is None
 
 
+def test_stats_of_restarts(connection: Connection) -> None:
+    def told(**wanted: Any) -> tuple[Any, ...]:
+        group = queries.stats(connection, Filter.of(wanted))["all"]
+        return (group["recovered"], group["restarts"], group["restart_gap"])
+
+    assert told() == (2, 3, 1.74)
+    assert told(crt="crt-a2") == (1, 1, 0.8)
+    assert told(workspace="other") == (0, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("after", "found"),
+    [
+        (600, (2, NOON + 470, 1.74)),
+        (3600 + 103, (2, NOON + 470, 1.74)),
+        (3600 + 104, (1, NOON + 470, 1.74)),  # of the other it is longer ago than an hour
+        (3600 + 471, (0, None, None)),
+    ],
+)
+def test_restarts_of_the_last_hour(connection: Connection, after: float, found: tuple[Any, ...]) -> None:
+    told = queries.restarts(connection, NOON + after)
+    assert (told["calls"], told["last"], told["gap"]) == found
+
+
+def test_restarts_of_another_tenants_calls_are_not_told(connection: Connection) -> None:
+    assert queries.restarts(connection, NOON + 600, frozenset([ACME]))["calls"] == 2
+    assert queries.restarts(connection, NOON + 600, frozenset([OTHER]))["calls"] == 0
+    assert queries.restarts(connection, NOON + 600, frozenset())["calls"] == 0
+
+
 @pytest.mark.parametrize(("share", "value"), [(50, 5), (95, 10), (99, 10), (10, 1), (1, 1)])
 def test_percentiles(share: int, value: float) -> None:
     assert queries.percentile([float(n) for n in range(1, 11)], share) == value
@@ -195,6 +229,23 @@ def test_calls_are_listed_with_their_numbers_masked(configuration: Path) -> None
     assert "0091••••••••80" in lines[0]
     assert "00919990152080" not in result.stdout
     assert "00919990152080" in run(configuration, "calls", "--numbers").stdout
+
+
+def test_a_call_that_freeswitch_died_under_is_told_everywhere(configuration: Path) -> None:
+    lines = {line.split()[-1]: line for line in run(configuration, "calls").stdout.splitlines()}
+    assert "FreeSWITCH restarted 2 times, up to 1.7 s without it" in lines["lives"]
+    assert "FreeSWITCH restarted, 0.8 s without it" in lines["good2"]
+    assert "FreeSWITCH" not in lines["good"]
+    (row,) = json.loads(run(configuration, "calls", "--json", "--crt", "crt-d1").stdout)
+    assert (row["restarts"], row["restarted_at"], row["restart_gap"]) == (2, NOON + 470, 1.74)
+    told = run(configuration, "calls", "show", "good2").stdout
+    assert "recovered   FreeSWITCH restarted, 0.8 s without it" in told
+    assert "+3.000  FreeSWITCH restarted               restarts=1  gap=0.8" in told
+    assert "recovered" not in run(configuration, "calls", "show", "theirs").stdout
+    stats = run(configuration, "stats").stdout
+    assert "recovered   2 (FreeSWITCH restarted, up to 1.7 s without it)" in stats
+    assert "recovered" not in run(configuration, "stats", "--workspace", "other").stdout
+    assert json.loads(run(configuration, "stats", "--json").stdout)["all"]["recovered"] == 2
 
 
 def test_calls_as_json_and_as_csv(configuration: Path) -> None:
@@ -276,7 +327,7 @@ def test_no_database_is_code_2_and_migrate_makes_one(tmp_path: Path) -> None:
     path.write_text(tomli_w.dumps({**tree(), "ledger": {"url": url, "journal": str(tmp_path)}}))
     result = run(path, "calls")
     assert (result.exit_code, "there is no database" in result.output) == (2, True)
-    assert run(path, "ledger", "migrate").stdout == f"{url} is at revision 0001\n"
+    assert run(path, "ledger", "migrate").stdout == f"{url} is at revision 0002\n"
     assert run(path, "calls", "--json").stdout == "[]\n"
     assert "keep" not in run(path, "ledger", "--help").output  # it is for the arbiter
 

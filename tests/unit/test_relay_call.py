@@ -90,6 +90,7 @@ class FakePlayout:
         self.did: list[Any] = []
         self.full = self.taken = self.going = False
         self.lost = 0.0
+        self.unmade: OSError | None = None
 
     @property
     def speaking(self) -> bool:
@@ -109,6 +110,13 @@ class FakePlayout:
             self.told.marked(name, False)
         else:
             self.did.append(("mark", name))
+
+    def read_by(self, switch: str) -> bool:
+        """FreeSWITCH has restarted where the test says so."""
+        if self.unmade is not None:
+            raise self.unmade
+        self.did.append(("read by", switch))
+        return switch == "restarted"
 
     def clear(self) -> None:
         self.queued = b""
@@ -130,6 +138,7 @@ class FakeLine:
     opened = (False, False)
     removed = False
     missed = 0
+    lost = 0.0
 
     def close(self, remove: bool) -> None:
         self.removed = remove
@@ -161,6 +170,7 @@ class World:
         self.refusals: list[str] = []
         self.forgotten: list[str] = []
         self.reads = self.directory = None
+        self.url = "ws://127.0.0.1:40001/"
         monkeypatch.setattr(relay_call.Line, "open", lambda *_, **__: self.line)
         monkeypatch.setattr(relay_call, "Playout", self._playout)
         monkeypatch.setattr(relay_call, "dial", self._dial)
@@ -226,7 +236,7 @@ async def turn() -> None:
 
 async def up(world: World, part: Part = Part.NEW, **bot: Any) -> tuple[RelayCall, FakeStream]:
     call, stream = world.call(**bot), FakeStream()
-    call.lay(20)
+    call.lay(20, "")
     call.stream_up(stream, part)
     await turn()
     return call, stream
@@ -288,7 +298,7 @@ def test_a_call_without_line_files_is_over_at_once_and_says_why(
             call.prepare()
             await turn()
         with capture_logs() as told:
-            call.lay(20)
+            call.lay(20, "")
             call.stream_up(stream, part)
             await turn()
         assert [entry["news"] for entry in stream.news] == ["state", "ended", "done"]
@@ -327,7 +337,7 @@ def test_a_bot_that_was_not_reached_and_a_line_that_is_not_made_are_one_end(
         call, stream = world.call(), FakeStream()
         call.prepare()
         await turn()
-        call.lay(20)
+        call.lay(20, "")
         call.stream_up(stream, Part.NEW)
         assert [entry["news"] for entry in stream.news] == ["state", "ended", "done"]
         assert stream.of("ended")[0]["outcome"] == "bot_unreachable"
@@ -363,6 +373,7 @@ def test_a_close_with_1000_is_an_end(world: World) -> None:
 def caller(monkeypatch: pytest.MonkeyPatch) -> FakeCaller:
     made = FakeCaller()
     monkeypatch.setattr(relay_call, "CallerAudio", lambda: made)
+    monkeypatch.setattr(relay_call, "LOOK", 0.0)
     return made
 
 
@@ -530,12 +541,90 @@ def test_another_stream_finds_the_bot_as_it_was(world: World) -> None:
         call.stream_gone(clean=False)
         world.socket.listener.received(TONE)
         other = FakeStream()
-        call.lay(20)
+        call.lay(20, "")
         call.stream_up(other, Part.UNDER_WAY)
         await turn()
         assert len(world.sockets) == 1 and not world.socket.closed
         assert other.news[0]["bot"] == "connected" and other.news[0]["speaking"]
         assert not world.forgotten
+
+    run(story)
+
+
+def test_a_freeswitch_that_has_restarted_is_told_of_its_own_rings(world: World, caller: FakeCaller) -> None:
+    async def story() -> None:
+        call, _ = await up(world)
+        caller.short_packets = True
+        call.heard(TONE)
+        call.ordered(control.order(Order.HOLD, on=True))
+        world.socket.listener.received(TONE)
+        world.line.opened = (True, True)
+        call.stream_gone(clean=False)
+        call.lay(20, "same")
+        call.stream_up(stream := FakeStream(), Part.UNDER_WAY)
+        call.heard(TONE)
+        assert stream.of("state")[0]["lines"][0]["on"], "the stream merely broke"
+        assert len(stream.of("short_packets")) == 1, "told again, and no second time"
+        call.stream_gone(clean=False)
+        world.line.opened = (False, False)
+        call.lay(20, "restarted")
+        call.stream_up(stream := FakeStream(), Part.UNDER_WAY)
+        await turn()
+        (state,) = stream.of("state")
+        assert [ring["on"] for ring in state["lines"]] == [False, False]
+        assert (state["bot"], state["speaking"], state["hold"]) == ("connected", True, True)
+        assert [did[1] for did in world.playout.did if did[0] == "read by"] == ["same", "restarted"]
+        told = len(stream.of("short_packets"))
+        call.heard(TONE)
+        assert len(stream.of("short_packets")) == told + 1, "its jitter buffer is gone as well"
+        assert len(world.sockets) == 1 and not world.socket.closed
+        assert not world.socket.got("stop") and len(world.socket.got("start")) == 1
+        call.stream_gone(True)
+
+    run(story)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_where_its_rings_cannot_be_made_the_customer_goes_to_a_human(world: World, ended: bool) -> None:
+    async def story() -> None:
+        call, _ = await up(world)
+        world.socket.listener.received(TONE)
+        if ended:
+            world.socket.says(type="end", reason="said all")
+        call.stream_gone(clean=False)
+        world.playout.unmade = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        call.lay(20, "restarted")
+        call.stream_up(stream := FakeStream(), Part.UNDER_WAY)
+        await turn()
+        (state,) = stream.of("state")
+        assert state["done"] and state["ended"]["outcome"] == ("bot_ended" if ended else "relay_lost")
+        assert world.socket.closed
+        call.stream_gone(True)
+        assert world.forgotten == [UUID]
+
+    run(story)
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_stream_that_is_to_be_followed_by_another_is_not_the_calls_end(
+    world: World, monkeypatch: pytest.MonkeyPatch, comes: bool
+) -> None:
+    monkeypatch.setattr(relay_call, "AGAIN_DUE", 0.02)
+
+    async def story() -> None:
+        call, _ = await up(world)
+        call.ordered(control.order(Order.AGAIN))
+        call.stream_gone(clean=True)
+        world.socket.says(type="end")  # while nobody is there to be told
+        assert not world.line.removed and not world.forgotten
+        if comes:
+            other = FakeStream()
+            call.stream_up(other, Part.NEW)
+            assert len(world.sockets) == 1 and [e["outcome"] for e in other.of("ended")] == ["bot_ended"]
+            call.stream_gone(clean=True)  # this is
+        else:
+            await asyncio.sleep(0.05)  # the time that is measured
+        assert world.line.removed and world.socket.closed and world.forgotten == [UUID]
 
     run(story)
 
@@ -552,7 +641,7 @@ def test_the_relay_before_died(world: World) -> None:
 def test_the_relay_before_died_with_the_last_words_on_the_line(world: World) -> None:
     async def story() -> None:
         call = world.call()
-        call.lay(20)
+        call.lay(20, "")
         world.playout.queued = TONE
         stream = FakeStream()
         call.stream_up(stream, Part.OVER)
@@ -594,7 +683,7 @@ def test_the_caller_hangs_up(world: World) -> None:
 def test_the_caller_hangs_up_while_the_bot_is_dialled(world: World) -> None:
     async def story() -> None:
         call, stream = world.call(), FakeStream()
-        call.lay(20)
+        call.lay(20, "")
         call.stream_up(stream, Part.NEW)
         call.stream_gone(clean=True)
         await turn()
@@ -717,7 +806,7 @@ def test_the_bot_of_a_call_that_is_about_to_be_answered_is_dialled_once(world: W
         assert len(world.sockets) == 1 and len(world.socket.got("start")) == 1
         world.socket.listener.received(TONE)  # nobody has told it to wait
         stream = FakeStream()
-        call.lay(20)
+        call.lay(20, "")
         call.stream_up(stream, Part.NEW)
         await turn()
         assert len(world.sockets) == 1 and len(world.socket.got("start")) == 1
@@ -835,7 +924,7 @@ async def prepared(world: World, **bot: Any) -> RelayCall:
 
 async def answered(call: RelayCall) -> FakeStream:
     stream = FakeStream()
-    call.lay(20)
+    call.lay(20, "")
     call.stream_up(stream, Part.NEW)
     for _ in range(10):
         await turn()
@@ -984,7 +1073,7 @@ def test_long_speeches_that_nobody_can_hear_are_refused_one_a_turn(world: World)
 def test_a_hold_that_is_told_while_the_bot_is_dialled_reaches_it(world: World) -> None:
     async def story() -> None:
         call, stream = world.call(), FakeStream()
-        call.lay(20)
+        call.lay(20, "")
         call.stream_up(stream, Part.NEW)
         call.ordered(control.order(Order.HELLO, hold=True))
         assert [(state["bot"], state["hold"]) for state in stream.of("state")] == [("dialling", False)] * 2
@@ -998,7 +1087,7 @@ def test_a_hold_that_is_told_while_the_bot_is_dialled_reaches_it(world: World) -
 def test_a_stop_while_the_bot_is_dialled_is_the_end_of_it(world: World) -> None:
     async def story() -> None:
         call, stream = world.call(), FakeStream()
-        call.lay(20)
+        call.lay(20, "")
         call.stream_up(stream, Part.NEW)
         call.ordered(control.order(Order.STOP, reason="max_duration"))
         await turn()

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from eslbot.relay.line import LONGER, RATE, RING_SECONDS, Line, LineFull
+from eslbot.relay.control import RATE
+from eslbot.relay.line import LONGER, RING_SECONDS, Line, LineFull
 from eslbot.relay.phase import Phase
 from eslbot.relay.reads import Reads
 from eslbot.relay.sidecar import BadSidecar, Note, Sidecar
@@ -113,6 +114,35 @@ def test_what_is_to_be_heard_of_an_earlier_relay_is_found(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_nobody_reads_is_laid_behind_what_is_still_read(tmp_path: Path, reads: Reads) -> None:
+    old = left(tmp_path, reads, Note(True, 5, 50, time.monotonic()))
+    second = Line.open(tmp_path, ID, reads)
+    assert second.write(second.behind, b"\1\1" * 1600) == (45, 55)
+    second.close(remove=False)
+    third = Line.open(tmp_path, ID, reads)
+    assert third.behind == 55 and third.old_paths == old.paths
+    assert third.paths[0].read_bytes()[: 56 * 320] == bytes(45 * 320) + b"\1\1" * 1600 + bytes(320)
+    assert not any(path.exists() for path in second.paths)
+    third.close(remove=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_has_no_room_behind_that_is_cut_at_its_front(tmp_path: Path, reads: Reads) -> None:
+    left(tmp_path, reads, Note(True, 0, 3000 - 350 - 5, time.monotonic()))
+    second = Line.open(tmp_path, ID, reads)
+    behind = second.behind
+    assert second.room(behind) == 6 * 320
+    second.write(behind, b"\1\1" * 480 + b"\2\2" * 960)
+    second.close(remove=False)
+    third = Line.open(tmp_path, ID, reads)
+    assert third.behind == behind + 6 and third.room(third.behind) == 0
+    assert third.paths[0].read_bytes()[behind * 320 :].rstrip(b"\0") == b"\2\2" * 960
+    third.close(remove=False)
+    fourth = Line.open(tmp_path, ID, reads)
+    assert [path.stat().st_size for path in fourth.paths] == [960_000, 960_000 + 2 * LONGER]
+    fourth.close(remove=True)
+
+
 def test_a_left_line_that_is_not_whole_is_none(tmp_path: Path, reads: Reads) -> None:
     old = left(tmp_path, reads, Note(True, 5, 50, time.monotonic()))
     old.paths[1].unlink()
@@ -121,7 +151,7 @@ def test_a_left_line_that_is_not_whole_is_none(tmp_path: Path, reads: Reads) -> 
     line.close(remove=True)
 
 
-@pytest.mark.parametrize("page", [b"", bytes(4096), b"eslbotL1" + bytes(4088), b"eslbotL2" + b"\xff" * 4088])
+@pytest.mark.parametrize("page", [b"", bytes(4096), b"eslbotL1" + bytes(4088), b"eslbotL3" + b"\xff" * 4088])
 def test_a_page_of_nobodys_makes_no_line(tmp_path: Path, reads: Reads, page: bytes) -> None:
     (tmp_path / f"{ID}.line").write_bytes(page)
     line = Line.open(tmp_path, ID, reads)
@@ -203,11 +233,25 @@ def test_a_note_survives_its_writer_but_for_one_half_written(tmp_path: Path) -> 
             return Sidecar(file.fileno(), 0).places[1].note
 
         assert again() == notes[-1]
-        for torn in (0, 40):  # the newest one's number before or behind it is not there yet
+        for torn in (0, 56):  # the newest one's number before or behind it is not there yet
             whole = path.read_bytes()
             os.pwrite(file.fileno(), bytes(8), 1024 + 128 + torn)
             assert again() == notes[-2]
             os.pwrite(file.fileno(), whole, 0)
+
+
+def test_a_place_says_whose_rings_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "side"
+    sidecar = Sidecar.open(path, 7)
+    note = Note(True, 7, 8, 1.5, 3, 5)
+    for place, switch in zip(sidecar.places, ["x" * 36, ""], strict=False):
+        place.begin(sidecar.generation, switch)
+        place.write(note)
+    again = Sidecar.open(path, 8)
+    assert [place.switch for place in again.places] == ["x" * 36, "", "", ""]
+    assert [place.note for place in again.places] == [note, note, None, None]
+    again.places[0].begin(0)
+    assert again.places[0].switch == ""
 
 
 def test_the_newest_generation_has_the_call(tmp_path: Path) -> None:

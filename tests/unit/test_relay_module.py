@@ -23,6 +23,7 @@ from tests.unit.test_relay_dialler import frame
 
 SIGNER = Signer([b"k" * 32])
 INVITE = Invite("4f1a-call", "00919990152080", "CRT-1", "2b37ba17", "203.0.113.10", "caller", "called")
+CORE = "7a2c9a3e-6d2f-4c5b-9f0e-3d1c2b4a5968"
 SOON = 5.0
 
 
@@ -34,10 +35,10 @@ class Taken(Call):
         self.stream: Stream | None = None
         self.gone = asyncio.Event()
         self.faulty = False
-        self.ptimes: list[int] = []
+        self.laid: list[tuple[int, str]] = []
 
-    def lay(self, ptime: int) -> None:
-        self.ptimes.append(ptime)
+    def lay(self, ptime: int, switch: str) -> None:
+        self.laid.append((ptime, switch))
 
     def prepare(self) -> None:
         self.told.append(("prepare",))
@@ -467,13 +468,19 @@ def test_frames_behind_a_text_of_ours_are_acknowledged_at_once(
 
 
 @pytest.mark.parametrize(
-    ("header", "ptime"), [("", 20), ("X-Eslbot-Ptime: 60", 60), ("X-Eslbot-Ptime: 120", 120)]
+    ("header", "laid"),
+    [
+        ("", (20, "")),
+        ("X-Eslbot-Ptime: 60", (60, "")),
+        ("X-Eslbot-Ptime: 120", (120, "")),
+        (f"X-Eslbot-Switch: {CORE}", (20, CORE)),
+    ],
 )
-def test_the_line_is_laid_before_the_upgrade_is_answered(header: str, ptime: int) -> None:
+def test_the_line_is_laid_before_the_upgrade_is_answered(header: str, laid: tuple[int, str]) -> None:
     async def story(house: House) -> None:
         caller = await house.ask(*UPGRADE, *identity(INVITE), f"{control.PART}: new", *filter(None, [header]))
         assert b" 101 " in await caller.head()
-        assert house.call.ptimes == [ptime]
+        assert house.call.laid == [laid]
 
     run(story)
 
@@ -485,5 +492,17 @@ def test_no_line_is_read_every_so_often(header: str) -> None:
     async def story(house: House) -> None:
         caller = await house.ask(*UPGRADE, *identity(INVITE), f"{control.PART}: new", header)
         assert b" 400 " in await caller.head()
+
+    run(story)
+
+
+@pytest.mark.parametrize("switch", ["x" * 37, "../x", "a b", "a,b", "\u00fc"])
+def test_a_core_uuid_is_one(switch: str) -> None:
+    async def story(house: House) -> None:
+        caller = await house.ask(
+            *UPGRADE, *identity(INVITE), f"{control.PART}: new", f"{control.SWITCH}: {switch}"
+        )
+        assert b" 400 " in await caller.head()
+        assert not house.calls
 
     run(story)

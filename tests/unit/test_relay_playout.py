@@ -57,13 +57,16 @@ class World:
         self.speech = Speech()
         self.relays: list[tuple[Line, Reads]] = []
         self.reader: Reader | None = None
+        self.switch = 1
         self.succeed()
         self.second = second
 
     def succeed(self) -> None:
         """A relay begins, or another one where the first was killed (it has done nothing about it)."""
         self.reads = Reads(self.directory, self.clock)
-        self.line = Line.open(self.directory, ID, self.reads, self.clock, ring_seconds=self.ring)
+        self.line = Line.open(
+            self.directory, ID, self.reads, self.clock, ring_seconds=self.ring, switch=f"core-{self.switch}"
+        )
         self.relays.append((self.line, self.reads))
         self.told = Notes(self.clock)
         self.playout = Playout(self.line, self.margin, self.told, self.clock)
@@ -74,10 +77,28 @@ class World:
         self.named = set(self.line.paths)
         return self.reader
 
-    def killed(self, seconds: float, late: float = 0.0) -> None:
-        """Nobody is there for so long, while FreeSWITCH comes to be late; then another relay has the call."""
+    def switch_dies(self, within: float = 0.0) -> None:
+        self.reader.dies_at = self.clock.time + within
+
+    def switch_is_back(self, phase: float = 0.007) -> None:
+        """It has the relay's stream again, and reads what STATE names."""
+        self.switch += 1
+        assert self.playout.read_by(f"core-{self.switch}")
+        self.displace_again(phase)
+
+    def displace_again(self, phase: float = 0.007) -> None:
+        assert self.line.opened == (False, False) and self.line.old_paths == ()
+        self.reader.come_back(self.line.paths if self.second else self.line.paths[:1], phase)
+        self.named = set(self.line.paths)
+
+    def forgotten(self) -> None:
+        """The relay dies, and with it what it had no room for in the line."""
         in_memory = round(self.playout.queued * 8000)
         del self.speech.said[len(self.speech.said) - in_memory :]
+
+    def killed(self, seconds: float, late: float = 0.0) -> None:
+        """Nobody is there for so long, while FreeSWITCH comes to be late; then another relay has the call."""
+        self.forgotten()
         self.reader.next += late
         self.clock.go(self.clock.time + seconds)
         self.succeed()
@@ -87,7 +108,7 @@ class World:
 
     def tick(self) -> float | None:
         due = self.playout.tick()
-        if self.reader:
+        if self.reader and self.reader.dies_at > self.clock.time:
             self.brought({*self.line.paths, *self.line.old_paths})
         return due
 
@@ -240,6 +261,16 @@ def test_what_was_heard_is_not_heard_again(worlds: Callable[..., World]) -> None
     world.say(8000)
     world.play(10)
     assert world.reader.speech() == world.speech.said
+
+
+def test_what_was_heard_before_a_clear_is_not_heard_again(worlds: Callable[..., World]) -> None:
+    world = worlds(ring=3).started()
+    world.say(8000)
+    world.play(0.5)
+    world.playout.clear()
+    heard = world.reader.speech()
+    world.play(10)
+    assert 0 < len(heard) < 8000 and world.reader.speech() == heard
 
 
 def test_a_mark_comes_a_frame_behind_its_speech(world: World) -> None:

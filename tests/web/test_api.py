@@ -18,7 +18,7 @@ from eslbot.web.showing import shown
 from eslbot.web.tokens import Viewer
 from tests.support.calls import rich_call, tenants
 from tests.support.fake_keeper import ACME, ZENITH, FakeKeeper, row
-from tests.support.page import page_tree, short_folder
+from tests.support.page import page_tree, recoveries, short_folder
 from tests.support.peer import bounded
 from tests.web.conftest import Site, make_site
 
@@ -302,6 +302,52 @@ def test_questions_under_way_are_bounded(keeper: FakeKeeper) -> None:
     assert all(isinstance(one.exception, LedgerDown) for one in asking)
     keeper.answer = ...
     assert client.ask({"ask": "tenants"}) == {"tenants": []}
+
+
+# -- FreeSWITCH --------------------------------------------------------------------------------------------
+
+
+def test_restarts_of_freeswitch_under_the_viewers_calls(tenant_site: Site, keeper: FakeKeeper) -> None:
+    keeper.change(FOREIGN["call_id"], restarts=1, restarted_at=time.time() - 30, restart_gap=1.7)
+    told = tenant_site.get("/api/switch", "operator").json["restarts"]
+    assert (told["calls"], told["gap"]) == (1, 1.7)
+    tenant_site.get("/api/switch", "acme")
+    assert keeper.asked[-1] == {"ask": "restarts", "workspaces": [ACME]}
+
+
+def test_the_list_tells_of_restarts(site: Site, keeper: FakeKeeper) -> None:
+    keeper.put(row(1, restarts=2, restarted_at=time.time(), restart_gap=1.7))
+    (listed,) = site.get("/api/calls", "operator").json["calls"]
+    assert (listed["restarts"], listed["restart_gap"]) == (2, 1.7)
+
+
+@pytest.mark.parametrize("answer", [b'{"error":"database_down"}\n', b'{"restarts":[]}\n', b"<html>\n"])
+def test_restarts_of_which_the_ledger_cannot_tell(site: Site, keeper: FakeKeeper, answer: bytes) -> None:
+    keeper.answer = answer
+    got = site.get("/api/switch", "operator")
+    assert (got.status, got.json["restarts"]) == (200, None)
+
+
+def test_restarts_are_asked_without_a_ledger_too(keeper: FakeKeeper) -> None:
+    tree = page_tree(keeper.journal)
+    del tree["ledger"]
+    assert make_site(tree).get("/api/switch", "operator").json["restarts"] is None
+
+
+def test_calls_that_were_dropped_are_told_to_who_sees_all_tenants(site: Site, keeper: FakeKeeper) -> None:
+    def told(token: str) -> Any:
+        return site.get("/api/switch", token).json["flushed"]
+
+    assert told("operator") is None
+    recoveries(keeper.journal, restarts=2, calls=9)
+    assert told("operator") is None
+    recoveries(keeper.journal, restarts=3, calls=12, flushes=1, dropped=3, last_flush=1_800_000_000.0)
+    assert told("operator") == {"at": 1_800_000_000.0, "calls": 3}
+    assert told("acme") is None
+    keeper.stop()  # the file is there all the same
+    assert told("operator") == {"at": 1_800_000_000.0, "calls": 3}
+    (keeper.journal.parent / "freeswitch.json").write_text("[]")
+    assert told("operator") is None
 
 
 # -- live ---------------------------------------------------------------------------------------------------

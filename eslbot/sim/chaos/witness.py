@@ -99,9 +99,9 @@ class Witness:
 
     def account(self, *, patience: float = PATIENCE) -> Account:
         """What became of it all; waits until everything is tidied up, or does not get any tidier."""
-        left = self._left()
+        left = self.left()
         told = self._told()
-        posts = [self._post(request) for request in list(self.lab.ameyo.requests)[self._posts :]]
+        posts = [self.post(request) for request in list(self.lab.ameyo.requests)[self._posts :]]
         with self._lock:
             calls = [self._placed(call, tenant, told) for call, tenant in self._calls.values()]
         return account(calls, posts, self.faults, left, patience=patience)
@@ -142,7 +142,8 @@ class Witness:
             call_id=next((line["call_id"] for line in lines if line.get("call_id")), None),
         )
 
-    def _post(self, request: Notification) -> Post:
+    def post(self, request: Notification) -> Post:
+        """What Ameyo saw, as the account wants it."""
         tenants = {tenant.host: tenant.name for tenant in self.lab.tenants.values()}
         length = request.header("Content-Length") or ""
         return Post(
@@ -157,7 +158,8 @@ class Witness:
             cut_off=length.isdigit() and len(request.body) < int(length),
         )
 
-    def _left(self) -> Leftovers:
+    def left(self) -> Leftovers:
+        """What is still there, once everything is tidied up, or does not get any tidier."""
         deadline = time.monotonic() + TIDY_LIMIT
         while True:
             left = self._look()

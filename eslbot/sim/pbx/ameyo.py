@@ -29,7 +29,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -280,6 +280,18 @@ class AmeyoServer:
         """The requests that name this call, in order."""
         with self._changed:
             return [request for request in self.requests if request.crt_object_id == crt_object_id]
+
+    def take(self, crt_object_ids: Collection[str]) -> list[Notification]:
+        """The requests that name these calls, in order; they are forgotten, and so are the calls' scripts."""
+        with self._changed:
+            taken = [request for request in self.requests if request.crt_object_id in crt_object_ids]
+            kept = [request for request in self.requests if request.crt_object_id not in crt_object_ids]
+            self.requests.clear()
+            self.requests.extend(kept)
+            for crt in crt_object_ids:
+                self._scripts.pop(crt, None)
+                self._repeating.discard(crt)
+        return taken
 
     def wait_for(
         self, predicate: Callable[[Notification], bool], timeout: float = 10.0, *, count: int = 1

@@ -262,6 +262,11 @@ class Load:
         by_crt = {crts[key]: voice for key, voice in told.voices.items()}
         return VoicesReport(by_crt, told.strays, told.dropped)
 
+    def forget_voices(self) -> None:
+        """Nobody will ask for its RTP again; a run of hours would keep that of all its calls."""
+        if self.voices is not None:
+            self.voices.forget(self._keys)
+
     def over(self) -> bool:
         """Whether all its calls are over."""
         return self._run is None or self._run.process.poll() is not None

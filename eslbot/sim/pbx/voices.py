@@ -267,6 +267,9 @@ class _Process:
                     self._speakers[key].flow.over = True
             case {"report": list(keys)}:
                 self._report(keys)
+            case {"forget": list(keys)}:
+                for key in keys:
+                    self._speakers.pop(key, None)
 
     def _begin(self, key: str, remote: tuple[str, int], kind: int) -> None:
         flow = self._flows.get(remote)
@@ -359,6 +362,10 @@ class Voices:
     def end(self, key: str) -> None:
         """Its caller speaks no more; what still comes is counted."""
         self._command({"end": key})
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """These calls are over, and nobody will ask again."""
+        self._command({"forget": list(keys)})
 
     def report(self, keys: Iterable[str]) -> VoicesReport:
         """What is known of these calls by now; those that were never answered are left out.

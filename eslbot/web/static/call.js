@@ -1,9 +1,9 @@
 // One call: its facts, its timeline drawn, the notifications, and every fact as a table.
 
 import { ask } from "./api.js";
-import { byId, el } from "./dom.js";
+import { byId, el, fill } from "./dom.js";
 import { story, ticks } from "./story.js";
-import { clock, dayAndTime, ending, faultName, lasting, notes, outcomeName, stageName, timeOf, tone } from "./words.js";
+import { clock, dayAndTime, ending, faultName, lasting, notes, outcomeName, restarted, stageName, timeOf, tone } from "./words.js";
 
 /** Milliseconds between two askings because the call changed. */
 const PATIENCE = 1000;
@@ -71,7 +71,8 @@ export class CallView {
     const scrolled = byId("call").querySelector(".scroll")?.scrollLeft ?? 0;
     const opened = byId("call").querySelector("details")?.open ?? false;
     const told = story(call, timeline, notifications, this.now());
-    byId("call").replaceChildren(
+    fill(
+      byId("call"),
       back(),
       el(
         "header",
@@ -115,7 +116,7 @@ export class CallView {
         node.dataset.verdict = one.verdict;
         return node;
       }),
-      service: [],
+      service: told.away.map((one) => bar("away", one, "Without FreeSWITCH")),
     };
     for (const point of told.points) {
       tracks[point.lane].push(place(el("span", { class: "point", "data-kind": point.kind, title: `${point.text}, ${at(point.at)}` }), point.at));
@@ -167,6 +168,8 @@ function goBack(event) {
 function saidOf(told, notifications) {
   const parts = told.stages.map((one) => `${stageName(one.stage)} ${lasting(one.to - one.from)}`);
   if (told.bot.length > 0) parts.push(`the bot spoke ${told.bot.length} times`);
+  const restarts = told.points.filter((point) => point.kind === "switch_restarted").length;
+  if (restarts > 0) parts.push(`FreeSWITCH restarted ${restarts === 1 ? "once" : `${restarts} times`}`);
   if (notifications.length > 0) parts.push(`${notifications.length} notifications`);
   return `${parts.join(", ")}. Everything is in the table below.`;
 }
@@ -192,6 +195,7 @@ function factsOf(call, told) {
     ["Refused", call.refusal ? `${call.refusal_status ?? ""} ${call.refusal}` : null],
     ["Hang-up", [call.sip_hangup_disposition, call.hangup_cause].filter(Boolean).join(", ") || null],
     ["Take-overs", call.take_overs || null],
+    ["Recovered", call.restarts > 0 ? restarted(call) : null],
     ["BYE overdue", call.byes_overdue ? `${call.byes_overdue}×` : null],
     ["Media", call.media ? Object.entries(call.media).map(([name, value]) => `${name} ${value}`).join(", ") : null],
     ["Host", call.host],

@@ -14,6 +14,11 @@ export function el(name, properties = {}, ...children) {
   return node;
 }
 
+/** These children instead of those there are; null is none (to replaceChildren it is a text). */
+export function fill(node, ...children) {
+  node.replaceChildren(...children.filter((child) => child != null));
+}
+
 /** Changes a text only where it is another one: an unchanged node costs no layout. */
 export function write(node, text) {
   if (node.firstChild === null || node.firstChild.nodeValue !== text) node.textContent = text;

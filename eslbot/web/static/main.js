@@ -5,6 +5,7 @@ import { Calls } from "./calls.js";
 import { CallView } from "./call.js";
 import { byId, el, mark, write } from "./dom.js";
 import { Live } from "./live.js";
+import { Switch } from "./switch.js";
 import { Tenants } from "./tenants.js";
 
 const LINKS = { live: "live", waiting: "connecting again", paused: "paused", ledger: "no ledger" };
@@ -27,6 +28,7 @@ function notice(source, problem) {
 const asked = (error) => notice("asked", error);
 const calls = new Calls(asked);
 const tenants = new Tenants(asked);
+const switch_ = new Switch();
 const live = new Live(
   (ids, ended) => {
     call.soon(ids);
@@ -93,6 +95,7 @@ async function begin() {
       route();
     });
     route();
+    switch_.load();
     if (session.ledger) live.open();
     else {
       const without = await ask("tenants").catch((error) => error);

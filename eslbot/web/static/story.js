@@ -15,6 +15,7 @@ export function story(call, timeline, notifications, now) {
     bot: spans(facts, "speech_began", "speech_ended", end),
     caller: spans(facts.map(asSpeech), "caller_began", "caller_ended", end),
     points: facts.filter((fact) => Object.hasOwn(POINTS, fact.what)).map((fact) => ({ at: fact.at, ...POINTS[fact.what], text: pointText(fact) })),
+    away: facts.filter((fact) => fact.what === "switch_restarted" && fact.facts?.gap > 0).map((fact) => ({ from: Math.max(begin, fact.at - fact.facts.gap), to: fact.at })),
     attempts: notifications.map((one) => ({
       from: one.began_at,
       to: Math.min(end, one.began_at + (one.seconds ?? (one.verdict == null && live ? end : 0))),
@@ -30,6 +31,7 @@ const POINTS = {
   key: { lane: "caller", kind: "key" },
   taken_over: { lane: "service", kind: "taken_over" },
   left: { lane: "service", kind: "left" },
+  switch_restarted: { lane: "service", kind: "switch_restarted" },
   bot_reconnected: { lane: "service", kind: "bot_reconnected" },
   not_verified: { lane: "service", kind: "not_verified" },
   bye_overdue: { lane: "service", kind: "bye_overdue" },
@@ -52,6 +54,8 @@ function pointText(fact) {
       return `left by its worker${of.why ? `: ${of.why}` : ""}`;
     case "not_verified":
       return "identity not verified: nothing is done with it";
+    case "switch_restarted":
+      return "FreeSWITCH has restarted and is back";
     case "bot_reconnected":
       return `bot connected again${of.why ? `: ${of.why}` : ""}`;
     default:

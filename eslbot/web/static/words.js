@@ -17,6 +17,7 @@ const OUTCOMES = {
   bot_failed: "Bot failed",
   bot_silent: "Bot silent",
   relay_lost: "Relay lost",
+  switch_lost: "FreeSWITCH lost",
   max_duration: "Longest duration",
   controller_lost: "Worker lost",
   internal_error: "Fault of eslbot",
@@ -47,9 +48,16 @@ export function tone(row) {
   return row.handed_off_at != null ? "good" : "plain";
 }
 
+/** That FreeSWITCH died under a call and came back with it. */
+export function restarted(row) {
+  const gap = row.restart_gap == null ? "" : `, ${row.restarts > 1 ? "up to " : ""}${lasting(row.restart_gap)} without it`;
+  return `FreeSWITCH restarted${row.restarts > 1 ? ` ${row.restarts}×` : ""}${gap}`;
+}
+
 /** What an operator should notice. */
 export function notes(row) {
   const parts = [];
+  if (row.restarts > 0) parts.push(row.restarts > 1 ? `↻ recovered ${row.restarts}×` : "↻ recovered");
   if (row.refusal) parts.push(String(row.refusal).replaceAll("_", " "));
   if (row.fault && row.fault !== "none") parts.push(`fault: ${faultName(row.fault)}`);
   if (row.stage === "handing_off" && row.attempts > 1) parts.push(`attempt ${row.attempts}`);

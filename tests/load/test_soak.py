@@ -1,0 +1,59 @@
+"""``scripts/soak`` as its users run it, for half a minute: every caller is accounted for."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.processes import ROOT
+
+#: Of the faults, those that leave a machine that is busy with other tests its promises of time.
+FAULTS = ("kill worker", "kill relay", "HUP", "Ameyo errors", "crash FreeSWITCH")
+
+
+def soak(out: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "benchmarks.soak", "--switch", "stand-in", "--out", str(out), *options]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def test_every_caller_is_accounted_for(tmp_path: Path) -> None:
+    options = [option for fault in FAULTS for option in ("--fault", fault)]
+    process = soak(tmp_path, "--minutes", "0.4", "--calls", "6", "--seed", "3", *options)
+    told, errors = process.communicate(timeout=150)
+    print(told, errors)
+    document = json.loads((tmp_path / "soak.json").read_text())
+
+    tally = document["tally"]
+    assert (document["broken"], process.returncode) == ([], 0)
+    assert {fault["kind"] for fault in document["faults"]} == set(FAULTS)
+    assert tally["calls"] == sum(tally["endings"].values()) >= 12
+    assert tally["endings"]["handed off"] >= 5
+    assert (tally["byes"], tally["endings"].get("lost", 0)) == (0, 0)
+    assert tally["take_overs"] > 0
+    assert document["heard"]["packets"] > 1000 and document["heard"]["mute"] == 0
+    header, *rows = (tmp_path / "soak.csv").read_text().splitlines()
+    assert header == "seconds,what,pid,rss_kb,descriptors,threads,count"
+    watched = {row.split(",")[1] for row in rows}
+    assert {"arbiter", "worker", "keeper", "relay parent", "relay", "FreeSWITCH", "calls up"} <= watched
+    assert "<svg" in (tmp_path / "soak.svg").read_text()
+    assert "every promise was kept" in told and "seed 3" in errors
+
+
+def test_ctrl_c_ends_it_with_the_account_so_far(tmp_path: Path) -> None:
+    process = soak(tmp_path, "--minutes", "10", "--calls", "2", "--seed", "4", "--fault", "HUP")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if " calls up; " in line:
+            break
+    process.send_signal(signal.SIGINT)
+    told, errors = process.communicate(timeout=100)
+    print(told, errors)
+    document = json.loads((tmp_path / "soak.json").read_text())
+    assert document["stopped"] == "interrupted"
+    assert document["tally"]["calls"] == sum(document["tally"]["endings"].values()) > 0
+    assert (document["broken"], process.returncode) == ([], 0)
