@@ -23,7 +23,7 @@ BACK, ALL_BACK = 2.0, 3.0
 ROW = 0.3
 
 
-def crash(lab: Lab, *calls: PbxCall, signum: int = signal.SIGKILL, times: int = 1) -> list[float]:
+def crash(lab: Lab, *calls: PbxCall, signum: int = signal.SIGKILL) -> list[float]:
     """Have the switch die, and wait until the PBX has accepted it again.
 
     Returns the seconds of each call from the kill to its first packet.
@@ -31,7 +31,7 @@ def crash(lab: Lab, *calls: PbxCall, signum: int = signal.SIGKILL, times: int = 
     at = time.time()
     lab.crash_switch(signum)
     for pbx_call in calls:
-        pbx_call.wait_taken_up(times)
+        pbx_call.wait_taken_up()
     lab.wait_switch_ready()
     return [first_packet(pbx_call, at) - at for pbx_call in calls]
 
@@ -191,7 +191,9 @@ def test_a_second_death_a_while_behind_the_first(lab: Lab, crt: str) -> None:
     bot.say(tone(1000, 0.3), real_time=False)
     bot.mark("one")
     mark_of(bot, "one")
-    crash(lab, pbx_call, times=2)
+    lab.crash_switch()
+    pbx_call.wait_taken_up(2)  # its RTP may be too short to be looked for: an agent takes the call at once
+    lab.wait_switch_ready()
     assert pbx_call.wait().completed
     ended_by_pbx(lab, crt, "switch_lost")
     told_once(lab, crt)
