@@ -34,8 +34,8 @@ from eslbot.sim.pbx.media import Arrival
 LOOK, PROGRESS = 0.5, 15.0
 #: Seconds for all calls to end behind the last fault, and behind Ctrl-C.
 END_LIMIT, STOP_LIMIT = 75.0, 15.0
-#: Seconds before and behind FreeSWITCH's death in which the PBX holds nobody: SIPp does one thing at a time.
-NO_HOLD = (10.0, 5.0)
+#: Seconds before and behind FreeSWITCH's death in which nobody is held and no key pressed: it would be lost.
+QUIET = (10.0, 5.0)
 #: Seconds of a long call.
 ANCHOR_SECONDS = (15.0, 300.0)
 #: Seconds before and behind a call in which a fault may have hit it.
@@ -193,17 +193,17 @@ class Soak:
         while (now := time.monotonic()) - begun < self._seconds:
             if self._failures:
                 raise RuntimeError(f"a fault could not be done: {self._failures[0]!r}") from self._failures[0]
-            callers.look()
+            callers.look(busy=not self._crash_near(now))
             self._settle(callers)
             self.result.up.append(callers.up)
-            callers.place(holds=not self._crash_near(now))
+            callers.place()
             if now >= tell:
                 tell += PROGRESS
                 self._progress(callers, now - begun)
             time.sleep(LOOK)
 
     def _crash_near(self, now: float) -> bool:
-        before, behind = NO_HOLD
+        before, behind = QUIET
         return any(-behind <= at - now <= before for at in self._crash_at)
 
     def _settle(self, callers: Callers, *, all_of_them: bool = False) -> None:
