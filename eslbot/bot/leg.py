@@ -17,7 +17,7 @@ import structlog
 from eslbot.bot import hold, stream
 from eslbot.bot.hold import Hold
 from eslbot.bot.keys import KEYS, key_of_info
-from eslbot.bot.lines import BadLines, Lines, Unheard, lines_of
+from eslbot.bot.lines import BadLines, Line, Lines, Unheard, lines_of
 from eslbot.bot.link import Link, RelayLost, Way
 from eslbot.config.model import Workspace
 from eslbot.esl import EslError, Event, Session, whole_number
@@ -48,7 +48,7 @@ FLUSH_AGAIN = 1.5
 #: The length of our packets, in milliseconds.
 PTIME = "rtp_use_codec_ptime"
 #: Seconds for the news that a channel which does not take a line is hung up.
-HUNG_UP = 0.5
+HUNG_UP = 1.0
 #: Seconds beyond which nothing was "just now".
 LONG_AGO = 60.0
 
@@ -120,6 +120,8 @@ class BotLeg:
         #: The last STATE's word of the end, and when that counts.
         self._word: Mapping[str, Any] = {}
         self._word_counts = float("inf")
+        #: Whether FreeSWITCH has refused the last STATE's lines.
+        self._refused = False
         self._jitter_buffer = False
         self._flush_again = float("-inf")
 
@@ -165,8 +167,7 @@ class BotLeg:
             reason = "max_duration" if ended.outcome is Outcome.MAX_DURATION else reason
             return ended
         except (RelayLost, Unheard) as error:
-            if isinstance(error, Unheard):
-                self._await_hang_up()
+            self._believe()  # how the bot's part had ended, a relay that is lost by now may have told
             log.error("relay_lost", reason=str(error), relay=self._link.url, remedy=error.remedy)
             return self._ended or BotEnd(Outcome.RELAY_LOST, str(error))
         finally:
@@ -174,15 +175,6 @@ class BotLeg:
             # another controller goes on, it goes on with all of it.
             if self._session.reason is None:
                 self._close(reason)
-
-    def _await_hang_up(self) -> None:
-        """A caller who has left hears no line either, and nobody is to be told of a bot's fault then.
-
-        Raises OutboundSessionHasGoneAway where that was it.
-        """
-        deadline = time.monotonic() + HUNG_UP
-        while (left := deadline - time.monotonic()) > 0:
-            self._session.next_event(left)
 
     def _close(self, reason: str) -> None:
         try:
@@ -269,18 +261,34 @@ class BotLeg:
             return
         self._link.part, self._link.held = self._part, self._hold.on
         self._link.synchronised(_count(facts, "acked"))
+        self._word, self._word_counts = facts, time.monotonic() + TOLD_AGAIN
         self._at(_text(facts, "url"))
-        self._lines.bring(lines)
+        self._bring(lines)
         if facts.get("hold") is not self._hold.on and self._part is not Part.NEW:
             self._story.note(What.HOLD, on=self._hold.on)  # it began or ended between two controllers
         if facts.get("bot") == "connected":
             self._bot_is_there()
-        self._word, self._word_counts = facts, time.monotonic() + TOLD_AGAIN
+
+    def _bring(self, lines: tuple[Line, ...]) -> None:
+        """Have the lines heard. Raises Unheard where FreeSWITCH refuses twice running.
+
+        A caller who has left hears no line, and a relay that comes late may name others by now: once it is
+        asked again.
+        """
+        try:
+            self._lines.bring(lines)
+        except Unheard as error:
+            if self._refused:
+                raise
+            self._refused = True
+            self._link.doubt(str(error), HUNG_UP)
+        else:
+            self._refused = False
 
     def _at(self, url: str) -> None:
         """The relay process that has the call: another one would dial the bot anew."""
         if control.OWN_URL.fullmatch(url):
-            self._link.own = url
+            self._link.at(url)
             if url != self._relay:
                 self._relay = url
                 self._story.relay_is(url)

@@ -92,11 +92,11 @@ class Lines:
         asked = [
             (path, self._session.ask_api(f"uuid_displace {uuid} start {path} {_FLAGS}")) for path in wanted
         ]
-        for path, answer in asked:
-            said = answer()
-            # A file that is on is refused, too: a relay that has just begun may not know.
-            if not said.startswith("+OK") and path not in known:
-                raise Unheard(f"FreeSWITCH does not read {path}")
+        # A file that is on is refused, too: a relay that has just begun may not know.
+        unread = [path for path, said in asked if not said().startswith("+OK") and path not in known]
+        if unread:
+            self._on = [path for path in paths if path not in unread]
+            raise Unheard(f"FreeSWITCH does not read {unread[0]}")
 
     def take_off(self) -> None:
         """The caller hears none of them any more. Does not wait."""

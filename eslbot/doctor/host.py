@@ -135,6 +135,21 @@ def sysctl(name: str) -> str | None:
         return None
 
 
+def file_system(path: Path) -> str | None:
+    """The kind of file system that ``path`` is on, such as ``tmpfs``; None where it cannot be known."""
+    try:
+        device = path.stat().st_dev
+        mounts = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in mounts:  # proc(5): … major:minor root mount-point options … - kind source options
+        words, _, kind = line.partition(" - ")
+        if words.split()[2:3] == [wanted]:
+            return kind.partition(" ")[0]
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """A process that runs now; every look at it may find it gone, or not ours to look at: None."""
@@ -159,6 +174,16 @@ class Process:
         """Whose it is."""
         line = self.status("Uid")
         return int(line.split()[1]) if line else None
+
+    @property
+    def unit(self) -> str | None:
+        """The service of systemd's that it belongs to; None where it is none."""
+        try:
+            groups = (self._folder / "cgroup").read_text().splitlines()
+        except OSError:
+            return None
+        names = (part for line in groups for part in line.split(":", 2)[-1].split("/"))
+        return next((name for name in names if re.fullmatch(r"[A-Za-z0-9:_.@-]+\.service", name)), None)
 
     @property
     def open_files(self) -> int | None:

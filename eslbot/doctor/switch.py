@@ -45,7 +45,7 @@ _QUESTIONS = (
     "sofia status",
 )
 _CONFIGURATIONS = ("sofia.conf", "switch.conf", "acl.conf")
-_VARIABLES = ("log_dir", "local_ip_v4")
+_VARIABLES = ("log_dir", "db_dir", "local_ip_v4", "api_on_startup")
 #: No more sources are asked about: each is a command.
 MAX_ASKED = 256
 #: Addresses that belong to nobody (RFC 5737, 2544), for "and a stranger?".

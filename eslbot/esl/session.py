@@ -534,6 +534,22 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         self.raise_if_disconnected()
         return None
 
+    def has_events(self) -> bool:
+        """Whether :meth:`next_event` would have one at once, of all that FreeSWITCH has sent by now.
+
+        Who was kept from running finds the time over before the loop has read what came in it.
+        """
+        if not self._inbox and self.reason is None:
+            self.receive_events()
+        return bool(self._inbox)
+
+    def drop_events(self, which: Callable[[Event], bool]) -> None:
+        """Forget those that wait and are such."""
+        self._inbox = deque(event for event in self._inbox if not which(event))
+        self._inbox_bytes = sum(event.size for event in self._inbox)
+        if not self._inbox:
+            self._kept = 0
+
     def execute(self, application: str, argument: str = "", *, tell: bool = False) -> Execution:
         """Queue an application on the channel and do not wait; :meth:`Execution.wait` does.
 

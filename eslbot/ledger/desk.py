@@ -37,7 +37,7 @@ MAX_CLIENTS, MAX_QUERIES = 64, 2
 IDLE, SLOW, PATIENCE = 600.0, 10.0, 20.0
 #: Seconds between two messages to who watches, and until an empty one says that all is well.
 WATCH, SIGN_OF_LIFE = 1.0, 10.0
-#: Seconds for which the tenants' health is not asked again.
+#: Seconds for which what every page asks again and again is not asked of the database.
 FRESH = 2.0
 #: Seconds behind a question in which another one may come.
 ATTENDED = 10.0
@@ -59,7 +59,7 @@ class Desk:
         self._asked_at = float("-inf")
         self._server: asyncio.Server | None = None
         self._inode = 0
-        self._tenants: dict[frozenset[str] | None, tuple[float, list[Row]]] = {}
+        self._known: dict[tuple[Callable[..., Any], frozenset[str] | None], tuple[float, Any]] = {}
 
     def open(self) -> None:
         """Begin. Raises OSError where the socket cannot be made."""
@@ -189,16 +189,20 @@ class Desk:
         }
 
     def _health_of_tenants(self, asked: dict[str, Any], workspaces: frozenset[str] | None) -> Row:
-        now = time.monotonic()
-        known = self._tenants.get(workspaces)
-        if known is None or now - known[0] > FRESH:
-            known = (now, self._ask(queries.tenants, time.time(), workspaces))
-            self._tenants = {who: told for who, told in self._tenants.items() if now - told[0] <= FRESH}
-            self._tenants[workspaces] = known
-        return {"tenants": fit(known[1])}
+        return {"tenants": fit(self._lately(queries.tenants, workspaces))}
 
     def _restarts(self, asked: dict[str, Any], workspaces: frozenset[str] | None) -> Row:
-        return {"restarts": self._ask(queries.restarts, time.time(), workspaces)}
+        return {"restarts": self._lately(queries.restarts, workspaces)}
+
+    def _lately(self, question: Callable[..., Any], workspaces: frozenset[str] | None) -> Any:
+        """The answer now, or that of a moment ago."""
+        now = time.monotonic()
+        known = self._known.get((question, workspaces))
+        if known is None or now - known[0] > FRESH:
+            known = (now, self._ask(question, time.time(), workspaces))
+            lately = {key: told for key, told in self._known.items() if now - told[0] <= FRESH}
+            self._known = {**lately, (question, workspaces): known}  # another thread may read the one before
+        return known[1]
 
     def _ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
         engine = self._engine()

@@ -61,6 +61,8 @@ log = structlog.get_logger()
 
 #: Seconds that a call whose stream broke off is kept for another one: FreeSWITCH may come back.
 KEEP = 30.0
+#: Seconds that a call waits for a stream that its controller has announced; the caller may hang up meanwhile.
+AGAIN_DUE = 10.0
 #: Seconds that what is queued may still play when the bot has ended; the last word of a bot that talks and
 #: talks is not worth more of the customer's time.
 LAST_WORDS = 60.0
@@ -130,6 +132,8 @@ class RelayCall(Call):
         self._outbox = Outbox()
         self._stream: Stream | None = None
         self._stream_since = 0.0
+        #: Whether the controller wants another stream behind this one.
+        self._again = False
         #: Samples of the caller's audio that have come, which is its time: bots take a time stamp that is
         #: later than the audio before it, be it by a millisecond, for lost audio.
         self._heard = 0
@@ -200,6 +204,7 @@ class RelayCall(Call):
         """Go on, or begin, with a stream of the module's; one that there was is nobody's any more."""
         _cancel(self._keep)
         self._stream, self._stream_since, self._heard = stream, self._loop.time(), 0
+        self._again = False
         self._caller = CallerAudio()
         self._begin(part)
         self._tell_state(self._held)
@@ -211,7 +216,9 @@ class RelayCall(Call):
     def stream_gone(self, clean: bool) -> None:
         """The stream has ended; ``clean`` where the module has closed it with 1000."""
         self._stream = None
-        if clean:
+        if clean and self._again:
+            self._keep = self._loop.call_later(AGAIN_DUE, self._call_is_over)
+        elif clean:
             self._call_is_over()
         else:
             self._log.warning("stream_lost", kept_for=KEEP)
@@ -266,7 +273,10 @@ class RelayCall(Call):
                     self._tell_bot(lambda protocol: protocol.key(digit, milliseconds))
             case Order.HOLD:
                 self._hold(bool(order.facts.get("on")))
+            case Order.AGAIN:
+                self._again = True
             case Order.STOP:
+                self._again = False
                 self._stop(str(order.facts.get("reason")))
 
     def _hold(self, on: bool) -> None:

@@ -50,6 +50,7 @@ class Order(StrEnum):
     KEY = "key"  # `digit`, `ms`
     HOLD = "hold"  # `on`
     ACK = "ack"  # `ack`: news up to this number need not be told again
+    AGAIN = "again"  # the stream ends, and another follows: that is not the call's end
     STOP = "stop"  # `reason`: ended, max_duration. The bot's part is over: say `stop` and close, be silent
 
 

@@ -245,14 +245,11 @@ class Line:
                     paths = rings_of(directory, call_id, place.generation)
                     old.append(Left(place, paths, samples, now(), switch))
                     undo.callback(old[-1].close)
+            unheard = b"".join(left.rest(0, 0.0) for left in old if left.over)
             if len(old) == len(sidecar.places):
                 old.pop(0).remove()
-            nobodys = [left for left in old if left.over]
-            unheard = b"".join(left.rest(0, 0.0) for left in nobodys)
-            old = [left for left in old if not left.over]
-            for left in [left for left in old if not left.unread]:
-                left.remove()
-                old.remove(left)
+            nobodys = [left for left in old if left.over or not left.unread]
+            old = [left for left in old if left not in nobodys]
             pair = _make_pair(directory, call_id, sidecar.generation, reads, samples, ring_samples)
             undo.callback(pair.unlink)
             undo.callback(pair.close)
@@ -261,8 +258,9 @@ class Line:
             place.begin(sidecar.generation, switch)
             line = cls(side_path, sidecar, place, old, pair, reads, now, samples, ring_samples)
             undo.pop_all()
+        unheard = unheard[max(0, len(unheard) - line.room(line.behind)) :]
         if unheard:
-            line._lay(line.behind, unheard[-line.room(line.behind) :])
+            line._lay(line.behind, unheard)
             line.behind = line.written
         line.note()
         for left in nobodys:
@@ -288,19 +286,18 @@ class Line:
         self._sidecar.succeed(int(self._now() * 1000))
         before, place = self._pair, self._place_in_page
         directory, call_id = self._side_path.parent, self._side_path.stem
-        pair = _make_pair(
-            directory,
-            call_id,
-            self._sidecar.generation,
-            self._reads,
-            self.samples,
-            self.ring_bytes // 2,
-        )
-        before.forget(self._reads)
-        begin, unheard = self._unheard()
+        generation, ring_samples = self._sidecar.generation, self.ring_bytes // 2
+        with ExitStack() as undo:
+            pair = _make_pair(directory, call_id, generation, self._reads, self.samples, ring_samples)
+            undo.callback(pair.unlink)
+            undo.callback(pair.close)
+            undo.callback(pair.forget, self._reads)
+            before.forget(self._reads)  # we are going to read them ourselves
+            begin, unheard = self._unheard()
+            undo.pop_all()
         self.drop_old()
         self._begin_with(pair, next(free for free in self._sidecar.places if not free.generation), begin)
-        self._place_in_page.begin(self._sidecar.generation, switch)
+        self._place_in_page.begin(generation, switch)
         self._lay(begin, unheard)
         self.note()
         before.close()

@@ -176,6 +176,7 @@ class FreeSwitchProcess:
     def _run(self) -> None:
         for name in ("log", "db", "run", "temp"):
             (self.work / name).mkdir(parents=True, exist_ok=True)
+        (self.work / "db").chmod(0o700)  # as scripts/install makes it
         switches = ["-nf", "-nc", "-nonat", "-nonatmap", "-nocal"]
         directories = {"conf": self.conf, **{n: self.work / n for n in ("log", "db", "run", "temp")}}
         for name, path in directories.items():

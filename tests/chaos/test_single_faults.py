@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -106,6 +108,44 @@ def handed_off_once(account: Account) -> None:
     assert account.guilty == []
     assert [entry.ending for entry in account.entries] == [Ending.HANDED_OFF]
     assert [entry.call.cause for entry in account.entries] == ["accepted"]
+
+
+@contextlib.contextmanager
+def relays_stopped(lab: Lab) -> Iterator[None]:
+    pids = lab.relay_pids()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("seconds", [1.6, 2.8])
+def test_a_relay_that_is_late_when_the_next_controller_comes_keeps_its_bot(
+    scene: Scene, seconds: float
+) -> None:
+    bot = scene.talking()
+    with relays_stopped(scene.lab):
+        scene.faults.kill_worker(scene.worker())
+        time.sleep(seconds)  # the fault lasts so long
+    heard = bot.audio_frames
+    bot.wait(lambda c: c.audio_frames > heard + 25)
+    ends(bot)
+    handed_off_once(scene.account())
+    assert len([c for c in scene.lab.bot.calls if c.headers.get("X-CRT-Object-ID") == scene.crt]) == 1
+
+
+@pytest.mark.parametrize("seconds", [1.6, 2.8])
+def test_a_relay_that_is_late_when_the_call_begins_has_it_all_the_same(scene: Scene, seconds: float) -> None:
+    with relays_stopped(scene.lab):
+        scene.place().wait_answered()
+        time.sleep(seconds)
+    bot = scene.lab.bot.wait_for_call(lambda c: c.headers.get("X-CRT-Object-ID") == scene.crt)
+    bot.wait(lambda c: c.audio_frames > 10 and len(c.said) == 1)
+    ends(bot)
+    handed_off_once(scene.account())
 
 
 @pytest.mark.parametrize("name", [*ALWAYS, *ONLY_REAL])

@@ -139,6 +139,16 @@ class House:
         channel.relay, before.relay.channel = before.relay, channel
         return channel
 
+    def restarted(self, before: Channel, core: str = "2") -> Channel:
+        """The same call again, its FreeSWITCH having died, and with it what was noted since the answer."""
+        if not before._greenlet.ready():
+            before.lose_controller()
+        eventually(lambda: not self.controller.calls)
+        channel = self.call(before.tracked, {"Core-UUID": core}, answered=True)
+        channel.tracked = before.tracked
+        channel.relay, before.relay.channel = before.relay, channel
+        return channel
+
     def talking(self, variables: dict[str, str] | None = None) -> Channel:
         """A call whose bot is there."""
         channel = self.call(variables)

@@ -18,7 +18,7 @@ from eslbot.config.model import Edge, loopback
 from eslbot.esl import Session
 from eslbot.ledger.facts import What
 from eslbot.relay import control
-from eslbot.relay.control import CALL, IDENTITY, PART, PTIME, News, Order, Part
+from eslbot.relay.control import CALL, IDENTITY, PART, PTIME, SWITCH, News, Order, Part
 from tests.esl.conftest import AMEYO_TOKEN, BOT_TOKEN, OTHER, House
 from tests.support import wire
 from tests.support.ameyo_server import Answer
@@ -48,6 +48,7 @@ def test_the_whole_story_in_order(house: House) -> None:
         "set eslbot_take_overs",
         "set eslbot_identity",
         "stage admitted",
+        "set eslbot_switch",
         "answer at once",
         "answer",
         "stage answered",
@@ -135,7 +136,7 @@ def test_what_the_relay_is_told(house: House) -> None:
     assert start["url"] == "ws://127.0.0.1:1/"
     assert start["rest"] == ["mono", "8000"]
     headers = start["headers"]
-    assert set(headers) == {IDENTITY, CALL, PART, PTIME}
+    assert set(headers) == {IDENTITY, CALL, PART, PTIME, SWITCH}
     assert SIGNER.verify(headers[CALL], headers[IDENTITY]) == INVITE
     assert headers[PART] == Part.NEW
     assert headers[PTIME] == "20"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import gevent
 import pytest
 from structlog.testing import capture_logs
 
@@ -27,8 +30,10 @@ NOTED = ("speech_began", "speech_ended", "mark", "cleared", "caller_speaks", "bo
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eslbot.bot.link.RELAY_DUE", 0.6)
     monkeypatch.setattr("eslbot.bot.link.STATE_DUE", 0.2)
+    monkeypatch.setattr("eslbot.bot.link.EXCUSED", 0.8)
     monkeypatch.setattr("eslbot.bot.link.STEADY", 0.05)
     monkeypatch.setattr("eslbot.bot.link.REFUSALS", 2)
+    monkeypatch.setattr("eslbot.bot.leg.HUNG_UP", 0.3)
 
 
 def outcome(house: House, channel: Channel) -> tuple[str, str]:
@@ -488,6 +493,7 @@ def test_a_hello_that_nobody_answers_starts_another_stream(house: House) -> None
     second.relay.silent = False
     second.wait(lambda: second.starts)
     assert second.story.index("stream stop") < second.story.index("stream start")
+    assert second.relay.told(Order.AGAIN) == [{"order": "again"}], "it is not the call's end"
     assert parts(second) == [Part.UNDER_WAY]
     second.ends()
     assert outcome(house, second)[0] == "bot_ended"
@@ -637,6 +643,210 @@ def test_a_relay_that_says_nothing_is_a_hand_off(house: House, up: bool) -> None
     assert len(channel.starts) > 1
 
 
+# -- who is only late -------------------------------------------------------------------------------------
+
+
+def before(channel: Channel, verb: str, happens: Callable[[], object]) -> None:
+    """Have this happen before FreeSWITCH does a command of the module's."""
+    does = channel._stream
+
+    def stream(answer: Callable[[str], None], uuid: str, what: str, *arguments: str) -> None:
+        if what == verb:
+            happens()
+        does(answer, uuid, what, *arguments)
+
+    channel._stream = stream  # type: ignore[method-assign, assignment]
+
+
+def is_well(house: House, channel: Channel, starts: int) -> None:
+    """The call is served, by the stream of so many that were started."""
+    channel.wait_stage("talking")
+    channel.ends()
+    assert outcome(house, channel) == ("bot_ended", "done")
+    assert len(channel.starts) == starts
+
+
+def test_a_relay_that_is_late_keeps_its_stream(house: House) -> None:
+    channel = house.call()
+    channel.relay.silent = True
+    channel.wait(lambda: channel.relay.told(Order.HELLO))
+    channel.relay.silent = False
+    channel.relay.state()
+    is_well(house, channel, 1)
+
+
+def test_a_state_of_the_stream_before_is_nobodys(house: House) -> None:
+    """It names the lines of a call that was over for its relay when that stream ended: they are no more."""
+    channel = house.call()
+    relay = channel.relay
+    relay.silent = True
+    gone = f"{DIRECTORY}/{UUID}.1.a.r8"
+    channel.unreadable = (gone,)
+
+    def late() -> None:
+        relay.odd = {"lines": [{"path": gone, "on": False}]}
+        relay.state()
+        relay.odd, relay.silent = {}, False
+
+    before(channel, "stop", late)
+    is_well(house, channel, 2)
+
+
+def test_a_state_that_comes_while_the_stream_does_not_end_is_nobodys(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eslbot.bot.stream.STOPPED", 0.05)
+    channel = house.call()
+    relay = channel.relay
+    relay.silent = channel.stuck = True
+    stops = []
+
+    def late() -> None:
+        stops.append(1)
+        if len(stops) == 1:
+            gevent.spawn_later(0.06, relay.state)
+        else:
+            channel.stuck = relay.silent = False
+
+    before(channel, "stop", late)
+    is_well(house, channel, 2)
+
+
+def test_what_has_come_is_read_before_a_time_counts_as_over(house: House) -> None:
+    channel = house.call()
+
+    def start(number: int) -> None:
+        channel.relay.stream_up(number)
+        time.sleep(0.9)  # nobody runs, we neither: longer than RELAY_DUE
+
+    channel.on_start = start
+    is_well(house, channel, 1)
+
+
+def test_time_in_which_we_did_not_run_is_not_the_relays(house: House) -> None:
+    channel = house.call()
+    channel.relay.silent = True
+
+    def start(number: int) -> None:
+        channel.relay.stream_up(number)
+        gevent.spawn_later(0.02, time.sleep, 0.7)
+        gevent.spawn_later(0.1, channel.relay.state)  # due when we ran again
+
+    channel.on_start = start
+    is_well(house, channel, 1)
+
+
+def test_time_for_which_freeswitch_has_not_answered_is_not_the_relays(house: House) -> None:
+    channel = house.talking()
+    channel.relay.silent = True
+    second = house.taken_over(channel)
+
+    def late() -> None:
+        if not second.relay.told(Order.HELLO):
+            gevent.sleep(0.7)  # longer than RELAY_DUE
+            gevent.spawn_later(0.1, second.ends)
+            gevent.spawn_later(0.1, second.relay.state)
+
+    before(second, "send_text", late)
+    assert outcome(house, second) == ("bot_ended", "done")
+    assert second.starts == []
+
+
+def test_a_start_of_which_freeswitch_has_not_told_yet_how_it_ended_is_waited_for(house: House) -> None:
+    channel = house.call()
+
+    def start(number: int) -> None:
+        gevent.spawn_later(0.9, channel.relay.stream_up, number)
+
+    channel.on_start = start
+    channel.relay.silent = True  # HELLO is not heard: there is no socket yet
+    gevent.spawn_later(0.8, setattr, channel.relay, "silent", False)
+    is_well(house, channel, 1)
+
+
+def test_a_relay_that_is_asked_again_has_its_time_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its stream is up: what it was late by when the call began is no more."""
+    monkeypatch.setattr("eslbot.bot.link.STEADY", 60.0)
+    channel = house.call()
+    channel.relay.silent = True
+    gevent.sleep(0.5)  # it is so late
+    channel.relay.silent = False
+    channel.relay.state()
+    channel.wait(lambda: channel.displaced)
+    gevent.sleep(0.2)  # and RELAY_DUE is over since the call began
+    channel.relay.silent = channel.relay.lost = True
+    channel.relay.tells(News.MARK, name="lost", cleared=False)
+    channel.relay.lost = False
+    hellos = len(channel.relay.told(Order.HELLO))
+    channel.relay.tells(News.MARK, name="came", cleared=False)
+    channel.wait(lambda: len(channel.relay.told(Order.HELLO)) == hellos + 1)
+    gevent.sleep(0.3)  # longer than STATE_DUE
+    channel.relay.silent = False
+    channel.ends()
+    assert outcome(house, channel) == ("bot_ended", "done")
+
+
+def test_the_error_that_is_on_its_way_is_not_that_of_the_next_stream(house: House) -> None:
+    """The module gives up after the very second after which the relay is asked."""
+    channel = house.call()
+    up = channel.on_start
+
+    def start(number: int) -> None:
+        if number:
+            gevent.spawn_later(0.1, up, number)
+        else:
+            error = {"status": "error", "message": {"code": 10, "error": "Timeout"}}
+            gevent.spawn_later(0.15, setattr, channel, "attached", False)
+            gevent.spawn_later(0.23, channel.custom, "error", error)
+
+    channel.on_start = start
+    channel.wait(lambda: len(channel.starts) == 2)
+    is_well(house, channel, 2)
+    assert "stream stop" not in channel.story[: channel.story.index("stage talking")]
+
+
+def test_nobody_is_excused_for_ever(house: House) -> None:
+    """A customer in silence gets to a human: within RELAY_DUE + EXCUSED, and one try more."""
+    channel = house.call()
+    channel.relay.silent = True
+    channel.on_start = lambda number: None
+    before(channel, "send_text", lambda: gevent.sleep(0.3))
+    began = time.monotonic()
+    assert outcome(house, channel)[0] == "relay_lost"
+    assert time.monotonic() - began < 0.6 + 0.8 + 0.2 + 2 * 0.3 + 1.0
+
+
+def test_lines_that_are_refused_once_are_asked_for_again(house: House) -> None:
+    channel = house.call()
+    relay, gone = channel.relay, list(channel.relay.paths)
+    channel.unreadable = tuple(gone)
+    channel.wait(lambda: "displace start" in channel.story)
+    relay.paths = [f"{DIRECTORY}/{UUID}.2.{name}.r8" for name in "ab"]
+    is_well(house, channel, 1)
+
+
+def test_a_line_that_was_refused_and_can_be_read_now_is_heard(house: House) -> None:
+    channel = house.call()
+    channel.unreadable = (channel.relay.paths[0],)
+    channel.wait(lambda: "displace start" in channel.story)
+    channel.unreadable = ()
+    channel.wait(lambda: set(channel.displaced) == set(channel.relay.paths))
+    is_well(house, channel, 1)
+
+
+@pytest.mark.parametrize("lines", ["not read", "read"])
+def test_a_bot_that_has_failed_is_told_as_that_whatever_became_of_the_line(house: House, lines: str) -> None:
+    channel = house.call()
+    relay = channel.relay
+    if lines == "not read":
+        channel.unreadable = tuple(relay.paths)
+    relay.bot, relay.done = "over", True
+    relay.ended = {"outcome": "bot_failed", "reason": "closed with 1011", "properties": {}, "dropped": []}
+    assert outcome(house, channel) == ("bot_failed", "closed with 1011")
+
+
 def test_a_relay_that_only_comes_up_to_break_off_is_none(house: House) -> None:
     channel = house.call()
 
@@ -654,6 +864,7 @@ def test_a_start_that_is_refused_is_tried_again_with_the_stream_before_stopped(h
     channel.attached = True  # of whoever it was
     channel.wait_stage("talking")
     assert len(channel.starts) == 1
+    assert channel.relay.told(Order.AGAIN), "it may be this call's, and a late event has said that it is gone"
     assert channel.story.index("stream stop") < len(channel.story) - 1 - channel.story[::-1].index(
         "stream start"
     )

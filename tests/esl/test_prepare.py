@@ -53,10 +53,11 @@ def door() -> Iterator[Door]:
     door.server.stop(timeout=0)
 
 
-def call(house: House, door: Door) -> Channel:
+def call(house: House, door: Door, *, silent: bool = False) -> Channel:
     """A call, answered after a tenth of a second; until its stream was asked for."""
     house.relay = Relay(listen=door.listen)
     channel = house.call()
+    channel.relay.silent = silent
     complete = channel.complete
 
     def later(application: str, event_uuid: str) -> None:
@@ -83,6 +84,15 @@ def test_a_process_that_is_gone_since_is_left_for_another(house: House, door: Do
     channel.lose_stream()
     channel.wait(lambda: len(channel.starts) == 2)
     assert channel.starts[1]["url"] == f"ws://{door.listen}/"
+
+
+def test_a_process_that_is_late_has_the_call_all_the_same(
+    house: House, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eslbot.bot.link.STATE_DUE", 0.1)
+    channel = call(house, door, silent=True)
+    channel.wait(lambda: len(channel.starts) == 3)
+    assert [start["url"] for start in channel.starts] == [OWN, OWN, f"ws://{door.listen}/"]
 
 
 @pytest.mark.parametrize(

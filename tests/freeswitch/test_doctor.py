@@ -100,6 +100,18 @@ def test_what_freeswitch_makes_of_its_configuration_is_as_its_umask_says(sound: 
     fsxml.chmod(0o660)
 
 
+def test_what_brings_calls_back_is_looked_at(sound: Lab) -> None:
+    assert sound.real_switch is not None
+    told = {f.looked_at: f for c in examine(Request(sound.config, ("recovery",))) for f in c.findings}
+    assert told["track-calls, api_on_startup"].severity is Severity.OK
+    db = sound.real_switch.work / "db"
+    assert db.stat().st_mode & 0o777 == 0o700
+    db.chmod(0o755)
+    found = {f.looked_at: f.found for f in wrong(examine(Request(sound.config, ("recovery",))))}
+    db.chmod(0o700)
+    assert found[f"FreeSWITCH's databases, {db}"] == "is open to others (mode 755)"
+
+
 def test_the_wrong_password_is_found(installed: Installed, tmp_path: Path) -> None:
     config = installed.changed(tmp_path, "freeswitch", "event_socket_password", value="not-that-one")
     (found,) = wrong(examine(Request(config, ("silence",))))
@@ -149,13 +161,14 @@ SPOILED = (
     ("sip_profiles/ameyo.xml", r'"ext-rtp-ip" value="[^"]*"', '"ext-rtp-ip" value="203.0.113.77"'),
     ("sip_profiles/ameyo.xml", '"enable-timer" value="false"', '"enable-timer" value="true"'),
     ("sip_profiles/ameyo.xml", "</settings>", '<param name="session-timeout" value="120"/></settings>'),
+    ("freeswitch.xml", '"api_on_startup=sofia recover"', '"api_on_startup="'),
     ("dialplan/ameyo.xml", r'<action application="set" data="send_silence_when_idle=-1"/>', ""),
 )
 
 
 @pytest.fixture(scope="module")
 def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Checked]]:
-    """What doctor says of a FreeSWITCH that was started with six mistakes, and with a range of 20 ports."""
+    """What doctor says of a FreeSWITCH that was started with seven mistakes, and with a range of 20 ports."""
     installation = find()
     if installation is None:
         pytest.skip(NO_FREESWITCH)
@@ -200,6 +213,7 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Checked]]
             "audio-stream",
             "profile",
             "dialplan",
+            "recovery",
         )
         yield examine(Request(config, wanted))
 
@@ -218,6 +232,7 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Checked]]
         ),
         ("rtp", "the RTP ports", "room for 10 calls (two ports each)", "freeswitch.rtp_ports to 400 ports"),
         ("silence", "send_silence_when_idle", "not set", "reloadxml"),
+        ("recovery", "api_on_startup", "not set instead of sofia recover", "restart FreeSWITCH"),
     ],
 )
 def test_a_mistake_that_freeswitch_runs_with_is_found(
@@ -232,4 +247,4 @@ def test_a_mistake_that_freeswitch_runs_with_is_found(
 
 
 def test_no_mistake_is_told_twice(spoiled: list[Checked]) -> None:
-    assert len(wrong(spoiled)) == 6
+    assert len(wrong(spoiled)) == 7

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
 import socket
 import sqlite3
 from contextlib import closing
@@ -271,9 +269,7 @@ def test_a_freeswitch_that_was_killed_takes_its_calls_up_again(
             before = session.connect()
             session.execute("answer")
             until(lambda: rows(switch) == 1, "the call is not in the core database")
-            os.kill(switch.process.pid, signal.SIGKILL)
-            switch.process.stop()
-            switch.process.start()
+            switch.process.crash()
             session = switch.controllers.accept()
             after = session.connect()
             assert after["Answer-State"] == "answered"

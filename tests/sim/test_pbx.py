@@ -301,6 +301,7 @@ class Switch:
         self.address = self.sip.getsockname()
         self.invites: dict[str, str] = {}
         self.requests: list[tuple[str, str, tuple[str, int]]] = []  # method, Call-ID, from
+        self.messages: list[str] = []
         self.speech: list[RtpPacket] = []  # of the caller
         self.speakers: Counter[int] = Counter()  # packets by SSRC
         self.say = b""  # L16, sent to every caller once the call is up
@@ -342,7 +343,10 @@ class Switch:
     def _take(self, message: str, peer: tuple[str, int]) -> None:
         method, uri, _ = message.split(" ", 2)
         call_id = header(message, "Call-ID")
+        self.messages.append(message)
         if method == "SIP/2.0":
+            if header(message, "CSeq") == "77 INVITE":
+                self._ours(call_id, peer, "ACK", 77)
             return
         self.requests.append((method, call_id, peer))
         match method:
@@ -350,6 +354,8 @@ class Switch:
                 if call_id not in self.invites:
                     self.invites[call_id] = message
                     self._invited(self._user(message, uri), message, peer)
+                else:
+                    self._respond(message, peer, "200 OK")
             case "ACK" if self._user(self.invites[call_id], uri) == "bye" or self._hangs_up(call_id):
                 self._bye(call_id, peer)
             case "ACK":
@@ -399,19 +405,29 @@ class Switch:
         ]
         self.sip.sendto(("\r\n".join(lines) + "\r\n\r\n" + sdp).encode(), peer)
 
+    def take_up(self) -> None:
+        """A re-INVITE within the one call there is, as of a switch that was restarted."""
+        ((_, call_id, peer), *_) = self.requests
+        sdp = f"v=0\r\nc=IN IP4 {self.ip}\r\nm=audio {self.rtp.getsockname()[1]} RTP/AVP 0\r\n"
+        self._ours(call_id, peer, "INVITE", 77, sdp)
+
     def _bye(self, call_id: str, peer: tuple[str, int]) -> None:
+        self._ours(call_id, peer, "BYE", 1)
+
+    def _ours(self, call_id: str, peer: tuple[str, int], method: str, number: int, sdp: str = "") -> None:
         invite = self.invites[call_id]
         lines = [
-            f"BYE sip:caller@{peer[0]}:{peer[1]} SIP/2.0",
-            f"Via: SIP/2.0/UDP {self.address[0]}:{self.address[1]};branch=z9hG4bK-{call_id}",
+            f"{method} sip:caller@{peer[0]}:{peer[1]} SIP/2.0",
+            f"Via: SIP/2.0/UDP {self.address[0]}:{self.address[1]};branch=z9hG4bK-{call_id}-{method}",
             f"From: {header(invite, 'To')};tag=switch",
             f"To: {header(invite, 'From')}",
             f"Call-ID: {call_id}",
-            "CSeq: 1 BYE",
+            f"CSeq: {number} {method}",
+            f"Contact: <sip:switch@{self.address[0]}:{self.address[1]}>",
             "Max-Forwards: 70",
-            "Content-Length: 0",
+            f"Content-Length: {len(sdp)}",
         ]
-        self.sip.sendto(("\r\n".join(lines) + "\r\n\r\n").encode(), peer)
+        self.sip.sendto(("\r\n".join(lines) + "\r\n\r\n" + sdp).encode(), peer)
 
     def _talk(self, call_id: str) -> None:
         invite = self.invites[call_id]
@@ -555,6 +571,81 @@ def test_hanging_up_before_the_answer_ends_the_call_once_it_is_answered(pbx):
     call.hang_up()
     result = call.wait(5)
     assert result.completed and result.cause == "hang_up"
+
+
+def offered_again(pbx, switch, answer):
+    """A call in which the switch offers anew, and how the PBX answers that."""
+    call = pbx.call(offered=answer)
+    call.wait_answered()
+    switch.take_up()
+    return call
+
+
+def until(condition):
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)  # another process: there is no event to wait for
+
+
+@pytest.mark.parametrize("offered", ["sendrecv", "sendonly", "recvonly", "inactive"])
+def test_a_reinvite_of_the_switch_is_answered_and_the_call_goes_on(pbx, switch, offered):
+    call = offered_again(pbx, switch, offered)
+    call.wait_taken_up()
+    assert call.offered == call.taken_up == 1
+    (answer,) = [m for m in switch.messages if m.startswith("SIP/2.0 200") and "77 INVITE" in m]
+    assert f"a={offered}\r\n" in answer
+    assert re.search(r"m=audio [1-9]\d* RTP/AVP 0 101\r\n", answer)
+    call.hang_up()
+    assert call.wait(5).completed
+
+
+@pytest.mark.parametrize("status", ["481", "488", "491", "500"])
+def test_a_reinvite_of_the_switch_is_refused(pbx, switch, status):
+    call = offered_again(pbx, switch, status)
+    until(lambda: [m for m in switch.messages if m.startswith("SIP/2.0 ")])
+    call.offer("sendrecv")  # it goes on behind the ACK
+    assert (call.offered, call.taken_up) == (1, 0)
+    assert [m for m in switch.messages if m.startswith(f"SIP/2.0 {status} ")]
+    call.hang_up()
+    assert call.wait(5).completed
+
+
+def test_a_reinvite_of_the_switch_is_not_answered(pbx, switch):
+    call = offered_again(pbx, switch, "nothing")
+    until(lambda: call.offered)
+    call.offer("sendrecv")
+    assert (call.offered, call.taken_up) == (1, 0)
+    assert not [m for m in switch.messages if m.startswith("SIP/2.0") and "77 INVITE" in m]
+    call.hang_up()
+    assert call.wait(5).completed
+
+
+def test_an_answer_that_nobody_gives_is_refused(pbx):
+    with pytest.raises(ValueError, match="600"):
+        pbx.call(offered="600")
+
+
+def test_a_call_is_held_and_goes_on(pbx, switch):
+    call = pbx.call()
+    with pytest.raises(RuntimeError, match="not up"):
+        call.offer("sendonly")
+    call.wait_answered()
+    for direction in ("sendonly", "sendrecv", "inactive", "sendrecv"):
+        call.offer(direction)
+    with pytest.raises(ValueError, match="held"):
+        call.offer("held")
+    call.hang_up()
+    assert call.wait(5).completed
+    requests = [m for m in switch.messages if m.startswith(("INVITE", "BYE"))]
+    numbers = [int(header(m, "CSeq").split()[0]) for m in requests]
+    assert numbers == [1, 3, 4, 5, 6, 7]
+    assert re.findall(r"a=(send\w+|recvonly|inactive)\r", "".join(requests)) == [
+        "sendonly",
+        "sendrecv",
+        "inactive",
+        "sendrecv",
+    ]
 
 
 def test_bye_can_be_late(switch, ameyo):

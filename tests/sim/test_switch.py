@@ -1041,6 +1041,7 @@ class Rounds(Dialplan):
         self.sockets, self.answered_by, self.rounds = 0, answered_by, rounds
         self.variables = Variables()
         self.answered = self.down = False
+        self.arrived = True
         asyncio.run(self.run(self))  # type: ignore[arg-type]
 
     async def _socket(self, channel: Any, order: Any) -> None:
@@ -1050,6 +1051,9 @@ class Rounds(Dialplan):
         self.sockets += 1
         self.answered = self.answered or self.sockets == self.answered_by
         self.down = self.sockets >= self.rounds
+
+    def track(self) -> None:
+        assert not self.arrived, "a row for each transfer"
 
     async def dwell(self, seconds: float) -> None:
         self.story.append(f"{seconds:g} s")

@@ -135,6 +135,10 @@ class _Answers:
                 return self._profile()
             case ["global_getvar", "log_dir"]:
                 return str(Path(self._config.relay.directory).with_name("log"))
+            case ["global_getvar", "db_dir"]:
+                return self._config.freeswitch.db
+            case ["global_getvar", "api_on_startup"]:
+                return "sofia recover"
             case ["global_getvar", "local_ip_v4"]:
                 return "127.0.0.1"
             case ["module_exists", name]:

@@ -47,6 +47,10 @@ class Channel:
     ) -> None:
         self.peer = Peer(sock)
         self.uuid = uuid
+        #: Which FreeSWITCH has it.
+        self.core = "7b0e8f0a-0000-4000-8000-000000000001"
+        #: The variables that FreeSWITCH keeps through its own death: as they were at the answer.
+        self.tracked: dict[str, str] = {}
         self.answered = answered
         self.variables = {
             "uuid": uuid,
@@ -157,6 +161,7 @@ class Channel:
         return {
             "Event-Name": "CHANNEL_DATA",
             "Unique-ID": self.uuid,
+            "Core-UUID": self.core,
             "Answer-State": "answered" if self.answered else "ringing",
             "Event-Date-Timestamp": str(int(time.time() * 1e6)),
             "Caller-Channel-Created-Time": str(int(self.created * 1e6)),
@@ -164,6 +169,11 @@ class Channel:
             **{f"variable_{name}": value for name, value in self.variables.items()},
             **self.more_headers,
         }
+
+    def _answer(self) -> None:
+        if not self.answered:
+            self.tracked = dict(self.variables)
+        self.answered = True
 
     def _run(self) -> None:
         while command := self._next():
@@ -217,7 +227,7 @@ class Channel:
             self.peer.send(wire.api_response("+OK\n"))
         elif name == "uuid_answer":
             self.story.append("answer at once")
-            self.answered = True
+            self._answer()
             self.peer.send(wire.api_response("+OK\n"))
         elif name == "uuid_getvar":
             self.peer.send(wire.api_response(self.variables.get(rest.split(" ")[1], "_undef_")))
@@ -329,7 +339,7 @@ class Channel:
             return
         self.peer.send(wire.reply("+OK"))
         if application == "answer":
-            self.answered = True
+            self._answer()
             self.complete(application, event_uuid)
         elif application == "endless_playback":
             return

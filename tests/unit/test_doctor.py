@@ -28,6 +28,7 @@ from click.testing import CliRunner, Result
 from eslbot import redaction
 from eslbot.cli import main
 from eslbot.config import load
+from eslbot.doctor import host
 from eslbot.doctor.checks import relay, rtp
 from eslbot.doctor.examine import TITLES, Checked, Request, examine
 from eslbot.doctor.findings import MAX_TEXT, Finding, Severity, clean, ok
@@ -61,12 +62,17 @@ class Installation:
         self.switch, self.path = switch, folder / "eslbot.toml"
         self.lines = folder / "lines"
         self.lines.mkdir()
+        self.db = folder / "db"
+        self.db.mkdir(mode=0o700)
+        (self.db / "core.db").touch(0o600)
         self.tree: dict[str, Any] = {
             "server": {"switch_user": str(os.geteuid())},
             "freeswitch": {
                 "sip_ip": "127.0.0.1",
                 "event_socket": f"127.0.0.1:{switch.port}",
                 "event_socket_password": PASSWORD,
+                "db": str(folder / "db"),
+                "recovery_file": str(folder / "freeswitch.json"),
             },
             "relay": {"listen": "127.0.0.1:9", "directory": str(self.lines)},
             "workspaces": {
@@ -249,6 +255,24 @@ MISTAKES: dict[str, tuple[str, Spoiled, str, str]] = {
         Spoiled({"127.0.0.1:8084 async": "10.0.0.9:8084 async"}),
         "10.0.0.9:8084 instead of 127.0.0.1:8084",
         "reloadxml",
+    ),
+    "calls are not kept": (
+        "recovery",
+        Spoiled({'<param name="track-calls"[^>]*>': ""}),
+        "track-calls: not set instead of true",
+        "restart FreeSWITCH",
+    ),
+    "calls are not taken up": (
+        "recovery",
+        Spoiled(replies={"global_getvar api_on_startup": "-ERR no reply\n"}),
+        "api_on_startup: not set instead of sofia recover",
+        "restart FreeSWITCH",
+    ),
+    "something else at the start": (
+        "recovery",
+        Spoiled(replies={"global_getvar api_on_startup": "status"}),
+        "api_on_startup: status instead of sofia recover",
+        "eslbot conf --config",
     ),
     "few sessions": (
         "sessions",
@@ -577,6 +601,144 @@ def test_records_that_everybody_may_read_are_found(open_to_all: Installation) ->
     for name in ("calls.db", "journal"):
         (folder / name).chmod(0o750)
     assert not {f.looked_at for f in open_to_all.bad("secret-files")} & mine
+
+
+def test_core_databases_that_others_may_read_are_found(site: Installation) -> None:
+    looked_at = f"FreeSWITCH's databases, {site.db}"
+    assert site.bad("recovery") == []
+    core = site.db / "core.db"
+    core.chmod(0o640)
+    assert site.bad("recovery") == [], "its directory closes it"
+    notes = {f.looked_at: f for c in site.run("recovery") for f in c.findings}
+    assert (notes[str(core)].severity, notes[str(core)].found) == (Severity.NOTE, "mode 640")
+    site.db.chmod(0o750)
+    folder, file = site.bad("recovery")
+    assert (folder.looked_at, folder.found) == (looked_at, "is open to others (mode 750)")
+    assert folder.remedy == f"chmod 700 {site.db}"
+    assert file.looked_at == str(core)
+    assert f"chmod 600 {core}" in file.remedy
+
+
+def test_databases_elsewhere_or_on_a_disk_are_told(
+    site: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [
+        f
+        for c in site.run("recovery", spoiled=Spoiled(replies={"global_getvar db_dir": "/"}))
+        for f in c.findings
+    ]
+    assert any(f"not where freeswitch.db says: {site.db}" in f.found for f in found)
+    for kind, severity in (("tmpfs", Severity.OK), ("ext4", Severity.NOTE), (None, Severity.UNKNOWN)):
+        monkeypatch.setattr("eslbot.doctor.checks.recovery.file_system", lambda _, kind=kind: kind)
+        told = [f for c in site.run("recovery") for f in c.findings if "databases" in f.looked_at]
+        assert [f.severity for f in told] == [severity]
+
+
+def test_the_file_system_of_a_path_is_known() -> None:
+    assert host.file_system(Path("/proc/self")) == "proc"
+    assert host.file_system(Path("/nowhere/at/all")) is None
+
+
+@needs_root
+def test_databases_of_somebody_else_are_found(site: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eslbot.doctor.examine.listener", lambda _: Process(os.getpid()))
+    os.chown(site.db, 65534, 65534)
+    told = site.bad("recovery")
+    assert f"belongs to user 65534, and FreeSWITCH runs as {os.geteuid()}" in [f.found for f in told]
+
+
+UNITS: dict[str, tuple[str, Severity, str]] = {
+    "as deployed": ("Restart=always RestartUSec=0 ExecStartPre=…eslbot.recovery…", Severity.OK, "at once"),
+    "no restart": ("Restart=no RestartUSec=0 ExecStartPre=…eslbot.recovery…", Severity.ERROR, "Restart=no"),
+    "at success only": (
+        "Restart=on-success RestartUSec=0 ExecStartPre=…eslbot.recovery…",
+        Severity.ERROR,
+        "on-success",
+    ),
+    "slow": ("Restart=always RestartUSec=5s ExecStartPre=…eslbot.recovery…", Severity.WARNING, "after 5s"),
+    "no brake": ("Restart=always RestartUSec=0", Severity.WARNING, "without `eslbot recovery`"),
+}
+
+
+@pytest.fixture
+def systemctl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """A systemd of its own that says what it is given."""
+    commands = tmp_path / "commands"
+    commands.mkdir()
+    monkeypatch.setattr("eslbot.doctor.checks.recovery.SYSTEMD", tmp_path)
+    monkeypatch.setattr("eslbot.doctor.host.Process.unit", "freeswitch.service")
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+
+    def says(script: str) -> None:
+        (commands / "systemctl").write_text(f"#!/bin/sh\n{script}\n")
+        (commands / "systemctl").chmod(0o755)
+
+    return says
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_a_unit_that_does_not_start_it_again_is_found(
+    site: Installation, systemctl: Callable[[str], None], name: str
+) -> None:
+    properties, severity, found = UNITS[name]
+    lines = "\n".join(["LoadState=loaded", *properties.split()])
+    systemctl(f"[ $5 = freeswitch.service ] && cat <<'END'\n{lines}\nEND")
+    (told,) = [
+        f for c in site.run("recovery") for f in c.findings if f.looked_at == "who starts FreeSWITCH again"
+    ]
+    assert told.severity is severity
+    assert found in told.found
+    assert told.remedy or severity is Severity.OK
+
+
+@pytest.mark.parametrize(
+    ("script", "severity", "found"),
+    [
+        ("echo LoadState=not-found", Severity.WARNING, "there is no freeswitch.service"),
+        ("exit 1", Severity.UNKNOWN, "not checked"),
+        ("head -c 100000 /dev/urandom", Severity.WARNING, "there is no freeswitch.service"),
+    ],
+)
+def test_a_systemd_that_says_something_else_is_told(
+    site: Installation, systemctl: Callable[[str], None], script: str, severity: Severity, found: str
+) -> None:
+    systemctl(script)
+    (told,) = [
+        f for c in site.run("recovery") for f in c.findings if f.looked_at == "who starts FreeSWITCH again"
+    ]
+    assert (told.severity, told.found) == (severity, found)
+
+
+def test_a_freeswitch_that_is_no_service_is_found(
+    site: Installation, systemctl: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    systemctl("exit 1")
+    monkeypatch.setattr("eslbot.doctor.examine.listener", lambda _: Process(os.getpid()))
+    monkeypatch.setattr("eslbot.doctor.host.Process.unit", None)
+    assert "it is no service of systemd's" in [f.found for f in site.bad("recovery")]
+
+
+def test_crashes_and_loops_of_the_last_day_are_told(site: Installation, tmp_path: Path) -> None:
+    file = tmp_path / "freeswitch.json"
+
+    def told(**changes: object) -> list[str]:
+        counts = {"restarts": 4, "flushes": 1, "calls": 40, "dropped": 9, "starts": []}
+        file.write_text(json.dumps(counts | changes))
+        return [f"{f.found} {f.remedy}" for f in site.bad("recovery")]
+
+    now = time.time()
+    assert told(last_restart=now - 90_000, last_flush=now - 90_000) == []
+    (crash,) = told(last_restart=now - 60, last_flush=now - 90_000)
+    assert "4 since the host's boot, with 40 calls up" in crash
+    (loop,) = told(last_restart=now, last_flush=now)
+    assert "9 calls were dropped" in loop
+    assert "#eslbotswitchflushed" in loop
+    (problem,) = told(problem="core.db: database is locked")
+    assert "core.db: database is locked" in problem
+    file.write_text("?")
+    assert site.bad("recovery") == []
+    (unread,) = [f for c in site.run("recovery") for f in c.findings if f.looked_at == "FreeSWITCH's crashes"]
+    assert unread.severity is Severity.UNKNOWN
 
 
 def test_a_process_that_leaves_core_files_is_found(

@@ -170,6 +170,7 @@ class World:
         self.refusals: list[str] = []
         self.forgotten: list[str] = []
         self.reads = self.directory = None
+        self.url = "ws://127.0.0.1:40001/"
         monkeypatch.setattr(relay_call.Line, "open", lambda *_, **__: self.line)
         monkeypatch.setattr(relay_call, "Playout", self._playout)
         monkeypatch.setattr(relay_call, "dial", self._dial)
@@ -600,6 +601,30 @@ def test_where_its_rings_cannot_be_made_the_customer_goes_to_a_human(world: Worl
         assert world.socket.closed
         call.stream_gone(True)
         assert world.forgotten == [UUID]
+
+    run(story)
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_stream_that_is_to_be_followed_by_another_is_not_the_calls_end(
+    world: World, monkeypatch: pytest.MonkeyPatch, comes: bool
+) -> None:
+    monkeypatch.setattr(relay_call, "AGAIN_DUE", 0.02)
+
+    async def story() -> None:
+        call, _ = await up(world)
+        call.ordered(control.order(Order.AGAIN))
+        call.stream_gone(clean=True)
+        world.socket.says(type="end")  # while nobody is there to be told
+        assert not world.line.removed and not world.forgotten
+        if comes:
+            other = FakeStream()
+            call.stream_up(other, Part.NEW)
+            assert len(world.sockets) == 1 and [e["outcome"] for e in other.of("ended")] == ["bot_ended"]
+            call.stream_gone(clean=True)  # this is
+        else:
+            await asyncio.sleep(0.05)  # the time that is measured
+        assert world.line.removed and world.socket.closed and world.forgotten == [UUID]
 
     run(story)
 

@@ -114,6 +114,35 @@ def test_what_is_to_be_heard_of_an_earlier_relay_is_found(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_nobody_reads_is_laid_behind_what_is_still_read(tmp_path: Path, reads: Reads) -> None:
+    old = left(tmp_path, reads, Note(True, 5, 50, time.monotonic()))
+    second = Line.open(tmp_path, ID, reads)
+    assert second.write(second.behind, b"\1\1" * 1600) == (45, 55)
+    second.close(remove=False)
+    third = Line.open(tmp_path, ID, reads)
+    assert third.behind == 55 and third.old_paths == old.paths
+    assert third.paths[0].read_bytes()[: 56 * 320] == bytes(45 * 320) + b"\1\1" * 1600 + bytes(320)
+    assert not any(path.exists() for path in second.paths)
+    third.close(remove=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_has_no_room_behind_that_is_cut_at_its_front(tmp_path: Path, reads: Reads) -> None:
+    left(tmp_path, reads, Note(True, 0, 3000 - 350 - 5, time.monotonic()))
+    second = Line.open(tmp_path, ID, reads)
+    behind = second.behind
+    assert second.room(behind) == 6 * 320
+    second.write(behind, b"\1\1" * 480 + b"\2\2" * 960)
+    second.close(remove=False)
+    third = Line.open(tmp_path, ID, reads)
+    assert third.behind == behind + 6 and third.room(third.behind) == 0
+    assert third.paths[0].read_bytes()[behind * 320 :].rstrip(b"\0") == b"\2\2" * 960
+    third.close(remove=False)
+    fourth = Line.open(tmp_path, ID, reads)
+    assert [path.stat().st_size for path in fourth.paths] == [960_000, 960_000 + 2 * LONGER]
+    fourth.close(remove=True)
+
+
 def test_a_left_line_that_is_not_whole_is_none(tmp_path: Path, reads: Reads) -> None:
     old = left(tmp_path, reads, Note(True, 5, 50, time.monotonic()))
     old.paths[1].unlink()

@@ -274,6 +274,24 @@ def test_a_relay_that_dies_while_it_is_away_leaves_it_all(world: World, before: 
     assert files(world) == 3
 
 
+def test_relays_that_die_one_behind_the_other_while_it_is_away_leave_it_all(world: World) -> None:
+    world.say(24_000)
+    world.play(1)
+    world.switch_dies()
+    world.play(0.5)
+    world.switch += 1
+    for _ in range(6):
+        world.forgotten()
+        world.clock.go(world.clock.time + 1)
+        world.succeed()
+        world.play(0.1)
+        world.say(800)  # waits in its memory for the line to be read
+    world.displace_again()
+    world.play(5)
+    assert world.reader.speech() == world.speech.said
+    assert files(world) == 3
+
+
 def test_a_relay_that_dies_as_it_is_back_is_not_heard_twice(world: World) -> None:
     world.say(24_000)
     world.play(1)

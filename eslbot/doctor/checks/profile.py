@@ -9,7 +9,7 @@ from eslbot.doctor.rendering import settings
 from eslbot.doctor.site import Site
 from eslbot.doctor.switch import PROFILE, profile_of
 
-#: Settings that ``acl``, ``nat``, ``hang-ups`` and ``silence`` look at.
+#: Settings that ``acl``, ``nat``, ``hang-ups``, ``silence`` and ``recovery`` look at.
 _ELSEWHERE = frozenset(
     {
         "apply-inbound-acl",
@@ -24,6 +24,7 @@ _ELSEWHERE = frozenset(
         "watchdog-enabled",
         "auto-restart",
         "suppress-cng",
+        "track-calls",
     }
 )
 #: Those that :func:`running` has looked at already, in the profile as it runs.

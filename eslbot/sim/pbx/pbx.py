@@ -17,7 +17,7 @@ from typing import Self
 from eslbot import g711
 from eslbot.sim.events import Emit, silent
 from eslbot.sim.pbx.ameyo import AmeyoServer
-from eslbot.sim.pbx.control import ACKNOWLEDGED, OFFERED, Answered, CallControl
+from eslbot.sim.pbx.control import ACKNOWLEDGED, DIRECTIONS, OFFERED, Answered, CallControl
 from eslbot.sim.pbx.media import CALLER_TONE, Recording, RtpEndpoint, RtpSession, caller_frames
 from eslbot.sim.pbx.ports import Ports
 from eslbot.sim.pbx.sipp import CODECS, CallLine, SippRun, find_sipp
@@ -119,6 +119,7 @@ class PbxCall:
         self._changed = threading.Condition()
         self._answered = False
         self._events: list[str] = []
+        self._accepts = True
         self._cause: str | None = None
         self._result: CallResult | None = None
 
@@ -171,11 +172,11 @@ class PbxCall:
 
     @property
     def taken_up(self) -> int:
-        """How often the switch has offered anew within the call and acknowledged our answer to that.
+        """How often the switch has offered anew within the call, and acknowledged that we accepted.
 
         Nobody but a switch that was killed and takes up its calls does that here.
         """
-        return self._events.count(ACKNOWLEDGED)
+        return self._events.count(ACKNOWLEDGED) if self._accepts else 0
 
     @property
     def offered(self) -> int:
@@ -236,8 +237,9 @@ class Load:
 
     def __init__(self, pbx: Pbx, keys: list[str], ids: list[str], voices: Voices | None) -> None:
         self.crt_object_ids, self.voices = ids, voices
-        #: How often the switch has offered anew within a call, and acknowledged our answer.
+        #: How often the switch has offered anew within a call, and acknowledged that we accepted.
         self.offered = self.taken_up = 0
+        self.accepts = pbx.offered in DIRECTIONS
         self._pbx, self._keys = pbx, keys
         self._run: SippRun | None = None
         self._begun = time.monotonic()
@@ -446,6 +448,7 @@ class Pbx:
         )
         call = PbxCall(self, key, did, crt, session)
         call._hangup_after = hangup_after
+        call._accepts = (self.offered if offered is None else offered) in DIRECTIONS
         with self._lock:  # before SIPp runs: it may be answered before Popen has returned
             self._calls[key] = call
             self._keys.setdefault(crt, []).append(key)
@@ -680,7 +683,7 @@ class Pbx:
             call, load = self._calls.get(told.key), self._loads.get(told.key)
         if load is not None:
             load.offered += event == OFFERED
-            load.taken_up += event == ACKNOWLEDGED
+            load.taken_up += event == ACKNOWLEDGED and load.accepts
         if call is not None:
             call._note_event(event)
 

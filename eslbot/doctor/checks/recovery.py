@@ -1,0 +1,211 @@
+"""FreeSWITCH comes back when it dies: what it needs for that, who starts it, and how often it had to."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from eslbot import recovery
+from eslbot.doctor.checks.profile import restart
+from eslbot.doctor.findings import Finding, error, note, ok, unknown, warning
+from eslbot.doctor.host import file_system
+from eslbot.doctor.site import Site
+
+#: Seconds: what happened longer ago is no finding any more.
+LATELY = 86_400.0
+#: There, systemd runs (sd_booted(3)).
+SYSTEMD = Path("/run/systemd/system")
+#: Seconds for systemd's answer.
+ASKING = 5.0
+STARTUP = "sofia recover"
+
+_LOST = "when FreeSWITCH dies, its calls are lost"
+_VOLATILE = frozenset({"tmpfs", "ramfs"})
+_RESTARTS = frozenset({"always", "on-failure", "on-abnormal", "on-abort"})
+_DROP_IN = "put deploy/freeswitch.conf in place (scripts/install), then systemctl daemon-reload"
+
+
+def prepared(site: Site) -> Iterator[Finding]:
+    """Its configuration, its core database, its unit, and what its host has noted of crashes."""
+    yield from _configured(site)
+    if not site.switch_is_here:
+        elsewhere = "FreeSWITCH is another host"
+        yield unknown("FreeSWITCH's core database, unit and crashes", elsewhere, "run doctor there")
+        return
+    yield from _database(site)
+    yield from _unit(site)
+    yield from _crashes(site)
+
+
+def _configured(site: Site) -> Iterator[Finding]:
+    if site.looked is None:
+        yield unknown(
+            "track-calls, api_on_startup", "FreeSWITCH could not be asked", "mend `event-socket` first"
+        )
+        return
+    tracked = site.looked.profile_settings.get("track-calls")
+    if tracked != "true":
+        yield error(
+            "the profile's track-calls", f"{tracked or 'not set'} instead of true", _LOST, restart(site)
+        )
+    startup = site.looked.variables.get("api_on_startup", "")
+    if startup != STARTUP:
+        yield error("api_on_startup", f"{startup or 'not set'} instead of {STARTUP}", _LOST, restart(site))
+    if tracked == "true" and startup == STARTUP:
+        yield ok("track-calls, api_on_startup", "calls are kept, and taken up at the start")
+
+
+def _database(site: Site) -> Iterator[Finding]:
+    wanted = site.config.freeswitch.db
+    said = site.looked.variables.get("db_dir", "") if site.looked is not None else ""
+    path = Path(said or wanted)
+    looked_at = f"FreeSWITCH's databases, {path}"
+    if said and said.rstrip("/") != wanted:
+        yield note(
+            looked_at,
+            f"are not where freeswitch.db says: {wanted}",
+            "`eslbot recovery` looks there before each start, and finds no loop of crashes",
+            f'start FreeSWITCH with -db {wanted}, or set freeswitch.db = "{said}"',
+        )
+    why = "every variable of each call stands there, numbers and signed identities"
+    try:
+        about = path.lstat()
+        # A directory that is FreeSWITCH's alone cannot be entered by doctor, unless root runs it.
+        core = (path / recovery.CORE).lstat() if os.access(path, os.X_OK) else None
+    except OSError as failed:
+        yield unknown(looked_at, failed.strerror or str(failed), "run doctor as root")
+        return
+    open_to_others = stat.S_IMODE(about.st_mode) & 0o077
+    if not stat.S_ISDIR(about.st_mode):
+        yield warning(
+            looked_at, "is no directory of its own", why, f"give FreeSWITCH a directory: -db {wanted}"
+        )
+        return
+    if open_to_others:
+        mode = f"is open to others (mode {stat.S_IMODE(about.st_mode):o})"
+        yield warning(looked_at, mode, why, f"chmod 700 {path}")
+    uid = site.freeswitch.uid if site.freeswitch is not None else None
+    if uid is not None and about.st_uid != uid:
+        yield warning(
+            looked_at,
+            f"belongs to user {about.st_uid}, and FreeSWITCH runs as {uid}",
+            "it cannot keep its calls there, or somebody else can read them",
+            f"chown -R {uid} {path}",
+        )
+    if core is not None and core.st_mode & 0o077:
+        mode = f"mode {stat.S_IMODE(core.st_mode):o}"
+        remedy = f"chmod 600 {path / recovery.CORE}; {_DROP_IN}: it does so before each start"
+        if open_to_others:
+            yield warning(str(path / recovery.CORE), mode, why, remedy)
+        else:
+            yield note(str(path / recovery.CORE), mode, "its directory alone closes it to others", remedy)
+    kind = file_system(path)
+    if kind is None:
+        yield unknown(looked_at, "which file system it is on cannot be known")
+    elif kind not in _VOLATILE:
+        yield note(
+            looked_at,
+            f"are on {kind}",
+            "a slow disk delays a restart that callers hear, and behind a reboot calls long over are tried",
+            f'freeswitch.db = "{recovery.DATABASES}", and scripts/install',
+        )
+    elif not open_to_others:
+        yield ok(looked_at, f"FreeSWITCH's alone, on {kind}")
+
+
+def _unit(site: Site) -> Iterator[Finding]:
+    looked_at = "who starts FreeSWITCH again"
+    if not SYSTEMD.is_dir():
+        yield note(
+            looked_at, "no systemd runs here", f"{_LOST}, unless something else starts it again at once"
+        )
+        return
+    unit = site.freeswitch.unit if site.freeswitch is not None else None
+    if unit is None and site.freeswitch is not None:
+        yield warning(
+            looked_at, "it is no service of systemd's", _LOST, "start it by its unit, freeswitch.service"
+        )
+        return
+    unit = unit or "freeswitch.service"
+    try:
+        told = _told(unit)
+    except (OSError, subprocess.SubprocessError) as failed:
+        yield unknown(looked_at, f"systemctl show {unit}: {failed}", "run doctor as root")
+        return
+    if told.get("LoadState") != "loaded":
+        yield warning(looked_at, f"there is no {unit}", _LOST, _DROP_IN)
+        return
+    sound = True
+    if told.get("Restart") not in _RESTARTS:
+        sound = False
+        found = f"nobody: Restart={told.get('Restart', 'no')} in {unit}"
+        yield error(looked_at, found, _LOST, f"systemctl edit {unit}: [Service] Restart=always")
+    elif (pause := told.get("RestartUSec", "")) not in ("0", ""):
+        sound = False
+        why = "callers hear nothing for that much longer"
+        yield warning(
+            looked_at, f"{unit}, after {pause}", why, f"systemctl edit {unit}: [Service] RestartSec=0"
+        )
+    if "eslbot.recovery" not in told.get("ExecStartPre", "") + told.get("ExecStartPreEx", ""):
+        sound = False
+        why = "a call that kills FreeSWITCH does so for ever, and a database torn by a crash keeps it down"
+        yield warning(looked_at, f"{unit}, without `eslbot recovery` before it", why, _DROP_IN)
+    if sound:
+        yield ok(looked_at, f"{unit}, at once")
+
+
+def _told(unit: str) -> dict[str, str]:
+    """What systemd says of a unit. Raises OSError, SubprocessError."""
+    wanted = "LoadState,Restart,RestartUSec,ExecStartPre,ExecStartPreEx"
+    done = subprocess.run(
+        ["systemctl", "show", "--property", wanted, "--", unit],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=ASKING,
+        check=True,
+    )
+    return dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+
+
+def _crashes(site: Site) -> Iterator[Finding]:
+    looked_at = "FreeSWITCH's crashes"
+    file = Path(site.config.freeswitch.recovery_file)
+    try:
+        known = recovery.read(file)
+    except recovery.RecoveryFileError as failed:
+        yield unknown(looked_at, str(failed), f"rm {file}; it is made anew at the next start")
+        return
+    look = "journalctl -u freeswitch and dmesg say in what it died; docs/operations.md"
+    if _lately(known.last_flush):
+        yield warning(
+            looked_at,
+            f"a loop of them within the last day: {known.dropped} calls were dropped to end it",
+            "one of the calls may have been the cause, and all of their customers were cut off",
+            f"{look}#eslbotswitchflushed",
+        )
+    elif _lately(known.last_restart):
+        yield warning(
+            looked_at,
+            f"within the last day; {known.restarts} since the host's boot, with {known.calls} calls up",
+            "each is some two seconds without sound for every caller, and loses those that ring",
+            f"{look}#eslbotswitchrestarted",
+        )
+    else:
+        yield ok(looked_at, "none lately" if known.restarts else "none since the host's boot")
+    if known.problem:
+        yield warning(
+            f"the last start of FreeSWITCH, {file}",
+            known.problem,
+            "what `eslbot recovery` met before it",
+            "mend what it names, and look again behind the next start",
+        )
+
+
+def _lately(moment: float | None) -> bool:
+    return moment is not None and abs(time.time() - moment) < LATELY

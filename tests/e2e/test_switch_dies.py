@@ -1,0 +1,210 @@
+"""FreeSWITCH itself is killed in mid-call: what the caller, the bot and Ameyo notice of it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+
+import pytest
+
+from eslbot.sim.audio import tone
+from eslbot.sim.bot import GREETING, BotCall
+from eslbot.sim.lab import Lab
+from eslbot.sim.pbx import Answer, PbxCall
+from tests.e2e.test_call import accepted, call, ended_by_pbx, logged
+from tests.e2e.test_speech import HOLD_TONE, end, mark_of, talking
+from tests.e2e.test_take_over import not_heard, undisturbed
+
+#: Seconds from the kill to the first packet, with one call and with many.
+BACK, ALL_BACK = 2.0, 3.0
+#: Seconds by which a row is certainly written (151 ms at worst): a younger call is lost.
+ROW = 0.3
+
+
+def crash(lab: Lab, *calls: PbxCall, signum: int = signal.SIGKILL, times: int = 1) -> list[float]:
+    """Have the switch die, and wait until the PBX has accepted it again.
+
+    Returns the seconds of each call from the kill to its first packet.
+    """
+    at = time.time()
+    lab.crash_switch(signum)
+    for pbx_call in calls:
+        pbx_call.wait_taken_up(times)
+    lab.wait_switch_ready()
+    return [first_packet(pbx_call, at) - at for pbx_call in calls]
+
+
+def first_packet(pbx_call: PbxCall, killed: float, timeout: float = 10.0) -> float:
+    """When RTP came again; the last packet of the switch that is gone may come just behind the kill."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        arrivals = [arrival.at for arrival in pbx_call.recording.arrivals]
+        if arrivals and arrivals[-1] > killed + 0.1:
+            return next(at for at in arrivals if at > killed + 0.1)
+        time.sleep(0.02)  # packets come every 20 ms, and nobody tells about each
+    raise TimeoutError(f"{pbx_call!r} got no RTP")
+
+
+def tracked(pbx_call: PbxCall) -> None:
+    """Wait until the call's row is written."""
+    pbx_call.wait_heard(GREETING, 0.4)
+    time.sleep(ROW)  # FreeSWITCH's own queue of SQL: there is no event to wait for
+
+
+def connection_kept(lab: Lab, crt: str, bot: BotCall) -> None:
+    undisturbed(lab, crt, bot)
+    assert bot.close_code is None, "its WebSocket is unbroken"
+
+
+def told_once(lab: Lab, crt: str) -> None:
+    assert len(accepted(lab, crt)) == 1
+    assert len(lab.ameyo.requests_for(crt)) == 1
+
+
+def test_the_call_comes_back_and_the_bot_never_notices(lab: Lab, crt: str) -> None:
+    pbx_call, bot = talking(lab, "hold", crt)
+    (gap,) = crash(lab, pbx_call)
+    print(f"{lab.switch_name}: RTP {gap * 1000:.0f} ms behind the kill")
+    connection_kept(lab, crt, bot)
+    heard_before = bot.audio_frames
+    bot.wait(lambda c: c.audio_frames > heard_before + 10)
+    pbx_call.send_dtmf("5")
+    assert bot.wait_for_message("dtmf").message["digit"] == "5"
+    bot.say(tone(1000, 0.5), real_time=False)
+    bot.mark("said")
+    mark_of(bot, "said")
+    assert pbx_call.recording.heard(1000) >= 0.46
+    connection_kept(lab, crt, bot)
+    end(lab, crt, pbx_call, bot)
+    told_once(lab, crt)
+    assert pbx_call.taken_up == 1
+    assert gap <= BACK
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGABRT])
+def test_speech_goes_on_behind_the_gap(lab: Lab, crt: str, signum: int) -> None:
+    pbx_call, bot = talking(lab, "hold", crt)
+    speech = tone(1000, 5.0)
+    speaking = threading.Thread(target=bot.say, args=(speech, 20))
+    speaking.start()
+    pbx_call.wait_heard(1000, 1.0)
+    (gap,) = crash(lab, pbx_call, signum=signum)
+    speaking.join()
+    bot.mark("said")
+    mark_of(bot, "said")
+    connection_kept(lab, crt, bot)
+    end(lab, crt, pbx_call, bot)
+    told_once(lab, crt)
+    lost = not_heard(pbx_call, speech)
+    print(f"{lab.switch_name}: back after {gap * 1000:.0f} ms, {lost:.0f} ms of speech not heard")
+    assert gap <= BACK
+    # What FreeSWITCH has read of the line may not have left it.
+    assert -2 < lost < 60
+
+
+def test_many_calls_come_back(lab: Lab, crt: str) -> None:
+    calls = {f"{crt}-{number}": call(lab, "hold", f"{crt}-{number}") for number in range(20)}
+    bots = {
+        name: lab.bot.wait_for_call(lambda c, name=name: c.headers.get("X-CRT-Object-ID") == name)
+        for name in calls
+    }
+    for pbx_call in calls.values():
+        tracked(pbx_call)
+    gaps = crash(lab, *calls.values())
+    print(f"{lab.switch_name}: {len(gaps)} calls back after {min(gaps):.2f} to {max(gaps):.2f} s")
+    for name, bot in bots.items():
+        connection_kept(lab, name, bot)
+        bot.end()
+    for name, pbx_call in calls.items():
+        assert pbx_call.wait().completed
+        ended_by_pbx(lab, name, "bot_ended")
+        told_once(lab, name)
+    assert max(gaps) <= ALL_BACK
+
+
+def test_a_call_that_the_pbx_has_held_before(lab: Lab, crt: str) -> None:
+    """Each re-INVITE writes the row again, and with it what the channel has by then."""
+    pbx_call, bot = talking(lab, "hold", crt)
+    pbx_call.offer("sendonly")
+    pbx_call.offer("sendrecv")
+    time.sleep(ROW)  # as in `tracked`
+    (gap,) = crash(lab, pbx_call)
+    connection_kept(lab, crt, bot)
+    end(lab, crt, pbx_call, bot)
+    told_once(lab, crt)
+    assert gap <= BACK
+
+
+def test_a_call_that_the_pbx_holds(lab: Lab, crt: str) -> None:
+    pbx_call, bot = talking(lab, "hold", crt)
+    pbx_call.offer("sendonly")
+    time.sleep(ROW)  # as in `tracked`
+    crash(lab, pbx_call)
+    pbx_call.offer("sendrecv")
+    connection_kept(lab, crt, bot)
+    end(lab, crt, pbx_call, bot)
+    told_once(lab, crt)
+
+
+def test_a_customer_who_waits_for_the_agent_waits_on(lab: Lab, crt: str) -> None:
+    """The notification is accepted, the BYE is not there yet: nobody is told twice, no bot begins anew."""
+    lab.pbx.bye_delay = 8.0
+    try:
+        pbx_call, bot = talking(lab, "waits-with-tone", crt)
+        bot.end()
+        lab.ameyo.wait_accepted(crt)
+        logged(lab, crt, "hand_off_accepted")
+        (gap,) = crash(lab, pbx_call)
+        before = pbx_call.recording.heard(HOLD_TONE)
+        pbx_call.wait_heard(HOLD_TONE, before + 0.1)
+        assert pbx_call.wait().completed
+    finally:
+        lab.pbx.bye_delay = 0.0
+    ended_by_pbx(lab, crt, "bot_ended")
+    told_once(lab, crt)
+    undisturbed(lab, crt, bot)
+    assert gap <= BACK
+
+
+def test_a_hand_off_that_fails_goes_on(lab: Lab, crt: str) -> None:
+    lab.ameyo.script(crt, [Answer(503), Answer(503, {"Retry-After": "2"})])
+    pbx_call, bot = talking(lab, "hold", crt)
+    bot.end()
+    logged(lab, crt, "bot_part_over")
+    crash(lab, pbx_call)
+    assert pbx_call.wait().completed
+    ended_by_pbx(lab, crt, "bot_ended")
+    assert len(accepted(lab, crt)) == 1
+    undisturbed(lab, crt, bot)
+
+
+def test_a_second_death_a_while_behind_the_first(lab: Lab, crt: str) -> None:
+    """Far enough apart for another CSeq, and for no crash loop."""
+    pbx_call, bot = talking(lab, "hold", crt)
+    crash(lab, pbx_call)
+    bot.say(tone(1000, 0.3), real_time=False)
+    bot.mark("one")
+    mark_of(bot, "one")
+    crash(lab, pbx_call, times=2)
+    assert pbx_call.wait().completed
+    ended_by_pbx(lab, crt, "switch_lost")
+    told_once(lab, crt)
+
+
+@pytest.mark.parametrize("answer", ["481", "488", "491", "500"])
+def test_a_pbx_that_refuses_loses_the_call_without_bye(lab: Lab, crt: str, answer: str) -> None:
+    pbx_call = call(lab, "hold", crt, offered=answer)
+    bot = lab.bot.wait_for_call(lambda c: c.headers.get("X-CRT-Object-ID") == crt)
+    tracked(pbx_call)
+    lab.crash_switch()
+    lab.wait_switch_ready()
+    deadline = time.monotonic() + 10
+    while not pbx_call.offered or lab.live_channels():
+        assert time.monotonic() < deadline, "the channel stays"
+        time.sleep(0.02)  # another process: there is no event to wait for
+    assert pbx_call.result is None, "no BYE came"
+    pbx_call.hang_up()
+    assert pbx_call.wait().ended_by == "pbx"
+    bot.wait_closed(40)  # the relay keeps it for 30 s: nobody can tell it that the call is gone
+    assert not accepted(lab, crt)
