@@ -7,7 +7,7 @@ import json
 import random
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +47,12 @@ LIMITS = {
     "threads": ("threads", Limit(5, 0.02, "")),
 }
 FILES, DRIFT_PPM, DRIFT_FROM = Limit(5, 0.02, ""), 20.0, 120.0
+
+#: Seconds a caller may wait for a notification behind the last outage: attempts are as far apart by then as
+#: outages of 6 s, one behind the other, have made them.
+PATIENCE = 25.0
+#: Calls whose line files are known by name when all is over: those of two hours.
+NAMED = 20_000
 
 Say = Callable[[str], None]
 
@@ -117,8 +123,8 @@ class Soak:
         self._over = threading.Event()
         self._failures: list[BaseException] = []
         self._clocks: dict[int, list[tuple[float, float]]] = {}
-        #: Calls without a last line: their line files may be left to be swept.
-        self._unseen: list[Placed] = []
+        #: The last calls, whose line files may be left to be swept.
+        self._named: deque[Placed] = deque(maxlen=NAMED)
         self._crash_at: list[float] = []
         #: The epoch second of the first sample.
         self.begun = time.time()
@@ -231,11 +237,11 @@ class Soak:
             if batch.held and call.answered:
                 content["holds"] += 1
                 content["holds told"] += saw.holds
-        self._unseen += [call for call in calls if call.call_id and not call.dispositions]
+        self._named.extend(call for call in calls if call.call_id)
         begin = min((call.invited_at for call in calls if call.invited_at), default=time.time() - AROUND)
         near = [fault for fault in list(self.witness.faults) if fault.until >= begin - AROUND]
         posts = [self.witness.post(request) for request in self._lab.ameyo.take(batch.crts)]
-        self.result.tally.add(account(calls, posts, near, Leftovers()))
+        self.result.tally.add(account(calls, posts, near, Leftovers(), patience=PATIENCE))
 
     def _progress(self, callers: Callers, seconds: float) -> None:
         tally = self.result.tally
@@ -292,7 +298,7 @@ class Soak:
         result.faults = list(self.witness.faults)
         late = [self.witness.post(request) for request in self._lab.ameyo.requests]
         rest = account([], late, self.witness.faults, dataclasses.replace(result.left, files=[]))
-        swept = account(self._unseen, [], self.witness.faults, Leftovers(files=left.files))
+        swept = account(self._named, [], self.witness.faults, Leftovers(files=left.files))
         result.tally.find_guilty([*rest.general, *swept.general])
         if callers.under_way:
             result.tally.find_guilty(f"{crt}: never over" for b in callers.under_way for crt in b.crts)
