@@ -425,7 +425,7 @@ def _left(left: Leftovers, calls: Sequence[Placed], faults: Sequence[Fault]) -> 
 
 
 def _relay_died_at_its_end(call: Placed, faults: Sequence[Fault]) -> bool:
-    """Whether a relay was killed when the bot's part was over, or about to be, and the line not yet removed."""
+    """Whether a relay was killed when the bot's part was over or about to be, its line not yet removed."""
     if call.ended_at is None:
         return False
     begin = (call.bot_ended_at or call.answered_at or call.ended_at) - AT_ITS_END
