@@ -40,10 +40,11 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: Channel variables that only tell: of the INVITE, of the media. FreeSWITCH itself reads them when it
-#: bridges, which never happens here; without them each event is a quarter shorter. Those stay by which it
-#: takes a call up behind its own death (sofia_recover_callback, switch_core_media_recover_session): at each
-#: transfer and re-INVITE it writes them down anew, and a call without is lost ("Missing profile").
+#: Channel variables that only tell: of the INVITE, of the media. FreeSWITCH itself reads them when it bridges
+#: calls, as it never does here; without them each event is a quarter shorter. Not among them are those it
+#: reads when it takes a call up behind its own death (``sofia_recover_callback``,
+#: ``switch_core_media_recover_session``): it writes them down anew at each transfer and re-INVITE, and a call
+#: without them is lost ("Missing profile").
 INFORMATIONAL = (
     *("sip_full_via", "sip_via_host", "sip_via_port", "sip_via_rport"),
     *("sip_from_port", "sip_from_host", "sip_from_user_stripped", "sip_from_tag"),

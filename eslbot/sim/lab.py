@@ -352,6 +352,8 @@ class Lab:
                 "event_socket": colon(self.event_socket),
                 "capture": colon(self.capture),
                 "controllers": [colon(controller) for controller in self.controllers],
+                "db": str(self.work.absolute() / "db"),
+                "recovery_file": str(self.work.absolute() / "freeswitch.json"),
             },
             "relay": {
                 "listen": colon(self.relay),

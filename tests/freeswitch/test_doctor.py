@@ -176,6 +176,8 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Checked]]
     first, _ = free_rtp_ports()
     tree: dict[str, Any] = {
         "freeswitch": {
+            "db": str(folder / "work" / "db"),
+            "recovery_file": str(folder / "freeswitch.json"),
             "sip_ip": "127.0.0.1",
             "sip_port": free_port(),
             "rtp_ports": f"{first}-{first + 19}",

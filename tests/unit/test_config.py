@@ -320,11 +320,14 @@ def test_a_relay_of_ones_own_place(read: Read) -> None:
 
 
 def test_a_pbx_behind_nat_and_where_copies_of_sip_go(read: Read) -> None:
-    config = read(put(put(small(), "W.nat", True), "freeswitch.capture", "127.0.0.2:9060"))
+    tree = put(put(small(), "W.nat", True), "freeswitch.capture", "127.0.0.2:9060")
+    config = read(put(put(tree, "freeswitch.db", "/srv/db/"), "freeswitch.recovery_file", "/srv/word.json"))
+    assert (config.freeswitch.db, config.freeswitch.recovery_file) == ("/srv/db", "/srv/word.json")
     assert (config.workspaces[ACME].nat, str(config.freeswitch.capture)) == (True, "127.0.0.2:9060")
     shown = tomllib.loads(show(config))
     assert shown["workspaces"][ACME]["nat"] is True
     assert shown["freeswitch"]["capture"] == "127.0.0.2:9060"
+    assert (shown["freeswitch"]["db"], shown["freeswitch"]["recovery_file"]) == ("/srv/db", "/srv/word.json")
 
 
 @pytest.mark.parametrize("sound", ["silence", "tone", "/srv/sounds/hold-8k_1.wav"])
@@ -467,6 +470,10 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("freeswitch.controllers", ["127.0.0.1"], "an IP address and a port"),
     ("freeswitch.media_timeout", "999ms", "expected 1 to 86400 seconds"),
     ("freeswitch.capture", "8087", "an IP address and a port"),
+    ("freeswitch.db", "run/db", "an absolute path"),
+    ("freeswitch.db", "/run/a b", "an absolute path"),
+    ("freeswitch.recovery_file", "/run/$(x)", "an absolute path"),
+    ("freeswitch.recovery_file", 3, "a path in quotes"),
     ("W.nat", "yes", "expected true or false"),
     ("freeswitch.media_timeout", "25h", "expected 1 to 86400 seconds"),
     ("freeswitch.media_timeout", 300, 'a duration like "500ms", "3s", "30m" or "1h"'),

@@ -263,6 +263,16 @@ def test_what_was_heard_is_not_heard_again(worlds: Callable[..., World]) -> None
     assert world.reader.speech() == world.speech.said
 
 
+def test_what_was_heard_before_a_clear_is_not_heard_again(worlds: Callable[..., World]) -> None:
+    world = worlds(ring=3).started()
+    world.say(8000)
+    world.play(0.5)
+    world.playout.clear()
+    heard = world.reader.speech()
+    world.play(10)
+    assert 0 < len(heard) < 8000 and world.reader.speech() == heard
+
+
 def test_a_mark_comes_a_frame_behind_its_speech(world: World) -> None:
     world.started()
     for name in range(5):

@@ -129,6 +129,39 @@ def test_two_deaths_within_a_second(world: World, up: float) -> None:
     assert files(world) == 3
 
 
+def test_deaths_without_end_leave_nothing_behind(world: World) -> None:
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(8):
+        world.say(4000)
+        world.play(0.2)
+        world.switch_dies()
+        world.play(0.1)
+        world.switch_is_back()
+    world.play(4)
+    assert world.reader.speech() == world.speech.said
+    assert files(world) == 3
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+    assert len(world.reads._counts) == 2
+
+
+def test_at_the_first_rings_end_marks_are_where_they_were(worlds: Callable[..., World]) -> None:
+    """Without a second ring it is a pause, of which a mark's place has to know."""
+    world = worlds(ring=3, second=False).started()
+    world.say(4000)
+    world.play(0.3)
+    world.switch_dies()
+    world.play(0.5)
+    world.switch_is_back()
+    for name in range(25):
+        world.say(1000)
+        world.playout.mark(str(name))
+    world.play(10)
+    assert world.reader.speech() == world.speech.said
+    for name in range(25):
+        heard_at, _ = world.reader.heard[world.reader.when(4000 + 1000 * (name + 1))]
+        assert 0.015 <= world.told.mark_times[str(name)] - heard_at <= 0.045
+
+
 def test_what_is_cleared_while_it_is_away_is_not_heard(world: World) -> None:
     world.say(24_000)
     world.playout.mark("a")
@@ -388,6 +421,25 @@ def test_where_no_rings_can_be_made_those_before_stay(
     assert files(world) == 3 and len(list(Path("/proc/self/fd").iterdir())) == descriptors
     world.play(1)
     assert world.reader.speech() == world.speech.said
+
+
+def test_rings_that_cannot_be_read_any_more_are_an_error(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.say(8000)
+    world.play(0.5)
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    world.switch_dies()
+
+    def fails(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pread", fails)
+        with pytest.raises(OSError, match="Input/output"):
+            world.playout.read_by("core-2")
+    assert files(world) == 3
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
 
 
 def test_a_relay_whose_line_was_taken_lays_nothing(world: World) -> None:

@@ -65,10 +65,10 @@ def _database(site: Site) -> Iterator[Finding]:
     path = Path(said or wanted)
     looked_at = f"FreeSWITCH's databases, {path}"
     if said and said.rstrip("/") != wanted:
-        yield note(
+        yield warning(
             looked_at,
             f"are not where freeswitch.db says: {wanted}",
-            "`eslbot recovery` looks there before each start, and finds no loop of crashes",
+            "`eslbot recovery` looks there before each start: it would end no loop of crashes",
             f'start FreeSWITCH with -db {wanted}, or set freeswitch.db = "{said}"',
         )
     why = "every variable of each call stands there, numbers and signed identities"
