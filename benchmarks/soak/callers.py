@@ -20,8 +20,8 @@ from eslbot.sim.pbx import Load, PbxCall, Voices
 from eslbot.sim.pbx.media import Arrival
 from eslbot.sim.pbx.trace import Dialog
 
-#: Seconds behind the bot's part after which the PBX gives a call up: it was lost. A bot that is killed, or whose
-#: relay is, begins its part anew, and may do so more than once.
+#: Seconds behind the bot's part after which the PBX gives a call up: it was lost. A bot that is killed, or
+#: whose relay is, begins its part anew, and may do so more than once.
 PATIENCE = 120.0
 #: Seconds behind the end of a batch in which a second notification may still come: then it is judged.
 SETTLE = 12.0
