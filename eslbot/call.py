@@ -76,6 +76,7 @@ LOOK_FOR_MEDIA = 0.1
 _LEFT = {
     hangup.By.PBX: Outcome.CALLER_HANGUP,
     hangup.By.US: Outcome.OUR_BYE,
+    hangup.By.LOST: Outcome.SWITCH_LOST,
     hangup.By.UNKNOWN: Outcome.CALLER_HANGUP,
 }
 
@@ -409,9 +410,9 @@ class Call:
         )
 
     def _strand(self) -> None:
-        """FreeSWITCH had taken the call up and has dropped it, with no BYE where its re-INVITE was refused.
+        """FreeSWITCH has dropped the call without a BYE: its customer may still be with the PBX.
 
-        Its customer may still be with the PBX (:mod:`eslbot.stranded`).
+        Whoever looks for such (:mod:`eslbot.stranded`) tells Ameyo.
         """
         self._noted[SWITCH] = ""  # of no living FreeSWITCH
         self._leave_behind()
@@ -620,6 +621,7 @@ class Call:
             return 0.0
         next_attempt = self.notes.next_attempt
         if next_attempt is None:
+            metrics.IN_DOUBT.labels(self.workspace.name).inc()
             log.warning("hand_off_in_doubt", attempt=self._attempts)
             word = self._word_of_the_last()
             if word is not None and word.held_at is not None:
@@ -628,10 +630,7 @@ class Call:
                 log.info("hand_off_was_accepted", attempt=self._attempts)
                 return 0.0
             next_attempt = None if word is None else word.next_attempt
-        if next_attempt is None:
-            metrics.IN_DOUBT.labels(self.workspace.name).inc()
-            return 0.0
-        return max(0.0, next_attempt - self.clock.now())
+        return 0.0 if next_attempt is None else max(0.0, next_attempt - self.clock.now())
 
     def _word_of_the_last(self) -> Notes | None:
         """What the controller that has begun the last attempt says became of it, if it comes to that.
@@ -749,7 +748,7 @@ class Call:
         # mod_audio_stream may hold the channel's thread for ever: the last event never comes then, and
         # CHANNEL_HANGUP has to do.
         self.session.finished.wait(timeout=LAST_EVENT)
-        end = hangup.read(self.session.hangup)
+        end = hangup.read(self.session.hangup, restarted=self._restarted)
         outcome = self.ended.outcome if self.ended else _LEFT[end.by]
         if end.vanished and not self.ended:
             outcome = Outcome.MEDIA_TIMEOUT
@@ -761,8 +760,8 @@ class Call:
             metrics.MEDIA_TIMEOUTS.labels(self.workspace.name if self.workspace else "").inc()
         if end.alarm:
             metrics.SEND_BYE.inc()
-            if self._restarted and not self.handed_off:
-                self._strand()
+        if end.by is hangup.By.LOST and not self.handed_off:
+            self._strand()
         fault = fault_of(
             outcome, handed_off=self.handed_off, ameyo_failed=self._ameyo_failed, disposition=end.disposition
         )

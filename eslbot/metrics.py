@@ -121,7 +121,7 @@ RELAY_WANTED = Gauge(
     multiprocess_mode="livemax",
 )
 #: Why a stream gets no call.
-REFUSED_WHYS = ("no_identity", "unknown_workspace", "bad_request", "full", "not_made")
+REFUSED_WHYS = ("no_identity", "unknown_workspace", "bad_request", "full", "leaving", "not_made")
 RELAY_REFUSED = Counter("eslbot_relay_refused", "Streams that a relay has refused, by reason.", ["why"])
 RELAY_STRANGERS = Counter(
     "eslbot_relay_strangers",

@@ -157,7 +157,7 @@ def test_a_recovered_call_that_freeswitch_drops_is_handed_off(house: House) -> N
     """Its PBX has refused the re-INVITE: there was no BYE."""
     second = house.restarted(lost(house))
     second.wait(lambda: second.displaced)
-    second.hang_up("", "INCOMPATIBLE_DESTINATION")
+    second.hang_up("recv_refuse", "RECOVERY_ON_TIMER_EXPIRE")
     second.wait_closed()
     with switch(house, "2"):
         look(house)
