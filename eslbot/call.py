@@ -22,8 +22,7 @@ from greenswitch.esl import OutboundSessionHasGoneAway
 from eslbot import hangup, identity, logs, metrics, offer
 from eslbot import invite as invites
 from eslbot.ameyo.client import Attempt, Verdict
-from eslbot.ameyo.notification import notification
-from eslbot.ameyo.properties import fill
+from eslbot.ameyo.notification import notification_of
 from eslbot.bot import EVENTS, PTIME, BotEnd, BotLeg, Found, Preparation, Way, leave_line, reachable
 from eslbot.bot.lines import VARIABLE as LINES
 from eslbot.config.model import Workspace
@@ -77,6 +76,7 @@ LOOK_FOR_MEDIA = 0.1
 _LEFT = {
     hangup.By.PBX: Outcome.CALLER_HANGUP,
     hangup.By.US: Outcome.OUR_BYE,
+    hangup.By.LOST: Outcome.SWITCH_LOST,
     hangup.By.UNKNOWN: Outcome.CALLER_HANGUP,
 }
 
@@ -201,6 +201,7 @@ class Call:
         late = offer.is_late(self.channel)
         if late:
             self._write(eslbot_late_offer="true")
+        self._noted[identity.VARIABLE] = signed
         self.session.set_variables({identity.VARIABLE: signed})
         self._write(eslbot_stage=self._stage, eslbot_switch=self._switch)
         self.session.gone.rawlink(self._connection_gone)
@@ -408,6 +409,14 @@ class Call:
             {name: value for name, value in self._noted.items() if known(f"variable_{name}", "") != value}
         )
 
+    def _strand(self) -> None:
+        """FreeSWITCH has dropped the call without a BYE: its customer may still be with the PBX.
+
+        Whoever looks for such (:mod:`eslbot.stranded`) tells Ameyo.
+        """
+        self._noted[SWITCH] = ""  # of no living FreeSWITCH
+        self._leave_behind()
+
     def _tell_restart(self) -> None:
         left = self.notes.left
         gap = None if left is None else round(max(0.0, time.monotonic() - left.lost_at), 3)
@@ -443,6 +452,7 @@ class Call:
             invited_at=self.clock.began,
             answered_at=self._up_since,
             lost_at=time.monotonic() if self._left is None else self._left.lost_at,
+            peer=self.session.client_address[0],
             under_way=self._posting,
         )
         self.controller.survival.leave(self.session.uuid, self._left)
@@ -529,9 +539,8 @@ class Call:
     def _notify(self, wait: float) -> None:
         """Notify Ameyo until it has accepted, each attempt noted. Raises OutboundSessionHasGoneAway."""
         assert self.workspace is not None and self.invite is not None and self.ended is not None
-        # What the operator has fixed, no bot changes.
-        properties = {**self.ended.properties, **fill(self.workspace.ameyo.properties, self._facts())}
-        body = notification(self.invite.crt_object_id, properties)
+        ended = self.ended
+        body = notification_of(self.workspace, self.invite, ended.outcome, ended.reason, ended.properties)
         attempts = self.controller.ameyo(self.workspace).notify(
             body,
             self.session.gone,
@@ -612,6 +621,7 @@ class Call:
             return 0.0
         next_attempt = self.notes.next_attempt
         if next_attempt is None:
+            metrics.IN_DOUBT.labels(self.workspace.name).inc()
             log.warning("hand_off_in_doubt", attempt=self._attempts)
             word = self._word_of_the_last()
             if word is not None and word.held_at is not None:
@@ -620,10 +630,7 @@ class Call:
                 log.info("hand_off_was_accepted", attempt=self._attempts)
                 return 0.0
             next_attempt = None if word is None else word.next_attempt
-        if next_attempt is None:
-            metrics.IN_DOUBT.labels(self.workspace.name).inc()
-            return 0.0
-        return max(0.0, next_attempt - self.clock.now())
+        return 0.0 if next_attempt is None else max(0.0, next_attempt - self.clock.now())
 
     def _word_of_the_last(self) -> Notes | None:
         """What the controller that has begun the last attempt says became of it, if it comes to that.
@@ -741,7 +748,7 @@ class Call:
         # mod_audio_stream may hold the channel's thread for ever: the last event never comes then, and
         # CHANNEL_HANGUP has to do.
         self.session.finished.wait(timeout=LAST_EVENT)
-        end = hangup.read(self.session.hangup)
+        end = hangup.read(self.session.hangup, restarted=self._restarted)
         outcome = self.ended.outcome if self.ended else _LEFT[end.by]
         if end.vanished and not self.ended:
             outcome = Outcome.MEDIA_TIMEOUT
@@ -753,6 +760,8 @@ class Call:
             metrics.MEDIA_TIMEOUTS.labels(self.workspace.name if self.workspace else "").inc()
         if end.alarm:
             metrics.SEND_BYE.inc()
+        if end.by is hangup.By.LOST and not self.handed_off:
+            self._strand()
         fault = fault_of(
             outcome, handed_off=self.handed_off, ameyo_failed=self._ameyo_failed, disposition=end.disposition
         )
@@ -808,21 +817,6 @@ class Call:
     def _seconds(self) -> float:
         """Since this controller has the call."""
         return round(time.monotonic() - self.began, 3)
-
-    def _facts(self) -> dict[str, str]:
-        """What a configured property may name."""
-        assert self.invite is not None and self.workspace is not None and self.ended is not None
-        return {
-            "did": self.invite.did,
-            "crt_object_id": self.invite.crt_object_id,
-            "workspace_id": self.invite.workspace_id,
-            "workspace": self.workspace.name,
-            "call_id": self.invite.call_id,
-            "from": self.invite.caller,
-            "to": self.invite.to,
-            "outcome": self.ended.outcome,
-            "reason": self.ended.reason,
-        }
 
     def _name_in_log(self) -> None:
         """From here on every line about this call says whose it is."""

@@ -119,7 +119,8 @@ class Notes:
         """Seconds since the INVITE, by FreeSWITCH's own clock."""
         if self.left is not None:
             return max(0.0, time.monotonic() - self.left.invited_at)
-        return self._since("Caller-Channel-Created-Time") + self.before[0]
+        # A FreeSWITCH that has died and is back says when it was answered, and has created it since.
+        return max(self._since("Caller-Channel-Created-Time") + self.before[0], self.answered_for)
 
     @property
     def counted(self) -> tuple[float, float]:

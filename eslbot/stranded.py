@@ -1,0 +1,164 @@
+"""Customers whose call FreeSWITCH has lost without a BYE: they hear nothing, and their PBX keeps them.
+
+FreeSWITCH dies, and a call does not come back with it: its PBX has refused the re-INVITE, the recovery was
+flushed, or FreeSWITCH stays away. Ameyo can be told all the same: it has the customer, and gives them to an
+agent. Each worker looks at what was left of calls (:mod:`eslbot.survival`) and that nobody has come for;
+where FreeSWITCH does not have the call any more, it is handed off.
+"""
+
+from __future__ import annotations
+
+import time
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+import gevent
+import structlog
+from gevent.event import Event as Flag
+
+from eslbot import identity, logs, metrics
+from eslbot.ameyo.client import Verdict
+from eslbot.ameyo.notification import notification_of
+from eslbot.bot import BotEnd
+from eslbot.config.model import Config
+from eslbot.esl.errors import EslError
+from eslbot.esl.inbound import InboundClient
+from eslbot.ledger.facts import What
+from eslbot.notes import SWITCH, Notes
+from eslbot.outcome import Outcome, Stage
+
+if TYPE_CHECKING:
+    from eslbot.controller import Controller
+    from eslbot.survival import Left
+
+log = structlog.get_logger()
+
+#: Seconds for a call to come back. FreeSWITCH takes two to three; a customer waits in silence meanwhile.
+BACK_DUE = 15.0
+#: Seconds between two looks.
+LOOK = 5.0
+#: Seconds for FreeSWITCH to say whether it has a call.
+ASK_DUE = 2.0
+#: Seconds for Ameyo to accept; whoever still waits then has hung up.
+NOTIFY_FOR = 300.0
+
+
+class Unknown(Exception):
+    """Nobody here can tell whether FreeSWITCH has a call."""
+
+
+class Stranded:
+    """One worker's look for them."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self._told: set[str] = set()
+
+    def watch(self) -> None:
+        """Look for ever."""
+        while True:
+            gevent.sleep(LOOK)
+            self.look()
+
+    def look(self) -> None:
+        """Look once: each call that nobody has come for gets a greenlet of its own."""
+        for call_id in self._controller.survival.lost():
+            gevent.spawn(self._see_to, call_id)
+
+    def _see_to(self, call_id: str) -> None:
+        about = logs.About()
+        logs.speak_of(about)
+        about.facts["call_id"] = call_id
+        with self._controller.survival.claim(call_id) as claim:
+            if claim is None or time.monotonic() - claim.left.lost_at < BACK_DUE:
+                return
+            try:
+                if is_lost(self._controller.config, call_id, claim.left):
+                    self._hand_off(call_id, claim.left)
+            except Unknown as error:
+                if call_id not in self._told:
+                    self._told.add(call_id)
+                    log.error(
+                        "call_perhaps_stranded",
+                        error=str(error),
+                        remedy="its customer may wait in silence: see `eslbot calls`, and tell Ameyo",
+                    )
+                return
+            claim.done()
+            self._told.discard(call_id)
+
+    def _hand_off(self, call_id: str, left: Left) -> None:
+        """Notify Ameyo, unless it has accepted before."""
+        notes = Notes({"Answer-State": "answered"}, left)
+        invite = self._controller.signer.verify(call_id, left.variables.get(identity.VARIABLE, ""))
+        workspace = None if invite is None else self._controller.config.workspaces.get(invite.workspace_id)
+        if invite is None or workspace is None or notes.stage in (None, Stage.ADMITTED, Stage.HELD):
+            return
+        ended = notes.ended if notes.stage in (Stage.ENDED, Stage.HANDING_OFF) else None
+        journal = self._controller.journal
+        if ended is None:
+            ended = BotEnd(Outcome.SWITCH_LOST, "FreeSWITCH has died, and the call did not come back")
+            journal.note(call_id, What.BOT_ENDED, {"outcome": ended.outcome, "reason": ended.reason})
+        metrics.CALLS_STRANDED.labels(workspace.name).inc()
+        log.error(
+            "call_stranded",
+            workspace=workspace.name,
+            crt_object_id=invite.crt_object_id,
+            stage=notes.stage,
+            remedy="FreeSWITCH has died and does not have it any more; its customer goes to an agent",
+        )
+        over = Flag()
+        late = gevent.spawn_later(NOTIFY_FOR, over.set)
+        try:
+            body = notification_of(workspace, invite, ended.outcome, ended.reason, ended.properties)
+            for attempt in self._controller.ameyo(workspace).notify(body, over, before=notes.attempts):
+                journal.note(
+                    call_id,
+                    What.ATTEMPT,
+                    {
+                        "number": attempt.number,
+                        "verdict": attempt.verdict,
+                        "status": attempt.status,
+                        "seconds": round(attempt.seconds, 4),
+                        "detail": attempt.detail,
+                    },
+                )
+                metrics.ATTEMPTS.labels(workspace.name, attempt.verdict).inc()
+                tell = log.info if attempt.verdict is Verdict.ACCEPTED else log.warning
+                tell(
+                    "hand_off_" + attempt.verdict,
+                    attempt=attempt.number,
+                    status=attempt.status,
+                    answer=attempt.detail,
+                    seconds=round(attempt.seconds, 3),
+                )
+        finally:
+            late.kill()
+
+
+def is_lost(config: Config, call_id: str, left: Left) -> bool:
+    """Whether the FreeSWITCH that had a call has died and does not have it any more.
+
+    False where it lives: the call has ended meanwhile, or another controller has it. Raises Unknown.
+    """
+    switch = config.freeswitch
+    if switch.event_socket_password is None:
+        raise Unknown("freeswitch.event_socket_password is not set: FreeSWITCH cannot be asked")
+    if not _same_host(left.peer, str(switch.event_socket.ip)):
+        raise Unknown(f"the FreeSWITCH at {left.peer} is not the one of freeswitch.event_socket")
+    try:
+        with InboundClient(switch.event_socket, switch.event_socket_password, ASK_DUE) as client:
+            if client.api(f"uuid_exists {call_id}") == "true":
+                return False
+            return client.api("global_getvar core_uuid") != left.variables.get(SWITCH)
+    except OSError:
+        return True  # nobody is there
+    except EslError as error:
+        raise Unknown(f"{type(error).__name__}: {error}") from error
+
+
+def _same_host(peer: str, event_socket: str) -> bool:
+    try:
+        return peer == event_socket or (ip_address(peer).is_loopback and ip_address(event_socket).is_loopback)
+    except ValueError:
+        return False
