@@ -35,8 +35,8 @@ def _alone(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that run alone come first; then the long ones, so that short ones fill up the end of a run."""
-    items.sort(key=lambda item: (not _alone(item), item.path.parent.name in SHORT))
+    """First come the long files, then short ones, which fill up the end; last those that are to be alone."""
+    items.sort(key=lambda item: (_alone(item), item.path.parent.name in SHORT))
 
 
 @pytest.hookimpl(wrapper=True)

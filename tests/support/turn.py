@@ -1,8 +1,8 @@
 """Whose turn it is, of the test files that run at one time: one that is to be alone waits for the others.
 
-Locks of two files (flock(2)) do it, among all processes of a checkout. The second one is held while a file
-runs: by many at once, or by one that is alone. The first one is held while somebody waits for the second:
-whoever comes behind one who is to be alone waits behind it, or there would be somebody at any time.
+A lock of this file (flock(2)) does it, among all processes of a checkout: it is held while a test file runs,
+by many at once, or by one that is alone. Those come last in a run (tests/conftest.py): there is no queue, and
+earlier they would wait until the others had no more.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ import fcntl
 from pathlib import Path
 from typing import BinaryIO
 
-HERE = Path(__file__).parent
-
 
 class Turn:
     """That of one process."""
 
-    def __init__(self, gate: Path = HERE / "__init__.py", room: Path = HERE / "turn.py") -> None:
-        self._gate, self._room = gate, room
+    def __init__(self, room: Path = Path(__file__)) -> None:
+        self._room = room
         self._held: BinaryIO | None = None
 
     @property
@@ -28,11 +26,8 @@ class Turn:
 
     def begin(self, alone: bool) -> None:
         """Wait for it."""
-        with self._gate.open("rb") as gate:
-            fcntl.flock(gate, fcntl.LOCK_EX)
-            held = self._room.open("rb")
-            fcntl.flock(held, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-            fcntl.flock(gate, fcntl.LOCK_UN)
+        held = self._room.open("rb")
+        fcntl.flock(held, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         self._held = held
 
     def end(self) -> None:
