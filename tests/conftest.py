@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -18,7 +21,9 @@ settings.load_profile("eslbot")
 #: Directories whose files are soon over. In the others time goes by in calls and starts of processes.
 SHORT = frozenset({"ledger", "signals", "unit", "web"})
 
-_turn = Turn()
+#: What the processes of a run share (pytest-xdist); and in each of them its turn.
+_SHARED = pytest.StashKey[TemporaryDirectory[str]]()
+_TURN = pytest.StashKey[Turn]()
 
 
 @pytest.fixture(autouse=True)
@@ -39,13 +44,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (_alone(item), item.path.parent.name in SHORT))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process that is to be started what it shares with the others."""
+    if _SHARED not in node.config.stash:
+        node.config.stash[_SHARED] = TemporaryDirectory(prefix="eslbot-tests-")
+    shared = node.config.stash[_SHARED]
+    node.workerinput["room"] = str(Path(shared.name) / "room")
+    Path(node.workerinput["room"]).touch()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if (shared := getattr(config, "workerinput", None)) is not None:
+        config.stash[_TURN] = Turn(Path(shared["room"]))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, bool, bool]:
     """A file marked ``alone`` runs while no other does: from the start of its laboratory to the end of it."""
-    if not _turn.taken:
-        _turn.begin(_alone(item))
+    turn = item.config.stash.get(_TURN, None)
+    if turn is None:  # one process has the run for itself
+        return (yield)
+    if not turn.taken:
+        turn.begin(_alone(item))
     try:
         return (yield)
     finally:
         if nextitem is None or nextitem.path != item.path:
-            _turn.end()
+            turn.end()

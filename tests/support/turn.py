@@ -1,7 +1,7 @@
 """Whose turn it is, of the test files that run at one time: one that is to be alone waits for the others.
 
-A lock of this file (flock(2)) does it, among all processes of a checkout: it is held while a test file runs,
-by many at once, or by one that is alone. Those come last in a run (tests/conftest.py): there is no queue, and
+A lock of a file that all processes of a run know (flock(2)) does it: it is held while a test file runs, by
+many at once, or by one that is alone. Those come last in a run (tests/conftest.py): there is no queue, and
 earlier they would wait until the others had no more.
 """
 
@@ -15,7 +15,7 @@ from typing import BinaryIO
 class Turn:
     """That of one process."""
 
-    def __init__(self, room: Path = Path(__file__)) -> None:
+    def __init__(self, room: Path) -> None:
         self._room = room
         self._held: BinaryIO | None = None
 
