@@ -146,12 +146,7 @@ def test_controller_and_freeswitch_die_at_once(lab: Lab, crt: str) -> None:
     words = tone(1000, 4.0)
     bot.say(words, real_time=False)
     pbx_call.wait_heard(1000, 0.2)
-    worker = worker_of_the_call(lab)
-    os.kill(worker, signal.SIGSTOP)  # it does not see that FreeSWITCH is gone
-    try:
-        lab.crash_switch()
-    finally:
-        os.kill(worker, signal.SIGKILL)
+    die_at_once(lab)
     pbx_call.wait_taken_up()
     lab.wait_switch_ready()
     assert came_back(lab, crt)["known"] is False
@@ -193,3 +188,64 @@ def test_a_relay_that_dies_while_freeswitch_is_away(lab: Lab, crt: str) -> None:
     lost = not_heard(pbx_call, words, tone(GREETING, 0.6))
     print(f"{lab.switch_name}: {lost:.0f} ms of what was written were not heard")
     assert -2 < lost < 60
+
+
+def test_they_die_at_once_and_a_customer_who_waits_for_the_agent_gets_the_bot_once_more(
+    lab: Lab, crt: str, late_bye: None
+) -> None:
+    """The limit of it: the relay has forgotten a bot that is done, and nobody else is left."""
+    pbx_call, bot = talking(lab, "hold", crt)
+    bot.end()
+    logged(lab, crt, "hand_off_accepted")
+    die_at_once(lab)
+    pbx_call.wait_taken_up()
+    lab.wait_switch_ready()
+    assert pbx_call.wait().completed
+    ended_by_pbx(lab, crt, "caller_hangup")
+    assert came_back(lab, crt)["known"] is False
+    assert len(bots_of(lab, crt)) == 2
+    told_once(lab, crt)
+
+
+def die_at_once(lab: Lab) -> None:
+    """FreeSWITCH and the controller of the one call, which does not see it."""
+    worker = worker_of_the_call(lab)
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        lab.crash_switch()
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
+def test_pbxs_that_do_not_want_their_calls_back(lab: Lab, crt: str) -> None:
+    """One death, five calls. FreeSWITCH drops each without BYE, that of the PBX that is silent behind 64 T1."""
+    answers = ("481", "488", "491", "500", "nothing")
+    of = {answer: f"{crt}-{answer}" for answer in answers}
+    pbx = {answer: call(lab, "hold", of[answer], offered=answer, timeout=90) for answer in answers}
+    bots = {answer: bot_of(lab, of[answer]) for answer in answers}
+    for pbx_call in pbx.values():
+        tracked(pbx_call)
+    lab.crash_switch()
+    died = time.monotonic()
+    lab.wait_switch_ready()
+    channels(lab, 1)
+    bots["nothing"].say(tone(1000, 0.5), real_time=False)
+    pbx["nothing"].wait_heard(1000, 0.4)
+    bots["nothing"].wait_closed(45)
+    print(f"{lab.switch_name}: dropped {time.monotonic() - died:.1f} s behind the death")
+    channels(lab, 0)
+    for answer in answers:
+        assert pbx[answer].offered, answer
+        bots[answer].wait_closed(40)  # the relay keeps it for 30 s: nobody tells it that the call is gone
+        assert bots[answer].messages_of("stop")[-1].message["reason"] == "caller_hangup"
+        assert bots_of(lab, of[answer]) == [bots[answer]]
+        pbx[answer].hang_up()
+        assert pbx[answer].wait().ended_by == "pbx", "no BYE came"
+
+
+def channels(lab: Lab, wanted: int) -> None:
+    """Wait until the switch has so many channels."""
+    deadline = time.monotonic() + 10
+    while (live := lab.live_channels()) != wanted:
+        assert time.monotonic() < deadline, f"{live} channels, not {wanted}"
+        time.sleep(0.02)  # another process: there is no event to wait for

@@ -12,20 +12,20 @@ from eslbot.sim.lab import Lab
 PATIENCE = 10.0
 
 
-def rows(lab: Lab) -> set[str]:
-    """The UUIDs of the calls that would come back: FreeSWITCH knows its own tag in their dialogs."""
+def rows(lab: Lab) -> dict[str, bool]:
+    """By the UUIDs of the calls that have one: whether FreeSWITCH's own tag in their dialog is there, too."""
     folder = lab.work / "db"
     if lab.real_switch is None:
-        return {path.stem for path in folder.glob("*.json")}
+        return {path.stem: True for path in folder.glob("*.json")}
     with closing(sqlite3.connect(folder / "core.db", timeout=PATIENCE)) as database:
-        found = database.execute("select uuid from recovery where metadata like '%<sip_to_tag>%'")
-        return {uuid for (uuid,) in found}
+        found = database.execute("select uuid, metadata from recovery").fetchall()
+        return {uuid: "<sip_to_tag>" in metadata for uuid, metadata in found}
 
 
-def wait_row(lab: Lab, uuid: str) -> None:
-    """Wait until a call would come back."""
+def wait_row(lab: Lab, uuid: str, *, whole: bool = True) -> None:
+    """Wait until a call would come back; ``whole``: in the dialog that its PBX knows."""
     deadline = time.monotonic() + PATIENCE
-    while uuid not in rows(lab):
+    while rows(lab).get(uuid) is not whole:
         assert time.monotonic() < deadline, "the call has no row"
         time.sleep(0.02)  # another process's files: there is no event to wait for
 
