@@ -218,7 +218,7 @@ def die_at_once(lab: Lab) -> None:
 
 
 def test_pbxs_that_do_not_want_their_calls_back(lab: Lab, crt: str) -> None:
-    """One death, five calls. FreeSWITCH drops each without BYE, that of the PBX that is silent behind 64 T1."""
+    """One death, five calls. FreeSWITCH drops each without BYE; where the PBX is silent, behind 64 T1."""
     answers = ("481", "488", "491", "500", "nothing")
     of = {answer: f"{crt}-{answer}" for answer in answers}
     pbx = {answer: call(lab, "hold", of[answer], offered=answer, timeout=90) for answer in answers}
