@@ -95,7 +95,6 @@ class Record:
 
         Whoever looks for such (:mod:`eslbot.stranded`) tells Ameyo.
         """
-        self._noted[SWITCH] = ""  # of no living FreeSWITCH
         self._leave()
 
     def close(self) -> None:
@@ -116,6 +115,7 @@ class Record:
             answered_at=self._answered_at,
             lost_at=time.monotonic() if self._left is None else self._left.lost_at,
             peer=self._session.client_address[0],
+            recovered=self.restarted,
             under_way=self.notifying,
         )
         self._survival.leave(self._session.uuid, self._left)

@@ -44,8 +44,8 @@ class Left:
     """What a controller has left of a call.
 
     ``variables``: what it had noted on the channel. ``invited_at``, ``answered_at``, ``lost_at``: seconds of
-    the monotonic clock. ``peer``: the IP address of its FreeSWITCH. ``under_way``: whether a notification
-    still is.
+    the monotonic clock. ``peer``: the IP address of its FreeSWITCH, which had ``recovered`` the call or was
+    the first. ``under_way``: whether a notification still is.
     """
 
     variables: Mapping[str, str]
@@ -53,6 +53,7 @@ class Left:
     answered_at: float
     lost_at: float
     peer: str = ""
+    recovered: bool = False
     under_way: bool = False
 
 
@@ -90,6 +91,7 @@ class Survival:
             "answered_at": left.answered_at,
             "lost_at": left.lost_at,
             "peer": left.peer,
+            "recovered": left.recovered,
             "variables": dict(left.variables),
         }
         try:
@@ -193,7 +195,8 @@ class Survival:
         )
         peer = document.get("peer")
         peer = peer if isinstance(peer, str) else ""
-        return Left(variables, invited_at, answered_at, lost_at, peer, under_way)
+        recovered = document.get("recovered") is True
+        return Left(variables, invited_at, answered_at, lost_at, peer, recovered, under_way)
 
     def _sweep(self) -> None:
         """Delete what nobody has come for, now and then."""

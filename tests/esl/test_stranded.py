@@ -153,16 +153,36 @@ def test_a_call_that_is_nobodys_is_forgotten(house: House) -> None:
     assert house.posts() == [] and left(house) == []
 
 
-def test_a_recovered_call_that_freeswitch_drops_is_handed_off(house: House) -> None:
+@pytest.mark.parametrize("told", [True, False], ids=["a hang-up is told", "the connection ends"])
+def test_a_recovered_call_that_freeswitch_drops_is_handed_off_at_once(
+    house: House, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its PBX has refused the re-INVITE: there was no BYE."""
-    second = house.restarted(lost(house))
-    second.wait(lambda: second.displaced)
-    second.hang_up("recv_refuse", "RECOVERY_ON_TIMER_EXPIRE")
-    second.wait_closed()
+    monkeypatch.setattr(stranded, "BACK_DUE", 60.0)
     with switch(house, "2"):
+        second = house.restarted(lost(house))
+        second.wait(lambda: second.displaced)
+        if told:
+            second.hang_up("recv_refuse", "RECOVERY_ON_TIMER_EXPIRE")
+            second.wait_closed()
+        else:
+            second.lose_controller()
+        eventually(lambda: not house.controller.calls)
         look(house)
     (post,) = house.posts()
     assert post["properties"]["outcome"] == "switch_lost"
+
+
+def test_a_recovered_call_whose_freeswitch_dies_again_may_come_back(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stranded, "BACK_DUE", 60.0)
+    second = house.restarted(lost(house))
+    second.wait(lambda: second.displaced)
+    second.lose_controller()
+    eventually(lambda: not house.controller.calls)
+    look(house)
+    assert house.posts() == [] and left(house) == [UUID]
 
 
 def test_a_recovered_call_that_its_pbx_ends_is_over(house: House) -> None:
