@@ -382,9 +382,7 @@ class NetworkParam(click.ParamType[Any]):
     help="Keep what is needed to take the calls up again when the switch was killed, and do so at the start.",
 )
 @click.option("--event-socket", type=AddressParam(), help="Answer commands of whoever knows the password.")
-@click.option(
-    "--event-socket-password", default="", help="That password; this is a stand-in, and it no secret."
-)
+@click.option("--event-socket-password", default="", help="That password, which is no secret.")
 def sim_switch(
     sip_listen: tuple[str, int],
     controllers: tuple[tuple[str, int], ...],
