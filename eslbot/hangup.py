@@ -1,9 +1,11 @@
 """Who ended a call, and why: read from FreeSWITCH's last events of a channel.
 
 Only two ways of ending are the PBX's: its BYE, and before the answer its CANCEL. FreeSWITCH names them in
-``sip_hangup_disposition`` (``sofia.c``, ``mod_sofia.c``). All else is our side's, also where that variable
-is missing: the SIP stack sends a BYE of its own accord when no ACK comes within 64 * T1 (RFC 3261,
-13.3.1.4), and mod_sofia then sets none, nor a cause that says so (measured: NORMAL_UNSPECIFIED).
+``sip_hangup_disposition`` (``sofia.c``, ``mod_sofia.c``). A FreeSWITCH that had died drops a call without a
+BYE where the PBX does not accept the re-INVITE by which it takes the call up (``recv_refuse``, measured). All
+else is our side's, also where that variable is missing: the SIP stack sends a BYE of its own accord when no
+ACK comes within 64 * T1 (RFC 3261, 13.3.1.4), and mod_sofia then sets none, nor a cause that says so
+(measured: NORMAL_UNSPECIFIED).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ class By(StrEnum):
 
     PBX = "pbx"
     US = "us"  # FreeSWITCH, whoever told it to
+    LOST = "lost"  # nobody's BYE: the PBX has refused a re-INVITE of FreeSWITCH's, or did not answer it
     UNKNOWN = "unknown"  # no event of the end came
 
 
@@ -102,8 +105,10 @@ def why(cause: str) -> Why:
     return WHYS.get(cause) or Why(f"FreeSWITCH ended it ({cause or 'no cause'})", _OTHERWISE)
 
 
-def read(event: Mapping[str, str]) -> HangUp:
+def read(event: Mapping[str, str], *, restarted: bool = False) -> HangUp:
     """The end, by the headers of CHANNEL_HANGUP_COMPLETE; of CHANNEL_HANGUP where that is all that came.
+
+    ``restarted``: whether FreeSWITCH had died under the call.
 
     CHANNEL_HANGUP is made before mod_sofia has set the disposition; a BYE of the PBX's can be told by its
     ``sip_term_status``, which the end of a transaction by our own stack sets otherwise.
@@ -116,6 +121,8 @@ def read(event: Mapping[str, str]) -> HangUp:
         disposition = _BEFORE.get(event.get("variable_sip_term_status", ""), "")
     if disposition in ("recv_bye", "recv_cancel"):
         return HangUp(By.PBX, disposition, cause)
+    if restarted and disposition == "recv_refuse":
+        return HangUp(By.LOST, disposition, cause)
     return HangUp(By.US, disposition or "send_bye", cause)
 
 

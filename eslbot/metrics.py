@@ -82,6 +82,11 @@ TAKE_OVERS = Counter("eslbot_take_overs", "Calls that arrived in the middle of t
 CALLS_RECOVERED = Counter(
     "eslbot_calls_recovered", "Calls that FreeSWITCH came back with after it had died.", ["workspace"]
 )
+CALLS_STRANDED = Counter(
+    "eslbot_calls_stranded",
+    "Calls that did not come back behind FreeSWITCH's death: Ameyo was notified without them.",
+    ["workspace"],
+)
 HAND_OVERS = Counter("eslbot_hand_overs", "Calls that a leaving worker gave to the next one.")
 
 # -- the bot ----------------------------------------------------------------------------------------------
@@ -116,7 +121,7 @@ RELAY_WANTED = Gauge(
     multiprocess_mode="livemax",
 )
 #: Why a stream gets no call.
-REFUSED_WHYS = ("no_identity", "unknown_workspace", "bad_request", "full", "not_made")
+REFUSED_WHYS = ("no_identity", "unknown_workspace", "bad_request", "full", "leaving", "not_made")
 RELAY_REFUSED = Counter("eslbot_relay_refused", "Streams that a relay has refused, by reason.", ["why"])
 RELAY_STRANGERS = Counter(
     "eslbot_relay_strangers",
@@ -242,6 +247,7 @@ def expect(workspaces: Iterable[str], verdicts: Iterable[str]) -> None:
     for workspace in workspaces:
         BYE_OVERDUE.labels(workspace)
         CALLS_RECOVERED.labels(workspace)
+        CALLS_STRANDED.labels(workspace)
         BOT_OVER_BUDGET.labels(workspace)
         MEDIA_TIMEOUTS.labels(workspace)
         for verdict in known:

@@ -19,8 +19,8 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ log = structlog.get_logger()
 MAX_FILE = 512 * 1024
 #: Seconds after which a file is nobody's, and between two looks for such.
 NOBODYS, SWEEP = 3600.0, 60.0
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _CALL_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _VARIABLE = re.compile(r"eslbot_[a-z_]{1,40}")
@@ -43,14 +44,29 @@ class Left:
     """What a controller has left of a call.
 
     ``variables``: what it had noted on the channel. ``invited_at``, ``answered_at``, ``lost_at``: seconds of
-    the monotonic clock. ``under_way``: whether a notification still is.
+    the monotonic clock. ``peer``: the IP address of its FreeSWITCH, which had ``recovered`` the call or was
+    the first. ``under_way``: whether a notification still is.
     """
 
     variables: Mapping[str, str]
     invited_at: float
     answered_at: float
     lost_at: float
+    peer: str = ""
+    recovered: bool = False
     under_way: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Something left that nobody else touches meanwhile."""
+
+    path: Path
+    left: Left
+
+    def done(self) -> None:
+        """Nobody needs it any more."""
+        self.path.unlink(missing_ok=True)
 
 
 class Survival:
@@ -74,6 +90,8 @@ class Survival:
             "invited_at": left.invited_at,
             "answered_at": left.answered_at,
             "lost_at": left.lost_at,
+            "peer": left.peer,
+            "recovered": left.recovered,
             "variables": dict(left.variables),
         }
         try:
@@ -111,6 +129,39 @@ class Survival:
         else:
             os.close(descriptor)
 
+    def lost(self) -> Iterator[str]:
+        """The calls of which something is left. Raises nothing."""
+        try:
+            yield from (entry.name for entry in os.scandir(self._directory) if _CALL_ID.fullmatch(entry.name))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.error("left_call_not_read", file=str(self._directory), error=error.strerror)
+
+    @contextmanager
+    def claim(self, call_id: str) -> Iterator[Claim | None]:
+        """Have what was left of a call for oneself, and leave it where it is; None where somebody has it.
+
+        Whoever gets the call meanwhile finds it ``under_way``, and it is there again for the next process
+        where this one dies.
+        """
+        path = self._directory / call_id
+        try:
+            descriptor = os.open(path, _FLAGS)
+        except OSError:
+            yield None  # somebody was faster
+            return
+        try:
+            left = None
+            if _lock(descriptor) and _is_at(descriptor, path):
+                left = self._read(os.read(descriptor, MAX_FILE + 1), under_way=False)
+            yield None if left is None else Claim(path, left)
+        except (ValueError, RecursionError) as error:
+            log.error("left_call_not_read", file=str(path), error=str(error))
+            path.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+
     def take(self, call_id: str) -> Left | None:
         """What was left of a call, once; one whose notification is under way is left where it is."""
         if not _CALL_ID.fullmatch(call_id):
@@ -142,7 +193,10 @@ class Survival:
         invited_at, answered_at, lost_at = (
             _time(document, name) for name in ("invited_at", "answered_at", "lost_at")
         )
-        return Left(variables, invited_at, answered_at, lost_at, under_way)
+        peer = document.get("peer")
+        peer = peer if isinstance(peer, str) else ""
+        recovered = document.get("recovered") is True
+        return Left(variables, invited_at, answered_at, lost_at, peer, recovered, under_way)
 
     def _sweep(self) -> None:
         """Delete what nobody has come for, now and then."""
@@ -159,18 +213,26 @@ class Survival:
 def _take(path: Path) -> tuple[bytes, bool]:
     """A file's bytes and whether its writer still has it; if not, it is deleted. Raises OSError."""
     while True:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, _FLAGS)
         try:
             under_way = not _lock(descriptor)
             data = os.read(descriptor, MAX_FILE + 1)
             if under_way:
                 return data, True
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
+            if _is_at(descriptor, path):
                 path.unlink()
                 return data, False
             # Its writer has just put another one in its place.
         finally:
             os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether nobody has put another file there, or taken it away."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _lock(descriptor: int) -> bool:

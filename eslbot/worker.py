@@ -117,6 +117,7 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self._serve(listener)
         gevent.spawn(self._watch_arbiter)
         self._watch_refusals()
+        self._watch_stranded()
         settle_memory()
         self.show(ACCEPTING)
         while self.alive:
@@ -168,6 +169,12 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         from eslbot import capture  # not in the arbiter: it would have the worker's sockets unpatched
 
         gevent.spawn(capture.watch, self.wsgi.controller.config.freeswitch.capture)
+
+    def _watch_stranded(self) -> None:
+        """Hand off whom FreeSWITCH has lost."""
+        from eslbot.stranded import Stranded  # as above
+
+        gevent.spawn(Stranded(self.wsgi.controller).watch)
 
     # -- connections --------------------------------------------------------------------------------------
 

@@ -20,13 +20,13 @@ import click
 
 import eslbot
 from benchmarks.machine import Machine, revision
-from benchmarks.reliability.cases import Bench, Unmeasured
+from benchmarks.reliability.cases import DEATHS, Bench, Unmeasured
 from benchmarks.reliability.report import Report
 from eslbot.sim.freeswitch import FreeSwitchError
 from eslbot.sim.lab import LabError
 from eslbot.sim.pbx import SippMissing
 
-CASES = ("kills", "uplink", "away", "storm", "calm", "hup", "rolling")
+CASES = ("kills", "uplink", "away", "storm", "calm", "hup", "rolling", "deaths")
 
 _BEGUN = time.monotonic()
 
@@ -69,7 +69,7 @@ def main(
     as_json: Path | None,
     keep: Path | None,
 ) -> None:
-    """Measure what a call survives, against the bars of issue 4.
+    """Measure what a call survives, against the bars of issues 4 and 14.
 
     Exits 0 when everything was measured, whatever the figures, and 1 when something could not be.
     """
@@ -97,6 +97,11 @@ def main(
     def deploys(name: str, length: float) -> Callable[[], None]:
         return lambda: report.deploys.append(bench.deploys(name, rate, length, pause))
 
+    def deaths() -> None:
+        for name in DEATHS:
+            _say(f"  {name}")
+            report.deaths.append(bench.death(name, 10 if quick else 50))
+
     runs: dict[str, tuple[str, Callable[[], None]]] = {
         "kills": (
             f"{wanted} kills in one call, the bot speaking",
@@ -113,6 +118,7 @@ def main(
         ),
         "calm": (f"{rate:g} calls/s and no deploy, to compare with", deploys("calm", length / 3)),
         "hup": (f"HUP under {rate:g} calls/s for {length:g} s", deploys("hup", length)),
+        "deaths": (f"FreeSWITCH dies, {len(DEATHS)} times", deaths),
         "rolling": (f"rolling restart under {rate:g} calls/s for {length:g} s", deploys("rolling", length)),
     }
     try:

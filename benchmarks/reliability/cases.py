@@ -6,12 +6,13 @@ import contextlib
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
+from signal import SIGABRT, SIGKILL, SIGTERM
 from uuid import uuid4
 
 from websockets.exceptions import ConnectionClosed
@@ -25,7 +26,7 @@ from eslbot.sim.bot import GOODBYE, GREETING, Bot, BotCall
 from eslbot.sim.chaos.faults import Faults
 from eslbot.sim.chaos.witness import Witness
 from eslbot.sim.lab import Lab, Tenant
-from eslbot.sim.pbx import PbxCall
+from eslbot.sim.pbx import Answer, PbxCall, Stall
 from eslbot.sim.proxy import Passage
 from eslbot.sim.service import send, wait_gone
 
@@ -120,6 +121,35 @@ class Deploys:
     deploys: list[float]
     gaps: list[tuple[str, Gap]]
     cut: list[tuple[str, float]]
+    account: Account
+
+
+#: What calls are at when FreeSWITCH dies.
+DEATHS = {
+    "listening, 1 call": (1, SIGKILL, "listening"),
+    "listening": (50, SIGKILL, "listening"),
+    "speaking, SIGABRT": (50, SIGABRT, "speaking"),
+    "held by the PBX": (50, SIGKILL, "held"),
+    "handing off": (50, SIGKILL, "handing off"),
+    "waiting for the agent": (50, SIGKILL, "waiting"),
+}
+
+
+@dataclass
+class Death:
+    """FreeSWITCH dies under ``calls`` calls: seconds from the signal to each call's first packet (``back``).
+
+    ``unbroken``: bots' WebSockets that were still there, of those that were. ``posts``: notifications that
+    Ameyo got in all. ``outcomes``: what it accepted.
+    """
+
+    name: str
+    calls: int
+    back: list[float]
+    unbroken: int
+    bots: int
+    posts: int
+    outcomes: dict[str, int]
     account: Account
 
 
@@ -264,6 +294,58 @@ class Bench:
             witness.wait_over(STORM_LIMIT)
             return Storm(kills, witness.account())
 
+    # -- FreeSWITCH itself --------------------------------------------------------------------------------
+
+    def death(self, name: str, most: int) -> Death:
+        """FreeSWITCH dies once, and is started at once, as its unit does."""
+        count, signum, stage = DEATHS[name]
+        count = min(count, most)
+        with self.lab(f"death-{stage.replace(' ', '-')}-{count}", proxied=False) as (lab, witness):
+            lab.pbx.bye_delay = 6.0 if stage == "waiting" else lab.pbx.bye_delay
+            calls = []
+            for number in range(count):
+                crt = f"death-{number:03d}"
+                if stage == "handing off":  # a POST is under way when FreeSWITCH dies, or has just failed
+                    lab.ameyo.script(crt, [503 if number % 2 else Stall(4.0, Answer(200))])
+                calls.append(self._place(witness, ORDERED, crt, 180.0))
+                time.sleep(0.1)
+            bots = [_join(lab, call) for call in calls]
+            ids = [call.crt_object_id for call in calls]
+            if stage == "held":
+                for call in calls:
+                    call.offer("sendonly")
+            if stage in ("handing off", "waiting"):
+                _end_all(lab, ids)
+                _wait_logged(lab, "bot_part_over" if stage == "handing off" else "hand_off_accepted", ids)
+            with contextlib.ExitStack() as speech:
+                if stage == "speaking":
+                    for bot in bots:
+                        speech.enter_context(_speech(bot))
+                time.sleep(1.0)  # the youngest call's row is written
+                with witness.fault("crash FreeSWITCH", "crash", ids):
+                    at = time.time()
+                    lab.crash_switch(signum)
+                    for call in calls:
+                        with contextlib.suppress(TimeoutError):
+                            call.wait_taken_up(1, 20.0)
+                    lab.wait_switch_ready()
+                time.sleep(1.0)  # of what comes behind it
+                unbroken = sum(not bot.closed for bot in bots)
+            _end_all(lab, ids)
+            witness.wait_over(END_LIMIT)
+            posts = [post for post in lab.ameyo.requests if post.crt_object_id in ids]
+            outcomes = Counter(str(post.properties.get("outcome")) for post in posts if post.accepted)
+            return Death(
+                name,
+                count,
+                sorted(_first_packets(calls, at)),
+                unbroken if stage not in ("handing off", "waiting") else 0,
+                count if stage not in ("handing off", "waiting") else 0,
+                len(posts),
+                dict(outcomes),
+                witness.account(),
+            )
+
     # -- deploys ------------------------------------------------------------------------------------------
 
     def deploys(self, name: str, rate: float, seconds: float, pause: float) -> Deploys:
@@ -390,6 +472,25 @@ def _holder(lab: Lab, witness: Witness, call: PbxCall) -> tuple[Passage, int]:
                     return passage, pid
         time.sleep(0.005)
     raise Unmeasured("no worker has the call")
+
+
+def _wait_logged(lab: Lab, event: str, crts: Sequence[str]) -> None:
+    """Wait until eslbot has told ``event`` of each of them."""
+    deadline = time.monotonic() + END_LIMIT
+    missing = set(crts)
+    while missing and time.monotonic() < deadline:
+        missing -= {str(line.get("crt_object_id")) for line in lab.log_lines() if line["event"] == event}
+        time.sleep(0.05)
+    if missing:
+        raise Unmeasured(f"{len(missing)} calls did not come to {event}")
+
+
+def _first_packets(calls: Sequence[PbxCall], died: float) -> Iterator[float]:
+    """Seconds from FreeSWITCH's death to each call's next packet; those of the old one are over in 100 ms."""
+    for call in calls:
+        later = (arrival.at - died for arrival in call.recording.arrivals if arrival.at > died + 0.1)
+        if (first := next(later, None)) is not None:
+            yield first
 
 
 def _wait_taken_over(lab: Lab, crts: set[str], since: float, timeout: float) -> list[float]:

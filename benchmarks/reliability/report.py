@@ -1,4 +1,4 @@
-"""The figures, and what they are against the bars of issue 4."""
+"""The figures, and what they are against the bars of issues 4 and 14."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.machine import Machine
-from benchmarks.reliability.cases import Away, Deploys, Storm, TakeOvers
+from benchmarks.reliability.cases import Away, Death, Deploys, Storm, TakeOvers
 from benchmarks.speech.measures import percentile
 from benchmarks.speech.report import Verdict, ms, table
 from eslbot.sim.account import Account, Duplicate, Ending, Entry
 
 #: The bars.
 GAP_MEDIAN, GAP_P99 = 0.020, 0.100
+#: Seconds from FreeSWITCH's death to audio, with one call and with many.
+BACK, ALL_BACK = 2.0, 3.0
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Report:
     away: Away | None = None
     storm: Storm | None = None
     deploys: list[Deploys] = field(default_factory=list)
+    deaths: list[Death] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
     def accounts(self) -> list[tuple[str, Account]]:
@@ -44,6 +47,7 @@ class Report:
             ("no eslbot", self.away and self.away.account),
             ("storm", self.storm and self.storm.account),
             *((case.name, case.account) for case in self.deploys),
+            *((f"FreeSWITCH dies: {case.name}", case.account) for case in self.deaths),
         ]
         return [(name, account) for name, account in named if account is not None]
 
@@ -58,8 +62,26 @@ class Report:
             self._away(),
             self._storm(),
             *(self._deploys(name) for name in ("hup", "rolling")),
+            *(self._death(case) for case in self.deaths),
             self._duplicates(),
         ]
+
+    def _death(self, case: Death) -> Verdict:
+        bar = BACK if case.calls == 1 else ALL_BACK
+        done = case.account.count(Ending.HANDED_OFF)
+        posts = [why for _, why in case.account.duplicates]
+        text = f"{len(case.back)} of {case.calls} back, {_spread(case.back) if case.back else ''}; "
+        text += f"{case.account.byes} BYE from us, {done} handed off ({case.posts} POSTs), "
+        text += ", ".join(f"{count} × {outcome}" for outcome, count in sorted(case.outcomes.items()))
+        text += f"; {case.unbroken} of {case.bots} WebSockets unbroken" if case.bots else ""
+        met = len(case.back) == done == case.calls and case.back[-1] <= bar and case.unbroken == case.bots
+        met = met and not (case.account.byes or posts or case.account.guilty)
+        return Verdict(
+            f"FreeSWITCH dies and starts again, {case.calls} calls {case.name.partition(',')[0]}",
+            f"all back ≤ {ms(bar)}, 0 BYE, 0 duplicates, bots unbroken",
+            text,
+            met and set(case.outcomes) == {"bot_ended"},
+        )
 
     def _gap(self) -> Verdict:
         measure = "SIGKILL while the bot talks → the next worker's `connect` is answered"

@@ -41,7 +41,6 @@ class Server:
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
-        self._chunk = chunk()
         self._finished: OrderedDict[str, None] = OrderedDict()
 
     async def answer(self, connection: ServerConnection) -> None:
@@ -50,7 +49,11 @@ class Server:
         assert request is not None  # the handler runs after the upgrade
         url = urlsplit(request.path)
         crt = request.headers.get("X-CRT-Object-ID") or ""
-        call = Call(connection, dict(parse_qsl(url.query)))
+        call = Call(
+            connection,
+            dict(parse_qsl(url.query)),
+            lambda event, fields: self._tell(event, {"crt": crt, **fields}),
+        )
         way = {"/interrupt": call.interrupt, "/keys": call.keys}.get(url.path, call.speak)
         reader = asyncio.create_task(call.read())
         # Of what goes on without the peer: it left, and ``closed`` tells.
@@ -66,18 +69,16 @@ class Server:
             await asyncio.wait_for(connection.wait_closed(), PART_LIMIT)
         await connection.close()
         reader.cancel()
-        told = {"keys": call.pressed, "holds": call.holds, "cleared": call.cleared, "clears": call.clears}
-        self._tell("closed", {"crt": crt, "heard": call.heard, **told})
+        self._tell("closed", {"crt": crt})
 
 
 class Call:
     """One connection: what the caller does, and ways to speak with him."""
 
-    def __init__(self, connection: ServerConnection, wanted: dict[str, str]) -> None:
-        self._connection, self._wanted = connection, wanted
+    def __init__(self, connection: ServerConnection, wanted: dict[str, str], tell: Tell) -> None:
+        self._connection, self._wanted, self._tell = connection, wanted, tell
         self.started: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self.heard = self.holds = self.cleared = self.clears = 0
-        self.pressed = ""
+        self._keys = ""
         self._pressed = asyncio.Event()
         self._chunk = chunk()
 
@@ -85,9 +86,7 @@ class Call:
         """Take what comes until the connection is closed."""
         with contextlib.suppress(ConnectionClosed):
             async for message in self._connection:
-                if isinstance(message, bytes):
-                    self.heard += len(message)
-                else:
+                if isinstance(message, str):
                     self._take(json.loads(message))
 
     def _take(self, message: dict[str, Any]) -> None:
@@ -95,12 +94,13 @@ class Call:
             case "start" if not self.started.done():
                 self.started.set_result(message)
             case "dtmf":
-                self.pressed = (self.pressed + message["digit"])[-32:]
+                self._keys = (self._keys + message["digit"])[-32:]
                 self._pressed.set()
+                self._tell("key", {"key": message["digit"]})  # at once: it may be killed before the end
             case "hold" if message["on"]:
-                self.holds += 1
+                self._tell("hold", {})
             case "cleared":
-                self.cleared += 1
+                self._tell("cleared", {})
 
     def _number(self, name: str, default: float) -> float:
         return float(self._wanted.get(name, default))
@@ -123,14 +123,14 @@ class Call:
             for _ in range(int(self._number("speak_ms", 3000) // CHUNK_MS)):
                 await self._connection.send(self._chunk)
             await asyncio.sleep(self._number("after_ms", 800) / 1000)
-            self.clears += 1
+            self._tell("clear", {})
             await self._connection.send('{"type": "clear"}')
             await asyncio.sleep(0.5)
 
     async def keys(self) -> None:
         """Speak until ``#``, or the seconds are over."""
         until = time.monotonic() + self._number("seconds", 20)
-        while "#" not in self.pressed and time.monotonic() < until:
+        while "#" not in self._keys and time.monotonic() < until:
             await self._connection.send(self._chunk)
             self._pressed.clear()
             with contextlib.suppress(asyncio.TimeoutError):

@@ -98,12 +98,15 @@ class BotProcess:
             saw = self._calls.setdefault(event["crt"], BotSaw())
             if len(self._calls) > _CALLS:
                 del self._calls[next(iter(self._calls))]
-            if event["event"] == "end":
-                saw.ended_at = saw.ended_at or event["t"]
-                saw.reached = True
-            else:
-                saw.closed_at = event["t"]
-                saw.keys += event["keys"]
-                saw.holds += event["holds"]
-                for name in ("clears", "cleared"):
-                    self.totals[name] += event[name]
+            match event["event"]:
+                case "end":
+                    saw.ended_at = saw.ended_at or event["t"]
+                    saw.reached = True
+                case "closed":
+                    saw.closed_at = event["t"]
+                case "key":
+                    saw.keys += event["key"]
+                case "hold":
+                    saw.holds += 1
+                case name:
+                    self.totals[name] += 1

@@ -20,8 +20,9 @@ from eslbot.sim.pbx import Load, PbxCall, Voices
 from eslbot.sim.pbx.media import Arrival
 from eslbot.sim.pbx.trace import Dialog
 
-#: Seconds behind the bot's part after which the PBX gives a call up: it was lost.
-PATIENCE = 45.0
+#: Seconds behind the bot's part after which the PBX gives a call up: it was lost. A bot that is killed, or
+#: whose relay is, begins its part anew, and may do so more than once.
+PATIENCE = 120.0
 #: Seconds behind the end of a batch in which a second notification may still come: then it is judged.
 SETTLE = 12.0
 #: Seconds until something is done in a call that was placed for that.
@@ -107,26 +108,15 @@ class Callers:
         self.heard = Heard()
         self.up = self.taken_up = self.unanswered_holds = 0
         self._anchors = 0
-        self._waiting: PlannedBatch | None = None
 
     # -- placing ------------------------------------------------------------------------------------------
 
-    def place(self, *, holds: bool) -> None:
-        """One more handful where calls are missing, and the long call where there is none.
-
-        ``holds``: calls in which the PBX holds the caller may begin now.
-        """
+    def place(self) -> None:
+        """One more handful where calls are missing, and the long call where there is none."""
         if not any(batch.planned.kind == ANCHOR for batch in self.under_way):
             self._place_anchor()
-        coming = sum(batch.to_come() for batch in self.under_way)
-        if coming >= self._wanted:
-            return
-        planned = self._waiting or next(self._planned)
-        if KINDS[planned.kind].hold and not holds:
-            self._waiting = planned  # the order is the seed's
-            return
-        self._waiting = None
-        self._place(planned)
+        if sum(batch.to_come() for batch in self.under_way) < self._wanted:
+            self._place(next(self._planned))
 
     def _place(self, planned: PlannedBatch) -> None:
         kind, lab = KINDS[planned.kind], self._lab
@@ -165,12 +155,12 @@ class Callers:
 
     # -- while they are up --------------------------------------------------------------------------------
 
-    def look(self) -> None:
-        """Press keys, end what is overdue, gather what is over."""
+    def look(self, *, busy: bool = False) -> None:
+        """Press keys and hold calls where that may be done now, end what is overdue, gather what is over."""
         now = time.monotonic()
         self.up = sum(batch.up() for batch in self.under_way)
         for batch in list(self.under_way):
-            if batch.single is not None and not batch.begun and now - batch.placed_at > DONE_AFTER:
+            if busy and batch.single is not None and now - batch.placed_at > DONE_AFTER and not batch.begun:
                 self._do(batch, batch.single)
             if batch.load is not None and now - batch.placed_at > batch.limit:
                 batch.overdue = True

@@ -57,18 +57,20 @@ def windows(arrivals: Iterable[Arrival]) -> list[tuple[float, float]]:
     return [(at, transit - base) for at, transit in found]
 
 
+def pieces(call: Sequence[tuple[float, float]]) -> list[list[tuple[float, float]]]:
+    """The windows of a call, cut where the transit jumps."""
+    found: list[list[tuple[float, float]]] = []
+    for at, transit in call:
+        last = found[-1][-1] if found else None
+        if last is None or at - last[0] > 2 * WINDOW + 1 or abs(transit - last[1]) > JUMP:
+            found.append([])
+        found[-1].append((at, transit))
+    return found
+
+
 def drift(told: Sequence[Sequence[tuple[float, float]]]) -> Drift | None:
     """Over the windows of several calls; None where no piece is long enough."""
-    pieces: list[list[tuple[float, float]]] = []
-    for call in told:
-        piece: list[tuple[float, float]] = []
-        for at, transit in call:
-            if piece and (at - piece[-1][0] > 2 * WINDOW + 1 or abs(transit - piece[-1][1]) > JUMP):
-                pieces.append(piece)
-                piece = []
-            piece.append((at, transit))
-        pieces.append(piece)
-    long = [piece for piece in pieces if len(piece) >= LEAST]
+    long = [piece for call in told for piece in pieces(call) if len(piece) >= LEAST]
     if not long:
         return None
     # A slope's variance goes with the third power of its length.

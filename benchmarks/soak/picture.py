@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from benchmarks.plots import LINE, picture
+from benchmarks.soak.clock import pieces
 from benchmarks.soak.growth import thinned
 from benchmarks.soak.samples import CALLS, CLOCK, LINES, Row, series
 from eslbot.sim.account import Fault
@@ -48,10 +49,12 @@ def draw(rows: Sequence[Row], faults: Sequence[Fault], begun: float, path: Path)
                 _line(one, points, COLOURS["worker"], 1, None)
             one.set_title(title)
             one.set_ylim(bottom=0)
-        for points in series(rows, CLOCK, "count").values():
-            _line(clock, points, COLOURS["worker"], 1, None)
+        for call in series(rows, CLOCK, "count").values():
+            for piece in pieces([(at, ms / 1000) for at, ms in call]):
+                begin = piece[0][1]
+                _line(clock, [(at, late - begin) for at, late in piece], COLOURS["worker"], 1000, None)
         clock.set_title("RTP clock of the long calls")
-        clock.set_ylabel("ms late")
+        clock.set_ylabel("ms late, from each jump on")
         crashes = [fault.at - begun for fault in faults if fault.hits == "crash"]
         for one in axes:
             one.set_xlim(left=0)

@@ -34,7 +34,7 @@ def text(result: Result) -> str:
             "holds",
             f"{content['holds told']} told of {content['holds']} (again where the bot was dialled again)",
         ),
-        ("barge-in", f"{content['cleared']} answers to {content['clears']} clears"),
+        ("barge-in", f"{content['cleared']} answers to {content['clear']} clears"),
         *((name, str(content[name])) for name in content if "re-INVITE" in name or "without" in name),
         ("errors in eslbot's log", counts(result.complaints)),
     ]

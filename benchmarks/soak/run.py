@@ -7,7 +7,7 @@ import json
 import random
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,8 +34,8 @@ from eslbot.sim.pbx.media import Arrival
 LOOK, PROGRESS = 0.5, 15.0
 #: Seconds for all calls to end behind the last fault, and behind Ctrl-C.
 END_LIMIT, STOP_LIMIT = 75.0, 15.0
-#: Seconds before and behind FreeSWITCH's death in which the PBX holds nobody: SIPp does one thing at a time.
-NO_HOLD = (10.0, 5.0)
+#: Seconds before and behind FreeSWITCH's death in which nobody is held and no key pressed: it would be lost.
+QUIET = (10.0, 5.0)
 #: Seconds of a long call.
 ANCHOR_SECONDS = (15.0, 300.0)
 #: Seconds before and behind a call in which a fault may have hit it.
@@ -47,6 +47,12 @@ LIMITS = {
     "threads": ("threads", Limit(5, 0.02, "")),
 }
 FILES, DRIFT_PPM, DRIFT_FROM = Limit(5, 0.02, ""), 20.0, 120.0
+
+#: Seconds a caller may wait for a notification behind the last outage: attempts are as far apart by then as
+#: outages of 6 s, one behind the other, have made them.
+PATIENCE = 25.0
+#: Calls whose line files are known by name when all is over: those of two hours.
+NAMED = 20_000
 
 Say = Callable[[str], None]
 
@@ -117,8 +123,8 @@ class Soak:
         self._over = threading.Event()
         self._failures: list[BaseException] = []
         self._clocks: dict[int, list[tuple[float, float]]] = {}
-        #: Calls without a last line: their line files may be left to be swept.
-        self._unseen: list[Placed] = []
+        #: The last calls, whose line files may be left to be swept.
+        self._named: deque[Placed] = deque(maxlen=NAMED)
         self._crash_at: list[float] = []
         #: The epoch second of the first sample.
         self.begun = time.time()
@@ -193,17 +199,17 @@ class Soak:
         while (now := time.monotonic()) - begun < self._seconds:
             if self._failures:
                 raise RuntimeError(f"a fault could not be done: {self._failures[0]!r}") from self._failures[0]
-            callers.look()
+            callers.look(busy=not self._crash_near(now))
             self._settle(callers)
             self.result.up.append(callers.up)
-            callers.place(holds=not self._crash_near(now))
+            callers.place()
             if now >= tell:
                 tell += PROGRESS
                 self._progress(callers, now - begun)
             time.sleep(LOOK)
 
     def _crash_near(self, now: float) -> bool:
-        before, behind = NO_HOLD
+        before, behind = QUIET
         return any(-behind <= at - now <= before for at in self._crash_at)
 
     def _settle(self, callers: Callers, *, all_of_them: bool = False) -> None:
@@ -231,11 +237,11 @@ class Soak:
             if batch.held and call.answered:
                 content["holds"] += 1
                 content["holds told"] += saw.holds
-        self._unseen += [call for call in calls if call.call_id and not call.dispositions]
+        self._named.extend(call for call in calls if call.call_id)
         begin = min((call.invited_at for call in calls if call.invited_at), default=time.time() - AROUND)
         near = [fault for fault in list(self.witness.faults) if fault.until >= begin - AROUND]
         posts = [self.witness.post(request) for request in self._lab.ameyo.take(batch.crts)]
-        self.result.tally.add(account(calls, posts, near, Leftovers()))
+        self.result.tally.add(account(calls, posts, near, Leftovers(), patience=PATIENCE))
 
     def _progress(self, callers: Callers, seconds: float) -> None:
         tally = self.result.tally
@@ -292,7 +298,7 @@ class Soak:
         result.faults = list(self.witness.faults)
         late = [self.witness.post(request) for request in self._lab.ameyo.requests]
         rest = account([], late, self.witness.faults, dataclasses.replace(result.left, files=[]))
-        swept = account(self._unseen, [], self.witness.faults, Leftovers(files=left.files))
+        swept = account(self._named, [], self.witness.faults, Leftovers(files=left.files))
         result.tally.find_guilty([*rest.general, *swept.general])
         if callers.under_way:
             result.tally.find_guilty(f"{crt}: never over" for b in callers.under_way for crt in b.crts)

@@ -100,7 +100,7 @@ class Samples:
 
     def _write(self, row: Row) -> None:
         values = (row.rss_kb, row.descriptors, row.threads, row.count)
-        told = ["" if value is None else f"{value:.6g}" for value in values]
+        told = ["" if value is None else f"{value:.9g}" for value in values]
         self._writer.writerow([f"{row.seconds:.1f}", row.what, row.pid, *told])
 
 

@@ -8,6 +8,10 @@ from typing import Any
 
 from marshmallow import Schema, fields
 
+from eslbot.ameyo.properties import fill
+from eslbot.config.model import Workspace
+from eslbot.invite import Invite
+
 #: Where every notification goes, below the workspace's ``ameyo.url``.
 PATH = "/ameyorestapi/voice/sendAgentResponseForCallNotification"
 
@@ -30,6 +34,28 @@ def notification(crt_object_id: str, properties: Mapping[str, Any]) -> bytes:
     """The JSON of one notification, as it goes over the wire."""
     body = _SCHEMA.dump({"unique_id": crt_object_id, "properties": properties})
     return json.dumps(body).encode()
+
+
+def notification_of(
+    workspace: Workspace, invite: Invite, outcome: str, reason: str, properties: Mapping[str, Any]
+) -> bytes:
+    """The notification of a call whose bot's part is over; ``properties`` are the bot's.
+
+    What the operator has fixed, no bot changes.
+    """
+    facts = {
+        "did": invite.did,
+        "crt_object_id": invite.crt_object_id,
+        "workspace_id": invite.workspace_id,
+        "workspace": workspace.name,
+        "call_id": invite.call_id,
+        "from": invite.caller,
+        "to": invite.to,
+        "outcome": outcome,
+        "reason": reason,
+    }
+    fixed = fill(workspace.ameyo.properties, facts)
+    return notification(invite.crt_object_id, {**properties, **fixed})
 
 
 def headers(tenant_host: str, token: str) -> dict[str, str]:

@@ -39,8 +39,8 @@ class What(StrEnum):
     #: `held_since`, `outcome`, `reason` as noted on the channel; `invited_for` and `answered_for`, in seconds
     #: since then; ADMITTED's fields but `invited_at`.
     TAKEN_OVER = "taken_over"
-    #: FreeSWITCH has died and is back with the call: `restarts`, all that the call has seen; `gap`, the
-    #: seconds without it, where they are known.
+    #: FreeSWITCH has died and is back with the call: `restarts`, those the call has seen, 8 at most;
+    #: `gap`, the seconds without it, where they are known.
     SWITCH_RESTARTED = "switch_restarted"
     #: Another controller has it, and cannot verify whose it is: `take_overs`. Nothing is done with it.
     NOT_VERIFIED = "not_verified"

@@ -123,6 +123,7 @@ REMEDIES = {
     "unknown_workspace": "this relay has another configuration than the controllers: give it theirs, HUP",
     "bad_request": "if these are controllers of ours, run relay and controllers of one version",
     "full": "raise relay.processes",
+    "leaving": "nothing: the stream is started with another relay",
 }
 
 

@@ -148,6 +148,8 @@ class Worker:
         call = self.calls.get(invite.call_id)
         if call is not None:
             return call
+        if self._server is None:  # who asks here comes late: another relay has it by now
+            raise NotTaken(503, "leaving")
         workspace = self._config.workspaces.get(invite.workspace_id)
         if workspace is None:
             raise NotTaken(403, "unknown_workspace")

@@ -36,6 +36,8 @@ YOUNG = 1.0
 CRASHES_WITHIN = 60.0
 #: Seconds without a relay, from which on a call goes to an agent.
 RELAY_LIMIT = 5.0
+#: Seconds before the bot's end and behind the call's in which the death of a relay may leave its files.
+AT_ITS_END = 1.0
 #: Outcomes that say that a take-over did not know where the call was, or that eslbot failed.
 LOST_OUTCOMES = ("controller_lost", "relay_lost", "switch_lost", "internal_error")
 #: Sockets of a worker, beyond the switch's: two listeners, and pools of connections to Ameyo.
@@ -411,15 +413,25 @@ def _left(left: Leftovers, calls: Sequence[Placed], faults: Sequence[Fault]) -> 
     for name in left.files:
         call = next((c for c in calls if c.call_id and name.startswith(c.call_id)), None)
         # A line's relay removes it when the call ends. Where there was none at that time, as without eslbot,
-        # the next one finds it by its age.
+        # or where it was killed in that moment, the next one finds it by its age.
         unseen = (
             call is not None and not call.dispositions and _hit(call, faults, "controller", "reload", "crash")
         )
-        if unseen:
+        if unseen or (call is not None and _relay_died_at_its_end(call, faults)):
             swept.append(name)
         else:
             problems.append(f"the file {name} is left")
     return swept, problems
+
+
+def _relay_died_at_its_end(call: Placed, faults: Sequence[Fault]) -> bool:
+    """Whether a relay was killed when the bot's part was over or about to be, its line not yet removed."""
+    if call.ended_at is None:
+        return False
+    begin = (call.bot_ended_at or call.answered_at or call.ended_at) - AT_ITS_END
+    return any(
+        f.hits == "relay" and f.touches(call.crt_object_id, begin, call.ended_at + AT_ITS_END) for f in faults
+    )
 
 
 def _hit(call: Placed, faults: Sequence[Fault], *hits: str) -> bool:

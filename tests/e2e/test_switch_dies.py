@@ -12,17 +12,18 @@ from eslbot.sim.audio import tone
 from eslbot.sim.bot import GREETING, BotCall
 from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import PbxCall
-from tests.e2e.test_call import accepted, call, ended_by_pbx
+from tests.e2e.test_call import accepted, call, ended_by_pbx, logged
 from tests.e2e.test_speech import end, mark_of, talking
 from tests.e2e.test_take_over import not_heard, undisturbed
 
-#: Seconds from the kill to the first packet, with one call and with many.
+#: Seconds from the kill to the first packet, with one call and with many; of a real FreeSWITCH: how long the
+#: stand-in takes says how long Python takes to start.
 BACK, ALL_BACK = 2.0, 3.0
 #: Seconds by which a row is certainly written (151 ms at worst): a younger call is lost.
 ROW = 0.3
 
 
-def crash(lab: Lab, *calls: PbxCall, signum: int = signal.SIGKILL, times: int = 1) -> list[float]:
+def crash(lab: Lab, *calls: PbxCall, signum: int = signal.SIGKILL) -> list[float]:
     """Have the switch die, and wait until the PBX has accepted it again.
 
     Returns the seconds of each call from the kill to its first packet.
@@ -30,7 +31,7 @@ def crash(lab: Lab, *calls: PbxCall, signum: int = signal.SIGKILL, times: int = 
     at = time.time()
     lab.crash_switch(signum)
     for pbx_call in calls:
-        pbx_call.wait_taken_up(times)
+        pbx_call.wait_taken_up()
     lab.wait_switch_ready()
     return [first_packet(pbx_call, at) - at for pbx_call in calls]
 
@@ -44,6 +45,11 @@ def first_packet(pbx_call: PbxCall, killed: float, timeout: float = 10.0) -> flo
             return next(at for at in arrivals if at > killed + 0.1)
         time.sleep(0.02)  # packets come every 20 ms, and nobody tells about each
     raise TimeoutError(f"{pbx_call!r} got no RTP")
+
+
+def in_time(lab: Lab, gaps: list[float], limit: float) -> None:
+    print(f"{lab.switch_name}: {len(gaps)} calls, RTP {min(gaps):.2f} to {max(gaps):.2f} s behind the kill")
+    assert lab.real_switch is None or max(gaps) <= limit
 
 
 def tracked(pbx_call: PbxCall) -> None:
@@ -69,8 +75,7 @@ def told_once(lab: Lab, crt: str) -> None:
 
 def test_the_call_comes_back_and_the_bot_never_notices(lab: Lab, crt: str) -> None:
     pbx_call, bot = talking(lab, "hold", crt)
-    (gap,) = crash(lab, pbx_call)
-    print(f"{lab.switch_name}: RTP {gap * 1000:.0f} ms behind the kill")
+    gaps = crash(lab, pbx_call)
     connection_kept(lab, crt, bot)
     heard_before = bot.audio_frames
     bot.wait(lambda c: c.audio_frames > heard_before + 10)
@@ -84,7 +89,7 @@ def test_the_call_comes_back_and_the_bot_never_notices(lab: Lab, crt: str) -> No
     end(lab, crt, pbx_call, bot)
     told_once(lab, crt)
     assert pbx_call.taken_up == 1
-    assert gap <= BACK
+    in_time(lab, gaps, BACK)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGABRT])
@@ -94,7 +99,7 @@ def test_speech_goes_on_behind_the_gap(lab: Lab, crt: str, signum: int) -> None:
     speaking = threading.Thread(target=bot.say, args=(speech, 20))
     speaking.start()
     pbx_call.wait_heard(1000, 1.0)
-    (gap,) = crash(lab, pbx_call, signum=signum)
+    gaps = crash(lab, pbx_call, signum=signum)
     speaking.join()
     bot.mark("said")
     mark_of(bot, "said")
@@ -102,8 +107,8 @@ def test_speech_goes_on_behind_the_gap(lab: Lab, crt: str, signum: int) -> None:
     end(lab, crt, pbx_call, bot)
     told_once(lab, crt)
     lost = not_heard(pbx_call, speech)
-    print(f"{lab.switch_name}: back after {gap * 1000:.0f} ms, {lost:.0f} ms of speech not heard")
-    assert gap <= BACK
+    print(f"{lab.switch_name}: {lost:.0f} ms of speech not heard")
+    in_time(lab, gaps, BACK)
     # What FreeSWITCH has read of the line may not have left it.
     assert -2 < lost < 60
 
@@ -114,7 +119,6 @@ def test_many_calls_come_back(lab: Lab, crt: str) -> None:
     for pbx_call in calls.values():
         tracked(pbx_call)
     gaps = crash(lab, *calls.values())
-    print(f"{lab.switch_name}: {len(gaps)} calls back after {min(gaps):.2f} to {max(gaps):.2f} s")
     for name, bot in bots.items():
         connection_kept(lab, name, bot)
         bot.end()
@@ -122,7 +126,7 @@ def test_many_calls_come_back(lab: Lab, crt: str) -> None:
         assert pbx_call.wait().completed
         ended_by_pbx(lab, name, "bot_ended")
         told_once(lab, name)
-    assert max(gaps) <= ALL_BACK
+    in_time(lab, gaps, ALL_BACK)
 
 
 def test_a_call_that_the_pbx_has_held_before(lab: Lab, crt: str) -> None:
@@ -131,11 +135,11 @@ def test_a_call_that_the_pbx_has_held_before(lab: Lab, crt: str) -> None:
     pbx_call.offer("sendonly")
     pbx_call.offer("sendrecv")
     time.sleep(ROW)  # as in `tracked`
-    (gap,) = crash(lab, pbx_call)
+    gaps = crash(lab, pbx_call)
     connection_kept(lab, crt, bot)
     end(lab, crt, pbx_call, bot)
     told_once(lab, crt)
-    assert gap <= BACK
+    in_time(lab, gaps, BACK)
 
 
 def test_a_second_death_a_while_behind_the_first(lab: Lab, crt: str) -> None:
@@ -145,25 +149,30 @@ def test_a_second_death_a_while_behind_the_first(lab: Lab, crt: str) -> None:
     bot.say(tone(1000, 0.3), real_time=False)
     bot.mark("one")
     mark_of(bot, "one")
-    crash(lab, pbx_call, times=2)
+    lab.crash_switch()
+    pbx_call.wait_taken_up(2)  # its RTP may be too short to be looked for: an agent takes the call at once
+    lab.wait_switch_ready()
     assert pbx_call.wait().completed
     ended_by_pbx(lab, crt, "switch_lost")
     told_once(lab, crt)
 
 
-@pytest.mark.parametrize("answer", ["481", "488", "491", "500"])
-def test_a_pbx_that_refuses_loses_the_call_without_bye(lab: Lab, crt: str, answer: str) -> None:
-    pbx_call = call(lab, "hold", crt, offered=answer)
-    bot = lab.bot.wait_for_call(lambda c: c.headers.get("X-CRT-Object-ID") == crt)
-    tracked(pbx_call)
+def test_a_pbx_that_refuses_has_its_customers_handed_off_all_the_same(lab: Lab, crt: str) -> None:
+    """FreeSWITCH drops the calls without BYE. The customers are still with the PBX, and go to an agent."""
+    answers = ("481", "488", "491", "500")
+    calls = {f"{crt}-{answer}": call(lab, "hold", f"{crt}-{answer}", offered=answer) for answer in answers}
+    for name, pbx_call in calls.items():
+        lab.bot.wait_for_call(lambda c, name=name: c.headers.get("X-CRT-Object-ID") == name)
+        tracked(pbx_call)
     lab.crash_switch()
     lab.wait_switch_ready()
     deadline = time.monotonic() + 10
-    while not pbx_call.offered or lab.live_channels():
-        assert time.monotonic() < deadline, "the channel stays"
+    while not all(pbx_call.offered for pbx_call in calls.values()) or lab.live_channels():
+        assert time.monotonic() < deadline, "a channel stays"
         time.sleep(0.02)  # another process: there is no event to wait for
-    assert pbx_call.result is None, "no BYE came"
-    pbx_call.hang_up()
-    assert pbx_call.wait().ended_by == "pbx"
-    bot.wait_closed(40)  # the relay keeps it for 30 s: nobody can tell it that the call is gone
-    assert not accepted(lab, crt)
+    assert [pbx_call.result for pbx_call in calls.values()] == [None] * len(calls), "no BYE came"
+    for name, pbx_call in calls.items():
+        assert pbx_call.wait(30).ended_by == "pbx", "Ameyo has ended it"
+        logged(lab, name, "call_stranded")
+        told_once(lab, name)
+        assert lab.ameyo.requests_for(name)[0].properties["outcome"] == "switch_lost"

@@ -15,6 +15,7 @@ import pytest
 
 from eslbot.buckets import Buckets
 from eslbot.config.model import (
+    Address,
     Ameyo,
     Bot,
     Config,
@@ -46,6 +47,8 @@ class House:
         self.ameyo = ameyo
         #: Where the service keeps its key, and what is left of calls.
         self.state = state
+        #: FreeSWITCH's inbound one, and its password.
+        self.event_socket: tuple[Address, Secret | None] = (loopback(1), Secret("password"))
         self.bot = Bot(
             urls=("wss://bot.example.com/stream",),
             sample_rate=8000,
@@ -108,7 +111,7 @@ class House:
         if self._controller is None:
             listen, key_file = loopback(8084), str(self.state / "identity.key")
             server = Server(listen, (ip_network("127.0.0.1/32"),), 1, self.max_calls, key_file)
-            switch = FreeSwitch(None, 5060, None, (10000, 60000), loopback(8021), None, ())
+            switch = FreeSwitch(None, 5060, None, (10000, 60000), *self.event_socket, ())
             workspaces = {workspace.id: workspace for workspace in (self.workspace, *self.others)}
             config = Config(server, switch, Web(loopback(8085)), workspaces, edge=self.edge, relay=self.relay)
             self.buckets.know(Sources(config).parties)

@@ -23,7 +23,7 @@ def soak(out: Path, *options: str) -> subprocess.Popen[str]:
 
 def test_every_caller_is_accounted_for(tmp_path: Path) -> None:
     options = [option for fault in FAULTS for option in ("--fault", fault)]
-    process = soak(tmp_path, "--minutes", "0.4", "--calls", "6", "--seed", "3", *options)
+    process = soak(tmp_path, "--minutes", "0.4", "--calls", "10", "--seed", "13", *options)
     told, errors = process.communicate(timeout=150)
     print(told, errors)
     document = json.loads((tmp_path / "soak.json").read_text())
@@ -31,7 +31,7 @@ def test_every_caller_is_accounted_for(tmp_path: Path) -> None:
     tally = document["tally"]
     assert (document["broken"], process.returncode) == ([], 0)
     assert {fault["kind"] for fault in document["faults"]} == set(FAULTS)
-    assert tally["calls"] == sum(tally["endings"].values()) >= 12
+    assert tally["calls"] == sum(tally["endings"].values()) >= 10
     assert tally["endings"]["handed off"] >= 5
     assert (tally["byes"], tally["endings"].get("lost", 0)) == (0, 0)
     assert tally["take_overs"] > 0
@@ -41,7 +41,7 @@ def test_every_caller_is_accounted_for(tmp_path: Path) -> None:
     watched = {row.split(",")[1] for row in rows}
     assert {"arbiter", "worker", "keeper", "relay parent", "relay", "FreeSWITCH", "calls up"} <= watched
     assert "<svg" in (tmp_path / "soak.svg").read_text()
-    assert "every promise was kept" in told and "seed 3" in errors
+    assert "every promise was kept" in told and "seed 13" in errors
 
 
 def test_ctrl_c_ends_it_with_the_account_so_far(tmp_path: Path) -> None:

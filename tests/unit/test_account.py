@@ -316,3 +316,11 @@ def test_a_relay_may_be_lost_where_there_was_none_for_five_seconds(seconds: floa
     )
     tell(run, outcome="relay_lost")
     assert (run.account().guilty == []) is clean
+
+
+@pytest.mark.parametrize(("at", "swept"), [(108.5, True), (110.5, True), (105.0, False), (112.0, False)])
+def test_a_line_file_may_be_left_where_its_relay_died_at_the_call_s_end(at: float, swept: bool) -> None:
+    left = Leftovers(files=[f"{CALL_ID}.1.a.r8"])
+    found = Run([HANDED_OFF], [POST], [Fault("kill relay", at, at + 0.1, "relay")], left).account()
+    assert (found.guilty == []) is swept
+    assert bool(found.to_be_swept) is swept

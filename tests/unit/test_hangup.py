@@ -64,3 +64,8 @@ def test_where_no_event_came_nobody_knows() -> None:
 def test_every_cause_has_words_and_a_remedy() -> None:
     for why in WHYS.values():
         assert why.words and why.remedy
+
+
+def test_a_call_that_a_restarted_freeswitch_could_not_take_up_had_no_bye() -> None:
+    end = read(complete("RECOVERY_ON_TIMER_EXPIRE", sip_hangup_disposition="recv_refuse"), restarted=True)
+    assert (end.by, end.alarm) == (By.LOST, False)

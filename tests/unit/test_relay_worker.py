@@ -139,6 +139,9 @@ def test_who_leaves_takes_no_more_and_stays_with_its_calls(tmp_path: Path, by: s
         )  # its own door stays: a stream may come again
         await running.stream("call-1", port_of(text.split()[2]))
         assert not running.task.done()
+        door = port_of(text.split()[2])
+        late = await ask(door, *UPGRADE, *identity(invite("call-2")), f"{control.PART}: new")
+        assert b" 503 " in await late.head(), "another relay may have it by now, and would lose it"
         last, _ = await running.stream("call-1", port_of(text.split()[2]))
         last.send(struct.pack("!H", 1000), 8)
         await asyncio.wait_for(asyncio.shield(running.task), SOON)
