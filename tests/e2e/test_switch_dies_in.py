@@ -218,7 +218,7 @@ def die_at_once(lab: Lab) -> None:
 
 
 def test_what_a_bot_notices_of_a_call_that_is_lost(lab: Lab, crt: str) -> None:
-    """A PBX that answers no re-INVITE has the call for 64 T1 yet; one that refuses it no more, but its bot."""
+    """Where the PBX refuses it FreeSWITCH drops it at once, where it says nothing behind 64 T1."""
     answers = ("488", "nothing")
     of = {answer: f"{crt}-{answer}" for answer in answers}
     pbx = {answer: call(lab, "hold", of[answer], offered=answer, timeout=90) for answer in answers}
