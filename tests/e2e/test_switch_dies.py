@@ -162,7 +162,7 @@ def test_a_pbx_that_refuses_has_its_customers_handed_off_all_the_same(lab: Lab, 
     answers = ("481", "488", "491", "500")
     calls = {f"{crt}-{answer}": call(lab, "hold", f"{crt}-{answer}", offered=answer) for answer in answers}
     for name, pbx_call in calls.items():
-        lab.bot.wait_for_call(lambda c, name=name: c.headers.get("X-CRT-Object-ID") == name)
+        bot_of(lab, name)
         tracked(pbx_call)
     lab.crash_switch()
     lab.wait_switch_ready()
