@@ -11,9 +11,9 @@ import pytest
 from eslbot.sim.audio import tone
 from eslbot.sim.bot import GREETING, BotCall
 from eslbot.sim.lab import Lab
-from eslbot.sim.pbx import Answer, PbxCall
+from eslbot.sim.pbx import PbxCall
 from tests.e2e.test_call import accepted, call, ended_by_pbx, logged
-from tests.e2e.test_speech import HOLD_TONE, end, mark_of, talking
+from tests.e2e.test_speech import end, mark_of, talking
 from tests.e2e.test_take_over import not_heard, undisturbed
 
 #: Seconds from the kill to the first packet, with one call and with many; of a real FreeSWITCH: how long the
@@ -59,7 +59,8 @@ def tracked(pbx_call: PbxCall) -> None:
 
 
 def bot_of(lab: Lab, crt: str) -> BotCall:
-    return lab.bot.wait_for_call(lambda c: c.headers.get("X-CRT-Object-ID") == crt)
+    """The bot's side of a call."""
+    return lab.bot.wait_for_call(lambda bot: bot.headers.get("X-CRT-Object-ID") == crt)
 
 
 def connection_kept(lab: Lab, crt: str, bot: BotCall) -> None:
@@ -139,49 +140,6 @@ def test_a_call_that_the_pbx_has_held_before(lab: Lab, crt: str) -> None:
     end(lab, crt, pbx_call, bot)
     told_once(lab, crt)
     in_time(lab, gaps, BACK)
-
-
-def test_a_call_that_the_pbx_holds(lab: Lab, crt: str) -> None:
-    pbx_call, bot = talking(lab, "hold", crt)
-    pbx_call.offer("sendonly")
-    time.sleep(ROW)  # as in `tracked`
-    crash(lab, pbx_call)
-    pbx_call.offer("sendrecv")
-    connection_kept(lab, crt, bot)
-    end(lab, crt, pbx_call, bot)
-    told_once(lab, crt)
-
-
-def test_a_customer_who_waits_for_the_agent_waits_on(lab: Lab, crt: str) -> None:
-    """The notification is accepted, the BYE is not there yet: nobody is told twice, no bot begins anew."""
-    lab.pbx.bye_delay = 8.0
-    try:
-        pbx_call, bot = talking(lab, "waits-with-tone", crt)
-        bot.end()
-        lab.ameyo.wait_accepted(crt)
-        logged(lab, crt, "hand_off_accepted")
-        gaps = crash(lab, pbx_call)
-        before = pbx_call.recording.heard(HOLD_TONE)
-        pbx_call.wait_heard(HOLD_TONE, before + 0.1)
-        assert pbx_call.wait().completed
-    finally:
-        lab.pbx.bye_delay = 0.0
-    ended_by_pbx(lab, crt, "bot_ended")
-    told_once(lab, crt)
-    undisturbed(lab, crt, bot)
-    in_time(lab, gaps, BACK)
-
-
-def test_a_hand_off_that_fails_goes_on(lab: Lab, crt: str) -> None:
-    lab.ameyo.script(crt, [Answer(503), Answer(503, {"Retry-After": "2"})])
-    pbx_call, bot = talking(lab, "hold", crt)
-    bot.end()
-    logged(lab, crt, "bot_part_over")
-    crash(lab, pbx_call)
-    assert pbx_call.wait().completed
-    ended_by_pbx(lab, crt, "bot_ended")
-    assert len(accepted(lab, crt)) == 1
-    undisturbed(lab, crt, bot)
 
 
 def test_a_second_death_a_while_behind_the_first(lab: Lab, crt: str) -> None:
