@@ -23,6 +23,7 @@ from eslbot import hangup, identity, logs, metrics, offer
 from eslbot import invite as invites
 from eslbot.ameyo.client import Attempt, Verdict
 from eslbot.ameyo.notification import notification_of
+from eslbot.ameyo.told import tell
 from eslbot.bot import EVENTS, PTIME, BotEnd, BotLeg, Found, Preparation, Way, leave_line, reachable
 from eslbot.config.model import Workspace
 from eslbot.esl import CallerHungUp, ConnectionLost, EslError, Session, whole_number
@@ -499,11 +500,12 @@ class Call:
 
         Raises OutboundSessionHasGoneAway; the BYE may be here before Ameyo's answer. It is told all the same.
         """
+        assert self.workspace is not None
         self._busy = self._record.notifying = False
         try:
             self._note_attempt(attempt)
         finally:
-            self._tell_attempt(attempt)
+            self.note(What.ATTEMPT, **tell(attempt, self.workspace.name))
         if attempt.verdict is not Verdict.ACCEPTED:
             self._part_if_leaving()
 
@@ -519,27 +521,6 @@ class Call:
             self._ameyo_failed = True
             due = self.clock.now() + attempt.delay
             self._record.write(eslbot_next_attempt=f"{due:.3f}")
-
-    def _tell_attempt(self, attempt: Attempt) -> None:
-        assert self.workspace is not None
-        self.note(
-            What.ATTEMPT,
-            number=attempt.number,
-            verdict=attempt.verdict,
-            status=attempt.status,
-            seconds=round(attempt.seconds, 4),
-            detail=attempt.detail,
-        )
-        metrics.ATTEMPTS.labels(self.workspace.name, attempt.verdict).inc()
-        metrics.NOTIFICATION_SECONDS.labels(self.workspace.name, attempt.verdict).observe(attempt.seconds)
-        tell = log.info if attempt.verdict is Verdict.ACCEPTED else log.warning
-        tell(
-            "hand_off_" + attempt.verdict,
-            attempt=attempt.number,
-            status=attempt.status,
-            answer=attempt.detail,
-            seconds=round(attempt.seconds, 3),
-        )
 
     def _left_to_wait(self) -> float:
         """Seconds until the next attempt, where a controller before us has begun with them.

@@ -20,8 +20,8 @@ import structlog
 from gevent.event import Event as Flag
 
 from eslbot import identity, logs, metrics
-from eslbot.ameyo.client import Verdict
 from eslbot.ameyo.notification import notification_of
+from eslbot.ameyo.told import tell
 from eslbot.bot import BotEnd
 from eslbot.config.model import Config, FreeSwitch, Secret
 from eslbot.esl.errors import EslError
@@ -131,26 +131,7 @@ class Stranded:
         try:
             body = notification_of(workspace, invite, ended.outcome, ended.reason, ended.properties)
             for attempt in self._controller.ameyo(workspace).notify(body, over, before=notes.attempts):
-                journal.note(
-                    call_id,
-                    What.ATTEMPT,
-                    {
-                        "number": attempt.number,
-                        "verdict": attempt.verdict,
-                        "status": attempt.status,
-                        "seconds": round(attempt.seconds, 4),
-                        "detail": attempt.detail,
-                    },
-                )
-                metrics.ATTEMPTS.labels(workspace.name, attempt.verdict).inc()
-                tell = log.info if attempt.verdict is Verdict.ACCEPTED else log.warning
-                tell(
-                    "hand_off_" + attempt.verdict,
-                    attempt=attempt.number,
-                    status=attempt.status,
-                    answer=attempt.detail,
-                    seconds=round(attempt.seconds, 3),
-                )
+                journal.note(call_id, What.ATTEMPT, tell(attempt, workspace.name))
         finally:
             late.kill()
 

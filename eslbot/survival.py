@@ -152,15 +152,22 @@ class Survival:
             yield None  # somebody was faster
             return
         try:
-            left = None
-            if _lock(descriptor) and _is_at(descriptor, path):
-                left = self._read(os.read(descriptor, MAX_FILE + 1), under_way=False)
-            yield None if left is None else Claim(path, left)
-        except (ValueError, RecursionError) as error:
-            log.error("left_call_not_read", file=str(path), error=str(error))
-            path.unlink(missing_ok=True)
+            yield self._claimed(descriptor, path)
         finally:
             os.close(descriptor)
+
+    def _claimed(self, descriptor: int, path: Path) -> Claim | None:
+        if not _lock(descriptor) or not _is_at(descriptor, path):
+            return None
+        try:
+            left = self._read(os.read(descriptor, MAX_FILE + 1), under_way=False)
+        except (OSError, ValueError, RecursionError) as error:
+            log.error("left_call_not_read", file=str(path), error=str(error))
+            left = None
+        if left is None:  # nobody can ever do anything with it
+            path.unlink(missing_ok=True)
+            return None
+        return Claim(path, left)
 
     def take(self, call_id: str) -> Left | None:
         """What was left of a call, once; one whose notification is under way is left where it is."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from eslbot.sim.processes import children
-from eslbot.sim.service import STOP_LIMIT, read_log, send, wait_gone
+from eslbot.sim.service import STOP_LIMIT, Log, send, wait_gone
 
 
 class RelayAlone:
@@ -26,6 +26,7 @@ class RelayAlone:
         self.config, self.log_file = config, log_file
         self._processes, self._environment = processes, environment
         self._process: subprocess.Popen[bytes] | None = None
+        self._log = Log(log_file)
 
     def start(self) -> None:
         """Run it."""
@@ -62,4 +63,4 @@ class RelayAlone:
 
     def log_lines(self) -> list[dict[str, Any]]:
         """What it has logged so far."""
-        return read_log(self.log_file)
+        return self._log.lines()

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -56,6 +57,7 @@ class EslbotService:
         self.process: subprocess.Popen[bytes] | None = None
         self._environment = environment
         self._within = within
+        self._log = Log(log_file)
 
     # -- life ---------------------------------------------------------------------------------------------
 
@@ -186,8 +188,8 @@ class EslbotService:
         return sum(float(line.rsplit(" ", 1)[1]) for line in own)
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """What it has logged so far; a line cut off by a kill is left out."""
-        return read_log(self.log_file)
+        """What it has logged so far."""
+        return self._log.lines()
 
     def _is_ready(self) -> bool:
         try:
@@ -232,13 +234,28 @@ def wait_listening(address: tuple[str, int], timeout: float) -> None:
             return
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The JSON lines of a log; one that is cut off is left out."""
-    lines: list[dict[str, Any]] = []
-    if not path.exists():
-        return lines
-    for line in path.read_text(errors="replace").splitlines():
-        if line.startswith("{"):
-            with suppress(ValueError):
-                lines.append(json.loads(line))
-    return lines
+class Log:
+    """The JSON lines that were written to a file so far; one that was cut off by a kill is left out.
+
+    Tests ask again and again until a line is there, so each line is read once: a whole lab's log is long.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = 0
+        self._lines: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All of them, in the order of the file; a line counts once it has its end."""
+        with self._lock:
+            if self._path.exists():
+                with self._path.open("rb") as file:
+                    file.seek(self._read)
+                    whole, end, _ = file.read().rpartition(b"\n")
+                self._read += len(whole) + len(end)
+                for line in whole.split(b"\n"):
+                    if line.startswith(b"{"):
+                        with suppress(ValueError):
+                            self._lines.append(json.loads(line.decode(errors="replace")))
+            return list(self._lines)

@@ -24,7 +24,7 @@ def pytest_report_header() -> str:
     return f"chaos: ESLBOT_CHAOS_SEED={SEED} ESLBOT_CHAOS_SECONDS={SECONDS:g}"
 
 
-@pytest.fixture(scope="session", params=kinds())
+@pytest.fixture(scope="package", params=kinds())
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder: Path = tmp_path_factory.mktemp(f"chaos-{request.param}")
     with Lab(folder, TENANTS, switch=request.param, workers=2, proxied=True, refreshes=True) as lab:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from eslbot.sim.chaos.faults import Faults
 from eslbot.sim.chaos.plan import plan
 from eslbot.sim.chaos.run import run
 from eslbot.sim.chaos.witness import Witness
 from eslbot.sim.lab import Lab
 from tests.chaos.conftest import SECONDS, SEED
+
+pytestmark = pytest.mark.alone
 
 
 def test_every_call_is_accounted_for(lab: Lab) -> None:

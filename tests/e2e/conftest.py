@@ -120,7 +120,7 @@ class Labs:
         self._stack.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labs]:
     def make(kind: str) -> Lab:
         folder: Path = tmp_path_factory.mktemp(f"lab-{kind}")

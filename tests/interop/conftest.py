@@ -24,7 +24,7 @@ TENANTS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labs]:
     def make(kind: str) -> Lab:
         folder = tmp_path_factory.mktemp(f"interop-{kind}")

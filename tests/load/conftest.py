@@ -23,7 +23,7 @@ TENANTS = [
 ]
 
 
-@pytest.fixture(scope="session", params=kinds())
+@pytest.fixture(scope="package", params=kinds())
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder: Path = tmp_path_factory.mktemp(f"load-{request.param}")
     with Lab(folder, TENANTS, switch=request.param, workers=2, ledger=True) as lab:

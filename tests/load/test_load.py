@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import Load, Voices
 from tests.e2e.test_ledger import ended
 from tests.support.processes import descriptors
+
+pytestmark = pytest.mark.alone
 
 #: RTP packets of 20 ms that the switch sends at least while a bot of that tenant does its part.
 #: talk speaks for a second. fails is dialled before its call is answered, and may have spoken by then; it
