@@ -52,7 +52,8 @@ class Fate(Enum):
 
     LIVES = "FreeSWITCH has it"
     ENDED = "it has ended, and FreeSWITCH lives on"
-    LOST = "FreeSWITCH has lost it"
+    DROPPED = "FreeSWITCH had taken it up, and has dropped it"
+    LOST = "another FreeSWITCH has come, and does not have it"
     AWAY = "FreeSWITCH is not there"
 
 
@@ -99,9 +100,9 @@ class Stranded:
                         remedy="its customer may wait in silence: see `eslbot calls`, and tell Ameyo",
                     )
                 return
-            if not late and fate in (Fate.LIVES, Fate.AWAY):
-                return
-            if fate in (Fate.LOST, Fate.AWAY):
+            if not late and fate in (Fate.LIVES, Fate.LOST, Fate.AWAY):
+                return  # FreeSWITCH answers here before it takes up its calls
+            if fate in (Fate.DROPPED, Fate.LOST, Fate.AWAY):
                 self._hand_off(call_id, claim.left)
             claim.done()
             self._told.discard(call_id)
@@ -154,7 +155,9 @@ def fate_of(config: Config, call_id: str, left: Left) -> Fate:
         return Fate.AWAY
     except EslError as error:
         raise Unknown(f"{type(error).__name__}: {error}") from error
-    return Fate.ENDED if same and not left.recovered else Fate.LOST
+    if not same:
+        return Fate.LOST
+    return Fate.DROPPED if left.recovered else Fate.ENDED
 
 
 def _password(switch: FreeSwitch) -> Secret:

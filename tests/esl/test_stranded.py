@@ -185,6 +185,20 @@ def test_a_recovered_call_whose_freeswitch_dies_again_may_come_back(
     assert house.posts() == [] and left(house) == [UUID]
 
 
+def test_a_recovered_call_whose_next_freeswitch_is_just_starting_may_come_back(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its event socket answers before it takes up its calls."""
+    monkeypatch.setattr(stranded, "BACK_DUE", 60.0)
+    with switch(house, "3"):
+        second = house.restarted(lost(house))
+        second.wait(lambda: second.displaced)
+        second.lose_controller()
+        eventually(lambda: not house.controller.calls)
+        look(house)
+    assert house.posts() == [] and left(house) == [UUID]
+
+
 def test_a_recovered_call_that_its_pbx_ends_is_over(house: House) -> None:
     second = house.restarted(lost(house))
     second.wait(lambda: second.displaced)
