@@ -28,6 +28,8 @@ class Record:
         self._clock = CallClock()
         self._answered_at = time.monotonic()
         self._left: Left | None = None
+        #: Whether what was left of the call is still there: somebody had it when we took the call over.
+        self._untaken = False
         #: The Core-UUID of the FreeSWITCH that has the call.
         self.switch = ""
         #: Whether that is another one than before this controller, and when that has happened.
@@ -50,6 +52,7 @@ class Record:
         self.switch, self._clock = notes.switch, clock
         self._noted, self.restarted, self.restarts = notes.noted, notes.restarted, notes.restarts
         self._answered_at = time.monotonic() - notes.answered_for
+        self._untaken = notes.left is not None and notes.left.under_way
         self._session.gone.rawlink(self._gone)
         if self.restarted:
             channel = self._after_restart(notes, channel)
@@ -102,6 +105,8 @@ class Record:
         self.notifying = False
         if self._left is not None and (self._left.under_way or self._left.variables != self._noted):
             self._leave()
+        elif self._left is None and self._untaken:
+            self._survival.take(self._session.uuid)  # it is of before
 
     def _gone(self, _: object) -> None:
         """The session is over. Does not wait."""

@@ -207,3 +207,17 @@ def test_a_recovered_call_that_its_pbx_ends_is_over(house: House) -> None:
     assert left(house) == []
     look(house)
     assert house.posts() == []
+
+
+def test_what_was_left_of_a_call_that_somebody_has_is_gone_with_it(house: House) -> None:
+    """A look at it came in between: the next controller could not take it."""
+    first = lost(house)
+    with house.controller.survival.claim(UUID):
+        second = house.restarted(first)
+        second.wait(lambda: second.displaced)
+    assert left(house) == [UUID]
+    second.ends()
+    second.wait_stage("held")
+    second.hang_up()
+    second.wait_closed()
+    eventually(lambda: not left(house))
