@@ -23,16 +23,16 @@ from eslbot import hangup, identity, logs, metrics, offer
 from eslbot import invite as invites
 from eslbot.ameyo.client import Attempt, Verdict
 from eslbot.ameyo.notification import notification_of
+from eslbot.ameyo.told import tell
 from eslbot.bot import EVENTS, PTIME, BotEnd, BotLeg, Found, Preparation, Way, leave_line, reachable
-from eslbot.bot.lines import VARIABLE as LINES
 from eslbot.config.model import Workspace
 from eslbot.esl import CallerHungUp, ConnectionLost, EslError, Session, whole_number
 from eslbot.invite import Invite, Refused
 from eslbot.ledger.facts import MAX_TIMELINE, OF_TIMELINE, What
 from eslbot.media import media_facts
-from eslbot.notes import BEFORE, MOST_RESTARTS, SWITCH, CallClock, Notes
+from eslbot.notes import CallClock, Notes
 from eslbot.outcome import Outcome, Stage, fault_of
-from eslbot.survival import Left
+from eslbot.record import DEATHS_WITHIN, MOST_DEATHS, Record
 
 if TYPE_CHECKING:
     from eslbot.controller import Controller
@@ -61,8 +61,6 @@ HOLD_TONE = "tone_stream://v=-20;%(150,2850,425);loops=-1"
 #: Seconds that a notification whose answer nobody noted waits for the BYE that would be the answer, or for
 #: word of who sent it; and between two looks for that.
 DOUBT, LOOK = 1.0, 0.05
-#: FreeSWITCH's deaths under a call within so many seconds after which it goes to an agent without its bot.
-MOST_DEATHS, DEATHS_WITHIN = 2, 60.0
 #: Seconds behind Ameyo's 2xx in which its BYE usually comes.
 BYE_DUE = 3.0
 #: Seconds for CHANNEL_HANGUP_COMPLETE behind CHANNEL_HANGUP; 20 ms is usual.
@@ -99,26 +97,20 @@ class Call:
         self.about = about
         self.began = time.monotonic()
         self.take_overs = 0
-        #: All that is noted on the channel, for where FreeSWITCH forgets it (:mod:`eslbot.survival`).
-        self._noted: dict[str, str] = {}
-        self._restarted = False
-        self._restarts: tuple[float, ...] = ()
-        self._switch = ""
-        self._left: Left | None = None
+        self._record = Record(session, controller.survival)
         self._stage: Stage | None = None
         self._shown: Stage | None = None  # in the metrics
         self._attempts = 0
         self._held_at = 0.0  # by the call's clock
         self._preparation: Preparation | None = None
         self._leaving = False
-        self._busy = self._posting = False
+        self._busy = False
         self._ameyo_failed = False
         #: The length of the packets, as the channel's variable says it.
         self._packets = ""
         #: Whether the line may still have no codec: the caller's SDP comes with the ACK.
         self._awaits_media = False
         # On the monotonic clock; what another controller has seen is not measured.
-        self._up_since = time.monotonic()
         self._answered_at: float | None = None
         self._ended_at: float | None = None
         self._timeline_left = MAX_TIMELINE
@@ -135,7 +127,6 @@ class Call:
         if self.notes.stage is not None and self.invite is not None:
             self.notes = Notes(self.channel, self.controller.survival.take(self.session.uuid))
         self.clock = CallClock(self.notes.invited_for)
-        self._switch = self.notes.switch
         try:
             if self.notes.stage is None:
                 self.admit()
@@ -161,8 +152,7 @@ class Call:
             self.note(What.LEFT, why="fault")
             raise
         finally:
-            if self._left is not None and (self._left.under_way or self._left.variables != self._noted):
-                self._leave_behind()  # now that it is over
+            self._record.close()
             if self.workspace is not None:
                 self._show_stage(None)
                 self.controller.leave(self.workspace)
@@ -199,12 +189,9 @@ class Call:
         self._stage = Stage.ADMITTED
         signed = self.controller.signer.sign(self.invite)
         late = offer.is_late(self.channel)
-        if late:
-            self._write(eslbot_late_offer="true")
-        self._noted[identity.VARIABLE] = signed
-        self.session.set_variables({identity.VARIABLE: signed})
-        self._write(eslbot_stage=self._stage, eslbot_switch=self._switch)
-        self.session.gone.rawlink(self._connection_gone)
+        first = {"eslbot_late_offer": "true"} if late else {}
+        first |= {identity.VARIABLE: signed, "eslbot_stage": self._stage}
+        self._record.begin(self.notes, self.clock, **first)
         with self._undisturbed():
             if self.workspace is not None and self.workspace.nat:
                 self.session.set_variables({"disable_rtp_auto_adjust": "false"})
@@ -223,7 +210,8 @@ class Call:
         self.enter(Stage.ANSWERED)
         ago = Notes(completed.headers).answered_for  # the 200 was sooner than the application's turn
         self.note(What.ANSWERED, ago)
-        self._answered_at = self._up_since = time.monotonic() - ago
+        self._answered_at = time.monotonic() - ago
+        self._record.answered(ago)
         if self.workspace is not None:
             setup = max(0.0, self.notes.invited_for + self._seconds() - ago)
             metrics.SETUP_SECONDS.labels(self.workspace.name).observe(setup)
@@ -260,11 +248,11 @@ class Call:
             log.error("no_media", remedy="have the PBX send its offer in the INVITE, or an answer in its ACK")
             return
         way = self._preparation.way() if self._preparation is not None else self._way(self.invite)
-        way = replace(way, ptime=self._ptime(), switch=self._switch, own=way.own or self.notes.relay)
+        way = replace(way, ptime=self._ptime(), switch=self._record.switch, own=way.own or self.notes.relay)
         bot = BotLeg(self.session, workspace, way, self, self.channel)
         if self.take_overs:
             left = workspace.max_duration - self.notes.answered_for
-            found = Found(self._stage in (Stage.TALKING, Stage.ENDED), self.ended, self._restarted)
+            found = Found(self._stage in (Stage.TALKING, Stage.ENDED), self.ended, self._record.restarted)
             ended = self._whatever_happens(lambda: bot.go_on(left, found))
         else:
             ended = self._whatever_happens(lambda: bot.talk(workspace.max_duration))
@@ -349,12 +337,9 @@ class Call:
 
     def take_over(self) -> None:
         """Find out where a call is whose controller went away; all there is to know is on its channel."""
-        self._restarted, self._noted = self.notes.restarted, self.notes.noted
-        self._up_since = time.monotonic() - self.notes.answered_for
         self.take_overs = self.notes.take_overs + 1
-        self.session.gone.rawlink(self._connection_gone)
-        if self._restarted or self.notes.left is not None:
-            self._bring_back()
+        if self.invite is not None:
+            self.channel = self._record.go_on(self.notes, self.clock, self.channel)
         stage = self._stage = self.notes.stage
         self._awaits_media = stage is Stage.ADMITTED and self.notes.late_offer
         self._packets = self.channel.get(f"variable_{PTIME}", "")
@@ -372,7 +357,7 @@ class Call:
         if self.workspace is None:
             log.error("workspace_gone", remedy="put the workspace back and reload: its customer waits")
         self.note(What.TAKEN_OVER, **self._who(), take_overs=self.take_overs, **self.notes.all())
-        if self._restarted:
+        if self._record.restarted:
             self._tell_restart()
         if stage in (Stage.ENDED, Stage.HANDING_OFF, Stage.HELD):
             self.ended = self.notes.ended
@@ -381,7 +366,7 @@ class Call:
             self._held_at = self.clock.now() if self.notes.held_at is None else self.notes.held_at
             if self.workspace is not None:  # hand_off would have begun it
                 self.play_hold_sound(self.workspace.hold_sound)
-        elif self.ended is None and self._dies_too_often():
+        elif self.ended is None and self._record.dies_too_often:
             self.over(
                 BotEnd(
                     Outcome.SWITCH_LOST,
@@ -389,73 +374,20 @@ class Call:
                 )
             )
 
-    def _bring_back(self) -> None:
-        """Note on the channel what its FreeSWITCH does not know: it has died, or a connection lost it."""
-        if self._restarted:
-            self._restarts = (*self.notes.restarts, self.clock.now())[-MOST_RESTARTS:]
-            # None of them is on the channel any more.
-            self.channel = {k: v for k, v in self.channel.items() if k != f"variable_{LINES}"}
-            self._noted.pop(LINES, None)
-            counted = self.notes.counted
-            true = self.notes.invited_for, self.notes.answered_for
-            before = ",".join(f"{max(0.0, a - b):.3f}" for a, b in zip(true, counted, strict=True))
-            self._noted |= {
-                SWITCH: self._switch,
-                BEFORE: before,
-                "eslbot_restarts": ",".join(f"{at:.3f}" for at in self._restarts),
-            }
-        known = self.channel.get
-        self.session.set_variables(
-            {name: value for name, value in self._noted.items() if known(f"variable_{name}", "") != value}
-        )
-
-    def _strand(self) -> None:
-        """FreeSWITCH has dropped the call without a BYE: its customer may still be with the PBX.
-
-        Whoever looks for such (:mod:`eslbot.stranded`) tells Ameyo.
-        """
-        self._noted[SWITCH] = ""  # of no living FreeSWITCH
-        self._leave_behind()
-
     def _tell_restart(self) -> None:
         left = self.notes.left
         gap = None if left is None else round(max(0.0, time.monotonic() - left.lost_at), 3)
         if self.workspace is not None:
             metrics.CALLS_RECOVERED.labels(self.workspace.name).inc()
-        self.note(What.SWITCH_RESTARTED, restarts=len(self._restarts), gap=gap)
+        self.note(What.SWITCH_RESTARTED, restarts=len(self._record.restarts), gap=gap)
         log.error(
             "switch_restarted",
-            restarts=len(self._restarts),
+            restarts=len(self._record.restarts),
             gap=gap,
             stage=self._stage,
             known=left is not None,
             remedy="FreeSWITCH has died: see its log, and `dmesg`",
         )
-
-    def _dies_too_often(self) -> bool:
-        """Whether FreeSWITCH has died under this call again: its bot may be what kills it."""
-        if not self._restarted or len(self._restarts) < MOST_DEATHS:
-            return False
-        return self._restarts[-1] - self._restarts[-MOST_DEATHS] < DEATHS_WITHIN
-
-    def _connection_gone(self, _: object) -> None:
-        """The session is over. Does not wait."""
-        if isinstance(self.session.reason, ConnectionLost) and not self.session.stopped:
-            self._leave_behind()
-
-    def _leave_behind(self) -> None:
-        """Leave all that is noted of the call, in case that FreeSWITCH has died (:mod:`eslbot.survival`)."""
-        if self.invite is None or self._stage is None:
-            return
-        self._left = Left(
-            dict(self._noted),
-            invited_at=self.clock.began,
-            answered_at=self._up_since,
-            lost_at=time.monotonic() if self._left is None else self._left.lost_at,
-            peer=self.session.client_address[0],
-            under_way=self._posting,
-        )
-        self.controller.survival.leave(self.session.uuid, self._left)
 
     def _of_nobody(self) -> None:
         """An answered channel that nothing of ours says whose it is: no bot, no token, and no hang-up either.
@@ -477,7 +409,7 @@ class Call:
 
     def _count_take_overs(self) -> None:
         """For the next controller; and the dialplan sees by it that there was one, and calls it at once."""
-        self._write(eslbot_take_overs=str(self.take_overs))
+        self._record.write(eslbot_take_overs=str(self.take_overs))
 
     # What the bot's leg notes (eslbot.bot.leg.Story).
 
@@ -513,7 +445,7 @@ class Call:
 
     def relay_is(self, url: str) -> None:
         """The relay process at ``url`` has the call."""
-        self._write(eslbot_relay=url)
+        self._record.write(eslbot_relay=url)
 
     def over(self, ended: BotEnd) -> None:
         """The bot is done, and this is what Ameyo gets to know of it."""
@@ -554,8 +486,8 @@ class Call:
         self.session.raise_if_disconnected()
 
     def _attempt_begins(self, number: int) -> None:
-        self._attempts, self._busy, self._posting = number, True, True
-        self._write(eslbot_attempts=str(number), eslbot_next_attempt="")
+        self._attempts, self._busy, self._record.notifying = number, True, True
+        self._record.write(eslbot_attempts=str(number), eslbot_next_attempt="")
         self.session.flush()  # before the POST goes out: else the next controller would not know of it
         self.note(What.ATTEMPT_BEGAN, number=number)
         if self._ended_at is not None and self.workspace is not None:
@@ -568,11 +500,12 @@ class Call:
 
         Raises OutboundSessionHasGoneAway; the BYE may be here before Ameyo's answer. It is told all the same.
         """
-        self._busy = self._posting = False
+        assert self.workspace is not None
+        self._busy = self._record.notifying = False
         try:
             self._note_attempt(attempt)
         finally:
-            self._tell_attempt(attempt)
+            self.note(What.ATTEMPT, **tell(attempt, self.workspace.name))
         if attempt.verdict is not Verdict.ACCEPTED:
             self._part_if_leaving()
 
@@ -583,32 +516,11 @@ class Call:
             self.enter(Stage.HELD, eslbot_held_at=f"{self._held_at:.3f}")
             self.session.flush()
         elif not attempt.sent:
-            self._write(eslbot_next_attempt=f"{self.clock.now():.3f}")
+            self._record.write(eslbot_next_attempt=f"{self.clock.now():.3f}")
         elif attempt.verdict not in (Verdict.ACCEPTED, Verdict.INTERRUPTED):
             self._ameyo_failed = True
             due = self.clock.now() + attempt.delay
-            self._write(eslbot_next_attempt=f"{due:.3f}")
-
-    def _tell_attempt(self, attempt: Attempt) -> None:
-        assert self.workspace is not None
-        self.note(
-            What.ATTEMPT,
-            number=attempt.number,
-            verdict=attempt.verdict,
-            status=attempt.status,
-            seconds=round(attempt.seconds, 4),
-            detail=attempt.detail,
-        )
-        metrics.ATTEMPTS.labels(self.workspace.name, attempt.verdict).inc()
-        metrics.NOTIFICATION_SECONDS.labels(self.workspace.name, attempt.verdict).observe(attempt.seconds)
-        tell = log.info if attempt.verdict is Verdict.ACCEPTED else log.warning
-        tell(
-            "hand_off_" + attempt.verdict,
-            attempt=attempt.number,
-            status=attempt.status,
-            answer=attempt.detail,
-            seconds=round(attempt.seconds, 3),
-        )
+            self._record.write(eslbot_next_attempt=f"{due:.3f}")
 
     def _left_to_wait(self) -> float:
         """Seconds until the next attempt, where a controller before us has begun with them.
@@ -690,15 +602,7 @@ class Call:
         """Write the stage, and what goes with it, to the channel."""
         self._show_stage(stage)
         self._stage = stage
-        self._write(**variables, eslbot_stage=stage)
-
-    def _write(self, **variables: str) -> None:
-        """Note it on the channel, where the next controller reads it; an empty text is none.
-
-        It is kept here first: a session that is gone raises OutboundSessionHasGoneAway.
-        """
-        self._noted |= variables
-        self.session.set_variables(variables)
+        self._record.write(**variables, eslbot_stage=stage)
 
     def _show_stage(self, stage: Stage | None) -> None:
         """Count the call among those in ``stage``, and no longer among those in the one before."""
@@ -748,7 +652,7 @@ class Call:
         # mod_audio_stream may hold the channel's thread for ever: the last event never comes then, and
         # CHANNEL_HANGUP has to do.
         self.session.finished.wait(timeout=LAST_EVENT)
-        end = hangup.read(self.session.hangup, restarted=self._restarted)
+        end = hangup.read(self.session.hangup, restarted=self._record.restarted)
         outcome = self.ended.outcome if self.ended else _LEFT[end.by]
         if end.vanished and not self.ended:
             outcome = Outcome.MEDIA_TIMEOUT
@@ -761,7 +665,7 @@ class Call:
         if end.alarm:
             metrics.SEND_BYE.inc()
         if end.by is hangup.By.LOST and not self.handed_off:
-            self._strand()
+            self._record.strand()
         fault = fault_of(
             outcome, handed_off=self.handed_off, ameyo_failed=self._ameyo_failed, disposition=end.disposition
         )

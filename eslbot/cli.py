@@ -381,6 +381,8 @@ class NetworkParam(click.ParamType[Any]):
     metavar="DIR",
     help="Keep what is needed to take the calls up again when the switch was killed, and do so at the start.",
 )
+@click.option("--event-socket", type=AddressParam(), help="Answer commands of whoever knows the password.")
+@click.option("--event-socket-password", default="", help="That password, which is no secret.")
 def sim_switch(
     sip_listen: tuple[str, int],
     controllers: tuple[tuple[str, int], ...],
@@ -389,6 +391,8 @@ def sim_switch(
     media_timeout: float,
     capture: tuple[str, int] | None,
     core_db: Path | None,
+    event_socket: tuple[str, int] | None,
+    event_socket_password: str,
 ) -> None:
     """A stand-in for FreeSWITCH with mod_audio_stream (SIP, RTP, outbound event socket)."""
     with stand_ins():
@@ -405,6 +409,8 @@ def sim_switch(
         media_timeout=media_timeout,
         capture=capture,
         core_db=core_db,
+        event_socket=event_socket,
+        event_socket_password=event_socket_password,
     )
     try:
         asyncio.run(run(settings, JsonLines(sys.stdout, "switch")))

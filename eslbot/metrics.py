@@ -247,6 +247,7 @@ def expect(workspaces: Iterable[str], verdicts: Iterable[str]) -> None:
     for workspace in workspaces:
         BYE_OVERDUE.labels(workspace)
         CALLS_RECOVERED.labels(workspace)
+        CALLS_STRANDED.labels(workspace)
         BOT_OVER_BUDGET.labels(workspace)
         MEDIA_TIMEOUTS.labels(workspace)
         for verdict in known:

@@ -29,6 +29,8 @@ log = structlog.get_logger()
 FAR = 7 * 86400.0
 #: The channel variables with FreeSWITCH's Core-UUID, and with what its own times of the call are short of.
 SWITCH, BEFORE = "eslbot_switch", "eslbot_before"
+#: The one with the times at which FreeSWITCH was back with it.
+RESTARTS = "eslbot_restarts"
 #: Restarts of FreeSWITCH's that are remembered.
 MOST_RESTARTS = 8
 
@@ -79,7 +81,7 @@ class Notes:
     @property
     def restarts(self) -> tuple[float, ...]:
         """When FreeSWITCH was back with the call, by the call's clock."""
-        times = (_seconds(text) for text in self._text("eslbot_restarts").split(",")[-MOST_RESTARTS:])
+        times = (_seconds(text) for text in self._text(RESTARTS).split(",")[-MOST_RESTARTS:])
         return tuple(time for time in times if time is not None)
 
     @property

@@ -9,23 +9,27 @@ where FreeSWITCH does not have the call any more, it is handed off.
 from __future__ import annotations
 
 import time
+from enum import Enum
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 import gevent
 import structlog
 from gevent.event import Event as Flag
 
 from eslbot import identity, logs, metrics
-from eslbot.ameyo.client import Verdict
 from eslbot.ameyo.notification import notification_of
+from eslbot.ameyo.told import tell
 from eslbot.bot import BotEnd
-from eslbot.config.model import Config
+from eslbot.config.model import Config, FreeSwitch, Secret
 from eslbot.esl.errors import EslError
 from eslbot.esl.inbound import InboundClient
 from eslbot.ledger.facts import What
 from eslbot.notes import SWITCH, Notes
 from eslbot.outcome import Outcome, Stage
+from eslbot.switchconf import CONF_DIR, kept_password
 
 if TYPE_CHECKING:
     from eslbot.controller import Controller
@@ -43,8 +47,18 @@ ASK_DUE = 2.0
 NOTIFY_FOR = 300.0
 
 
+class Fate(Enum):
+    """What has become of a call that nobody has come for."""
+
+    LIVES = "FreeSWITCH has it"
+    ENDED = "it has ended, and FreeSWITCH lives on"
+    DROPPED = "FreeSWITCH had taken it up, and has dropped it"
+    LOST = "another FreeSWITCH has come, and does not have it"
+    AWAY = "FreeSWITCH is not there"
+
+
 class Unknown(Exception):
-    """Nobody here can tell whether FreeSWITCH has a call."""
+    """Nobody here can tell."""
 
 
 class Stranded:
@@ -70,13 +84,15 @@ class Stranded:
         logs.speak_of(about)
         about.facts["call_id"] = call_id
         with self._controller.survival.claim(call_id) as claim:
-            if claim is None or time.monotonic() - claim.left.lost_at < BACK_DUE:
+            if claim is None:
+                return
+            late = time.monotonic() - claim.left.lost_at >= BACK_DUE
+            if not (late or claim.left.recovered):
                 return
             try:
-                if is_lost(self._controller.config, call_id, claim.left):
-                    self._hand_off(call_id, claim.left)
+                fate = fate_of(self._controller.config, call_id, claim.left)
             except Unknown as error:
-                if call_id not in self._told:
+                if late and call_id not in self._told:
                     self._told.add(call_id)
                     log.error(
                         "call_perhaps_stranded",
@@ -84,6 +100,10 @@ class Stranded:
                         remedy="its customer may wait in silence: see `eslbot calls`, and tell Ameyo",
                     )
                 return
+            if not late and fate in (Fate.LIVES, Fate.LOST, Fate.AWAY):
+                return  # FreeSWITCH answers here before it takes up its calls
+            if fate in (Fate.DROPPED, Fate.LOST, Fate.AWAY):
+                self._hand_off(call_id, claim.left)
             claim.done()
             self._told.discard(call_id)
 
@@ -112,49 +132,47 @@ class Stranded:
         try:
             body = notification_of(workspace, invite, ended.outcome, ended.reason, ended.properties)
             for attempt in self._controller.ameyo(workspace).notify(body, over, before=notes.attempts):
-                journal.note(
-                    call_id,
-                    What.ATTEMPT,
-                    {
-                        "number": attempt.number,
-                        "verdict": attempt.verdict,
-                        "status": attempt.status,
-                        "seconds": round(attempt.seconds, 4),
-                        "detail": attempt.detail,
-                    },
-                )
-                metrics.ATTEMPTS.labels(workspace.name, attempt.verdict).inc()
-                tell = log.info if attempt.verdict is Verdict.ACCEPTED else log.warning
-                tell(
-                    "hand_off_" + attempt.verdict,
-                    attempt=attempt.number,
-                    status=attempt.status,
-                    answer=attempt.detail,
-                    seconds=round(attempt.seconds, 3),
-                )
+                journal.note(call_id, What.ATTEMPT, tell(attempt, workspace.name))
         finally:
             late.kill()
 
 
-def is_lost(config: Config, call_id: str, left: Left) -> bool:
-    """Whether the FreeSWITCH that had a call has died and does not have it any more.
+def fate_of(config: Config, call_id: str, left: Left) -> Fate:
+    """What FreeSWITCH says of it. Raises Unknown.
 
-    False where it lives: the call has ended meanwhile, or another controller has it. Raises Unknown.
+    One that does not have a call which it had recovered has dropped it without a BYE: the PBX has refused its
+    re-INVITE. Where the first one lives, a call that it does not have has ended between two controllers.
     """
     switch = config.freeswitch
-    if switch.event_socket_password is None:
-        raise Unknown("freeswitch.event_socket_password is not set: FreeSWITCH cannot be asked")
     if not _same_host(left.peer, str(switch.event_socket.ip)):
         raise Unknown(f"the FreeSWITCH at {left.peer} is not the one of freeswitch.event_socket")
     try:
-        with InboundClient(switch.event_socket, switch.event_socket_password, ASK_DUE) as client:
+        with InboundClient(switch.event_socket, _password(switch), ASK_DUE) as client:
             if client.api(f"uuid_exists {call_id}") == "true":
-                return False
-            return client.api("global_getvar core_uuid") != left.variables.get(SWITCH)
+                return Fate.LIVES
+            same = client.api("global_getvar core_uuid") == left.variables.get(SWITCH)
     except OSError:
-        return True  # nobody is there
+        return Fate.AWAY
     except EslError as error:
         raise Unknown(f"{type(error).__name__}: {error}") from error
+    if not same:
+        return Fate.LOST
+    return Fate.DROPPED if left.recovered else Fate.ENDED
+
+
+def _password(switch: FreeSwitch) -> Secret:
+    """The event socket's: the configured one, or that which `eslbot conf` has made. Raises Unknown."""
+    if switch.event_socket_password is not None:
+        return switch.event_socket_password
+    try:
+        kept = kept_password(Path(CONF_DIR))
+    except (OSError, UnicodeDecodeError, ElementTree.ParseError) as error:
+        raise Unknown(
+            f"freeswitch.event_socket_password is not set, and {CONF_DIR} has none: {error}"
+        ) from error
+    if kept is None:
+        raise Unknown(f"freeswitch.event_socket_password is not set, and {CONF_DIR} has none")
+    return Secret(kept)
 
 
 def _same_host(peer: str, event_socket: str) -> bool:

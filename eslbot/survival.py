@@ -44,8 +44,8 @@ class Left:
     """What a controller has left of a call.
 
     ``variables``: what it had noted on the channel. ``invited_at``, ``answered_at``, ``lost_at``: seconds of
-    the monotonic clock. ``peer``: the IP address of its FreeSWITCH. ``under_way``: whether a notification
-    still is.
+    the monotonic clock. ``peer``: the IP address of its FreeSWITCH, which had ``recovered`` the call or was
+    the first. ``under_way``: whether a notification still is.
     """
 
     variables: Mapping[str, str]
@@ -53,6 +53,7 @@ class Left:
     answered_at: float
     lost_at: float
     peer: str = ""
+    recovered: bool = False
     under_way: bool = False
 
 
@@ -90,6 +91,7 @@ class Survival:
             "answered_at": left.answered_at,
             "lost_at": left.lost_at,
             "peer": left.peer,
+            "recovered": left.recovered,
             "variables": dict(left.variables),
         }
         try:
@@ -150,15 +152,22 @@ class Survival:
             yield None  # somebody was faster
             return
         try:
-            left = None
-            if _lock(descriptor) and _is_at(descriptor, path):
-                left = self._read(os.read(descriptor, MAX_FILE + 1), under_way=False)
-            yield None if left is None else Claim(path, left)
-        except (ValueError, RecursionError) as error:
-            log.error("left_call_not_read", file=str(path), error=str(error))
-            path.unlink(missing_ok=True)
+            yield self._claimed(descriptor, path)
         finally:
             os.close(descriptor)
+
+    def _claimed(self, descriptor: int, path: Path) -> Claim | None:
+        if not _lock(descriptor) or not _is_at(descriptor, path):
+            return None
+        try:
+            left = self._read(os.read(descriptor, MAX_FILE + 1), under_way=False)
+        except (OSError, ValueError, RecursionError) as error:
+            log.error("left_call_not_read", file=str(path), error=str(error))
+            left = None
+        if left is None:  # nobody can ever do anything with it
+            path.unlink(missing_ok=True)
+            return None
+        return Claim(path, left)
 
     def take(self, call_id: str) -> Left | None:
         """What was left of a call, once; one whose notification is under way is left where it is."""
@@ -193,7 +202,8 @@ class Survival:
         )
         peer = document.get("peer")
         peer = peer if isinstance(peer, str) else ""
-        return Left(variables, invited_at, answered_at, lost_at, peer, under_way)
+        recovered = document.get("recovered") is True
+        return Left(variables, invited_at, answered_at, lost_at, peer, recovered, under_way)
 
     def _sweep(self) -> None:
         """Delete what nobody has come for, now and then."""

@@ -25,6 +25,8 @@ from eslbot.config.model import Address, Config
 
 #: In ``freeswitch.xml`` of every tree that we wrote; a directory without it is somebody else's.
 MARKER = "eslbot:freeswitch-conf"
+#: Where FreeSWITCH's packages have its configuration.
+CONF_DIR = "/etc/freeswitch"
 #: What ``vars.xml`` in the repository holds; never kept.
 NO_PASSWORD = "no-password-yet"
 

@@ -305,8 +305,8 @@ class Bench:
             calls = []
             for number in range(count):
                 crt = f"death-{number:03d}"
-                if stage == "handing off":  # a POST is under way when FreeSWITCH dies, or has just failed
-                    lab.ameyo.script(crt, [503 if number % 2 else Stall(4.0, Answer(200))])
+                if stage == "handing off":  # the first POST is under way when FreeSWITCH dies, or the second
+                    lab.ameyo.script(crt, [503] * (number % 2) + [Stall(4.0, Answer(200))])
                 calls.append(self._place(witness, ORDERED, crt, 180.0))
                 time.sleep(0.1)
             bots = [_join(lab, call) for call in calls]

@@ -40,11 +40,10 @@ from eslbot.doctor.findings import Finding, Severity, error, late, unknown
 from eslbot.doctor.host import Process, User, listener
 from eslbot.doctor.parallel import together
 from eslbot.doctor.site import Site
+from eslbot.switchconf import CONF_DIR
 
 #: Seconds that one step over the network may take at most.
 PATIENCE = 5.0
-#: Where the packages have it.
-CONF_DIR = "/etc/freeswitch"
 
 CONFIGURATION = "configuration"
 EVENT_SOCKET = "event-socket"

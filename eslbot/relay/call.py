@@ -221,6 +221,8 @@ class RelayCall(Call):
         elif clean:
             self._call_is_over()
         else:
+            if self._laid:
+                self._line.note_now()
             self._log.warning("stream_lost", kept_for=KEEP)
             self._keep = self._loop.call_later(KEEP, self._call_is_over)
 

@@ -495,6 +495,12 @@ class Line:
         for left in self._old:
             left.note(self._tick - self._begin, self._reads.before, self._begun_at)
 
+    def note_now(self) -> None:
+        """Leave word of where FreeSWITCH is in this moment: it may have died, and we may be next."""
+        self._reads.drain()
+        self._look()
+        self.note()
+
     def close(self, remove: bool) -> None:
         """Let go of the line; ``remove`` takes the names away: FreeSWITCH goes on with what it has opened."""
         self._pair.forget(self._reads)

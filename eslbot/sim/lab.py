@@ -54,6 +54,10 @@ NETLINK_SOCK_DIAG, NOBODY = 4, 65534
 _given: set[int] = set()
 
 
+#: Of a switch that only this laboratory knows.
+EVENT_SOCKET_PASSWORD = "password-of-the-laboratory"
+
+
 @dataclass(frozen=True)
 class Tenant:
     """A workspace of the lab. ``bot`` is a behaviour of the stand-in bot, or several, tried in order.
@@ -350,6 +354,7 @@ class Lab:
                 "sip_port": self.sip[1],
                 "rtp_ports": f"{self.rtp_ports[0]}-{self.rtp_ports[1]}",
                 "event_socket": colon(self.event_socket),
+                "event_socket_password": EVENT_SOCKET_PASSWORD,
                 "capture": colon(self.capture),
                 "controllers": [colon(controller) for controller in self.controllers],
                 "db": str(self.work.absolute() / "db"),
@@ -436,6 +441,8 @@ class StandInSwitch:
             command += ["--controllers", colon(controller)]
         command += ["--rtp-ports", f"{lab.rtp_ports[0]}-{lab.rtp_ports[1]}"]
         command += ["--capture", colon(lab.capture), "--core-db", str(lab.work / "db")]
+        command += ["--event-socket", colon(lab.event_socket)]
+        command += ["--event-socket-password", EVENT_SOCKET_PASSWORD]
         for source in lab.sip_peers:
             command += ["--allow", str(ip_network(source))]
         self._command, self._log = command, lab.folder / "switch.log"

@@ -153,16 +153,50 @@ def test_a_call_that_is_nobodys_is_forgotten(house: House) -> None:
     assert house.posts() == [] and left(house) == []
 
 
-def test_a_recovered_call_that_freeswitch_drops_is_handed_off(house: House) -> None:
+@pytest.mark.parametrize("told", [True, False], ids=["a hang-up is told", "the connection ends"])
+def test_a_recovered_call_that_freeswitch_drops_is_handed_off_at_once(
+    house: House, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its PBX has refused the re-INVITE: there was no BYE."""
-    second = house.restarted(lost(house))
-    second.wait(lambda: second.displaced)
-    second.hang_up("recv_refuse", "RECOVERY_ON_TIMER_EXPIRE")
-    second.wait_closed()
+    monkeypatch.setattr(stranded, "BACK_DUE", 60.0)
     with switch(house, "2"):
+        second = house.restarted(lost(house))
+        second.wait(lambda: second.displaced)
+        if told:
+            second.hang_up("recv_refuse", "RECOVERY_ON_TIMER_EXPIRE")
+            second.wait_closed()
+        else:
+            second.lose_controller()
+        eventually(lambda: not house.controller.calls)
         look(house)
     (post,) = house.posts()
     assert post["properties"]["outcome"] == "switch_lost"
+
+
+def test_a_recovered_call_whose_freeswitch_dies_again_may_come_back(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stranded, "BACK_DUE", 60.0)
+    second = house.restarted(lost(house))
+    second.wait(lambda: second.displaced)
+    second.lose_controller()
+    eventually(lambda: not house.controller.calls)
+    look(house)
+    assert house.posts() == [] and left(house) == [UUID]
+
+
+def test_a_recovered_call_whose_next_freeswitch_is_just_starting_may_come_back(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its event socket answers before it takes up its calls."""
+    monkeypatch.setattr(stranded, "BACK_DUE", 60.0)
+    with switch(house, "3"):
+        second = house.restarted(lost(house))
+        second.wait(lambda: second.displaced)
+        second.lose_controller()
+        eventually(lambda: not house.controller.calls)
+        look(house)
+    assert house.posts() == [] and left(house) == [UUID]
 
 
 def test_a_recovered_call_that_its_pbx_ends_is_over(house: House) -> None:
@@ -173,3 +207,17 @@ def test_a_recovered_call_that_its_pbx_ends_is_over(house: House) -> None:
     assert left(house) == []
     look(house)
     assert house.posts() == []
+
+
+def test_what_was_left_of_a_call_that_somebody_has_is_gone_with_it(house: House) -> None:
+    """A look at it came in between: the next controller could not take it."""
+    first = lost(house)
+    with house.controller.survival.claim(UUID):
+        second = house.restarted(first)
+        second.wait(lambda: second.displaced)
+    assert left(house) == [UUID]
+    second.ends()
+    second.wait_stage("held")
+    second.hang_up()
+    second.wait_closed()
+    eventually(lambda: not left(house))

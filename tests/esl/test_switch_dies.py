@@ -194,7 +194,7 @@ def test_a_call_under_which_freeswitch_dies_again_goes_to_an_agent_without_its_b
 
 
 def test_a_death_that_is_long_ago_does_not_count(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eslbot.call.DEATHS_WITHIN", 0.0)
+    monkeypatch.setattr("eslbot.record.DEATHS_WITHIN", 0.0)
     first = house.talking()
     second = house.restarted(first, "2")
     second.wait(lambda: second.displaced)

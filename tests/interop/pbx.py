@@ -271,11 +271,14 @@ class Call:
                 self._kept.append(message)
                 self._take(message)
 
-    def answer(self, request: SipMessage, status: int, reason: str) -> None:
-        """Answer a request of the switch's."""
-        response = SipMessage(status=status, reason=reason)
+    def answer(self, request: SipMessage, status: int, reason: str, body: str = "") -> None:
+        """Answer a request of the switch's; ``body`` is an SDP."""
+        response = SipMessage(status=status, reason=reason, body=body.encode())
         kept = ("via", "from", "to", "call-id", "cseq", "record-route")
         response.headers = [(name, value) for name, value in request.headers if name.lower() in kept]
+        if body:
+            contact = f"<sip:{self.contact_user}@{self.host}:{self.port};transport={self.transport}>"
+            response.headers += [("Contact", contact), ("Content-Type", "application/sdp")]
         self.send(response)
 
     def _take(self, message: SipMessage) -> None:

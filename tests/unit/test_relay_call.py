@@ -139,6 +139,10 @@ class FakeLine:
     removed = False
     missed = 0
     lost = 0.0
+    noted = 0
+
+    def note_now(self) -> None:
+        self.noted += 1
 
     def close(self, remove: bool) -> None:
         self.removed = remove

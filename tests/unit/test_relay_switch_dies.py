@@ -307,6 +307,21 @@ def test_a_relay_that_dies_while_it_is_away_leaves_it_all(world: World, before: 
     assert files(world) == 3
 
 
+def test_a_relay_that_dies_right_behind_it_is_not_heard_twice(world: World) -> None:
+    """Its stream breaks, and that is all that it sees."""
+    world.say(24_000)
+    world.play(1.07)  # between two notes
+    world.switch_dies()
+    world.line.note_now()
+    world.switch += 1
+    world.forgotten()
+    world.clock.go(world.clock.time + 1)
+    world.succeed()
+    world.displace_again()
+    world.play(4)
+    assert world.reader.speech() == world.speech.said
+
+
 def test_relays_that_die_one_behind_the_other_while_it_is_away_leave_it_all(world: World) -> None:
     world.say(24_000)
     world.play(1)

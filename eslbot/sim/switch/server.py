@@ -17,6 +17,7 @@ from .channel import Channel
 from .core import Core
 from .dialplan import Dialplan
 from .event_socket import CONNECT_WAIT
+from .inbound import Inbound
 from .media import RtpPorts
 from .recovery import Row, RowError, Tracking
 from .sip import T1, SipCall, SipEndpoint
@@ -37,7 +38,8 @@ class SwitchSettings:
     UDP port. ``sip_t1`` (RFC 3261, 17.1.1.1), ``connect_wait`` (how long a controller may take to say
     ``connect``) and ``media_timeout`` (how long a PBX may send no RTP at all before its call is ended) are
     seconds, shorter in tests. ``capture`` gets copies of SIP messages. In ``core_db``, a directory, are the
-    rows of the calls that are up: those that a process before has left are taken up at the start.
+    rows of the calls that are up: those that a process before has left are taken up at the start. Who knows
+    ``event_socket_password`` may ask at ``event_socket``.
     """
 
     sip_listen: tuple[str, int]
@@ -49,6 +51,8 @@ class SwitchSettings:
     media_timeout: float = 300.0
     capture: tuple[str, int] | None = None
     core_db: Path | None = None
+    event_socket: tuple[str, int] | None = None
+    event_socket_password: str = ""
 
 
 class Switch:
@@ -68,6 +72,9 @@ class Switch:
         self._sip = SipEndpoint(
             settings.sip_listen, settings.allow, self._call, emit, settings.sip_t1, self._capture
         )
+        self._inbound: Inbound | None = None
+        if settings.event_socket is not None:
+            self._inbound = Inbound(self._core, settings.event_socket, settings.event_socket_password)
         self._clock: asyncio.Task[None] | None = None
         self._sessions: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -83,7 +90,9 @@ class Switch:
         return len(self._core.channels)
 
     async def start(self) -> None:
-        """Open the SIP port. Raises OSError where it is taken."""
+        """Open the ports. Raises OSError where one is taken."""
+        if self._inbound is not None:
+            await self._inbound.start()
         await self._sip.start()
         self._clock = self._tasks.start(self._core.clock.run(), "the 20 ms clock")
         self._emit("ready", {"sip": "{}:{}".format(*self.sip_address)})
@@ -104,6 +113,8 @@ class Switch:
         await self._tasks.stop(GRACE)
         self._tracking.flush()
         self._sip.close()
+        if self._inbound is not None:
+            self._inbound.close()
         self._capture.close()
         self._emit("stopped", {"clock_ticks_skipped": self._core.clock.skipped})
 

@@ -1,0 +1,138 @@
+"""What is left of a call for the next controller: files, locks, and who may touch them."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from eslbot import survival
+from eslbot.survival import Left, Survival
+
+CALL = "6e7cd1a1-0b1a-4ad5-8a2c-000000000001"
+LEFT = Left({"eslbot_stage": "talking", "eslbot_reason": ""}, 10.5, 11.0, 99.25, "127.0.0.1")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "calls"
+
+
+def test_what_is_left_is_taken_once(directory: Path) -> None:
+    ours, theirs = Survival(directory), Survival(directory)
+    ours.leave(CALL, LEFT)
+    assert list(theirs.lost()) == [CALL]
+    assert theirs.take(CALL) == LEFT
+    assert theirs.take(CALL) is None and ours.take(CALL) is None
+    assert list(directory.iterdir()) == []
+
+
+def test_nothing_is_there_before_something_is_left(directory: Path) -> None:
+    ours = Survival(directory)
+    assert ours.take(CALL) is None and list(ours.lost()) == []
+    assert not directory.exists()
+
+
+def test_while_a_notification_is_under_way_the_file_stays(directory: Path) -> None:
+    ours, theirs = Survival(directory), Survival(directory)
+    under_way = Left({"eslbot_attempts": "1"}, 1.0, 2.0, 3.0, under_way=True)
+    ours.leave(CALL, under_way)
+    assert theirs.take(CALL) == under_way == theirs.take(CALL)
+    with theirs.claim(CALL) as claim:
+        assert claim is None
+    over = Left({"eslbot_stage": "held"}, 1.0, 2.0, 3.0)
+    ours.leave(CALL, over)
+    assert theirs.take(CALL) == over
+    assert list(directory.iterdir()) == []
+
+
+def test_the_lock_dies_with_who_has_it(directory: Path) -> None:
+    pid = os.fork()
+    if not pid:
+        Survival(directory).leave(CALL, Left({}, 1.0, 2.0, 3.0, under_way=True))
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    left = Survival(directory).take(CALL)
+    assert left is not None and not left.under_way
+
+
+def test_a_file_that_is_replaced_while_it_is_taken_is_taken_anew(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its writer's last word, put there between the look at the one before and its deletion."""
+    ours = Survival(directory)
+    ours.leave(CALL, LEFT)
+    last = Left({"eslbot_stage": "held"}, 1.0, 2.0, 3.0)
+    lock = survival._lock
+
+    def locked(descriptor: int) -> bool:
+        monkeypatch.setattr(survival, "_lock", lock)
+        ours.leave(CALL, last)
+        return lock(descriptor)
+
+    monkeypatch.setattr(survival, "_lock", locked)
+    assert Survival(directory).take(CALL) == last
+
+
+def test_a_claim_is_there_again_for_the_next_until_it_is_done(directory: Path) -> None:
+    ours, theirs = Survival(directory), Survival(directory)
+    ours.leave(CALL, LEFT)
+    with theirs.claim(CALL) as claim:
+        assert claim is not None and claim.left == LEFT
+        taken = ours.take(CALL)
+        assert taken is not None and taken.under_way, "whoever has the call waits"
+        with ours.claim(CALL) as second:
+            assert second is None
+    with ours.claim(CALL) as claim:
+        assert claim is not None
+        claim.done()
+    assert list(directory.iterdir()) == []
+    with ours.claim(CALL) as claim:
+        assert claim is None
+
+
+def test_what_cannot_be_read_is_nobodys_claim(directory: Path) -> None:
+    directory.mkdir()
+    (directory / CALL).write_text("{")
+    with Survival(directory).claim(CALL) as claim:
+        assert claim is None
+    assert list(directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("call_id", ["../x", "", "a" * 65, "a/b", ".hidden", "a b"])
+def test_a_call_without_a_uuid_has_no_file(directory: Path, call_id: str) -> None:
+    ours = Survival(directory)
+    ours.leave(call_id, LEFT)
+    assert ours.take(call_id) is None
+    assert not directory.exists() or list(directory.iterdir()) == []
+
+
+def test_a_link_is_not_followed(directory: Path, tmp_path: Path) -> None:
+    directory.mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("{}")
+    (directory / CALL).symlink_to(elsewhere)
+    assert Survival(directory).take(CALL) is None
+    assert elsewhere.read_text() == "{}"
+
+
+def test_only_our_own_variables_come_back(directory: Path) -> None:
+    ours = Survival(directory)
+    ours.leave(CALL, Left({"eslbot_stage": "held", "sip_h_X": "1", "eslbot_Ä": "1"}, 1.0, 2.0, 3.0))
+    left = ours.take(CALL)
+    assert left is not None and left.variables == {"eslbot_stage": "held"}
+
+
+def test_what_nobody_comes_for_is_swept_after_an_hour(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = Survival(directory)
+    ours.leave("old", LEFT)
+    ours.leave("young", LEFT)
+    old = time.time() - survival.NOBODYS - 1
+    os.utime(directory / "old", (old, old))
+    monkeypatch.setattr(survival, "SWEEP", 0.0)
+    ours.leave(CALL, LEFT)
+    assert sorted(path.name for path in directory.iterdir()) == sorted([CALL, "young"])
