@@ -428,10 +428,10 @@ class Call:
         self.enter(Stage.CONNECTING)
         self.note(What.BOT_CONNECTING)
 
-    def connected(self) -> None:
+    def connected(self, ago: float) -> None:
         """The bot is there."""
         self.enter(Stage.TALKING)
-        self.note(What.BOT_CONNECTED)
+        self.note(What.BOT_CONNECTED, ago)
         log.info("bot_connected", seconds=self._seconds())
         self._warm_ameyo()
 

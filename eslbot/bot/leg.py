@@ -71,8 +71,8 @@ class Story(Protocol):
     def connecting(self) -> None:
         """A stream is about to be started."""
 
-    def connected(self) -> None:
-        """The bot is there."""
+    def connected(self, ago: float) -> None:
+        """The bot is there, since ``ago`` seconds."""
 
     def audible(self, ago: float) -> None:
         """The caller begins to hear it, since ``ago`` seconds."""
@@ -224,9 +224,9 @@ class BotLeg:
         facts = news.facts
         match news.what:
             case News.STATE:
-                self._state(facts)
+                self._state(facts, time.monotonic() - age)
             case News.CONNECTED:
-                self._bot_is_there()
+                self._bot_is_there(age)
             case News.RECONNECTED:
                 why = printable(_text(facts, "why"))
                 log.warning("bot_reconnected", reason=why)
@@ -252,7 +252,7 @@ class BotLeg:
             case News.LATE:
                 self._flush(_seconds(facts, "by"))
 
-    def _state(self, facts: Mapping[str, Any]) -> None:
+    def _state(self, facts: Mapping[str, Any], told_at: float) -> None:
         """The relay is there, and this is where the call is for it. Raises Unheard."""
         try:
             lines = lines_of(facts.get("lines"), self._session.uuid)
@@ -267,7 +267,7 @@ class BotLeg:
         if facts.get("hold") is not self._hold.on and self._part is not Part.NEW:
             self._story.note(What.HOLD, on=self._hold.on)  # it began or ended between two controllers
         if facts.get("bot") == "connected":
-            self._bot_is_there()
+            self._bot_is_there(time.monotonic() - told_at)  # it may be heard by now
 
     def _bring(self, lines: tuple[Line, ...]) -> None:
         """Have the lines heard. Raises Unheard where FreeSWITCH refuses twice running.
@@ -300,11 +300,11 @@ class BotLeg:
             self._over(ended)
         self._done = self._done or self._word.get("done") is True
 
-    def _bot_is_there(self) -> None:
+    def _bot_is_there(self, ago: float) -> None:
         if not self._connected and self._ended is None:
             self._connected = True
             self._link.part = self._part
-            self._story.connected()
+            self._story.connected(ago)
 
     def _over(self, facts: Mapping[str, Any]) -> None:
         """The bot's part is over but for its last words; told once, however often the relay says it."""

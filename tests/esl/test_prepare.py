@@ -81,9 +81,12 @@ def test_the_stream_goes_where_the_call_is_prepared(house: House, door: Door) ->
 
 def test_a_process_that_is_gone_since_is_left_for_another(house: House, door: Door) -> None:
     channel = call(house, door)
+    channel.on_start = lambda number: (
+        channel.refuse_stream() if number == 1 else channel.relay.stream_up(number)
+    )
     channel.lose_stream()
-    channel.wait(lambda: len(channel.starts) == 2)
-    assert channel.starts[1]["url"] == f"ws://{door.listen}/"
+    channel.wait(lambda: len(channel.starts) == 3)
+    assert [start["url"] for start in channel.starts] == [OWN, OWN, f"ws://{door.listen}/"]
 
 
 def test_a_process_that_is_late_has_the_call_all_the_same(

@@ -354,8 +354,8 @@ class Switch:
                 if call_id not in self.invites:
                     self.invites[call_id] = message
                     self._invited(self._user(message, uri), message, peer)
-                else:
-                    self._respond(message, peer, "200 OK")
+                elif header(message, "CSeq") != header(self.invites[call_id], "CSeq"):
+                    self._respond(message, peer, "200 OK")  # a re-INVITE, and not the first one again
             case "ACK" if self._user(self.invites[call_id], uri) == "bye" or self._hangs_up(call_id):
                 self._bye(call_id, peer)
             case "ACK":

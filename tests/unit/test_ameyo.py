@@ -582,7 +582,8 @@ def test_nothing_is_sent_when_the_call_ended_while_the_attempt_was_written_down(
     over = Flag()
     with AmeyoServer() as server:
         client = AmeyoClient(settings(server.url))
-        assert list(client.notify(b"{}", over, begin=lambda number: over.set())) == []
+        (attempt,) = client.notify(b"{}", over, begin=lambda number: over.set())
+    assert (attempt.verdict, attempt.sent) == (Verdict.INTERRUPTED, False)
     assert server.requests == []
 
 
