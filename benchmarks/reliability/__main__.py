@@ -20,7 +20,7 @@ import click
 
 import eslbot
 from benchmarks.machine import Machine, revision
-from benchmarks.reliability.cases import DEATHS, Bench, Unmeasured
+from benchmarks.reliability.cases import CROWDS, DEATHS, Bench, Unmeasured
 from benchmarks.reliability.report import Report
 from eslbot.sim.freeswitch import FreeSwitchError
 from eslbot.sim.lab import LabError
@@ -100,7 +100,10 @@ def main(
     def deaths() -> None:
         for name in DEATHS:
             _say(f"  {name}")
-            report.deaths.append(bench.death(name, 10 if quick else 50))
+            report.deaths.append(bench.death(name, 3 if quick else 10))
+        for name in CROWDS:
+            _say(f"  {min(held, 50)} calls {name}")
+            report.deaths.append(bench.crowd_dies(name, min(held, 50)))
 
     runs: dict[str, tuple[str, Callable[[], None]]] = {
         "kills": (
@@ -118,7 +121,7 @@ def main(
         ),
         "calm": (f"{rate:g} calls/s and no deploy, to compare with", deploys("calm", length / 3)),
         "hup": (f"HUP under {rate:g} calls/s for {length:g} s", deploys("hup", length)),
-        "deaths": (f"FreeSWITCH dies, {len(DEATHS)} times", deaths),
+        "deaths": (f"FreeSWITCH dies, {len(DEATHS) + len(CROWDS)} times", deaths),
         "rolling": (f"rolling restart under {rate:g} calls/s for {length:g} s", deploys("rolling", length)),
     }
     try:

@@ -20,24 +20,29 @@ from websockets.exceptions import ConnectionClosed
 from benchmarks.reliability.measures import Gap, spoken
 from benchmarks.speech import signals
 from benchmarks.speech.measures import uplink
-from eslbot.sim.account import Account
+from eslbot.sim.account import Account, Ending
 from eslbot.sim.audio import tone
 from eslbot.sim.bot import GOODBYE, GREETING, Bot, BotCall
 from eslbot.sim.chaos.faults import Faults
 from eslbot.sim.chaos.witness import Witness
 from eslbot.sim.lab import Lab, Tenant
 from eslbot.sim.pbx import Answer, PbxCall, Stall
+from eslbot.sim.pbx.voices import Voices
 from eslbot.sim.proxy import Passage
 from eslbot.sim.service import send, wait_gone
 
 #: Bots that do what the benchmark says; that say one tone without a break and end; and that say one, listen,
 #: and say another.
 ORDERED, SPEAKS, CONVERSES = "ordered", "speaks", "converses"
+#: That say one for a long time.
+DRONES = "drones"
 #: Seconds of each tone that a bot says, and milliseconds by which it is sent ahead: its own late chunks are
 #: not heard.
 SAID = {SPEAKS: {GREETING: 4.0}, CONVERSES: {GREETING: 2.0, GOODBYE: 2.0}}
 AHEAD_MS = 500
 
+#: Seconds that the last say their tone.
+DRONE = 40.0
 #: Seconds: for a call to come up, for another controller to have it, for a call to end by its own.
 SET_UP_LIMIT, TAKE_OVER_LIMIT, END_LIMIT = 15.0, 15.0, 60.0
 #: Seconds for all calls to end behind a storm: long enough to see the slowest.
@@ -124,15 +129,16 @@ class Deploys:
     account: Account
 
 
-#: What calls are at when FreeSWITCH dies.
+#: What calls are at when FreeSWITCH dies; each a process of its own, so not too many.
 DEATHS = {
-    "listening, 1 call": (1, SIGKILL, "listening"),
-    "listening": (50, SIGKILL, "listening"),
-    "speaking, SIGABRT": (50, SIGABRT, "speaking"),
-    "held by the PBX": (50, SIGKILL, "held"),
-    "handing off": (50, SIGKILL, "handing off"),
-    "waiting for the agent": (50, SIGKILL, "waiting"),
+    "listening": (1, SIGKILL),
+    "speaking": (10, SIGABRT),
+    "held by the PBX": (10, SIGKILL),
+    "handing off": (10, SIGKILL),
+    "waiting for the agent": (10, SIGKILL),
 }
+#: The same of many calls, which one SIPp places and whose RTP is another process's.
+CROWDS = {"parked": (ORDERED, SIGKILL), "whose bots speak": (DRONES, SIGABRT)}
 
 
 @dataclass
@@ -140,7 +146,7 @@ class Death:
     """FreeSWITCH dies under ``calls`` calls: seconds from the signal to each call's first packet (``back``).
 
     ``unbroken``: bots' WebSockets that were still there, of those that were. ``posts``: notifications that
-    Ameyo got in all. ``outcomes``: what it accepted.
+    Ameyo got in all; ``done``: calls that it accepted and ended, ``outcomes`` as what. ``byes`` are ours.
     """
 
     name: str
@@ -150,7 +156,9 @@ class Death:
     bots: int
     posts: int
     outcomes: dict[str, int]
-    account: Account
+    done: int
+    byes: int
+    account: Account | None = None
 
 
 class Bench:
@@ -182,6 +190,7 @@ class Bench:
                 f"talk?greeting_ms=2000&listen_ms=2500&goodbye_ms=2000&ahead_ms={AHEAD_MS}",
                 bot_keys=keys,
             ),
+            Tenant(DRONES, f"drone?seconds={DRONE:g}&ahead_ms={AHEAD_MS}", bot_keys=keys),
         ]
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -298,10 +307,11 @@ class Bench:
 
     def death(self, name: str, most: int) -> Death:
         """FreeSWITCH dies once, and is started at once, as its unit does."""
-        count, signum, stage = DEATHS[name]
+        stage = name
+        count, signum = DEATHS[name]
         count = min(count, most)
         with self.lab(f"death-{stage.replace(' ', '-')}-{count}", proxied=False) as (lab, witness):
-            lab.pbx.bye_delay = 6.0 if stage == "waiting" else lab.pbx.bye_delay
+            lab.pbx.bye_delay = 6.0 if stage == "waiting for the agent" else lab.pbx.bye_delay
             calls = []
             for number in range(count):
                 crt = f"death-{number:03d}"
@@ -311,10 +321,10 @@ class Bench:
                 time.sleep(0.1)
             bots = [_join(lab, call) for call in calls]
             ids = [call.crt_object_id for call in calls]
-            if stage == "held":
+            if stage == "held by the PBX":
                 for call in calls:
                     call.offer("sendonly")
-            if stage in ("handing off", "waiting"):
+            if stage in ("handing off", "waiting for the agent"):
                 _end_all(lab, ids)
                 _wait_logged(lab, "bot_part_over" if stage == "handing off" else "hand_off_accepted", ids)
             with contextlib.ExitStack() as speech:
@@ -327,7 +337,7 @@ class Bench:
                     lab.crash_switch(signum)
                     for call in calls:
                         with contextlib.suppress(TimeoutError):
-                            call.wait_taken_up(1, 20.0)
+                            call.wait_taken_up(1, 0.1 if call.result is not None else 20.0)
                     lab.wait_switch_ready()
                 time.sleep(1.0)  # of what comes behind it
                 unbroken = sum(not bot.closed for bot in bots)
@@ -335,15 +345,53 @@ class Bench:
             witness.wait_over(END_LIMIT)
             posts = [post for post in lab.ameyo.requests if post.crt_object_id in ids]
             outcomes = Counter(str(post.properties.get("outcome")) for post in posts if post.accepted)
+            account = witness.account()
+            over = stage in ("handing off", "waiting for the agent")  # with the bots
             return Death(
                 name,
                 count,
                 sorted(_first_packets(calls, at)),
-                unbroken if stage not in ("handing off", "waiting") else 0,
-                count if stage not in ("handing off", "waiting") else 0,
+                0 if over else unbroken,
+                0 if over else count,
                 len(posts),
                 dict(outcomes),
-                witness.account(),
+                account.count(Ending.HANDED_OFF),
+                account.byes,
+                account,
+            )
+
+    def crowd_dies(self, name: str, count: int) -> Death:
+        """The same under ``count`` calls; each call's longest time without a packet is FreeSWITCH's death."""
+        tenant, signum = CROWDS[name]
+        with self.lab(f"crowd-{tenant}", proxied=False) as (lab, _), Voices() as voices:
+            load = lab.pbx.begin_load(
+                count, 4.0, workspace_id=lab.tenants[tenant].id, crt_prefix="crowd", voices=voices
+            )
+            bots = _bots_of(lab, load.crt_object_ids)
+            time.sleep(1.0)  # the youngest call's row is written
+            lab.crash_switch(signum)
+            lab.wait_switch_ready()
+            if tenant == ORDERED:
+                time.sleep(3.0)  # of what comes behind it
+                unbroken = sum(not bot.closed for bot in bots)
+                _end_all(lab, load.crt_object_ids)
+            result = load.finish(DRONE + END_LIMIT)
+            if tenant != ORDERED:
+                unbroken = sum(bot.close_code in (None, 1000) for bot in bots)
+            report = load.voices_report()
+            posts = [post for post in lab.ameyo.requests if post.crt_object_id in load.crt_object_ids]
+            outcomes = Counter(str(post.properties.get("outcome")) for post in posts if post.accepted)
+            back = [voice.longest for voice in report.voices.values() if voice.longest > 0.5]
+            return Death(
+                name,
+                count,
+                sorted(back),
+                unbroken,
+                len(bots),
+                len(posts),
+                dict(outcomes),
+                result.completed,
+                result.unexpected_byes,
             )
 
     # -- deploys ------------------------------------------------------------------------------------------
@@ -472,6 +520,19 @@ def _holder(lab: Lab, witness: Witness, call: PbxCall) -> tuple[Passage, int]:
                     return passage, pid
         time.sleep(0.005)
     raise Unmeasured("no worker has the call")
+
+
+def _bots_of(lab: Lab, crts: Sequence[str]) -> list[BotCall]:
+    """The bots of all these calls, once they are there and hear their callers."""
+    deadline = time.monotonic() + END_LIMIT
+    wanted = set(crts)
+    while True:
+        bots = [bot for bot in lab.bot.calls if bot.headers.get("X-CRT-Object-ID") in wanted]
+        if len(bots) == len(wanted) and all(bot.audio_frames > 10 for bot in bots):
+            return bots
+        if time.monotonic() > deadline:
+            raise Unmeasured(f"{len(bots)} of {len(wanted)} calls came up")
+        time.sleep(0.05)
 
 
 def _wait_logged(lab: Lab, event: str, crts: Sequence[str]) -> None:

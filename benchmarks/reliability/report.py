@@ -68,16 +68,19 @@ class Report:
 
     def _death(self, case: Death) -> Verdict:
         bar = BACK if case.calls == 1 else ALL_BACK
-        done = case.account.count(Ending.HANDED_OFF)
-        posts = [why for _, why in case.account.duplicates]
+        accepted = sum(case.outcomes.values())
         text = f"{len(case.back)} of {case.calls} back, {_spread(case.back) if case.back else ''}; "
-        text += f"{case.account.byes} BYE from us, {done} handed off ({case.posts} POSTs), "
+        text += f"{case.byes} BYE from us, {case.done} handed off ({case.posts} POSTs), "
         text += ", ".join(f"{count} × {outcome}" for outcome, count in sorted(case.outcomes.items()))
         text += f"; {case.unbroken} of {case.bots} WebSockets unbroken" if case.bots else ""
-        met = len(case.back) == done == case.calls and case.back[-1] <= bar and case.unbroken == case.bots
-        met = met and not (case.account.byes or posts or case.account.guilty)
+        met = (
+            len(case.back) == case.done == accepted == case.calls
+            and case.back[-1] <= bar
+            and case.unbroken == case.bots
+        )
+        met = met and not (case.byes or (case.account is not None and case.account.guilty))
         return Verdict(
-            f"FreeSWITCH dies and starts again, {case.calls} calls {case.name.partition(',')[0]}",
+            f"FreeSWITCH dies and starts again, {case.calls} calls {case.name}",
             f"all back ≤ {ms(bar)}, 0 BYE, 0 duplicates, bots unbroken",
             text,
             met and set(case.outcomes) == {"bot_ended"},
