@@ -29,6 +29,8 @@ _FIRST_NUMBER = 3
 #: What a call tells of beside its answer: a re-INVITE of the switch's, and the ACK to our answer; a re-INVITE
 #: of our own, by its direction, once it is through.
 OFFERED, ACKNOWLEDGED = "offered", "acknowledged"
+#: Seconds for the ACK of a re-INVITE of the switch's, behind which a BYE may follow; and between two looks.
+OFFER_DUE, AGAIN = 1.0, 0.05
 DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 
 
@@ -69,6 +71,7 @@ class CallControl:
         self._keys: dict[str, str] = {}  # by Call-ID
         self._numbers: dict[str, int] = {}  # the last CSeq we have used, by Call-ID
         self._early: set[str] = set()  # to be hung up as soon as they are answered
+        self._offered: dict[str, float] = {}  # since when a re-INVITE of the switch's has no ACK, by key
         self._timers: list[tuple[float, str]] = []  # a heap: when on the monotonic clock, key
         self._buffers: dict[socket.socket, bytearray] = {}
         self._wake, self._woken = socket.socketpair()
@@ -98,6 +101,11 @@ class CallControl:
             self._wake.send(b".")
             return
         with self._lock:
+            now = time.monotonic()
+            if now - self._offered.get(key, float("-inf")) < OFFER_DUE:  # SIPp takes no command meanwhile
+                heapq.heappush(self._timers, (now + AGAIN, key))
+                self._wake.send(b".")
+                return
             known = self._answered.pop(key, None)
             if known is None:
                 self._early.add(key)
@@ -132,6 +140,7 @@ class CallControl:
         """The call is over."""
         with self._lock:
             self._early.discard(key)
+            self._offered.pop(key, None)
             known = self._answered.pop(key, None)
             if known is None:
                 return
@@ -210,6 +219,11 @@ class CallControl:
         ip, port, payload_type = (fields.get(name, "") for name in ("media-ip", "media-port", "media-type"))
         told = Answered(key, call_id, ip, int(port or 0), int(payload_type) if payload_type else -1)
         if event := fields.get("event"):
+            with self._lock:
+                if event == OFFERED:
+                    self._offered[key] = time.monotonic()
+                elif event == ACKNOWLEDGED:
+                    self._offered.pop(key, None)
             self._on_event(event, told)
             return
         with self._lock:
