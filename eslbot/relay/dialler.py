@@ -108,12 +108,15 @@ class BotSocket(WSListener):
         transport = self._transport
         if self._over or transport is None:
             return
+        tcp = transport.underlying_transport
+        if transport.is_close_frame_sent or tcp.is_closing():
+            # In this very turn, perhaps; and aiofastnet logs each write until the next one.
+            asyncio.get_running_loop().call_soon(self._broken, transport)
+            return
         transport.send(_TEXT if isinstance(message, str) else _BINARY, message)
-        if self._paused and transport.underlying_transport.get_write_buffer_size() > UNREAD:
+        if self._paused and tcp.get_write_buffer_size() > UNREAD:
             reason = f"does not read: {UNREAD} bytes wait for it"
             asyncio.get_running_loop().call_soon(self._fail, "unread", _POLICY, reason)
-        elif transport.is_close_frame_sent:
-            asyncio.get_running_loop().call_soon(self._broken, transport)
 
     def close(self, code: int = 1000) -> None:
         """Say farewell; :meth:`BotListener.lost` is not called any more."""
@@ -173,7 +176,9 @@ class BotSocket(WSListener):
                 self._fail("protocol", _PROTOCOL_ERROR, "began a message within another")
         elif kind == WSMsgType.CLOSE:
             self._closed(frame)
-        elif not self._floods() and kind == WSMsgType.PING:
+        elif self._floods() or transport.underlying_transport.is_closing():
+            return
+        elif kind == WSMsgType.PING:
             transport.send_pong(frame.get_payload_as_bytes())
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:

@@ -306,9 +306,12 @@ class ModuleStream(WSListener):
         """News for the controller; see :class:`Stream`."""
         if self._call is None or self._transport is None:
             return
+        tcp = self._transport.underlying_transport
+        if tcp.is_closing():
+            return  # it broke in this very turn: we are told in the next, and aiofastnet logs each write
         self._transport.send(WSMsgType.TEXT, text)
         self._quick = QUICK
-        if self._paused and self._transport.underlying_transport.get_write_buffer_size() > UNREAD:
+        if self._paused and tcp.get_write_buffer_size() > UNREAD:
             log.error("stream_unread", call_id=self._call_id, bytes=UNREAD)
             self._reset()
 

@@ -437,6 +437,32 @@ def test_a_connection_that_breaks_is_told(reset: bool) -> None:
     run(upgraded(bot), story)
 
 
+@pytest.mark.parametrize("pings", [0, 100])
+def test_nothing_more_is_written_to_a_connection_that_broke_in_the_same_turn(
+    caplog: pytest.LogCaptureFixture, pings: int
+) -> None:
+    """A relay that was kept from running finds seconds of a caller's frames, or a bot's pings, at once."""
+
+    async def bot(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peers.append(writer)
+        writer.write(frame(b"hello"))
+        await reader.read()
+
+    async def story(server: Server) -> None:
+        bot_socket, listener = await talk(server)
+        await asyncio.wait_for(listener.came.wait(), SOON)
+        peers[0].write(frame(b"?", 9) * pings)
+        peers[0].get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        for _ in range(0 if pings else 100):
+            bot_socket.send(b"x" * 320)
+        assert not listener.ends, "who sends is in the middle of something"
+        assert await ended(listener) == (0, "the connection broke")
+
+    peers: list[asyncio.StreamWriter] = []
+    run(upgraded(bot), story)
+    assert [record.message for record in caplog.records] == []
+
+
 def test_a_bot_that_reads_nothing_has_failed_and_bytes_are_bounded() -> None:
     async def story(server: Server) -> None:
         bot_socket, listener = await talk(server)

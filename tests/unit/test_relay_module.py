@@ -369,6 +369,22 @@ def test_a_freeswitch_that_reads_nothing_loses_its_stream() -> None:
 # -- strangers --------------------------------------------------------------------------------------------
 
 
+def test_nothing_more_is_written_to_a_stream_that_broke_in_the_same_turn(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def story(house: House) -> None:
+        caller = await house.stream()
+        caller.writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        assert house.call.stream is not None
+        for _ in range(100):  # as many marks may have been heard at once
+            house.call.stream.send_text("mark")
+        await asyncio.wait_for(house.call.gone.wait(), SOON)
+        assert house.call.told[-1] == ("gone", False)
+
+    run(story)
+    assert [record.message for record in caplog.records] == []
+
+
 def test_so_many_strangers_are_let_in_and_forgotten_when_they_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STRANGERS", 3)
 
