@@ -143,8 +143,10 @@ class _Pair:
         for ring in (self.a, self.b):
             os.close(ring.fd)
 
-    def unlink(self) -> None:
-        """Take the names away."""
+    def remove(self, reads: Reads) -> None:
+        """Leave nothing of them."""
+        self.forget(reads)
+        self.close()
         for path in self.paths:
             path.unlink(missing_ok=True)
 
@@ -251,9 +253,7 @@ class Line:
             nobodys = [left for left in old if left.over or not left.unread]
             old = [left for left in old if left not in nobodys]
             pair = _make_pair(directory, call_id, sidecar.generation, reads, samples, ring_samples)
-            undo.callback(pair.unlink)
-            undo.callback(pair.close)
-            undo.callback(pair.forget, reads)
+            undo.callback(pair.remove, reads)
             place = next(place for place in sidecar.places if not place.generation)
             place.begin(sidecar.generation, switch)
             line = cls(side_path, sidecar, place, old, pair, reads, now, samples, ring_samples)
@@ -289,9 +289,7 @@ class Line:
         generation, ring_samples = self._sidecar.generation, self.ring_bytes // 2
         with ExitStack() as undo:
             pair = _make_pair(directory, call_id, generation, self._reads, self.samples, ring_samples)
-            undo.callback(pair.unlink)
-            undo.callback(pair.close)
-            undo.callback(pair.forget, self._reads)
+            undo.callback(pair.remove, self._reads)
             before.forget(self._reads)  # we are going to read them ourselves
             begin, unheard = self._unheard()
             undo.pop_all()
@@ -300,8 +298,7 @@ class Line:
         self._place_in_page.begin(generation, switch)
         self._lay(begin, unheard)
         self.note()
-        before.close()
-        before.unlink()
+        before.remove(self._reads)
         place.begin(0)
         return True
 

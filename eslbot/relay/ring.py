@@ -11,11 +11,11 @@ R = TypeVar("R", bound="Ring")
 class Ring:
     """One file that FreeSWITCH reads round and round: ``frames`` reads, and a tick without one."""
 
-    def __init__(self, fd: int, frames: int, offset: int = 0) -> None:
+    def __init__(self, fd: int, frames: int) -> None:
         self.fd = fd
         self.frames = frames
         #: Tick in which the ring's first frame was read.
-        self.offset = offset
+        self.offset = 0
 
     def frame(self, tick: int) -> int | None:
         """The frame that is read in a tick; None where nothing is."""
