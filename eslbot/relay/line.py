@@ -154,8 +154,6 @@ class _Pair:
 class Line:
     """A call's line. One relay has the call; whether another one has it by now is told by :attr:`taken`."""
 
-    _pair: _Pair
-
     def __init__(
         self,
         side_path: Path,
