@@ -151,9 +151,9 @@ def fate_of(config: Config, call_id: str, left: Left) -> Fate:
             if client.api(f"uuid_exists {call_id}") == "true":
                 return Fate.LIVES
             same = client.api("global_getvar core_uuid") == left.variables.get(SWITCH)
-    except OSError:
+    except ConnectionRefusedError:
         return Fate.AWAY
-    except EslError as error:
+    except (OSError, EslError) as error:  # a network that is cut, or we are full: it may live
         raise Unknown(f"{type(error).__name__}: {error}") from error
     if not same:
         return Fate.LOST

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
@@ -134,6 +136,23 @@ def test_where_nobody_can_tell_it_is_said_once_and_nothing_is_done(house: House,
     assert told[0]["remedy"] and PASSWORD not in json.dumps(told)
     assert house.posts() == []
     assert left(house) == [UUID]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ECONNRESET])
+def test_only_a_port_that_nobody_has_says_that_freeswitch_is_away(
+    house: House, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is full, a network that is cut: FreeSWITCH may live, and have the call."""
+    lost(house)
+
+    def connect(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("eslbot.esl.inbound.socket.create_connection", connect)
+    with capture_logs() as told:
+        look(house)
+    assert [line["event"] for line in told] == ["call_perhaps_stranded"]
+    assert house.posts() == [] and left(house) == [UUID]
 
 
 def test_two_workers_that_look_are_one_notification(house: House) -> None:
