@@ -378,3 +378,20 @@ def test_what_was_left_of_a_call_that_somebody_has_is_gone_with_it(house: House)
     second.hang_up()
     second.wait_closed()
     eventually(lambda: not left(house))
+
+
+def test_what_a_controller_that_was_late_has_left_is_gone_with_the_call(house: House) -> None:
+    """It has noticed when another one had the call already: that one knows how it has ended."""
+    first = lost(house)
+    late = house.controller.survival.take(UUID)
+    assert late is not None
+    second = house.restarted(first)
+    second.wait(lambda: second.displaced)
+    house.controller.survival.leave(UUID, late)
+    second.ends()
+    second.wait_stage("held")
+    second.hang_up()
+    second.wait_closed()
+    eventually(lambda: not house.controller.calls)
+    look(house)
+    assert (len(house.posts()), left(house)) == (1, [])
