@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gevent
 import structlog
@@ -27,6 +28,9 @@ from eslbot.limits import CallCounts
 from eslbot.peers import Gone, LocalPeers, Stranger
 from eslbot.refusals import Refusals
 from eslbot.survival import Survival
+
+if TYPE_CHECKING:
+    from eslbot.stranded import HandOff
 
 log = structlog.get_logger()
 
@@ -64,7 +68,8 @@ class Controller:
         self.budget = Budget(config, buckets)
         self.refusals = Refusals()
         self.draining = False
-        self.calls: set[Call] = set()
+        #: Those that it has, and the customers whom it hands off without one.
+        self.calls: set[Call | HandOff] = set()
         #: What the ledger gets to know.
         self.journal: Notebook = journal or NoJournal()
         #: What is known of calls whose connection was lost.

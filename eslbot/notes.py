@@ -1,4 +1,4 @@
-"""What the controllers before us have noted of a call on its channel. (:mod:`eslbot.call` writes it.)
+"""What the controllers before us have noted of a call on its channel. (:mod:`eslbot.record` writes it.)
 
 Channel variables are texts, and half of a note may be missing: whatever cannot be used counts as not there.
 Times are noted by the call's own clock (:class:`CallClock`), which no step of a host's clock moves.

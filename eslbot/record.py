@@ -28,8 +28,6 @@ class Record:
         self._clock = CallClock()
         self._answered_at = time.monotonic()
         self._left: Left | None = None
-        #: Whether what was left of the call is still there: somebody had it when we took the call over.
-        self._untaken = False
         #: The Core-UUID of the FreeSWITCH that has the call.
         self.switch = ""
         #: Whether that is another one than before this controller, and when that has happened.
@@ -52,7 +50,6 @@ class Record:
         self.switch, self._clock = notes.switch, clock
         self._noted, self.restarted, self.restarts = notes.noted, notes.restarted, notes.restarts
         self._answered_at = time.monotonic() - notes.answered_for
-        self._untaken = notes.left is not None and notes.left.under_way
         self._session.gone.rawlink(self._gone)
         if self.restarted:
             channel = self._after_restart(notes, channel)
@@ -105,8 +102,9 @@ class Record:
         self.notifying = False
         if self._left is not None and (self._left.under_way or self._left.variables != self._noted):
             self._leave()
-        elif self._left is None and self._untaken:
-            self._survival.take(self._session.uuid)  # it is of before
+        elif self._left is None and self._session.hung_up.is_set():
+            # A look may have had it when we took the call over, or a controller before us have been late.
+            self._survival.forget(self._session.uuid)
 
     def _gone(self, _: object) -> None:
         """The session is over. Does not wait."""

@@ -96,7 +96,6 @@ class Survival:
         }
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._sweep()
             locked = self._locks.pop(call_id, None)
             try:
                 self._write(call_id, json.dumps(document).encode(), lock=left.under_way)
@@ -132,6 +131,7 @@ class Survival:
     def lost(self) -> Iterator[str]:
         """The calls of which something is left. Raises nothing."""
         try:
+            self._sweep()
             yield from (entry.name for entry in os.scandir(self._directory) if _CALL_ID.fullmatch(entry.name))
         except FileNotFoundError:
             return
@@ -168,6 +168,15 @@ class Survival:
             path.unlink(missing_ok=True)
             return None
         return Claim(path, left)
+
+    def forget(self, call_id: str) -> None:
+        """Nobody is to come for the call any more, whoever has what is left of it. Raises nothing."""
+        if not _CALL_ID.fullmatch(call_id):
+            return
+        try:
+            (self._directory / call_id).unlink(missing_ok=True)
+        except OSError as error:
+            log.error("left_call_not_read", file=str(self._directory / call_id), error=error.strerror)
 
     def take(self, call_id: str) -> Left | None:
         """What was left of a call, once; one whose notification is under way is left where it is."""

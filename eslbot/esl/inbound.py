@@ -1,4 +1,4 @@
-"""FreeSWITCH's inbound event socket, asked from a plain process: no gevent, no events, one thread a client.
+"""FreeSWITCH's inbound event socket, asked as a plain program asks: no events, and whoever asks waits.
 
 Every command has a bound in time, and frames have those of :mod:`eslbot.esl.frames`, whoever answers.
 """

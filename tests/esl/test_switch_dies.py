@@ -113,6 +113,8 @@ class SlowAmeyo:
 
     def notify(self, body: bytes, over: Flag, *, before: int, begin: Any, **_: Any) -> Iterator[Attempt]:
         for number, verdict in enumerate(self._verdicts, before + 1):
+            if over.is_set():
+                return
             begin(number)
             self.begun += 1
             self.release.wait()

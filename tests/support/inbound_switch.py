@@ -149,6 +149,7 @@ class _Answers:
                 return str(round(time.time() * 1e6))
         return {
             "status": STATUS,
+            "uptime": "7529\n",
             "version": "FreeSWITCH Version 1.11.3-dev~64bit ( 64bit)\n",
             "fsctl max_sessions": "+OK max sessions: 5000\n",
             "fsctl sps": "+OK sessions per second: 200\n",

@@ -133,6 +133,20 @@ def test_what_nobody_comes_for_is_swept_after_an_hour(
     ours.leave("young", LEFT)
     old = time.time() - survival.NOBODYS - 1
     os.utime(directory / "old", (old, old))
+    assert list(ours.lost()) == ["young"]
+    os.utime(directory / "young", (old, old))
+    assert list(ours.lost()) == ["young"], "now and then"
     monkeypatch.setattr(survival, "SWEEP", 0.0)
+    assert list(ours.lost()) == [] == list(directory.iterdir())
+
+
+def test_what_is_forgotten_is_gone_whoever_has_it(directory: Path) -> None:
+    ours, theirs = Survival(directory), Survival(directory)
+    ours.forget(CALL)
     ours.leave(CALL, LEFT)
-    assert sorted(path.name for path in directory.iterdir()) == sorted([CALL, "young"])
+    with theirs.claim(CALL) as claim:
+        assert claim is not None
+        ours.forget(CALL)
+        claim.done()
+    assert theirs.take(CALL) is None and list(theirs.lost()) == []
+    ours.forget("../x")

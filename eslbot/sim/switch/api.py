@@ -44,6 +44,7 @@ class Api:
             "uuid_audio_stream": lambda arguments: audio_stream.command(core, arguments),
             "global_getvar": self._global_getvar,
             "status": self._status,
+            "uptime": lambda _: f"{time.time() - core.started:.0f}\n",
         }
 
     def run(self, name: str, arguments: str) -> Reply:
