@@ -35,11 +35,14 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
+from pwd import getpwnam
 from typing import Any
 
 #: Where FreeSWITCH has its databases (its ``-db``), and where word is left: both on a tmpfs.
 DATABASES = "/run/freeswitch-db"
 FILE = "/run/eslbot/freeswitch.json"
+#: No other file is ever written over, whatever the configuration says.
+SUFFIX = ".json"
 
 #: So many starts after a crash within so many seconds, and the last of them begins without calls.
 CRASHES, WITHIN = 3, 60.0
@@ -60,7 +63,12 @@ CORE = "core.db"
 _OURS = (CORE, "sofia_reg_ameyo.db")
 TORN = "core.db.torn"
 _NAMES = 64  # in the directory that are looked at
+_OWN = "freeswitch.db has to be a directory of its user's own, 0700"
 _ROW = ("runtime_uuid", "technology", "profile_name", "hostname", "uuid", "metadata")
+
+
+#: Of a file that cannot be read.
+REMEDY = "look at it and take it away; it is made anew at FreeSWITCH's next start"
 
 
 class RecoveryFileError(ValueError):
@@ -169,14 +177,20 @@ class Found:
 
 
 def before_start(
-    databases: Path, file: Path, *, user: str = "", clock: Callable[[], float] | None = None
+    databases: Path,
+    file: Path,
+    *,
+    user: str = "",
+    clock: Callable[[], float] | None = None,
+    problems: Sequence[str] = (),
 ) -> list[str]:
     """Count this start, flush where it is one too many, leave word in ``file``; what to tell people.
 
-    ``user``: whom ``databases`` is made for where it is missing and root asks. ``clock``: seconds since boot.
-    Raises nothing that comes from outside: FreeSWITCH has to start.
+    ``user``: whose ``databases`` are, where root asks; made for that one where they are missing. ``clock``:
+    seconds since boot. ``problems``: what is known to be wrong already. Raises nothing that comes from
+    outside: FreeSWITCH has to start.
     """
-    told: list[str] = []
+    told = list(problems)
     now = clock() if clock is not None else time.clock_gettime(time.CLOCK_BOOTTIME)
     try:
         known = read(file)
@@ -184,17 +198,26 @@ def before_start(
         told.append(f"{error}; it is begun anew")
         known = Recoveries()
     boot = _boot()
-    lately = [when for when in known.starts if known.boot == boot and now - WITHIN < when <= now]
+    if known.boot != boot:  # the file is on a disk; its times are of another clock
+        known = Recoveries()
+    lately = [when for when in known.starts if now - WITHIN < when <= now]
     flush = len(lately) + 1 >= CRASHES
     try:
-        _make(databases, user)
-        found = _by_its_owner(databases, flush)
-    except (OSError, KeyError) as error:
-        found = Found(told=(f"{databases}: {getattr(error, 'strerror', None) or error}",))
+        account = _account(user)
+        if account is not None:
+            _make(databases, *account)
+        found = _by_its_owner(databases, flush, account)
+    except FileNotFoundError:
+        found = Found(told=(f"{databases} is not there; {_OWN}",))
+    except OSError as error:
+        found = Found(told=(f"{databases}: {error.strerror or error}",))
+    except KeyError:
+        found = Found(told=(f"there is no user {user} (--user), so {databases} is not looked at",))
     told += found.told
     after = replace(known, boot=boot, starts=tuple(lately[-KEPT:]), problem="; ".join(told)[:500])
     if found.calls or found.torn:
-        told.append(f"FreeSWITCH died with {found.calls} calls up")
+        least = "at least " if found.torn else ""
+        told.append(f"FreeSWITCH died with {least}{found.calls} calls up")
         after = replace(
             after,
             restarts=known.restarts + 1,
@@ -225,21 +248,23 @@ def _boot() -> str:
         return ""
 
 
-def _make(databases: Path, user: str) -> None:
-    """Have the directory, where root asks and nobody else can change what is around it.
+def _account(user: str) -> tuple[int, int] | None:
+    """The ids of user and group, where root asks for one. Raises KeyError where there is no such user."""
+    if not user or os.geteuid() != 0:
+        return None
+    account = getpwnam(user)
+    return account.pw_uid, account.pw_gid
 
-    Raises OSError, and KeyError where there is no such user.
-    """
-    if databases.exists() or not user or os.geteuid() != 0:
+
+def _make(databases: Path, uid: int, gid: int) -> None:
+    """Have the directory, where nobody but root can change what is around it. Raises OSError."""
+    if databases.exists():
         return
-    from pwd import getpwnam  # hardly ever
-
-    whose = getpwnam(user)
     around = os.open(databases.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         _of_mine_alone(around, databases.parent)
         os.mkdir(databases.name, 0o700, dir_fd=around)
-        os.chown(databases.name, whose.pw_uid, whose.pw_gid, dir_fd=around, follow_symlinks=False)
+        os.chown(databases.name, uid, gid, dir_fd=around, follow_symlinks=False)
     finally:
         os.close(around)
 
@@ -251,11 +276,20 @@ def _of_mine_alone(folder: int, path: Path) -> None:
         raise PermissionError(1, f"{path} is not this user's alone, so nothing is written there")
 
 
-def _by_its_owner(databases: Path, flush: bool) -> Found:
-    """What a child finds and does in ``databases``; killed after PATIENCE. Raises OSError."""
+def _by_its_owner(databases: Path, flush: bool, account: tuple[int, int] | None) -> Found:
+    """What a child finds and does in ``databases``; killed after PATIENCE. Raises OSError.
+
+    Nothing in one that is not of ``account``, or everybody's: to close it would close it to FreeSWITCH, and
+    to whom it belongs.
+    """
     whose = databases.lstat()
     if not stat.S_ISDIR(whose.st_mode):
         return Found(told=(f"{databases} is a link or no directory: looked at no further",))
+    if whose.st_mode & stat.S_ISVTX:
+        return Found(told=(f"{databases} is everybody's: looked at no further; {_OWN}",))
+    if account is not None and whose.st_uid != account[0]:
+        said = f"{databases} belongs to user {whose.st_uid}, not to FreeSWITCH's, {account[0]}"
+        return Found(told=(f"{said}: looked at no further; {_OWN}",))
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -307,12 +341,15 @@ def _look(databases: Path, flush: bool) -> Found:
     os.umask(0o077)
     os.chdir(databases)
     try:
-        told += _closed()
+        told += _closed(databases)
         for name in _OURS:
             with suppress(FileExistsError):
                 os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        if not stat.S_ISREG(os.lstat(CORE).st_mode):
-            return Found(told=(*told, f"{databases / CORE} is no file: looked at no further"))
+        core = os.lstat(CORE)
+        if not stat.S_ISREG(core.st_mode):
+            return Found(told=(*told, f"{databases / CORE} is no file: looked at no further; take it away"))
+        if not _mine(core):
+            return Found(told=tuple(told))
         try:
             calls, flushed = _rows(flush)
         except sqlite3.DatabaseError as error:
@@ -322,27 +359,35 @@ def _look(databases: Path, flush: bool) -> Found:
             ):
                 raise
             calls = _put_aside(save=not flush)
-            told.append(f"{databases / CORE} was torn; it is {TORN} now, and {calls} calls of it were saved")
+            saved = "" if flush else f", and {calls} calls of it were saved"
+            told.append(f"{databases / CORE} was torn; it is {TORN} now{saved}")
             return Found(calls, flush, True, tuple(told))
     except (OSError, sqlite3.Error) as error:
-        return Found(told=(*told, f"{databases / CORE}: {error}"))
+        return Found(told=(*told, f"{databases / CORE}: {getattr(error, 'strerror', None) or error}"))
     return Found(calls, flushed, told=tuple(told))
 
 
-def _closed() -> list[str]:
-    """Directory and databases for their owner only; says what was not."""
+def _mine(about: os.stat_result) -> bool:
+    return os.geteuid() in (about.st_uid, 0)
+
+
+def _closed(databases: Path) -> list[str]:
+    """Directory and databases for their owner only; says what was not, and what is somebody else's."""
     told = []
     here = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if (mode := stat.S_IMODE(os.fstat(here).st_mode)) & 0o077:
             os.fchmod(here, 0o700)
-            told.append(f"the databases' directory was open to others (mode {mode:o}); it is 0700 now")
+            told.append(f"{databases} was open to others (mode {mode:o}); it is 0700 now")
     finally:
         os.close(here)
     for path in islice(Path().glob("*.db*"), _NAMES):
-        name = path.name
-        if stat.S_ISREG(path.lstat().st_mode) and path.lstat().st_mode & 0o077:
-            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        about = path.lstat()
+        if not _mine(about):
+            said = f"{databases / path} belongs to user {about.st_uid}, its directory to {os.geteuid()}"
+            told.append(f"{said}: looked at no further; take it away, or chown it")
+        elif stat.S_ISREG(about.st_mode) and about.st_mode & 0o077:
+            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 os.fchmod(file, 0o600)
             finally:
@@ -426,27 +471,40 @@ def _write(file: Path, recoveries: Recoveries) -> None:
 # -- the command ------------------------------------------------------------------------------------------
 
 
-def places(config: Path | None) -> tuple[Path, Path, str]:
-    """``freeswitch.db`` and ``freeswitch.recovery_file``, and why one of them is not as configured.
+def places(config: Path | None) -> tuple[Path, Path, list[str]]:
+    """``freeswitch.db`` and ``freeswitch.recovery_file``, and why they are not as configured.
 
     No more of the configuration is read, and no fault in it counts: it may be being edited.
     """
     table: Any = {}
-    problem = ""
+    problems = []
     try:
         if config is not None:
-            with config.open("rb") as file:
-                table = tomllib.loads(file.read(MAX_CONFIG).decode()).get("freeswitch", {})
+            table = _table(config)
     except (OSError, ValueError, RecursionError) as error:
-        problem = f"{config}: {error}; the usual places are taken"
+        why = getattr(error, "strerror", None) or error
+        problems.append(f"{config}: {why}; {DATABASES} and {FILE} are taken")
     found = []
-    for key, usual in (("db", DATABASES), ("recovery_file", FILE)):
-        value = table.get(key, usual) if isinstance(table, dict) else usual
-        if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
-            problem = f"freeswitch.{key} is no absolute path; {usual} is taken"
+    for key, usual, end in (("db", DATABASES, ""), ("recovery_file", FILE, SUFFIX)):
+        value = table.get(key, usual)
+        if not (isinstance(value, str) and value.startswith("/") and value.endswith(end)) or "\0" in value:
+            wanted = f"an absolute path{end and f' that ends in {end}'}"
+            problems.append(f"freeswitch.{key} is {value!r:.200} instead of {wanted}; {usual} is taken")
             value = usual
         found.append(Path(value))
-    return found[0], found[1], problem
+    return found[0], found[1], problems
+
+
+def _table(config: Path) -> dict[str, Any]:
+    """``[freeswitch]``. Raises OSError, and ValueError or RecursionError where it is not to be understood."""
+    with config.open("rb") as file:
+        text = file.read(MAX_CONFIG + 1)
+    if len(text) > MAX_CONFIG:
+        raise ValueError(f"it has more than {MAX_CONFIG} bytes")
+    table = tomllib.loads(text.decode()).get("freeswitch", {})
+    if not isinstance(table, dict):
+        raise ValueError("freeswitch is no table")
+    return table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -464,7 +522,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--config",
         metavar="FILE",
         type=Path,
-        default=os.environ.get("ESLBOT_CONFIG"),
+        default=os.environ.get("ESLBOT_CONFIG") or None,
         help="the TOML configuration, of which freeswitch.db and freeswitch.recovery_file are read "
         "(ESLBOT_CONFIG; default: none, and the usual places)",
     )
@@ -475,21 +533,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "crashes. Only while FreeSWITCH does not run",
     )
     parser.add_argument(
-        "--user", default="", help="with --before-start: whom freeswitch.db is made for where it is missing"
+        "--user",
+        default="",
+        help="with --before-start, as root: FreeSWITCH's user. freeswitch.db is made for that one where it "
+        "is missing, and not looked at where it is another one's",
     )
     asked = parser.parse_args(arguments)
-    databases, file, problem = places(asked.config and Path(asked.config))
-    if problem:
-        print(f"eslbot recovery: {problem}", file=sys.stderr)
+    databases, file, problems = places(asked.config)
     if asked.before_start:
-        for line in before_start(databases, file, user=asked.user):
+        for line in before_start(databases, file, user=asked.user, problems=problems):
             print(f"eslbot recovery: {line}", flush=True)
         return 0
+    for problem in problems:
+        print(f"eslbot recovery: {problem}", file=sys.stderr)
     try:
         print(shown(read(file)))
     except RecoveryFileError as error:
-        print(f"eslbot recovery: {error}", file=sys.stderr)
+        print(f"eslbot recovery: {error}; {REMEDY}", file=sys.stderr)
         return 1
+    if not file.exists():
+        print(f"{file} is not there: no start of FreeSWITCH was counted since this host's boot")
     return 0
 
 

@@ -92,10 +92,11 @@ def tree(config: Config, password: str) -> dict[Path, str]:
 
 def notes(config: Config, out: Path) -> list[str]:
     """What the tree cannot say by itself, for whoever starts the switch: lines of text."""
-    relay = config.relay
+    relay, databases = config.relay, config.freeswitch.db
     return [
-        f"start it as: freeswitch -nonat -nonatmap -conf {out} -log DIR -db DIR; again at once when it died",
-        "the directory of -db holds every variable of each call: mode 0700, best on a tmpfs",
+        f"start it as: freeswitch -nonat -nonatmap -conf {out} -log DIR -db {databases}; again at once when it died, "
+        "and `eslbot recovery --before-start` before each start",
+        f"{databases} (freeswitch.db) holds every variable of each call: mode 0700, best on a tmpfs",
         f"it has to reach {relay.listen} (relay.listen) and to read the files in {relay.directory} "
         "(relay.directory): have it in the group that owns them",
         f"{out / VARS}, and freeswitch.xml.fsxml in the log directory, hold the event socket's password: "

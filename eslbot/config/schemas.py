@@ -153,14 +153,16 @@ class ServerSchema(_Table):
         return Server(**data)
 
 
-def _path(default: str) -> fields.String:
+def _path(default: str, suffix: str = "") -> fields.String:
     """An absolute path that needs no quotes anywhere: not in a command of FreeSWITCH's, not in a unit."""
+    end = re.escape(suffix) if suffix else "/?"
+    wanted = f"an absolute path of letters, digits, '_', '.', '-'{suffix and f' that ends in {suffix}'}"
     return fields.String(
         load_default=default,
         validate=[
             validate.Regexp(
-                r"(/[A-Za-z0-9_.-]+)+/?\Z",
-                error="expected an absolute path of letters, digits, '_', '.', '-', got {input!r}",
+                rf"(/[A-Za-z0-9_.-]+)+{end}\Z",
+                error=f"expected {wanted}, got {{input!r}}",
             ),
             validate.Length(max=200, error="expected at most 200 characters"),
         ],
@@ -181,7 +183,7 @@ class FreeSwitchSchema(_Table):
     media_timeout = Duration(load_default=300.0, at_least=1)
     capture = AddressField(load_default=loopback(8087))
     db = _path(recovery.DATABASES)
-    recovery_file = _path(recovery.FILE)
+    recovery_file = _path(recovery.FILE, suffix=recovery.SUFFIX)
 
     @post_load
     def _make(self, data: dict[str, Any], **_: Any) -> FreeSwitch:

@@ -110,7 +110,7 @@ class WebApp:
         try:
             known = recovery.read(file)
         except RecoveryFileError as error:
-            log.warning("recovery_file_unreadable", error=str(error), remedy="take it away; it is made anew")
+            log.warning("recovery_file_unreadable", error=str(error), remedy=recovery.REMEDY)
         return {
             "eslbot_switch_restarts": known.restarts if known else None,
             "eslbot_switch_flushes": known.flushes if known else None,

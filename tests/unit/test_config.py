@@ -474,6 +474,8 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("freeswitch.db", "/run/a b", "an absolute path"),
     ("freeswitch.recovery_file", "/run/$(x)", "an absolute path"),
     ("freeswitch.recovery_file", 3, "a path in quotes"),
+    ("freeswitch.recovery_file", "/etc/passwd", "that ends in .json, got '/etc/passwd'"),
+    ("freeswitch.recovery_file", "/run/x.json/", "that ends in .json, got '/run/x.json/'"),
     ("W.nat", "yes", "expected true or false"),
     ("freeswitch.media_timeout", "25h", "expected 1 to 86400 seconds"),
     ("freeswitch.media_timeout", 300, 'a duration like "500ms", "3s", "30m" or "1h"'),

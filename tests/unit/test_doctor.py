@@ -634,6 +634,13 @@ def test_databases_elsewhere_or_on_a_disk_are_told(
         assert [f.severity for f in told] == [severity]
 
 
+def test_databases_that_are_not_there_are_found(site: Installation) -> None:
+    (site.db / "core.db").unlink()
+    assert [f"{f.looked_at} {f.found}" for f in site.bad("recovery")] == [
+        f"FreeSWITCH's databases, {site.db} are not there"
+    ]
+
+
 def test_the_file_system_of_a_path_is_known() -> None:
     assert host.file_system(Path("/proc/self")) == "proc"
     assert host.file_system(Path("/nowhere/at/all")) is None
@@ -726,6 +733,11 @@ def test_crashes_and_loops_of_the_last_day_are_told(site: Installation, tmp_path
         file.write_text(json.dumps(counts | changes))
         return [f"{f.found} {f.remedy}" for f in site.bad("recovery")]
 
+    assert site.bad("recovery") == []
+    (uncounted,) = [
+        f for c in site.run("recovery") for f in c.findings if f.looked_at == "FreeSWITCH's crashes"
+    ]
+    assert (uncounted.severity, str(file) in uncounted.found) == (Severity.NOTE, True)
     now = time.time()
     assert told(last_restart=now - 90_000, last_flush=now - 90_000) == []
     (crash,) = told(last_restart=now - 60, last_flush=now - 90_000)

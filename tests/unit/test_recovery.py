@@ -150,6 +150,7 @@ def test_another_boot_has_another_clock(host: Host, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(recovery, "_boot", lambda: "another")
     host.start(calls=1, after=1)
     assert (host.word.flushes, host.word.boot, len(host.word.starts)) == (0, "another", 1)
+    assert host.word.restarts == 1, "since the host's boot"
 
 
 def test_a_clock_that_goes_back_ends_no_call(host: Host) -> None:
@@ -230,6 +231,44 @@ def test_root_makes_the_directory_for_freeswitchs_user(reached: Path) -> None:
 
 
 @root_only
+def test_root_closes_no_directory_that_is_another_users(reached: Path) -> None:
+    """FreeSWITCH could not open its databases any more, or who has the directory not enter it."""
+    host = Host(reached)
+    host.put(2)
+    host.db.chmod(0o777)
+    (told,) = before_start(host.db, host.file, user="nobody")
+    assert f"belongs to user 0, not to FreeSWITCH's, {NOBODY}" in told
+    assert (mode(host.db), [path.name for path in host.db.iterdir()]) == (0o777, ["core.db"])
+    assert host.word.problem == told
+
+
+def test_what_is_everybodys_stays_open(host: Host) -> None:
+    """As /dev/shm is, which somebody may take for the tmpfs that is wanted."""
+    host.db.chmod(0o1777)
+    (told,) = host.start()
+    assert "is everybody's" in told
+    assert (mode(host.db), list(host.db.iterdir())) == (0o1777, [])
+
+
+@root_only
+def test_a_database_that_its_directorys_owner_cannot_open_is_told(reached: Path) -> None:
+    host = Host(reached)
+    host.put(2)
+    os.chown(host.db, NOBODY, NOBODY)
+    (told,) = host.start()
+    assert f"{host.core} belongs to user 0, its directory to {NOBODY}" in told
+    assert len(host.calls) == 2
+
+
+@root_only
+def test_a_user_that_there_is_not_is_told(host: Host) -> None:
+    host.put(2)
+    (told,) = before_start(host.db, host.file, user="nosuch")
+    assert "there is no user nosuch (--user)" in told
+    assert host.word.problem == told
+
+
+@root_only
 def test_root_makes_and_writes_nothing_where_somebody_else_could_change_it(reached: Path) -> None:
     theirs = reached / "theirs"
     theirs.mkdir()
@@ -272,6 +311,7 @@ def test_a_torn_database_is_put_aside_and_its_calls_are_saved(host: Host) -> Non
     told = host.start()
     assert any("was torn" in line for line in told)
     saved = host.calls
+    assert f"FreeSWITCH died with at least {len(saved)} calls up" in told
     assert 30 < len(saved) <= 40
     assert saved == [f"uuid-{n}" for n in range(len(saved))]
     assert {path.name for path in host.db.iterdir()} == {"core.db", "core.db.torn", "sofia_reg_ameyo.db"}
@@ -295,6 +335,7 @@ def test_torn_ones_in_a_loop_are_flushed_too(host: Host) -> None:
         host.start(after=1)
     assert host.core.stat().st_size == 0
     assert (host.word.restarts, host.word.flushes) == (3, 1)
+    assert "was torn" in host.word.problem and "saved" not in host.word.problem
 
 
 def test_a_locked_one_is_left_alone_and_told(host: Host) -> None:
@@ -496,21 +537,51 @@ def test_a_file_that_cannot_be_shown_is_an_error(
     assert "not what eslbot writes" in capsys.readouterr().err
 
 
+def test_no_configuration_is_the_usual_places(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(recovery, "FILE", "/nowhere/freeswitch.json")
+    monkeypatch.setenv("ESLBOT_CONFIG", "")
+    assert main([]) == 0
+    said = capsys.readouterr()
+    assert "/nowhere/freeswitch.json is not there: no start of FreeSWITCH was counted" in said.out
+    assert said.err == ""
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("text", "why"),
     [
-        "[freeswitch",
-        "freeswitch = 3",
-        "[freeswitch]\ndb = 3",
-        '[freeswitch]\ndb = "x"',
-        '[freeswitch]\ndb = "/\\u0000"',
+        ("[freeswitch", "Expected ']'"),
+        ("freeswitch = 3", "freeswitch is no table"),
+        ("#" * (recovery.MAX_CONFIG + 1), "bytes"),
+        ("[freeswitch]\ndb = 3", "freeswitch.db is 3 instead of an absolute path"),
+        ('[freeswitch]\ndb = "x"', "freeswitch.db is 'x' instead of"),
+        ('[freeswitch]\ndb = "/\\u0000"', "freeswitch.db is '/\\x00' instead of"),
+        (
+            '[freeswitch]\nrecovery_file = "/etc/passwd"',
+            "freeswitch.recovery_file is '/etc/passwd' instead of",
+        ),
     ],
+    ids=range(7),
 )
-def test_a_configuration_that_is_being_edited_does_not_count(tmp_path: Path, text: str) -> None:
+def test_a_configuration_that_is_being_edited_does_not_count(tmp_path: Path, text: str, why: str) -> None:
     path = tmp_path / "eslbot.toml"
     path.write_text(text)
-    databases, file, _ = recovery.places(path)
+    databases, file, (problem,) = recovery.places(path)
     assert (str(databases), str(file)) == (DATABASES, FILE)
-    assert recovery.places(tmp_path / "none")[:2] == (Path(DATABASES), Path(FILE))
-    said = recovery.places(path)[2]
-    assert "taken" in said or text.startswith("freeswitch =")
+    assert why in problem and "taken" in problem
+
+
+def test_each_fault_of_the_configuration_is_told_and_left_word_of(tmp_path: Path, host: Host) -> None:
+    path = tmp_path / "eslbot.toml"
+    path.write_text('[freeswitch]\ndb = "x"\nrecovery_file = 7')
+    problems = recovery.places(path)[2]
+    assert [problem.split()[0] for problem in problems] == ["freeswitch.db", "freeswitch.recovery_file"]
+    missing = recovery.places(tmp_path / "none")
+    assert missing == (
+        Path(DATABASES),
+        Path(FILE),
+        [f"{tmp_path / 'none'}: No such file or directory; {DATABASES} and {FILE} are taken"],
+    )
+    assert before_start(host.db, host.file, problems=problems) == problems
+    assert host.word.problem == "; ".join(problems)

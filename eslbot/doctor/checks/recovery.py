@@ -76,6 +76,9 @@ def _database(site: Site) -> Iterator[Finding]:
         about = path.lstat()
         # A directory that is FreeSWITCH's alone cannot be entered by doctor, unless root runs it.
         core = (path / recovery.CORE).lstat() if os.access(path, os.X_OK) else None
+    except FileNotFoundError:
+        yield warning(looked_at, "are not there", _LOST, f"start FreeSWITCH, with -db {wanted}")
+        return
     except OSError as failed:
         yield unknown(looked_at, failed.strerror or str(failed), "run doctor as root")
         return
@@ -121,7 +124,10 @@ def _unit(site: Site) -> Iterator[Finding]:
     looked_at = "who starts FreeSWITCH again"
     if not SYSTEMD.is_dir():
         yield note(
-            looked_at, "no systemd runs here", f"{_LOST}, unless something else starts it again at once"
+            looked_at,
+            "no systemd runs here",
+            f"{_LOST}, unless something else starts it again at once",
+            "a loop of `eslbot recovery --before-start` and FreeSWITCH: docs/deploy.md",
         )
         return
     unit = site.freeswitch.unit if site.freeswitch is not None else None
@@ -179,7 +185,15 @@ def _crashes(site: Site) -> Iterator[Finding]:
     try:
         known = recovery.read(file)
     except recovery.RecoveryFileError as failed:
-        yield unknown(looked_at, str(failed), f"rm {file}; it is made anew at the next start")
+        yield unknown(looked_at, str(failed), recovery.REMEDY)
+        return
+    if not file.exists():
+        yield note(
+            looked_at,
+            f"not counted since the host's boot: {file} is not there",
+            "`eslbot recovery` was not run before a start of FreeSWITCH: it would end no loop of crashes",
+            _DROP_IN,
+        )
         return
     look = "journalctl -u freeswitch and dmesg say in what it died; docs/operations.md"
     if _lately(known.last_flush):
