@@ -222,14 +222,14 @@ class Account:
         rows = [
             ("calls", f"{len(self.entries)}, {answered} answered"),
             *((str(ending), str(self.count(ending))) for ending in Ending),
-            ("refused with", _counts(str(e.call.status) for e in self.entries if e.ending is Ending.REFUSED)),
-            ("outcomes told to Ameyo", _counts(self.outcomes)),
+            ("refused with", counts(str(e.call.status) for e in self.entries if e.ending is Ending.REFUSED)),
+            ("outcomes told to Ameyo", counts(self.outcomes)),
             ("BYE from our side", str(self.byes)),
             ("notified again", f"{len(self.duplicates)}, excused {len(excused)}"),
             ("take-overs told", str(sum(entry.call.take_overs for entry in self.entries))),
             ("ended while no controller had them", f"{silent} (no last line in eslbot's log)"),
             ("notifications cut off by a fault", str(self.cut_off_posts)),
-            ("faults", _counts(fault.kind for fault in self.faults)),
+            ("faults", counts(fault.kind for fault in self.faults)),
             (
                 "channels, calls, event sockets left",
                 f"{left.channels}, {left.calls_active:g}, {sockets}",
@@ -237,8 +237,7 @@ class Account:
             ("files left", f"{len(left.files)}, of which eslbot sweeps {len(self.to_be_swept)} by age"),
             ("sockets of the workers", ", ".join(map(str, left.sockets.values())) or "–"),
         ]
-        width = max(len(name) for name, _ in rows)
-        lines = [f"{name:<{width}}  {text}" for name, text in rows]
+        lines = [table(rows)]
         for crt, why in self.duplicates:
             lines.append(f"  {crt} notified again: {why}")
         lines += [f"  GUILTY {text}" for text in self.guilty]
@@ -257,9 +256,15 @@ class Account:
         return json.dumps(self.document(), indent=1, default=str)
 
 
-def _counts(words: Iterable[str]) -> str:
-    counts = sorted(Counter(words).items())
-    return ", ".join(f"{number} × {word}" for word, number in counts) or "none"
+def counts(words: Iterable[str]) -> str:
+    """``3 × this, 1 × that``; of a Counter, what it has counted."""
+    return ", ".join(f"{number} × {word}" for word, number in sorted(Counter(words).items())) or "none"
+
+
+def table(rows: Sequence[tuple[str, str]]) -> str:
+    """Two columns."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
 
 
 def account(
