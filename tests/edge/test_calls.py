@@ -12,9 +12,8 @@ from uuid import uuid4
 
 import pytest
 
-from eslbot.sim import freeswitch
 from eslbot.sim.bot import BotCall
-from eslbot.sim.lab import Lab, StandInSwitch, Tenant, colon
+from eslbot.sim.lab import Lab, Tenant, colon
 from eslbot.sim.pbx import CallResult, Pbx
 from tests.e2e.conftest import kinds
 from tests.edge.kamailio import Kamailio
@@ -32,23 +31,6 @@ TENANTS = [
 
 class Machine(Lab):
     """A switch and an eslbot; its PBX talks to the switch itself, which is what nobody is to do here."""
-
-    def kill_switch(self) -> None:
-        """As when the power goes."""
-        process = self.real_switch._process if self.real_switch else self.stand_in and self.stand_in._process
-        assert process is not None
-        process.kill()
-        process.wait(10)
-
-    def start_switch(self) -> None:
-        """The power is back."""
-        if self.installation is None:
-            self.stand_in = self._stack.enter_context(StandInSwitch(self))
-        else:
-            conf = self.folder / "freeswitch"
-            self.real_switch = self._stack.enter_context(
-                freeswitch.FreeSwitchProcess(self.installation, conf, self.work)
-            )
 
     def admitted(self) -> set[str]:
         """CRT Object IDs of the calls that its eslbot has admitted."""
@@ -240,7 +222,7 @@ def test_a_killed_switch_loses_no_new_call_and_is_used_again(centre: Centre, crt
     bots = [centre.bot_of(call.crt_object_id) for call in held]
     (its_own,) = [n for n, call in enumerate(held) if centre.where(call.crt_object_id) is dead]
     wait_row(dead, bots[its_own].headers["X-Call-ID"])
-    dead.kill_switch()
+    dead.switch.kill()  # as when the power goes
     try:
         during = [f"{crt}-during-{number}" for number in range(4)]
         assert all(result.completed for result in centre.calls(during))
@@ -249,7 +231,7 @@ def test_a_killed_switch_loses_no_new_call_and_is_used_again(centre: Centre, crt
         after = [f"{crt}-after-{number}" for number in range(2)]
         assert all(result.completed for result in centre.calls(after))
     finally:
-        dead.start_switch()
+        dead.switch.start()
     centre.edge.wait_state(dead.sip, "A")
     again = [f"{crt}-again-{number}" for number in range(4)]
     assert all(result.completed for result in centre.calls(again))
