@@ -305,10 +305,9 @@ class Bench:
 
     # -- FreeSWITCH itself --------------------------------------------------------------------------------
 
-    def death(self, name: str, most: int) -> Death:
+    def death(self, stage: str, most: int) -> Death:
         """FreeSWITCH dies once, and is started at once, as its unit does."""
-        stage = name
-        count, signum = DEATHS[name]
+        count, signum = DEATHS[stage]
         count = min(count, most)
         with self.lab(f"death-{stage.replace(' ', '-')}-{count}", proxied=False) as (lab, witness):
             lab.pbx.bye_delay = 6.0 if stage == "waiting for the agent" else lab.pbx.bye_delay
@@ -348,7 +347,7 @@ class Bench:
             account = witness.account()
             over = stage in ("handing off", "waiting for the agent")  # with the bots
             return Death(
-                name,
+                stage,
                 count,
                 sorted(_first_packets(calls, at)),
                 0 if over else unbroken,

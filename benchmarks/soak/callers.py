@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.soak.plan import ANCHOR, KINDS, RATE, PlannedBatch
-from eslbot.sim.account import Placed
+from eslbot.sim.account import STRANDED_LIMIT, Placed
 from eslbot.sim.chaos.plan import AMEYO
 from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import Load, PbxCall, Voices
@@ -23,8 +23,12 @@ from eslbot.sim.pbx.trace import Dialog
 #: Seconds behind the bot's part after which the PBX gives a call up: it was lost. A bot that is killed, or
 #: whose relay is, begins its part anew, and may do so more than once.
 PATIENCE = 120.0
-#: Seconds behind the end of a batch in which a second notification may still come: then it is judged.
-SETTLE = 12.0
+#: Seconds a caller may wait for a notification behind the last outage: attempts are as far apart by then as
+#: outages of 6 s, one behind the other, have made them.
+NOTIFIED = 25.0
+#: Seconds behind the end of a batch in which Ameyo may still be told of its calls, again, or because one did
+#: not come back with FreeSWITCH: then it is judged.
+SETTLE = STRANDED_LIMIT + NOTIFIED
 #: Seconds until something is done in a call that was placed for that.
 DONE_AFTER = 2.5
 #: Seconds without a packet that a caller hears.
@@ -228,6 +232,7 @@ class Callers:
                     invited_at=result.invited_at,
                     answered_at=result.answered_at,
                     ended_at=result.ended_at,
+                    bye_at=result.bye_at,
                 )
             ]
             self.taken_up += batch.single.taken_up
@@ -264,6 +269,7 @@ class Callers:
             invited_at=dialog.invited_at,
             answered_at=dialog.answered_at,
             ended_at=dialog.ended_at,
+            bye_at=dialog.bye_at,
         )
 
 

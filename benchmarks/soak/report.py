@@ -6,7 +6,7 @@ import statistics
 from collections import Counter
 
 from benchmarks.soak.run import DRIFT_FROM, DRIFT_PPM, Result
-from benchmarks.soak.tally import counts, table
+from eslbot.sim.account import counts, table
 
 
 def text(result: Result) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.soak.bots import BotProcess
-from benchmarks.soak.callers import Batch, Callers, Heard
+from benchmarks.soak.callers import NOTIFIED, Batch, Callers, Heard
 from benchmarks.soak.clock import Drift, drift, windows
 from benchmarks.soak.faults import SoakFaults
 from benchmarks.soak.growth import JUDGED_FROM, Growth, Limit, growth
@@ -48,9 +48,6 @@ LIMITS = {
 }
 FILES, DRIFT_PPM, DRIFT_FROM = Limit(5, 0.02, ""), 20.0, 120.0
 
-#: Seconds a caller may wait for a notification behind the last outage: attempts are as far apart by then as
-#: outages of 6 s, one behind the other, have made them.
-PATIENCE = 25.0
 #: Calls whose line files are known by name when all is over: those of two hours.
 NAMED = 20_000
 
@@ -241,7 +238,7 @@ class Soak:
         begin = min((call.invited_at for call in calls if call.invited_at), default=time.time() - AROUND)
         near = [fault for fault in list(self.witness.faults) if fault.until >= begin - AROUND]
         posts = [self.witness.post(request) for request in self._lab.ameyo.take(batch.crts)]
-        self.result.tally.add(account(calls, posts, near, Leftovers(), patience=PATIENCE))
+        self.result.tally.add(account(calls, posts, near, Leftovers(), patience=NOTIFIED))
 
     def _progress(self, callers: Callers, seconds: float) -> None:
         tally = self.result.tally

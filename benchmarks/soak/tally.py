@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from eslbot.sim.account import Account, Duplicate, Ending
+from eslbot.sim.account import Account, Duplicate, Ending, counts
 
 #: Broken promises that are told in words; the others are counted.
 TOLD = 200
@@ -72,15 +72,3 @@ class Tally:
             ("ended while no controller had them", f"{self.silent} (no last line in eslbot's log)"),
             ("notifications cut off by a fault", str(self.cut_off)),
         ]
-
-
-def counts(words: Counter[str]) -> str:
-    """``3 × this, 1 × that``."""
-    return ", ".join(f"{number} × {word}" for word, number in sorted(words.items())) or "none"
-
-
-def table(rows: Iterable[tuple[str, str]]) -> str:
-    """Two columns."""
-    rows = list(rows)
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)

@@ -4,7 +4,8 @@ An answered call ends in a notification that Ameyo accepted, or its caller hung 
 ends it. A notification comes once; a second one is excused only where a fault of the call's own controller
 fell between the moment the first one could have been on its way and that at which its acceptance could have
 been written down. Where FreeSWITCH itself dies, what it could not have written down goes with it: calls that
-were not answered, and calls of the last second. Nothing stays behind.
+were not answered, and calls of the last second. Of those, and of callers whose BYE fell into its absence,
+Ameyo is told later, when they may be gone. Nothing stays behind.
 
 Here is only judging, over plain records: what was seen is gathered by :mod:`eslbot.sim.chaos.witness`.
 Times are epoch seconds.
@@ -32,6 +33,11 @@ PATIENCE = 10.0
 RECOVERY_LIMIT = 5.0
 #: Seconds behind the answer until FreeSWITCH has written a call down for whoever comes after it.
 YOUNG = 1.0
+#: Seconds around FreeSWITCH's absence in which a BYE may reach no controller: it still says what it heard
+#: last, and the next one has yet to connect.
+UNHEARD = (0.5, 2.0)
+#: Seconds behind its death until Ameyo is told of a call that does not come back with it.
+STRANDED_LIMIT = 22.0
 #: Seconds in which the second death of FreeSWITCH takes the bot's part from a call that was up at both.
 CRASHES_WITHIN = 60.0
 #: Seconds without a relay, from which on a call goes to an agent.
@@ -113,6 +119,7 @@ class Placed:
         dispositions: ``sip_hangup_disposition`` of each ``call_ended`` line of eslbot's.
         call_id: the channel's UUID, where eslbot has told it.
         invited_at: when it was placed; None where nobody knows.
+        bye_at: when the PBX first sent BYE; None where it did not.
     """
 
     crt_object_id: str
@@ -130,6 +137,7 @@ class Placed:
     take_overs: int = 0
     call_id: str | None = None
     invited_at: float | None = None
+    bye_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -214,14 +222,14 @@ class Account:
         rows = [
             ("calls", f"{len(self.entries)}, {answered} answered"),
             *((str(ending), str(self.count(ending))) for ending in Ending),
-            ("refused with", _counts(str(e.call.status) for e in self.entries if e.ending is Ending.REFUSED)),
-            ("outcomes told to Ameyo", _counts(self.outcomes)),
+            ("refused with", counts(str(e.call.status) for e in self.entries if e.ending is Ending.REFUSED)),
+            ("outcomes told to Ameyo", counts(self.outcomes)),
             ("BYE from our side", str(self.byes)),
             ("notified again", f"{len(self.duplicates)}, excused {len(excused)}"),
             ("take-overs told", str(sum(entry.call.take_overs for entry in self.entries))),
             ("ended while no controller had them", f"{silent} (no last line in eslbot's log)"),
             ("notifications cut off by a fault", str(self.cut_off_posts)),
-            ("faults", _counts(fault.kind for fault in self.faults)),
+            ("faults", counts(fault.kind for fault in self.faults)),
             (
                 "channels, calls, event sockets left",
                 f"{left.channels}, {left.calls_active:g}, {sockets}",
@@ -229,8 +237,7 @@ class Account:
             ("files left", f"{len(left.files)}, of which eslbot sweeps {len(self.to_be_swept)} by age"),
             ("sockets of the workers", ", ".join(map(str, left.sockets.values())) or "–"),
         ]
-        width = max(len(name) for name, _ in rows)
-        lines = [f"{name:<{width}}  {text}" for name, text in rows]
+        lines = [table(rows)]
         for crt, why in self.duplicates:
             lines.append(f"  {crt} notified again: {why}")
         lines += [f"  GUILTY {text}" for text in self.guilty]
@@ -249,9 +256,15 @@ class Account:
         return json.dumps(self.document(), indent=1, default=str)
 
 
-def _counts(words: Iterable[str]) -> str:
-    counts = sorted(Counter(words).items())
-    return ", ".join(f"{number} × {word}" for word, number in counts) or "none"
+def counts(words: Iterable[str]) -> str:
+    """``3 × this, 1 × that``; of a Counter, what it has counted."""
+    return ", ".join(f"{number} × {word}" for word, number in sorted(Counter(words).items())) or "none"
+
+
+def table(rows: Sequence[tuple[str, str]]) -> str:
+    """Two columns."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
 
 
 def account(
@@ -304,10 +317,13 @@ def _entry(call: Placed, posts: Sequence[Post], faults: Sequence[Fault], patienc
         elif not _down(call, faults):
             guilty.append(f"refused with {call.status}, and eslbot was well")
     elif accepted:
+        lost = _lost_by_switch(call, faults)
         ending = Ending.HANDED_OFF
+        if lost and call.bye_at is not None and call.bye_at < accepted[0].at:
+            ending = Ending.CALLER_FIRST if caller_first else Ending.LOST_WITH_SWITCH
         guilty += _story(call, accepted[0], faults)
-        waited = _waited(call, accepted[0].at, faults)
-        if waited > patience:
+        waited = _waited(call, accepted[0].at, faults, lost=lost)
+        if waited > patience + (STRANDED_LIMIT if lost else 0.0):
             guilty.append(f"its caller waited {waited:.1f} s behind the bot's end until Ameyo accepted")
     elif caller_first:
         ending = Ending.CALLER_FIRST
@@ -348,6 +364,18 @@ def _died_with_switch(call: Placed, faults: Sequence[Fault]) -> bool:
     return any(f.hits == "crash" and f.at <= end and f.until >= begin for f in faults)
 
 
+def _lost_by_switch(call: Placed, faults: Sequence[Fault]) -> bool:
+    """Whether it may have ended with FreeSWITCH and no controller know: then Ameyo is told all the same.
+
+    It was not written down, or its BYE came when nobody was there to hear it.
+    """
+    before, behind = UNHEARD
+    unheard = call.bye_at is not None and any(
+        f.hits == "crash" and f.at - before <= call.bye_at <= f.until + behind for f in faults
+    )
+    return unheard or _died_with_switch(call, faults)
+
+
 def _twice_dead(call: Placed, until: float, faults: Sequence[Fault]) -> bool:
     """Whether FreeSWITCH died twice under the call within a minute."""
     begin = call.answered_at or 0.0
@@ -362,7 +390,7 @@ def _story(call: Placed, told: Post, faults: Sequence[Fault]) -> list[str]:
         return []  # there is nothing by which the caller could hear the bot
     if outcome == "relay_lost" and _hit(call, [f for f in faults if f.until - f.at >= RELAY_LIMIT], "relay"):
         return []
-    if outcome == "switch_lost" and _twice_dead(call, told.at, faults):
+    if outcome == "switch_lost" and (_twice_dead(call, told.at, faults) or _lost_by_switch(call, faults)):
         return []
     if outcome in LOST_OUTCOMES:
         return [f"its place in the story was lost: outcome {outcome}"]
@@ -375,12 +403,16 @@ def _story(call: Placed, told: Post, faults: Sequence[Fault]) -> list[str]:
     return [f"what the bot gave for Ameyo was lost: {', '.join(missing)}"] if missing else []
 
 
-def _waited(call: Placed, until: float, faults: Sequence[Fault]) -> float:
-    """Seconds from the bot's end, or the last fault behind it, to ``until``."""
-    if call.bot_ended_at is None:
+def _waited(call: Placed, until: float, faults: Sequence[Fault], *, lost: bool = False) -> float:
+    """Seconds from the bot's end, or the last fault behind it, to ``until``; 0 where it has none.
+
+    The bot of a call that is lost with FreeSWITCH may end later, or never, as far as it knows.
+    """
+    begin = call.answered_at if lost else call.bot_ended_at
+    if begin is None:
         return 0.0
-    behind = [f.until for f in faults if f.touches(call.crt_object_id, call.bot_ended_at, until)]
-    return until - max([call.bot_ended_at, *behind])
+    behind = [f.until for f in faults if f.touches(call.crt_object_id, begin, until)]
+    return until - max([begin, *behind])
 
 
 def _judge(call: Placed, first: Post, faults: Sequence[Fault]) -> Duplicate:

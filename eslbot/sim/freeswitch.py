@@ -195,11 +195,15 @@ class FreeSwitchProcess:
         resource.prlimit(self._process.pid, resource.RLIMIT_CORE, (0, 0))
 
     def crash(self, signum: int = signal.SIGKILL) -> None:
-        """Have it die of ``signum``, and start it again at once on what it left, as its unit does.
+        """:meth:`kill` it, and start it again at once on what it left, as its unit does.
 
-        Returns when the new process is started, :meth:`wait_until_ready` when that takes calls. Raises
-        :class:`FreeSwitchError` where it does not die of it.
+        Returns when the new process is started, :meth:`wait_until_ready` when that takes calls.
         """
+        self.kill(signum)
+        self._run()
+
+    def kill(self, signum: int = signal.SIGKILL) -> None:
+        """Have it die of ``signum``. Raises :class:`FreeSwitchError` where it does not."""
         if self._process is None:
             raise FreeSwitchError("FreeSWITCH is not running")
         self._process.send_signal(signum)
@@ -207,7 +211,7 @@ class FreeSwitchProcess:
             self._process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired as error:
             raise FreeSwitchError(f"it outlives {signal.Signals(signum).name}") from error
-        self._run()
+        self._process = None
 
     def wait_until_ready(self) -> None:
         """Wait until it takes calls. Raises :class:`FreeSwitchError` where it ends, or takes too long."""

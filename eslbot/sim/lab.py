@@ -280,28 +280,28 @@ class Lab:
 
     # -- the switch ---------------------------------------------------------------------------------------
 
+    @property
+    def switch(self) -> freeswitch.FreeSwitchProcess | StandInSwitch:
+        """The real one, or the stand-in."""
+        switch = self.real_switch or self.stand_in
+        assert switch is not None
+        return switch
+
     def crash_switch(self, signum: int = signal.SIGKILL) -> None:
         """Have the switch die of ``signum``; another one is started at once, and takes up its calls.
 
         Returns when that is started, which is before it takes calls.
         """
-        switch = self.real_switch or self.stand_in
-        assert switch is not None
-        switch.crash(signum)
+        self.switch.crash(signum)
 
     def wait_switch_ready(self) -> None:
         """Wait until the switch takes calls, behind a crash."""
-        switch = self.real_switch or self.stand_in
-        assert switch is not None
-        switch.wait_until_ready()
+        self.switch.wait_until_ready()
 
     @property
     def switch_pid(self) -> int:
         """The process id of the switch, which is another one behind a crash."""
-        if self.real_switch is not None:
-            return self.real_switch.pid
-        assert self.stand_in is not None
-        return self.stand_in.pid
+        return self.switch.pid
 
     def live_channels(self) -> int:
         """How many channels the switch has now."""
@@ -446,19 +446,28 @@ class StandInSwitch:
         for source in lab.sip_peers:
             command += ["--allow", str(ip_network(source))]
         self._command, self._log = command, lab.folder / "switch.log"
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Run it and wait until it takes calls. Raises LabError."""
         self._run()
         try:
             self.wait_until_ready()
         except BaseException:
             self.__exit__(None, None, None)
             raise
-        return self
 
     def crash(self, signum: int = signal.SIGKILL) -> None:
-        """Have it die of ``signum``, and start it again at once on what it left.
+        """:meth:`kill` it, and start it again at once on what it left.
 
         Returns when the new process is started, :meth:`wait_until_ready` when that takes calls.
         """
+        self.kill(signum)
+        self._run()
+
+    def kill(self, signum: int = signal.SIGKILL) -> None:
+        """Have it die of ``signum``. Raises LabError where it does not."""
         self._process.send_signal(signum)
         try:
             self._process.wait(STOP_LIMIT)
@@ -466,7 +475,6 @@ class StandInSwitch:
             raise LabError(f"the stand-in switch outlives {signal.Signals(signum).name}") from error
         self._reader.join(STOP_LIMIT)
         self.live = 0
-        self._run()
 
     def wait_until_ready(self) -> None:
         """Wait until it takes calls. Raises LabError."""

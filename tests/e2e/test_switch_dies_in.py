@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from eslbot.sim import processes
 from eslbot.sim.audio import tone
 from eslbot.sim.bot import GREETING, BotCall
 from eslbot.sim.lab import Lab
@@ -18,7 +17,7 @@ from eslbot.sim.pbx import Answer, Stall
 from tests.e2e.test_call import accepted, call, ended_by_pbx, logged
 from tests.e2e.test_speech import HOLD_TONE, end, mark_of, talking
 from tests.e2e.test_switch_dies import ALL_BACK, bot_of, connection_kept, crash, told_once, tracked
-from tests.e2e.test_take_over import another, bots_of, not_heard, undisturbed
+from tests.e2e.test_take_over import another, bots_of, not_heard, undisturbed, worker_of_the_call
 from tests.support.rows import wait_row
 
 #: Seconds that Ameyo takes to accept: longer than FreeSWITCH is away.
@@ -34,20 +33,6 @@ def late_bye(lab: Lab) -> Iterator[None]:
     lab.pbx.bye_delay = 0.0
 
 
-def worker_of_the_call(lab: Lab) -> int:
-    """The process that has the one call there is."""
-    service = lab.services[0]
-    pids = service.wait_serving()
-    (connection,) = [
-        s
-        for s in processes.tcp_sockets()
-        if s.local == service.listen and s.state == processes.ESTABLISHED and s.inode
-    ]
-    pid = processes.owner(pids, connection.local, connection.remote)
-    assert pid is not None
-    return pid
-
-
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGABRT])
 def test_each_call_goes_on_in_its_stage(lab: Lab, crt: str, signum: int, late_bye: None) -> None:
     """One death, six calls: spoken to, held, last words, notified of, refused by Ameyo, accepted."""
@@ -59,7 +44,7 @@ def test_each_call_goes_on_in_its_stage(lab: Lab, crt: str, signum: int, late_by
     lab.ameyo.script(of["slow"], [Stall(SLOW, Answer(200))])
     lab.ameyo.script(of["fails"], [Answer(503), Answer(503, {"Retry-After": "2"})])
     for name in names:
-        tracked(pbx[name])
+        tracked(lab, pbx[name], bots[name])
     pbx["held"].offer("sendonly")
     bots["held"].wait_for_message("hold")
     bots["waits"].end()
@@ -227,8 +212,8 @@ def test_what_a_bot_notices_of_a_call_that_is_lost(lab: Lab, crt: str) -> None:
     of = {answer: f"{crt}-{answer}" for answer in answers}
     pbx = {answer: call(lab, "hold", of[answer], offered=answer, timeout=90) for answer in answers}
     bots = {answer: bot_of(lab, of[answer]) for answer in answers}
-    for pbx_call in pbx.values():
-        tracked(pbx_call)
+    for answer in answers:
+        tracked(lab, pbx[answer], bots[answer])
     lab.crash_switch()
     died = time.monotonic()
     lab.wait_switch_ready()

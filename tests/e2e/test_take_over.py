@@ -20,8 +20,8 @@ from tests.e2e.test_call import accepted, call, ended_by_pbx, logged
 from tests.e2e.test_speech import arrivals_of, end, mark_of, talking
 
 
-def kill_controller(lab: Lab) -> None:
-    """SIGKILL for the worker that has the one call there is, another one being up."""
+def worker_of_the_call(lab: Lab) -> int:
+    """The process that has the one call there is, another one being up."""
     service = lab.services[0]
     pids = service.wait_serving()
     (connection,) = [
@@ -31,7 +31,12 @@ def kill_controller(lab: Lab) -> None:
     ]
     pid = processes.owner(pids, connection.local, connection.remote)
     assert pid is not None
-    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def kill_controller(lab: Lab) -> None:
+    """SIGKILL for it."""
+    os.kill(worker_of_the_call(lab), signal.SIGKILL)
 
 
 def taken_over(lab: Lab, crt: str, times: int) -> None:

@@ -405,18 +405,14 @@ a=rtpmap:101 telephone-event/8000
         return f"SIPp says: {errors.read_text(errors='replace') if errors.exists() else '(nothing)'}"
 
 
-#: A SIPp step: 200 to the request before.
-OK = """<send><![CDATA[
-SIP/2.0 200 OK
-[last_Via:]
-[last_From:]
-[last_To:]
-[last_Call-ID:]
-[last_CSeq:]
-Content-Length: 0
+def accept(more: str = "Content-Length: 0\n\n") -> str:
+    """A SIPp step: 200 to the request before; ``more`` is what it has of its own."""
+    echoed = "".join(f"[last_{name}:]\n" for name in ("Via", "From", "To", "Call-ID", "CSeq"))
+    return f"<send><![CDATA[\nSIP/2.0 200 OK\n{echoed}{more}]]></send>\n"
 
-]]></send>
-"""
+
+#: A SIPp step: 200 to the request before.
+OK = accept()
 
 
 def _reference(check: str) -> str:
@@ -434,15 +430,7 @@ def reinvite(cseq: str, sdp: str, status: int) -> str:
 
 def taken_up() -> str:
     """SIPp steps: FreeSWITCH, restarted, offers anew within the call, and sends audio again."""
-    return """<recv request="INVITE"/>
-<send><![CDATA[
-SIP/2.0 200 OK
-[last_Via:]
-[last_From:]
-[last_To:]
-[last_Call-ID:]
-[last_CSeq:]
-Contact: <sip:caller@[local_ip]:[local_port];transport=[transport]>
+    answer = """Contact: <sip:caller@[local_ip]:[local_port];transport=[transport]>
 Content-Type: application/sdp
 Content-Length: [len]
 
@@ -453,9 +441,8 @@ c=IN IP4 [local_ip]
 t=0 0
 m=audio [media_port] RTP/AVP 0 101
 a=rtpmap:101 telephone-event/8000
-]]></send>
-<recv request="ACK"/>
 """
+    return f'<recv request="INVITE"/>\n{accept(answer)}<recv request="ACK"/>\n'
 
 
 def request(method: str, cseq: str, headers: str = "", content: str = "", branch: str = "[branch]") -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -34,11 +32,6 @@ def rows(switch: Switch) -> int:
     return int(count)
 
 
-def die(switch: Switch) -> None:
-    os.kill(switch.process.pid, signal.SIGKILL)
-    switch.process.stop()
-
-
 @contextmanager
 def a_call(switch: Switch, folder: Path) -> Iterator[Session]:
     """Answered, and taken up later: its PBX waits for the re-INVITE, and sends BYE at the end."""
@@ -61,7 +54,7 @@ def tear(path: Path, table: str) -> None:
 
 
 def test_a_torn_database_keeps_freeswitch_down_until_it_is_put_aside(fresh: Switch, tmp_path: Path) -> None:
-    die(fresh)
+    fresh.process.kill()
     core(fresh).write_bytes(b"\xa5" * 8192)
     with pytest.raises(FreeSwitchError, match="ended with exit code"):
         fresh.process.start()
@@ -74,7 +67,7 @@ def test_a_torn_database_keeps_freeswitch_down_until_it_is_put_aside(fresh: Swit
 
 def test_the_calls_of_a_torn_database_come_back(fresh: Switch, tmp_path: Path) -> None:
     with a_call(fresh, tmp_path) as session:
-        die(fresh)
+        fresh.process.kill()
         tear(core(fresh), "interfaces")
         told = before_start(core(fresh).parent, tmp_path / "word.json")
         assert "1 calls of it were saved" in told[0]
@@ -88,7 +81,7 @@ def test_a_loop_ends_without_the_calls(fresh: Switch, tmp_path: Path) -> None:
     now = iter((100.0, 110.0, 120.0))
     kept = tmp_path / "kept.db"
     with a_call(fresh, tmp_path) as session:
-        die(fresh)
+        fresh.process.kill()
         shutil.copyfile(core(fresh), kept)
         for _ in range(3):
             before_start(core(fresh).parent, tmp_path / "word.json", clock=lambda: next(now))

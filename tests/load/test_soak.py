@@ -3,28 +3,51 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.support.processes import ROOT
 
 #: Of the faults, those that leave a machine that is busy with other tests its promises of time.
 FAULTS = ("kill worker", "kill relay", "HUP", "Ameyo errors", "crash FreeSWITCH")
+#: Seconds for a run, from the start of its laboratory to the end of that.
+LIMIT = 150.0
 
 
-def soak(out: Path, *options: str) -> subprocess.Popen[str]:
+@contextmanager
+def soak(out: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """The soak, in a group of its own that is gone behind this, and in any case when its time is up."""
     command = [sys.executable, "-m", "benchmarks.soak", "--switch", "stand-in", "--out", str(out), *options]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+
+    def end() -> None:
+        with suppress(ProcessLookupError):  # as it should be
+            os.killpg(process.pid, signal.SIGKILL)
+
+    overdue = threading.Timer(LIMIT, end)
+    overdue.start()
+    try:
+        yield process
+    finally:
+        overdue.cancel()
+        end()
+        process.wait()
 
 
 def test_every_caller_is_accounted_for(tmp_path: Path) -> None:
     options = [option for fault in FAULTS for option in ("--fault", fault)]
-    process = soak(tmp_path, "--minutes", "0.4", "--calls", "10", "--seed", "13", *options)
-    told, errors = process.communicate(timeout=150)
+    with soak(tmp_path, "--minutes", "0.4", "--calls", "10", "--seed", "13", *options) as process:
+        told, errors = process.communicate()
     print(told, errors)
     document = json.loads((tmp_path / "soak.json").read_text())
 
@@ -45,13 +68,13 @@ def test_every_caller_is_accounted_for(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_it_with_the_account_so_far(tmp_path: Path) -> None:
-    process = soak(tmp_path, "--minutes", "10", "--calls", "2", "--seed", "4", "--fault", "HUP")
-    assert process.stderr is not None
-    for line in process.stderr:
-        if " calls up; " in line:
-            break
-    process.send_signal(signal.SIGINT)
-    told, errors = process.communicate(timeout=100)
+    with soak(tmp_path, "--minutes", "10", "--calls", "2", "--seed", "4", "--fault", "HUP") as process:
+        sampled = tmp_path / "soak.csv"
+        while not (sampled.exists() and re.search(r",calls up,0,,,,[1-9]", sampled.read_text())):
+            assert process.poll() is None
+            time.sleep(0.05)  # another process's file: there is no event to wait for
+        process.send_signal(signal.SIGINT)
+        told, errors = process.communicate()
     print(told, errors)
     document = json.loads((tmp_path / "soak.json").read_text())
     assert document["stopped"] == "interrupted"

@@ -7,9 +7,11 @@ import os
 import random
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from benchmarks.soak import callers
 from benchmarks.soak.callers import Batch, cause
 from benchmarks.soak.clock import drift, windows
 from benchmarks.soak.growth import Growth, Limit, growth, slope, thinned
@@ -18,10 +20,11 @@ from benchmarks.soak.picture import draw
 from benchmarks.soak.plan import INTERVALS, KINDS, PlannedBatch, batches, faults, interval
 from benchmarks.soak.samples import CALLS, COLUMNS, Row, Samples, of_process, read, series
 from benchmarks.soak.tally import TOLD, Tally
-from eslbot.sim.account import Fault, Leftovers, Placed, Post, account
+from eslbot.sim.account import STRANDED_LIMIT, Fault, Leftovers, Placed, Post, account
 from eslbot.sim.pbx.media import Arrival
 from eslbot.sim.pbx.trace import Dialog
 from eslbot.sim.rtp import RtpPacket
+from tests.support.clock import Clock
 
 LIMIT = Limit(2048, 0.0, "kB")
 Points = list[tuple[float, float]]
@@ -181,6 +184,21 @@ def test_a_cause_is_told_from_the_dialog() -> None:
     assert cause(batch(12.0), dialog) == "accepted"
     assert cause(batch(None, overdue=True), dialog) == "timeout"
     assert cause(batch(None), Dialog("1")) is None
+
+
+def test_a_batch_is_judged_when_ameyo_is_told_of_its_calls_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(callers, "time", clock)
+    lab: Any = None
+    some = callers.Callers(lab, 7, 1, batches(7), 15.0, lab, lambda number, arrivals: None)
+    batch = Batch(next(batches(7)), ["crt"], 0.0, 60.0, over_at=clock.now)
+    some.over = [batch]
+    clock.now += STRANDED_LIMIT + 24.0  # and Ameyo was away until then
+    assert some.settled() == []
+    clock.now += 2.0
+    assert (some.settled(), some.settled()) == ([batch], [])
 
 
 CALL = Placed(

@@ -8,7 +8,18 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from eslbot.sim.account import Account, Duplicate, Ending, Fault, Leftovers, Placed, Post, account
+from eslbot import stranded
+from eslbot.sim.account import (
+    STRANDED_LIMIT,
+    Account,
+    Duplicate,
+    Ending,
+    Fault,
+    Leftovers,
+    Placed,
+    Post,
+    account,
+)
 
 CALL_ID = "0b1c0000-0000-4000-8000-000000000001"
 HANDED_OFF = Placed(
@@ -289,8 +300,8 @@ def test_freeswitch_s_death_excuses_no_second_notification() -> None:
     ("crashes", "clean"),
     [
         ([], False),
-        ([crash(101.0)], False),
-        ([crash(101.0), crash(105.0)], True),
+        ([crash(102.0)], False),
+        ([crash(102.0), crash(105.0)], True),
         ([crash(99.0, 99.5), crash(105.0)], False),
     ],
 )
@@ -304,7 +315,7 @@ def test_the_bot_s_part_may_end_where_freeswitch_died_twice_under_the_call(
 
 def test_two_deaths_more_than_a_minute_apart_take_no_bot_s_part() -> None:
     long = replace(HANDED_OFF, promised=None, ended_at=210.0, bot_ended_at=205.0)
-    run = Run([long], [replace(POST, at=206.0)], [crash(101.0), crash(162.0)])
+    run = Run([long], [replace(POST, at=206.0)], [crash(102.0), crash(163.0)])
     run.posts[0] = replace(run.posts[0], properties={**POST.properties, "outcome": "switch_lost"})
     assert "outcome switch_lost" in run.account().guilty[0]
 
@@ -324,3 +335,60 @@ def test_a_line_file_may_be_left_where_its_relay_died_at_the_call_s_end(at: floa
     found = Run([HANDED_OFF], [POST], [Fault("kill relay", at, at + 0.1, "relay")], left).account()
     assert (found.guilty == []) is swept
     assert bool(found.to_be_swept) is swept
+
+
+STRANDED = replace(POST, at=119.0, answered_at=119.1, properties={"outcome": "switch_lost"})
+GAVE_UP = replace(LOST, cause=None, bye_at=106.0, ended_at=106.1)
+UNHEARD = replace(HUNG_UP, crt_object_id="crt-1", bye_at=102.0, ended_at=104.5)
+
+
+@pytest.mark.parametrize(
+    ("call", "ending"),
+    [
+        (replace(LOST, cause="accepted", bye_at=119.2, ended_at=119.3), Ending.HANDED_OFF),
+        (GAVE_UP, Ending.LOST_WITH_SWITCH),
+    ],
+)
+def test_ameyo_is_told_late_of_a_young_call_that_freeswitch_took_along(call: Placed, ending: Ending) -> None:
+    found = Run([call], [STRANDED], [crash(100.5)]).account()
+    assert ([entry.ending for entry in found.entries], found.guilty) == ([ending], [])
+
+    older = Run([call], [STRANDED], [crash(101.1)]).account()
+    assert "outcome switch_lost" in older.guilty[0], "that one was written down"
+
+
+@pytest.mark.parametrize(
+    ("at", "clean"),
+    [
+        (97.9, False),  # the next one was there for two seconds
+        (98.1, True),
+        (101.0, True),
+        (102.4, True),
+        (102.6, False),  # it was heard before
+    ],
+)
+def test_ameyo_is_told_of_a_caller_whose_bye_fell_into_freeswitch_s_absence(at: float, clean: bool) -> None:
+    heard_long_ago = replace(UNHEARD, answered_at=90.0)
+    found = Run([heard_long_ago], [STRANDED], [crash(at)]).account()
+    assert (found.guilty == []) is clean
+    assert (found.entries[0].ending is Ending.CALLER_FIRST) is clean
+
+
+@pytest.mark.parametrize("outcome", ["controller_lost", "relay_lost", "internal_error"])
+def test_freeswitch_s_death_excuses_no_other_word_for_a_lost_call(outcome: str) -> None:
+    told = replace(STRANDED, properties={"outcome": outcome})
+    assert f"outcome {outcome}" in Run([UNHEARD], [told], [crash(101.0)]).account().guilty[0]
+
+
+def test_the_account_waits_as_long_as_eslbot_takes() -> None:
+    assert stranded.BACK_DUE + stranded.LOOK + stranded.ASK_DUE == STRANDED_LIMIT
+
+
+def test_a_call_that_is_lost_with_freeswitch_is_not_told_twice_nor_without_end() -> None:
+    again = replace(STRANDED, at=130.0, answered_at=130.1)
+    assert "no excuse" in Run([UNHEARD], [STRANDED, again], [crash(101.0)]).account().guilty[0]
+
+    waits = replace(GAVE_UP, bot_ended_at=None, bye_at=200.0, ended_at=200.1, cause="accepted")
+    for at, clean in ((134.4, True), (134.6, False)):  # 32 s behind its absence, whatever the bot does
+        told = replace(STRANDED, at=at, answered_at=at)
+        assert (Run([waits], [told], [crash(100.5)]).account().guilty == []) is clean

@@ -131,6 +131,7 @@ class Witness:
             error=result.error if result else "not over",
             answered_at=result.answered_at if result else None,
             ended_at=result.ended_at if result else None,
+            bye_at=result.bye_at if result else None,
             bot_ended_at=min(ends) if ends else max(closes, default=None),
             promised=said[-1]["properties"] if said else None,
             dispositions=[
