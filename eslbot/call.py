@@ -652,7 +652,7 @@ class Call:
         # mod_audio_stream may hold the channel's thread for ever: the last event never comes then, and
         # CHANNEL_HANGUP has to do.
         self.session.finished.wait(timeout=LAST_EVENT)
-        end = hangup.read(self.session.hangup, restarted=self._record.restarted)
+        end = hangup.read(self.session.hangup, restarted=bool(self._record.restarts))
         outcome = self.ended.outcome if self.ended else _LEFT[end.by]
         if end.vanished and not self.ended:
             outcome = Outcome.MEDIA_TIMEOUT

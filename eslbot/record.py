@@ -118,7 +118,7 @@ class Record:
             answered_at=self._answered_at,
             lost_at=time.monotonic() if self._left is None else self._left.lost_at,
             peer=self._session.client_address[0],
-            recovered=self.restarted,
+            recovered=bool(self.restarts),
             under_way=self.notifying,
         )
         self._survival.leave(self._session.uuid, self._left)

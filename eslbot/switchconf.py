@@ -94,8 +94,8 @@ def notes(config: Config, out: Path) -> list[str]:
     """What the tree cannot say by itself, for whoever starts the switch: lines of text."""
     relay, databases = config.relay, config.freeswitch.db
     return [
-        f"start it as: freeswitch -nonat -nonatmap -conf {out} -log DIR -db {databases}; again at once when it died, "
-        "and `eslbot recovery --before-start` before each start",
+        f"start it as: freeswitch -nonat -nonatmap -conf {out} -log DIR -db {databases}; again at once when "
+        "it died, and `eslbot recovery --before-start` before each start",
         f"{databases} (freeswitch.db) holds every variable of each call: mode 0700, best on a tmpfs",
         f"it has to reach {relay.listen} (relay.listen) and to read the files in {relay.directory} "
         "(relay.directory): have it in the group that owns them",

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -223,6 +224,16 @@ class Lab:
             self.services[0].start()
         except ServiceError as error:
             raise LabError(str(error)) from error
+        self._wait_capture()
+
+    def _wait_capture(self) -> None:
+        """Wait until a worker has the port where FreeSWITCH's refusals are told."""
+        port = f":{self.capture[1]:04X}"
+        deadline = time.monotonic() + START_LIMIT
+        while not any(line.split()[1].endswith(port) for line in _udp_sockets()):
+            if time.monotonic() > deadline:
+                raise LabError(f"no worker has {colon(self.capture)} (freeswitch.capture)")
+            time.sleep(0.02)
 
     def stop_eslbot(self) -> None:
         """End ``eslbot serve``: the calls in it go to nobody."""
@@ -422,6 +433,11 @@ class Lab:
         # A service's own directory of figures is not another's.
         environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
         return environment
+
+
+def _udp_sockets() -> list[str]:
+    """Those of this host, as in proc(5)."""
+    return Path("/proc/net/udp").read_text().splitlines()[1:]
 
 
 class StandInSwitch:

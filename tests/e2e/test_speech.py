@@ -164,12 +164,24 @@ def test_the_bot_hears_the_caller_while_it_speaks(lab: Lab, crt: str) -> None:
     assert lost <= 1.5
 
 
+def silences(lab: Lab, recording: Recording) -> list[tuple[float, float]]:
+    """Where FreeSWITCH sent nothing: (seconds from the first packet, length).
+
+    The stand-in, which is no real-time program, may be late on a busy machine, but has to make up for it:
+    there it is time for which no packet came at all.
+    """
+    arrivals = [arrival.at for arrival in recording.arrivals]
+    if lab.real_switch is not None:
+        return [(round(at - arrivals[0], 3), round(length, 3)) for at, length in recording.pauses(0.06)]
+    missing = arrivals[-1] - arrivals[0] - 0.02 * (len(arrivals) - 1)
+    return [(0.0, round(missing, 3))] if missing > 0.06 else []
+
+
 def test_the_line_is_never_silent(lab: Lab, crt: str) -> None:
     lab.ameyo.script(crt, [Answer(429, {"Retry-After": "2"})])
     result = handed_off(lab, "talk", crt)
     arrivals = [arrival.at for arrival in result.recording.arrivals]
-    pauses = [(round(at - arrivals[0], 3), round(length, 3)) for at, length in result.recording.pauses(0.06)]
-    assert pauses == []
+    assert silences(lab, result.recording) == []
     assert result.answered_at is not None and result.bye_at is not None
     assert result.bye_at - result.answered_at > 3
     assert arrivals[0] - result.answered_at < 0.2
@@ -189,7 +201,7 @@ def test_the_hold_tone_is_heard_until_ameyo_accepts(lab: Lab, crt: str) -> None:
     result = pbx_call.wait(60)
     assert result.completed, result
     assert result.recording.heard(HOLD_TONE) >= 0.24
-    assert result.recording.pauses(0.06) == []
+    assert silences(lab, result.recording) == []
     ended_by_pbx(lab, crt, "bot_ended")
 
 

@@ -75,7 +75,11 @@ class Centre:
 
     def where(self, crt: str) -> Machine:
         """The machine that admitted a call."""
-        (machine,) = [m for m in self.machines if crt in m.admitted()]
+        deadline = time.monotonic() + 10
+        while not (found := [m for m in self.machines if crt in m.admitted()]):
+            assert time.monotonic() < deadline, f"nobody has admitted {crt}"
+            time.sleep(0.02)  # another process's log file: there is no event to wait for
+        (machine,) = found
         return machine
 
 

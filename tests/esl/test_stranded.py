@@ -311,14 +311,18 @@ def test_a_call_of_which_this_worker_does_not_know_whose_it_is_is_left_to_others
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["a hang-up is told", "the connection ends"])
+@pytest.mark.parametrize("later", [False, True], ids=["the first controller", "one behind it"])
 def test_a_recovered_call_that_freeswitch_drops_is_handed_off_at_once(
-    house: House, told: bool, monkeypatch: pytest.MonkeyPatch
+    house: House, told: bool, later: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its PBX has refused the re-INVITE: there was no BYE."""
     monkeypatch.setattr(stranded, "BACK_DUE", 60.0)
     with switch(house, "2"):
         second = house.restarted(lost(house))
         second.wait(lambda: second.displaced)
+        if later:
+            second = house.taken_over(second, {"Core-UUID": "2"})
+            second.wait(lambda: second.variables.get("eslbot_take_overs") == "2")
         if told:
             second.hang_up("recv_refuse", "RECOVERY_ON_TIMER_EXPIRE")
             second.wait_closed()
