@@ -22,13 +22,14 @@ from benchmarks.soak.log import Log
 from benchmarks.soak.picture import COLOURS
 from benchmarks.soak.plan import batches, faults
 from benchmarks.soak.samples import CALLS, CLOCK, LEAST, LINES, PERIOD, Samples, read, series
-from benchmarks.soak.tally import Tally
+from benchmarks.soak.tally import TOLD, Tally
 from eslbot.sim.account import Fault, Leftovers, Placed, account
 from eslbot.sim.chaos.plan import PlannedFault
 from eslbot.sim.chaos.witness import Witness
-from eslbot.sim.lab import Lab
+from eslbot.sim.lab import Lab, LabError
 from eslbot.sim.pbx import Voices
 from eslbot.sim.pbx.media import Arrival
+from eslbot.sim.service import ServiceError
 
 #: Seconds between two looks, and two lines of progress.
 LOOK, PROGRESS = 0.5, 15.0
@@ -133,10 +134,7 @@ class Soak:
         return list(self._planned)
 
     def run(self) -> Result:
-        """Calls and faults, until the time is over or Ctrl-C; then the account.
-
-        Raises whatever kept a fault from being done: then the run proves nothing.
-        """
+        """Calls and faults, until the time is over, Ctrl-C, or a fault cannot be done; then the account."""
         result, lab = self.result, self._lab
         anchor = min(ANCHOR_SECONDS[1], max(ANCHOR_SECONDS[0], self._seconds / 4))
         callers = Callers(
@@ -155,6 +153,9 @@ class Soak:
                 self._drive(callers, begun)
             except KeyboardInterrupt:
                 result.stopped = "interrupted"
+            except (RuntimeError, OSError, LabError) as error:  # hours are not lost with it
+                result.stopped = f"it could not go on: {error}"
+                self._find_guilty([result.stopped])
             result.seconds = time.monotonic() - begun
             self._over.set()
             self._end(callers, threads)
@@ -238,7 +239,20 @@ class Soak:
         begin = min((call.invited_at for call in calls if call.invited_at), default=time.time() - AROUND)
         near = [fault for fault in list(self.witness.faults) if fault.until >= begin - AROUND]
         posts = [self.witness.post(request) for request in self._lab.ameyo.take(batch.crts)]
-        self.result.tally.add(account(calls, posts, near, Leftovers(), patience=NOTIFIED))
+        found = account(calls, posts, near, Leftovers(), patience=NOTIFIED)
+        self.result.tally.add(found)
+        self._tell(found.guilty)
+
+    def _find_guilty(self, texts: Sequence[str]) -> None:
+        """Promises that were broken."""
+        self.result.tally.find_guilty(texts)
+        self._tell(texts)
+
+    def _tell(self, guilty: Sequence[str]) -> None:
+        """At once, not only in the account: somebody may want to look while it is fresh."""
+        if self.result.tally.broken <= TOLD:
+            for text in guilty:
+                self._say(f"GUILTY {text}")
 
     def _progress(self, callers: Callers, seconds: float) -> None:
         tally = self.result.tally
@@ -274,7 +288,10 @@ class Soak:
         for thread in threads:
             thread.join(limit)
         for service in self._lab.services:  # a killed worker's successor may still be on its way
-            service.wait_serving()
+            try:
+                service.wait_serving()
+            except ServiceError as error:
+                self._find_guilty([f"eslbot does not serve any more: {str(error).splitlines()[0]}"])
         deadline = time.monotonic() + limit
         while callers.under_way and time.monotonic() < deadline:
             callers.look()
@@ -296,9 +313,8 @@ class Soak:
         late = [self.witness.post(request) for request in self._lab.ameyo.requests]
         rest = account([], late, self.witness.faults, dataclasses.replace(result.left, files=[]))
         swept = account(self._named, [], self.witness.faults, Leftovers(files=left.files))
-        result.tally.find_guilty([*rest.general, *swept.general])
-        if callers.under_way:
-            result.tally.find_guilty(f"{crt}: never over" for b in callers.under_way for crt in b.crts)
+        self._find_guilty([*rest.general, *swept.general])
+        self._find_guilty([f"{crt}: never over" for batch in callers.under_way for crt in batch.crts])
 
     def _growth(self) -> None:
         rows, result = read(self._csv), self.result
