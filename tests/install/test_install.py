@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import socket
 import stat
@@ -565,8 +566,9 @@ def test_the_unit_runs_what_is_there_before_each_start(installed: Path) -> None:
         f'[freeswitch]\ndb = "{work}/freeswitch-db"\nrecovery_file = "{work}/eslbot/freeswitch.json"\n'
     )
     command = [str(installed / word[1:]) if word.startswith(("/opt", "/etc")) else word for word in words[4:]]
-    command[-1] = "nobody"
-    os.chown(work / "freeswitch-db", os.geteuid(), os.getegid())  # no other user reaches this directory
+    # No other user reaches this directory: FreeSWITCH's is who runs the test.
+    command[-1] = pwd.getpwuid(os.geteuid()).pw_name
+    os.chown(work / "freeswitch-db", os.geteuid(), os.getegid())
     subprocess.run(command, check=True, timeout=60)
     assert mode(work / "freeswitch-db/core.db") == "600"
     assert mode(work / "eslbot/freeswitch.json") == "644"
