@@ -12,13 +12,12 @@ for long may bring the call back all the same, and the worker that leaves over i
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from enum import Enum
 from ipaddress import ip_address
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import gevent
@@ -94,7 +93,7 @@ class Stranded:
         """Look once at each call that nobody has come for."""
         lost = list(self._controller.survival.lost())
         self._told.intersection_update(lost)
-        with Switch(self._controller.config.freeswitch) as switch:
+        with closing(Switch(self._controller.config.freeswitch)) as switch:
             for call_id in lost:
                 if self._controller.draining:
                     return
@@ -133,9 +132,7 @@ class Stranded:
             if hand_off is not None:
                 if not self._controller.draining:
                     hand_off.begin()
-            elif (
-                fate is not Fate.AWAY
-            ):  # what Ameyo has accepted counts where the call comes back all the same
+            elif fate is not Fate.AWAY:  # there what Ameyo has accepted counts, should the call come back
                 claim.done()
 
     def _hand_off(self, call_id: str, left: Left) -> HandOff | None:
@@ -226,7 +223,7 @@ class HandOff:
         self._note(under_way=True, eslbot_attempts=str(number), eslbot_next_attempt="")
 
     def _lives(self) -> bool:
-        with Switch(self._controller.config.freeswitch) as switch:
+        with closing(Switch(self._controller.config.freeswitch)) as switch:
             try:
                 return switch.fate_of(self._call_id, self._left) in (Fate.LIVES, Fate.STARTING)
             except Unknown:
@@ -257,12 +254,8 @@ class Switch:
         self._failure: Unknown | None = None
         self._core, self._uptime = "", 0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """End the connection, if there is one."""
         self._connection.close()
 
     def fate_of(self, call_id: str, left: Left) -> Fate:

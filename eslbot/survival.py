@@ -148,8 +148,12 @@ class Survival:
         path = self._directory / call_id
         try:
             descriptor = os.open(path, _FLAGS)
-        except OSError:
-            yield None  # somebody was faster
+        except FileNotFoundError:  # somebody was faster
+            yield None
+            return
+        except OSError as error:
+            log.error("left_call_not_read", file=str(path), error=error.strerror)
+            yield None
             return
         try:
             yield self._claimed(descriptor, path)
@@ -173,10 +177,11 @@ class Survival:
         """Nobody is to come for the call any more, whoever has what is left of it. Raises nothing."""
         if not _CALL_ID.fullmatch(call_id):
             return
+        path = self._directory / call_id
         try:
-            (self._directory / call_id).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
         except OSError as error:
-            log.error("left_call_not_read", file=str(self._directory / call_id), error=error.strerror)
+            log.error("left_call_not_deleted", file=str(path), error=error.strerror)
 
     def take(self, call_id: str) -> Left | None:
         """What was left of a call, once; one whose notification is under way is left where it is."""

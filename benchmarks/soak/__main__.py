@@ -62,8 +62,8 @@ def main(
 ) -> None:
     """Calls that come and go while everything dies in turn; the account of every caller, and what grew.
 
-    Ctrl-C ends it with the account so far. Exits 0 when every promise was kept, 1 when one was broken, 2 when
-    it could not run.
+    Ctrl-C ends it with the account so far. Exits 0 when every promise was kept, 1 when one was broken or
+    it could not go on, 2 when it could not begin.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.setswitchinterval(0.002)  # the long call's RTP is a thread of this process

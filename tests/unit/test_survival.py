@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from eslbot import survival
 from eslbot.survival import Left, Survival
@@ -150,3 +152,38 @@ def test_what_is_forgotten_is_gone_whoever_has_it(directory: Path) -> None:
         claim.done()
     assert theirs.take(CALL) is None and list(theirs.lost()) == []
     ours.forget("../x")
+
+
+@pytest.mark.parametrize(
+    ("do", "event"),
+    [("claim", "left_call_not_read"), ("forget", "left_call_not_deleted")],
+)
+def test_what_a_disk_does_not_let_us_do_is_said(
+    directory: Path, do: str, event: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no other worker that was faster."""
+    ours = Survival(directory)
+    ours.leave(CALL, LEFT)
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with capture_logs() as told:
+        if do == "claim":
+            with monkeypatch.context() as patched:
+                patched.setattr(survival.os, "open", fails)
+                with ours.claim(CALL) as claim:
+                    assert claim is None
+        else:
+            with monkeypatch.context() as patched:
+                patched.setattr(survival.Path, "unlink", fails)
+                ours.forget(CALL)
+    (line,) = told
+    assert (line["event"], line["file"]) == (event, str(directory / CALL))
+    assert ours.take(CALL) == LEFT, "it is there for the next look"
+
+
+def test_who_was_faster_is_not_said(directory: Path) -> None:
+    with capture_logs() as told, Survival(directory).claim(CALL) as claim:
+        assert claim is None
+    assert told == []
