@@ -29,7 +29,6 @@ from eslbot.sim.chaos.witness import Witness
 from eslbot.sim.lab import Lab, LabError
 from eslbot.sim.pbx import Voices
 from eslbot.sim.pbx.media import Arrival
-from eslbot.sim.service import ServiceError
 
 #: Seconds between two looks, and two lines of progress.
 LOOK, PROGRESS = 0.5, 15.0
@@ -290,7 +289,7 @@ class Soak:
         for service in self._lab.services:  # a killed worker's successor may still be on its way
             try:
                 service.wait_serving()
-            except ServiceError as error:
+            except TimeoutError as error:
                 self._find_guilty([f"eslbot does not serve any more: {str(error).splitlines()[0]}"])
         deadline = time.monotonic() + limit
         while callers.under_way and time.monotonic() < deadline:
@@ -301,7 +300,7 @@ class Soak:
             batch.overdue = True
         callers.hang_up()
         callers.look()
-        left = self.witness.left()
+        left = self._left()
         self._settle(callers, all_of_them=True)
         result.heard = callers.heard
         result.left = dataclasses.replace(left, internal_errors=self._log.exceptions)
@@ -315,6 +314,13 @@ class Soak:
         swept = account(self._named, [], self.witness.faults, Leftovers(files=left.files))
         self._find_guilty([*rest.general, *swept.general])
         self._find_guilty([f"{crt}: never over" for batch in callers.under_way for crt in batch.crts])
+
+    def _left(self) -> Leftovers:
+        try:
+            return self.witness.left()
+        except OSError as error:
+            self._find_guilty([f"eslbot does not say what is left: {error}"])
+            return Leftovers()
 
     def _growth(self) -> None:
         rows, result = read(self._csv), self.result

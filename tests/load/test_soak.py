@@ -44,6 +44,13 @@ def soak(out: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
+def wait_calls_up(process: subprocess.Popen[str], sampled: Path) -> None:
+    """Until the first sample with a call."""
+    while not (sampled.exists() and re.search(r",calls up,0,,,,[1-9]", sampled.read_text())):
+        assert process.poll() is None
+        time.sleep(0.05)  # another process's file: there is no event to wait for
+
+
 def test_every_caller_is_accounted_for(tmp_path: Path) -> None:
     options = [option for fault in FAULTS for option in ("--fault", fault)]
     with soak(tmp_path, "--minutes", "0.4", "--calls", "10", "--seed", "13", *options) as process:
@@ -69,10 +76,7 @@ def test_every_caller_is_accounted_for(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_it_with_the_account_so_far(tmp_path: Path) -> None:
     with soak(tmp_path, "--minutes", "10", "--calls", "2", "--seed", "4", "--fault", "HUP") as process:
-        sampled = tmp_path / "soak.csv"
-        while not (sampled.exists() and re.search(r",calls up,0,,,,[1-9]", sampled.read_text())):
-            assert process.poll() is None
-            time.sleep(0.05)  # another process's file: there is no event to wait for
+        wait_calls_up(process, tmp_path / "soak.csv")
         process.send_signal(signal.SIGINT)
         told, errors = process.communicate()
     print(told, errors)
@@ -80,3 +84,20 @@ def test_ctrl_c_ends_it_with_the_account_so_far(tmp_path: Path) -> None:
     assert document["stopped"] == "interrupted"
     assert document["tally"]["calls"] == sum(document["tally"]["endings"].values()) > 0
     assert (document["broken"], process.returncode) == ([], 0)
+
+
+def test_the_account_is_given_though_eslbot_does_not_serve_any_more(tmp_path: Path) -> None:
+    """Hours of a run are not lost with it."""
+    with soak(tmp_path, "--minutes", "10", "--calls", "2", "--seed", "4", "--fault", "HUP") as process:
+        wait_calls_up(process, tmp_path / "soak.csv")
+        arbiter = re.search(r",arbiter,(\d+),", (tmp_path / "soak.csv").read_text())
+        assert arbiter is not None
+        os.kill(int(arbiter[1]), signal.SIGKILL)
+        process.send_signal(signal.SIGINT)
+        told, errors = process.communicate()
+    print(told, errors)
+    document = json.loads((tmp_path / "soak.json").read_text())
+    assert document["tally"]["calls"] == sum(document["tally"]["endings"].values()) > 0
+    assert any(text.startswith("eslbot does not serve any more") for text in document["broken"])
+    assert all(f"GUILTY {text}" in errors for text in document["tally"]["guilty"])
+    assert process.returncode == 1
