@@ -49,6 +49,7 @@ def first_packet(pbx_call: PbxCall, killed: float, timeout: float = 10.0) -> flo
 
 
 def in_time(lab: Lab, gaps: list[float], limit: float) -> None:
+    """FreeSWITCH's own time; the stand-in's is that of a Python process that starts."""
     print(f"{lab.switch_name}: {len(gaps)} calls, RTP {min(gaps):.2f} to {max(gaps):.2f} s behind the kill")
     assert lab.real_switch is None or max(gaps) <= limit
 
