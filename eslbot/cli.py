@@ -250,7 +250,7 @@ def recovery(arguments: tuple[str, ...]) -> None:
     "--egress",
     multiple=True,
     metavar="IP",
-    help="An address our REST calls come from; again for the next. Default: external_ip, or sip_ip.",
+    help="An address our REST calls come from; again for the next. Default: egress.addresses.",
 )
 @click.option(
     "--invite-confirmed", is_flag=True, help="Ameyo has confirmed the From display name of its INVITEs."

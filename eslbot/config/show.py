@@ -11,6 +11,7 @@ from eslbot.config.model import (
     Bot,
     Config,
     Edge,
+    Egress,
     FreeSwitch,
     Ledger,
     Network,
@@ -35,6 +36,7 @@ def show(config: Config) -> str:
         "freeswitch": _freeswitch(config.freeswitch),
         "edge": _edge(config.edge) if config.edge else None,
         "relay": _relay(config.relay),
+        "egress": _egress(config.egress) if config.egress.addresses else None,
         "web": {"listen": str(config.web.listen), "tokens": {t.name: _token(t) for t in config.web.tokens}},
         "logs": {"mask_numbers": config.logs.mask_numbers},
         "ledger": _ledger(config.ledger) if config.ledger else None,
@@ -72,6 +74,10 @@ def _edge(edge: Edge) -> dict[str, Any]:
 
 def _relay(relay: Relay) -> dict[str, Any]:
     return {"listen": str(relay.listen), "processes": relay.processes, "directory": relay.directory}
+
+
+def _egress(egress: Egress) -> dict[str, Any]:
+    return {"addresses": [str(address) for address in egress.addresses]}
 
 
 def _token(token: PageToken) -> dict[str, Any]:
@@ -127,6 +133,8 @@ def _ameyo(ameyo: Ameyo) -> dict[str, Any]:
         "timeout": _duration(ameyo.timeout),
         "bye_timeout": _duration(ameyo.bye_timeout),
         "renotify": ameyo.renotify,
+        "source_address": _text(ameyo.source_address),
+        "proxy": _text(ameyo.proxy),
         "insecure": ameyo.insecure,
     }
 

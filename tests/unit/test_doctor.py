@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,14 @@ from eslbot import redaction
 from eslbot.cli import main
 from eslbot.config import load
 from eslbot.doctor import host
-from eslbot.doctor.checks import relay, rtp
+from eslbot.doctor.checks import egress, relay, rtp
 from eslbot.doctor.examine import TITLES, Checked, Request, examine
 from eslbot.doctor.findings import MAX_TEXT, Finding, Severity, clean, ok
 from eslbot.doctor.host import Process, User
 from eslbot.doctor.parallel import together
 from eslbot.doctor.report import exit_code
 from eslbot.doctor.site import Site
+from tests.support.connect_proxy import ConnectProxy
 from tests.support.inbound_switch import PASSWORD, InboundSwitch, Spoiled
 from tests.support.processes import until
 from tests.support.users import become, needs_root
@@ -858,6 +860,77 @@ def test_a_host_that_nobody_knows_is_found(site: Installation) -> None:
     site.set("ameyo", url="https://no-such-host.invalid")
     (told,) = site.bad("ameyo")
     assert "DNS does not know no-such-host.invalid" in told.found
+
+
+def test_ameyo_is_looked_at_by_the_way_that_notifications_go(site: Installation, tmp_path: Path) -> None:
+    authority, said = trustme.CA(), []
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with (
+        server(lambda c: said.append(c.recv(100)), certificate(authority, 90.0)) as port,
+        ConnectProxy(login="eslbot:proxy-password-5c1e") as proxy,
+    ):
+        site.set("ameyo", url=f"https://127.0.0.1:{port}", ca_file=str(tmp_path / "ca.pem"))
+        site.set("ameyo", source_address="127.0.0.2")
+        (straight,) = site.run("ameyo")[0].findings
+        site.set("ameyo", proxy=f"http://eslbot:proxy-password-5c1e@127.0.0.1:{proxy.port}")
+        (through,) = site.run("ameyo")[0].findings
+        site.set("ameyo", proxy=f"http://eslbot:another-password@127.0.0.1:{proxy.port}")
+        (refused,) = site.run("ameyo")[0].findings
+    assert straight.severity is through.severity is Severity.OK
+    assert straight.found.startswith("reached at 127.0.0.1, from 127.0.0.2; certificate valid")
+    assert through.found.startswith(f"reached through the proxy 127.0.0.1:{proxy.port}, from 127.0.0.2;")
+    assert proxy.asked_for == [f"127.0.0.1:{port}"] * 2
+    assert proxy.peers == ["127.0.0.2"] * 2
+    assert refused.severity is Severity.ERROR
+    assert "answered CONNECT with 407" in refused.found
+    assert "does not take the user and password in ameyo.proxy" in refused.remedy
+    assert "password-" not in repr(refused)
+    assert b"".join(said) == b""
+
+
+def test_an_expired_certificate_behind_a_proxy_is_told_with_its_date(
+    site: Installation, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with server(lambda c: None, certificate(authority, -1.0)) as port, ConnectProxy() as proxy:
+        site.set("ameyo", url=f"https://127.0.0.1:{port}", ca_file=str(tmp_path / "ca.pem"), proxy=proxy.url)
+        (told,) = site.bad("ameyo")
+    assert "has expired on 20" in told.found
+    assert len(proxy.heads) == 2
+
+
+def test_a_proxy_that_is_not_there_and_a_source_of_somebody_else_are_found(site: Installation) -> None:
+    site.set("ameyo", proxy="http://127.0.0.1:9")
+    (told,) = site.bad("ameyo")
+    assert "127.0.0.1:9 cannot be connected to" in told.found
+    site.set("ameyo", source_address="192.0.2.77")
+    (told,) = site.bad("ameyo")
+    assert told.severity is Severity.ERROR
+    assert told.looked_at.endswith("ameyo.source_address")
+    assert "192.0.2.77 is no address of this host" in told.found
+
+
+def test_whom_ameyo_sees_is_verified_as_far_as_this_host_knows(
+    site: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (none,) = site.run("egress")[0].findings
+    assert (none.severity, none.found) == (Severity.NOTE, "none")
+    site.set("egress", addresses=["127.0.0.2", "198.51.100.7"])
+    own, nat = site.run("egress")[0].findings
+    assert (own.severity, own.found) == (Severity.OK, "is this host's own")
+    assert (nat.severity, nat.looked_at) == (Severity.UNKNOWN, "egress.addresses 198.51.100.7")
+    assert "behind NAT" in nat.why
+    # A public address on this very host, which nobody has told Ameyo of.
+    monkeypatch.setattr(egress, "_outward", lambda: ip_address("8.8.4.4"))
+    (told,) = site.bad("egress")
+    assert "leave from 8.8.4.4, which is not in egress.addresses" in told.found
+    site.set("ameyo", source_address="127.0.0.2")
+    assert site.bad("egress") == []
+    site.set("ameyo", source_address="8.8.8.8")
+    assert "leave from 8.8.8.8" in site.bad("egress")[0].found
+    site.set("ameyo", proxy="http://127.0.0.1:9")
+    assert site.bad("egress") == []
 
 
 def head(connection: socket.socket) -> str:
