@@ -74,6 +74,7 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def manage_workers(self) -> None:
         """As many workers as wanted. Those that leave do not count; those before a HUP go when it is done."""
         self.app.tend_children()
+        self.app.tend_tenants()
         staying = sorted((w for w in self.WORKERS.values() if not w.leaving), key=lambda w: w.age)
         change = self._change
         current = [w for w in staying if change is None or w.age > change.age]
@@ -140,6 +141,8 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def stop(self, graceful: bool = True) -> None:
         """End all workers, and behind them who reads what they have written last."""
         self._stopping = True
+        if not self.reexec_pid:  # else the one behind us knows them since USR2
+            self.app.leave_tenants()
         if self.reexec_pid:  # USR2: or systemd takes our end for the service's
             systemd.sd_notify(f"MAINPID={self.reexec_pid}", self.log)
         if self._change is not None:

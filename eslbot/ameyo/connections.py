@@ -93,8 +93,8 @@ class Connections(HTTPAdapter):
         """The answer to one POST, no more of it read than its status; :meth:`finish` is to be called.
 
         ``connect_seconds`` are for each address and for a proxy's answer, ``read_seconds`` for each read.
-        Raises urllib3's HTTPError, http.client's HTTPException, OSError; CallOver where ``over`` was set before
-        the POST could go out.
+        Raises urllib3's HTTPError, http.client's HTTPException, OSError; CallOver where ``over`` was set
+        before the POST could go out.
         """
         connection: Any = self._pool._get_conn()
         try:

@@ -289,8 +289,14 @@ class Config:
     edge: Edge | None = None
     relay: Relay = Relay()
     egress: Egress = Egress()
+    #: Tenants that the file does not have any more, but perhaps calls of (:mod:`eslbot.config.former`).
+    former: Mapping[str, Workspace] = field(default_factory=dict, compare=False)
     #: Things that are not wrong, but that the operator should know; shown by ``check`` and ``serve``.
     warnings: tuple[str, ...] = field(default=(), compare=False)
+
+    def of_admitted(self, workspace_id: str) -> Workspace | None:
+        """The workspace of a call that was admitted: as it is now or, where it is gone, as it was last."""
+        return self.workspaces.get(workspace_id) or self.former.get(workspace_id)
 
     @property
     def edges(self) -> tuple[IP, ...]:
