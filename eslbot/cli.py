@@ -163,9 +163,13 @@ def relay(path: Path, json_logs: bool, processes: int | None, drain: float | Non
 @config_option
 def check(path: Path) -> None:
     """Validate the configuration and print what is in force, secrets masked."""
+    from eslbot.config.advice import advice, advice_here
     from eslbot.config.show import show
 
-    click.echo(show(read(path)), nl=False)
+    config = read(path)
+    for one in (*advice(config), *advice_here(config)):
+        click.echo(f"warning: {one}", err=True)
+    click.echo(show(config), nl=False)
 
 
 @main.command()

@@ -12,6 +12,7 @@ import resource
 import signal
 import socket
 import ssl
+import subprocess
 import tempfile
 import threading
 import time
@@ -29,8 +30,8 @@ from click.testing import CliRunner, Result
 from eslbot import redaction
 from eslbot.cli import main
 from eslbot.config import load
-from eslbot.doctor import host
-from eslbot.doctor.checks import egress, relay, rtp
+from eslbot.doctor import host, logs
+from eslbot.doctor.checks import egress, ledger, relay, rtp
 from eslbot.doctor.examine import TITLES, Checked, Request, examine
 from eslbot.doctor.findings import MAX_TEXT, Finding, Severity, clean, ok
 from eslbot.doctor.host import Process, User
@@ -379,6 +380,32 @@ def test_a_private_address_for_a_public_source_is_found(site: Installation) -> N
     (found,) = site.bad("nat")
     assert "127.0.0.1 is private, and 203.0.113.10/32 is to reach it" in found.found
     assert "freeswitch.external_ip" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("sources", "severity"),
+    [
+        (["0.0.0.0/0"], Severity.ERROR),
+        (["0.0.0.0/1", "128.0.0.0/1"], Severity.ERROR),
+        (["127.0.0.1", "10.0.0.0/8"], Severity.WARNING),
+    ],
+)
+def test_a_list_that_lets_the_world_in_is_never_free_of_strangers(
+    site: Installation, sources: list[str], severity: Severity
+) -> None:
+    site.tree["workspaces"][WORKSPACE]["sources"] = sources
+    (checked,) = site.run("acl")
+    assert [f for f in checked.findings if "no stranger" in f.found or f.severity is Severity.OK] == []
+    assert checked.severity is severity
+    assert f"lets all of {sources[-1]} in" in wrong([checked])[-1].found
+    told = [f.found for f in site.bad("configuration") if f.looked_at.endswith("sources")]
+    assert len(told) == len([s for s in sources if "/" in s])
+
+
+def test_what_looks_like_a_placeholder_is_told(site: Installation) -> None:
+    site.set("ameyo", properties={"number": "{DID}"})
+    (told,) = site.bad("configuration")
+    assert (told.severity, told.found, told.remedy) == (Severity.WARNING, "{DID}", "write {did}")
 
 
 def test_behind_an_edge_that_is_who_is_to_be_let_in(site: Installation) -> None:
@@ -1061,6 +1088,69 @@ def test_the_keeper_is_asked_how_it_is(site: Installation, answer: bytes, found:
     if found is not None:
         assert found in told[0].found
     assert list(journal.iterdir()) == [journal / "keeper.sock"]
+
+
+def test_a_driver_that_is_not_installed_is_found(
+    site: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(ledger, "missing_driver", lambda _: "the driver psycopg cannot be used: gone")
+    site.set("ledger", url="postgresql+psycopg://u:p@127.0.0.1:9/calls", journal=str(tmp_path))
+    (told,) = [f for f in site.bad("ledger") if f.looked_at.startswith("ledger.url")]
+    assert told.found == "the driver psycopg cannot be used: gone"
+    assert "pip install 'eslbot[postgres]'" in told.remedy
+
+
+@pytest.fixture
+def units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A systemd with the unit's text below ``lib`` and ``etc``."""
+    monkeypatch.setattr(logs, "UNITS", (tmp_path / "etc", tmp_path / "lib"))
+    monkeypatch.setattr(logs, "SYSTEMD", tmp_path)
+    for folder in ("etc/eslbot.service.d", "lib"):
+        (tmp_path / folder).mkdir(parents=True)
+    return tmp_path
+
+
+def test_the_log_is_where_the_installation_has_it(
+    units: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert logs.log_of(None, "eslbot") == "journalctl -u eslbot"
+    unit = units / "lib" / "eslbot.service"
+    unit.write_text(
+        "[Service]\nStandardOutput=append:/var/log/one.log\nStandardError=append:/var/log/two.log\n"
+    )
+    assert logs.log_of(None, "eslbot") == "tail -n 100 /var/log/two.log"
+    (units / "etc" / "eslbot.service.d" / "own.conf").write_text("StandardError=append:/srv/three.log\n")
+    assert logs.log_of(None, "eslbot") == "tail -n 100 /srv/three.log"
+    assert logs.log_of(None, "freeswitch") == "journalctl -u freeswitch"
+    (units / "lib" / "freeswitch.service").write_text("[Service]\nStandardError=journal\n")
+    assert logs.log_of(None, "freeswitch") == "journalctl -u freeswitch"
+    monkeypatch.setattr(logs, "SYSTEMD", tmp_path / "none")
+    assert logs.log_of(None, "freeswitch") == "its own standard error, wherever its starter has put it"
+
+
+def test_the_log_of_a_process_is_where_it_writes(units: Path, tmp_path: Path) -> None:
+    for target, expected in (
+        (tmp_path / "a log", f"tail -n 100 '{tmp_path}/a log'"),
+        (Path("/dev/null"), "its own standard error (/dev/null)"),
+        (None, "journalctl -u eslbot"),
+    ):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            error = open(target, "wb") if target else theirs  # noqa: PTH123, SIM115
+            sleeper = subprocess.Popen(["sleep", "60"], stderr=error.fileno())
+        try:
+            assert logs.log_of(Process(sleeper.pid), "eslbot") == expected
+        finally:
+            sleeper.kill()
+            sleeper.wait()
+            error.close()
+
+
+def test_remedies_point_at_that_log(site: Installation, units: Path) -> None:
+    (units / "lib" / "eslbot.service").write_text("StandardError=append:/var/log/eslbot/eslbot.log\n")
+    told = [f.remedy for name in ("service", "relay") for f in site.bad(name)]
+    assert [remedy for remedy in told if "journalctl" in remedy] == []
+    assert [remedy for remedy in told if "tail -n 100 /var/log/eslbot/eslbot.log" in remedy]
 
 
 def test_a_ledger_that_is_not_there_is_found(site: Installation) -> None:
