@@ -45,8 +45,12 @@ def take_out(lab: Lab) -> None:
 
 
 def kept(lab: Lab) -> Path:
-    (key_file,) = {tomllib.loads(lab.config.read_text())["server"]["key_file"]}
-    return Path(key_file).parent / "tenants" / f"{lab.tenants['leaves'].id}.json"
+    """The file with what it was."""
+    return (
+        Path(tomllib.loads(lab.config.read_text())["server"]["key_file"]).parent
+        / "tenants"
+        / f"{lab.tenants['leaves'].id}.json"
+    )
 
 
 def reloaded(lab: Lab, before: list[int]) -> None:

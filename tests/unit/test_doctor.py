@@ -1100,6 +1100,18 @@ def test_a_driver_that_is_not_installed_is_found(
     assert "pip install 'eslbot[postgres]'" in told.remedy
 
 
+def test_secrets_of_former_tenants_are_for_nobody_else(open_to_all: Installation) -> None:
+    site = open_to_all
+    site.tree["server"]["key_file"] = str(site.path.parent / "identity.key")
+    former = site.path.parent / "tenants"
+    former.mkdir(mode=0o700)
+    former.chmod(0o700)
+    assert str(former) not in [f.looked_at for f in site.bad("secret-files")]
+    former.chmod(0o755)
+    (told,) = [f for f in site.bad("secret-files") if f.looked_at == str(former)]
+    assert f"chmod o-rwx {former}" in told.remedy
+
+
 @pytest.fixture
 def units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A systemd with the unit's text below ``lib`` and ``etc``."""
