@@ -243,11 +243,12 @@ def test_a_call_of_a_tenant_that_was_removed_finds_its_bot_at_the_next_relay(
     for reloads in (1, 2):
         relay.tell(signal.SIGHUP)
         relay.wait_for("relay_reloaded", reloads)
-        again = relay.stream(f"call-{reloads}")
+        relay.wait_for("relay_leaves", reloads)
+        again = until(lambda: accepted(relay), relay.log)
         assert again.workspace == "acme" and again.pid != first
     again.says("die")
-    until(lambda: accepted(relay), relay.log)
-    assert not relay.events("stream_refused")
+    assert until(lambda: accepted(relay), relay.log).workspace == "acme"
+    assert {line["why"] for line in relay.events("stream_refused")} <= {"leaving"}
     # Another parent knows what the service has left, and nothing else.
     relay.finish()
     tenants = relay.folder / "tenants"
@@ -258,7 +259,8 @@ def test_a_call_of_a_tenant_that_was_removed_finds_its_bot_at_the_next_relay(
     other.file.write_text(tomli_w.dumps({**tree, "server": {"key_file": str(relay.folder / "identity.key")}}))
     other.tell(signal.SIGHUP)
     other.wait_for("relay_reloaded")
-    assert other.stream().workspace == "acme"
+    other.wait_for("relay_leaves")
+    assert until(lambda: accepted(other), other.log).workspace == "acme"
 
 
 def test_a_configuration_that_cannot_be_used_leaves_everything_as_it_was(start: Callable[..., Relay]) -> None:
