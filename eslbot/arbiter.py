@@ -141,10 +141,10 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def stop(self, graceful: bool = True) -> None:
         """End all workers, and behind them who reads what they have written last."""
         self._stopping = True
-        if not self.reexec_pid:  # else the one behind us knows them since USR2
-            self.app.leave_tenants()
         if self.reexec_pid:  # USR2: or systemd takes our end for the service's
             systemd.sd_notify(f"MAINPID={self.reexec_pid}", self.log)
+        else:  # who comes by USR2 has been told of them
+            self.app.leave_tenants()
         if self._change is not None:
             self._close_all_but(self.LISTENERS, self._change.listeners)
             self._change = None

@@ -81,9 +81,9 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             config = usable(self.path)
             self.signer = signer_of(config, make=self.signer is None)
             log.info("identity_key", file=config.server.key_file, signs=self.signer.fingerprints[0])
-            config = self.former.settle(self.config, config)
-            self.counts.know([*config.workspaces, *config.former])
+            self.counts.know(list(config.workspaces))
             self.buckets.know(Sources(config).parties)
+            config = self.former.settle(self.config, config, self.counts.know)
             for warning in config.warnings:
                 log.warning("configuration", about=warning)
             if self.config is not None:

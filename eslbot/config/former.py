@@ -50,6 +50,10 @@ def directory_of(config: Config) -> Path:
     return Path(config.server.key_file).parent / "tenants"
 
 
+def _known_by_all(ids: list[str]) -> None:
+    """There is room for any number."""
+
+
 class Former:
     """What one arbiter, or one relay's parent, knows of them. Raises nothing: no reload fails by it."""
 
@@ -58,13 +62,23 @@ class Former:
         self._needed: dict[str, float] = {}
         self._swept = float("-inf")
 
-    def settle(self, before: Config | None, config: Config) -> Config:
+    def settle(
+        self, before: Config | None, config: Config, know: Callable[[list[str]], None] = _known_by_all
+    ) -> Config:
         """``config`` with the tenants that it has no more: of ``before``, and of files, which are then those.
 
-        For the arbiter, which is told of calls (:meth:`tend`).
+        For the arbiter, which is told of calls (:meth:`tend`). ``know`` makes room for counting those of
+        these ids; where it has none (ValueError) they are not kept, and told.
         """
         known = read(directory_of(config))
         gone = _gone(known, before, config)
+        try:
+            know(list(gone))
+        except ValueError as error:
+            log.error(
+                "former_tenant_not_kept", error=str(error), remedy="put them back: their customers wait"
+            )
+            gone = {}
         if before is not None and directory_of(before) != directory_of(config):
             _delete(directory_of(before), _ids(directory_of(before)))
         _delete(directory_of(config), known.keys() & config.workspaces.keys())

@@ -22,6 +22,7 @@ from eslbot.config.model import Config, Workspace
 from eslbot.config.schemas import WorkspaceSchema
 from eslbot.config.secrets import secrets_of
 from eslbot.config.show import workspace_table
+from eslbot.limits import COLUMNS, CallCounts
 from tests.unit.test_config import ACME, put, small
 
 OTHER = "9c3a1f52-70d4-4d83-9c5b-0d5a8f1b2c3d"
@@ -258,6 +259,17 @@ def test_where_nothing_can_be_written_the_process_knows_it_all_the_same(
         without = Former().settle(configured(ACME, OTHER), configured(OTHER))
     assert set(without.former) == {ACME}
     assert "former_tenant_not_kept" in {line["event"] for line in lines}
+
+
+def test_without_room_to_count_its_calls_none_is_kept_and_the_start_goes_on(configured: Configured) -> None:
+    counts = CallCounts()
+    counts.know([f"tenant {number}" for number in range(COLUMNS)])
+    with capture_logs() as lines:
+        without = Former().settle(configured(ACME, OTHER), configured(OTHER), counts.know)
+    assert (without.former, files(without)) == ({}, set())
+    (line,) = lines
+    assert line["event"] == "former_tenant_not_kept"
+    assert f"more than {COLUMNS} workspaces" in line["error"]
 
 
 def test_another_place_leaves_none_behind(configured: Configured, tmp_path: Path) -> None:
