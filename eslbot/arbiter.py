@@ -74,6 +74,7 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def manage_workers(self) -> None:
         """As many workers as wanted. Those that leave do not count; those before a HUP go when it is done."""
         self.app.tend_children()
+        self.app.tend_tenants()
         staying = sorted((w for w in self.WORKERS.values() if not w.leaving), key=lambda w: w.age)
         change = self._change
         current = [w for w in staying if change is None or w.age > change.age]
@@ -142,6 +143,8 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._stopping = True
         if self.reexec_pid:  # USR2: or systemd takes our end for the service's
             systemd.sd_notify(f"MAINPID={self.reexec_pid}", self.log)
+        else:  # who comes by USR2 has been told of them
+            self.app.leave_tenants()
         if self._change is not None:
             self._close_all_but(self.LISTENERS, self._change.listeners)
             self._change = None

@@ -163,9 +163,13 @@ def relay(path: Path, json_logs: bool, processes: int | None, drain: float | Non
 @config_option
 def check(path: Path) -> None:
     """Validate the configuration and print what is in force, secrets masked."""
+    from eslbot.config.advice import advice, advice_here
     from eslbot.config.show import show
 
-    click.echo(show(read(path)), nl=False)
+    config = read(path)
+    for one in (*advice(config), *advice_here(config)):
+        click.echo(f"warning: {one}", err=True)
+    click.echo(show(config), nl=False)
 
 
 @main.command()
@@ -250,7 +254,7 @@ def recovery(arguments: tuple[str, ...]) -> None:
     "--egress",
     multiple=True,
     metavar="IP",
-    help="An address our REST calls come from; again for the next. Default: external_ip, or sip_ip.",
+    help="An address our REST calls come from; again for the next. Default: egress.addresses.",
 )
 @click.option(
     "--invite-confirmed", is_flag=True, help="Ameyo has confirmed the From display name of its INVITEs."

@@ -213,7 +213,7 @@ class Controller:
 
     def resume(self, invite: Invite) -> Workspace | None:
         """The workspace of a call that is answered already, counted in: no limit sends a customer away."""
-        workspace = self.config.workspaces.get(invite.workspace_id)
+        workspace = self.config.of_admitted(invite.workspace_id)
         if workspace is not None:
             self._enter(workspace)
         return workspace

@@ -165,7 +165,7 @@ def _checklist(
     sip_port = switch.sip_port
     if config.edge is not None:
         ours, sip_port = str(config.edge.external_ip or config.edge.sip_ip), config.edge.sip_port
-    going_out = egress or ((media,) if media else ())
+    going_out = egress or tuple(map(str, config.egress.addresses)) or ((media,) if media else ())
     theirs = () if "sources" in missing else tuple(map(_network, workspace.sources))
     values = {
         "did": DID,
@@ -226,7 +226,7 @@ def _items(
         ),
         Item("Our addresses for REST calls", ", ".join(egress))
         if egress
-        else Item("Our addresses for REST calls", "missing", "us", "give them with --egress IP"),
+        else Item("Our addresses for REST calls", "missing", "us", "set egress.addresses"),
         theirs(
             "SIP gateway addresses",
             ", ".join(map(_network, workspace.sources)),

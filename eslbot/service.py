@@ -24,6 +24,7 @@ from eslbot.arbiter import CallArbiter
 from eslbot.buckets import Buckets
 from eslbot.children import KEEPER, RELAY, ChildProcess
 from eslbot.config import Config, ConfigError
+from eslbot.config.former import Former
 from eslbot.ended import EndedCalls
 from eslbot.figures import FigureFiles
 from eslbot.identity import Signer
@@ -59,6 +60,7 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self.drain = drain
         self._lifeline = os.pipe()
         self.counts = CallCounts()
+        self.former = Former()
         self.buckets = Buckets()
         self.ended = EndedCalls()
         self.figures = FigureFiles(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
@@ -81,8 +83,11 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             log.info("identity_key", file=config.server.key_file, signs=self.signer.fingerprints[0])
             self.counts.know(list(config.workspaces))
             self.buckets.know(Sources(config).parties)
+            config = self.former.settle(self.config, config, self.counts.know)
             for warning in config.warnings:
                 log.warning("configuration", about=warning)
+            if self.config is not None:
+                self._tell_removed(self.config, config)
             self.config = config
             self._reloads += 1
             logs.guard(config)
@@ -93,6 +98,16 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             log.error("configuration_refused", problems=problems, remedy="the one before stays in force")
         for name, value in self._settings(self.config).items():
             self.cfg.set(name, value)
+
+    def _tell_removed(self, before: Config, config: Config) -> None:
+        for key in before.workspaces.keys() - config.workspaces.keys():
+            log.warning(
+                "tenant_removed",
+                workspace=before.workspaces[key].name,
+                workspace_id=key,
+                calls=self.counts.total(key),
+                remedy="new calls of it are refused with 403; those that are up go on with what it was",
+            )
 
     def _settings(self, config: Config) -> dict[str, Any]:
         return {
@@ -127,8 +142,19 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def _before_exec(self, arbiter: Any) -> None:
         """At USR2: the new service has a metrics directory of its own, as this one removes ours."""
+        self.leave_tenants()
         if _metrics_directory is not None:
             arbiter.cfg.env_orig.pop("PROMETHEUS_MULTIPROC_DIR", None)
+
+    def tend_tenants(self) -> None:
+        """Forget former tenants without calls."""
+        if self.config is not None:
+            self.config = self.former.tend(self.config, self.counts.total)
+
+    def leave_tenants(self) -> None:
+        """Another service follows this one, and its file may have other tenants than calls that are up."""
+        if self.config is not None:
+            self.former.leave(self.config, self.counts.total)
 
     def tend_children(self) -> None:
         """Have the ledger's keeper running, if there is a ledger, and the relay, unless it runs by itself."""

@@ -144,7 +144,7 @@ class Stranded:
         invite = self._controller.signer.verify(call_id, left.variables.get(identity.VARIABLE, ""))
         if invite is None:
             raise Unknown("no key of ours says whose call it is")
-        workspace = self._controller.config.workspaces.get(invite.workspace_id)
+        workspace = self._controller.config.of_admitted(invite.workspace_id)
         if workspace is None:
             raise Unknown(f"its workspace {invite.workspace_id} is not configured")
         return HandOff(self._controller, left, notes, invite, workspace)

@@ -23,6 +23,7 @@ from eslbot.ameyo.connections import CallOver, Connections
 from eslbot.ameyo.limit import OutOfTime, limit
 from eslbot.ameyo.notification import PATH, headers
 from eslbot.ameyo.slots import Slots
+from eslbot.ameyo.tunnel import Proxy
 from eslbot.config.model import Ameyo
 from eslbot.config.secrets import spoken
 
@@ -97,7 +98,13 @@ class AmeyoClient:
         self._jitter = jitter
         #: This client keeps its token to itself, whatever else this process knows.
         self._own = redaction.Redactor(spoken(settings.token))
-        self._connections = Connections(settings.url + PATH, settings.ca_file, MAX_POSTS)
+        self._connections = Connections(
+            settings.url + PATH,
+            settings.ca_file,
+            MAX_POSTS,
+            source=settings.source_address,
+            proxy=None if settings.proxy is None else Proxy.of(settings.proxy),
+        )
         self._headers = {
             **headers(settings.tenant_host, settings.token.reveal()),
             "Accept": "*/*",

@@ -197,6 +197,7 @@ class ProxyUrl(SecretField):
     So it is a secret as a whole, and errors do not quote it.
     """
 
+    schemes: tuple[str, ...] = ("http", "https", "socks4", "socks5")
     expected = (
         'a URL with a port, like "http://proxy.example.com:3128" or "socks5://user:password@10.0.0.9:1080"'
     )
@@ -210,7 +211,7 @@ class ProxyUrl(SecretField):
         except ValueError:
             raise ValidationError(f"expected {self.expected}") from None
         if (
-            parts.scheme not in ("http", "https", "socks4", "socks5")
+            parts.scheme not in self.schemes
             or not has_port
             or not _dialled(parts.hostname or "")
             or parts.path.strip("/")
@@ -219,6 +220,13 @@ class ProxyUrl(SecretField):
         ):
             raise ValidationError(f"expected {self.expected}")
         return secret
+
+
+class HttpProxyUrl(ProxyUrl):
+    """``http://`` alone: what Ameyo is reached through."""
+
+    schemes = ("http",)
+    expected = 'an http:// URL with a port, like "http://user:${PROXY_PASSWORD}@10.0.0.9:3128"'
 
 
 class HostName(_Text):

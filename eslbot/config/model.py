@@ -157,6 +157,13 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
+class Egress:
+    """The public addresses from which Ameyo sees this service: what its firewall has to let in."""
+
+    addresses: tuple[IP, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PageToken:
     """Who may see the call page: all workspaces, or those of the given names; ``numbers`` unmasked or not."""
 
@@ -221,7 +228,8 @@ class Ameyo:
     """A workspace's Ameyo REST endpoint. Time-outs in seconds.
 
     ``bye_timeout``: how long a call that was handed off may stay without BYE before that is an alarm;
-    ``renotify``: whether Ameyo is then notified again, each time.
+    ``renotify``: whether Ameyo is then notified again, each time. ``source_address``: the address of this
+    host that POSTs leave from; ``proxy``: the HTTP proxy they go through, which may hold a password.
     """
 
     url: str
@@ -235,6 +243,8 @@ class Ameyo:
     insecure: bool
     bye_timeout: float = 60.0
     renotify: bool = False
+    source_address: IP | None = None
+    proxy: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,8 +288,15 @@ class Config:
     #: None: PBXs talk to FreeSWITCH itself.
     edge: Edge | None = None
     relay: Relay = Relay()
+    egress: Egress = Egress()
+    #: Tenants that the file does not have any more, but perhaps calls of (:mod:`eslbot.config.former`).
+    former: Mapping[str, Workspace] = field(default_factory=dict, compare=False)
     #: Things that are not wrong, but that the operator should know; shown by ``check`` and ``serve``.
     warnings: tuple[str, ...] = field(default=(), compare=False)
+
+    def of_admitted(self, workspace_id: str) -> Workspace | None:
+        """The workspace of a call that was admitted: as it is now or, where it is gone, as it was last."""
+        return self.workspaces.get(workspace_id) or self.former.get(workspace_id)
 
     @property
     def edges(self) -> tuple[IP, ...]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from marshmallow import Schema, ValidationError, fields, post_load, validate, validates_schema
@@ -17,6 +19,7 @@ from eslbot.config.fields import (
     Duration,
     HeaderName,
     HostName,
+    HttpProxyUrl,
     IpField,
     LedgerUrl,
     NetworkField,
@@ -26,11 +29,13 @@ from eslbot.config.fields import (
     Url,
 )
 from eslbot.config.model import (
+    IP,
     Address,
     Ameyo,
     Bot,
     Config,
     Edge,
+    Egress,
     FreeSwitch,
     Ledger,
     Logs,
@@ -251,6 +256,21 @@ class EdgeSchema(_Table):
         return Edge(**data)
 
 
+def _of_one_host(ip: IP) -> None:
+    if ip.is_unspecified or ip.is_multicast:
+        raise ValidationError(f"expected an address of one host, got {ip}")
+
+
+class EgressSchema(_Table):
+    """``[egress]``."""
+
+    addresses = _listed(IpField(validate=_of_one_host), load_default=list)
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> Egress:
+        return Egress(tuple(dict.fromkeys(data["addresses"])))
+
+
 class PageTokenSchema(_Table):
     """``[web.tokens.NAME]``, without its name."""
 
@@ -427,6 +447,8 @@ class AmeyoSchema(_Insecure):
     timeout = Duration(load_default=10.0, at_least=0.1, at_most=120)
     bye_timeout = Duration(load_default=60.0, at_least=1, at_most=3600)
     renotify = _flag()
+    source_address = IpField(load_default=None, validate=_of_one_host)
+    proxy = HttpProxyUrl(load_default=None)
 
     @validates_schema(skip_on_field_errors=False)
     def _check(self, data: dict[str, Any], **_: Any) -> None:
@@ -440,8 +462,24 @@ class AmeyoSchema(_Insecure):
                 errors.setdefault("properties", {})[key] = [
                     f"{{{unknown[0]}}} is not known; known are {known}"
                 ]
+        errors |= {key: [problem] for key, problem in self._egress(data)}
         if errors:
             raise ValidationError(errors)
+
+    def _egress(self, data: dict[str, Any]) -> Iterator[tuple[str, str]]:
+        url, proxy, source = data.get("url"), data.get("proxy"), data.get("source_address")
+        if url is None:
+            return
+        if proxy is not None and not url.lower().startswith("https:"):
+            yield "proxy", "goes with an https:// url only: it is asked for a tunnel (CONNECT) for TLS"
+        first = urlsplit(url if proxy is None else proxy.reveal()).hostname or ""
+        try:
+            other = source is not None and ip_address(first).version != source.version
+        except ValueError:  # a name, which may have both
+            return
+        if other:
+            to = "url" if proxy is None else "proxy"
+            yield "source_address", f"{source} cannot reach the {to}: one is IPv4 and one IPv6"
 
     @post_load
     def _make(self, data: dict[str, Any], **_: Any) -> Ameyo:
@@ -504,6 +542,7 @@ class ConfigSchema(_Table):
     logs = fields.Nested(LogsSchema, load_default=lambda: LogsSchema().load({}))
     edge = fields.Nested(EdgeSchema, load_default=None)
     relay = fields.Nested(RelaySchema, load_default=Relay)
+    egress = fields.Nested(EgressSchema, load_default=Egress)
     ledger = fields.Nested(LedgerSchema, load_default=None)
     workspaces = fields.Dict(
         keys=fields.String(validate=_workspace_id),
@@ -563,4 +602,5 @@ class ConfigSchema(_Table):
             logs=data["logs"],
             edge=data["edge"],
             relay=data["relay"],
+            egress=data["egress"],
         )

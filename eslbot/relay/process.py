@@ -30,6 +30,7 @@ import structlog
 from eslbot import config as configuration
 from eslbot import keyfile, logs, metrics
 from eslbot.children import lifeline
+from eslbot.config.former import Former
 from eslbot.config.model import Config, ConfigError
 from eslbot.figures import FigureFiles
 from eslbot.identity import Signer
@@ -103,6 +104,7 @@ class Parent:
         self._end_at = float("inf")
         self._kill_at = float("inf")
         self._short_lives, self._not_before = 0, 0.0
+        self._former = Former()
         directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         self._figures = FigureFiles(Path(directory)) if directory else None
 
@@ -233,7 +235,9 @@ class Parent:
                 listening = shared_socket(*listen.pair)
             except OSError as error:
                 raise ConfigError([f"relay.listen: cannot listen at {listen}: {error.strerror}"]) from error
-        longest = max(workspace.max_duration for workspace in config.workspaces.values())
+        config = self._former.carry(before.config if before is not None else None, config)
+        tenants = (*config.workspaces.values(), *config.former.values())
+        longest = max(workspace.max_duration for workspace in tenants)
         return Generation(
             config,
             signer,

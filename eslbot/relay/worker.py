@@ -151,7 +151,7 @@ class Worker:
             return call
         if self._server is None:  # who asks here comes late: another relay has it by now
             raise NotTaken(503, "leaving")
-        workspace = self._config.workspaces.get(invite.workspace_id)
+        workspace = self._config.of_admitted(invite.workspace_id)  # the controllers admit; we verify
         if workspace is None:
             raise NotTaken(403, "unknown_workspace")
         if len(self.calls) >= MOST_CALLS:

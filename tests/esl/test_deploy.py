@@ -8,6 +8,7 @@ import socket as std_socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import gevent
 import pytest
@@ -15,9 +16,11 @@ from gevent import socket
 
 from eslbot.keepalive import notice_dead_peers
 from eslbot.sim.processes import children
+from tests.support.ameyo_server import AmeyoServer
+from tests.support.ledger import OTHER
 from tests.support.peer import bounded, eventually, free_port
 from tests.support.processes import EslbotService, tree
-from tests.support.switch import UUID, Channel
+from tests.support.switch import UUID, WORKSPACE, Channel
 
 #: A page that takes until somebody lets it go on, one that never yields, and workers that cannot boot.
 PAGES = """
@@ -486,6 +489,106 @@ def test_usr2_and_term_change_the_whole_service(tmp_path: Path) -> None:
             os.kill(new, signal.SIGTERM)
             eventually(lambda: gone(new) or "Z" in Path(f"/proc/{new}/stat").read_text().split()[2])
     assert "Traceback" not in service.log
+
+
+# -- a tenant that goes -----------------------------------------------------------------------------------
+
+
+def without_acme(service: EslbotService, configuration: dict[str, Any]) -> None:
+    """Its file without the tenant of all calls, and with another one."""
+    acme = configuration["workspaces"][WORKSPACE]
+    service.write(
+        {**configuration, "workspaces": {OTHER: {**acme, "name": "other", "sources": ["127.0.0.9"]}}}
+    )
+
+
+def is_handed_off(service: EslbotService, channel: Channel, ameyo: AmeyoServer) -> None:
+    """The call, whose bot is done, comes to whoever is there, and is handed off with its tenant's token."""
+    ended = {**channel.variables, "eslbot_stage": "ended", "eslbot_outcome": "bot_ended"}
+    again = service.call(ended, answered=True, uuid=channel.uuid)
+    again.wait_stage("held", 10)
+    assert ameyo.requests[-1].header("Authorization") == ["secret-of-ameyo"]
+    again.hang_up()
+    again.wait_closed()
+
+
+def is_refused(service: EslbotService) -> None:
+    channel = service.call(uuid=f"{UUID[:-3]}999")
+    channel.wait(lambda: "respond 403 Forbidden" in channel.story)
+    channel.wait_closed()
+
+
+def test_calls_of_a_tenant_that_is_removed_or_broken_keep_what_it_was(tmp_path: Path) -> None:
+    with AmeyoServer() as ameyo:
+        configuration = tree(ameyo.url)
+        with EslbotService(tmp_path, configuration) as service:
+            ((_, (channel,)),) = calls(service).items()
+            before = service.children()
+            broken = tree(ameyo.url)
+            broken["workspaces"][WORKSPACE]["ameyo"]["token"] = ""
+            service.write(broken)
+            service.process.send_signal(signal.SIGHUP)
+            changed(service, before)
+            assert '"event": "configuration_refused"' in service.log
+            assert f"workspaces.{WORKSPACE}.ameyo.token: is empty" in service.log
+            is_handed_off(service, channel, ameyo)
+            before = service.children()
+            without_acme(service, configuration)
+            service.process.send_signal(signal.SIGHUP)
+            changed(service, before)
+            is_refused(service)
+            is_handed_off(service, channel, ameyo)
+            (worker,) = service.children()
+            os.kill(worker, signal.SIGKILL)
+            eventually(lambda: service.ready() and worker not in service.children(), 10)
+            is_handed_off(service, channel, ameyo)
+            assert '"event": "workspace_gone"' not in service.log
+            assert "secret-of-ameyo" not in service.log
+            # It is back, and another: what the file says now counts for the calls that are up, too.
+            before = service.children()
+            configuration["workspaces"][WORKSPACE]["ameyo"]["token"] = "mended-secret"
+            service.write(configuration)
+            service.process.send_signal(signal.SIGHUP)
+            changed(service, before)
+            again = {**channel.variables, "eslbot_stage": "ended", "eslbot_outcome": "bot_ended"}
+            service.call(again, answered=True, uuid=channel.uuid).wait_stage("held", 10)
+            assert ameyo.requests[-1].header("Authorization") == ["mended-secret"]
+            assert not (tmp_path / "tenants" / f"{WORKSPACE}.json").exists()
+
+
+def test_usr2_takes_along_what_its_file_lacks(tmp_path: Path) -> None:
+    with AmeyoServer() as ameyo, EslbotService(tmp_path, tree(ameyo.url)) as service:
+        ((worker, (channel,)),) = calls(service).items()
+        without_acme(service, tree(ameyo.url))
+        service.process.send_signal(signal.SIGUSR2)
+        eventually(lambda: len(service.children()) == 2)
+        (new,) = set(service.children()) - {worker}
+        try:
+            eventually(lambda: service.log.count("Booting worker") == 2, 10)
+            (successor,) = eventually_children(new)
+            eventually(lambda: service.served_by(successor), 10)
+            service.process.send_signal(signal.SIGTERM)
+            channel.wait_closed(3)
+            assert exit_code(service) == 0
+            is_refused(service)
+            is_handed_off(service, channel, ameyo)
+        finally:
+            os.kill(new, signal.SIGTERM)
+            eventually(lambda: gone(new) or "Z" in Path(f"/proc/{new}/stat").read_text().split()[2])
+    assert "Traceback" not in service.log
+
+
+def test_a_start_with_another_file_than_the_stop_had(tmp_path: Path) -> None:
+    with AmeyoServer() as ameyo, EslbotService(tmp_path, tree(ameyo.url)) as service:
+        ((_, (channel,)),) = calls(service).items()
+        service.process.send_signal(signal.SIGTERM)
+        channel.wait_closed(5)
+        assert exit_code(service) == 0
+        without_acme(service, tree(ameyo.url))
+        service.start_again()
+        eventually(service.ready, 15)
+        is_refused(service)
+        is_handed_off(service, channel, ameyo)
 
 
 def eventually_children(pid: int) -> list[int]:

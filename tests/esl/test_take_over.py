@@ -326,6 +326,25 @@ def test_a_call_whose_workspace_is_gone_is_kept(house: House) -> None:
     assert house.told(What.TAKEN_OVER)["workspace_id"] == OTHER
 
 
+def test_a_call_whose_workspace_was_removed_goes_on_with_what_it_was(house: House) -> None:
+    config = house.controller.config
+    house.controller.config = replace(config, workspaces={}, former=config.workspaces)
+    with structlog.testing.capture_logs() as lines:
+        variables = {"eslbot_stage": "talking", "eslbot_identity": SIGNER.sign(INVITE)}
+        channel = house.call(variables, answered=True)
+        channel.wait(lambda: channel.relay.told(Order.HELLO) or channel.starts)
+        assert house.counts.total(WORKSPACE) == 1, "it is counted, or nobody would know that it is needed"
+        channel.ends()
+        channel.wait_stage("held")
+        channel.hang_up()
+        channel.wait_closed()
+    assert house.posts()[0]["uniqueId"] == CRT
+    assert house.told(What.TAKEN_OVER)["workspace"] == "acme"
+    assert [line for line in lines if line["event"] == "workspace_gone"] == []
+    refused = house.call({"eslbot_identity": SIGNER.sign(INVITE)})
+    refused.wait(lambda: "respond 403 Forbidden" in refused.story)
+
+
 def test_who_was_admitted_and_not_answered_is_asked_no_more(house: House) -> None:
     """The worker died between its admission and the answer; an UPDATE came in between."""
     channel = house.call({"eslbot_identity": SIGNER.sign(INVITE), "sip_from_display": "Alice"})

@@ -34,6 +34,7 @@ from eslbot.ameyo.client import MAX_RETRY_AFTER, AmeyoClient, _retry_after
 from eslbot.ameyo.notification import notification
 from eslbot.ameyo.properties import allowed, fill
 from eslbot.ameyo.sockets import MAX_BYTES, PIECE
+from eslbot.ameyo.tunnel import Proxy, ProxyFailed
 from eslbot.bot import stream
 from eslbot.bot.lines import BadLines
 from eslbot.bot.lines import lines_of as lines_of_relay
@@ -414,6 +415,12 @@ class Wire:
         data, self._held = self._held[: min(size, PIECE)], self._held[min(size, PIECE) :]
         return data
 
+    def sendall(self, data: bytes) -> None:
+        """What we ask is not looked at."""
+
+    def settimeout(self, seconds: float) -> None:
+        """Nothing waits."""
+
 
 def answered(content: bytes) -> None:
     """What comes for a notification, to what is said of it in the log."""
@@ -427,6 +434,24 @@ def answered(content: bytes) -> None:
     assert len(told) <= 200 and "ameyo-token-77c2" not in told
     after = _retry_after(answer.field("Retry-After"))
     assert after is None or 0.0 <= after <= MAX_RETRY_AFTER
+
+
+TUNNELS = (
+    b"HTTP/1.1 200 Connection established\r\nVia: 1.1 proxy\r\n\r\n",
+    b"HTTP/1.0 200 OK\n\n",
+    b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=x\r\n\r\n<html>",
+)
+PROXY = Proxy("10.0.0.9", 3128, Secret("eslbot:proxy-password-5c1e"))
+
+
+def tunnelled(content: bytes) -> None:
+    """What a proxy says before TLS: through, or refused in words of our own."""
+    try:
+        PROXY.let_through(Wire(content), "management.ameyo.app", 8887, 60.0)  # type: ignore[arg-type]
+    except ProxyFailed as failed:
+        told = str(failed)
+        assert len(told) <= 250 and told.isascii() and told.isprintable() and "5c1e" not in told
+        raise
 
 
 @cache
@@ -623,6 +648,7 @@ PARSERS = (
         share=0.5,
     ),
     Parser("Ameyo's answer", ANSWERS, answered, (HTTPException, OSError), share=2),
+    Parser("a proxy's answer to CONNECT", TUNNELS, tunnelled, (ProxyFailed,)),
     Parser("secrets to redact", QUOTED, redacted, most=8192),
     Parser(
         "command arguments", (b"a b", b'it\'s \\ "x"'), argument, (UnsafeArgument,), share=0.5, most=65536

@@ -285,6 +285,44 @@ def test_a_proxy_and_the_password_in_it_are_secrets(read: Read) -> None:
     assert {"p%40ssword", "p@ssword", "socks5://user:p%40ssword@10.0.0.9:1080"} <= secrets_of(config)
 
 
+def test_the_way_to_ameyo_and_the_password_in_it(read: Read) -> None:
+    tree = put(small(), "egress.addresses", ["35.227.95.16", "35.227.95.17", "35.227.95.16"])
+    put(
+        put(tree, "A.source_address", "10.0.0.21"), "A.proxy", "http://eslbot:${PROXY_PASSWORD}@10.0.0.9:3128"
+    )
+    config = read(tree, {"PROXY_PASSWORD": "proxy-password-5c1e"})
+    ameyo = config.workspaces[ACME].ameyo
+    assert [str(address) for address in config.egress.addresses] == ["35.227.95.16", "35.227.95.17"]
+    assert (str(ameyo.source_address), ameyo.proxy) == (
+        "10.0.0.21",
+        Secret("http://eslbot:proxy-password-5c1e@10.0.0.9:3128"),
+    )
+    assert "proxy-password-5c1e" in secrets_of(config)
+    assert "proxy-password-5c1e" not in show(config) + repr(config)
+    again = tomllib.loads(show(config))
+    assert again["egress"] == {"addresses": ["35.227.95.16", "35.227.95.17"]}
+    assert again["workspaces"][ACME]["ameyo"]["source_address"] == "10.0.0.21"
+    assert again["workspaces"][ACME]["ameyo"]["proxy"] == MASK
+    assert (read(small()).egress.addresses, "egress" in tomllib.loads(show(read(small())))) == ((), False)
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({"A.proxy": "http://10.0.0.9:3128", "A.url": "http://a", "A.insecure": True}, "A.proxy: goes"),
+        ({"A.source_address": "::1", "A.url": "https://10.0.0.3:8887"}, "A.source_address: ::1 cannot reach"),
+        ({"A.source_address": "::1", "A.proxy": "http://10.0.0.9:3128"}, "cannot reach the proxy"),
+        ({"A.source_address": "10.0.0.1", "A.url": "https://[::1]:8887"}, "cannot reach the url"),
+    ],
+)
+def test_ways_that_lead_nowhere_are_told(read: Read, keys: Tree, problem: str) -> None:
+    tree = small()
+    for key, value in keys.items():
+        put(tree, key, value)
+    (found,) = problems(read, tree)
+    assert problem.replace("A.", full("A.")) in found
+
+
 def test_keys_of_earlier_versions_are_told_and_not_read(read: Read) -> None:
     tree = put(put(small(), "freeswitch.temp_dir", ["${NOWHERE}"]), "B.playback", 1)
     assert read(tree).warnings == (
@@ -468,6 +506,18 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("relay.listen", "127.0.0.1:8084", "is server.listen already"),
     ("relay.listen", "127.0.0.1:8085", "is web.listen already"),
     ("freeswitch.controllers", ["127.0.0.1"], "an IP address and a port"),
+    ("egress.addresses", ["35.227.95.0/24"], "an IP address like"),
+    ("egress.addresses", ["0.0.0.0"], "an address of one host, got 0.0.0.0"),
+    ("egress.addresses", [], "expected 1 to 256 entries"),
+    ("egress.address", ["35.227.95.16"], "not a known key; known here: addresses"),
+    ("A.source_address", "eth0", "an IP address like"),
+    ("A.source_address", "::", "an address of one host, got ::"),
+    ("A.source_address", "224.0.0.1", "an address of one host, got 224.0.0.1"),
+    ("A.proxy", "https://10.0.0.9:3128", "an http:// URL with a port"),
+    ("A.proxy", "socks5://10.0.0.9:1080", "an http:// URL with a port"),
+    ("A.proxy", "http://10.0.0.9", "an http:// URL with a port"),
+    ("A.proxy", "http://10.0.0.9:3128/path", "an http:// URL with a port"),
+    ("A.proxy", "http://user:pass#word@10.0.0.9:3128", "an http:// URL with a port"),
     ("freeswitch.media_timeout", "999ms", "expected 1 to 86400 seconds"),
     ("freeswitch.capture", "8087", "an IP address and a port"),
     ("freeswitch.db", "run/db", "an absolute path"),
@@ -594,7 +644,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     (
         "wrong",
         1,
-        "is not a known key; known here: edge, freeswitch, ledger, logs, relay, server, web, workspaces",
+        "known here: edge, egress, freeswitch, ledger, logs, relay, server, web, workspaces",
     ),
 ]
 
@@ -652,7 +702,10 @@ KEYS = {
         "bye_timeout",
         "renotify",
         "insecure",
+        "source_address",
+        "proxy",
     ],
+    "egress": ["addresses"],
 }
 
 

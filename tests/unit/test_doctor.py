@@ -12,11 +12,13 @@ import resource
 import signal
 import socket
 import ssl
+import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +30,15 @@ from click.testing import CliRunner, Result
 from eslbot import redaction
 from eslbot.cli import main
 from eslbot.config import load
-from eslbot.doctor import host
-from eslbot.doctor.checks import relay, rtp
+from eslbot.doctor import host, logs
+from eslbot.doctor.checks import egress, ledger, relay, rtp
 from eslbot.doctor.examine import TITLES, Checked, Request, examine
 from eslbot.doctor.findings import MAX_TEXT, Finding, Severity, clean, ok
 from eslbot.doctor.host import Process, User
 from eslbot.doctor.parallel import together
 from eslbot.doctor.report import exit_code
 from eslbot.doctor.site import Site
+from tests.support.connect_proxy import ConnectProxy
 from tests.support.inbound_switch import PASSWORD, InboundSwitch, Spoiled
 from tests.support.processes import until
 from tests.support.users import become, needs_root
@@ -377,6 +380,32 @@ def test_a_private_address_for_a_public_source_is_found(site: Installation) -> N
     (found,) = site.bad("nat")
     assert "127.0.0.1 is private, and 203.0.113.10/32 is to reach it" in found.found
     assert "freeswitch.external_ip" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("sources", "severity"),
+    [
+        (["0.0.0.0/0"], Severity.ERROR),
+        (["0.0.0.0/1", "128.0.0.0/1"], Severity.ERROR),
+        (["127.0.0.1", "10.0.0.0/8"], Severity.WARNING),
+    ],
+)
+def test_a_list_that_lets_the_world_in_is_never_free_of_strangers(
+    site: Installation, sources: list[str], severity: Severity
+) -> None:
+    site.tree["workspaces"][WORKSPACE]["sources"] = sources
+    (checked,) = site.run("acl")
+    assert [f for f in checked.findings if "no stranger" in f.found or f.severity is Severity.OK] == []
+    assert checked.severity is severity
+    assert f"lets all of {sources[-1]} in" in wrong([checked])[-1].found
+    told = [f.found for f in site.bad("configuration") if f.looked_at.endswith("sources")]
+    assert len(told) == len([s for s in sources if "/" in s])
+
+
+def test_what_looks_like_a_placeholder_is_told(site: Installation) -> None:
+    site.set("ameyo", properties={"number": "{DID}"})
+    (told,) = site.bad("configuration")
+    assert (told.severity, told.found, told.remedy) == (Severity.WARNING, "{DID}", "write {did}")
 
 
 def test_behind_an_edge_that_is_who_is_to_be_let_in(site: Installation) -> None:
@@ -860,6 +889,77 @@ def test_a_host_that_nobody_knows_is_found(site: Installation) -> None:
     assert "DNS does not know no-such-host.invalid" in told.found
 
 
+def test_ameyo_is_looked_at_by_the_way_that_notifications_go(site: Installation, tmp_path: Path) -> None:
+    authority, said = trustme.CA(), []
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with (
+        server(lambda c: said.append(c.recv(100)), certificate(authority, 90.0)) as port,
+        ConnectProxy(login="eslbot:proxy-password-5c1e") as proxy,
+    ):
+        site.set("ameyo", url=f"https://127.0.0.1:{port}", ca_file=str(tmp_path / "ca.pem"))
+        site.set("ameyo", source_address="127.0.0.2")
+        (straight,) = site.run("ameyo")[0].findings
+        site.set("ameyo", proxy=f"http://eslbot:proxy-password-5c1e@127.0.0.1:{proxy.port}")
+        (through,) = site.run("ameyo")[0].findings
+        site.set("ameyo", proxy=f"http://eslbot:another-password@127.0.0.1:{proxy.port}")
+        (refused,) = site.run("ameyo")[0].findings
+    assert straight.severity is through.severity is Severity.OK
+    assert straight.found.startswith("reached at 127.0.0.1, from 127.0.0.2; certificate valid")
+    assert through.found.startswith(f"reached through the proxy 127.0.0.1:{proxy.port}, from 127.0.0.2;")
+    assert proxy.asked_for == [f"127.0.0.1:{port}"] * 2
+    assert proxy.peers == ["127.0.0.2"] * 2
+    assert refused.severity is Severity.ERROR
+    assert "answered CONNECT with 407" in refused.found
+    assert "does not take the user and password in ameyo.proxy" in refused.remedy
+    assert "password-" not in repr(refused)
+    assert b"".join(said) == b""
+
+
+def test_an_expired_certificate_behind_a_proxy_is_told_with_its_date(
+    site: Installation, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with server(lambda c: None, certificate(authority, -1.0)) as port, ConnectProxy() as proxy:
+        site.set("ameyo", url=f"https://127.0.0.1:{port}", ca_file=str(tmp_path / "ca.pem"), proxy=proxy.url)
+        (told,) = site.bad("ameyo")
+    assert "has expired on 20" in told.found
+    assert len(proxy.heads) == 2
+
+
+def test_a_proxy_that_is_not_there_and_a_source_of_somebody_else_are_found(site: Installation) -> None:
+    site.set("ameyo", proxy="http://127.0.0.1:9")
+    (told,) = site.bad("ameyo")
+    assert "127.0.0.1:9 cannot be connected to" in told.found
+    site.set("ameyo", source_address="192.0.2.77")
+    (told,) = site.bad("ameyo")
+    assert told.severity is Severity.ERROR
+    assert told.looked_at.endswith("ameyo.source_address")
+    assert "192.0.2.77 is no address of this host" in told.found
+
+
+def test_whom_ameyo_sees_is_verified_as_far_as_this_host_knows(
+    site: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (none,) = site.run("egress")[0].findings
+    assert (none.severity, none.found) == (Severity.NOTE, "none")
+    site.set("egress", addresses=["127.0.0.2", "198.51.100.7"])
+    own, nat = site.run("egress")[0].findings
+    assert (own.severity, own.found) == (Severity.OK, "is this host's own")
+    assert (nat.severity, nat.looked_at) == (Severity.UNKNOWN, "egress.addresses 198.51.100.7")
+    assert "behind NAT" in nat.why
+    # A public address on this very host, which nobody has told Ameyo of.
+    monkeypatch.setattr(egress, "_outward", lambda: ip_address("8.8.4.4"))
+    (told,) = site.bad("egress")
+    assert "leave from 8.8.4.4, which is not in egress.addresses" in told.found
+    site.set("ameyo", source_address="127.0.0.2")
+    assert site.bad("egress") == []
+    site.set("ameyo", source_address="8.8.8.8")
+    assert "leave from 8.8.8.8" in site.bad("egress")[0].found
+    site.set("ameyo", proxy="http://127.0.0.1:9")
+    assert site.bad("egress") == []
+
+
 def head(connection: socket.socket) -> str:
     received = b""
     while b"\r\n\r\n" not in received:
@@ -988,6 +1088,81 @@ def test_the_keeper_is_asked_how_it_is(site: Installation, answer: bytes, found:
     if found is not None:
         assert found in told[0].found
     assert list(journal.iterdir()) == [journal / "keeper.sock"]
+
+
+def test_a_driver_that_is_not_installed_is_found(
+    site: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(ledger, "missing_driver", lambda _: "the driver psycopg cannot be used: gone")
+    site.set("ledger", url="postgresql+psycopg://u:p@127.0.0.1:9/calls", journal=str(tmp_path))
+    (told,) = [f for f in site.bad("ledger") if f.looked_at.startswith("ledger.url")]
+    assert told.found == "the driver psycopg cannot be used: gone"
+    assert "pip install 'eslbot[postgres]'" in told.remedy
+
+
+def test_secrets_of_former_tenants_are_for_nobody_else(open_to_all: Installation) -> None:
+    site = open_to_all
+    site.tree["server"]["key_file"] = str(site.path.parent / "identity.key")
+    former = site.path.parent / "tenants"
+    former.mkdir(mode=0o700)
+    former.chmod(0o700)
+    assert str(former) not in [f.looked_at for f in site.bad("secret-files")]
+    former.chmod(0o755)
+    (told,) = [f for f in site.bad("secret-files") if f.looked_at == str(former)]
+    assert f"chmod o-rwx {former}" in told.remedy
+
+
+@pytest.fixture
+def units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A systemd with the unit's text below ``lib`` and ``etc``."""
+    monkeypatch.setattr(logs, "UNITS", (tmp_path / "etc", tmp_path / "lib"))
+    monkeypatch.setattr(logs, "SYSTEMD", tmp_path)
+    for folder in ("etc/eslbot.service.d", "lib"):
+        (tmp_path / folder).mkdir(parents=True)
+    return tmp_path
+
+
+def test_the_log_is_where_the_installation_has_it(
+    units: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert logs.log_of(None, "eslbot") == "journalctl -u eslbot"
+    unit = units / "lib" / "eslbot.service"
+    unit.write_text(
+        "[Service]\nStandardOutput=append:/var/log/one.log\nStandardError=append:/var/log/two.log\n"
+    )
+    assert logs.log_of(None, "eslbot") == "tail -n 100 /var/log/two.log"
+    (units / "etc" / "eslbot.service.d" / "own.conf").write_text("StandardError=append:/srv/three.log\n")
+    assert logs.log_of(None, "eslbot") == "tail -n 100 /srv/three.log"
+    assert logs.log_of(None, "freeswitch") == "journalctl -u freeswitch"
+    (units / "lib" / "freeswitch.service").write_text("[Service]\nStandardError=journal\n")
+    assert logs.log_of(None, "freeswitch") == "journalctl -u freeswitch"
+    monkeypatch.setattr(logs, "SYSTEMD", tmp_path / "none")
+    assert logs.log_of(None, "freeswitch") == "its own standard error, wherever its starter has put it"
+
+
+def test_the_log_of_a_process_is_where_it_writes(units: Path, tmp_path: Path) -> None:
+    for target, expected in (
+        (tmp_path / "a log", f"tail -n 100 '{tmp_path}/a log'"),
+        (Path("/dev/null"), "its own standard error (/dev/null)"),
+        (None, "journalctl -u eslbot"),
+    ):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            error = open(target, "wb") if target else theirs  # noqa: PTH123, SIM115
+            sleeper = subprocess.Popen(["sleep", "60"], stderr=error.fileno())
+        try:
+            assert logs.log_of(Process(sleeper.pid), "eslbot") == expected
+        finally:
+            sleeper.kill()
+            sleeper.wait()
+            error.close()
+
+
+def test_remedies_point_at_that_log(site: Installation, units: Path) -> None:
+    (units / "lib" / "eslbot.service").write_text("StandardError=append:/var/log/eslbot/eslbot.log\n")
+    told = [f.remedy for name in ("service", "relay") for f in site.bad(name)]
+    assert [remedy for remedy in told if "journalctl" in remedy] == []
+    assert [remedy for remedy in told if "tail -n 100 /var/log/eslbot/eslbot.log" in remedy]
 
 
 def test_a_ledger_that_is_not_there_is_found(site: Installation) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from eslbot.config.advice import INSTALL_DRIVER, missing_driver
 from eslbot.config.model import Ledger
 from eslbot.doctor.findings import Finding, Severity, error, note, ok, unknown, warning
 from eslbot.doctor.host import CannotLook, first_closed, lacks
@@ -62,7 +63,7 @@ def _keeper(site: Site, ledger: Ledger) -> Finding:
             looked_at,
             f"does not answer: {(isinstance(failed, OSError) and failed.strerror) or failed}",
             "the journals wait on disk until it is there; the call page shows nothing",
-            "the service starts it: systemctl status eslbot, journalctl -u eslbot | grep ledger",
+            f"the service starts it: systemctl status eslbot; what it says of the ledger: {site.log}",
         )
     backlog = f"{health.get('backlog', '?')} bytes wait in the journals"
     if health.get("up") is True:
@@ -71,7 +72,7 @@ def _keeper(site: Site, ledger: Ledger) -> Finding:
         looked_at,
         f"cannot write to the database; {backlog}",
         "calls go on; their records wait on disk until it can",
-        "journalctl -u eslbot | grep ledger says why; mend what the next line says of ledger.url",
+        f"why: {site.log}; mend what the next line says of ledger.url",
     )
 
 
@@ -102,6 +103,8 @@ def _database(site: Site, ledger: Ledger) -> Finding:
         # Not opened: that alone would make files beside it, and make them ours.
         return _sqlite(site, Path(url.partition(":///")[2]))
     looked_at = f"ledger.url {ledger.shown}"
+    if missing := missing_driver(ledger):
+        return error(looked_at, missing, _GAP, INSTALL_DRIVER)
     from sqlalchemy import text
 
     from eslbot.ledger.database import LedgerDown, open_database, reading

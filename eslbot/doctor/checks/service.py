@@ -13,7 +13,9 @@ from eslbot.doctor.host import is_own
 from eslbot.doctor.rendering import actions
 from eslbot.doctor.site import Site
 
-_START = "systemctl start eslbot (journalctl -u eslbot says why it ended)"
+
+def _start(site: Site) -> str:
+    return f"systemctl start eslbot (why it ended: {site.log})"
 
 
 def running(site: Site) -> Iterator[Finding]:
@@ -26,7 +28,7 @@ def running(site: Site) -> Iterator[Finding]:
             f"server.listen {listen}",
             f"nobody accepts: {failed.strerror or failed}",
             "every new call is refused with 503, and customers of living ones hear silence",
-            _START,
+            _start(site),
         )
     else:
         yield ok(f"server.listen {listen}", "accepts connections")
@@ -37,7 +39,9 @@ def running(site: Site) -> Iterator[Finding]:
         connection.request("GET", "/readyz")
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as failed:
-        yield error(looked_at, f"no answer: {failed}", "the service is not up, or its workers hang", _START)
+        yield error(
+            looked_at, f"no answer: {failed}", "the service is not up, or its workers hang", _start(site)
+        )
         return
     finally:
         connection.close()
