@@ -308,8 +308,8 @@ def _secret(key: str, reference: str) -> dict[str, Any]:
     else:
         there = reference in os.environ
         remedy = (
-            f"put {reference}=… into the service's environment (secrets.env), and restart it: a reload does not "
-            "read that again"
+            f"put {reference}=… into the service's environment (secrets.env), and restart it: a reload does "
+            "not read that again"
         )
     return {"key": key, "reference": f"${{{reference}}}", "there": there, "remedy": "" if there else remedy}
 

@@ -93,6 +93,8 @@ def with_stand_ins(tree: Any, environment: Mapping[str, str]) -> tuple[Any, dict
 
     def stand_in(text: str, place: tuple[str, ...]) -> str:
         def one(match: re.Match[str]) -> str:
+            if not (match[1].startswith("file:") or _ENVIRONMENT_NAME.fullmatch(match[1])):
+                return match[0]  # it is no reference, whoever reads it
             try:
                 _resolve(match[1], environment)
             except LookupError as error:
