@@ -114,7 +114,7 @@ class InForce:
         if self._written is None:
             return
         with suppress(NotInForce, OSError):
-            if _read(self._written).pid == os.getpid():
+            if _read(self._written)[0].pid == os.getpid():
                 self._written.unlink()
         self._written = None
 
@@ -122,10 +122,9 @@ class InForce:
 def running(config: Config, path: Path) -> Notice:
     """What the service of ``path`` says of itself. Raises :class:`NotInForce` where none runs, or tells."""
     file = place(config, os.path.realpath(path))
-    notice = _read(file)
+    notice, owner = _read(file)
     if notice.started != started(notice.pid):
         raise NotInForce(f"process {notice.pid}, of which {file} tells, is gone")
-    owner = file.stat().st_uid
     if os.stat(f"/proc/{notice.pid}").st_uid != owner:  # noqa: PTH116  # not ours to signal
         raise NotInForce(f"process {notice.pid}, of which {file} tells, is not its owner's")
     return notice
@@ -172,12 +171,13 @@ def _secrets(value: Any) -> Iterator[str]:
             yield from _secrets(getattr(value, field.name))
 
 
-def _read(file: Path) -> Notice:
-    """Raises NotInForce."""
+def _read(file: Path) -> tuple[Notice, int]:
+    """What the file says, and whose it is. Raises NotInForce."""
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as opened:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            about = os.fstat(descriptor)
+            if not stat.S_ISREG(about.st_mode):
                 raise NotInForce(f"{file} is no file")
             found = json.loads(opened.read(MAX_BYTES))
         notice = Notice(**{field.name: found[field.name] for field in fields(Notice)})
@@ -195,4 +195,4 @@ def _read(file: Path) -> Notice:
         and isinstance(notice.problems, list)
     ):
         raise NotInForce(f"{file} is none of ours")
-    return notice
+    return notice, about.st_uid

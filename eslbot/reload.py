@@ -19,7 +19,7 @@ from eslbot import changes, firewallconf, living, redaction, switchconf
 from eslbot.config.model import Config, ConfigError, Network, Secret
 from eslbot.config.secrets import secrets_of
 from eslbot.doctor.checks.event_socket import password_of
-from eslbot.doctor.findings import Finding
+from eslbot.doctor.findings import Finding, clean
 from eslbot.doctor.host import is_own, listener
 from eslbot.doctor.switch import ACL, MAX_ASKED
 from eslbot.esl.errors import EslError
@@ -337,7 +337,7 @@ class _Reload:
             )
 
     def _tell(self, step: str, ok: bool | None, told: str, remedy: str = "") -> None:
-        one = Step(step, ok, redaction.redact(told), redaction.redact(remedy))
+        one = Step(step, ok, clean(told), clean(remedy))
         self.outcome.steps.append(one)
         self.request.tell(one)
 

@@ -19,7 +19,7 @@ from eslbot.cli.options import (
     numbers_option,
     yes_option,
 )
-from eslbot.cli.output import FAILED, UNUSABLE, document, give_up, progress
+from eslbot.cli.output import FAILED, UNUSABLE, document, give_up, progress, say_yes
 from eslbot.cli.reading import read
 
 if TYPE_CHECKING:
@@ -90,14 +90,16 @@ def filter_options(command: F) -> F:
     """Which calls."""
     options = [
         click.option("--workspace", metavar="NAME", help="A tenant's name or UUID."),
-        click.option("--did", metavar="NUMBER"),
+        click.option("--did", metavar="NUMBER", help="The DID that was called."),
         click.option("--crt", metavar="ID", help="CRT Object ID, or how it begins: 'abc*'."),
-        click.option("--caller", metavar="NUMBER"),
+        click.option("--caller", metavar="NUMBER", help="Who called."),
         click.option("--outcome", metavar="WORD", help="bot_ended, bot_failed, caller_hangup, …"),
         click.option("--fault", metavar="WORD", help="none, bot, ameyo, pbx or eslbot."),
         click.option("--stage", metavar="WORD", help="admitted, talking, held, refused, …"),
         click.option("--live/--ended", "live", default=None, help="Only calls that live, or have ended."),
-        click.option("--handed-off/--not-handed-off", "handed_off", default=None),
+        click.option(
+            "--handed-off/--not-handed-off", "handed_off", default=None, help="Whether Ameyo took them."
+        ),
         click.option(
             "--since",
             type=MomentParam(),
@@ -113,7 +115,9 @@ def filter_options(command: F) -> F:
 @click.group(invoke_without_command=True)
 @config_option_here_or_above
 @filter_options
-@click.option("--limit", type=click.IntRange(1, 1_000_000), default=50, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(1, 1_000_000), default=50, show_default=True, help="At most so many."
+)
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print every column as CSV.")
 @numbers_option
@@ -200,13 +204,14 @@ def notify(path: Path, name: str, yes: bool, numbers: bool, as_json: bool) -> No
     """
     from gevent import monkey
 
+    say_yes(yes, as_json=as_json)
+    config = read(path)
     monkey.patch_all()  # the client bounds its waits with it, as in the service
 
     from eslbot.ameyo.client import Verdict
     from eslbot.ledger.database import open_database
     from eslbot.ledger.resend import CannotResend, Resend
 
-    config = read(path)
     with ledger_errors():
         engine = open_database(configured_ledger(config))
         try:
@@ -214,12 +219,10 @@ def notify(path: Path, name: str, yes: bool, numbers: bool, as_json: bool) -> No
         except CannotResend as error:
             give_up(str(error), UNUSABLE)
         shown = list(resend.shown(numbers=numbers))
-        for line in (
-            [] if as_json and yes else shown
-        ):  # who is asked has to see it; a document is the only one
-            click.echo(line, err=as_json)
+        for line in [] if as_json else shown:
+            click.echo(line)
         if not yes:
-            click.confirm("Send it?", abort=True, err=as_json)
+            click.confirm("Send it?", abort=True)
         attempt = resend.send(engine)
     if as_json:
         document(

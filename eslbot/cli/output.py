@@ -79,6 +79,12 @@ def progress(text: str) -> None:
     click.echo(json.dumps({"progress": text}, ensure_ascii=False) if wants_json() else f"… {text}", err=True)
 
 
+def say_yes(yes: bool, *, as_json: bool) -> None:
+    """A program is asked nothing: exit code 2 where it would be."""
+    if as_json and not yes:
+        raise click.UsageError("with --json nobody is asked; say --yes, too")
+
+
 def give_up(message: str, code: int, problems: Sequence[str] = ()) -> NoReturn:
     """Say why, each of ``problems`` on a line of its own, and leave."""
     from eslbot import redaction

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eslbot.cli.options import F, config_option, json_option, yes_option
-from eslbot.cli.output import FAILED, UNUSABLE, document, give_up, warn
+from eslbot.cli.output import FAILED, UNUSABLE, document, give_up, say_yes, warn
 from eslbot.cli.reading import configuration_errors
 
 if TYPE_CHECKING:
@@ -121,9 +121,9 @@ def new_tenant_options(command: F) -> F:
         click.option(
             "--property", "properties", multiple=True, type=PairParam(), help="A property: DID='{did}'"
         ),
-        click.option("--max-calls", type=int, metavar="N"),
-        click.option("--max-cps", type=int, metavar="N"),
-        click.option("--max-duration", metavar="DURATION"),
+        click.option("--max-calls", type=int, metavar="N", help="Calls at one time; default: 200."),
+        click.option("--max-cps", type=int, metavar="N", help="INVITEs a second; default: 30."),
+        click.option("--max-duration", metavar="DURATION", help="Of a call; default: 30m."),
         click.option(
             "--id", "uuid", type=click.UUID, help="The workspace's UUID; made where it is not given."
         ),
@@ -176,6 +176,8 @@ def add(
 
     if token_env and token_file:
         raise click.UsageError("--token-env and --token-file are two places for one token; name one")
+    if ask and as_json:
+        raise click.UsageError("with --json nobody is asked; write the secrets' files yourself")
     file = (token_file or path.parent / f"{name}-ameyo-token").absolute()
     new = _new(name, f"${{{token_env}}}" if token_env else f"${{file:{file}}}", options)
     with edit_errors():
@@ -401,6 +403,7 @@ def remove(path: Path, name: str, yes: bool, as_json: bool) -> None:
     """
     from eslbot.config.edit import look
 
+    say_yes(yes, as_json=as_json)
     draft, looked = _seen(path)
     with edit_errors():
         key = draft.key_of(name)
@@ -410,9 +413,10 @@ def remove(path: Path, name: str, yes: bool, as_json: bool) -> None:
     calls = _calls(looked)
     count = None if isinstance(calls, str) else calls.get(workspace.name, 0)
     known = f"how many is not known ({calls})" if count is None else str(count)
-    click.echo(f"{workspace.name} ({workspace.id}): calls that are up: {known}", err=as_json)
+    if not as_json:
+        click.echo(f"{workspace.name} ({workspace.id}): calls that are up: {known}")
     if not yes:
-        click.confirm(f"Take it out of {path}?", abort=True, err=as_json)
+        click.confirm(f"Take it out of {path}?", abort=True)
     with edit_errors():
         draft.save(text)
     following = f"eslbot reload --config {path}"

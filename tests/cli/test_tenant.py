@@ -516,7 +516,8 @@ def test_a_file_that_may_not_be_written_is_code_2(file: Path, monkeypatch: pytes
     "text",
     [
         f'[workspaces]\n[workspaces."{ACME}"]\nname = "acme"\n',
-        f'[workspaces.{ACME}]\nname = "acme"\n[workspaces.{ID}]\nname = "zeta"\n[workspaces.{ACME}.bot]\nurl = 1\n',
+        f'[workspaces.{ACME}]\nname = "acme"\n[workspaces.{ID}]\nname = "zeta"\n'
+        f"[workspaces.{ACME}.bot]\nurl = 1\n",
         f'workspaces.{ACME}.name = "acme"\nworkspaces.{ID}.name = "zeta"\n',
         f'[workspaces]\n{ACME} = {{ name = "acme" }}\n{ID} = {{ name = "zeta" }}\n',
         f'workspaces = {{ {ACME} = {{ name = "acme" }}, {ID} = {{ name = "zeta" }} }}\n',
