@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import http.client
 import re
+import time
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 
 from eslbot.config.model import Address
+from eslbot.doctor.parallel import together
 
 #: Seconds to ask, and bytes of an answer.
 PATIENCE, MOST = 5.0, 16 * 1024 * 1024
@@ -19,20 +22,32 @@ class CannotCount(Exception):
 
 
 def living_calls(web: Address, patience: float = PATIENCE) -> Mapping[str, int]:
-    """Calls that are up, by the workspaces' names; 0 for those that are not named. Raises CannotCount."""
+    """Calls that are up, by the workspaces' names; those that are not named have none.
+
+    Raises CannotCount, after ``patience`` seconds at the latest.
+    """
     address = web.from_own_host
-    connection = http.client.HTTPConnection(*address.pair, timeout=patience)
-    try:
-        connection.request("GET", "/metrics")
-        answer = connection.getresponse()
-        text = answer.read(MOST).decode("utf-8", "replace")
-    except (OSError, http.client.HTTPException) as error:
-        raise CannotCount(f"http://{address}/metrics does not answer: {error}") from error
-    finally:
-        connection.close()
-    if answer.status != 200:
-        raise CannotCount(f"http://{address}/metrics answers {answer.status}")
+    (result,) = together([partial(_asked, address, patience)], time.monotonic() + patience)
+    if isinstance(result.error, OSError | http.client.HTTPException):
+        raise CannotCount(f"http://{address}/metrics does not answer: {result.error}") from result.error
+    if result.error is not None:
+        raise result.error
+    if result.value is None:
+        raise CannotCount(f"http://{address}/metrics does not answer within {patience:g} s")
+    status, text = result.value
+    if status != 200:
+        raise CannotCount(f"http://{address}/metrics answers {status}")
     found: Counter[str] = Counter()
     for name, value in _ACTIVE.findall(text):
         found[name] += round(float(value))
     return found
+
+
+def _asked(address: Address, patience: float) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(*address.pair, timeout=patience)
+    try:
+        connection.request("GET", "/metrics")
+        answer = connection.getresponse()
+        return answer.status, answer.read(MOST).decode("utf-8", "replace")
+    finally:
+        connection.close()

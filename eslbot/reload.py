@@ -22,7 +22,7 @@ from eslbot.doctor.checks.event_socket import password_of
 from eslbot.doctor.findings import Finding, clean
 from eslbot.doctor.host import is_own, listener
 from eslbot.doctor.switch import ACL, MAX_ASKED
-from eslbot.esl.errors import EslError
+from eslbot.esl.errors import CommandTimeout, EslError
 from eslbot.esl.inbound import InboundClient
 from eslbot.inforce import CHANGING, UP, Notice, NotInForce, running
 from eslbot.service import usable
@@ -288,10 +288,11 @@ class _Reload:
                 if not fine:
                     return
             peers = config.sip_peers[:MAX_ASKED]
+            deadline = time.monotonic() + self.request.timeout
             shut = [
                 network
                 for network in peers
-                if not all(_admits(client, ip) for ip in {network[0], network[-1]})
+                if not all(_admits(client, ip, deadline) for ip in {network[0], network[-1]})
             ]
             for network in shut:
                 names = ", ".join(w.name for w in config.workspaces.values() if network in w.sources)
@@ -301,7 +302,7 @@ class _Reload:
                     f"the list {ACL} does not let {network} in ({names or 'the edge'})",
                     _RENDER,
                 )
-            open_still = [network for network in gone if _admits(client, network[0])]
+            open_still = [network for network in gone if _admits(client, network[0], deadline)]
             for network in open_still:
                 self._tell(
                     "acl",
@@ -371,7 +372,10 @@ def _environment(pid: int) -> dict[str, str] | None:
     }
 
 
-def _admits(client: InboundClient, ip: object) -> bool:
+def _admits(client: InboundClient, ip: object, deadline: float) -> bool:
+    """Raises CommandTimeout behind the deadline: one that takes its time for each answer is asked often."""
+    if time.monotonic() > deadline:
+        raise CommandTimeout("its answers come too slowly to ask for every source")
     return client.api(f"acl {ip} {ACL}") == "true"
 
 
