@@ -15,7 +15,11 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
 
+from marshmallow import ValidationError
+
 from eslbot import changes, firewallconf, living, redaction, switchconf
+from eslbot.config.fields import AddressField
+from eslbot.config.loader import STAND_IN
 from eslbot.config.model import Config, ConfigError, Network, Secret
 from eslbot.config.secrets import secrets_of
 from eslbot.doctor.checks.event_socket import password_of
@@ -96,7 +100,7 @@ class _Reload:
         if notice is None:
             return self.outcome
         self.outcome.changes = found = changes.between(notice, config)
-        self._changes(found, config)
+        self._changes(found, notice)
         if request.dry_run:
             self._dry(config)
             return self.outcome
@@ -122,7 +126,7 @@ class _Reload:
             # The service may have secrets that we have not. Where it is to be found, no secret tells.
             try:
                 notice = running(usable(path, _Any()), path)
-            except NotInForce:
+            except (NotInForce, ConfigError):
                 notice = None
             environment = _environment(notice.pid) if notice is not None else None
             return usable(path, environment), notice
@@ -138,7 +142,7 @@ class _Reload:
             more = "for the service, whose environment only a restart reads again; ${file:/path} needs none"
             raise ConfigError([f"{problem} {more}" for problem in error.problems]) from error
 
-    def _changes(self, found: changes.Changes, config: Config) -> None:
+    def _changes(self, found: changes.Changes, notice: Notice) -> None:
         if not found.any:
             self._tell("changes", None, "none: what is in force stands in the file")
         for tenant in found.added:
@@ -155,9 +159,12 @@ class _Reload:
         if not found.removed:
             return
         calls: Mapping[str, int] | None = None
-        with suppress(living.CannotCount):
-            calls = living.living_calls(config.web.listen)
-        self.outcome.calls = calls and {tenant.name: calls.get(tenant.name, 0) for tenant in found.removed}
+        with suppress(
+            living.CannotCount, ValidationError
+        ):  # where its page is in force, not where it will be
+            calls = living.living_calls(AddressField().read(str(notice.tree["web"]["listen"])))
+        if calls is not None:
+            self.outcome.calls = {tenant.name: calls.get(tenant.name, 0) for tenant in found.removed}
         for tenant in found.removed:
             count = None if calls is None else calls.get(tenant.name, 0)
             up = (
@@ -183,6 +190,13 @@ class _Reload:
 
     def _service(self, config: Config, notice: Notice) -> bool:
         """HUP, and wait for what comes of it."""
+        deadline = time.monotonic() + self.request.timeout
+        if notice.state == CHANGING:
+            self.request.progress("the service is in the middle of a change; that is waited for")
+            while notice.state == CHANGING and time.monotonic() < deadline:
+                time.sleep(LOOK)
+                with suppress(NotInForce):
+                    notice = running(config, self.request.path)
         try:
             os.kill(notice.pid, signal.SIGHUP)
         except OSError as error:
@@ -193,7 +207,6 @@ class _Reload:
         self.request.progress(
             f"the service (process {notice.pid}) reads the configuration, and starts new workers"
         )
-        deadline = time.monotonic() + self.request.timeout
         while True:
             with suppress(NotInForce):  # between two releases, say
                 notice_now = running(config, self.request.path)
@@ -319,16 +332,16 @@ class _Reload:
     def _beside(self, config: Config) -> None:
         """Rules of the firewall and of the edge name sources, too; they are their owners' to load."""
         rules = self.request.path.absolute().with_name(str(firewallconf.RULES))
+        there = ""
         with suppress(OSError, UnicodeDecodeError):
-            if firewallconf.MARKER in (there := rules.read_text("utf-8")) and there != firewallconf.text(
-                config
-            ):
-                self._tell(
-                    "firewall",
-                    False,
-                    f"{rules} is of another configuration",
-                    f"eslbot conf --firewall --out {rules.parent} && systemctl reload eslbot-firewall",
-                )
+            there = rules.read_text("utf-8")
+        if firewallconf.MARKER in there and there.strip() != firewallconf.text(config).strip():
+            self._tell(
+                "firewall",
+                False,
+                f"{rules} is of another configuration",
+                f"eslbot conf --firewall --out {rules.parent} && systemctl reload eslbot-firewall",
+            )
         if config.edge is not None and self.outcome.changes is not None and self.outcome.changes.any:
             self._tell(
                 "edge",
@@ -347,7 +360,7 @@ class _Any(Mapping[str, str]):
     """An environment that has everything: for what no secret decides."""
 
     def __getitem__(self, name: str) -> str:
-        return "reference-not-resolved"
+        return STAND_IN
 
     def __iter__(self) -> Iterator[str]:
         return iter(())

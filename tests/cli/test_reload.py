@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import tomli_w
 from click.testing import CliRunner, Result
 
 import eslbot
-from eslbot import inforce
+from eslbot import firewallconf, inforce
 from eslbot.changes import between
 from eslbot.cli import main
 from eslbot.config import load
@@ -288,6 +289,31 @@ def test_a_freeswitch_that_refuses_or_hangs_is_code_1_with_the_service_changed(
     assert result.exit_code == 1
     assert expected in told(result)
     assert ("service", True) in steps(result)
+
+
+def test_rules_of_a_firewall_that_lack_the_new_source_are_code_1_with_the_remedy(site: Site) -> None:
+    rules = site.service.config.with_name("eslbot.nft")
+    try:
+        firewallconf.render(load(site.service.config), rules.parent)
+        assert site.reload().exit_code == 0
+        site.add()
+        site.rendered()
+        result = site.reload("--json")
+    finally:
+        rules.unlink()
+    assert result.exit_code == 1
+    assert "eslbot conf --firewall --out" in told(result)
+    assert ("acl", True) in steps(result)
+
+
+def test_a_change_that_is_under_way_is_waited_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    notices = iter([replace(site.notice(), state=inforce.CHANGING)])
+    monkeypatch.setattr(
+        "eslbot.reload.running", lambda config, path: next(notices, None) or inforce.running(config, path)
+    )
+    result = site.reload("--json")
+    assert result.exit_code == 0, result.output
+    assert "in the middle of a change" in result.stderr
 
 
 def test_without_freeswitch_only_the_service_is_told(site: Site) -> None:
