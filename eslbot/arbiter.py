@@ -22,6 +22,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 from gunicorn.sock import TCP6Socket, TCPSocket
 
+from eslbot.inforce import CHANGING, FAILED, REFUSED, UP
 from eslbot.worker import LEAVING, ORDERS
 
 if TYPE_CHECKING:
@@ -169,10 +170,12 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         except OSError as error:
             log.error("configuration_refused", problems=[str(error)], remedy="the one before stays in force")
             self.app.cfg, self.app.config = change.cfg, change.config
+            self.app.refused = [str(error)]
             listeners = change.listeners
         self.LISTENERS = listeners
         self.setup(self.app)
         self._change = change
+        self.app.tell(REFUSED if self.app.refused else CHANGING, self.app.refused)
         self._no_spawn_until = 0.0
         self.manage_workers()
 
@@ -201,8 +204,11 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 listener.close()
 
     def _complete(self, change: Change, old: list[CallWorker], accepting: int) -> None:
+        missing = []
         if accepting < self.num_workers:
             log.error("reload_incomplete", accepting=accepting, workers=self.num_workers, seconds=BOOT)
+            missing = [f"{accepting} of {self.num_workers} workers accept after {BOOT:g} s"]
+        self.app.tell(REFUSED if self.app.refused else UP, [*self.app.refused, *missing])
         self._change = None
         self._close_all_but(self.LISTENERS, change.listeners)
         for worker in old:
@@ -219,6 +225,7 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._close_all_but(change.listeners, self.LISTENERS)
         self.LISTENERS = change.listeners
         self.app.cfg, self.app.config = change.cfg, change.config
+        self.app.tell(FAILED, [why])
         self.setup(self.app)
 
 

@@ -11,13 +11,14 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from gunicorn.app.base import BaseApplication
 
+import eslbot
 from eslbot import config as configuration
 from eslbot import keyfile, logs, peers
 from eslbot.arbiter import CallArbiter
@@ -28,6 +29,7 @@ from eslbot.config.former import Former
 from eslbot.ended import EndedCalls
 from eslbot.figures import FigureFiles
 from eslbot.identity import Signer
+from eslbot.inforce import UP, InForce
 from eslbot.limits import CallCounts
 from eslbot.privacy import keep_to_ourselves
 from eslbot.sources import Sources
@@ -65,18 +67,24 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self.ended = EndedCalls()
         self.figures = FigureFiles(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         options = ["--config", str(path), "--log", "json" if json_logs else "console"]
+        self._in_force = InForce(path)
+        #: What was wrong with the configuration of the last HUP, which is therefore not in force.
+        self.refused: list[str] = []
         self._keeper, self._relay = (
             ChildProcess(kind, options, self._lifeline[0], self.figures.bury) for kind in (KEEPER, RELAY)
         )
         self.config: Config | None = None
         #: How many times a configuration was read: each HUP is the relay's, too, whatever has changed.
         self._reloads = 0
+        #: How many times one was to be read: at the start, and at each HUP.
+        self._reads = 0
         self.signer: Signer | None = None
         self.row = 0
         super().__init__()
 
     def load_config(self) -> None:
         """Read our file, at the start and at each HUP. A bad file is refused, and the old one kept."""
+        self._reads += 1
         try:
             config = usable(self.path)
             self.signer = signer_of(config, make=self.signer is None)
@@ -90,12 +98,22 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
                 self._tell_removed(self.config, config)
             self.config = config
             self._reloads += 1
+            self.refused = []
             logs.guard(config)
         except (ConfigError, ValueError) as error:  # what leaves here ends the arbiter
             if self.config is None:
                 raise
-            problems = error.problems if isinstance(error, ConfigError) else [str(error)]
-            log.error("configuration_refused", problems=problems, remedy="the one before stays in force")
+            self.refused = error.problems if isinstance(error, ConfigError) else [str(error)]
+            log.error("configuration_refused", problems=self.refused, remedy="the one before stays in force")
+        if self._reloads == 1 and not self.refused:
+            log.info(
+                "service_starts",
+                version=eslbot.__version__,
+                configuration=str(self.path),
+                tenants=sorted(workspace.name for workspace in self.config.workspaces.values()),
+                workers=self.config.server.workers,
+            )
+            self.tell(UP)
         for name, value in self._settings(self.config).items():
             self.cfg.set(name, value)
 
@@ -156,6 +174,11 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         if self.config is not None:
             self.former.leave(self.config, self.counts.total)
 
+    def tell(self, state: str, problems: Sequence[str] = ()) -> None:
+        """Leave word of what came of the last HUP, for ``eslbot reload``."""
+        if self.config is not None:
+            self._in_force.tell(self.config, self._reads - 1, state, problems)
+
     def tend_children(self) -> None:
         """Have the ledger's keeper running, if there is a ledger, and the relay, unless it runs by itself."""
         config = self.config
@@ -166,6 +189,7 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         """End them; the relay stays with the calls it has, if there are any."""
         self._relay.end(graceful=graceful)
         self._keeper.end()
+        self._in_force.withdraw()
 
     def run(self) -> None:
         """Run until a signal ends it; leaves by SystemExit."""
@@ -206,9 +230,12 @@ def serve(path: Path, *, drain: float = 0.0, json_logs: bool) -> None:
     Service(path, drain, json_logs=json_logs).run()
 
 
-def usable(path: Path) -> Config:
-    """The configuration, if a service can run with it. Raises ConfigError."""
-    config = configuration.load(path)
+def usable(path: Path, environment: Mapping[str, str] | None = None) -> Config:
+    """The configuration, if a service with that environment, by default ours, can run with it.
+
+    Raises ConfigError.
+    """
+    config = configuration.load(path, environment)
     unreadable = [warning for warning in config.warnings if "ca_file" in warning]
     unenforced = peers.problem(config.server.switch_user, config.server.listen.ip)
     if unreadable or unenforced:

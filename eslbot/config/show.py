@@ -25,6 +25,11 @@ from eslbot.config.urls import shown
 
 def show(config: Config) -> str:
     """TOML text that :func:`eslbot.config.load` would accept, but for the masks."""
+    return tomli_w.dumps(as_tree(config))
+
+
+def as_tree(config: Config) -> dict[str, Any]:
+    """The same as a tree of tables, lists, texts and numbers."""
     tree = {
         "server": {
             "listen": str(config.server.listen),
@@ -43,7 +48,8 @@ def show(config: Config) -> str:
         "ledger": _ledger(config.ledger) if config.ledger else None,
         "workspaces": {workspace.id: workspace_table(workspace) for workspace in config.workspaces.values()},
     }
-    return tomli_w.dumps(_without_none(tree))
+    found: dict[str, Any] = _without_none(tree)
+    return found
 
 
 def _freeswitch(freeswitch: FreeSwitch) -> dict[str, Any]:

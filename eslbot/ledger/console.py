@@ -285,6 +285,23 @@ def figures(found: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {name_:16} {measured['count']:8}{values}"
 
 
+def write_figures_csv(found: Mapping[str, Any], out: TextIO) -> None:
+    """The same, a line a figure, its name as the way to it: ``outcomes.bot_ended``, ``seconds.setup.p50``."""
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["workspace", "figure", "value"])
+    for name, group in [*found["workspaces"].items(), ("", found["all"])]:
+        for figure, value in _figures_of(group):
+            writer.writerow([_cell(name), _cell(figure), "" if value is None else _cell(value)])
+
+
+def _figures_of(group: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in group.items():
+        if isinstance(value, Mapping):
+            yield from _figures_of(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
+
+
 def now() -> float:
     """Epoch seconds."""
     return time.time()

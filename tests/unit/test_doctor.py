@@ -1184,16 +1184,19 @@ def test_a_call_takes_an_even_port_and_the_next(first: int, last: int, calls: in
 
 
 @pytest.mark.parametrize(
-    ("severities", "code"),
+    ("severities", "code", "strict"),
     [
-        ((), 0),
-        ((Severity.OK, Severity.NOTE, Severity.UNKNOWN), 0),
-        ((Severity.WARNING, Severity.OK), 3),
-        ((Severity.ERROR, Severity.WARNING), 1),
+        ((), 0, 0),
+        ((Severity.OK, Severity.NOTE, Severity.UNKNOWN), 0, 0),
+        ((Severity.WARNING, Severity.OK), 0, 1),
+        ((Severity.ERROR, Severity.WARNING), 1, 1),
     ],
 )
-def test_the_exit_code_is_the_worst_findings(severities: tuple[Severity, ...], code: int) -> None:
-    assert exit_code([Checked("page", [Finding(severity, "it", "so")]) for severity in severities]) == code
+def test_the_exit_code_is_the_worst_findings(
+    severities: tuple[Severity, ...], code: int, strict: int
+) -> None:
+    checked = [Checked("page", [Finding(severity, "it", "so")]) for severity in severities]
+    assert (exit_code(checked), exit_code(checked, strict=True)) == (code, strict)
 
 
 def test_what_strangers_wrote_is_one_bounded_line_without_secrets() -> None:

@@ -78,7 +78,7 @@ def controllers(site: Site) -> Iterator[Finding]:
                 "server.switches",
                 f"FreeSWITCH connects from {source}, which is not among them",
                 "eslbot closes its connections, and every call is refused with 503",
-                f'add "{source}" to server.switches and `systemctl reload eslbot`',
+                f'add "{source}" to server.switches and `eslbot reload`',
             )
     reload = f"{site.render}, then `fs_cli -x reloadxml`"
     told = {
