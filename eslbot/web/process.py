@@ -17,7 +17,7 @@ from pathlib import Path
 
 import structlog
 
-from eslbot import capture, config, logs
+from eslbot import capture, config, exposition, logs
 from eslbot.children import lifeline
 from eslbot.config.model import Address, Config
 from eslbot.ledger.projection import Projection
@@ -47,7 +47,8 @@ class PageProcess:
         if config.ledger is not None:
             writer = self._writer = Writer(config.ledger, self._projection, lambda: self.site.attended)
             reader = Reader(lambda: writer.engine)
-        self.site = Site(config, reader, self._projection)
+        registry = exposition.registry(Path(config.freeswitch.recovery_file))
+        self.site = Site(config, reader, self._projection, registry)
         self._lifeline = lifeline()
         self._wake, self._woken = os.pipe()
         for descriptor in (self._wake, self._woken):
