@@ -135,7 +135,7 @@ def _a_worker_is_ready(health: Address) -> bool:
 
 
 def _only_one_spelling() -> None:
-    """Flask takes `//metrics` for `/metrics`; a proxy in front that keeps the one away lets the other pass."""
+    """Flask takes `//metrics` for `/metrics`; a proxy that keeps the one away may let the other pass."""
     path = unquote(request.environ.get("REQUEST_URI") or request.environ["PATH_INFO"])
     if path.startswith("//") or not path.startswith("/"):
         raise NotFound
