@@ -26,6 +26,7 @@ def main() -> None:
 for command in (
     run.serve,
     run.relay,
+    run.page,
     configuration.check,
     configuration.conf,
     configuration.key,

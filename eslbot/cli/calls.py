@@ -52,22 +52,6 @@ def migrate(path: Path, as_json: bool) -> None:
         click.echo(f"{ledger.shown} is at revision {revision}")
 
 
-@ledger.command(hidden=True)
-@config_option
-@click.option("--log", "log_format", type=click.Choice(["json", "console"]), default="console")
-def keep(path: Path, log_format: str) -> None:
-    """Keep the ledger: what ``serve`` starts by itself."""
-    from eslbot import logs
-    from eslbot.ledger.keeper import Keeper
-
-    logs.configure(json_logs=log_format == "json")
-    config = read(path)
-    logs.guard(config)
-    ledger = configured_ledger(config)
-    with ledger_errors():
-        Keeper(ledger).run()
-
-
 def configured_ledger(config: Config) -> Ledger:
     """The ledger; exit code 2 where there is none."""
     if config.ledger is None:

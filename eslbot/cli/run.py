@@ -1,12 +1,14 @@
-"""What runs until it is told to stop: ``serve`` and ``relay``."""
+"""What runs until it is told to stop: ``serve``, ``relay`` and ``page``."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
 from eslbot.cli.options import DurationParam, config_option, log_option
+from eslbot.cli.output import UNUSABLE, give_up
 from eslbot.cli.reading import configuration_errors
 
 
@@ -51,3 +53,16 @@ def relay(path: Path, json_logs: bool, processes: int | None, drain: float | Non
 
     with configuration_errors():
         run(path, processes=processes, drain=drain, json_logs=json_logs)
+
+
+@click.command(hidden=True)
+@config_option
+@log_option
+def page(path: Path, json_logs: bool) -> None:
+    """Tell what happens: call page, API, metrics and ledger. What ``serve`` starts by itself."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        give_up("this is for `eslbot serve` to start, which says where metrics are", UNUSABLE)
+    from eslbot.web.process import run
+
+    with configuration_errors():
+        raise SystemExit(run(path, json_logs=json_logs))

@@ -36,6 +36,7 @@ def as_tree(config: Config) -> dict[str, Any]:
             "switches": _networks(config.server.switches),
             "workers": config.server.workers,
             "max_calls": config.server.max_calls,
+            "health": str(config.server.health),
             "key_file": config.server.key_file,
             "switch_user": config.server.switch_user,
         },
