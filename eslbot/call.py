@@ -114,6 +114,9 @@ class Call:
         self._answered_at: float | None = None
         self._ended_at: float | None = None
         self._timeline_left = MAX_TIMELINE
+        self._sip_call_id = ""
+        #: The figures of calls that need somebody, in which this one counts.
+        self._needs: set[metrics.Gauge] = set()
 
     def run(self) -> None:
         """The whole call. Returns when the channel is gone, or when another controller has to go on.
@@ -123,6 +126,7 @@ class Call:
         self.channel = self.session.connect(invites.DISPLAY)
         self.about.facts["call_id"] = self.session.uuid
         self.invite = self.controller.signer.identity(self.channel)
+        self._sip_call_id = self.channel.get("variable_sip_call_id", "")
         self.notes = Notes(self.channel)
         if self.notes.stage is not None and self.invite is not None:
             self.notes = Notes(self.channel, self.controller.survival.take(self.session.uuid))
@@ -153,6 +157,8 @@ class Call:
             raise
         finally:
             self._record.close()
+            for figure in self._needs:
+                figure.dec()
             if self.workspace is not None:
                 self._show_stage(None)
                 self.controller.leave(self.workspace)
@@ -305,6 +311,7 @@ class Call:
             # Where we could not look for longer than that, it is one alarm all the same.
             told = max(told + 1, self._held_for() // ameyo.bye_timeout)
             metrics.BYE_OVERDUE.labels(self.workspace.name).inc()
+            self._needs_somebody(metrics.CALLS_BYE_OVERDUE.labels(self.workspace.name))
             self.note(What.BYE_OVERDUE)
             log.error(
                 "bye_overdue",
@@ -395,8 +402,9 @@ class Call:
         Another host's key, or a peer that is no FreeSWITCH of ours. There is no refusing it any more.
         """
         metrics.NOT_VERIFIED.inc()
+        self._needs_somebody(metrics.CALLS_NOT_VERIFIED)
         claimed = identity.VARIABLE if f"variable_{identity.VARIABLE}" in self.channel else "nothing"
-        self.note(What.NOT_VERIFIED, take_overs=self.take_overs)
+        self.note(What.NOT_VERIFIED, take_overs=self.take_overs, sip_call_id=self._sip_call_id)
         log.error(
             "identity_not_verified",
             carries=claimed,
@@ -515,12 +523,26 @@ class Call:
             self._held_at = self.clock.now()
             self.enter(Stage.HELD, eslbot_held_at=f"{self._held_at:.3f}")
             self.session.flush()
+            self._needs_nobody(metrics.CALLS_HAND_OFF_FAILING.labels(self.workspace.name))
         elif not attempt.sent:
             self._record.write(eslbot_next_attempt=f"{self.clock.now():.3f}")
         elif attempt.verdict not in (Verdict.ACCEPTED, Verdict.INTERRUPTED):
             self._ameyo_failed = True
+            if not self.handed_off:
+                self._needs_somebody(metrics.CALLS_HAND_OFF_FAILING.labels(self.workspace.name))
             due = self.clock.now() + attempt.delay
             self._record.write(eslbot_next_attempt=f"{due:.3f}")
+
+    def _needs_somebody(self, figure: metrics.Gauge) -> None:
+        """Count in ``figure`` from now on, until it needs nobody any more or is over."""
+        if figure not in self._needs:
+            self._needs.add(figure)
+            figure.inc()
+
+    def _needs_nobody(self, figure: metrics.Gauge) -> None:
+        if figure in self._needs:
+            self._needs.discard(figure)
+            figure.dec()
 
     def _left_to_wait(self) -> float:
         """Seconds until the next attempt, where a controller before us has begun with them.
@@ -703,7 +725,7 @@ class Call:
         """
         invite = self.invite
         if invite is None:
-            return {"source": self._source}
+            return {"source": self._source, "sip_call_id": self._sip_call_id}
         whose = self.workspace or self.controller.workspace_of(invite)
         who: dict[str, Any] = {
             "source": invite.source_ip,
@@ -711,6 +733,7 @@ class Call:
             "crt_object_id": invite.crt_object_id,
             "caller": invite.caller,
             "called": invite.to,
+            "sip_call_id": self._sip_call_id,
         }
         if whose is not None:
             who["workspace"] = whose.name

@@ -80,6 +80,8 @@ class Controller:
         self._admitted = 0
         self._ameyo: dict[str, AmeyoClient] = {}
         metrics.WORKERS_READY.set(1)
+        metrics.WORKERS_WANTED.set(config.server.workers)
+        metrics.WORKER_STARTED.set(time.time())
         metrics.WORKERS_CALLS_LIMIT.set(config.server.max_calls)
         metrics.LEDGER_CONFIGURED.set(config.ledger is not None)
         metrics.RELAY_WANTED.set(config.relay.processes)
