@@ -69,6 +69,9 @@ LAST_EVENT = 1.5
 ACK_DUE = 40.0
 #: Seconds between two looks for it, where nothing tells that it has come.
 LOOK_FOR_MEDIA = 0.1
+#: Seconds for FreeSWITCH to drop an ended call that it has taken up behind its own death. Where the PBX does
+#: not answer the re-INVITE, its SIP stack gives it up behind 64 * T1 (RFC 3261, 17.1.1.2).
+DROP_DUE = 40.0
 
 #: The outcome where the bot's part was not over, by whose doing the end was.
 _LEFT = {
@@ -135,6 +138,8 @@ class Call:
             if self.notes.stage is None:
                 self.admit()
                 self.answer()
+            elif self._was_dropped():
+                return
             else:
                 self.take_over()
             self.talk()
@@ -380,6 +385,25 @@ class Call:
                     f"FreeSWITCH has died {MOST_DEATHS} times within {DEATHS_WITHIN:g} s",
                 )
             )
+
+    def _was_dropped(self) -> bool:
+        """Whether the call had ended before FreeSWITCH died and took it up again, and is gone once more.
+
+        Its PBX refuses the re-INVITE. Meanwhile it gets no bot, Ameyo is told nothing, and the ledger has its
+        end. One that stays lives after all, whatever we saw.
+        """
+        if not (self.notes.restarted and self.controller.has_seen_end(self.session.uuid)):
+            return False
+        if self.invite is not None:
+            self._name_in_log()
+        metrics.ENDED_CALLS_RECOVERED.inc()
+        log.warning("ended_call_came_back", remedy="FreeSWITCH has died: see its log, and `dmesg`")
+        dropped: bool = self.session.gone.wait(timeout=DROP_DUE)
+        if not dropped:
+            log.error(
+                "ended_call_stays", after_seconds=DROP_DUE, remedy="its PBX has accepted it: it goes on"
+            )
+        return dropped
 
     def _tell_restart(self) -> None:
         left = self.notes.left
@@ -675,6 +699,8 @@ class Call:
         # CHANNEL_HANGUP has to do.
         self.session.finished.wait(timeout=LAST_EVENT)
         end = hangup.read(self.session.hangup, restarted=bool(self._record.restarts))
+        if end.by is hangup.By.PBX:
+            self.controller.remember_end(self.session.uuid)
         outcome = self.ended.outcome if self.ended else _LEFT[end.by]
         if end.vanished and not self.ended:
             outcome = Outcome.MEDIA_TIMEOUT

@@ -20,6 +20,7 @@ from eslbot.buckets import Buckets
 from eslbot.budget import Budget
 from eslbot.call import Call
 from eslbot.config.model import Config, Workspace
+from eslbot.ended import EndedCalls
 from eslbot.esl import ConnectionLost, EslError, Session
 from eslbot.identity import Signer
 from eslbot.invite import Invite, Refused
@@ -60,6 +61,7 @@ class Controller:
         journal: Notebook | None = None,
         *,
         buckets: Buckets,
+        ended: EndedCalls,
     ) -> None:
         self.config = config
         #: Signs whose call a call is, and knows it again.
@@ -76,6 +78,7 @@ class Controller:
         self.survival = Survival(Path(config.server.key_file).parent / "calls")
         self._local_peers = LocalPeers(config.server.switch_user)
         self._counts = counts
+        self._ended = ended
         self._row = row
         self._admitted = 0
         self._ameyo: dict[str, AmeyoClient] = {}
@@ -225,6 +228,14 @@ class Controller:
         """Count out a call that :meth:`admit` or :meth:`resume` has counted in."""
         self._admitted -= 1
         self._counts.add(self._row, workspace.id, -1)
+
+    def remember_end(self, call_id: str) -> None:
+        """Its PBX has ended the call: a FreeSWITCH that dies now may bring it back, and it is nobody's."""
+        self._ended.add(self._row, call_id)
+
+    def has_seen_end(self, call_id: str) -> bool:
+        """Whether a worker of this host has."""
+        return self._ended.knows(call_id)
 
     def ameyo(self, workspace: Workspace) -> AmeyoClient:
         """The connection pool to the workspace's own Ameyo; no two workspaces share one."""

@@ -90,6 +90,10 @@ TAKE_OVERS = Counter("eslbot_take_overs", "Calls that arrived in the middle of t
 CALLS_RECOVERED = Counter(
     "eslbot_calls_recovered", "Calls that FreeSWITCH came back with after it had died.", ["workspace"]
 )
+ENDED_CALLS_RECOVERED = Counter(
+    "eslbot_ended_calls_recovered",
+    "Calls that FreeSWITCH came back with though their PBX had ended them; they get no bot.",
+)
 CALLS_STRANDED = Counter(
     "eslbot_calls_stranded",
     "Calls that did not come back behind FreeSWITCH's death: Ameyo was notified without them.",

@@ -24,6 +24,7 @@ from eslbot.arbiter import CallArbiter
 from eslbot.buckets import Buckets
 from eslbot.children import KEEPER, RELAY, ChildProcess
 from eslbot.config import Config, ConfigError
+from eslbot.ended import EndedCalls
 from eslbot.figures import FigureFiles
 from eslbot.identity import Signer
 from eslbot.limits import CallCounts
@@ -59,6 +60,7 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self._lifeline = os.pipe()
         self.counts = CallCounts()
         self.buckets = Buckets()
+        self.ended = EndedCalls()
         self.figures = FigureFiles(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         options = ["--config", str(path), "--log", "json" if json_logs else "console"]
         self._keeper, self._relay = (
@@ -154,9 +156,16 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         logs.hear_gevent()
         ledger = self.config.ledger
         journal = Journal(Path(ledger.journal)) if ledger else None
-        return WebApp(
-            Controller(self.config, self.signer, self.counts, self.row, journal, buckets=self.buckets)
+        controller = Controller(
+            self.config,
+            self.signer,
+            self.counts,
+            self.row,
+            journal,
+            buckets=self.buckets,
+            ended=self.ended,
         )
+        return WebApp(controller)
 
 
 def serve(path: Path, *, drain: float = 0.0, json_logs: bool) -> None:

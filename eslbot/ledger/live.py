@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from eslbot.ledger.fold import Row
 from eslbot.ledger.store import MAX_LIVE
 
-#: Ended calls that are remembered for those who watch, who look every second.
-MAX_ENDED = 5000
+#: Ended calls that are remembered for those who watch, who look every second; one is some 6 kB.
+MAX_ENDED = 1000
 
 
 @dataclass(frozen=True, slots=True)

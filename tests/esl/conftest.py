@@ -29,6 +29,7 @@ from eslbot.config.model import (
     loopback,
 )
 from eslbot.controller import Controller
+from eslbot.ended import EndedCalls
 from eslbot.ledger.facts import What
 from eslbot.limits import CallCounts
 from eslbot.sources import Sources
@@ -77,6 +78,7 @@ class House:
         self.relay = Relay(listen=loopback(1))
         self.counts = CallCounts()
         self.buckets = Buckets()
+        self.ended = EndedCalls()
         self.counts.know([WORKSPACE, OTHER])
         self.row = self.counts.take_row()
         self.channels: list[Channel] = []
@@ -116,7 +118,7 @@ class House:
             config = Config(server, switch, Web(loopback(8085)), workspaces, edge=self.edge, relay=self.relay)
             self.buckets.know(Sources(config).parties)
             self._controller = Controller(
-                config, self.signer, self.counts, self.row, self, buckets=self.buckets
+                config, self.signer, self.counts, self.row, self, buckets=self.buckets, ended=self.ended
             )
         return self._controller
 

@@ -25,6 +25,7 @@ from greenswitch import esl as greenswitch
 from eslbot.buckets import Buckets
 from eslbot.config.model import Config, FreeSwitch, Server, Web, loopback
 from eslbot.controller import Controller
+from eslbot.ended import EndedCalls
 from eslbot.esl import CallerHungUp, ConnectionLost, Session
 from eslbot.limits import CallCounts
 from tests.support import wire
@@ -320,7 +321,7 @@ def controller() -> Controller:
     server = Server(loopback(8084), (ip_network("127.0.0.1/32"),), 1, 10)
     switch = FreeSwitch(None, 5060, None, (10000, 60000), loopback(8021), None, "/tmp", ())
     config = Config(server, switch, Web(loopback(8085)), {})
-    return Controller(config, SIGNER, CallCounts(), 0, buckets=Buckets())
+    return Controller(config, SIGNER, CallCounts(), 0, buckets=Buckets(), ended=EndedCalls())
 
 
 def descriptors() -> int:

@@ -195,6 +195,68 @@ def test_a_call_under_which_freeswitch_dies_again_goes_to_an_agent_without_its_b
     assert "died 2 times within 60 s" in house.posts()[0]["properties"]["why"]
 
 
+def ended_and_back(house: House) -> Channel:
+    """A call that Ameyo has accepted and ended, and that FreeSWITCH, which died over it, brings back."""
+    first = house.talking()
+    first.ends()
+    first.wait_stage("held")
+    first.hang_up()
+    first.wait_closed()
+    return house.restarted(first)
+
+
+def test_an_ended_call_that_comes_back_is_let_go(house: House) -> None:
+    """FreeSWITCH was killed in the second of the BYE: the call's row was still there."""
+    before = metrics.ENDED_CALLS_RECOVERED._value.get()
+    with capture_logs() as told:
+        second = ended_and_back(house)
+        eventually(lambda: any(line["event"] == "ended_call_came_back" for line in told))
+        known = len(house.facts)
+        second.hang_up("recv_refuse", "NORMAL_TEMPORARY_FAILURE")  # 481: the PBX knows it no more
+        second.wait_closed()
+    assert accepted(house) == ["bot_ended"], "Ameyo is not told again"
+    assert second.starts == [] and "displace start" not in second.story
+    assert (len(house.facts), left(house)) == (known, []), "the ledger has its end, and nobody looks for it"
+    assert metrics.ENDED_CALLS_RECOVERED._value.get() == before + 1
+    assert not [line for line in told if line["event"] in ("call_stranded", "call_taken_over")]
+
+
+def test_another_worker_knows_of_its_end_too(house: House) -> None:
+    first = house.talking()
+    first.hang_up()
+    first.wait_closed()
+    house._controller = None
+    house.row = house.counts.take_row()
+    second = house.restarted(first)
+    eventually(lambda: house.controller.calls)
+    second.hang_up("recv_refuse")
+    second.wait_closed()
+    assert second.starts == [] and house.posts() == []
+
+
+def test_an_ended_call_that_its_pbx_accepts_lives_after_all(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eslbot.call.DROP_DUE", 0.1)
+    with capture_logs() as told:
+        second = ended_and_back(house)
+        second.wait(lambda: second.displaced)
+    assert [line["after_seconds"] for line in told if line["event"] == "ended_call_stays"] == [0.1]
+    second.ends()
+    second.wait_stage("held")
+
+
+def test_a_call_that_our_side_ended_is_no_ended_call(house: House) -> None:
+    """Its PBX may not have heard of it: whether it comes back, and Ameyo is told, is as with any other."""
+    first = house.talking()
+    first.hang_up("send_bye")
+    first.wait_closed()
+    second = house.restarted(first)
+    second.wait(lambda: second.displaced)
+    second.ends()
+    second.wait_stage("held")
+
+
 def test_a_death_that_is_long_ago_does_not_count(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eslbot.record.DEATHS_WITHIN", 0.0)
     first = house.talking()

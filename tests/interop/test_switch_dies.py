@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.e2e.test_call import logged
 from tests.interop.conftest import Calling, bot_of, message_of
 from tests.interop.controller import take
 from tests.interop.pbx import PATIENCE, Call, branch_of
-from tests.support.rows import forget_row, wait_row
+from tests.support.rows import forget_row, rows, saved_row, wait_row
 
 #: Seconds: a request that nobody answers is sent again, each time twice as long behind (RFC 3261, 17.1.1.2).
 T1, T2 = 0.5, 4.0
@@ -90,10 +91,36 @@ def test_a_bye_before_the_answer_to_the_reinvite(lab: Lab, calling: Calling) -> 
     call.over = True
     call.answer(invite, 481, "Call/Transaction Does Not Exist")
     lab.wait_switch_ready()
+    until(lambda: not lab.live_channels(), "the channel stays")
+
+
+def test_a_call_that_had_ended_stays_ended(lab: Lab, calling: Calling) -> None:
+    """FreeSWITCH is killed in the second of the BYE, and takes up a call that nobody has any more."""
+    call = calling()
+    uuid = talking(lab, call)
+    put_back = saved_row(lab, uuid)
+    call.bye()
+    logged(lab, call.crt, "call_ended")
+    until(lambda: uuid not in rows(lab), "FreeSWITCH does not delete the row")
+    put_back()
+    lab.crash_switch()
+    invite = call.wants("INVITE")
+    logged(lab, call.crt, "ended_call_came_back")  # a PBX that takes its time
+    call.answer(invite, 481, "Call/Transaction Does Not Exist")
+    lab.wait_switch_ready()
+    until(lambda: not lab.live_channels(), "the channel stays")
+    bots = [bot for bot in lab.bot.calls if bot.headers.get("X-CRT-Object-ID") == call.crt]
+    assert len(bots) == 1, "no bot was dialled again"
+    assert lab.ameyo.requests_for(call.crt) == [], "its caller hung up: there is nobody to hand over"
+    assert not (lab.folder / "calls" / uuid).exists(), "nobody looks for it"
+
+
+def until(reached: Callable[[], bool], otherwise: str) -> None:
+    """Wait for what another process does and does not tell: there is no event to wait for."""
     deadline = time.monotonic() + PATIENCE
-    while lab.live_channels():
-        assert time.monotonic() < deadline, "the channel stays"
-        time.sleep(0.02)  # another process: there is no event to wait for
+    while not reached():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.02)
 
 
 def test_freeswitch_dies_before_the_ack(lab: Lab, calling: Calling) -> None:

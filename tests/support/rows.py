@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 
 from eslbot.sim.lab import Lab
@@ -28,6 +29,27 @@ def wait_row(lab: Lab, uuid: str, *, whole: bool = True) -> None:
     while rows(lab).get(uuid) is not whole:
         assert time.monotonic() < deadline, "the call has no row"
         time.sleep(0.02)  # another process's files: there is no event to wait for
+
+
+def saved_row(lab: Lab, uuid: str) -> Callable[[], None]:
+    """What puts a call's row back as it is now: as if FreeSWITCH had died before it could delete it."""
+    folder = lab.work / "db"
+    if lab.real_switch is None:
+        file = folder / f"{uuid}.json"
+        content = file.read_bytes()
+
+        def put_back() -> None:
+            file.write_bytes(content)
+
+        return put_back
+    with closing(sqlite3.connect(folder / "core.db", timeout=PATIENCE)) as database:
+        row = database.execute("select * from recovery where uuid = ?", (uuid,)).fetchone()
+
+    def insert() -> None:
+        with closing(sqlite3.connect(folder / "core.db", timeout=PATIENCE)) as database, database:
+            database.execute(f"insert into recovery values ({', '.join('?' * len(row))})", row)
+
+    return insert
 
 
 def forget_row(lab: Lab, uuid: str) -> None:
