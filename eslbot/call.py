@@ -73,6 +73,9 @@ LOOK_FOR_MEDIA = 0.1
 #: not answer the re-INVITE, its SIP stack gives it up behind 64 * T1 (RFC 3261, 17.1.1.2).
 DROP_DUE = 40.0
 
+#: Characters of a Call-ID that are told; whoever sends the INVITE chooses it.
+MAX_SIP_CALL_ID = 255
+
 #: The outcome where the bot's part was not over, by whose doing the end was.
 _LEFT = {
     hangup.By.PBX: Outcome.CALLER_HANGUP,
@@ -129,7 +132,7 @@ class Call:
         self.channel = self.session.connect(invites.DISPLAY)
         self.about.facts["call_id"] = self.session.uuid
         self.invite = self.controller.signer.identity(self.channel)
-        self._sip_call_id = self.channel.get("variable_sip_call_id", "")
+        self._sip_call_id = self.channel.get("variable_sip_call_id", "")[:MAX_SIP_CALL_ID]
         self.notes = Notes(self.channel)
         if self.notes.stage is not None and self.invite is not None:
             self.notes = Notes(self.channel, self.controller.survival.take(self.session.uuid))

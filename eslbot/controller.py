@@ -240,5 +240,8 @@ class Controller:
     def ameyo(self, workspace: Workspace) -> AmeyoClient:
         """The connection pool to the workspace's own Ameyo; no two workspaces share one."""
         if workspace.id not in self._ameyo:
-            self._ameyo[workspace.id] = AmeyoClient(workspace.ameyo)
+            # No series before a certificate was seen: its 0 would be one that has ended long ago.
+            self._ameyo[workspace.id] = AmeyoClient(
+                workspace.ameyo, until=lambda ends: metrics.CERTIFICATE_ENDS.labels(workspace.name).set(ends)
+            )
         return self._ameyo[workspace.id]

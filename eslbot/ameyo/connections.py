@@ -11,7 +11,7 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -47,9 +47,14 @@ class Connections(HTTPAdapter):
     TLS is verified with ``ca_file``, read once, or where there is none with what requests brings along. A
     Session of requests' would take longer to prepare a POST than Ameyo to answer it; what it does besides,
     redirects and the environment's proxies and .netrc, would change where a customer's token goes.
+
+    ``until`` is told of each connection until when its certificate counts, in epoch seconds.
     """
 
-    def __init__(self, url: str, ca_file: str | None, size: int) -> None:
+    def __init__(
+        self, url: str, ca_file: str | None, size: int, *, until: Callable[[float], object] = float
+    ) -> None:
+        self._until = until
         self._request = Request("POST", url).prepare()
         self._ca_file = ca_file
         self._names = Resolver()
@@ -108,6 +113,11 @@ class Connections(HTTPAdapter):
                 answer.connection.close()
             self._pool._put_conn(answer.connection)
 
+    def _certificate_shown(self, certificate: Mapping[str, Any] | None) -> None:
+        ends = (certificate or {}).get("notAfter")
+        if isinstance(ends, str):
+            self._until(float(ssl.cert_time_to_seconds(ends)))
+
     def one_waits(self) -> bool:
         """Whether a connection is there that a POST could use at once. Raises OSError, as :meth:`post`."""
         connection = self._pool._get_conn()
@@ -132,13 +142,17 @@ class Connections(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """As requests does, with our connections."""
         super().init_poolmanager(*args, **kwargs)
-        names = self._names
+        names, shown = self._names, self._certificate_shown
 
         class Plain(_OfAmeyo, HTTPConnection):
             resolver = names
 
         class Tls(_OfAmeyo, HTTPSConnection):
             resolver = names
+
+            def connect(self) -> None:
+                super().connect()
+                shown(self.sock.getpeercert())
 
         class PlainPool(HTTPConnectionPool):
             ConnectionCls: Any = Plain

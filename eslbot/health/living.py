@@ -18,8 +18,8 @@ from eslbot.outcome import Outcome, Stage
 from eslbot.redaction import beginning
 
 Row = Mapping[str, Any]
-#: `changed` and `ended` rows since the last look; the first one is all calls that live.
-News = Callable[[], tuple[Iterable[Row], Iterable[Row]]]
+#: What has changed and what has ended since the last look; whether what has changed is all that lives.
+News = Callable[[], tuple[Iterable[Row], Iterable[Row], bool]]
 
 #: Seconds of what has happened that a colour rests on.
 WINDOW = 600.0
@@ -67,7 +67,9 @@ class Living:
 
     def look(self, now: float) -> tuple[Mapping[Place, Finding], tuple[CallInNeed, ...]]:
         """Each tenant's bot and Ameyo, and the calls that need somebody, the most urgent first."""
-        changed, ended = self._news()
+        changed, ended, anew = self._news()
+        if anew:
+            self._live.clear()
         for row in changed:
             self._live[row["call_id"]] = row
         for row in ended:

@@ -168,7 +168,7 @@ def workers(address: Address, count: Callable[[], Count]) -> Findings:
 def _status_word(body: bytes) -> str:
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     return str(document.get("status", "")) if isinstance(document, dict) else ""
 
