@@ -159,6 +159,17 @@ def relay(path: Path, json_logs: bool, processes: int | None, drain: float | Non
         run(path, processes=processes, drain=drain, json_logs=json_logs)
 
 
+@main.command(hidden=True)
+@config_option
+@log_option
+def page(path: Path, json_logs: bool) -> None:
+    """Tell what happens: call page, API, metrics and ledger. What ``serve`` starts by itself."""
+    from eslbot.web.process import run
+
+    with configuration_errors():
+        raise SystemExit(run(path, json_logs=json_logs))
+
+
 @main.command()
 @config_option
 def check(path: Path) -> None:
@@ -536,22 +547,6 @@ def migrate(path: Path) -> None:
     with ledger_errors():
         revision = migrate(open_database(ledger, create=True))
     click.echo(f"{ledger.shown} is at revision {revision}")
-
-
-@ledger_group.command(hidden=True)
-@config_option
-@click.option("--log", "log_format", type=click.Choice(["json", "console"]), default="console")
-def keep(path: Path, log_format: str) -> None:
-    """Keep the ledger: what ``serve`` starts by itself."""
-    from eslbot import logs
-    from eslbot.ledger.keeper import Keeper
-
-    logs.configure(json_logs=log_format == "json")
-    config = read(path)
-    logs.guard(config)
-    ledger = configured_ledger(config)
-    with ledger_errors():
-        Keeper(ledger).run()
 
 
 def configured_ledger(config: Config) -> Ledger:

@@ -1,17 +1,25 @@
 """What is counted. Names are few and labels have few values: never a call's id or a number.
 
-Workers and the ledger's keeper share their figures through files in ``PROMETHEUS_MULTIPROC_DIR``, which
-``eslbot serve`` sets before anything imports this module; :mod:`eslbot.figures` keeps what dead ones counted.
+The processes of a service share their figures through files in ``PROMETHEUS_MULTIPROC_DIR``, which
+``eslbot serve`` sets before anything imports this module: a file for each row of processes, not for each
+process (:mod:`eslbot.rows`). The page process reads them all (:mod:`eslbot.exposition`).
 Every gauge is ``live…``: it goes with its process. What each figure means to an operator is told in
 ``docs/operations.md``.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any, Self
 
 import prometheus_client
+from prometheus_client import values
+
+from eslbot import rows
+
+if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # before the first metric is made
+    values.ValueClass = values.MultiProcessValue(rows.claimed)  # type: ignore[no-untyped-call]
 
 
 class _Remembers(prometheus_client.metrics.MetricWrapperBase):
@@ -230,16 +238,6 @@ SEND_BYE = Counter("eslbot_send_bye", "Answered calls that our side ended with B
 MEDIA_TIMEOUTS = Counter(
     "eslbot_media_timeouts", "Calls ended because no RTP came for media_timeout.", ["workspace"]
 )
-# No process counts these three: FreeSWITCH's own host does, in a file (eslbot.recovery).
-SWITCH_RESTARTS = Counter(
-    "eslbot_switch_restarts", "Times that FreeSWITCH died with calls up and was started again."
-)
-SWITCH_FLUSHES = Counter(
-    "eslbot_switch_flushes", "Of those, which began without the calls: the third crash within a minute."
-)
-SWITCH_CALLS_DROPPED = Counter(
-    "eslbot_switch_calls_dropped", "Calls that were up at a crash and were dropped by that."
-)
 PEERS_REFUSED = Counter(
     "eslbot_peers_refused",
     "Event-socket peers outside server.switches, or of a user who is not server.switch_user.",
@@ -256,15 +254,15 @@ LEDGER_CONFIGURED = Gauge(
 )
 LEDGER_UP = Gauge(
     "eslbot_ledger_up",
-    "1 while the keeper runs and its database takes what it writes.",
-    multiprocess_mode="livesum",  # the keeper's figure, and the workers' zeroes where there is no keeper
+    "1 while the database takes what is written to it.",
+    multiprocess_mode="livesum",  # the page process's figure, and zeroes of all others
 )
 LEDGER_BACKLOG_BYTES = Gauge(
     "eslbot_ledger_backlog_bytes",
     "What waits in the journals to get into the database.",
     multiprocess_mode="livesum",
 )
-LEDGER_FACTS = Counter("eslbot_ledger_facts", "Facts of calls that the keeper has read from journals.")
+LEDGER_FACTS = Counter("eslbot_ledger_facts", "Facts of calls that were read from journals.")
 LEDGER_CALLS_WRITTEN = Counter("eslbot_ledger_calls_written", "Rows of calls written to the database.")
 LEDGER_FACTS_LOST = Counter(
     "eslbot_ledger_facts_lost", "Facts that a worker could not write to its journal: gaps in the records."

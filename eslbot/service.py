@@ -22,10 +22,9 @@ from eslbot import config as configuration
 from eslbot import keyfile, logs, peers
 from eslbot.arbiter import CallArbiter
 from eslbot.buckets import Buckets
-from eslbot.children import KEEPER, RELAY, ChildProcess
+from eslbot.children import PAGE, RELAY, ChildProcess
 from eslbot.config import Config, ConfigError
 from eslbot.ended import EndedCalls
-from eslbot.figures import FigureFiles
 from eslbot.identity import Signer
 from eslbot.limits import CallCounts
 from eslbot.privacy import keep_to_ourselves
@@ -33,11 +32,11 @@ from eslbot.sources import Sources
 from eslbot.worker import HAND_OVER
 
 if TYPE_CHECKING:
-    from eslbot.web.app import WebApp
+    from eslbot.controller import Controller
 
 log = structlog.get_logger()
 
-#: The directory of the workers' figures, when it is ours and not the operator's.
+#: The directory of the processes' metrics, when it is ours and not the operator's.
 _metrics_directory: str | None = None
 
 #: Seconds without a sign of life after which the arbiter kills a worker; it looks every second. A hung worker
@@ -46,7 +45,7 @@ _metrics_directory: str | None = None
 WATCHDOG = 5
 #: Seconds beyond a worker's own bounds after which the arbiter kills it at its own end.
 MARGIN = 2
-#: Connections beyond the calls: port probes, refusals on their way, web clients.
+#: Connections beyond the calls: port probes, refusals on their way.
 HEADROOM = 1000
 
 
@@ -61,11 +60,8 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self.counts = CallCounts()
         self.buckets = Buckets()
         self.ended = EndedCalls()
-        self.figures = FigureFiles(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         options = ["--config", str(path), "--log", "json" if json_logs else "console"]
-        self._keeper, self._relay = (
-            ChildProcess(kind, options, self._lifeline[0], self.figures.bury) for kind in (KEEPER, RELAY)
-        )
+        self._page, self._relay = (ChildProcess(kind, options, self._lifeline[0]) for kind in (PAGE, RELAY))
         self.config: Config | None = None
         #: How many times a configuration was read: each HUP is the relay's, too, whatever has changed.
         self._reloads = 0
@@ -96,14 +92,13 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def _settings(self, config: Config) -> dict[str, Any]:
         return {
-            "bind": [str(config.server.listen), str(config.web.listen)],
+            "bind": [str(config.server.listen), str(config.server.health)],
             "workers": config.server.workers,
             "worker_class": "eslbot.worker.CallWorker",
             "worker_connections": config.server.max_calls + HEADROOM,
             "backlog": 4096,  # a burst of calls must not meet a full backlog
             "timeout": WATCHDOG,
             "graceful_timeout": math.ceil(self.drain + HAND_OVER + MARGIN),
-            "keepalive": 5,
             "proc_name": "eslbot",
             "control_socket_disable": True,  # it would be one file for every service of this user
             "logger_class": logs.GunicornLogger,
@@ -123,7 +118,6 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def _after_exit(self, arbiter: Any, worker: Any) -> None:
         self.counts.free_row(worker.row)
-        self.figures.bury(worker.pid)
 
     def _before_exec(self, arbiter: Any) -> None:
         """At USR2: the new service has a metrics directory of its own, as this one removes ours."""
@@ -131,32 +125,31 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             arbiter.cfg.env_orig.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
     def tend_children(self) -> None:
-        """Have the ledger's keeper running, if there is a ledger, and the relay, unless it runs by itself."""
+        """Have the page process running, and the relay, unless it runs by itself."""
         config = self.config
-        self._keeper.tend(config.ledger if config is not None else None)
+        self._page.tend(config)
         self._relay.tend((config, self._reloads) if config is not None and config.relay.processes else None)
 
     def end_children(self, *, graceful: bool) -> None:
         """End them; the relay stays with the calls it has, if there are any."""
         self._relay.end(graceful=graceful)
-        self._keeper.end()
+        self._page.end()
 
     def run(self) -> None:
         """Run until a signal ends it; leaves by SystemExit."""
         CallArbiter(self).run()
 
-    def load(self) -> WebApp:
+    def load(self) -> Controller:
         """In the worker, after gevent has patched the standard library."""
         from eslbot.controller import Controller
         from eslbot.ledger.journal import Journal
-        from eslbot.web.app import WebApp
 
         assert self.config is not None and self.signer is not None
         logs.guard(self.config)  # the arbiter may have read another one since
         logs.hear_gevent()
         ledger = self.config.ledger
         journal = Journal(Path(ledger.journal)) if ledger else None
-        controller = Controller(
+        return Controller(
             self.config,
             self.signer,
             self.counts,
@@ -165,7 +158,6 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             buckets=self.buckets,
             ended=self.ended,
         )
-        return WebApp(controller)
 
 
 def serve(path: Path, *, drain: float = 0.0, json_logs: bool) -> None:
@@ -204,7 +196,7 @@ def signer_of(config: Config, *, make: bool) -> Signer:
 
 
 def _share_metrics(make: Callable[..., str] = tempfile.mkdtemp) -> None:
-    """A directory in which the workers of this service add up their figures."""
+    """A directory in which the processes of this service add up their metrics."""
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         return
     global _metrics_directory

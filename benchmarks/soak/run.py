@@ -267,7 +267,7 @@ class Soak:
         found: dict[str, list[int | None]] = {
             "arbiter": [service.process.pid if service.process is not None else None],
             "worker": list(service.worker_pids()),
-            "keeper": [service.keeper_pid()],
+            "page": [service.page_pid()],
             "relay parent": [service.relay_parent_pid()],
             "relay": list(service.relay_pids()),
             "FreeSWITCH": [self._lab.switch_pid],

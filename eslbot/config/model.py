@@ -81,6 +81,7 @@ ANY_USER = "any"
 class Server:
     """The event-socket listener and its workers; ``max_calls`` is per worker.
 
+    ``health`` is where workers answer ``/healthz`` and ``/readyz``, on loopback, and nothing else.
     ``key_file`` holds the key that signs whose call a call is (:mod:`eslbot.identity`).
     ``switch_user``: name or number of the only user of this host, but root, who may speak to the listener;
     None for root, the service's own user and one called ``freeswitch``; :data:`ANY_USER` for everybody.
@@ -90,6 +91,7 @@ class Server:
     switches: tuple[Network, ...]
     workers: int
     max_calls: int
+    health: Address = field(default_factory=lambda: loopback(8083))
     key_file: str = "/var/lib/eslbot/identity.key"
     switch_user: str | None = None
 
@@ -168,7 +170,7 @@ class PageToken:
 
 @dataclass(frozen=True, slots=True)
 class Web:
-    """The HTTP listener. Without ``tokens`` nobody sees the call page."""
+    """The page process's HTTP listener. Without ``tokens`` nobody sees the call page."""
 
     listen: Address
     tokens: tuple[PageToken, ...] = ()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from marshmallow import Schema, ValidationError, fields, post_load, validate, validates_schema
+from marshmallow import Schema, ValidationError, fields, post_load, validate, validates, validates_schema
 
 from eslbot import recovery
 from eslbot.ameyo.properties import PLACEHOLDERS, unknown_placeholders
@@ -136,6 +136,7 @@ class ServerSchema(_Table):
     switches = _listed(NetworkField(), load_default=lambda: [NetworkField().read("127.0.0.1/32")])
     workers = _count(2, 64)
     max_calls = _count(1000, 20000)
+    health = AddressField(load_default=loopback(8083))
     key_file = fields.String(
         load_default=default_key_file,
         validate=validate.Regexp(r"/[^\0]{1,1000}\Z", error="expected an absolute path, got {input!r}"),
@@ -146,6 +147,14 @@ class ServerSchema(_Table):
         validate=_USER,
         error_messages={"invalid": "expected a user's name, or its number in quotes"},
     )
+
+    @validates("health")
+    def _for_this_host(self, value: Address, **_: Any) -> None:
+        if not value.ip.is_loopback:
+            raise ValidationError(
+                f"expected an address of loopback like 127.0.0.1:8083, got {str(value)!r}: workers answer "
+                "whoever reaches it; for others there is web.listen"
+            )
 
     @post_load
     def _make(self, data: dict[str, Any], **_: Any) -> Server:
@@ -521,12 +530,19 @@ class ConfigSchema(_Table):
         errors: dict[str, Any] = {}
         # A table with errors of its own is here as far as it was read: a dictionary, not its object.
         server, web, relay = data.get("server"), data.get("web"), data.get("relay")
-        taken: dict[Address, str] = {server.listen: "server.listen"} if isinstance(server, Server) else {}
-        for name, table in (("web", web), ("relay", relay)):
-            if isinstance(table, Web | Relay):
-                first = taken.setdefault(table.listen, f"{name}.listen")
-                if first != f"{name}.listen":
-                    errors[name] = {"listen": [f"{table.listen} is {first} already; each needs its own"]}
+        listeners: list[tuple[str, str, Address]] = []
+        if isinstance(server, Server):
+            listeners += [("server", "listen", server.listen), ("server", "health", server.health)]
+        listeners += [
+            (name, "listen", table.listen)
+            for name, table in (("web", web), ("relay", relay))
+            if isinstance(table, Web | Relay)
+        ]
+        taken: dict[Address, str] = {}
+        for name, key, address in listeners:
+            first = taken.setdefault(address, f"{name}.{key}")
+            if first != f"{name}.{key}":
+                errors[name] = {key: [f"{address} is {first} already; each needs its own"]}
         names: dict[str, str] = {}
         ids: set[str] = set()
         for key, workspace in data.get("workspaces", {}).items():

@@ -29,6 +29,7 @@ def show(config: Config) -> str:
             "switches": _networks(config.server.switches),
             "workers": config.server.workers,
             "max_calls": config.server.max_calls,
+            "health": str(config.server.health),
             "key_file": config.server.key_file,
             "switch_user": config.server.switch_user,
         },

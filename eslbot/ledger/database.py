@@ -6,6 +6,7 @@ decides whether to wait.
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import stat
@@ -35,6 +36,8 @@ STATEMENT_TIMEOUT = 30
 BUSY_TIMEOUT = 5
 #: Seconds between two tries where SQLite does not wait by itself.
 BUSY_PAUSE = 0.02
+#: Steps of SQLite's machine between two looks whether a question takes too long: about a millisecond.
+SQLITE_STEPS = 20_000
 #: PostgreSQL's advisory locks of ours: who holds the first migrates, who holds the second writes.
 MIGRATION_LOCK, WRITER_LOCK = 0x65736C626F740001, 0x65736C626F740002
 
@@ -158,10 +161,30 @@ def _postgresql(url: URL) -> Engine:
 
 
 @contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
-    """A connection to ask with. Raises :class:`LedgerDown`."""
+def reading(engine: Engine, seconds: float | None = None) -> Iterator[Connection]:
+    """A connection to ask with, for ``seconds`` at most. Raises :class:`LedgerDown`."""
     with _down(engine), engine.connect() as connection:
-        yield connection
+        if seconds is None:
+            yield connection
+        elif engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SET LOCAL statement_timeout = {math.ceil(1000 * seconds)}")
+            yield connection
+        else:
+            with _interrupted(connection, seconds):
+                yield connection
+
+
+@contextmanager
+def _interrupted(connection: Connection, seconds: float) -> Iterator[None]:
+    """SQLite's own clock of statements is its steps: it is asked to look at ours every so many."""
+    deadline = time.monotonic() + seconds
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    driver.set_progress_handler(lambda: time.monotonic() > deadline, SQLITE_STEPS)
+    try:
+        yield
+    finally:
+        driver.set_progress_handler(None, 0)
 
 
 @contextmanager

@@ -31,7 +31,6 @@ from eslbot import config as configuration
 from eslbot import keyfile, logs, metrics
 from eslbot.children import lifeline
 from eslbot.config.model import Config, ConfigError
-from eslbot.figures import FigureFiles
 from eslbot.identity import Signer
 from eslbot.memory import settle_memory
 from eslbot.privacy import keep_to_ourselves
@@ -103,8 +102,6 @@ class Parent:
         self._end_at = float("inf")
         self._kill_at = float("inf")
         self._short_lives, self._not_before = 0, 0.0
-        directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-        self._figures = FigureFiles(Path(directory)) if directory else None
 
     def run(self) -> None:
         """Until told to end. Raises ConfigError when the configuration cannot be used at the start."""
@@ -182,8 +179,6 @@ class Parent:
                 return
             if pid == 0:
                 return
-            if self._figures is not None:
-                self._figures.bury(pid)
             for generation in self._generations():
                 if (relay := generation.relays.pop(pid, None)) is not None:
                     self._died(relay, status)

@@ -1,6 +1,6 @@
 """What of the ledger a viewer gets to see: only the tenants of their token, numbers masked.
 
-The keeper is asked for these tenants only; that nothing else leaves the worker is seen to here once more.
+The ledger is asked for these tenants only; that nothing else leaves the process is seen to here once more.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eslbot.masking import masked, masked_text
-from eslbot.web.tokens import Viewer
+from eslbot.web.sessions import Viewer
 
 #: What is a number as a whole.
 _NUMBERS = frozenset({"did", "caller", "called", "from", "to"})
@@ -31,27 +31,20 @@ _LISTED = (
 )
 
 
-def rights(viewer: Viewer) -> dict[str, Any]:
-    """What every question to the keeper carries."""
-    return {} if viewer.workspaces is None else {"workspaces": sorted(viewer.workspaces)}
-
-
-def may_see(viewer: Viewer, row: Any) -> bool:
+def may_see(viewer: Viewer, row: Mapping[str, Any]) -> bool:
     """Whether a row of `calls`, or of the tenants, is one of the viewer's."""
-    if not isinstance(row, dict):
-        return False
     return viewer.workspaces is None or row.get("workspace_id") in viewer.workspaces
 
 
-def in_list(viewer: Viewer, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of `calls` as lists show it; what is not known is left out."""
+def in_list(numbers: bool, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `calls` as lists show it, to who may see ``numbers``; what is not known is left out."""
     listed = {name: row[name] for name in _LISTED if row.get(name) is not None}
-    return dict(shown(viewer, listed))
+    return dict(shown(numbers, listed))
 
 
-def shown(viewer: Viewer, document: Any) -> Any:
-    """A row, or any part of the keeper's answer, fit for the viewer."""
-    return document if viewer.numbers else _masked("", document, _DEPTH)
+def shown(numbers: bool, document: Any) -> Any:
+    """A row, or any part of the ledger's answer, for who may see ``numbers`` or may not."""
+    return document if numbers else _masked("", document, _DEPTH)
 
 
 def _masked(name: str, value: Any, depth: int) -> Any:

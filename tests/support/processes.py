@@ -116,12 +116,12 @@ class EslbotService(ServerProcess):
         self.options = options
         self.before = before
         self.config = folder / f"eslbot-{id(self)}.toml"
-        self.web_port = 0
+        self.web_port = self.health_port = 0
         #: Not the default one: other services on this machine want it, and a worker takes it once it is free.
         self.capture_port = free_port()
 
     def command(self) -> Sequence[str]:
-        self.port, self.web_port = free_port(), free_port()
+        self.port, self.web_port, self.health_port = free_port(), free_port(), free_port()
         self.write(self.tree)
         return self.same_command()
 
@@ -141,7 +141,11 @@ class EslbotService(ServerProcess):
         key_file = self.folder / "identity.key"
         key_file.touch(0o600)
         key_file.write_text(f"{KEY.hex()}\n")
-        tree.setdefault("server", {}).update(listen=f"127.0.0.1:{self.port}", key_file=str(key_file))
+        tree.setdefault("server", {}).update(
+            listen=f"127.0.0.1:{self.port}",
+            health=f"127.0.0.1:{self.health_port}",
+            key_file=str(key_file),
+        )
         tree.setdefault("web", {})["listen"] = f"127.0.0.1:{self.web_port}"
         tree.setdefault("relay", {"processes": 0})
         tree.setdefault("freeswitch", {}).setdefault("capture", f"127.0.0.1:{self.capture_port}")
@@ -154,7 +158,7 @@ class EslbotService(ServerProcess):
 
     def served_by(self, pid: int) -> bool:
         """Whether the process waits for both kinds of connections."""
-        return all(serves(pid, ("127.0.0.1", port)) for port in (self.port, self.web_port))
+        return all(serves(pid, ("127.0.0.1", port)) for port in (self.port, self.health_port))
 
     def accepting(self) -> int:
         (worker,) = self.children()

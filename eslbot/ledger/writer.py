@@ -1,8 +1,8 @@
-"""The keeper: the one process of a service that writes the ledger.
+"""The ledger's writer: the one thread of a service that writes its database.
 
-It reads the workers' journals into the database and answers questions at its desk. It may die, or the
-database be away, at any moment: journals wait on disk, and how far each was read is written in the same
-transaction as what was read. It imports no gevent: nothing in it serves calls.
+It reads the workers' journals into the database and into the projection of the living calls. It may die, or
+the database be away, at any moment: journals wait on disk, and how far each was read is written in the same
+transaction as what was read. It belongs to the page process, which serves no calls.
 """
 
 from __future__ import annotations
@@ -10,31 +10,28 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
-import select
-import signal
 import socket
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import structlog
 from sqlalchemy import Engine
 
 from eslbot import metrics
-from eslbot.children import lifeline
 from eslbot.config.model import Ledger
 from eslbot.ledger.database import LedgerDown, migrate, open_database
-from eslbot.ledger.desk import Desk
 from eslbot.ledger.facts import What
 from eslbot.ledger.fold import BadFact, Fact, read_fact
-from eslbot.ledger.live import Health, Live
+from eslbot.ledger.projection import Health, Projection
 from eslbot.ledger.store import FEW, Batch, OffsetsMoved, Store
 from eslbot.ledger.tail import Folder, Journal, Piece
 
 log = structlog.get_logger()
 
-#: Seconds between two rounds while somebody asks at the desk, and while nobody does: a transaction costs
+#: Seconds between two rounds while somebody looks at the page, and while nobody does: a transaction costs
 #: milliseconds, however little is in it.
 LOOK, ROUND = 0.5, 5.0
 #: Facts of one transaction, or a little more: a journal is read by the piece.
@@ -65,90 +62,100 @@ class Holder:
     left: float | None = None
 
 
-class Keeper:
-    """Of one directory of journals."""
+class Writer:
+    """Of one directory of journals. ``attended`` tells whether somebody looks at the page."""
 
-    def __init__(self, ledger: Ledger, host: str | None = None) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        projection: Projection,
+        attended: Callable[[], bool],
+        host: str | None = None,
+    ) -> None:
         self._ledger = ledger
         self._host = (host or socket.gethostname())[:128]
         self._folder = Folder(Path(ledger.journal))
+        self._projection = projection
+        self._attended = attended
         self._engine: Engine | None = None
         self._store: Store | None = None
         self._offsets: dict[str, int] = {}
         self._holders: dict[str, Holder] = {}
-        self._live = Live()
         self._remembers = False
-        self._stopping = False
+        self._stop = threading.Event()
         self._retry_at, self._retry = 0.0, RETRY
         self._told: str | None = None
         self._census_at = self._expire_at = 0.0
-        self._lifeline = lifeline()
+        #: Its last sign of life, and since when something has been waiting to be written, without a pause; by
+        #: the monotonic clock.
+        self.beat = time.monotonic()
+        self.waiting_since: float | None = None
+
+    @property
+    def engine(self) -> Engine | None:
+        """The database; None as long as it could not be opened."""
+        return self._engine
+
+    def stop(self) -> None:
+        """End :meth:`run`, behind the last facts; for any thread."""
+        self._stop.set()
 
     def run(self) -> None:
-        """Keep the ledger until told to end, or until the arbiter is gone."""
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, self._stop)
+        """Write until :meth:`stop`."""
         lock = self._wait_for_lock()
         if lock is None:
             return
         try:
-            desk = Desk(self._folder.path / "keeper.sock", self._live, lambda: self._engine)
-            try:
-                desk.open()
-            except OSError as error:
-                raise LedgerDown(f"{self._folder.path}: no socket can be made: {error.strerror}") from error
-            try:
-                log.info("keeper_begins", journal=self._ledger.journal, database=self._ledger.shown)
-                due = 0.0
-                while not self._stopping:
-                    if desk.attended or self._told is not None or time.monotonic() >= due:
-                        due = time.monotonic() + ROUND
-                        self.tick()
-                    self._wait(LOOK)
-                self._last_facts()
-            finally:
-                desk.close()
+            log.info("ledger_writer_begins", journal=self._ledger.journal, database=self._ledger.shown)
+            due = 0.0
+            while not self._stop.is_set():
+                self.beat = time.monotonic()
+                if self._attended() or self._told is not None or time.monotonic() >= due:
+                    due = time.monotonic() + ROUND
+                    self.tick()
+                self._stop.wait(LOOK)
+            self._last_facts()
         finally:
             os.close(lock)
-        log.info("keeper_ends", backlog=self._folder.backlog)
-
-    def _stop(self, signum: int, frame: FrameType | None) -> None:
-        # From a terminal SIGINT reaches us, too; then it is the arbiter who ends us, behind its workers.
-        self._stopping = self._stopping or signum == signal.SIGTERM or self._lifeline is None
-
-    def _wait(self, seconds: float) -> None:
-        """Sleep; the end of the lifeline ends us."""
-        try:
-            if self._lifeline is None:
-                time.sleep(seconds)
-            elif select.select([self._lifeline], [], [], seconds)[0] and not os.read(self._lifeline, 1):
-                self._stopping = True
-        except InterruptedError:
-            log.debug("keeper_interrupted")
+        log.info("ledger_writer_ends", backlog=self._folder.backlog)
 
     def _wait_for_lock(self) -> int | None:
-        """The lock of the directory; None when told to end before another keeper has given it up."""
+        """The lock of the directory; None when told to end before it could be had."""
         waited = False
-        while not self._stopping:
+        while not self._stop.is_set():
+            self.beat = time.monotonic()
             try:
-                self._folder.path.mkdir(mode=0o750, parents=True, exist_ok=True)
-                path = self._folder.path / "keeper.lock"
-                lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                lock = self._lock()
             except OSError as error:
-                raise LedgerDown(
+                self._is_down(
                     f"{self._folder.path}: {error.strerror}; the directory must be writable for the "
                     "service's user"
-                ) from error
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return lock
-            except OSError:
-                os.close(lock)
-            if not waited:
-                log.info("keeper_waits", remedy="another keeper has this directory; its end is waited for")
+                )
+                self._tell_health()
+            else:
+                if lock is not None:
+                    return lock
+                if not waited:
+                    remedy = "another process writes this directory's ledger; its end is waited for"
+                    log.info("ledger_writer_waits", remedy=remedy)
                 waited = True
-            self._wait(LOOK)
+            self._stop.wait(LOOK)
         return None
+
+    def _lock(self) -> int | None:
+        """None where another process has it. Raises OSError."""
+        self._folder.path.mkdir(mode=0o750, parents=True, exist_ok=True)
+        path = self._folder.path / "writer.lock"
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return None
+        except BaseException:
+            os.close(lock)
+            raise
+        return lock
 
     # -- one round ----------------------------------------------------------------------------------------
 
@@ -165,7 +172,7 @@ class Keeper:
         try:
             if self._store is None:
                 self._connect()
-            while self._write_some() and not self._stopping:
+            while self._write_some() and not self._stop.is_set():
                 self._folder.look(self._offsets)
             self._see_to_it()
             self._is_up()
@@ -221,7 +228,7 @@ class Keeper:
                 fact = _fact(line)
                 if fact is not None and fact.call in self._holders:
                     self._note_holder(fact, journal.name)
-        self._live.put(rows)
+        self._projection.put(rows)
 
     def _is_up(self) -> None:
         if self._told is not None:
@@ -239,7 +246,8 @@ class Keeper:
 
     def _tell_health(self) -> None:
         up, backlog = self._store is not None and self._told is None, self._folder.backlog
-        self._live.health = Health(up, backlog)
+        self.waiting_since = None if not backlog else self.waiting_since or time.monotonic()
+        self._projection.tell(Health(up, backlog, self._told))
         metrics.LEDGER_UP.set(1 if up else 0)
         metrics.LEDGER_BACKLOG_BYTES.set(backlog)
 
@@ -248,6 +256,7 @@ class Keeper:
     def _write_some(self) -> bool:
         """A batch; whether there may be more. Raises :class:`LedgerDown` and :class:`OffsetsMoved`."""
         assert self._store is not None
+        self.beat = time.monotonic()
         batch = Batch()
         read: list[tuple[Journal, Piece, list[Fact]]] = []
         for journal in self._folder.in_order():
@@ -273,7 +282,7 @@ class Keeper:
         for row in rows:
             if row["ended_at"] is not None:
                 self._holders.pop(row["call_id"], None)
-        self._live.put(rows)
+        self._projection.put(rows)
         metrics.LEDGER_FACTS.inc(batch.size)
         metrics.LEDGER_CALLS_WRITTEN.inc(len(rows))
         return batch.size >= BATCH
@@ -355,8 +364,8 @@ class Keeper:
             rows = self._store.close_unseen(heard, time.time())
             for call_id in heard:
                 del self._holders[call_id]
-            self._live.put(rows)
-            self._live.drop(heard.keys() - {row["call_id"] for row in rows})
+            self._projection.put(rows)
+            self._projection.drop(heard.keys() - {row["call_id"] for row in rows})
             log.warning("calls_end_unseen", calls=len(rows), elsewhere=len(heard) - len(rows))
 
     def _forget(self) -> bool:
@@ -364,7 +373,7 @@ class Keeper:
         assert self._store is not None
         now = time.time()
         if stale := [name for name in self._store.stale(now - STALE) if name not in self._holders]:
-            self._live.put(self._store.close_unseen(dict.fromkeys(stale, now - STALE), now))
+            self._projection.put(self._store.close_unseen(dict.fromkeys(stale, now - STALE), now))
         return self._store.expire(now - self._ledger.retention) or len(stale) == FEW
 
     def _last_facts(self) -> None:

@@ -1,0 +1,35 @@
+"""What the page process knows: one object for whoever answers a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from eslbot import exposition
+from eslbot.config.model import Config
+from eslbot.ledger.projection import Projection
+from eslbot.ledger.reader import Reading
+from eslbot.web.live import Streams
+
+
+@dataclass
+class Site:
+    """One configuration's. ``reader`` is None where it has no ledger; the ``projection`` is then empty."""
+
+    config: Config
+    reader: Reading | None = None
+    projection: Projection = field(default_factory=Projection)
+    #: What `/metrics` tells.
+    registry: CollectorRegistry = field(init=False)
+    streams: Streams = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.registry = exposition.registry(Path(self.config.freeswitch.recovery_file))
+        self.streams = Streams(self.projection)
+
+    @property
+    def attended(self) -> bool:
+        """Whether somebody looks at the page, or has a moment ago."""
+        return self.streams.open > 0 or (self.reader is not None and self.reader.attended)
