@@ -545,6 +545,7 @@ class Call:
             self._part_if_leaving()
 
     def _note_attempt(self, attempt: Attempt) -> None:
+        assert self.workspace is not None
         if attempt.verdict is Verdict.ACCEPTED and not self.handed_off:
             self.handed_off = True
             self._held_at = self.clock.now()

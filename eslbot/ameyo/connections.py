@@ -152,7 +152,8 @@ class Connections(HTTPAdapter):
 
             def connect(self) -> None:
                 super().connect()
-                shown(self.sock.getpeercert())
+                tls: Any = self.sock
+                shown(tls.getpeercert())
 
         class PlainPool(HTTPConnectionPool):
             ConnectionCls: Any = Plain

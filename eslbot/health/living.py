@@ -1,8 +1,8 @@
 """What the calls tell: which of those that live need somebody, and how each tenant's bot and Ameyo are.
 
-Pure but for what it remembers: rows of the ledger in (:mod:`eslbot.ledger.fold`), sentences out. What is said
-of a tenant rests on what happened to its calls in the last ten minutes, the living ones included: with a wrong
-token nothing has ended yet, and five customers wait.
+Pure but for what it remembers: rows of the ledger in (:mod:`eslbot.ledger.fold`), sentences out. What is
+said of a tenant rests on what happened to its calls in the last ten minutes, the living ones included: with a
+wrong token nothing has ended yet, and five customers wait.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_NEEDS = 200
 SILENT, PATIENT = 5.0, 30.0
 #: Seconds that a failing hand-off is amber: the second attempt comes behind half a second.
 SOON = 5.0
-#: So many failures one behind the other are no accident; nor is such a share of all.
+#: So many failures one behind the other are no accident, nor is such a share of all.
 IN_A_ROW, SHARE = 3, 0.5
 #: Characters of an answer of Ameyo's, or of a bot's reason.
 MAX_WORDS = 160
@@ -57,7 +57,7 @@ class _Part:
 
 
 class Living:
-    """``workspaces`` are the configured ones, by id; ``news`` tells what has changed since it was asked last."""
+    """``workspaces`` are the configured ones, by id; ``news`` tells what has changed since the last look."""
 
     def __init__(self, workspaces: Mapping[str, Workspace], news: News) -> None:
         self._workspaces, self._news = workspaces, news
@@ -80,7 +80,7 @@ class Living:
         return self._colours(now), tuple(needs[:MAX_NEEDS])
 
     def _remember(self, row: Row) -> None:
-        workspace_id = row.get("workspace_id")
+        workspace_id = row.get("workspace_id") or ""
         if workspace_id not in self._workspaces:
             return
         for parts, part in ((self._bots, bot_part(row)), (self._ameyos, ameyo_part(row))):
@@ -158,7 +158,9 @@ class Living:
 def failing(row: Row) -> bool:
     """Whether a call waits for an Ameyo that has not taken it so far."""
     return (
-        row.get("ended_at") is None and row.get("handed_off_at") is None and row.get("attempt_verdict") in _NOT_TAKEN
+        row.get("ended_at") is None
+        and row.get("handed_off_at") is None
+        and row.get("attempt_verdict") in _NOT_TAKEN
     )
 
 
@@ -251,7 +253,9 @@ def _hand_off_words(row: Row) -> tuple[str, str]:
     why = f"{_answer(row)} ({attempts} {'attempt' if attempts == 1 else 'attempts'})"
     status = row.get("attempt_status")
     if status in (401, 403):
-        remedy = "Ameyo does not take the token: put the right one into the workspace's ameyo.token, and reload"
+        remedy = (
+            "Ameyo does not take the token: put the right one into the workspace's ameyo.token, and reload"
+        )
     elif status in (404, 405, 410):
         remedy = "ameyo.url or ameyo.tenant_host is wrong: mend it, and reload"
     elif status is None:

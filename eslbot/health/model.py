@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Colour(StrEnum):
-    """Red: it does not work. Amber: it works, and somebody should look. Unknown: nobody can tell from here."""
+    """Red: it does not work. Amber: it works, and somebody should look. Unknown: nobody here can tell."""
 
     GREEN = "green"
     AMBER = "amber"
@@ -39,7 +39,7 @@ CARRIES_CALLS = frozenset({Component.FREESWITCH, Component.WORKERS, Component.RE
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one look has found. ``why`` is a sentence for people, ``remedy`` what to do; empty where all is well."""
+    """What one look has found. ``why`` and ``remedy`` are for people; empty where all is well."""
 
     colour: Colour
     why: str = ""
@@ -56,7 +56,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One component's; ``since`` is when it got its colour, in epoch seconds. ``workspace`` is the tenant's name."""
+    """One component's. ``since``: when it got its colour, in epoch seconds. ``workspace``: its name."""
 
     place: Place
     finding: Finding
@@ -89,7 +89,7 @@ class Need(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CallInNeed:
-    """A call that lives and needs somebody; ``since`` is how long its customer waits for that, in epoch seconds."""
+    """A call that lives and needs somebody. ``since``: when that began, in epoch seconds."""
 
     call_id: str
     need: Need
@@ -157,7 +157,9 @@ class Health:
                 "calls": [call.told for call in self.calls],
             }
         own = tuple(
-            state if state.place.workspace_id else State(state.place, Finding(state.finding.colour), state.since)
+            state
+            if state.place.workspace_id
+            else State(state.place, Finding(state.finding.colour), state.since)
             for state in self.states
             if state.place.workspace_id is None or state.place.workspace_id in workspaces
         )
@@ -174,7 +176,7 @@ class Board:
     def settle(
         self, findings: Mapping[Place, Finding], names: Mapping[str, str], now: float
     ) -> tuple[tuple[State, ...], list[State]]:
-        """The states now, and those of them that have another colour than before (at first: that are not green).
+        """The states now, and those that have another colour than before (at first: amber and red ones).
 
         ``names`` are those of the tenants, by id.
         """

@@ -1,7 +1,7 @@
-"""What is looked at in each round: short questions, each bounded in time and in bytes, none of them changing anything.
+"""What is looked at in each round: short questions, bounded in time and in bytes, which change nothing.
 
-A probe is called in a thread of its own (:mod:`eslbot.health.rounds`) and returns a finding for each component
-that it can tell something about.
+A probe is called in a thread of its own (:mod:`eslbot.health.rounds`) and returns a finding for each
+component that it can tell something about.
 """
 
 from __future__ import annotations
@@ -97,9 +97,13 @@ def _by_sip(config: FreeSwitch, lost: Finding) -> Finding:
 
 def _running(config: FreeSwitch, status: str, paused: str, profiles: str) -> Finding:
     if re.search(r"\bis (not ready|paused|shutting down)", status):
-        return Finding(Colour.RED, "FreeSWITCH says that it is not ready", "wait for its start, or see its log")
+        return Finding(
+            Colour.RED, "FreeSWITCH says that it is not ready", "wait for its start, or see its log"
+        )
     if paused == "true":
-        return Finding(Colour.RED, "FreeSWITCH is paused: it refuses new calls", "fs_cli -x 'fsctl resume inbound'")
+        return Finding(
+            Colour.RED, "FreeSWITCH is paused: it refuses new calls", "fs_cli -x 'fsctl resume inbound'"
+        )
     rows = [line.split() for line in profiles.splitlines()]
     rows = [row for row in rows if "profile" in row]
     if rows and not any(row[0] == PROFILE and "RUNNING" in row for row in rows):
@@ -120,7 +124,7 @@ def _after_a_death(config: FreeSwitch) -> Finding:
     if known.last_flush is not None and 0 <= now - known.last_flush < TOLD_FOR:
         return Finding(
             Colour.AMBER,
-            f"FreeSWITCH died again and again, and runs without the calls that it had: {known.dropped} dropped",
+            f"FreeSWITCH died again and again, and runs without its calls: {known.dropped} dropped",
             "see its log and dmesg for what killed it; eslbot recovery tells its starts",
         )
     if known.last_restart is not None and 0 <= now - known.last_restart < TOLD_FOR:
@@ -155,7 +159,9 @@ def workers(address: Address, count: Callable[[], Count]) -> Findings:
     said = _status_word(body)
     if status == 503 and said == "draining" and found.there < found.wanted:
         why = "workers are leaving, and none has come instead"
-        return {Component.WORKERS: Finding(Colour.AMBER, why, "wait for the reload to end; see reload_failed")}
+        return {
+            Component.WORKERS: Finding(Colour.AMBER, why, "wait for the reload to end; see reload_failed")
+        }
     if status not in (200, 503):
         why = f"{address} answers {status}: that is no worker"
         return {Component.WORKERS: Finding(Colour.RED, why, "look who has the port of server.health")}
@@ -190,7 +196,9 @@ def relays(config: Config, count: Callable[[], Count]) -> Findings:
         return {Component.RELAYS: Finding(Colour.RED, why, restart)}
     if status != 200 or not body.startswith(b"relay"):
         why = f"what answers at {address} is no relay; {lost}"
-        return {Component.RELAYS: Finding(Colour.RED, why, f"look who listens there (ss -ltnp), then: {restart}")}
+        return {
+            Component.RELAYS: Finding(Colour.RED, why, f"look who listens there (ss -ltnp), then: {restart}")
+        }
     found = count() if ours else Count(1, 1)
     if found.there < found.wanted:
         why = f"{found.there} of {found.wanted} relays take streams"
@@ -201,6 +209,8 @@ def relays(config: Config, count: Callable[[], Count]) -> Findings:
 @dataclass(frozen=True, slots=True)
 class Writing:
     """How the ledger's writer is: whether the database takes what it writes, and why not; bytes that wait.
+
+    Neither up nor why not: it is about to begin.
 
     ``beat`` is its last sign of life, by the monotonic clock; ``waiting_since`` since when something has been
     waiting all the time, None where nothing is.
@@ -234,9 +244,11 @@ def ledger(config: Ledger | None, writing: Callable[[], Writing]) -> Findings:
             Component.LEDGER: Finding(
                 Colour.RED,
                 f"the journals have not been read for {now - state.beat:.0f} s: the writer hangs",
-                "see the database and its disk; where it stays so: systemctl restart eslbot, when calls allow",
+                "see the database and its disk; where it stays so: systemctl restart eslbot",
             )
         }
+    if not state.up and not state.why:
+        return {Component.LEDGER: Finding(Colour.UNKNOWN, "its database is being opened")}
     if not state.up:
         why = f"the database does not take what is written: {beginning(state.why, 2 * MAX_WORDS)}"
         remedy = "mend it; the journals wait, and no call is affected"

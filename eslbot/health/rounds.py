@@ -66,7 +66,9 @@ class _Asked(threading.Thread):
     def found(self) -> Mapping[Component, Finding]:
         """What it has found, of all its components; without it, where it has not come back."""
         if self.done.is_set():
-            missing = Finding(Colour.UNKNOWN, "eslbot's own look at it failed", "see health_probe_failed in the log")
+            missing = Finding(
+                Colour.UNKNOWN, "eslbot's own look at it failed", "see health_probe_failed in the log"
+            )
             return {component: self._found.get(component, missing) for component in self.components}
         late = Finding(
             Colour.UNKNOWN,
@@ -90,8 +92,8 @@ class _Asked(threading.Thread):
 class Rounds:
     """Rounds until the process ends.
 
-    ``probes``: what tells of which components; ``names``: those of the tenants, by id; ``calls``: what is known
-    of the living ones, None where nothing is recorded.
+    ``probes``: what tells of which components. ``names``: the tenants', by id. ``calls``: what is known of the
+    living ones, None where nothing is recorded.
     """
 
     def __init__(
@@ -105,7 +107,6 @@ class Rounds:
         self._asked = [_Asked(components, probe) for components, probe in probes.items()]
         self._board = Board()
         self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
         self._health: Health | None = None
         self._health_at = 0.0
 
@@ -115,16 +116,8 @@ class Rounds:
         health, at = self._health, self._health_at
         return health if time.monotonic() - at < STALE else None
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread = threading.Thread(target=self._run, name="health rounds", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """No further round."""
-        self._ended.set()
-
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Until :meth:`stop`. Raises nothing."""
         while not self._ended.is_set():
             began = time.monotonic()
             try:
@@ -132,6 +125,10 @@ class Rounds:
             except Exception:  # the next round may come through; until then what is known grows stale
                 log.exception("health_round_failed")
             self._ended.wait(max(0.1, ROUND - (time.monotonic() - began)))
+
+    def stop(self) -> None:
+        """No further round."""
+        self._ended.set()
 
     def look(self) -> Health:
         """One round."""

@@ -42,7 +42,8 @@ class What(StrEnum):
     #: FreeSWITCH has died and is back with the call: `restarts`, those the call has seen, 8 at most;
     #: `gap`, the seconds without it, where they are known.
     SWITCH_RESTARTED = "switch_restarted"
-    #: Another controller has it, and cannot verify whose it is: `take_overs`, `sip_call_id`. Nothing is done with it.
+    #: Another controller has it, and cannot verify whose it is: `take_overs`, `sip_call_id`. Nothing is done
+    #: with it.
     NOT_VERIFIED = "not_verified"
     #: This controller has no connection to it any more, and another one must take it over: `why`.
     LEFT = "left"

@@ -47,6 +47,7 @@ class Api:
         blueprint = Blueprint("api", __name__)
         places: Mapping[str, Callable[..., Response | dict[str, Any]]] = {
             "/session": self._session,
+            "/health": self._health,
             "/switch": self._switch,
             "/live": self._live,
             "/calls": self._calls,
@@ -72,6 +73,21 @@ class Api:
             "outcomes": list(Outcome),
             "faults": list(Fault),
         }
+
+    def _health(self) -> dict[str, Any]:
+        """How the service is, and which calls need somebody: what of it this viewer may know."""
+        viewer = self._access.viewer(request)
+        query(request, Fields())
+        health = self._site.health()
+        if health is None:
+            raise Refusal(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "health_not_known",
+                "How the service is is not known yet.",
+                "It is looked at every two seconds; where this stays, see health_round_failed in the log.",
+            )
+        told: dict[str, Any] = shown(viewer.numbers, health.told(viewer.workspaces))
+        return {**told, "now": time.time()}
 
     def _live(self) -> Response:
         viewer = self._access.viewer(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from eslbot import exposition
 from eslbot.config.model import Config
+from eslbot.health.model import Health
 from eslbot.ledger.projection import Projection
 from eslbot.ledger.reader import Reading
 from eslbot.web.live import Streams
@@ -16,11 +18,15 @@ from eslbot.web.live import Streams
 
 @dataclass
 class Site:
-    """One configuration's. ``reader`` is None where it has no ledger; the ``projection`` is then empty."""
+    """One configuration's. ``reader`` is None where it has no ledger; the ``projection`` is then empty.
+
+    ``health`` is what the last round has found; None before the first, and where it is long ago.
+    """
 
     config: Config
     reader: Reading | None = None
     projection: Projection = field(default_factory=Projection)
+    health: Callable[[], Health | None] = lambda: None
     #: What `/metrics` tells.
     registry: CollectorRegistry = field(init=False)
     streams: Streams = field(init=False)

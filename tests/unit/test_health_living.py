@@ -70,7 +70,9 @@ def house(workspace: Workspace) -> House:
     return House({WORKSPACE: workspace})
 
 
-def failing(attempts: int = 4, status: int | None = 401, verdict: str = "rejected", **more: Any) -> dict[str, Any]:
+def failing(
+    attempts: int = 4, status: int | None = 401, verdict: str = "rejected", **more: Any
+) -> dict[str, Any]:
     return {
         "stage": "handing_off",
         "answered_at": NOW - 40,
@@ -206,7 +208,9 @@ def test_a_bots_colour(house: House, outcomes: list[str], colour: Colour) -> Non
     for number, outcome in enumerate(outcomes):
         good = not outcome.startswith("bot_") or outcome == "bot_ended"
         at = NOW - 100 + number
-        house.put(number, **over(outcome, at, reason="no route", **({"first_audio_at": at - 1} if good else {})))
+        house.put(
+            number, **over(outcome, at, reason="no route", **({"first_audio_at": at - 1} if good else {}))
+        )
     found = house.look()[0][BOT]
     assert found.colour is colour
     if colour in (Colour.RED, Colour.AMBER):

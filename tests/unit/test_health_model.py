@@ -65,7 +65,9 @@ def call(number: int, workspace_id: str | None) -> CallInNeed:
 
 @pytest.mark.parametrize("component", Component)
 @pytest.mark.parametrize("colour", Colour)
-def test_the_service_is_not_ready_while_what_carries_calls_is_red(component: Component, colour: Colour) -> None:
+def test_the_service_is_not_ready_while_what_carries_calls_is_red(
+    component: Component, colour: Colour
+) -> None:
     health = Health(9.0, (state(component, colour),))
     carries = component in (Component.FREESWITCH, Component.WORKERS, Component.RELAYS)
     assert bool(health.in_the_way) is (carries and colour is Colour.RED)
@@ -93,8 +95,13 @@ def test_a_tenants_token_sees_its_own_and_of_the_service_the_colours_only() -> N
     assert told["components"] == [
         {"component": "freeswitch", "colour": "amber", "since": 5.0, "why": "", "remedy": ""},
         {
-            **{"component": "bot", "colour": "amber", "since": 5.0, "why": "bot why", "remedy": "bot remedy"},
-            **{"workspace_id": ACME, "workspace": "acme"},
+            "component": "bot",
+            "colour": "amber",
+            "since": 5.0,
+            "why": "bot why",
+            "remedy": "bot remedy",
+            "workspace_id": ACME,
+            "workspace": "acme",
         },
     ]
     assert "zenith" not in str(told) and ZENITH not in str(told)

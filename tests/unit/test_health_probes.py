@@ -140,7 +140,10 @@ def _no_password(asked: FreeSwitch, folder: Path) -> Secret:
     [
         ({"status": "UP 0 years\nFreeSWITCH (Version 1.11) is not ready\n"}, "not ready"),
         ({"fsctl pause_check inbound": "true"}, "paused"),
-        ({"sofia status": "Name\tType\nexternal profile sip:mod_sofia@x RUNNING (0)"}, "`ameyo` does not run"),
+        (
+            {"sofia status": "Name\tType\nexternal profile sip:mod_sofia@x RUNNING (0)"},
+            "`ameyo` does not run",
+        ),
         ({"sofia status": "ameyo profile sip:mod_sofia@x DOWN (0)"}, "`ameyo` does not run"),
     ],
 )

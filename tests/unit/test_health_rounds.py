@@ -174,11 +174,11 @@ def test_rounds_go_on_until_they_are_stopped_whatever_happens(
             return {}, ()
 
     rounds = rounds_of(switch, calls=Failing())
-    rounds.start()
+    thread = threading.Thread(target=rounds.run)
+    thread.start()
     for _ in range(3):
         assert seen.acquire(timeout=10)
     assert rounds.health is not None
     rounds.stop()
-    assert rounds._thread is not None
-    rounds._thread.join(10)
-    assert not rounds._thread.is_alive()
+    thread.join(10)
+    assert not thread.is_alive()
