@@ -18,6 +18,7 @@ from eslbot import recovery
 from eslbot.ledger.database import LedgerDown
 from eslbot.ledger.queries import Filter
 from eslbot.ledger.reader import LedgerBusy, Reading
+from eslbot.ledger.sentences import ending, quality
 from eslbot.outcome import Fault, Outcome
 from eslbot.web.refusal import Refusal, bad_request
 from eslbot.web.schemas import CallsQuery, Fields, query
@@ -119,9 +120,14 @@ class Api:
         if story is None or not may_see(viewer, story.call):
             # The same for a call of another tenant's as for one that never was.
             raise Refusal(HTTPStatus.NOT_FOUND, "unknown_call", "There is no such call, or not any more.")
+        heard = quality(story.call["media"])
         return {
-            part: shown(viewer.numbers, getattr(story, part))
-            for part in ("call", "timeline", "notifications")
+            **{
+                part: shown(viewer.numbers, getattr(story, part))
+                for part in ("call", "timeline", "notifications")
+            },
+            "ended_because": shown(viewer.numbers, ending(story.call)),
+            "quality": heard.told if heard is not None else None,
         }
 
     def _tenants(self) -> dict[str, Any]:
