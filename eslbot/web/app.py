@@ -1,13 +1,14 @@
-"""The Flask application of the page process: the call page, its questions, `/metrics`, `/healthz`, `/readyz`."""
+"""The page process's Flask application: the call page, its questions, `/metrics`, `/healthz`, `/readyz`."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
+from urllib.parse import unquote
 
 import structlog
 from flask import Flask, Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from eslbot.exposition import exposition
 from eslbot.web.api import Api
@@ -29,6 +30,7 @@ def create_app(site: Site, access: Access | None = None) -> Flask:
     access = access or Access(site.config)
     app.register_blueprint(Api(site, access).blueprint(), url_prefix="/api")
     _Places(site, access).add_to(app)
+    app.before_request(_only_one_spelling)
     app.register_error_handler(Refusal, _refused)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _failed)
@@ -118,6 +120,13 @@ class _Places:
 
 def _to_the_page() -> Response:
     return Response(b"", HTTPStatus.SEE_OTHER, {"Location": "/"}, content_type="text/plain; charset=utf-8")
+
+
+def _only_one_spelling() -> None:
+    """Flask takes `//metrics` for `/metrics`; a proxy in front that keeps the one away lets the other pass."""
+    path = unquote(request.environ.get("REQUEST_URI") or request.environ["PATH_INFO"])
+    if path.startswith("//") or not path.startswith("/"):
+        raise NotFound
 
 
 # -- what leaves ------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import structlog
 
-from eslbot import capture, config, logs
+from eslbot import capture, config, exposition, logs
 from eslbot.children import lifeline
 from eslbot.config.model import Address, Config
 from eslbot.health.assemble import rounds_of
@@ -50,7 +50,13 @@ class PageProcess:
             writer = self._writer = Writer(config.ledger, self._projection, lambda: self.site.attended)
             reader = Reader(lambda: writer.engine)
         self._rounds = rounds_of(config, self._projection, self._writing)
-        self.site = Site(config, reader, self._projection, lambda: self._rounds.health)
+        self.site = Site(
+            config,
+            reader,
+            self._projection,
+            exposition.registry(Path(config.freeswitch.recovery_file)),
+            lambda: self._rounds.health,
+        )
         self._lifeline = lifeline()
         self._wake, self._woken = os.pipe()
         for descriptor in (self._wake, self._woken):

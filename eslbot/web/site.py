@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from eslbot import exposition
 from eslbot.config.model import Config
 from eslbot.health.model import Health
 from eslbot.ledger.projection import Projection
@@ -20,19 +18,18 @@ from eslbot.web.live import Streams
 class Site:
     """One configuration's. ``reader`` is None where it has no ledger; the ``projection`` is then empty.
 
+    ``registry`` is what `/metrics` tells; whoever has more to tell registers a collector there.
     ``health`` is what the last round has found; None before the first, and where it is long ago.
     """
 
     config: Config
     reader: Reading | None = None
     projection: Projection = field(default_factory=Projection)
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     health: Callable[[], Health | None] = lambda: None
-    #: What `/metrics` tells.
-    registry: CollectorRegistry = field(init=False)
     streams: Streams = field(init=False)
 
     def __post_init__(self) -> None:
-        self.registry = exposition.registry(Path(self.config.freeswitch.recovery_file))
         self.streams = Streams(self.projection)
 
     @property
