@@ -100,8 +100,7 @@ async function begin() {
     });
     route();
     switch_.load();
-    overview.byId("zone").textContent = `Times are those of ${zone()}.`;
-begin();
+    overview.begin();
     if (session.ledger) live.open();
     else {
       const without = await ask("tenants").catch((error) => error);
@@ -114,4 +113,5 @@ begin();
   }
 }
 
+byId("zone").textContent = `Times are those of ${zone()}.`;
 begin();

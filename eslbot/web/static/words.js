@@ -36,7 +36,7 @@ const COMPONENTS = {
   bot: "Bot",
   ameyo: "Ameyo",
 };
-const COLOURS = { green: "well", amber: "impaired", red: "down", unknown: "not known" };
+const COLOURS = { green: "well", amber: "impaired", red: "failing", unknown: "not known" };
 const NEEDS = {
   not_verified: "Identity not verified",
   hand_off_failing: "Hand-off failing",
