@@ -14,7 +14,6 @@ from tests.browser.test_page import RICH, contrast, go
 from tests.support.fake_ledger import ACME, FakeLedger, row
 from tests.support.page import PageService, sign_in, well
 
-
 SERVICE = ("FreeSWITCH", "Event socket", "Workers", "Relays", "Ledger")
 
 
