@@ -123,7 +123,7 @@ def _to_the_page() -> Response:
 
 
 def _only_one_spelling() -> None:
-    """Flask takes `//metrics` for `/metrics`; a proxy in front that keeps the one away lets the other pass."""
+    """Flask takes `//metrics` for `/metrics`; a proxy that keeps the one away may let the other pass."""
     path = unquote(request.environ.get("REQUEST_URI") or request.environ["PATH_INFO"])
     if path.startswith("//") or not path.startswith("/"):
         raise NotFound

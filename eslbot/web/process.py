@@ -6,7 +6,6 @@ any of them; whichever fails ends the process, and the arbiter starts it again. 
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import signal
@@ -122,9 +121,10 @@ class PageProcess:
                 return _listener(address)
             except OSError as error:
                 if not told:
-                    remedy = "it is tried again: another process has the port, or web.listen is not ours"
-                    busy = error.errno == errno.EADDRINUSE
-                    (log.warning if busy else log.error)(
+                    remedy = (
+                        "it is tried again; is it web.listen of another program's, or no address of ours?"
+                    )
+                    log.error(
                         "page_does_not_listen", address=str(address), error=error.strerror, remedy=remedy
                     )
                     told = True

@@ -59,7 +59,7 @@ def _writer(site: Site) -> Finding:
             looked_at,
             why,
             "the journals wait on disk until it is there; the call page shows nothing",
-            "the service starts it: systemctl status eslbot; its log has lines that begin with page_ or ledger_",
+            "the service starts it: systemctl status eslbot; lines page_ and ledger_ in its log say why",
         )
     waits = f"{backlog:.0f} bytes wait in the journals"
     if up == 1:
