@@ -303,6 +303,8 @@ class Call:
         self.play_hold_sound(self.workspace.hold_sound)
         wait = self._left_to_wait()
         if not self.handed_off:
+            if wait > 0:  # the controller before has tried, and Ameyo has not accepted
+                self._needs_somebody(metrics.CALLS_HAND_OFF_FAILING.labels(self.workspace.name))
             self._notify(wait)
         self._part_if_leaving()
 
@@ -315,11 +317,14 @@ class Call:
             return
         ameyo = self.workspace.ameyo
         told = self._held_for() // ameyo.bye_timeout  # alarms, by the controllers before
+        overdue = metrics.CALLS_BYE_OVERDUE.labels(self.workspace.name)
+        if told:
+            self._needs_somebody(overdue)
         while not self.session.gone.wait(timeout=max(0.0, (told + 1) * ameyo.bye_timeout - self._held_for())):
             # Where we could not look for longer than that, it is one alarm all the same.
             told = max(told + 1, self._held_for() // ameyo.bye_timeout)
             metrics.BYE_OVERDUE.labels(self.workspace.name).inc()
-            self._needs_somebody(metrics.CALLS_BYE_OVERDUE.labels(self.workspace.name))
+            self._needs_somebody(overdue)
             self.note(What.BYE_OVERDUE)
             log.error(
                 "bye_overdue",

@@ -39,11 +39,10 @@ _END = b"\r\n\r\n"
 
 
 class Probes:
-    """Answers for one worker's ``controller``."""
+    """Answers for one worker's ``controller``, and for FreeSWITCH, which brings its calls."""
 
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
-        self._switch = Presence(controller.config.freeswitch.event_socket)
+    def __init__(self, controller: Controller, switch: Presence) -> None:
+        self._controller, self._switch = controller, switch
         self._open: OrderedDict[gevent.Greenlet[..., None], None] = OrderedDict()
 
     def take(self, client: socket.socket, address: tuple[str, int]) -> None:

@@ -92,8 +92,8 @@ class _Asked(threading.Thread):
 class Rounds:
     """Rounds until the process ends.
 
-    ``probes``: what tells of which components. ``names``: the tenants', by id. ``calls``: what is known of the
-    living ones, None where nothing is recorded.
+    ``probes``: what tells of which components. ``names``: the tenants', by id. ``calls``: what is known of
+    the living ones, None where nothing is recorded.
     """
 
     def __init__(

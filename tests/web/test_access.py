@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from base64 import b64decode, urlsafe_b64encode
 from concurrent.futures import ThreadPoolExecutor
