@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from eslbot.config.model import Config
 from eslbot.health.model import Health
 from eslbot.ledger.projection import Projection
-from eslbot.ledger.reader import Reading
+from eslbot.ledger.reader import Reader
 from eslbot.web.live import Streams
 
 
@@ -23,7 +23,7 @@ class Site:
     """
 
     config: Config
-    reader: Reading | None = None
+    reader: Reader | None = None
     projection: Projection = field(default_factory=Projection)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     health: Callable[[], Health | None] = lambda: None
