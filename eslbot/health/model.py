@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -39,11 +39,15 @@ CARRIES_CALLS = frozenset({Component.FREESWITCH, Component.WORKERS, Component.RE
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one look has found. ``why`` and ``remedy`` are for people; empty where all is well."""
+    """What one look has found. ``why`` and ``remedy`` are for people; empty where all is well.
+
+    ``perhaps_late``: it did not answer in time, as on a machine at its limit; red at the second look only.
+    """
 
     colour: Colour
     why: str = ""
     remedy: str = ""
+    perhaps_late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,22 +176,32 @@ class Board:
 
     def __init__(self) -> None:
         self._states: dict[Place, State] = {}
+        #: Those that were late at the look before.
+        self._late: frozenset[Place] = frozenset()
 
     def settle(
         self, findings: Mapping[Place, Finding], names: Mapping[str, str], now: float
     ) -> tuple[tuple[State, ...], list[State]]:
-        """The states now, and those that have another colour than before (at first: amber and red ones).
+        """The states now, and those that are news: another colour than before, or not a quiet one.
 
         ``names`` are those of the tenants, by id.
         """
         states, changed = [], []
+        late = frozenset(place for place, finding in findings.items() if finding.perhaps_late)
         for place, finding in findings.items():
+            if finding.perhaps_late and place not in self._late:
+                finding = replace(finding, colour=Colour.AMBER)
             before = self._states.get(place)
             same = before is not None and before.finding.colour is finding.colour
             since = before.since if same and before is not None else now
             state = State(place, finding, since, names.get(place.workspace_id or ""))
-            if not same and (before is not None or finding.colour in (Colour.RED, Colour.AMBER)):
+            if not same and not (_is_quiet(finding) and (before is None or _is_quiet(before.finding))):
                 changed.append(state)
             states.append(state)
-        self._states = {state.place: state for state in states}
+        self._states, self._late = {state.place: state for state in states}, late
         return tuple(states), changed
+
+
+def _is_quiet(finding: Finding) -> bool:
+    """Whether it is well, or nothing has happened by which one could tell: that comes and goes unsaid."""
+    return finding.colour is Colour.GREEN or (finding.colour is Colour.UNKNOWN and not finding.remedy)

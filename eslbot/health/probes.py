@@ -61,7 +61,7 @@ def switch(config: FreeSwitch) -> Findings:
     except Silent as error:
         why = f"FreeSWITCH hangs: {address} takes connections, and {error}"
         remedy = "systemctl kill -s KILL freeswitch: it is started again and takes its calls up"
-        lost = Finding(Colour.RED, why, remedy)
+        lost = Finding(Colour.RED, why, remedy, perhaps_late=True)
         return {Component.FREESWITCH: lost, Component.EVENT_SOCKET: lost}
     except Odd as error:
         remedy = f"look who listens there: ss -ltnp 'sport = {address.port}'"
@@ -151,7 +151,8 @@ def workers(address: Address, count: Callable[[], Count]) -> Findings:
         status, body = get(address, "/readyz", PATIENCE)
     except (OSError, Odd) as error:
         why = f"no worker answers at {address}: {_words(error)}"
-        return {Component.WORKERS: Finding(Colour.RED, why, restart)}
+        late = isinstance(error, TimeoutError)
+        return {Component.WORKERS: Finding(Colour.RED, why, restart, perhaps_late=late)}
     found = count()
     if found.there == 0:
         why = f"no worker takes calls; {found.wanted} are configured"
@@ -193,7 +194,8 @@ def relays(config: Config, count: Callable[[], Count]) -> Findings:
         status, body = get(address.from_own_host, "/healthz", PATIENCE)
     except (OSError, Odd) as error:
         why = f"no relay answers at {address}: {_words(error)}; {lost}"
-        return {Component.RELAYS: Finding(Colour.RED, why, restart)}
+        late = isinstance(error, TimeoutError)
+        return {Component.RELAYS: Finding(Colour.RED, why, restart, perhaps_late=late)}
     if status != 200 or not body.startswith(b"relay"):
         why = f"what answers at {address} is no relay; {lost}"
         return {
@@ -226,8 +228,7 @@ class Writing:
 def ledger(config: Ledger | None, writing: Callable[[], Writing]) -> Findings:
     """Facts can be written down, are read, and get into the database. No call suffers where they do not."""
     if config is None:
-        found = Finding(Colour.UNKNOWN, "calls are not recorded", "add a [ledger] table, and reload")
-        return {Component.LEDGER: found}
+        return {Component.LEDGER: Finding(Colour.UNKNOWN, "calls are not recorded: there is no [ledger]")}
     try:
         _write_a_byte(Path(config.journal))
     except OSError as error:
@@ -256,7 +257,7 @@ def ledger(config: Ledger | None, writing: Callable[[], Writing]) -> Findings:
     late = 0.0 if state.waiting_since is None else now - state.waiting_since
     if late > LATE:
         colour = Colour.RED if late > TOO_LATE else Colour.AMBER
-        why = f"{state.backlog} bytes of journals have been waiting for {late:.0f} s"
+        why = f"{state.backlog / 1000:.1f} kB of journals have been waiting for {late:.0f} s"
         return {Component.LEDGER: Finding(colour, why, "see how busy the database and its disk are")}
     return {Component.LEDGER: _GREEN}
 

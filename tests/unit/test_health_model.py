@@ -44,6 +44,28 @@ def test_at_the_first_round_only_what_is_wrong_is_news(colour: Colour, told: boo
     assert bool(changed) is told
 
 
+def test_what_is_late_once_is_amber_and_red_at_the_second_look() -> None:
+    """A machine at its limit is late by seconds; a FreeSWITCH that hangs stays so."""
+    board = Board()
+    late = Finding(Colour.RED, "no answer within 2 s", "kill it", perhaps_late=True)
+    colours = []
+    for finding in (GREEN, late, GREEN, late, late, late, RED, GREEN):
+        (state,), _ = board.settle({SWITCH: finding}, NAMES, 1.0)
+        colours.append(state.finding.colour.value)
+    assert colours == ["green", "amber", "green", "amber", "red", "red", "red", "green"]
+
+
+def test_that_nothing_happens_any_more_is_no_news() -> None:
+    board, bot = Board(), Place(Component.BOT, ACME)
+    quiet = Finding(Colour.UNKNOWN, "it had no call in the last ten minutes")
+    hangs = Finding(Colour.UNKNOWN, "the look at it hangs", "see the disk")
+    told = []
+    for finding in (quiet, GREEN, quiet, GREEN, RED, quiet, hangs, GREEN):
+        _, changed = board.settle({bot: finding}, NAMES, 1.0)
+        told.append(len(changed))
+    assert told == [0, 0, 0, 0, 1, 1, 0, 1]
+
+
 def test_a_component_that_goes_away_is_forgotten() -> None:
     board = Board()
     board.settle({Place(Component.BOT, ACME): RED}, NAMES, 1.0)

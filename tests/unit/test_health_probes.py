@@ -321,7 +321,7 @@ def writing(**changes: object) -> Writing:
         ({"up": False, "why": "disk I/O error"}, Colour.RED, "disk I/O error"),
         ({"beat": -11.0}, Colour.RED, "have not been read for 11 s"),
         ({"backlog": 900, "waiting_since": -5.0}, Colour.GREEN, ""),
-        ({"backlog": 900, "waiting_since": -20.0}, Colour.AMBER, "900 bytes of journals"),
+        ({"backlog": 900, "waiting_since": -20.0}, Colour.AMBER, "0.9 kB of journals"),
         ({"backlog": 900, "waiting_since": -70.0}, Colour.RED, "waiting for 70 s"),
     ],
 )
