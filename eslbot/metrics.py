@@ -74,6 +74,14 @@ WORKERS_CALLS_LIMIT = Gauge(
     "Calls that the workers that take new calls could hold together (server.max_calls each).",
     multiprocess_mode="livesum",
 )
+WORKERS_WANTED = Gauge(
+    "eslbot_workers_wanted", "Workers that the configuration asks for.", multiprocess_mode="livemax"
+)
+WORKER_STARTED = Gauge(
+    "eslbot_worker_started_timestamp_seconds",
+    "When the worker that is the youngest began, in epoch seconds.",
+    multiprocess_mode="livemax",
+)
 REFUSALS = Counter("eslbot_refusals", "Calls refused before the answer, by reason.", ["reason"])
 OVER_BUDGET = Counter(
     "eslbot_over_budget",
@@ -100,6 +108,25 @@ CALLS_STRANDED = Counter(
     ["workspace"],
 )
 HAND_OVERS = Counter("eslbot_hand_overs", "Calls that a leaving worker gave to the next one.")
+
+#: A call that needs somebody, as long as it does: what is red on the page, told by the worker that has it.
+CALLS_HAND_OFF_FAILING = Gauge(
+    "eslbot_calls_hand_off_failing",
+    "Calls whose customer waits now for an Ameyo that has not accepted.",
+    ["workspace"],
+    multiprocess_mode="livesum",
+)
+CALLS_BYE_OVERDUE = Gauge(
+    "eslbot_calls_bye_overdue",
+    "Calls that Ameyo has accepted, and whose BYE is overdue now.",
+    ["workspace"],
+    multiprocess_mode="livesum",
+)
+CALLS_NOT_VERIFIED = Gauge(
+    "eslbot_calls_not_verified",
+    "Answered calls that a worker holds now without knowing whose they are.",
+    multiprocess_mode="livesum",
+)
 
 # -- the bot ----------------------------------------------------------------------------------------------
 
@@ -189,6 +216,13 @@ IN_DOUBT = Counter(
     ["workspace"],
 )
 
+CERTIFICATE_ENDS = Gauge(
+    "eslbot_certificate_ends_timestamp_seconds",
+    "Until when the certificate counts that the workspace's Ameyo has shown last, in epoch seconds.",
+    ["workspace"],
+    multiprocess_mode="livemostrecent",
+)
+
 # -- FreeSWITCH, and the BYE ------------------------------------------------------------------------------
 
 HOLD_SECONDS = Histogram(
@@ -234,6 +268,27 @@ LEDGER_FACTS_LOST = Counter(
     "eslbot_ledger_facts_lost", "Facts that a worker could not write to its journal: gaps in the records."
 )
 
+LEDGER_LAG = Gauge(
+    "eslbot_ledger_lag_seconds",
+    "For how long facts have been waiting for the database without a pause; also while nobody reads them.",
+    multiprocess_mode="livemax",
+)
+
+# -- health ---------------------------------------------------------------------------------------------
+
+HEALTH = Gauge(
+    "eslbot_health",
+    "Of each component: 2 green, 1 amber, 0 red, -1 not known. The workspace's name for its bot and Ameyo.",
+    ["component", "workspace"],
+    multiprocess_mode="livemostrecent",
+)
+HEALTH_CHECKED = Gauge(
+    "eslbot_health_checked_timestamp_seconds",
+    "When the last round of looks was over, in epoch seconds.",
+    multiprocess_mode="livemax",
+)
+READY = Gauge("eslbot_ready", "1 while the service is ready (/readyz).", multiprocess_mode="livemostrecent")
+
 # -- ourselves --------------------------------------------------------------------------------------------
 
 NOT_VERIFIED = Counter(
@@ -248,6 +303,8 @@ def expect(workspaces: Iterable[str], verdicts: Iterable[str]) -> None:
     known = list(verdicts)
     for workspace in workspaces:
         BYE_OVERDUE.labels(workspace)
+        CALLS_BYE_OVERDUE.labels(workspace)
+        CALLS_HAND_OFF_FAILING.labels(workspace)
         CALLS_RECOVERED.labels(workspace)
         CALLS_STRANDED.labels(workspace)
         BOT_OVER_BUDGET.labels(workspace)

@@ -1,5 +1,7 @@
 """What a worker answers about itself, on ``server.health``: ``GET /healthz``, ``GET /readyz``, nothing else.
 
+It is ready where it takes calls and FreeSWITCH, which would bring them, is there.
+
 It runs beside calls, so whatever comes costs them next to nothing: a head of at most 2 kB within a second,
 one request a connection, no body, and a few connections at a time. Beyond those the oldest is closed, so that
 who says nothing keeps nobody out who asks.
@@ -9,12 +11,16 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections import OrderedDict
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import gevent
 import structlog
+
+from eslbot.config.model import Address
+from eslbot.health.event_socket import why_unreachable
 
 if TYPE_CHECKING:
     from eslbot.controller import Controller
@@ -26,14 +32,17 @@ MAX_CONNECTIONS = 16
 #: Bytes of a request's head, and seconds in which it must be there and the answer be taken.
 MAX_HEAD, PATIENCE = 2048, 1.0
 
+#: Seconds that FreeSWITCH has to greet, and for which its word counts.
+GREETS, FRESH = 0.6, 1.0
+
 _END = b"\r\n\r\n"
 
 
 class Probes:
-    """Answers for one worker's ``controller``."""
+    """Answers for one worker's ``controller``, and for FreeSWITCH, which brings its calls."""
 
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
+    def __init__(self, controller: Controller, switch: Presence) -> None:
+        self._controller, self._switch = controller, switch
         self._open: OrderedDict[gevent.Greenlet[..., None], None] = OrderedDict()
 
     def take(self, client: socket.socket, address: tuple[str, int]) -> None:
@@ -69,8 +78,44 @@ class Probes:
             case b"/readyz":
                 if self._controller.draining:
                     return _response(HTTPStatus.SERVICE_UNAVAILABLE, "draining")
+                if self._switch.is_gone:
+                    return _response(HTTPStatus.SERVICE_UNAVAILABLE, "switch_gone")
                 return _response(HTTPStatus.OK, "ready")
         return _response(HTTPStatus.NOT_FOUND, "not_here")
+
+
+class Presence:
+    """Whether FreeSWITCH is there: its event socket greets, whether it would let us in or not.
+
+    It is asked when somebody asks us, and not more often than its word is old; however many ask.
+    """
+
+    def __init__(self, event_socket: Address) -> None:
+        self._event_socket = event_socket
+        self._asks = False
+        self._why, self._until = "", 0.0
+
+    @property
+    def is_gone(self) -> bool:
+        """As it is now, or was a moment ago."""
+        if not self._asks and time.monotonic() >= self._until:
+            self._asks = True
+            try:
+                self._heard(why_unreachable(self._event_socket, GREETS))
+            finally:
+                self._asks = False
+        return bool(self._why)
+
+    def _heard(self, why: str) -> None:
+        self._until = time.monotonic() + FRESH
+        if why and not self._why:
+            remedy = (
+                "see systemctl status freeswitch and its log; this worker takes its calls when it is back"
+            )
+            log.error("switch_gone", address=str(self._event_socket), why=why, remedy=remedy)
+        elif self._why and not why:
+            log.info("switch_is_back", address=str(self._event_socket))
+        self._why = why
 
 
 def _head(client: socket.socket) -> bytes | None:

@@ -168,7 +168,7 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     # -- connections --------------------------------------------------------------------------------------
 
     def _serve(self, listener: std_socket.socket) -> None:
-        from eslbot.probes import Probes  # as above
+        from eslbot.probes import Presence, Probes  # as above
 
         listener.setblocking(True)
         if listener.getsockname()[:2] == self.wsgi.config.server.listen.pair:
@@ -178,7 +178,8 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             server.max_accept = ACCEPTS
             self._pools.append(pool)
         else:
-            server = StreamServer(listener, handle=Probes(self.wsgi).take)
+            switch = Presence(self.wsgi.config.freeswitch.event_socket)
+            server = StreamServer(listener, handle=Probes(self.wsgi, switch).take)
             server.max_accept = 1
         server.start()
         self._servers.append(server)

@@ -91,9 +91,16 @@ class AmeyoClient:
     """The connection pool to one workspace's Ameyo. TLS is verified against the URL's host.
 
     Nothing in it is shared with another workspace's, so that one whose Ameyo is dead starves none but itself.
+    ``until`` is told until when Ameyo's certificate counts, in epoch seconds, with each connection.
     """
 
-    def __init__(self, settings: Ameyo, jitter: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        settings: Ameyo,
+        jitter: Callable[[], float] = random.random,
+        *,
+        until: Callable[[float], object] = float,
+    ) -> None:
         self._settings = settings
         self._jitter = jitter
         #: This client keeps its token to itself, whatever else this process knows.
@@ -104,6 +111,7 @@ class AmeyoClient:
             MAX_POSTS,
             source=settings.source_address,
             proxy=None if settings.proxy is None else Proxy.of(settings.proxy),
+            until=until,
         )
         self._headers = {
             **headers(settings.tenant_host, settings.token.reveal()),

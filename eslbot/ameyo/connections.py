@@ -14,7 +14,7 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -54,7 +54,8 @@ class Connections(HTTPAdapter):
     Session of requests' would take longer to prepare a POST than Ameyo to answer it; what it does besides,
     redirects and the environment's proxies and .netrc, would change where a customer's token goes.
 
-    ``source``: the address of this host that they leave from. ``proxy``: what they go through.
+    ``source``: the address of this host that they leave from. ``proxy``: what they go through. ``until`` is
+    told of each connection until when its certificate counts, in epoch seconds.
     """
 
     def __init__(
@@ -65,7 +66,9 @@ class Connections(HTTPAdapter):
         *,
         source: IP | None = None,
         proxy: Proxy | None = None,
+        until: Callable[[float], object] = float,
     ) -> None:
+        self._until = until
         self._request = Request("POST", url).prepare()
         self._ca_file = ca_file
         self._source, self._proxy = source, proxy
@@ -126,6 +129,11 @@ class Connections(HTTPAdapter):
                 answer.connection.close()
             self._pool._put_conn(answer.connection)
 
+    def _certificate_shown(self, certificate: Mapping[str, Any] | None) -> None:
+        ends = (certificate or {}).get("notAfter")
+        if isinstance(ends, str):
+            self._until(float(ssl.cert_time_to_seconds(ends)))
+
     def one_waits(self) -> bool:
         """Whether a connection is there that a POST could use at once. Raises OSError, as :meth:`post`."""
         connection = self._pool._get_conn()
@@ -152,13 +160,18 @@ class Connections(HTTPAdapter):
         if self._source is not None:
             kwargs["source_address"] = (str(self._source), 0)
         super().init_poolmanager(*args, **kwargs)
-        names, through = self._names, self._proxy
+        names, through, shown = self._names, self._proxy, self._certificate_shown
 
         class Plain(_OfAmeyo, HTTPConnection):
             resolver, way = names, through
 
         class Tls(_OfAmeyo, HTTPSConnection):
             resolver, way = names, through
+
+            def connect(self) -> None:
+                super().connect()
+                tls: Any = self.sock
+                shown(tls.getpeercert())
 
         class PlainPool(HTTPConnectionPool):
             ConnectionCls: Any = Plain

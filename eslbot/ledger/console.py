@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from eslbot import hangup
 from eslbot.ledger.fold import Row
 from eslbot.ledger.masks import masked_facts, masked_row
 from eslbot.ledger.queries import MEASURES, Story
 from eslbot.ledger.schema import calls
+from eslbot.ledger.sentences import ending, quality
 from eslbot.masking import masked_text
 
 _AGO = re.compile(r"(\d{1,6})([smhd])")
@@ -150,21 +150,6 @@ _WORDS = {
     "ended": "channel ended",
     "timeline_full": "no more is told of bot and caller",
 }
-_WHYS = {
-    "bot_ended": "the bot said it was done",
-    "bot_closed": "the bot closed its connection, which means that it was done",
-    "bot_unreachable": "no URL of the bot took the connection",
-    "bot_failed": "the bot's connection broke",
-    "bot_silent": "the bot said nothing within first_audio_timeout",
-    "relay_lost": "no relay carried the line any more",
-    "switch_lost": "FreeSWITCH died again and again under the call",
-    "max_duration": "max_duration was reached",
-    "controller_lost": "a worker went away, and how the bot had ended with it",
-    "internal_error": "a fault of eslbot, told in its log",
-    "caller_hangup": "the caller left before the bot was done: no hand-off",
-    "media_timeout": "the PBX sent no audio any more, and no BYE",
-    "our_bye": "our side ended it",
-}
 
 
 def told(story: Story) -> Iterator[str]:
@@ -176,13 +161,16 @@ def told(story: Story) -> Iterator[str]:
         ("CRT object", row["crt_object_id"]),
         ("DID", row["did"]),
         ("from, to", f"{row['caller'] or '-'} → {row['called'] or '-'} by {row['source'] or '-'}"),
+        ("SIP Call-ID", row["sip_call_id"]),
         ("invited", f"{shown_time(row['invited_at'])} UTC"),
         ("stage", row["stage"] if row["ended_at"] is None else f"{row['stage']}, then it ended"),
-        ("why", why(row)),
+        ("why", ending(row) or "it lives"),
     ):
         yield f"{title:11} {clean(value or '-')}"
     if (recovered := restarted(row)) is not None:
         yield f"{'recovered':11} {recovered}"
+    if (heard := quality(row["media"])) is not None:
+        yield f"{'audio':11} {clean(f'{heard.word}: {heard.figures}')}"
     if row["media"]:
         yield f"{'media':11} {_pairs(row['media'])}"
     yield ""
@@ -200,33 +188,6 @@ def told(story: Story) -> Iterator[str]:
         by = f", sent by {sent['sent_by']}" if sent["sent_by"] else ""
         detail = f": {sent['detail']}" if sent["detail"] else ""
         yield clean(f"{sent['began_at'] - row['invited_at']:+10.3f}  {sent['number']}: {answer}{by}{detail}")
-
-
-def why(row: Row) -> str:
-    """How the call came out, in a sentence."""
-    if row["refusal"]:
-        return f"refused with {row['refusal_status']} {row['refusal']}: {row['reason'] or ''}"
-    if row["ended_at"] is None:
-        return "it lives"
-    said = (
-        f"{row['outcome']}: {_WHYS.get(row['outcome'], '')}"
-        if row["outcome"]
-        else "the bot had no part in it"
-    )
-    if row["reason"]:
-        said += f" ({row['reason']})"
-    if row["handed_off_at"] is not None:
-        said += "; Ameyo took the customer"
-    elif row["attempts"]:
-        said += f"; Ameyo did not accept, of {row['attempts']} attempts"
-    if row["end_unseen"]:
-        said += "; nobody saw the end"
-    elif row["sip_hangup_disposition"]:
-        said += f"; ended by {row['sip_hangup_disposition']} ({row['hangup_cause'] or 'no cause'})"
-        if row["sip_hangup_disposition"] == "send_bye":
-            ours = hangup.why(row["hangup_cause"] or "")
-            said += f": {ours.words}; {ours.remedy}"
-    return f"{said}; fault: {row['fault']}" if row["fault"] else said
 
 
 def as_json(story: Story) -> str:

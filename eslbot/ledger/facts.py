@@ -14,7 +14,7 @@ class What(StrEnum):
     """What can happen to a call; the comments name the further fields."""
 
     #: It is taken: `invited_at`, `workspace_id`, `workspace`, `did`, `crt_object_id`, `caller`, `called`,
-    #: `source`.
+    #: `source`, `sip_call_id`.
     ADMITTED = "admitted"
     #: It is not: `status`, `why`, `detail`, `source` and, as far as they could be read, those of ADMITTED.
     REFUSED = "refused"
@@ -42,7 +42,8 @@ class What(StrEnum):
     #: FreeSWITCH has died and is back with the call: `restarts`, those the call has seen, 8 at most;
     #: `gap`, the seconds without it, where they are known.
     SWITCH_RESTARTED = "switch_restarted"
-    #: Another controller has it, and cannot verify whose it is: `take_overs`. Nothing is done with it.
+    #: Another controller has it, and cannot verify whose it is: `take_overs`, `sip_call_id`. Nothing is done
+    #: with it.
     NOT_VERIFIED = "not_verified"
     #: This controller has no connection to it any more, and another one must take it over: `why`.
     LEFT = "left"

@@ -42,7 +42,9 @@ _ORDER = {str(stage): place for place, stage in enumerate(Stage)}
 _STAGES = {str(stage): stage for stage in Stage}
 _OUTCOMES = {str(outcome): outcome for outcome in Outcome}
 _WHATS = {str(what): what for what in What}
-_IDENTITY = ("workspace_id", "workspace", "did", "crt_object_id", "caller", "called", "source")
+_IDENTITY = (
+    *("workspace_id", "workspace", "did", "crt_object_id", "caller", "called", "source", "sip_call_id"),
+)
 _LENGTHS = {c.name: c.type.length or MAX_TEXT for c in calls.columns if isinstance(c.type, String)}
 #: Fields that stand in the call's row, and need not stand in its timeline again.
 _IN_ROW = frozenset({*_IDENTITY, "call", "at", "what", "invited_at", "media"})
@@ -231,6 +233,9 @@ class Story:
         sent["verdict"], sent["seconds"] = verdict, seconds
         sent["status"] = _count(more.get("status"))
         sent["detail"] = _cut(more.get("detail"), MAX_TEXT)
+        if number >= row["attempts"]:
+            row["attempt_verdict"], row["attempt_status"] = verdict, sent["status"]
+            row["attempt_detail"] = sent["detail"]
         if verdict == "accepted":
             row["handed_off_at"] = _first(row["handed_off_at"], fact.at)
             self._at_least(Stage.HELD)
@@ -266,8 +271,15 @@ class Story:
     def _bye_overdue(self, fact: Fact) -> None:
         self.row["byes_overdue"] = min(self.row["byes_overdue"] + 1, MAX_COUNT)
 
+    def _not_verified(self, fact: Fact) -> None:
+        row = self.row
+        row["unverified_at"] = _first(row["unverified_at"], fact.at)
+        row["sip_call_id"] = row["sip_call_id"] or _text(fact.more.get("sip_call_id"), "sip_call_id")
+
     def _taken_over(self, fact: Fact) -> None:
         row, more = self.row, fact.more
+        if row["unverified_at"] is not None and fact.at >= row["unverified_at"]:
+            row["unverified_at"] = None  # this one knows whose it is
         self._admitted(fact)
         row["take_overs"] = max(row["take_overs"], _count(more.get("take_overs")) or 1)
         row["attempts"] = max(row["attempts"], _count(more.get("attempts")) or 0)
@@ -315,6 +327,7 @@ _TELLERS |= {
     What.ATTEMPT_BEGAN: Story._attempt_began,
     What.ATTEMPT: Story._attempt,
     What.BYE_OVERDUE: Story._bye_overdue,
+    What.NOT_VERIFIED: Story._not_verified,
     What.TAKEN_OVER: Story._taken_over,
     What.SWITCH_RESTARTED: Story._switch_restarted,
     What.ENDED: Story._ended,

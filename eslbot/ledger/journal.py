@@ -46,7 +46,18 @@ MAX_TEXT = 500
 _NAMES = frozenset(
     {
         *("call", "at", "what", "workspace_id", "workspace", "did", "crt_object_id", "caller", "called"),
-        *("source", "outcome", "verdict", "disposition", "cause", "stage", "host", "version", "pid"),
+        *(
+            "source",
+            "sip_call_id",
+            "outcome",
+            "verdict",
+            "disposition",
+            "cause",
+            "stage",
+            "host",
+            "version",
+            "pid",
+        ),
     }
 )
 

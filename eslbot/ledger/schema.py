@@ -32,6 +32,7 @@ calls = Table(
     Column("caller", String(128)),
     Column("called", String(128)),
     Column("source", String(64)),  # the PBX's address
+    Column("sip_call_id", String(255)),  # of the INVITE: by it the call is found in a capture
     # When each stage began.
     Column("invited_at", Double, nullable=False),
     Column("answered_at", Double),
@@ -53,7 +54,12 @@ calls = Table(
     Column("sip_hangup_disposition", String(32)),
     Column("hangup_cause", String(64)),
     Column("attempts", Integer, nullable=False, default=0),
+    # The last attempt that is over; eslbot.ameyo.client.Verdict, and what Ameyo said.
+    Column("attempt_verdict", String(16)),
+    Column("attempt_status", Integer),
+    Column("attempt_detail", Text),
     Column("take_overs", Integer, nullable=False, default=0),
+    Column("unverified_at", Double),  # a controller has it and does not know whose it is
     Column("byes_overdue", Integer, nullable=False, default=0),
     # FreeSWITCH has died under it and come back: how often, when last, and the longest that it was away, in
     # seconds. What a later version adds has a default of the database's: the version before writes on.

@@ -86,6 +86,10 @@ class Writer:
         self._retry_at, self._retry = 0.0, RETRY
         self._told: str | None = None
         self._census_at = self._expire_at = 0.0
+        #: Its last sign of life, and since when something has been waiting to be written, without a pause; by
+        #: the monotonic clock.
+        self.beat = time.monotonic()
+        self.waiting_since: float | None = None
 
     @property
     def engine(self) -> Engine | None:
@@ -105,6 +109,7 @@ class Writer:
             log.info("ledger_writer_begins", journal=self._ledger.journal, database=self._ledger.shown)
             due = 0.0
             while not self._stop.is_set():
+                self.beat = time.monotonic()
                 if self._attended() or self._told is not None or time.monotonic() >= due:
                     due = time.monotonic() + ROUND
                     self.tick()
@@ -118,6 +123,7 @@ class Writer:
         """The lock of the directory; None when told to end before it could be had."""
         waited = False
         while not self._stop.is_set():
+            self.beat = time.monotonic()
             try:
                 lock = self._lock()
             except OSError as error:
@@ -240,6 +246,7 @@ class Writer:
 
     def _tell_health(self) -> None:
         up, backlog = self._store is not None and self._told is None, self._folder.backlog
+        self.waiting_since = None if not backlog else self.waiting_since or time.monotonic()
         self._projection.tell(Health(up, backlog, self._told))
         metrics.LEDGER_UP.set(1 if up else 0)
         metrics.LEDGER_BACKLOG_BYTES.set(backlog)
@@ -249,6 +256,7 @@ class Writer:
     def _write_some(self) -> bool:
         """A batch; whether there may be more. Raises :class:`LedgerDown` and :class:`OffsetsMoved`."""
         assert self._store is not None
+        self.beat = time.monotonic()
         batch = Batch()
         read: list[tuple[Journal, Piece, list[Fact]]] = []
         for journal in self._folder.in_order():

@@ -63,7 +63,7 @@ class EslbotService:
     # -- life ---------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Run it and wait until it is ready. Raises :class:`ServiceError`."""
+        """Run it and wait until it serves; the switch may not be there yet. Raises :class:`ServiceError`."""
         environment = {**os.environ, **self._environment}
         # A service's own directory of figures is not another's, and one that is killed leaves it behind.
         environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
@@ -194,7 +194,7 @@ class EslbotService:
 
     def _is_ready(self) -> bool:
         try:
-            return self.probe("/readyz")[0] == 200 and self.http("/healthz")[0] == 200
+            return self.probe("/healthz")[0] == 200 and self.http("/healthz")[0] == 200
         except OSError:
             return False
 

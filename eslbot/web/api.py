@@ -18,6 +18,7 @@ from eslbot import recovery
 from eslbot.ledger.database import LedgerDown
 from eslbot.ledger.queries import Filter
 from eslbot.ledger.reader import LedgerBusy, Reader
+from eslbot.ledger.sentences import ending, quality
 from eslbot.outcome import Fault, Outcome
 from eslbot.web.refusal import Refusal, bad_request
 from eslbot.web.schemas import CallsQuery, Fields, query
@@ -47,6 +48,7 @@ class Api:
         blueprint = Blueprint("api", __name__)
         places: Mapping[str, Callable[..., Response | dict[str, Any]]] = {
             "/session": self._session,
+            "/health": self._health,
             "/switch": self._switch,
             "/live": self._live,
             "/calls": self._calls,
@@ -72,6 +74,21 @@ class Api:
             "outcomes": list(Outcome),
             "faults": list(Fault),
         }
+
+    def _health(self) -> dict[str, Any]:
+        """How the service is, and which calls need somebody: what of it this viewer may know."""
+        viewer = self._access.viewer(request)
+        query(request, Fields())
+        health = self._site.health()
+        if health is None:
+            raise Refusal(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "health_not_known",
+                "How the service is is not known yet.",
+                "It is looked at every two seconds; where this stays, see health_round_failed in the log.",
+            )
+        told: dict[str, Any] = shown(viewer.numbers, health.told(viewer.workspaces))
+        return {**told, "now": time.time()}
 
     def _live(self) -> Response:
         viewer = self._access.viewer(request)
@@ -103,9 +120,14 @@ class Api:
         if story is None or not may_see(viewer, story.call):
             # The same for a call of another tenant's as for one that never was.
             raise Refusal(HTTPStatus.NOT_FOUND, "unknown_call", "There is no such call, or not any more.")
+        heard = quality(story.call["media"])
         return {
-            part: shown(viewer.numbers, getattr(story, part))
-            for part in ("call", "timeline", "notifications")
+            **{
+                part: shown(viewer.numbers, getattr(story, part))
+                for part in ("call", "timeline", "notifications")
+            },
+            "ended_because": shown(viewer.numbers, ending(story.call)),
+            "quality": heard.told if heard is not None else None,
         }
 
     def _tenants(self) -> dict[str, Any]:

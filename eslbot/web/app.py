@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 from http import HTTPStatus
 from urllib.parse import unquote
 
@@ -11,7 +10,6 @@ from flask import Flask, Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from eslbot.config.model import Address
 from eslbot.exposition import exposition
 from eslbot.web.api import Api
 from eslbot.web.files import Files
@@ -21,9 +19,6 @@ from eslbot.web.sessions import Access, ours_only
 from eslbot.web.site import Site
 
 log = structlog.get_logger()
-
-#: Seconds that a worker has to say whether it takes calls.
-PATIENCE = 1.0
 
 
 def create_app(site: Site, access: Access | None = None) -> Flask:
@@ -70,10 +65,15 @@ class _Places:
         return jsonify(status="ok")
 
     def _readyz(self) -> tuple[Response, HTTPStatus]:
-        """200 while a worker takes new calls."""
-        ready = _a_worker_is_ready(self._site.config.server.health)
-        status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-        return jsonify(status="ready" if ready else "no worker takes calls"), status
+        """200 while calls are carried as they should be; 503 before the first look, too."""
+        health = self._site.health()
+        if health is None:
+            told = {"status": "not known", "why": "no look at the service's parts is over yet, or lately"}
+            return jsonify(told), HTTPStatus.SERVICE_UNAVAILABLE
+        if health.in_the_way:
+            parts = [state.told for state in health.in_the_way]
+            return jsonify(status="not ready", parts=parts), HTTPStatus.SERVICE_UNAVAILABLE
+        return jsonify(status="ready"), HTTPStatus.OK
 
     def _metrics(self) -> Response:
         """Every process's figures, added up (Prometheus text format)."""
@@ -120,18 +120,6 @@ class _Places:
 
 def _to_the_page() -> Response:
     return Response(b"", HTTPStatus.SEE_OTHER, {"Location": "/"}, content_type="text/plain; charset=utf-8")
-
-
-def _a_worker_is_ready(health: Address) -> bool:
-    connection = http.client.HTTPConnection(*health.pair, timeout=PATIENCE)
-    try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == HTTPStatus.OK
-    except (OSError, http.client.HTTPException) as error:
-        log.debug("no_worker_answers", error=str(error))
-        return False
-    finally:
-        connection.close()
 
 
 def _only_one_spelling() -> None:

@@ -19,6 +19,8 @@ import structlog
 from eslbot import capture, config, exposition, logs
 from eslbot.children import lifeline
 from eslbot.config.model import Address, Config
+from eslbot.health.assemble import rounds_of
+from eslbot.health.probes import Writing
 from eslbot.ledger.projection import Projection
 from eslbot.ledger.reader import Reader
 from eslbot.ledger.writer import Writer
@@ -48,8 +50,14 @@ class PageProcess:
         if config.ledger is not None:
             writer = self._writer = Writer(config.ledger, self._projection, lambda: self.site.attended)
             reader = Reader(lambda: writer.engine)
-        registry = exposition.registry(Path(config.freeswitch.recovery_file))
-        self.site = Site(config, reader, self._projection, registry)
+        self._rounds = rounds_of(config, self._projection, self._writing)
+        self.site = Site(
+            config,
+            reader,
+            self._projection,
+            exposition.registry(Path(config.freeswitch.recovery_file)),
+            lambda: self._rounds.health,
+        )
         self._lifeline = lifeline()
         self._wake, self._woken = os.pipe()
         for descriptor in (self._wake, self._woken):
@@ -70,9 +78,11 @@ class PageProcess:
         if listener is not None:
             server = PageServer(create_app(self.site), listener)
             self._begin("http", server.serve)
+            self._begin("health", self._rounds.run)
             log.info("page_begins", listen=str(self._config.web.listen), pid=os.getpid())
             while not self._is_over(None):
                 pass
+        self._rounds.stop()
         self._projection.close()
         if self._writer is not None:
             self._writer.stop()
@@ -82,6 +92,18 @@ class PageProcess:
             self._threads[0].join(timeout=LAST_FACTS)
         log.info("page_ends")
         return 1 if self._failed else 0
+
+    def _writing(self) -> Writing:
+        """How the ledger's writer is."""
+        assert self._writer is not None
+        told = self._projection.health
+        return Writing(
+            told.up,
+            told.problem or "",
+            told.backlog,
+            self._writer.beat,
+            self._writer.waiting_since,
+        )
 
     def _begin(self, name: str, work: Callable[[], None]) -> None:
         def run() -> None:

@@ -18,6 +18,7 @@ _PLAIN = frozenset(
     {
         *("call_id", "call", "workspace_id", "workspace", "crt_object_id", "source", "host", "what"),
         *("stage", "outcome", "fault", "verdict", "sip_hangup_disposition", "hangup_cause", "sent_by"),
+        *("sip_call_id", "component", "colour", "need", "remedy", "attempt_verdict"),
     }
 )
 #: Deeper than this nothing is nested that we have written.
@@ -26,8 +27,18 @@ _DEPTH = 6
 _LISTED = (
     *("call_id", "workspace_id", "workspace", "did", "crt_object_id", "caller", "stage", "outcome", "fault"),
     *("invited_at", "answered_at", "bot_connected_at", "bot_ended_at", "notified_at", "handed_off_at"),
-    *("ended_at", "reason", "refusal_status", "refusal", "sip_hangup_disposition", "attempts", "take_overs"),
-    *("byes_overdue", "end_unseen", "restarts", "restart_gap"),
+    *(
+        "first_audio_at",
+        "ended_at",
+        "reason",
+        "refusal_status",
+        "refusal",
+        "sip_hangup_disposition",
+        "attempts",
+        "take_overs",
+    ),
+    *("byes_overdue", "end_unseen", "restarts", "restart_gap", "attempt_verdict", "attempt_status"),
+    "unverified_at",
 )
 
 

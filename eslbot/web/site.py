@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
 
 from eslbot.config.model import Config
+from eslbot.health.model import Health
 from eslbot.ledger.projection import Projection
 from eslbot.ledger.reader import Reader
 from eslbot.web.live import Streams
@@ -17,12 +19,14 @@ class Site:
     """One configuration's. ``reader`` is None where it has no ledger; the ``projection`` is then empty.
 
     ``registry`` is what `/metrics` tells; whoever has more to tell registers a collector there.
+    ``health`` is what the last round has found; None before the first, and where it is long ago.
     """
 
     config: Config
     reader: Reader | None = None
     projection: Projection = field(default_factory=Projection)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    health: Callable[[], Health | None] = lambda: None
     streams: Streams = field(init=False)
 
     def __post_init__(self) -> None:

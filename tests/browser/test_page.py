@@ -238,7 +238,7 @@ def test_on_a_phone_in_the_light_and_in_the_dark(new_page: Any, service: PageSer
     page.locator(".timeline").wait_for()
     inside = [".stage-bar span", ".lane-name", ".tick", ".facts dt", "figcaption"]
     assert {selector for selector in inside if contrast(page, f"{selector}:visible") < 4.5} == set()
-    for place in ("#/", f"#/call/{RICH}", "#/recent", "#/tenants"):
+    for place in ("#/", "#/live", f"#/call/{RICH}", "#/recent", "#/tenants"):
         go(page, place)
         page.locator("main > section:visible").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") == 375, place

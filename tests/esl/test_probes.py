@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import gevent
 import pytest
+import structlog
 from gevent import socket
 from gevent.server import StreamServer
 
 from eslbot import probes
-from eslbot.probes import MAX_CONNECTIONS, MAX_HEAD, Probes
+from eslbot.probes import GREETS, MAX_CONNECTIONS, MAX_HEAD, Presence, Probes
 from tests.support.peer import bounded
+from tests.support.tcp import peer
 
 
 class Worker:
@@ -22,7 +25,8 @@ class Worker:
 
     def __init__(self) -> None:
         self.controller = SimpleNamespace(draining=False)
-        self.probes = Probes(self.controller)  # type: ignore[arg-type]
+        self.switch = SimpleNamespace(is_gone=False)
+        self.probes = Probes(self.controller, self.switch)  # type: ignore[arg-type]
         self.server = StreamServer(("127.0.0.1", 0), handle=self.probes.take)
         self.server.start()
 
@@ -66,6 +70,8 @@ def test_healthz_and_readyz(worker: Worker) -> None:
     assert worker.get("/readyz") == (200, {"status": "ready"})
     worker.controller.draining = True
     assert worker.get("/readyz") == (503, {"status": "draining"})
+    worker.controller.draining, worker.switch.is_gone = False, True
+    assert worker.get("/readyz") == (503, {"status": "switch_gone"})
     assert worker.get("/healthz") == (200, {"status": "ok"})
 
 
@@ -137,3 +143,55 @@ def test_who_says_nothing_keeps_nobody_out(worker: Worker) -> None:
     with bounded(5):
         while worker.probes._open:
             gevent.sleep(0.01)
+
+
+# -- FreeSWITCH ---------------------------------------------------------------------------------------------
+
+
+class EventSocket:
+    """FreeSWITCH's, which greets, closes at once, or hangs; ``asked`` counts connections."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.manner = "greets"
+
+    def serve(self, connection: Any, over: threading.Event) -> None:
+        self.asked += 1
+        if self.manner == "greets":
+            connection.sendall(b"Content-Type: auth/request\n\n")
+        elif self.manner == "hangs":
+            over.wait(30)
+
+
+def test_freeswitch_is_asked_when_its_word_is_old_and_its_going_and_coming_are_told() -> None:
+    event_socket = EventSocket()
+    with peer(event_socket.serve) as address, structlog.testing.capture_logs() as lines:
+        presence = Presence(address)
+        assert [presence.is_gone for _ in range(5)] == [False] * 5
+        assert event_socket.asked == 1
+        event_socket.manner = "closes"
+        presence._until = 0.0
+        assert [presence.is_gone for _ in range(5)] == [True] * 5
+        assert event_socket.asked == 2
+        presence._until = 0.0
+        assert presence.is_gone
+        event_socket.manner = "greets"
+        presence._until = 0.0
+        assert not presence.is_gone
+    assert [line["event"] for line in lines] == ["switch_gone", "switch_is_back"]
+    assert lines[0]["remedy"]
+
+
+def test_a_freeswitch_that_hangs_is_gone_and_is_asked_by_one_of_those_who_ask() -> None:
+    event_socket = EventSocket()
+    event_socket.manner = "hangs"
+    with peer(event_socket.serve) as address:
+        presence = Presence(address)
+        asking = [threading.Thread(target=lambda: presence.is_gone) for _ in range(10)]
+        for thread in asking:
+            thread.start()
+        for thread in asking:
+            thread.join(10)
+        assert presence.is_gone
+        assert event_socket.asked == 1
+    assert GREETS < probes.PATIENCE  # or nobody would hear it

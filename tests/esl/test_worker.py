@@ -12,12 +12,15 @@ from pathlib import Path
 import gevent
 import pytest
 
+from eslbot.config import load
 from eslbot.relay.control import Order
 from eslbot.worker import CallWorker
 from tests.support.ameyo_server import AmeyoServer, Answer
+from tests.support.inbound_switch import PASSWORD, InboundSwitch
 from tests.support.peer import bounded, eventually
 from tests.support.processes import EslbotService, descriptors, tree, until
 from tests.support.switch import CRT, UUID, WORKSPACE
+from tests.support.tcp import peer, says
 
 OTHER = "11111111-1111-1111-1111-111111111111"
 SECRETS = ["secret-of-the-bot", "secret-of-ameyo"]
@@ -43,13 +46,45 @@ def assert_clean(service: EslbotService) -> None:
 # -- the web ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("path", "status"), [("/healthz", "ok"), ("/readyz", "ready")])
-def test_health(two_workers: EslbotService, path: str, status: str) -> None:
+def test_health(two_workers: EslbotService) -> None:
     for ask in (two_workers.get, two_workers.probe):
-        code, content_type, text = ask(path)
-        assert (code, content_type, json.loads(text)) == (200, "application/json", {"status": status})
-    assert two_workers.get(path, "HEAD") == (200, "application/json", "")
-    assert two_workers.probe(path, "HEAD")[0] == 405
+        code, content_type, text = ask("/healthz")
+        assert (code, content_type, json.loads(text)) == (200, "application/json", {"status": "ok"})
+    assert two_workers.get("/healthz", "HEAD") == (200, "application/json", "")
+    assert two_workers.probe("/healthz", "HEAD")[0] == 405
+
+
+def test_it_is_ready_when_freeswitch_is_there_and_no_longer(tmp_path: Path) -> None:
+    """The relay is none of this service's (``relay.processes = 0``): a stand-in answers for it."""
+
+    def status(path: str, page: bool) -> int:
+        return (service.get if page else service.probe)(path)[0]
+
+    relay = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nrelay\n"
+    with InboundSwitch() as switch, peer(says(relay)) as relay_at, bounded(90):
+        config = tree(workers=2)
+        config["relay"] = {"processes": 0, "listen": str(relay_at)}
+        config["freeswitch"] = {
+            "event_socket": f"127.0.0.1:{switch.port}",
+            "event_socket_password": PASSWORD,
+            "recovery_file": str(tmp_path / "freeswitch.json"),
+        }
+        with EslbotService(tmp_path, config) as service:
+            switch.holds(load(service.config))
+            until(lambda: status("/readyz", page=True) == 200, what="the page says ready")
+            until(lambda: status("/readyz", page=False) == 200, what="a worker says ready")
+            assert service.metric("eslbot_ready") == 1
+            switch.stop()
+            until(lambda: status("/readyz", page=True) == 503, what="the page says not ready")
+            until(lambda: status("/readyz", page=False) == 503, what="a worker says not ready")
+            (part,) = json.loads(service.get("/readyz")[2])["parts"]
+            assert (part["component"], part["colour"]) == ("freeswitch", "red")
+            assert part["remedy"]
+            until(lambda: service.metric("eslbot_ready") == 0)
+            assert '"health_red"' in service.log
+            assert '"switch_gone"' in service.log
+            assert service.get("/healthz")[0] == 200
+    assert_clean(service)
 
 
 def test_metrics(two_workers: EslbotService) -> None:

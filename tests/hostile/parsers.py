@@ -560,7 +560,8 @@ _folders: list[TemporaryDirectory[str]] = []
 
 def probe(content: bytes) -> None:
     """The head of a request to a worker."""
-    assert Probes(SimpleNamespace(draining=False))._answer(content).startswith(b"HTTP/1.1 ")  # type: ignore[arg-type]
+    worker, switch = SimpleNamespace(draining=False), SimpleNamespace(is_gone=False)
+    assert Probes(worker, switch)._answer(content).startswith(b"HTTP/1.1 ")  # type: ignore[arg-type]
 
 
 @cache

@@ -222,11 +222,11 @@ def test_beside_those_who_abuse_page_and_probes_a_call_goes_on(tmp_path: Path) -
             call.wait(lambda so_far=texts: len(call.texts) > so_far, 5)
             keys += 1
             with socket.create_connection(("127.0.0.1", service.health_port), 5) as sock:
-                sock.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+                sock.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
                 answers += sock.recv(100).startswith(b"HTTP/1.1 200 ")
             gevent.sleep(0.02)
         gevent.joinall(hostile, timeout=20, raise_error=True)
-        assert answers == keys > 0, "who asks whether it is ready was kept out"
+        assert answers == keys > 0, "who asks whether it lives was kept out"
         assert (service.children(), service.page()) == (workers, page), "no process was killed for it"
         until(lambda: descriptors(workers) <= before, what="the end of what they had open")
         assert service.get("/healthz")[0] == 200

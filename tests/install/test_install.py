@@ -382,7 +382,7 @@ def test_a_running_service_changes_to_the_new_release(
         new = int(said.partition("told       process ")[2].split()[0])
         try:
             assert "environment-2/bin/python" in Path(f"/proc/{new}/cmdline").read_text()
-            assert service.get("/readyz")[0] == 200
+            assert service.get("/healthz")[0] == 200
             told = [systemd.recv(1000).decode().partition("\n")[0] for _ in range(3)]
             assert told == ["READY=1", "READY=1", f"MAINPID={new}"]
             assert "the service runs" in install(

@@ -84,7 +84,7 @@ def test_a_page_process_that_dies_is_started_again_and_the_workers_stay(service:
     until(service.page_answers)
     assert service.children() == workers
     assert is_alive(second)
-    assert service.probe("/readyz")[0] == 200
+    assert service.probe("/healthz")[0] == 200
 
 
 def test_at_the_end_it_reads_the_last_facts_and_goes(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_ledger_that_cannot_be_written_harms_nobody_and_is_waited_for(tmp_path
     with ServiceWithLedger(tmp_path) as service:
         until(lambda: service.log.count('"ledger_down"') >= 1)
         assert "must be writable for the service's user" in service.log
-        assert service.probe("/readyz")[0] == 200
+        assert service.probe("/healthz")[0] == 200
         until(service.page_answers)
         assert service.metric("eslbot_ledger_up") == 0
         (tmp_path / "journal").unlink()

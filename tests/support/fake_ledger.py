@@ -9,6 +9,7 @@ from typing import Any
 from eslbot.ledger.projection import Health, Projection
 from eslbot.ledger.queries import Filter, Story
 from eslbot.ledger.reader import Reader
+from eslbot.ledger.schema import calls
 
 Row = dict[str, Any]
 
@@ -17,13 +18,7 @@ WORKSPACES = {
     "11111111-1111-1111-1111-111111111111": "zenith",
 }
 ACME, ZENITH = WORKSPACES
-COLUMNS = (
-    *("call_id", "workspace_id", "workspace", "did", "crt_object_id", "caller", "called", "source"),
-    *("invited_at", "answered_at", "bot_connected_at", "first_audio_at", "bot_ended_at", "notified_at"),
-    *("handed_off_at", "ended_at", "updated_at", "stage", "outcome", "fault", "reason", "refusal_status"),
-    *("refusal", "sip_hangup_disposition", "hangup_cause", "attempts", "take_overs", "byes_overdue"),
-    *("restarts", "restarted_at", "restart_gap", "end_unseen", "media", "host"),
-)
+COLUMNS = tuple(column.name for column in calls.columns)
 
 
 def row(number: int, workspace_id: str = ACME, **values: Any) -> Row:

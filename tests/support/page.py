@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,11 +17,12 @@ from typing import Any, Self
 import tomli_w
 
 from eslbot.config import load
+from eslbot.health.model import Colour, Component, Finding, Health, Place, State
 from eslbot.recovery import Recoveries
 from eslbot.web.app import create_app
 from eslbot.web.server import PageServer
 from eslbot.web.site import Site
-from tests.support.fake_ledger import ACME, ZENITH, FakeLedger
+from tests.support.fake_ledger import ACME, WORKSPACES, ZENITH, FakeLedger
 from tests.support.processes import tree
 
 TOKENS = {
@@ -40,6 +42,8 @@ class PageService:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.web_port: int = self._listener.getsockname()[1]
         self.tree, self.ledger = tree, ledger
+        #: What the last round of looks has found; None where there was none.
+        self.health: Health | None = well()
 
     def __enter__(self) -> Self:
         self.start()
@@ -54,19 +58,40 @@ class PageService:
         self._file.write_text(tomli_w.dumps(self.tree))
         config = load(self._file)
         if self.ledger is None:
-            self.site = Site(config)
+            self.site = Site(config, health=self._health)
         else:
             self.ledger.begin_anew()
-            self.site = Site(config, self.ledger, self.ledger.projection)
+            projection = self.ledger.projection
+            self.site = Site(config, self.ledger, projection, health=self._health)
         listener = self._listener.dup()
         listener.setblocking(False)
         self._server = PageServer(create_app(self.site), listener)
         threading.Thread(target=self._server.serve, daemon=True).start()
 
+    def _health(self) -> Health | None:
+        return self.health
+
     def stop(self) -> None:
         """As it ends."""
         self.site.projection.close()
         self._server.stop()
+
+
+def well(**colours: str) -> Health:
+    """All of a service of two tenants, green but for the ``colours`` of some components."""
+    now = time.time()
+    states = []
+    for component in Component:
+        tenants = (ACME, ZENITH) if component in (Component.BOT, Component.AMEYO) else (None,)
+        for workspace_id in tenants:
+            colour = Colour(colours.get(component, "green"))
+            wrong = colour is not Colour.GREEN
+            finding = Finding(
+                colour, f"{component} is {colour}" if wrong else "", f"mend {component}" if wrong else ""
+            )
+            name = WORKSPACES[workspace_id] if workspace_id else None
+            states.append(State(Place(component, workspace_id), finding, now - 30, name))
+    return Health(now, tuple(states))
 
 
 def page_tree(journal: Path) -> dict[str, Any]:
@@ -104,9 +129,11 @@ def browser() -> Iterator[Any]:
             chromium.close()
 
 
-def sign_in(page: Any, service: PageService, token: str = "operator") -> None:
-    """As people do."""
+def sign_in(page: Any, service: PageService, token: str = "operator", view: str = "live") -> None:
+    """As people do, and go to a view."""
     page.goto(f"http://127.0.0.1:{service.web_port}/")
     page.get_by_label("Token").fill(TOKENS[token])
     page.get_by_role("button", name="Sign in").click()
     page.get_by_role("button", name="Sign out").wait_for()
+    if view != "overview":
+        page.get_by_role("link", name=view.capitalize(), exact=True).click()

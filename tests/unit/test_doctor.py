@@ -1055,6 +1055,7 @@ def test_a_bot_of_several_urls_that_works_somewhere_is_a_warning(site: Installat
     [
         ("200 OK", "200 OK", []),
         ("503 No", "200 OK", [("/readyz", Severity.WARNING, "draining")]),
+        ("503 switch_gone", "200 OK", [("/readyz", Severity.ERROR, "does not greet")]),
         (
             "404 No",
             "404 No",
@@ -1069,7 +1070,8 @@ def test_a_worker_is_asked_whether_it_is_ready_and_the_page_process_whether_it_i
     def answering(status: str, path: str) -> Callable[[socket.socket], object]:
         def answer(connection: socket.socket) -> None:
             assert head(connection).startswith(f"GET {path} HTTP/1.1\r\n")
-            connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode() if status else b"")
+            said = f"HTTP/1.1 {status}\r\nContent-Length: {len(status)}\r\n\r\n{status}"
+            connection.sendall(said.encode() if status else b"")
 
         return answer
 

@@ -42,7 +42,9 @@ def test_a_whole_call() -> None:
         "ended_at": NOON + 9.3,
         "updated_at": None,
         "restarted_at": None,
+        "unverified_at": None,
     }
+    assert (row["attempt_verdict"], row["attempt_status"], row["attempt_detail"]) == ("accepted", 200, "ok")
     assert (row["workspace_id"], row["workspace"], row["did"]) == (ACME, "acme", "00919990152080")
     assert (row["stage"], row["outcome"], row["fault"], row["reason"]) == (
         "held",
@@ -96,6 +98,28 @@ def test_each_attempt_is_a_notification_and_the_first_accepted_one_the_hand_off(
     assert [n["verdict"] for n in story.notifications] == ["failed", "accepted", "accepted"]
     assert (story.row["notified_at"], story.row["handed_off_at"]) == (NOON + 1, NOON + 4)
     assert (story.row["attempts"], story.row["stage"]) == (3, "held")
+
+
+def test_the_last_attempt_is_in_the_row_while_the_call_lives() -> None:
+    story = told(*FAILED)
+    seen = [story.row[name] for name in ("attempt_verdict", "attempt_status", "attempt_detail", "ended_at")]
+    assert seen == ["failed", 503, "", None]
+    later = fact("c1", "attempt", 41, number=2, verdict="rejected", status=401, seconds=1.0, detail="token")
+    story = told(later, *FAILED)  # read in another order
+    seen = [story.row[name] for name in ("attempts", "attempt_verdict", "attempt_status", "attempt_detail")]
+    assert seen == [2, "rejected", 401, "token"]
+
+
+def test_a_call_of_nobody_is_one_until_a_controller_knows_whose_it_is() -> None:
+    story = told(fact("c1", "not_verified", 5, take_overs=1, sip_call_id="a@b"))
+    assert (story.row["unverified_at"], story.row["sip_call_id"]) == (NOON + 5, "a@b")
+    assert story.row["workspace_id"] is None
+    told(fact("c1", "taken_over", 9, stage="held", take_overs=2, workspace_id=ACME), story=story)
+    assert (story.row["unverified_at"], story.row["workspace_id"]) == (None, ACME)
+
+
+def test_a_call_id_of_any_length_is_cut() -> None:
+    assert len(told(fact("c1", "admitted", 0, sip_call_id="x" * 5000)).row["sip_call_id"]) == 255
 
 
 def ended(outcome: str, disposition: str = "recv_bye", **more: Any) -> dict[str, Any]:

@@ -272,13 +272,17 @@ def test_one_call_is_told(configuration: Path) -> None:
     told = run(configuration, "calls", "show", "lost").stdout
     assert "+6.200  notification to Ameyo goes out" in told
     assert "1: rejected, status 401, 0.200 s: no" in told
-    assert "Ameyo did not accept, of 1 attempts; ended by recv_bye (N); fault: ameyo" in told
+    assert (
+        "Ameyo did not take the customer in 1 attempt, and answered 401 last; the PBX ended the call. "
+        "The fault was Ameyo's." in told
+    )
     assert "00919990152080" not in told
     assert "00919990152080" in run(configuration, "calls", "show", "lost", "--numbers").stdout
     story = json.loads(run(configuration, "calls", "show", "crt-b1", "--json").stdout)
     assert (story["call"]["call_id"], len(story["timeline"])) == ("lost", 15)
     refused = run(configuration, "calls", "show", "refused").stdout
-    assert "refused with 403 foreign_source: display name '0091••••••••80|x': no" in refused
+    assert "Refused with 403: it came from an address that is not this workspace's" in refused
+    assert "(display name '0091••••••••80|x': no)." in refused
     two = run(configuration, "calls", "show", "crt-a1")
     assert "theirs" in two.stdout
     assert two.stderr.splitlines()[-1] == "also with this CRT Object ID: good"
@@ -327,7 +331,7 @@ def test_no_database_is_code_2_and_migrate_makes_one(tmp_path: Path) -> None:
     path.write_text(tomli_w.dumps({**tree(), "ledger": {"url": url, "journal": str(tmp_path)}}))
     result = run(path, "calls")
     assert (result.exit_code, "there is no database" in result.output) == (2, True)
-    assert run(path, "ledger", "migrate").stdout == f"{url} is at revision 0002\n"
+    assert run(path, "ledger", "migrate").stdout == f"{url} is at revision 0003\n"
     assert run(path, "calls", "--json").stdout == "[]\n"
     assert "keep" not in run(path, "ledger", "--help").output  # it is for the arbiter
 

@@ -16,6 +16,7 @@ import tomli_w
 from flask import Flask
 
 from eslbot.config import load
+from eslbot.health.model import Health
 from eslbot.web.app import create_app
 from eslbot.web.sessions import Access
 from eslbot.web.site import Site
@@ -57,12 +58,23 @@ class Clock:
 
 
 @dataclass
+class Looks:
+    """What the last round of looks at the service has found, if there was one."""
+
+    found: Health | None = None
+
+    def __call__(self) -> Health | None:
+        return self.found
+
+
+@dataclass
 class Page:
     """The application of one page process."""
 
     site: Site
     app: Flask
     clock: Clock
+    health: Looks
 
     def open(self, path: str, method: str = "GET", body: bytes = b"", **environ: Any) -> tuple[Got, Parts]:
         """The answer's head, and its body as WSGI gives it."""
@@ -132,9 +144,14 @@ def make_page(tree: dict[str, Any], ledger: FakeLedger | None) -> Page:
         file.write(tomli_w.dumps(tree))
         file.flush()
         config = load(Path(file.name))
-    site = Site(config, ledger, ledger.projection) if ledger is not None else Site(config)
+    health = Looks()
+    site = (
+        Site(config, health=health)
+        if ledger is None
+        else Site(config, ledger, ledger.projection, health=health)
+    )
     clock = Clock()
-    return Page(site, create_app(site, Access(config, clock.now, clock.pause)), clock)
+    return Page(site, create_app(site, Access(config, clock.now, clock.pause)), clock, health)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from base64 import b64decode, urlsafe_b64encode
 from concurrent.futures import ThreadPoolExecutor
@@ -49,29 +48,6 @@ def test_without_a_session_the_api_says_401(page: Page, journal: Path, ledger: F
 
 def test_healthz_is_open(page: Page) -> None:
     assert page.get("/healthz").json == {"status": "ok"}
-
-
-@pytest.mark.parametrize(
-    ("worker", "status"), [(b"200 OK", 200), (b"503 No", 503), (b"200", 200), (b"", 503)]
-)
-def test_readyz_says_what_a_worker_says(
-    journal: Path, ledger: FakeLedger, worker: bytes, status: int
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        answering = threading.Thread(target=answer, args=(listening, worker), daemon=True)
-        answering.start()
-        tree = page_tree(journal)
-        tree["server"]["health"] = f"127.0.0.1:{listening.getsockname()[1]}"
-        assert make_page(tree, ledger).get("/readyz").status == status
-        answering.join(5)
-    assert make_page(tree, ledger).get("/readyz").status == 503  # nobody listens
-
-
-def answer(listening: socket.socket, status: bytes) -> None:
-    connection, _ = listening.accept()
-    with connection:
-        assert connection.recv(4096).startswith(b"GET /readyz HTTP/1.1\r\n")
-        connection.sendall(b"HTTP/1.1 " + status + b"\r\n\r\n" if status else b"")
 
 
 def test_signing_in_and_out(page: Page, journal: Path, ledger: FakeLedger) -> None:

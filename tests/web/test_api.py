@@ -454,3 +454,29 @@ def test_events_come_at_a_pace(page: Page, ledger: FakeLedger, monkeypatch: pyte
     assert changed["attempts"] == 2
     assert time.monotonic() - began >= 0.15
     stream.close()
+
+
+def test_a_call_says_in_sentences_why_it_ended_and_how_its_audio_was(page: Page, ledger: FakeLedger) -> None:
+    values = {
+        "ended_at": time.time(),
+        "outcome": "bot_failed",
+        "reason": "it knows no 00919990152080",
+        "attempts": 3,
+        "attempt_status": 401,
+        "sip_hangup_disposition": "recv_bye",
+        "fault": "bot",
+        "sip_call_id": "1-00919990152080@203.0.113.10",
+        "media": {"packets_in": 900, "skipped_in": 100, "mos": 4.5},
+    }
+    one = row(3, **values)
+    ledger.put(one, row(4))
+    told = page.get(f"/api/calls/{one['call_id']}", "operator").json
+    assert told["ended_because"] == (
+        "The bot's connection broke off (it knows no 0091••••••••80); Ameyo did not take the customer in 3 "
+        "attempts, and answered 401 last; the PBX ended the call. The fault was the bot's."
+    )
+    assert told["quality"] == {"word": "bad", "figures": "MOS 4.5, 100 of 1,000 packets missing (10.0 %)"}
+    assert told["call"]["sip_call_id"] == values["sip_call_id"]  # an id: it is looked for elsewhere as it is
+    assert "00919990152080" in page.get(f"/api/calls/{one['call_id']}", "seer").json["ended_because"]
+    lives = page.get(f"/api/calls/{row(4)['call_id']}", "operator").json
+    assert (lives["ended_because"], lives["quality"]) == (None, None)

@@ -42,13 +42,20 @@ def running(site: Site) -> Iterator[Finding]:
 def _worker(site: Site) -> Finding:
     looked_at = f"http://{site.config.server.health}/readyz"
     try:
-        status, _ = get(site.config.server.health, "/readyz", site.patience)
+        status, body = get(site.config.server.health, "/readyz", site.patience)
     except (OSError, http.client.HTTPException) as failed:
         return error(
             looked_at, f"no answer: {failed}", "the service is not up, or its workers hang", _start(site)
         )
     if status == 200:
         return ok(looked_at, "ready")
+    if status == 503 and b"switch_gone" in body:
+        return error(
+            looked_at,
+            "FreeSWITCH's event socket does not greet",
+            "no call comes in, or nobody can tell whether one that was lost lives",
+            "systemctl status freeswitch; see what `event-socket` says above",
+        )
     if status == 503:
         return warning(
             looked_at,

@@ -79,10 +79,11 @@ export class CallView {
         { class: "call-head", "data-tone": tone(call) },
         el("h2", {}, call.crt_object_id ?? call.call_id),
         el("p", {}, el("span", { class: "stage", id: "call-ending" }, ending(call)), " ", el("span", {}, notes(call))),
+        this.told.ended_because ? el("p", { id: "call-why" }, this.told.ended_because) : null,
         call.reason ? el("p", { class: "reason" }, el("b", {}, "Reason: "), el("q", {}, call.reason)) : null,
       ),
       this.figure(told, call, notifications),
-      factsOf(call, told),
+      factsOf(call, told, this.told.quality),
       attemptsOf(notifications, call),
       eventsOf(timeline, call, opened),
     );
@@ -91,7 +92,8 @@ export class CallView {
   }
 
   figure(told, call, notifications) {
-    const seconds = told.end - told.begin;
+    const took = told.end - told.begin;
+    const seconds = Math.max(took, 0.001); // what the picture is as wide as
     const width = ZOOMS[this.zoom];
     const place = (node, from, to) => {
       node.style.left = `${(100 * (from - told.begin)) / seconds}%`;
@@ -141,7 +143,7 @@ export class CallView {
       el(
         "figcaption",
         {},
-        `INVITE ${timeOf(call.invited_at)} → ${told.live ? "now" : call.stage === "refused" ? "refused" : `BYE ${timeOf(call.ended_at)}`}, ${lasting(seconds)} `,
+        `INVITE ${timeOf(call.invited_at)} → ${told.live ? "now" : call.stage === "refused" ? "refused" : `BYE ${timeOf(call.ended_at)}`}, ${lasting(took)} `,
         el("span", { class: "zoom" },
           el("button", { type: "button", class: "plain", "data-keep": "out", "aria-label": "Zoom out", onclick: zoom(-1), "aria-disabled": this.zoom === 0 ? "true" : null }, "−"),
           el("button", { type: "button", class: "plain", "data-keep": "in", "aria-label": "Zoom in", onclick: zoom(1), "aria-disabled": this.zoom === ZOOMS.length - 1 ? "true" : null }, "+"),
@@ -174,20 +176,23 @@ function saidOf(told, notifications) {
   return `${parts.join(", ")}. Everything is in the table below.`;
 }
 
-function factsOf(call, told) {
+function factsOf(call, told, quality) {
   const since = (time) => (time == null ? null : `${timeOf(time)} (+${lasting(time - call.invited_at)})`);
+  const stages = told.stages.filter((one) => one.to > one.from).map((one) => `${stageName(one.stage)} ${lasting(one.to - one.from)}`);
   const facts = [
     ["Tenant", call.workspace],
     ["DID", call.did],
     ["Caller", call.caller],
     ["Called", call.called],
-    ["From PBX", call.source],
+    ["PBX's address", call.source],
+    ["SIP Call-ID", call.sip_call_id],
     ["Began", dayAndTime(call.invited_at)],
     ["Answered", since(call.answered_at)],
     ["Bot connected", since(call.bot_connected_at)],
     ["Bot first heard", since(call.first_audio_at)],
     ["Bot ended", since(call.bot_ended_at)],
     ["Ameyo accepted", since(call.handed_off_at)],
+    ["Stages", stages.join(", ") || null],
     ["Held until BYE", call.handed_off_at == null ? null : lasting((call.ended_at ?? told.end) - call.handed_off_at)],
     ["Ended", since(call.ended_at)],
     ["Outcome", call.outcome ? outcomeName(call.outcome) : null],
@@ -197,11 +202,18 @@ function factsOf(call, told) {
     ["Take-overs", call.take_overs || null],
     ["Recovered", call.restarts > 0 ? restarted(call) : null],
     ["BYE overdue", call.byes_overdue ? `${call.byes_overdue}×` : null],
-    ["Media", call.media ? Object.entries(call.media).map(([name, value]) => `${name} ${value}`).join(", ") : null],
+    ["Audio", quality ? `${quality.word}: ${quality.figures}` : null],
+    ["Media", call.media ? said(call.media, " ") : null],
     ["Host", call.host],
     ["Call id", call.call_id],
   ];
   return el("dl", { class: "facts" }, ...facts.filter(([, value]) => value != null && value !== "").map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+}
+
+/** Names and values; what is not known is not said. */
+function said(values, between) {
+  const known = Object.entries(values ?? {}).filter(([, value]) => value != null && value !== "");
+  return known.map(([name, value]) => `${name}${between}${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
 }
 
 function table(caption, heads, rows) {
@@ -231,7 +243,6 @@ function attemptsOf(notifications, call) {
 }
 
 function eventsOf(timeline, call, opened) {
-  const told = (facts) => Object.entries(facts ?? {}).map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
-  const rows = timeline.map((fact) => [`+${lasting(fact.at - call.invited_at)}`, String(fact.what).replaceAll("_", " "), told(fact.facts)]);
+  const rows = timeline.map((fact) => [`+${lasting(fact.at - call.invited_at)}`, String(fact.what).replaceAll("_", " "), said(fact.facts, ": ")]);
   return el("details", { open: opened }, el("summary", { "data-keep": "events" }, `Everything that happened (${rows.length})`), table("Facts", ["After", "What", ""], rows));
 }

@@ -5,8 +5,10 @@ import { Calls } from "./calls.js";
 import { CallView } from "./call.js";
 import { byId, el, mark, write } from "./dom.js";
 import { Live } from "./live.js";
+import { Overview } from "./overview.js";
 import { Switch } from "./switch.js";
 import { Tenants } from "./tenants.js";
+import { zone } from "./words.js";
 
 const LINKS = { live: "live", waiting: "connecting again", paused: "paused", ledger: "no ledger" };
 
@@ -27,7 +29,7 @@ function notice(source, problem) {
 
 const asked = (error) => notice("asked", error);
 const calls = new Calls(asked);
-const tenants = new Tenants(asked);
+const tenants = new Tenants(asked, (id) => overview.of(id));
 const switch_ = new Switch();
 const live = new Live(
   (ids, ended) => {
@@ -45,17 +47,19 @@ const live = new Live(
   },
 );
 const call = new CallView(() => live.now(), asked);
+const overview = new Overview(() => live.calls(), () => tenants.soon());
 
 function route() {
   const hash = location.hash;
   if (hash !== "" && !hash.startsWith("#/")) return; // a place within the view
   const [view, ...rest] = hash.slice(2).split("/");
-  const name = ["recent", "tenants", "call"].includes(view) ? view : "live";
+  const name = ["live", "recent", "tenants", "call"].includes(view) ? view : "overview";
   for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== name;
   for (const link of document.querySelectorAll("nav a")) mark(link, "aria-current", link.dataset.view === name ? "page" : null);
   asked(null);
   if (name !== "call") call.hide();
   if (name === "call") call.show(decode(rest.join("/")));
+  if (name === "overview") overview.show();
   if (name === "tenants") tenants.show();
   if (name === "recent") {
     const text = decode(rest.join("/"));
@@ -96,6 +100,7 @@ async function begin() {
     });
     route();
     switch_.load();
+    overview.begin();
     if (session.ledger) live.open();
     else {
       const without = await ask("tenants").catch((error) => error);
@@ -108,4 +113,5 @@ async function begin() {
   }
 }
 
+byId("zone").textContent = `Times are those of ${zone()}.`;
 begin();

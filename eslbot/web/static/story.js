@@ -5,7 +5,7 @@ export function story(call, timeline, notifications, now) {
   const begin = call.invited_at;
   const times = [...timeline.map((fact) => fact.at), ...notifications.map((one) => one.began_at)];
   const live = call.ended_at == null && call.stage !== "refused";
-  const end = Math.max(begin + 1, live ? now : (call.ended_at ?? begin), ...times);
+  const end = Math.max(begin, live ? now : (call.ended_at ?? begin), ...times);
   const facts = [...timeline].sort((a, b) => a.at - b.at);
   return {
     begin,
@@ -68,7 +68,10 @@ function asSpeech(fact) {
   return { ...fact, what: fact.facts?.speaking ? "caller_began" : "caller_ended" };
 }
 
-/** From each beginning to its end; an unended one ends at the next beginning or at the story's end. */
+/**
+ * From each beginning to its end. One whose end nobody told ends with the bot's part, which may be heard out behind it
+ * (then its end is told), or at the story's end.
+ */
 function spans(facts, began, ended, end) {
   const found = [];
   let open = null;
@@ -80,7 +83,7 @@ function spans(facts, began, ended, end) {
     if (fact.what === began) {
       if (open === null) open = fact.at;
     } else if (fact.what === ended) close(fact.at, Boolean(fact.facts?.cut));
-    else if (fact.what === "ended") close(fact.at, false);
+    else if (fact.what === "ended" || (fact.what === "bot_ended" && !facts.some((later) => later.what === ended && later.at >= fact.at))) close(fact.at, false);
   }
   close(end, false);
   return found;
