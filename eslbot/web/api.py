@@ -105,7 +105,7 @@ class Api:
             raise Refusal(HTTPStatus.NOT_FOUND, "unknown_call", "There is no such call, or not any more.")
         return {
             part: shown(viewer.numbers, getattr(story, part))
-            for part in ("call", "timeline", "notifications")
+            for part in ("call", "timeline", "notifications", "turns")
         }
 
     def _tenants(self) -> dict[str, Any]:
