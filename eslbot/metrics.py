@@ -258,6 +258,14 @@ LEDGER_BACKLOG_BYTES = Gauge(
 )
 LEDGER_FACTS = Counter("eslbot_ledger_facts", "Facts of calls that were read from journals.")
 LEDGER_CALLS_WRITTEN = Counter("eslbot_ledger_calls_written", "Rows of calls written to the database.")
+#: What can become of a call's spans.
+TRACES_BECAME = ("exported", "refused", "dropped", "unread")
+TRACES = Counter(
+    "eslbot_traces",
+    "Calls whose spans were to be sent, by what became of them.",
+    ["became"],
+)
+SPANS = Counter("eslbot_spans", "Spans that were sent to the collector, or lost on the way.", ["became"])
 LEDGER_FACTS_LOST = Counter(
     "eslbot_ledger_facts_lost", "Facts that a worker could not write to its journal: gaps in the records."
 )

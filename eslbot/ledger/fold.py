@@ -100,7 +100,7 @@ def read_fact(line: bytes) -> Fact | None:
 
 @dataclass(slots=True)
 class Story:
-    """One call: its row of ``calls``, its rows of ``notifications`` and ``turns``, new ones of its ``timeline``.
+    """One call: its row of ``calls``, those of ``notifications`` and ``turns``, new ones of its ``timeline``.
 
     All but the last are what the database has, of the turns where any are told; :meth:`tell` changes them.
     """

@@ -59,6 +59,7 @@ from eslbot.relay.protocols.base import (
 from eslbot.relay.shared import Shared
 from eslbot.relay.speech import ECHO_WITHIN, loudest_frame
 from eslbot.relay.turns import Turn
+from eslbot.tracing.context import traceparent
 
 log = structlog.get_logger()
 
@@ -125,6 +126,8 @@ class RelayCall(Call):
         self.invite = invite
         self.workspace = workspace
         self._shared = shared
+        #: What a bot is told of the call's trace.
+        self.trace = traceparent(invite.call_id, shared.traced)
         self._loop = asyncio.get_running_loop()
         self._log = log.bind(
             call_id=invite.call_id, workspace=workspace.name, crt_object_id=invite.crt_object_id
@@ -427,7 +430,7 @@ class RelayCall(Call):
         bot = self.workspace.bot
         connection = _Connection(self)
         try:
-            connection.socket = await dial(bot, protocols.headers(self.invite, bot), connection)
+            connection.socket = await dial(bot, protocols.headers(self.invite, bot, self.trace), connection)
         except BotUnreachable as error:
             if resumed:
                 self._over(Outcome.BOT_FAILED, f"{why}; and then: {error}")
@@ -749,7 +752,7 @@ class _Connection:
     def __init__(self, call: RelayCall) -> None:
         self._call = call
         self.socket: BotSocket | None = None
-        self.protocol = protocols.speak(call.invite, call.workspace.bot)
+        self.protocol = protocols.speak(call.invite, call.workspace.bot, call.trace)
         self.decoder = Decoder()
         self._budget = Budget(time.monotonic)
         #: None: it hears what we hear.

@@ -14,12 +14,13 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from eslbot import capture, config, logs
 from eslbot.children import lifeline
-from eslbot.config.model import Address, Config
+from eslbot.config.model import Address, Config, Tracing
 from eslbot.ledger.projection import Projection
 from eslbot.ledger.reader import Reader
 from eslbot.ledger.writer import Writer
@@ -27,6 +28,9 @@ from eslbot.privacy import keep_to_ourselves
 from eslbot.web.app import create_app
 from eslbot.web.server import PageServer
 from eslbot.web.site import Site
+
+if TYPE_CHECKING:
+    from eslbot.tracing.export import Traces
 
 log = structlog.get_logger()
 
@@ -43,10 +47,15 @@ class PageProcess:
         self._config = config
         self._projection = Projection()
         self._writer: Writer | None = None
+        self._traces: Traces | None = None
         reader: Reader | None = None
         if config.ledger is not None:
-            writer = self._writer = Writer(config.ledger, self._projection, lambda: self.site.attended)
+            writer = self._writer = Writer(
+                config.ledger, self._projection, lambda: self.site.attended, over=self._call_is_over
+            )
             reader = Reader(lambda: writer.engine)
+            if config.tracing is not None:
+                self._traces = _traces(config.tracing, Reader(lambda: writer.engine))
         self.site = Site(config, reader, self._projection)
         self._lifeline = lifeline()
         self._wake, self._woken = os.pipe()
@@ -62,6 +71,8 @@ class PageProcess:
             signal.signal(signum, lambda *_: None)
         if self._writer is not None:
             self._begin("ledger-writer", self._writer.run)
+        if self._traces is not None:
+            self._begin("traces", self._traces.run)
         self._begin("capture", lambda: capture.watch(self._config.freeswitch.capture))
         server = None
         listener = self._listen(self._config.web.listen)
@@ -77,6 +88,10 @@ class PageProcess:
         self._finish_writing()
         log.info("page_ends")
         return 1 if self._failed else 0
+
+    def _call_is_over(self, call_id: str) -> None:
+        if self._traces is not None:
+            self._traces.over(call_id)
 
     def _begin(self, name: str, work: Callable[[], None]) -> None:
         def run() -> None:
@@ -123,9 +138,18 @@ class PageProcess:
         return signal.SIGTERM in told or (self._lifeline is None and signal.SIGINT in told)
 
     def _finish_writing(self) -> None:
+        if self._traces is not None:
+            self._traces.stop()
         if self._writer is not None:
             self._writer.stop()
             self._threads[0].join(timeout=LAST_FACTS)
+
+
+def _traces(tracing: Tracing, reader: Reader) -> Traces:
+    """With OpenTelemetry, which is not there everywhere."""
+    from eslbot.tracing.export import Traces, otlp
+
+    return Traces(tracing, reader, otlp(tracing))
 
 
 def _listener(address: Address) -> socket.socket:

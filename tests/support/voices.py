@@ -34,7 +34,9 @@ def speech(seconds: float, seed: int = 0, level: float = 3000.0, pitch: float = 
             for centre, width, gain in ((first, 120, 1.0), (second, 150, 0.5), (2800, 200, 0.2))
         )
         shape = np.sqrt(np.hanning(len(syllable) + 2)[1:-1]) * random.uniform(0.5, 1)
-        said[start : start + len(syllable)] = np.fft.irfft(np.fft.rfft(syllable) * formants, len(syllable)) * shape
+        said[start : start + len(syllable)] = (
+            np.fft.irfft(np.fft.rfft(syllable) * formants, len(syllable)) * shape
+        )
     return at_level(said, level)
 
 
@@ -61,9 +63,9 @@ def music(seconds: float, seed: int = 0, level: float = 3000.0) -> Samples:
     time = np.arange(length) / RATE
     for start in range(0, len(played), length):
         root = random.choice([262.0, 294.0, 330.0, 349.0, 392.0, 440.0, 494.0])
-        note = sum(
-            np.sin(2 * np.pi * root * times * time) / times for times in (1.0, 1.5, 2.0, 3.0, 4.0)
-        ) * (0.4 + 0.6 * np.exp(-time * 4))
+        note = sum(np.sin(2 * np.pi * root * times * time) / times for times in (1.0, 1.5, 2.0, 3.0, 4.0)) * (
+            0.4 + 0.6 * np.exp(-time * 4)
+        )
         played[start : start + length] += note[: len(played) - start]
     return at_level(played, level)
 

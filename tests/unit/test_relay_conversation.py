@@ -15,7 +15,7 @@ from tests.support.voices import Samples, frames, silence, speech
 
 @dataclass
 class Call:
-    """A caller whose packets come to FreeSWITCH every 20 ms, and to us UPLINK later; ``now`` is a packet's."""
+    """A caller whose packets come to FreeSWITCH every 20 ms, to us UPLINK later; ``now`` is a packet's."""
 
     now: float = 100.0
     late: float = 0.0
@@ -174,7 +174,9 @@ def test_what_is_told_too_late_is_not_put_in_before_what_is_settled() -> None:
     call.wait(1)
     call.says(speech(1, 1))
     call.wait(2)
-    call.relay.sounds(call.now - SETTLED - 1, call.now - 1.5)  # the loop stood still: nobody knows what was when
+    call.relay.sounds(
+        call.now - SETTLED - 1, call.now - 1.5
+    )  # the loop stood still: nobody knows what was when
     call.relay.hushed(call.now - SETTLED, cut=False)
     call.wait(2)
     assert len(call.turns) <= 1

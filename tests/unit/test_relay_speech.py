@@ -24,7 +24,7 @@ def heard(
 
     caller = Speech(level)
     found = []
-    for now, frame in enumerate(frames(*pieces)):  # noqa: B007  # level looks at it
+    for now, frame in enumerate(frames(*pieces)):
         edge = caller.hear(frame, now * FRAME, missing=now in missing)
         if edge is not None:
             found.append(edge)
@@ -113,7 +113,7 @@ def test_the_bots_echo_is_no_voice() -> None:
 
 
 def test_who_breaks_in_is_heard_through_the_echo() -> None:
-    """Where the caller is softer than the bot, it is known when the bot is silent; since when, is not sure."""
+    """Where the caller is the softer one it is known when the bot is silent; since when, is not sure."""
     loud, soft = 3000.0, 800.0
     both = [silence(1), speech(1.5, 1, soft), silence(1)]
     edges = heard(*both, bot=lambda number: loud if number < 90 else 0.0)
@@ -144,7 +144,7 @@ def test_another_stream_begins_anew() -> None:
 
 
 def test_it_costs_next_to_nothing() -> None:
-    """A thousandth of a core a call, 20 µs a frame, is the bar; by its own processor time, so load is none."""
+    """A thousandth of a core a call, 20 µs a frame, is the bar; by its own processor time."""
     said = list(frames(silence(1), speech(3), noise(1, 1000)))
     caller = Speech(lambda: 0.0)
     best = float("inf")
