@@ -41,7 +41,7 @@ calls = Table(
     Column("notified_at", Double),  # the first attempt began
     Column("handed_off_at", Double),  # Ameyo accepted
     Column("ended_at", Double),
-    Column("updated_at", Double, nullable=False),  # by the keeper's clock
+    Column("updated_at", Double, nullable=False),  # by the writer's clock
     # What it came to. `stage` is eslbot.outcome.Stage, or "refused"; `outcome` and `fault` are
     # eslbot.outcome.Outcome and Fault.
     Column("stage", String(16), nullable=False),
@@ -70,7 +70,7 @@ calls = Table(
     # Nobody saw its end: it fell between two controllers. `ended_at` is then the last that was heard of it.
     Column("end_unseen", Boolean, nullable=False, default=False),
     Column("media", JSON),
-    Column("host", String(128)),  # whose keeper wrote last
+    Column("host", String(128)),  # whose writer wrote last
     Index("calls_invited_at", "invited_at"),
     Index("calls_ended_at", "ended_at"),
     Index("calls_crt_object_id", "crt_object_id"),

@@ -6,7 +6,6 @@ any of them; whichever fails ends the process, and the arbiter starts it again. 
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import signal
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from eslbot import capture, config, logs
+from eslbot import capture, config, exposition, logs
 from eslbot.children import lifeline
 from eslbot.config.model import Address, Config, Tracing
 from eslbot.ledger.projection import Projection
@@ -56,7 +55,8 @@ class PageProcess:
             reader = Reader(lambda: writer.engine)
             if config.tracing is not None:
                 self._traces = _traces(config.tracing, Reader(lambda: writer.engine))
-        self.site = Site(config, reader, self._projection)
+        registry = exposition.registry(Path(config.freeswitch.recovery_file))
+        self.site = Site(config, reader, self._projection, registry)
         self._lifeline = lifeline()
         self._wake, self._woken = os.pipe()
         for descriptor in (self._wake, self._woken):
@@ -114,9 +114,10 @@ class PageProcess:
                 return _listener(address)
             except OSError as error:
                 if not told:
-                    remedy = "it is tried again: another process has the port, or web.listen is not ours"
-                    busy = error.errno == errno.EADDRINUSE
-                    (log.warning if busy else log.error)(
+                    remedy = (
+                        "it is tried again; is it web.listen of another program's, or no address of ours?"
+                    )
+                    log.error(
                         "page_does_not_listen", address=str(address), error=error.strerror, remedy=remedy
                     )
                     told = True
