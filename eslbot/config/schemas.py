@@ -603,7 +603,7 @@ class ConfigSchema(_Table):
             first = taken.setdefault(address, f"{name}.{key}")
             if first != f"{name}.{key}":
                 errors[name] = {key: [f"{address} is {first} already; each needs its own"]}
-        if data.get("tracing") is not None and "ledger" in data and data["ledger"] is None:
+        if isinstance(data.get("tracing"), Tracing) and "ledger" in data and data["ledger"] is None:
             errors["tracing"] = ["spans are made of the call ledger: add a [ledger] table"]
         names: dict[str, str] = {}
         ids: set[str] = set()

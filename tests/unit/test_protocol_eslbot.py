@@ -38,6 +38,7 @@ from eslbot.relay.protocols.base import (
 from eslbot.relay.protocols.eslbot import MAX_MARK_NAME, MAX_PROPERTIES, MAX_REASON, VERSION
 from eslbot.sim.audio import heard
 from eslbot.sim.bot.wavfiles import wav
+from eslbot.tracing.context import traceparent
 from tests.support.protocols import INVITE, TRACE, bot_of
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "bot-protocol.md").read_text()
@@ -169,6 +170,7 @@ def test_start_says_who_is_calling() -> None:
         "from": "0401234567",
         "to": "bot",
         "audio": {"encoding": "l16", "sample_rate": 16000, "channels": 1},
+        "traceparent": TRACE,
     }
     assert told(protocol(16000).start(resumed=False)) == start
     assert told(protocol(16000).start(resumed=True)) == {**start, "resumed": True}
@@ -213,8 +215,14 @@ def test_the_headers_are_the_documents() -> None:
         "X-CRT-Object-ID": INVITE.crt_object_id,
         "X-From": "0401234567",
         "X-Audio-Rate": "16000",
+        "traceparent": TRACE,
     }
-    assert set(told) == set(re.findall(r"^\| `(X-[A-Za-z-]+)` \|", section(1), re.M))
+    assert set(told) == set(re.findall(r"^\| `(X-[A-Za-z-]+|traceparent)` \|", section(1), re.M))
+
+
+def test_the_trace_of_the_documents_call_is_right() -> None:
+    (start,) = (message for message in examples(2) if message["type"] == "start")
+    assert start["traceparent"] == traceparent(start["call_id"], 1.0)
 
 
 @given(st.text(max_size=128))
