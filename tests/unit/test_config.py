@@ -657,7 +657,6 @@ KEYS = {
     "ledger": ["url", "journal", "retention"],
     "relay": ["listen", "processes", "directory"],
     "logs": ["mask_numbers"],
-    "tracing": ["endpoint", "headers", "service_name", "share", "insecure"],
     "W": ["name", "sources", "max_calls", "max_cps", "max_duration", "hold_sound", "bot", "ameyo"],
     "B": [
         "url",

@@ -220,8 +220,11 @@ def until(true: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def running(collector: SpanExporter, ledger: Ledger, share: float = 1.0) -> Iterator[Traces]:
-    traces = Traces(Tracing("http://x/", share=share), ledger, collector, settled=0.0, together=0.05)
+def running(
+    collector: SpanExporter, ledger: Ledger, share: float = 1.0, name: str = "eslbot"
+) -> Iterator[Traces]:
+    tracing = Tracing("http://x/", name, share)
+    traces = Traces(tracing, ledger, collector, settled=0.0, together=0.05)
     thread = threading.Thread(target=traces.run, daemon=True)
     thread.start()
     try:
@@ -349,7 +352,7 @@ def test_they_leave_by_otlp(server: OtlpServer) -> None:
         headers={"Authorization": Secret("Bearer 123456789")},
         insecure=True,
     )
-    with running(export.otlp(tracing), Ledger()) as traces:
+    with running(export.otlp(tracing), Ledger(), name=tracing.service_name) as traces:
         traces.over(CALL_ID)
         until(lambda: bool(server.requests))
     assert server.headers[0]["authorization"] == "Bearer 123456789"
