@@ -268,7 +268,7 @@ class BotLeg:
             return
         bot = _seconds(facts, "bot") if "bot" in facts else None
         turn = Turn(kind, 0.0, _seconds(facts, "seconds"), bot, by)
-        self._story.turn(turn, _count(facts, "number"), age + _seconds(facts, "ago"))
+        self._story.turn(turn, _count(facts, "turn"), age + _seconds(facts, "ago"))
 
     def _state(self, facts: Mapping[str, Any], told_at: float) -> None:
         """The relay is there, and this is where the call is for it. Raises Unheard."""

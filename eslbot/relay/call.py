@@ -399,7 +399,7 @@ class RelayCall(Call):
         return loudest_frame(self._playout.lately(ECHO_WITHIN))
 
     def _turn(self, turn: Turn, number: int) -> None:
-        facts: dict[str, Any] = {"number": number, "kind": turn.kind, "seconds": round(turn.seconds, 3)}
+        facts: dict[str, Any] = {"turn": number, "kind": turn.kind, "seconds": round(turn.seconds, 3)}
         if turn.bot is not None:
             facts["bot"] = round(turn.bot, 3)
         if turn.by is not None:

@@ -17,6 +17,7 @@ from typing import Protocol
 
 import structlog
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
@@ -101,7 +102,7 @@ class Spans:
         """A call's."""
         call_id = story.call["call_id"]
         self._ids.trace = trace_id(call_id)
-        contexts: dict[str | None, trace.Context] = {None: trace.Context()}
+        contexts: dict[str | None, Context] = {None: Context()}
         for plan in spans_of(story):
             self._ids.span = span_id(call_id, plan.key)
             span = self._tracer.start_span(

@@ -1161,7 +1161,7 @@ async def talks(
 def test_an_answer_is_told_once_with_its_share(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         (turn,) = await talks(world, monkeypatch, lambda call: None)
-        assert turn["kind"] == "answer" and turn["number"] == 1 and turn["n"] > 0
+        assert turn["kind"] == "answer" and turn["turn"] == 1 and turn["n"] > 0
         assert turn["seconds"] == pytest.approx(0.52, abs=0.025)
         assert turn["bot"] == pytest.approx(turn["seconds"] - 0.1, abs=0.002)
         assert 0.5 < turn["ago"] < 0.8
