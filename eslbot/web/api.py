@@ -17,7 +17,7 @@ import eslbot
 from eslbot import recovery
 from eslbot.ledger.database import LedgerDown
 from eslbot.ledger.queries import Filter
-from eslbot.ledger.reader import LedgerBusy, Reading
+from eslbot.ledger.reader import LedgerBusy, Reader
 from eslbot.outcome import Fault, Outcome
 from eslbot.web.refusal import Refusal, bad_request
 from eslbot.web.schemas import CallsQuery, Fields, query
@@ -145,7 +145,7 @@ class Api:
             return None
         return {"at": known.last_flush, "calls": known.dropped}
 
-    def _reader(self) -> Reading:
+    def _reader(self) -> Reader:
         if self._site.reader is None:
             raise Refusal(
                 HTTPStatus.SERVICE_UNAVAILABLE,
