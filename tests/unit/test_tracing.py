@@ -7,13 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
@@ -32,6 +30,7 @@ from eslbot.tracing.context import BOT, is_sampled, span_id, trace_id, tracepare
 from eslbot.tracing.export import MOST_WAITING, Spans, Traces
 from eslbot.tracing.plan import spans_of
 from tests.support.ledger import NOON, fact, identity, whole_call
+from tests.support.otlp import OtlpServer
 
 CALL_ID = "0b1a4ad5-6e7c-4d1a-8a2c-1d1b3b3b3b3b"
 
@@ -311,38 +310,10 @@ def test_a_ledger_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) ->
 # -- over HTTP --------------------------------------------------------------------------------------------
 
 
-class OtlpServer(ThreadingHTTPServer):
-    """A collector's door."""
-
-    status = 200
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), OtlpHandler)
-        self.requests: list[ExportTraceServiceRequest] = []
-        self.headers: list[dict[str, str]] = []
-
-
-class OtlpHandler(BaseHTTPRequestHandler):
-    server: OtlpServer
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
-        self.server.requests.append(ExportTraceServiceRequest.FromString(body))
-        self.send_response(self.server.status)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def server() -> Iterator[OtlpServer]:
     with OtlpServer() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
-        server.shutdown()
 
 
 def test_they_leave_by_otlp(server: OtlpServer) -> None:
