@@ -28,11 +28,12 @@ from eslbot.bot import EVENTS, PTIME, BotEnd, BotLeg, Found, Preparation, Way, l
 from eslbot.config.model import Workspace
 from eslbot.esl import CallerHungUp, ConnectionLost, EslError, Session, whole_number
 from eslbot.invite import Invite, Refused
-from eslbot.ledger.facts import MAX_TIMELINE, OF_TIMELINE, What
+from eslbot.ledger.facts import MAX_TIMELINE, MAX_TURNS, OF_TIMELINE, What
 from eslbot.media import media_facts
 from eslbot.notes import CallClock, Notes
 from eslbot.outcome import Outcome, Stage, fault_of
 from eslbot.record import DEATHS_WITHIN, MOST_DEATHS, Record
+from eslbot.relay.turns import Kind, Turn
 
 if TYPE_CHECKING:
     from eslbot.controller import Controller
@@ -119,7 +120,7 @@ class Call:
         # On the monotonic clock; what another controller has seen is not measured.
         self._answered_at: float | None = None
         self._ended_at: float | None = None
-        self._timeline_left = MAX_TIMELINE
+        self._timeline_left, self._turns_left = MAX_TIMELINE, MAX_TURNS
         self._sip_call_id = ""
         #: The figures of calls that need somebody, in which this one counts.
         self._needs: set[metrics.Gauge] = set()
@@ -482,6 +483,26 @@ class Call:
             first = time.monotonic() - ago - self._answered_at
             metrics.FIRST_AUDIO_SECONDS.labels(self.workspace.name).observe(first)
             self._answered_at = None
+
+    def turn(self, turn: Turn, number: int, ago: float) -> None:
+        """The caller stopped and the bot answered, or one spoke over the other."""
+        self._turns_left -= 1
+        if self._turns_left < 0 or self.workspace is None:
+            return
+        facts = {"number": number, "kind": turn.kind, "seconds": turn.seconds, "bot": turn.bot, "by": turn.by}
+        self.note(What.TURN, ago, **{name: value for name, value in facts.items() if value is not None})
+        name = self.workspace.name
+        if turn.kind is Kind.OVERLAP:
+            metrics.OVERLAP_SECONDS.labels(name, turn.by or "").observe(turn.seconds)
+            return
+        whole, share = (
+            (metrics.TURN_SECONDS, metrics.TURN_BOT_SECONDS)
+            if turn.kind is Kind.ANSWER
+            else (metrics.BARGE_IN_SECONDS, metrics.BARGE_IN_BOT_SECONDS)
+        )
+        whole.labels(name).observe(turn.seconds)
+        if turn.bot is not None:
+            share.labels(name).observe(turn.bot)
 
     def relay_is(self, url: str) -> None:
         """The relay process at ``url`` has the call."""

@@ -136,6 +136,38 @@ FIRST_AUDIO_SECONDS = Histogram(
     ["workspace"],
     buckets=(0.1, 0.25, 0.5, 1, 2, 3, 5, 10),
 )
+#: Conversation: 200 ms feel like a person, 1 s like a machine.
+_TURN_BUCKETS = (0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10)
+TURN_SECONDS = Histogram(
+    "eslbot_turn_seconds",
+    "From the caller's last word until the caller hears the bot's answer.",
+    ["workspace"],
+    buckets=_TURN_BUCKETS,
+)
+TURN_BOT_SECONDS = Histogram(
+    "eslbot_turn_bot_seconds",
+    "Of that, until the answer's audio had come from the bot: its own share.",
+    ["workspace"],
+    buckets=_TURN_BUCKETS,
+)
+BARGE_IN_SECONDS = Histogram(
+    "eslbot_barge_in_seconds",
+    "From the caller's first word while the bot is heard until the bot is silent.",
+    ["workspace"],
+    buckets=_TURN_BUCKETS,
+)
+BARGE_IN_BOT_SECONDS = Histogram(
+    "eslbot_barge_in_bot_seconds",
+    "Of that, until the bot's clear had come.",
+    ["workspace"],
+    buckets=_TURN_BUCKETS,
+)
+OVERLAP_SECONDS = Histogram(
+    "eslbot_overlap_seconds",
+    "For how long both were heard without a barge-in, by who began to speak over the other.",
+    ["workspace", "by"],
+    buckets=_TURN_BUCKETS,
+)
 BOT_MESSAGES_IGNORED = Counter(
     "eslbot_bot_messages_ignored", "Messages of bots that were not used.", ["workspace", "why"]
 )
@@ -264,6 +296,14 @@ LEDGER_BACKLOG_BYTES = Gauge(
 )
 LEDGER_FACTS = Counter("eslbot_ledger_facts", "Facts of calls that were read from journals.")
 LEDGER_CALLS_WRITTEN = Counter("eslbot_ledger_calls_written", "Rows of calls written to the database.")
+#: What can become of a call's spans.
+TRACES_BECAME = ("exported", "refused", "dropped", "unread")
+TRACES = Counter(
+    "eslbot_traces",
+    "Calls whose spans were to be sent, by what became of them.",
+    ["became"],
+)
+SPANS = Counter("eslbot_spans", "Spans that were sent to the collector, or lost on the way.", ["became"])
 LEDGER_FACTS_LOST = Counter(
     "eslbot_ledger_facts_lost", "Facts that a worker could not write to its journal: gaps in the records."
 )

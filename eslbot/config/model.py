@@ -201,6 +201,17 @@ class Ledger:
 
 
 @dataclass(frozen=True, slots=True)
+class Tracing:
+    """Where spans of calls go, by OTLP over HTTP: ``share`` of all calls (0 to 1), by a hash of their id."""
+
+    endpoint: str
+    service_name: str = "eslbot"
+    share: float = 1.0
+    headers: Mapping[str, Secret] = field(default_factory=dict)
+    insecure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Logs:
     """What log lines may tell: with ``mask_numbers`` no phone number in full."""
 
@@ -287,6 +298,8 @@ class Config:
     #: None: calls are not recorded.
     ledger: Ledger | None = None
     logs: Logs = Logs()
+    #: None: no spans are sent.
+    tracing: Tracing | None = None
     #: None: PBXs talk to FreeSWITCH itself.
     edge: Edge | None = None
     relay: Relay = Relay()

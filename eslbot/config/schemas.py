@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,6 +44,7 @@ from eslbot.config.model import (
     Relay,
     Secret,
     Server,
+    Tracing,
     Web,
     Workspace,
     loopback,
@@ -65,6 +67,7 @@ RESERVED_HEADERS = frozenset(
         "x-crt-object-id",
         "x-from",
         "x-audio-rate",
+        "traceparent",
     }
 )
 
@@ -382,6 +385,62 @@ class _Insecure(_Table):
         ]
 
 
+class TracingSchema(_Insecure):
+    """``[tracing]``."""
+
+    endpoint = Url(
+        required=True,
+        error_messages=_required("the collector's URL, like https://otel.example.com/v1/traces"),
+    )
+    headers = fields.Dict(
+        keys=HeaderName(),
+        values=SecretField(),
+        load_default=dict,
+        validate=validate.Length(max=32, error="expected at most 32 headers"),
+        error_messages={"invalid": 'expected a table like {{ Authorization = "${{NAME}}" }}'},
+    )
+    service_name = fields.String(
+        load_default="eslbot",
+        validate=_NAME,
+        error_messages={"invalid": "expected a name in quotes"},
+    )
+    share = fields.Float(
+        load_default=1.0,
+        validate=validate.Range(min=0, max=1, error="expected a number from 0 to 1, got {input}"),
+        error_messages={"invalid": "expected a number from 0 to 1, without quotes"},
+    )
+
+    @validates_schema(skip_on_field_errors=False)
+    def _check(self, data: dict[str, Any], **_: Any) -> None:
+        if "endpoint" in data and (
+            clear := self._clear_text((data["endpoint"],), data.get("insecure", False))
+        ):
+            raise ValidationError({"endpoint": clear})
+        if not all(_is_installed(name) for name in _OPENTELEMETRY):
+            raise ValidationError(
+                {
+                    "endpoint": [
+                        "needs OpenTelemetry's SDK, which is not installed: pip install 'eslbot[tracing]'"
+                    ]
+                }
+            )
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> Tracing:
+        return Tracing(**data)
+
+
+#: What `eslbot[tracing]` installs.
+_OPENTELEMETRY = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package above it
+        return False
+
+
 class BotSchema(_Insecure):
     """``[workspaces.ID.bot]``."""
 
@@ -553,6 +612,7 @@ class ConfigSchema(_Table):
     relay = fields.Nested(RelaySchema, load_default=Relay)
     egress = fields.Nested(EgressSchema, load_default=Egress)
     ledger = fields.Nested(LedgerSchema, load_default=None)
+    tracing = fields.Nested(TracingSchema, load_default=None)
     workspaces = fields.Dict(
         keys=fields.String(validate=_workspace_id),
         values=fields.Nested(WorkspaceSchema),
@@ -582,6 +642,8 @@ class ConfigSchema(_Table):
             first = taken.setdefault(address, f"{name}.{key}")
             if first != f"{name}.{key}":
                 errors[name] = {key: [f"{address} is {first} already; each needs its own"]}
+        if isinstance(data.get("tracing"), Tracing) and "ledger" in data and data["ledger"] is None:
+            errors["tracing"] = ["spans are made of the call ledger: add a [ledger] table"]
         names: dict[str, str] = {}
         ids: set[str] = set()
         for key, workspace in data.get("workspaces", {}).items():
@@ -615,6 +677,7 @@ class ConfigSchema(_Table):
             web=data["web"],
             workspaces=workspaces,
             ledger=data["ledger"],
+            tracing=data["tracing"],
             logs=data["logs"],
             edge=data["edge"],
             relay=data["relay"],

@@ -18,6 +18,7 @@ from eslbot.config.model import (
     PageToken,
     Relay,
     Secret,
+    Tracing,
     Workspace,
 )
 from eslbot.config.urls import shown
@@ -47,6 +48,7 @@ def as_tree(config: Config) -> dict[str, Any]:
         "web": {"listen": str(config.web.listen), "tokens": {t.name: _token(t) for t in config.web.tokens}},
         "logs": {"mask_numbers": config.logs.mask_numbers},
         "ledger": _ledger(config.ledger) if config.ledger else None,
+        "tracing": _tracing(config.tracing) if config.tracing else None,
         "workspaces": {workspace.id: workspace_table(workspace) for workspace in config.workspaces.values()},
     }
     found: dict[str, Any] = _without_none(tree)
@@ -98,6 +100,16 @@ def _ledger(ledger: Ledger) -> dict[str, Any]:
         "url": ledger.shown,
         "journal": ledger.journal,
         "retention": _duration(ledger.retention),
+    }
+
+
+def _tracing(tracing: Tracing) -> dict[str, Any]:
+    return {
+        "endpoint": tracing.endpoint,
+        "headers": {name: _text(value) for name, value in tracing.headers.items()},
+        "service_name": tracing.service_name,
+        "share": tracing.share,
+        "insecure": tracing.insecure,
     }
 
 

@@ -136,6 +136,9 @@ _WORDS = {
     "speech_ended": "bot is silent",
     "caller_speaks": "caller",
     "cleared": "barge-in: the bot's speech is cut",
+    "answer": "bot answers the caller",
+    "barge_in": "the bot was silent for the caller",
+    "overlap": "both spoke at one time",
     "mark": "mark",
     "hold": "the PBX's hold",
     "key": "caller pressed a key",
@@ -171,10 +174,13 @@ def told(story: Story) -> Iterator[str]:
         yield f"{'recovered':11} {recovered}"
     if (heard := quality(row["media"])) is not None:
         yield f"{'audio':11} {clean(f'{heard.word}: {heard.figures}')}"
+    if (talk := turns_told(row)) is not None:
+        yield f"{'turns':11} {talk}"
     if row["media"]:
         yield f"{'media':11} {_pairs(row['media'])}"
     yield ""
-    for entry in story.timeline:
+    taken = [{"at": turn["at"], "what": turn["kind"], "facts": _of_turn(turn)} for turn in story.turns]
+    for entry in sorted([*story.timeline, *taken], key=lambda entry: float(entry["at"])):
         offset = entry["at"] - row["invited_at"]
         word = _WORDS.get(entry["what"], entry["what"])
         yield f"{offset:+10.3f}  {clean(word):34} {_pairs(entry['facts'] or {})}".rstrip()
@@ -190,10 +196,33 @@ def told(story: Story) -> Iterator[str]:
         yield clean(f"{sent['began_at'] - row['invited_at']:+10.3f}  {sent['number']}: {answer}{by}{detail}")
 
 
+def turns_told(row: Mapping[str, Any]) -> str | None:
+    """How long the caller waited for the bot's answers, and how often they broke in; None without turns."""
+    parts = []
+    if row["answers"]:
+        times = ", ".join(f"{name} {row[f'answer_{name}']:.2f} s" for name in ("p50", "p95", "worst"))
+        parts.append(f"{row['answers']} answers, {times}")
+    if row["barge_ins"]:
+        parts.append(f"{row['barge_ins']} barge-ins")
+    return "; ".join(parts) or None
+
+
+def _of_turn(turn: Row) -> dict[str, Any]:
+    """Its figures: of a barge-in the bot's share ends with its `clear`."""
+    told = {"seconds": f"{turn['seconds']:.3f}", "by": turn["by"]}
+    return told if turn["bot"] is None else {**told, "bot": f"{turn['bot']:.3f}"}
+
+
 def as_json(story: Story) -> str:
     """All of a call, as the call page gets it."""
     return json.dumps(
-        {"call": story.call, "timeline": story.timeline, "notifications": story.notifications}, indent=1
+        {
+            "call": story.call,
+            "timeline": story.timeline,
+            "notifications": story.notifications,
+            "turns": story.turns,
+        },
+        indent=1,
     )
 
 
@@ -204,7 +233,7 @@ def hidden(story: Story) -> Story:
         {**row, "detail": masked_text(row["detail"]) if row["detail"] else row["detail"]}
         for row in story.notifications
     ]
-    return Story(masked_row(story.call), lines, sent)
+    return Story(masked_row(story.call), lines, sent, story.turns)
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

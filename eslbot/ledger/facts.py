@@ -27,6 +27,10 @@ class What(StrEnum):
     CALLER_SPEAKS = "caller_speaks"  # `speaking`: true or false; the bot says so
     CLEARED = "cleared"  # barge-in: the bot has asked for silence
     MARK = "mark"  # `name`, `cleared`: heard up to here, or never
+    #: The caller stopped and the bot answered, or one spoke over the other (`docs/turns.md`): `number`,
+    #: `kind`, `seconds`; `bot`, its own share of them; `by`, who began to speak over the other. These have a
+    #: bound of their own.
+    TURN = "turn"
     HOLD = "hold"  # `on`: the PBX has put the caller on hold, or taken them off it
     KEY = "key"  # the caller pressed one; which, is nobody's business
     BOT_ENDED = "bot_ended"  # `outcome`, `reason`
@@ -58,3 +62,5 @@ OF_TIMELINE = frozenset(
     {What.SPEECH_BEGAN, What.SPEECH_ENDED, What.CALLER_SPEAKS, What.CLEARED, What.MARK, What.HOLD, What.KEY}
 )
 MAX_TIMELINE = 1000
+#: And of turns; a relay tells no more, and one that follows another counts anew.
+MAX_TURNS = 500

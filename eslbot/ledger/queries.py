@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, case, func, literal, or_, select
 
 from eslbot.ledger.fold import REFUSED, Row
-from eslbot.ledger.schema import calls, notifications, timeline
+from eslbot.ledger.percentile import percentile
+from eslbot.ledger.schema import calls, notifications, timeline, turns
 from eslbot.outcome import Fault, Outcome, Stage
 
 #: Rows of one answer.
@@ -133,6 +133,7 @@ class Story:
     call: Row
     timeline: list[Row]
     notifications: list[Row]
+    turns: list[Row] = field(default_factory=list)
 
 
 def find(connection: Connection, wanted: Filter, limit: int = 50, before: float | None = None) -> list[Row]:
@@ -156,7 +157,12 @@ def one(connection: Connection, call_id: str, workspaces: frozenset[str] | None 
     row = connection.execute(select(calls).where(calls.c.call_id == call_id)).mappings().first()
     if row is None or (workspaces is not None and row["workspace_id"] not in workspaces):
         return None
-    return Story(dict(row), _timeline(connection, call_id), _notifications(connection, call_id))
+    return Story(
+        dict(row),
+        _timeline(connection, call_id),
+        _notifications(connection, call_id),
+        _turns(connection, call_id),
+    )
 
 
 def named(connection: Connection, name: str) -> list[str]:
@@ -180,6 +186,12 @@ def _notifications(connection: Connection, call_id: str) -> list[Row]:
     n = notifications.c
     query = select(notifications).where(n.call_id == call_id).order_by(n.began_at, n.id).limit(1000)
     return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _turns(connection: Connection, call_id: str) -> list[Row]:
+    t = turns.c
+    query = select(t.at, t.number, t.kind, t.seconds, t.bot, t.by).where(t.call_id == call_id)
+    return [dict(row) for row in connection.execute(query.order_by(t.at, t.id).limit(1000)).mappings()]
 
 
 def tenants(connection: Connection, now: float, workspaces: frozenset[str] | None = None) -> list[Row]:
@@ -391,10 +403,3 @@ def stats(connection: Connection, wanted: Filter) -> Row:
         "all": whole.told(),
         "workspaces": {name: group.told() for name, group in sorted(groups.items())},
     }
-
-
-def percentile(ordered: Sequence[float], share: int) -> float | None:
-    """The smallest value that ``share`` percent are not above."""
-    if not ordered:
-        return None
-    return round(ordered[max(0, math.ceil(len(ordered) * share / 100) - 1)], 6)

@@ -62,7 +62,10 @@ class Reader:
         if story is None:
             return None
         return Story(
-            story.call, fit(story.timeline, MAX_TIMELINE), fit(story.notifications, MAX_NOTIFICATIONS)
+            story.call,
+            fit(story.timeline, MAX_TIMELINE),
+            fit(story.notifications, MAX_NOTIFICATIONS),
+            story.turns,
         )
 
     def tenants(self, workspaces: frozenset[str] | None) -> list[Row]:

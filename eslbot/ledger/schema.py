@@ -66,6 +66,13 @@ calls = Table(
     Column("restarts", Integer, nullable=False, default=0, server_default="0"),
     Column("restarted_at", Double),
     Column("restart_gap", Double),
+    # Its turns (docs/turns.md): how often the bot answered, within how many seconds in half of them, in 95 %,
+    # at worst; and how often the caller broke in.
+    Column("answers", Integer, nullable=False, default=0, server_default="0"),
+    Column("answer_p50", Double),
+    Column("answer_p95", Double),
+    Column("answer_worst", Double),
+    Column("barge_ins", Integer, nullable=False, default=0, server_default="0"),
     # Nobody saw its end: it fell between two controllers. `ended_at` is then the last that was heard of it.
     Column("end_unseen", Boolean, nullable=False, default=False),
     Column("media", JSON),
@@ -91,6 +98,21 @@ notifications = Table(
     Column("detail", Text),
     Column("sent_by", String(64)),  # NULL: the service; else who ran `eslbot notify`
     Index("notifications_call", "call_id", "number"),
+)
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("call_id", String(64), nullable=False),
+    Column("number", Integer, nullable=False),  # as its relay counts
+    Column("at", Double, nullable=False),  # when it was over
+    Column("kind", String(16), nullable=False),  # eslbot.relay.turns.Kind
+    Column("seconds", Double, nullable=False),
+    Column("bot", Double),  # of these, the bot's own share
+    Column("by", String(16)),  # eslbot.relay.turns.By: who spoke over the other
+    Index("turns_call", "call_id", "at"),
+    Index("turns_at", "at"),
 )
 
 timeline = Table(

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from eslbot.ledger.database import LedgerDown, lock_writers, reading, writing
 from eslbot.ledger.facts import What
 from eslbot.ledger.fold import Fact, Row, Story
-from eslbot.ledger.schema import calls, journals, notifications, timeline
+from eslbot.ledger.schema import calls, journals, notifications, timeline, turns
 
 log = structlog.get_logger()
 
@@ -183,6 +183,11 @@ class Store:
             )
             for row in sent.mappings():
                 stories[row["call_id"]].notifications.append(dict(row))
+        asked = [call for call in stories if any(fact.what is What.TURN for fact in facts[call])]
+        if asked:
+            known = connection.execute(select(turns).where(turns.c.call_id.in_(asked)).order_by(turns.c.id))
+            for row in known.mappings():
+                stories[row["call_id"]].turns.append(dict(row))
         return [stories.get(call) or Story.new(call) for call in facts]
 
     def _save(self, connection: Connection, stories: Sequence[Story], changed: Sequence[Row]) -> None:
@@ -192,6 +197,14 @@ class Store:
         lines = [line for story in stories for line in story.timeline]
         if lines:
             connection.execute(timeline.insert(), lines)
+        taken = [
+            {k: v for k, v in row.items() if k != "id"}
+            for story in stories
+            for row in story.turns
+            if row["id"] is None
+        ]
+        if taken:
+            connection.execute(turns.insert(), taken)
         sent = [row for story in stories for row in story.notifications if row["sent_by"] is None]
         new = [{k: v for k, v in row.items() if k != "id"} for row in sent if row["id"] is None]
         if new:
@@ -250,7 +263,7 @@ class Store:
         with writing(self._engine) as connection:
             query = select(calls.c.call_id).where(calls.c.ended_at < before)
             old = list(connection.execute(query.order_by(calls.c.ended_at).limit(FEW)).scalars())
-            for table in (timeline, notifications, calls) if old else ():
+            for table in (timeline, notifications, turns, calls) if old else ():
                 connection.execute(delete(table).where(table.c.call_id.in_(old)))
             if not old:
                 connection.execute(delete(journals).where(journals.c.seen_at < before))

@@ -63,7 +63,10 @@ class Holder:
 
 
 class Writer:
-    """Of one directory of journals. ``attended`` tells whether somebody looks at the page."""
+    """Of one directory of journals. ``attended`` tells whether somebody looks at the page.
+
+    ``over`` is told each call that has ended, and must not wait.
+    """
 
     def __init__(
         self,
@@ -71,12 +74,14 @@ class Writer:
         projection: Projection,
         attended: Callable[[], bool],
         host: str | None = None,
+        over: Callable[[str], None] = lambda call_id: None,
     ) -> None:
         self._ledger = ledger
         self._host = (host or socket.gethostname())[:128]
         self._folder = Folder(Path(ledger.journal))
         self._projection = projection
         self._attended = attended
+        self._over = over
         self._engine: Engine | None = None
         self._store: Store | None = None
         self._offsets: dict[str, int] = {}
@@ -282,6 +287,9 @@ class Writer:
         for row in rows:
             if row["ended_at"] is not None:
                 self._holders.pop(row["call_id"], None)
+        for fact, _ in told:
+            if fact.what in (What.ENDED, What.REFUSED):
+                self._over(fact.call)
         self._projection.put(rows)
         metrics.LEDGER_FACTS.inc(batch.size)
         metrics.LEDGER_CALLS_WRITTEN.inc(len(rows))
@@ -364,6 +372,8 @@ class Writer:
             rows = self._store.close_unseen(heard, time.time())
             for call_id in heard:
                 del self._holders[call_id]
+            for row in rows:
+                self._over(row["call_id"])
             self._projection.put(rows)
             self._projection.drop(heard.keys() - {row["call_id"] for row in rows})
             log.warning("calls_end_unseen", calls=len(rows), elsewhere=len(heard) - len(rows))

@@ -38,8 +38,9 @@ from eslbot.outcome import Outcome
 from eslbot.relay import control, protocols
 from eslbot.relay.audio import PIECE, Decoder, UnusableAudio, Upsampler, audible
 from eslbot.relay.budgets import Budget
-from eslbot.relay.caller import CallerAudio
+from eslbot.relay.caller import FRAME, CallerAudio
 from eslbot.relay.control import News, Order, Part
+from eslbot.relay.conversation import Conversation
 from eslbot.relay.dialler import BotSocket, BotUnreachable, dial
 from eslbot.relay.line import Line
 from eslbot.relay.module import Call, Stream
@@ -56,6 +57,9 @@ from eslbot.relay.protocols.base import (
     Wish,
 )
 from eslbot.relay.shared import Shared
+from eslbot.relay.speech import ECHO_WITHIN, loudest_frame
+from eslbot.relay.turns import Turn
+from eslbot.tracing.context import traceparent
 
 log = structlog.get_logger()
 
@@ -70,6 +74,10 @@ LAST_WORDS = 60.0
 LATE = 0.03
 #: Seconds between two looks at that: it is measured over a quarter of a second and more.
 LOOK = 0.1
+#: Milliseconds of the packets by which turns are measured: with others all times would be coarser.
+MEASURED_PTIME = 20
+#: What mod_audio_stream brings where no packet has come.
+FILLER = b"\xff" * FRAME
 #: Samples of the caller's audio that are missing for good.
 MISSING = control.RATE
 #: In which its time is told.
@@ -118,6 +126,8 @@ class RelayCall(Call):
         self.invite = invite
         self.workspace = workspace
         self._shared = shared
+        #: What a bot is told of the call's trace.
+        self.trace = traceparent(invite.call_id, shared.traced)
         self._loop = asyncio.get_running_loop()
         self._log = log.bind(
             call_id=invite.call_id, workspace=workspace.name, crt_object_id=invite.crt_object_id
@@ -148,6 +158,8 @@ class RelayCall(Call):
         self._lost: dict[str, float] = {}
         self._short_told = False
         self._caller_looked = float("-inf")
+        #: The turns; None where they cannot be measured.
+        self._conversation: Conversation | None = None
         #: Of the bot that has its `start`; it may be there before the caller is.
         self._connection: _Connection | None = None
         self._dialling: asyncio.Task[None] | None = None
@@ -171,6 +183,7 @@ class RelayCall(Call):
         try:
             if self._laid:
                 if self._playout.read_by(switch):
+                    self._break_turns()
                     self._log.warning("switch_restarted", switch=switch)
                     self._short_told = False  # its jitter buffer is gone, too
                 return
@@ -185,6 +198,8 @@ class RelayCall(Call):
             self._without_line(error)
             return
         self._playout = Playout(self._line, shared.margin(self.workspace.id).of_call(), self)
+        if ptime == MEASURED_PTIME:
+            self._conversation = Conversation(self._turn, self._bot_level)
         self._laid = True
 
     def _without_line(self, error: OSError | ValueError) -> None:
@@ -206,6 +221,8 @@ class RelayCall(Call):
         self._stream, self._stream_since, self._heard = stream, self._loop.time(), 0
         self._again = False
         self._caller = CallerAudio()
+        if self._conversation is not None:
+            self._conversation.new_stream(time.monotonic())
         self._begin(part)
         self._tell_state(self._held)
         if self._connection is not None and self._bot is Bot.DIALLING:
@@ -216,6 +233,7 @@ class RelayCall(Call):
     def stream_gone(self, clean: bool) -> None:
         """The stream has ended; ``clean`` where the module has closed it with 1000."""
         self._stream = None
+        self._break_turns()
         if clean and self._again:
             self._keep = self._loop.call_later(AGAIN_DUE, self._call_is_over)
         elif clean:
@@ -271,6 +289,7 @@ class RelayCall(Call):
                 self._tell_state(before)
             case Order.KEY:
                 digit, milliseconds = order.facts.get("digit"), order.facts.get("ms")
+                self._break_turns()  # what the bot says to it answers no speech
                 if isinstance(digit, str) and isinstance(milliseconds, int):
                     self._tell_bot(lambda protocol: protocol.key(digit, milliseconds))
             case Order.HOLD:
@@ -285,6 +304,8 @@ class RelayCall(Call):
         if on == self._held:
             return
         self._held = on
+        if self._conversation is not None:
+            self._conversation.hold(on, time.monotonic())
         self._caller.settle()  # by a re-INVITE, which costs ticks
         if self._laid:
             self._playout.hold(on)
@@ -350,6 +371,8 @@ class RelayCall(Call):
                     self._heard = passed
                 if self._connection is not None:
                     self._connection.hear(audio, self._heard / control.RATE)
+                    if self._conversation is not None:
+                        self._conversation.heard(audio, now, missing=frame == FILLER)
                 self._heard += len(audio) // 2
         except Exception as error:  # noqa: BLE001  # told there
             self.fault(error)
@@ -358,10 +381,30 @@ class RelayCall(Call):
         if self._caller.short_packets and not self._short_told:
             self._short_told = True
             self._tell(News.SHORT_PACKETS)
+            self._conversation = None  # nobody knows how long a jitter buffer is
         # Behind a jitter buffer nothing waits in the socket, and a flush would cost what is in the buffer.
         if (late := self._caller.late) > LATE and not self._short_told:
             self._tell(News.LATE, by=round(late, 3))
+            self._break_turns()
             self._caller.settle()
+
+    # -- the turns ----------------------------------------------------------------------------------------
+
+    def _break_turns(self) -> None:
+        """What is known of the caller's speech is worth nothing."""
+        if self._conversation is not None:
+            self._conversation.broken(time.monotonic())
+
+    def _bot_level(self) -> float:
+        return loudest_frame(self._playout.lately(ECHO_WITHIN))
+
+    def _turn(self, turn: Turn, number: int) -> None:
+        facts: dict[str, Any] = {"turn": number, "kind": turn.kind, "seconds": round(turn.seconds, 3)}
+        if turn.bot is not None:
+            facts["bot"] = round(turn.bot, 3)
+        if turn.by is not None:
+            facts["by"] = turn.by
+        self._tell(News.TURN, **facts, ago=round(max(0.0, time.monotonic() - turn.at), 4))
 
     # -- the bot's connection -----------------------------------------------------------------------------
 
@@ -387,7 +430,7 @@ class RelayCall(Call):
         bot = self.workspace.bot
         connection = _Connection(self)
         try:
-            connection.socket = await dial(bot, protocols.headers(self.invite, bot), connection)
+            connection.socket = await dial(bot, protocols.headers(self.invite, bot, self.trace), connection)
         except BotUnreachable as error:
             if resumed:
                 self._over(Outcome.BOT_FAILED, f"{why}; and then: {error}")
@@ -412,6 +455,7 @@ class RelayCall(Call):
     def _connected(self, connection: _Connection, why: str, *, resumed: bool) -> None:
         self._bot = Bot.CONNECTED
         if resumed:
+            self._break_turns()  # it may not have heard the caller
             self._tell(News.RECONNECTED, why=why)
         else:
             self._tell(News.CONNECTED)
@@ -462,6 +506,8 @@ class RelayCall(Call):
                 return
             case Clear():
                 connection.decoder.reset()
+                if self._conversation is not None:
+                    self._conversation.cleared(time.monotonic())
                 self._playout.clear()
                 self._tell_bot(lambda protocol: protocol.cleared())
                 self._tell(News.CLEARED)
@@ -614,6 +660,16 @@ class RelayCall(Call):
         """The caller begins to hear the bot."""
         self._tell(News.BEGAN, ago=round(ago, 4))
 
+    def sounds(self, at: float, arrived: float) -> None:
+        """The caller hears sound of the bot's."""
+        if self._conversation is not None:
+            self._conversation.sounds(at, arrived)
+
+    def hushed(self, at: float, cut: bool) -> None:
+        """And none any more."""
+        if self._conversation is not None:
+            self._conversation.hushed(at, cut)
+
     def silent(self, cut: bool, ago: float) -> None:
         """The caller hears it no more."""
         if self._connection is not None:
@@ -696,7 +752,7 @@ class _Connection:
     def __init__(self, call: RelayCall) -> None:
         self._call = call
         self.socket: BotSocket | None = None
-        self.protocol = protocols.speak(call.invite, call.workspace.bot)
+        self.protocol = protocols.speak(call.invite, call.workspace.bot, call.trace)
         self.decoder = Decoder()
         self._budget = Budget(time.monotonic)
         #: None: it hears what we hear.

@@ -34,11 +34,14 @@ class Shared:
         margin: Callable[[], Margin],
         url: str,
         over: Callable[[str], None],
+        traced: float = 0.0,
     ) -> None:
         self.directory = directory
         self.reads = reads
         self.url = url
         self.over = over
+        #: The share of calls whose spans are exported.
+        self.traced = traced
         self._loop = asyncio.get_running_loop()
         self._new_margin = margin
         self._margins: dict[str, Margin] = {}

@@ -97,7 +97,8 @@ class Worker:
         self._fetch(reads)
         own = _listening_at(self._config.relay.listen.from_own_host.pair[0], 0)
         self.url = "ws://{}:{}/".format(*own.getsockname())
-        self._shared = Shared(directory, reads, self._parts.margin, self.url, self._over)
+        traced = 0.0 if self._config.tracing is None else self._config.tracing.share
+        self._shared = Shared(directory, reads, self._parts.margin, self.url, self._over, traced)
         door = Door(self._signer, self)
         private = await door.open(own)
         for signum, told in ((signal.SIGTERM, self.leave), (signal.SIGQUIT, self.end)):

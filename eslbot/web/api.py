@@ -124,7 +124,7 @@ class Api:
         return {
             **{
                 part: shown(viewer.numbers, getattr(story, part))
-                for part in ("call", "timeline", "notifications")
+                for part in ("call", "timeline", "notifications", "turns")
             },
             "ended_because": shown(viewer.numbers, ending(story.call)),
             "quality": heard.told if heard is not None else None,

@@ -13,12 +13,13 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from eslbot import capture, config, exposition, logs
 from eslbot.children import lifeline
-from eslbot.config.model import Address, Config
+from eslbot.config.model import Address, Config, Tracing
 from eslbot.health.assemble import rounds_of
 from eslbot.health.probes import Writing
 from eslbot.ledger.projection import Projection
@@ -28,6 +29,9 @@ from eslbot.privacy import keep_to_ourselves
 from eslbot.web.app import create_app
 from eslbot.web.server import PageServer
 from eslbot.web.site import Site
+
+if TYPE_CHECKING:
+    from eslbot.tracing.export import Traces
 
 log = structlog.get_logger()
 
@@ -46,10 +50,15 @@ class PageProcess:
         self._config = config
         self._projection = Projection()
         self._writer: Writer | None = None
+        self._traces: Traces | None = None
         reader: Reader | None = None
         if config.ledger is not None:
-            writer = self._writer = Writer(config.ledger, self._projection, lambda: self.site.attended)
+            writer = self._writer = Writer(
+                config.ledger, self._projection, lambda: self.site.attended, over=self._call_is_over
+            )
             reader = Reader(lambda: writer.engine)
+            if config.tracing is not None:
+                self._traces = _traces(config.tracing, Reader(lambda: writer.engine))
         self._rounds = rounds_of(config, self._projection, self._writing)
         self.site = Site(
             config,
@@ -72,6 +81,8 @@ class PageProcess:
             signal.signal(signum, lambda *_: None)
         if self._writer is not None:
             self._begin("ledger-writer", self._writer.run)
+        if self._traces is not None:
+            self._begin("traces", self._traces.run)
         self._begin("capture", lambda: capture.watch(self._config.freeswitch.capture))
         server = None
         listener = self._listen(self._config.web.listen)
@@ -84,6 +95,8 @@ class PageProcess:
                 pass
         self._rounds.stop()
         self._projection.close()
+        if self._traces is not None:
+            self._traces.stop()
         if self._writer is not None:
             self._writer.stop()
         if server is not None:
@@ -104,6 +117,10 @@ class PageProcess:
             self._writer.beat,
             self._writer.waiting_since,
         )
+
+    def _call_is_over(self, call_id: str) -> None:
+        if self._traces is not None:
+            self._traces.over(call_id)
 
     def _begin(self, name: str, work: Callable[[], None]) -> None:
         def run() -> None:
@@ -149,6 +166,13 @@ class PageProcess:
         told = os.read(self._wake, 64)
         # From a terminal SIGINT reaches us, too; then it is the arbiter who ends us, behind its workers.
         return signal.SIGTERM in told or (self._lifeline is None and signal.SIGINT in told)
+
+
+def _traces(tracing: Tracing, reader: Reader) -> Traces:
+    """With OpenTelemetry, which is not there everywhere."""
+    from eslbot.tracing.export import Traces, otlp
+
+    return Traces(tracing, reader, otlp(tracing))
 
 
 def _listener(address: Address) -> socket.socket:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.calls import EVIL
+from tests.support.calls import EVIL, rich_call
 from tests.support.fake_ledger import ZENITH, FakeLedger, row
 from tests.support.page import PageService, recoveries, sign_in
 
@@ -139,6 +139,23 @@ def test_a_call_that_freeswitch_died_under_is_marked_and_the_page_says_so(
     ledger.end(call_id, outcome="switch_lost", fault="eslbot", restarted_at=now - 4000)
     page.locator("#call-ending", has_text="FreeSWITCH lost").wait_for()
     notice.wait_for(state="hidden", timeout=15000)  # it looks every ten seconds
+
+
+def test_turns_are_a_lane_and_a_table(new_page: Any, service: PageService, ledger: FakeLedger) -> None:
+    call_id = rich_call(ledger, time.time() - 100)
+    page = new_page()
+    sign_in(page, service)
+    go(page, f"#/call/{call_id}")
+    page.locator(".lane-turns").wait_for()
+    assert page.locator(".lane-turns .bar").count() == 6
+    title = page.locator(".lane-turns .bar.answer").first.get_attribute("title")
+    assert title == "The bot answers, of it the bot 680 ms, +6.90 s, for 700 ms"
+    assert page.locator(".lane-turns .bar.barge_in").count() == 1
+    assert "5: half within 810 ms, 95 % within 1.74 s" in page.locator(".facts").inner_text()
+    page.get_by_text("Turns (6)").click()
+    rows = page.locator("details[open] tbody tr")
+    assert rows.count() == 6
+    assert "The caller breaks in, the bot falls silent" in page.locator("details[open] tbody").inner_text()
 
 
 def test_what_a_call_does_not_have_is_not_shown(

@@ -62,6 +62,7 @@ from eslbot.relay.audio import UnusableAudio
 from eslbot.relay.control import BadText, News, read_news
 from eslbot.relay.protocols.base import BadMessage
 from eslbot.sim.bot.wavfiles import wav
+from eslbot.tracing.context import traceparent
 from eslbot.web.refusal import Refusal
 from eslbot.web.schemas import CallsQuery, SignInForm, form, query
 from eslbot.web.server import MAX_HEAD
@@ -316,7 +317,7 @@ def invite(content: bytes) -> None:
     assert found.did.isascii() and found.did.isdigit()
     assert found.crt_object_id.isascii() and found.crt_object_id.isprintable()
     assert len(found.caller) <= 128
-    headers = protocols.headers(found, bot_of("eslbot"))
+    headers = protocols.headers(found, bot_of("eslbot"), traceparent(found.call_id, 1.0))
     assert all(value.isascii() and value.isprintable() for value in headers.values())
     for name in protocols.PROTOCOLS:
         protocol = protocols.speak(found, bot_of(name))

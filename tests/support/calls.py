@@ -31,6 +31,11 @@ def rich_call(
         hangup_cause="NORMAL_CLEARING",
         attempts=3,
         take_overs=1,
+        answers=5,
+        answer_p50=0.81,
+        answer_p95=1.74,
+        answer_worst=1.74,
+        barge_ins=1,
         media={"packets_in": 3498, "lost": 2, "jitter_ms": 3.1, "mos": 4.4, "codec": "PCMU"},
         **values,
     )
@@ -62,8 +67,18 @@ def rich_call(
         _attempt(2, began + 50.4, "failed", 502, 0.31, "Bad Gateway"),
         _attempt(3, began + 51.8, "accepted", 200, 0.6, "OK"),
     ]
+    waited = [0.7, 0.66, 0.81, 1.74, 0.92]
+    begins = [at for at, _ in turns]
+    ledger.turns[call_id] = [
+        _turn(number, began + at, "answer", seconds, seconds - 0.02)
+        for number, (at, seconds) in enumerate(zip([begins[1], *begins[3:]], waited, strict=True), 1)
+    ] + [_turn(6, began + turns[2][1], "barge_in", 0.42, 0.41)]
     ledger.put(one)
     return call_id
+
+
+def _turn(number: int, at: float, kind: str, seconds: float, bot: float) -> Any:
+    return {"number": number, "at": at, "kind": kind, "seconds": seconds, "bot": bot, "by": None}
 
 
 def _attempt(number: int, at: float, verdict: str, status: int | None, seconds: float, detail: str) -> Any:

@@ -58,6 +58,7 @@ class FakeLedger(Reader):
         self.calls_by_id: dict[str, Row] = {}
         self.timelines: dict[str, list[Row]] = {}
         self.notifications: dict[str, list[Row]] = {}
+        self.turns: dict[str, list[Row]] = {}
         self.rows_of_tenants: list[Row] = []
         #: Every question and what it was about, in order.
         self.asked: list[tuple[Any, ...]] = []
@@ -105,7 +106,12 @@ class FakeLedger(Reader):
         self._note("call", call_id, workspaces)
         for one in self._mine(workspaces):
             if one["call_id"] == call_id:
-                return Story(one, self.timelines.get(call_id, []), self.notifications.get(call_id, []))
+                return Story(
+                    one,
+                    self.timelines.get(call_id, []),
+                    self.notifications.get(call_id, []),
+                    self.turns.get(call_id, []),
+                )
         return None
 
     def tenants(self, workspaces: frozenset[str] | None) -> list[Row]:

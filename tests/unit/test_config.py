@@ -465,6 +465,9 @@ def test_a_workspace_knows_its_own_sources(read: Read, ip: str, known: bool) -> 
 
 # -- what is not ------------------------------------------------------------------------------------------
 
+#: A table of [tracing].
+OTLP = {"endpoint": "https://otel.example.com/v1/traces"}
+
 MISTAKES: list[tuple[str, Any, str]] = [
     ("server.listen", "127.0.0.1", 'an IP address and a port like "127.0.0.1:8084"'),
     ("server.listen", "localhost:8084", "an IP address and a port"),
@@ -638,6 +641,16 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("ledger.journal", "journal", "an absolute path of at most 80 characters"),
     ("ledger.retention", "30s", "expected 3600 to"),
     ("logs.mask_numbers", "yes", "expected true or false"),
+    ("B.headers", {"Traceparent": "00-1-1-00"}, "is set by eslbot or the WebSocket protocol itself"),
+    ("tracing", {"endpoint": "https://otel.example.com/v1/traces"}, "add a [ledger] table"),
+    ("tracing", {}, "is missing; expected the collector's URL"),
+    ("tracing", {**OTLP, "endpoint": "http://127.0.0.1:4318/v1/traces"}, "say insecure = true"),
+    ("tracing", {**OTLP, "endpoint": "otel.example.com"}, "a URL like https://"),
+    ("tracing", {**OTLP, "share": 1.5}, "expected a number from 0 to 1, got 1.5"),
+    ("tracing", {**OTLP, "share": "all"}, "expected a number from 0 to 1, without quotes"),
+    ("tracing", {**OTLP, "headers": ["a"]}, "expected a table like { Authorization"),
+    ("tracing", {**OTLP, "headers": {"a b": "x"}}, "a b"),
+    ("tracing", {**OTLP, "service_name": ""}, "expected 1 to 64 of letters"),
     ("web.tokens", {"ops": {"token": "short"}}, "expected at least 16 characters"),
     ("web.tokens", {"ops": {}}, "is missing; expected a token of at least 16 characters"),
     (
@@ -659,7 +672,8 @@ MISTAKES: list[tuple[str, Any, str]] = [
     (
         "wrong",
         1,
-        "known here: edge, egress, freeswitch, ledger, logs, relay, server, web, workspaces",
+        "is not a known key; known here: edge, egress, freeswitch, ledger, logs, relay, server, tracing, "
+        "web, workspaces",
     ),
 ]
 
@@ -895,6 +909,27 @@ def test_secrets_show_nowhere_but_on_the_wire(read: Read) -> None:
             assert secret not in text
         assert secret.split()[-1] not in show(config)
     assert show(config).count(MASK) == 3
+
+
+def test_where_spans_go(read: Read) -> None:
+    assert read(small()).tracing is None
+    headers = {"Authorization": "Bearer 0123456789"}
+    tree = put(put(small(), "tracing", {**OTLP, "headers": headers, "share": 0.1}), "ledger", {})
+    config = read(tree)
+    assert config.tracing is not None
+    assert (config.tracing.endpoint, config.tracing.share) == (OTLP["endpoint"], 0.1)
+    assert (config.tracing.service_name, config.tracing.insecure) == ("eslbot", False)
+    assert config.tracing.headers["Authorization"].reveal() == "Bearer 0123456789"
+    assert "0123456789" in secrets_of(config)
+    assert "0123456789" not in show(config) and "0123456789" not in repr(config)
+    assert read(unmasked(show(config))).tracing is not None
+
+
+def test_spans_need_opentelemetry(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eslbot.config.schemas.find_spec", lambda name: None)
+    (problem,) = problems(read, put(put(small(), "tracing", OTLP), "ledger", {}))
+    assert problem.startswith("tracing.endpoint: needs OpenTelemetry") and "eslbot[tracing]" in problem
+    assert read(small()).tracing is None  # and nobody else does
 
 
 def test_a_secret_is_itself_only_when_revealed() -> None:

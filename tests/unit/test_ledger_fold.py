@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eslbot.ledger.facts import What
-from eslbot.ledger.fold import BadFact, Row, Story, read_fact
+from eslbot.ledger.fold import MAX_TURNS_KEPT, BadFact, Row, Story, read_fact
 from eslbot.ledger.schema import calls
 from tests.support.ledger import ACME, NOON, fact, identity, whole_call
 
@@ -295,3 +295,51 @@ def test_whatever_stands_in_facts_the_rows_fit_the_tables(lines: list[tuple[What
         assert len(text) < 60_000
     for name in ("attempts", "take_overs", "byes_overdue", "restarts"):
         assert 0 <= story.row[name] < 2**31
+
+
+def turn_fact(number: int, after: float, seconds: float, kind: str = "answer", **more: Any) -> dict[str, Any]:
+    return fact("c1", "turn", after, number=number, kind=kind, seconds=seconds, **more)
+
+
+def test_turns_have_rows_of_their_own_and_the_call_their_figures() -> None:
+    lines = [turn_fact(number, number, number / 10, bot=number / 20) for number in range(1, 21)]
+    story = told(
+        *whole_call("c1"),
+        *lines,
+        turn_fact(21, 21, 0.4, "barge_in", bot=0.3),
+        turn_fact(22, 22, 1, "overlap", by="bot"),
+    )
+    row = story.row
+    assert (row["answers"], row["answer_p50"], row["answer_p95"], row["answer_worst"]) == (20, 1.0, 1.9, 2.0)
+    assert row["barge_ins"] == 1
+    assert len(story.turns) == 22 and len(story.timeline) == len(whole_call("c1"))
+    last = story.turns[-1]
+    assert (last["at"], last["kind"], last["seconds"], last["bot"], last["by"]) == (
+        NOON + 22,
+        "overlap",
+        1.0,
+        None,
+        "bot",
+    )
+    assert not any(sent["what"] == "turn" for sent in story.timeline)
+
+
+def test_a_turn_that_is_told_twice_is_one() -> None:
+    """Its controller has died over it; another relay counts from 1 on, which is another turn."""
+    story = told(turn_fact(1, 5.0, 0.5), turn_fact(1, 5.004, 0.5), turn_fact(1, 60.0, 0.7))
+    assert [turn["seconds"] for turn in story.turns] == [0.5, 0.7]
+    assert story.row["answers"] == 2
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"kind": "none"}, {"kind": 5}, *({"seconds": odd} for odd in (-1, "x", math.inf, None))],
+)
+def test_what_is_no_turn_is_none(odd: dict[str, Any]) -> None:
+    story = told({**turn_fact(1, 5.0, 0.5), **odd})
+    assert story.turns == [] and story.row["answers"] == 0
+
+
+def test_so_many_turns_are_kept() -> None:
+    story = told(*(turn_fact(number, number, 0.5) for number in range(MAX_TURNS_KEPT + 5)))
+    assert len(story.turns) == MAX_TURNS_KEPT

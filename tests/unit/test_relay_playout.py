@@ -32,6 +32,9 @@ class Notes:
         self.marks: list[tuple[str, bool]] = []
         self.mark_times: dict[str, float] = {}
         self.turns: list[tuple[str, float]] = []
+        #: When the caller has begun to hear sound, and none any more; and when that sound had come.
+        self.sounded: list[tuple[str, float]] = []
+        self.arrived: list[float] = []
 
     def marked(self, name: str, cleared: bool) -> None:
         self.marks.append((name, cleared))
@@ -42,6 +45,13 @@ class Notes:
 
     def silent(self, cut: bool, ago: float) -> None:
         self.turns.append(("cut" if cut else "silent", self.clock.time - ago))
+
+    def sounds(self, at: float, arrived: float) -> None:
+        self.sounded.append(("sounds", at))
+        self.arrived.append(arrived)
+
+    def hushed(self, at: float, cut: bool) -> None:
+        self.sounded.append(("cut" if cut else "hushed", at))
 
 
 class World:
@@ -335,6 +345,80 @@ def test_turns_are_told_when_they_were(world: World) -> None:
     assert (began, silent) == ("began", "silent")
     assert abs(began_at - first) < 0.003
     assert abs(silent_at - last - PERIOD) < 0.003
+
+
+LOUD, HUSH = b"\0\x10" * 160, bytes(320)
+
+
+def heard_loud(world: World) -> list[float]:
+    """When FreeSWITCH has read each frame that can be heard."""
+    return [at for at, frame in world.reader.heard if frame == LOUD]
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 50])
+def test_sound_is_told_when_it_was_heard_whatever_silence_is_around_it(world: World, chunk: int) -> None:
+    """Two sounds of 0.4 s, 0.1 s of silence within the first, 0.5 s between them, and silence around all."""
+    world.started()
+    frames = [HUSH] * 30 + [LOUD] * 10 + [HUSH] * 5 + [LOUD] * 5 + [HUSH] * 25 + [LOUD] * 20 + [HUSH] * 30
+    came = world.clock.time
+    for at in range(0, len(frames), chunk):
+        world.playout.say(b"".join(frames[at : at + chunk]))
+        world.playout.tick()
+        world.play(0.02 * chunk)
+    world.play(1)
+    loud = heard_loud(world)
+    assert len(loud) == 35
+    assert [word for word, _ in world.told.sounded] == ["sounds", "hushed"] * 2
+    for (_, told), right in zip(
+        world.told.sounded, (loud[0], loud[14] + PERIOD, loud[15], loud[-1] + PERIOD), strict=True
+    ):
+        assert told == pytest.approx(right, abs=0.003)
+    first, second = world.told.arrived
+    assert first == pytest.approx(came + 0.02 * (30 // chunk * chunk), abs=0.003)
+    assert second == pytest.approx(came + 0.02 * (75 // chunk * chunk), abs=0.003)
+
+
+def test_sound_that_is_cut_ends_with_the_frame_under_way(world: World) -> None:
+    world.started()
+    world.playout.say(LOUD * 200 + HUSH * 100 + LOUD * 20)
+    world.play(1)
+    world.playout.clear()
+    cleared = world.clock.time
+    world.play(1)
+    (_, began), (word, ended) = world.told.sounded
+    assert word == "cut"
+    assert began == pytest.approx(heard_loud(world)[0], abs=0.003)
+    assert ended == pytest.approx(heard_loud(world)[-1] + PERIOD, abs=0.003)
+    assert cleared - 0.003 <= ended <= cleared + PERIOD + 0.003
+
+
+def test_a_clear_in_silence_cuts_nothing(world: World) -> None:
+    world.started()
+    world.playout.say(LOUD * 10)
+    world.play(0.22)
+    world.playout.clear()
+    world.play(1)
+    assert [word for word, _ in world.told.sounded] == ["sounds", "hushed"]
+    world.playout.say(HUSH * 100)
+    world.play(0.5)
+    world.playout.clear()
+    world.play(1)
+    assert len(world.told.sounded) == 2
+
+
+def test_what_was_heard_lately_is_what_freeswitch_has_read(world: World) -> None:
+    world.started()
+    assert world.playout.lately(0.4) == b""
+    world.playout.say(LOUD * 50)
+    assert world.playout.lately(0.4) == b""  # it was not heard yet
+    world.play(0.1)
+    lately = world.playout.lately(0.4)
+    assert len(lately) == 20 * 320
+    assert lately == b"".join(frame for _, frame in world.reader.heard[-20:])
+    world.play(1.1)
+    assert lately.count(LOUD) < world.playout.lately(0.4).count(LOUD) < 20
+    world.play(0.5)
+    assert world.playout.lately(0.4) == b""
 
 
 def test_a_finished_bot_is_silent_when_it_was_heard(world: World) -> None:

@@ -151,6 +151,14 @@ def test_numbers_are_masked_unless_the_token_may_see_them(page: Page, ledger: Fa
     assert facts["source"] == "203.0.113.10"
 
 
+def test_a_calls_turns_come_with_it(page: Page, ledger: FakeLedger) -> None:
+    call_id = rich_call(ledger, time.time() - 100)
+    told = page.get(f"/api/calls/{call_id}", "operator").json
+    assert len(told["turns"]) == 6
+    assert told["turns"] == ledger.turns[call_id]
+    assert (told["call"]["answers"], told["call"]["answer_p95"]) == (5, 1.74)
+
+
 def test_live_numbers_too(page: Page, ledger: FakeLedger) -> None:
     ledger.put(OWN)
     for name, seen in (("operator", False), ("seer", True)):

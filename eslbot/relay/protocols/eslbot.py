@@ -46,6 +46,7 @@ class Eslbot(Protocol):
             "from": self.invite.caller,
             "to": self.invite.to,
             "audio": {"encoding": "l16", "sample_rate": self.rate, "channels": 1},
+            "traceparent": self.trace,
         }
         return (compact({**message, "resumed": True} if resumed else message),)
 

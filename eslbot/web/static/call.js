@@ -3,7 +3,7 @@
 import { ask } from "./api.js";
 import { byId, el, fill } from "./dom.js";
 import { story, ticks } from "./story.js";
-import { clock, dayAndTime, ending, faultName, lasting, notes, outcomeName, restarted, stageName, timeOf, tone } from "./words.js";
+import { clock, dayAndTime, ending, faultName, lasting, notes, outcomeName, restarted, stageName, timeOf, tone, answers, turnName } from "./words.js";
 
 /** Milliseconds between two askings because the call changed. */
 const PATIENCE = 1000;
@@ -12,6 +12,7 @@ const LANES = [
   ["stages", "Stage"],
   ["bot", "Bot speaks"],
   ["caller", "Caller"],
+  ["turns", "Turns"],
   ["marks", "Marks"],
   ["ameyo", "Ameyo"],
   ["service", "Service"],
@@ -70,7 +71,8 @@ export class CallView {
     const held = document.activeElement?.closest("#call [data-keep]")?.dataset.keep;
     const scrolled = byId("call").querySelector(".scroll")?.scrollLeft ?? 0;
     const opened = byId("call").querySelector("details")?.open ?? false;
-    const told = story(call, timeline, notifications, this.now());
+    const turns = this.told.turns ?? [];
+    const told = story(call, timeline, notifications, this.now(), turns);
     fill(
       byId("call"),
       back(),
@@ -84,6 +86,7 @@ export class CallView {
       ),
       this.figure(told, call, notifications),
       factsOf(call, told, this.told.quality),
+      turnsOf(turns, call),
       attemptsOf(notifications, call),
       eventsOf(timeline, call, opened),
     );
@@ -112,6 +115,11 @@ export class CallView {
       }),
       bot: told.bot.map((one) => bar(one.cut ? "bot cut" : "bot", one, one.cut ? "Bot speaks, cut off" : "Bot speaks")),
       caller: told.caller.map((one) => bar("caller", one, "Caller speaks")),
+      turns: told.turns.map((one) => {
+        const node = bar(`turn ${one.kind}`, one, one.text);
+        if ((one.to - one.from) / seconds > 0.05 / width) node.append(el("span", {}, lasting(one.to - one.from)));
+        return node;
+      }),
       marks: [],
       ameyo: told.attempts.map((one) => {
         const node = bar("attempt", one, `Attempt ${one.number}: ${one.verdict}`);
@@ -170,6 +178,7 @@ function goBack(event) {
 function saidOf(told, notifications) {
   const parts = told.stages.map((one) => `${stageName(one.stage)} ${lasting(one.to - one.from)}`);
   if (told.bot.length > 0) parts.push(`the bot spoke ${told.bot.length} times`);
+  if (told.turns.length > 0) parts.push(`${told.turns.length} turns`);
   const restarts = told.points.filter((point) => point.kind === "switch_restarted").length;
   if (restarts > 0) parts.push(`FreeSWITCH restarted ${restarts === 1 ? "once" : `${restarts} times`}`);
   if (notifications.length > 0) parts.push(`${notifications.length} notifications`);
@@ -191,6 +200,8 @@ function factsOf(call, told, quality) {
     ["Bot connected", since(call.bot_connected_at)],
     ["Bot first heard", since(call.first_audio_at)],
     ["Bot ended", since(call.bot_ended_at)],
+    ["Answers", answers(call) || null],
+    ["Barge-ins", call.barge_ins || null],
     ["Ameyo accepted", since(call.handed_off_at)],
     ["Stages", stages.join(", ") || null],
     ["Held until BYE", call.handed_off_at == null ? null : lasting((call.ended_at ?? told.end) - call.handed_off_at)],
@@ -223,6 +234,20 @@ function table(caption, heads, rows) {
     el("caption", {}, caption),
     el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", { scope: "col" }, head)))),
     el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((value) => el("td", {}, value))))),
+  );
+}
+
+function turnsOf(turns, call) {
+  if (turns.length === 0) return null;
+  return el(
+    "details",
+    {},
+    el("summary", { "data-keep": "turns" }, `Turns (${turns.length})`),
+    table(
+      "Who waited for whom, measured by eslbot",
+      ["After", "Turn", "Took", "Of it the bot"],
+      turns.map((one) => [`+${lasting(one.at - one.seconds - call.invited_at)}`, turnName(one), lasting(one.seconds), lasting(one.bot) || "–"]),
+    ),
   );
 }
 

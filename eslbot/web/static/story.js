@@ -1,7 +1,9 @@
 // What the ledger has of a call → what is drawn. No document here: plain values in and out.
 
+import { lasting, turnName } from "./words.js";
+
 /** Milliseconds-free: all times are epoch seconds. `now` is the end of what is not over yet. */
-export function story(call, timeline, notifications, now) {
+export function story(call, timeline, notifications, now, turns = []) {
   const begin = call.invited_at;
   const times = [...timeline.map((fact) => fact.at), ...notifications.map((one) => one.began_at)];
   const live = call.ended_at == null && call.stage !== "refused";
@@ -16,6 +18,7 @@ export function story(call, timeline, notifications, now) {
     caller: spans(facts.map(asSpeech), "caller_began", "caller_ended", end),
     points: facts.filter((fact) => Object.hasOwn(POINTS, fact.what)).map((fact) => ({ at: fact.at, ...POINTS[fact.what], text: pointText(fact) })),
     away: facts.filter((fact) => fact.what === "switch_restarted" && fact.facts?.gap > 0).map((fact) => ({ from: Math.max(begin, fact.at - fact.facts.gap), to: fact.at })),
+    turns: turns.map((one) => ({ from: Math.max(begin, one.at - one.seconds), to: one.at, kind: one.kind, text: turnText(one) })),
     attempts: notifications.map((one) => ({
       from: one.began_at,
       to: Math.min(end, one.began_at + (one.seconds ?? (one.verdict == null && live ? end : 0))),
@@ -23,6 +26,11 @@ export function story(call, timeline, notifications, now) {
       number: one.number,
     })),
   };
+}
+
+function turnText(one) {
+  const bot = one.bot == null ? "" : `, of it the bot ${lasting(one.bot)}`;
+  return `${turnName(one)}${bot}`;
 }
 
 const POINTS = {

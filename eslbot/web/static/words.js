@@ -102,6 +102,19 @@ export function upFor(row, now) {
   return stage === all ? all : `${stage} of ${all}`;
 }
 
+/** What a turn was, in a word. */
+export function turnName(turn) {
+  if (turn.kind === "answer") return "The bot answers";
+  if (turn.kind === "barge_in") return "The caller breaks in, the bot falls silent";
+  return turn.by === "bot" ? "The bot speaks over the caller" : "The caller speaks over the bot";
+}
+
+/** How long the caller waited for the bot's answers. */
+export function answers(row) {
+  if (!row.answers) return "";
+  return `${row.answers}: half within ${lasting(row.answer_p50)}, 95 % within ${lasting(row.answer_p95)}, at worst ${lasting(row.answer_worst)}`;
+}
+
 /** What an operator should notice. */
 export function notes(row) {
   const parts = [];
