@@ -20,6 +20,7 @@ from eslbot.config.loader import from_tree
 from eslbot.invite import Invite
 from eslbot.relay import call as relay_call
 from eslbot.relay import control, dialler, module, worker
+from eslbot.recording.recorder import Recorder
 from eslbot.relay.call import RelayCall
 from eslbot.relay.control import Order
 from eslbot.relay.dialler import BotSocket
@@ -63,7 +64,7 @@ class Stage:
             state,
             self.lifeline[0],
             60.0,
-            Parts(RelayCall, Reads, Margin),
+            Parts(RelayCall, Reads, Margin, Recorder),
         )
         self.task = asyncio.create_task(self.worker.run())
         while state[0] != ACCEPTING:
