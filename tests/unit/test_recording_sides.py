@@ -23,7 +23,9 @@ def frame(number: int) -> bytes:
 class Switch:
     """Both sides as FreeSWITCH has them: in tick `n` frame `n` of each. The caller's come late by `delays`."""
 
-    def __init__(self, delays: dict[int, float] | None = None, left_out: tuple[int, float] = (-1, 0.0)) -> None:
+    def __init__(
+        self, delays: dict[int, float] | None = None, left_out: tuple[int, float] = (-1, 0.0)
+    ) -> None:
         self.sides = Sides(TICK)
         self.caller, self.line = bytearray(), bytearray()
         self.delays = delays or {}
@@ -44,7 +46,9 @@ class Switch:
             self.sides.caller(one, latest)
         if line:
             behind = self.left_out[0]
-            for begin, end in ((first, behind + 1), (behind + 1, last)) if first <= behind < last else ((first, last),):
+            for begin, end in (
+                ((first, behind + 1), (behind + 1, last)) if first <= behind < last else ((first, last),)
+            ):
                 self.sides.line(b"".join(frame(n) for n in range(begin, end)), self.at(begin))
         self.take()
 

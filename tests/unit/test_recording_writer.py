@@ -165,7 +165,12 @@ def _flip(file: Path, at: int) -> None:
 
 def _swap(file: Path, _: Path) -> None:
     content, whole = file.read_bytes(), 12 + CHUNK + 16
-    file.write_bytes(content[:36] + content[36 + whole : 36 + 2 * whole] + content[36 : 36 + whole] + content[36 + 2 * whole :])
+    file.write_bytes(
+        content[:36]
+        + content[36 + whole : 36 + 2 * whole]
+        + content[36 : 36 + whole]
+        + content[36 + 2 * whole :]
+    )
 
 
 def _link(file: Path) -> None:
