@@ -1,4 +1,4 @@
-"""A recorded call in the relay: its beginning and end, its announcement, whatever becomes of the recording."""
+"""A recorded call in the relay: beginning and end, the announcement, whatever becomes of the recording."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_nothing_that_the_loop_does_waits(recorded: Recorded, monkeypatch: pytes
     assert longest < 5
 
 
-# -- which calls ----------------------------------------------------------------------------------------------
+# -- which calls --------------------------------------------------------------------------------------------
 
 
 def test_where_nobody_is_recorded_there_is_no_thread(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_call_whose_announcement_cannot_be_said_is_not_recorded(tmp_path: Path
     recorder.close()
 
 
-# -- announcements --------------------------------------------------------------------------------------------
+# -- announcements ------------------------------------------------------------------------------------------
 
 
 def wav(path: Path, seconds: float, rate: int = 8000, channels: int = 1) -> str:
@@ -357,7 +357,7 @@ def test_a_bot_that_ends_meanwhile_ends_behind_it(world: World) -> None:
 
 def test_it_is_said_once_a_call(world: World) -> None:
     async def story() -> None:
-        call, stream = await up(world)
+        call, _ = await up(world)
         world.playout.queued = b""
         world.playout.told.silent(False, 0.0)
         await turn()

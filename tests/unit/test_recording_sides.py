@@ -21,7 +21,7 @@ def frame(number: int) -> bytes:
 
 
 class Switch:
-    """Both sides as FreeSWITCH has them: in tick `n` frame `n` of each. The caller's come late by `delays`."""
+    """Both sides as FreeSWITCH has them: in tick `n` frame `n` of each; the caller's late by `delays`."""
 
     def __init__(
         self, delays: dict[int, float] | None = None, left_out: tuple[int, float] = (-1, 0.0)

@@ -227,7 +227,7 @@ def test_one_file_does_not_open_in_the_place_of_another(tmp_path: Path) -> None:
     assert store.check(entry_of(store, other)) == [] != store.check(entry_of(store))
 
 
-# -- a disk that is full, or hangs ----------------------------------------------------------------------------
+# -- a disk that is full, or hangs --------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -401,7 +401,7 @@ def test_a_fault_of_ours_ends_one_recording_and_is_counted(
     record(tmp_path / "recordings", about("call-2"), 0.5)
 
 
-# -- peaks ----------------------------------------------------------------------------------------------------
+# -- peaks --------------------------------------------------------------------------------------------------
 
 
 def test_peaks_are_bounded_and_lose_no_loud_moment() -> None:

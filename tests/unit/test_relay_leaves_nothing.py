@@ -18,9 +18,9 @@ import pytest
 
 from eslbot.config.loader import from_tree
 from eslbot.invite import Invite
+from eslbot.recording.recorder import Recorder
 from eslbot.relay import call as relay_call
 from eslbot.relay import control, dialler, module, worker
-from eslbot.recording.recorder import Recorder
 from eslbot.relay.call import RelayCall
 from eslbot.relay.control import Order
 from eslbot.relay.dialler import BotSocket
