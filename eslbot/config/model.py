@@ -154,6 +154,10 @@ class Recordings:
     min_free: int = 1_000_000_000
 
 
+#: An announcement that is no file's name.
+BEEP = "beep"
+
+
 @dataclass(frozen=True, slots=True)
 class OwnRecordings:
     """What a workspace has of its own for its recordings.

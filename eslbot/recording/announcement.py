@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from eslbot.config.model import BEEP
 from eslbot.recording import sidecar
 from eslbot.relay.audio import Decoder, UnusableAudio
 from eslbot.relay.control import RATE
 from eslbot.relay.protocols.base import Speech
 
-#: Instead of a file's name.
-BEEP = "beep"
 #: The beep: hertz, seconds, peak of 32,767, and seconds over which it swells and fades.
 TONE, LENGTH, LEVEL, FADE = 1400, 0.4, 8000, 0.01
 #: Seconds of a file at most: the bot waits for its end; and bytes, at 24,000 Hz.

@@ -120,6 +120,7 @@ class CallRecording:
     def _begin(self) -> None:
         self._sides = Sides(self._line.period)
         self._next = self._line.first
+        self._dated = False
         self._due = self._now() + PERIOD
         try:
             self._track = self._writer.track(self._about, time.time())
@@ -190,6 +191,9 @@ class CallRecording:
         try:
             caller, heard = self._sides.take(all_of_it=all_of_it)
             if caller:
+                if not self._dated and self._sides.began is not None:
+                    self._dated = True
+                    self._track.began_at = time.time() - (self._now() - self._sides.began)
                 self._track.write(caller, heard)
             elif self._track.failed is not None:
                 raise self._track.failed

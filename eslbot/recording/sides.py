@@ -56,6 +56,12 @@ class Sides:
         #: Bytes of each side that were taken.
         self._taken = 0
 
+    @property
+    def began(self) -> float | None:
+        """When position 0 was; None while nothing has a place."""
+        zeros = [side.zero for side in (self._caller, self._line) if side.zero is not None]
+        return min(zeros, default=None)
+
     def caller(self, frame: bytes, at: float) -> None:
         """A frame of the caller's has arrived."""
         self._frames.append((at, frame))

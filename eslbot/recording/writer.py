@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -79,7 +80,8 @@ class Track:
         self.about = about
         self.failed: Failed | None = None
         self._writer = writer
-        self._began_at = began_at
+        #: Epoch seconds of its first sample, or, until that is known, of :meth:`begin`.
+        self.began_at = began_at
         self._put = self._done = 0  # bytes; the one is the loop's to change, the other the thread's
         #: What the thread has of it.
         self._file: _File | None = None
@@ -146,7 +148,7 @@ class Track:
             number = len(recording.parts) + 1
             self._name = f"{about.call_id}.{number}{suffix}"
             self._file = _File(self._folder / self._name)
-            recording.parts.append(Part(self._name, self._began_at))
+            recording.parts.append(Part(self._name, self.began_at))
             sidecar.save(self._sidecar, recording, about.key)
         if about.key is not None:
             self._file.seal(about.key, f"{about.workspace_id}/{about.call_id}.{number}")
@@ -155,7 +157,7 @@ class Track:
     def _found(self) -> Recording:
         """What another relay has begun of this call, today or yesterday; else a new one."""
         about = self.about
-        today = datetime.fromtimestamp(self._began_at, UTC).date()
+        today = datetime.fromtimestamp(self.began_at, UTC).date()
         for day in (today, today - timedelta(days=1)):
             self._folder = self._writer.directory / day.isoformat() / about.workspace_id
             if self._sidecar.exists():
@@ -165,7 +167,7 @@ class Track:
         for folder in (self._writer.directory, self._folder.parent, self._folder):
             folder.mkdir(mode=sidecar.DIRECTORY, parents=folder is self._writer.directory, exist_ok=True)
         return Recording(
-            about.call_id, about.workspace_id, about.workspace, about.crt_object_id, self._began_at
+            about.call_id, about.workspace_id, about.workspace, about.crt_object_id, self.began_at
         )
 
     @property
@@ -202,7 +204,8 @@ class Track:
                 file.finish()
         finally:
             file.close()
-            self._note()
+            with suppress(FileNotFoundError):  # it was deleted meanwhile, which is as good an end as any
+                self._note()
 
     def _note(self) -> None:
         """What came of the part, into its sidecar; one that has no sound is none."""
@@ -220,6 +223,8 @@ class Track:
                     part.state = State.WHOLE if self.failed is None else State.FAILED
                     part.why = None if self.failed is None else self.failed.why
                     part.samples, part.peaks = self._samples, self._peaks.facts()
+                    part.began_at = self.began_at
+            recording.began_at = recording.parts[0].began_at
             sidecar.save(self._sidecar, recording, key)
 
     def _fail(self, failed: Failed) -> None:

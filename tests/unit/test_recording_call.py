@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,25 @@ def test_both_sides_to_the_last_frame(recorded: Recorded) -> None:
     (part,) = recorded.ended()
     assert numbers(part[:, 0]) == numbers(part[:, 1]) == list(range(365))
     assert np.count_nonzero(part[:, 0]) == np.count_nonzero(part[:, 1]) == 365 * 160
+
+
+def test_a_part_says_when_its_first_sample_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To draw it under a timeline: not when the recording was wanted, nor when its sound was handed on."""
+    day = 1_795_867_200.0
+    recorded = Recorded(tmp_path)
+    monkeypatch.setattr(
+        recorder_module, "time", SimpleNamespace(time=lambda: day + recorded.clock.now - Clock.now)
+    )
+    recorded.recording.restarted()  # so that the clock counts from here on
+    recorded.line.read_by_freeswitch = False
+    recorded.run(0.6, caller=False)
+    recorded.line.read_by_freeswitch, recorded.line.began = True, recorded.clock.now
+    recorded.run(3.0)
+    recorded.ended()
+    entry = Store(recorded_config(tmp_path), None).named(CALL)
+    assert entry is not None and entry.recording is not None
+    (part,) = entry.recording.parts
+    assert part.began_at == entry.recording.began_at == pytest.approx(day + 0.6, abs=0.02)
 
 
 def test_what_goes_by_on_hold_is_not_heard(recorded: Recorded) -> None:

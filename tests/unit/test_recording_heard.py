@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eslbot.recording.recorder import CallRecording
 from tests.support.line_reader import FRAME, PERIOD
+from tests.support.recordings import about
 from tests.unit.test_relay_playout import PASSES, World
 
 
@@ -135,6 +139,70 @@ def test_what_a_relay_before_us_has_left_is_heard_in_its_rings(
 
 def _spoken(some: list[bytes]) -> list[tuple[int, bytes]]:
     return [(number, frame) for number, frame in enumerate(some) if any(frame)]
+
+
+class Kept:
+    """Stands for the writer: what it is given."""
+
+    def __init__(self) -> None:
+        self.caller, self.line = bytearray(), bytearray()
+
+    def track(self, about: Any, began_at: float) -> Kept:
+        return self
+
+    failed = None
+
+    def write(self, caller: bytes, line: bytes) -> None:
+        assert len(caller) == len(line)
+        self.caller += caller
+        self.line += line
+
+    def end(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("phase", [0.0005, 0.007, 0.0195])
+@pytest.mark.parametrize("before", [0.0, 0.013, 0.2])
+def test_a_tick_of_the_line_and_the_callers_frame_of_it_stand_together(
+    worlds: Callable[..., World], phase: float, before: float
+) -> None:
+    """On the line's own clock: the caller's frames come with FreeSWITCH's ticks, some before the first."""
+    world, kept = worlds(), Kept()
+    recording = CallRecording(kept, about(), world.line, world.clock)  # type: ignore[arg-type]
+    frames = iter(range(1, 30_000))
+    sent: list[tuple[float, int]] = []
+
+    def hear(at: float) -> None:
+        number = next(frames)
+        sent.append((at, number))
+        recording.caller(np.full(160, number, "<i2").tobytes(), at + 0.0007)
+
+    due = world.clock.time + phase
+    while due < world.clock.time + before:
+        hear(due)
+        due += PERIOD
+    world.clock.go(world.clock.time + before)
+    reader = world.displace(due - world.clock.time)
+    seen = 0
+    for step in range(500):
+        if step % 40 == 3:
+            world.say(1600)
+        world.play(0.0137)
+        for at, _ in reader.heard[seen:]:
+            hear(at)
+        seen = len(reader.heard)
+        recording.tick()
+    recording.end()
+    caller, line = (np.frombuffer(bytes(side), "<i2") for side in (kept.caller, kept.line))
+    numbers = {round(at, 6): number for at, number in sent}
+    compared = 0
+    for at, frame in reader.heard:
+        spoken = np.frombuffer(frame, "<i2")
+        if spoken.all():
+            place = int(np.argmax(line == spoken[0]))
+            assert place - int(np.argmax(caller == numbers[round(at, 6)])) == 80
+            compared += 1
+    assert compared > 100
 
 
 def test_a_line_that_is_not_kept_remembers_nothing(tmp_path: Path) -> None:

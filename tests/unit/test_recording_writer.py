@@ -101,6 +101,21 @@ def test_a_call_of_which_nothing_was_heard_leaves_nothing(tmp_path: Path) -> Non
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+def test_one_that_is_deleted_while_it_goes_on_is_no_failure(tmp_path: Path) -> None:
+    before = count("failed")
+    own = Writer(tmp_path / "recordings", 0)
+    track = own.track(about(), time.time())
+    track.write(sound(1.0), sound(1.0))
+    wait_for(lambda: track._done)
+    store = Store(recorded(tmp_path), None)
+    store.delete(entry_of(store))
+    track.write(sound(1.0), sound(1.0))
+    track.end()
+    assert own.close(20)
+    assert track.failed is None and count("failed") == before
+    assert store.named(CALL) is None
+
+
 # -- a relay that dies ---------------------------------------------------------------------------------------
 
 

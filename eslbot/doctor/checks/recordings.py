@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from eslbot.config.model import Workspace
+from eslbot.config.model import BEEP, Workspace
 from eslbot.doctor.findings import Finding, Severity, error, note, ok, unknown, warning
 from eslbot.doctor.host import CannotLook, first_closed, lacks
 from eslbot.doctor.site import Site
@@ -89,8 +89,6 @@ def _room(site: Site, path: Path) -> Finding:
 
 
 def _own(site: Site, workspace: Workspace) -> Iterator[Finding]:
-    from eslbot.recording.announcement import BEEP, UnusableAnnouncement, speech
-
     own = workspace.recording
     looked_at = f"the announcement of {workspace.name}"
     if own.announcement is None:
@@ -100,26 +98,10 @@ def _own(site: Site, workspace: Workspace) -> Iterator[Finding]:
             "in many places they have to be",
             "set recording.announcement, or have the bot say it",
         )
+    elif own.announcement == BEEP:
+        yield ok(looked_at, "a beep, before the bot")
     else:
-        try:
-            unreadable = own.announcement != BEEP and "r" in lacks(site.user, own.announcement, "r")
-            length = len(speech(own.announcement)) / 16000
-        except UnusableAnnouncement as unusable:
-            yield error(looked_at, str(unusable), "no call of this workspace is recorded", "mend the file")
-        except CannotLook as cannot:
-            yield unknown(looked_at, str(cannot), "run doctor as root")
-        except OSError as failed:
-            yield unknown(looked_at, str(failed), "run doctor as root")
-        else:
-            if unreadable:
-                yield error(
-                    looked_at,
-                    f"{site.user.name} may not read {own.announcement}",
-                    "no call of this workspace is recorded",
-                    f"chmod o+r {own.announcement}",
-                )
-            else:
-                yield ok(looked_at, f"{length:.1f} s, before the bot")
+        yield _file(site, looked_at, own.announcement)
     if own.key is None:
         yield note(
             f"recording.key of {workspace.name}",
@@ -129,3 +111,21 @@ def _own(site: Site, workspace: Workspace) -> Iterator[Finding]:
         )
     else:
         yield ok(f"recording.key of {workspace.name}", "recordings are sealed")
+
+
+def _file(site: Site, looked_at: str, path: str) -> Finding:
+    from eslbot.recording.announcement import UnusableAnnouncement, speech
+
+    unrecorded = "no call of this workspace is recorded"
+    try:
+        length = len(speech(path)) / 16000
+        if "r" in lacks(site.user, path, "r"):
+            found = f"{site.user.name} may not read {path}"
+            return error(looked_at, found, unrecorded, f"let {site.user.name} read it")
+    except UnusableAnnouncement as unusable:
+        return error(looked_at, str(unusable), unrecorded, "mend the file")
+    except CannotLook as cannot:
+        return unknown(looked_at, str(cannot), "run doctor as root")
+    except OSError as failed:
+        return unknown(looked_at, str(failed), "run doctor as root")
+    return ok(looked_at, f"{length:.1f} s, before the bot")
