@@ -10,7 +10,7 @@ from __future__ import annotations
 import click
 
 import eslbot
-from eslbot.cli import calls, configuration, doctor, reload, run, sim, tenant
+from eslbot.cli import calls, configuration, doctor, recording, reload, run, sim, tenant
 from eslbot.cli.output import Program
 
 
@@ -37,6 +37,7 @@ for command in (
     calls.stats,
     calls.notify,
     calls.ledger,
+    recording.recording_group,
     doctor.doctor,
     doctor.recovery,
     sim.demo,

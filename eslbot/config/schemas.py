@@ -26,7 +26,10 @@ from eslbot.config.fields import (
     NetworkField,
     PortRange,
     ProxyUrl,
+    SealingKey,
     SecretField,
+    Share,
+    Size,
     Url,
 )
 from eslbot.config.model import (
@@ -40,7 +43,9 @@ from eslbot.config.model import (
     FreeSwitch,
     Ledger,
     Logs,
+    OwnRecordings,
     PageToken,
+    Recordings,
     Relay,
     Secret,
     Server,
@@ -229,6 +234,42 @@ class RelaySchema(_Table):
     def _make(self, data: dict[str, Any], **_: Any) -> Relay:
         data["directory"] = data["directory"].rstrip("/")
         return Relay(**data)
+
+
+class RecordingsSchema(_Table):
+    """``[recording]``."""
+
+    directory = _path(Recordings().directory)
+    keep = Duration(load_default=Recordings().keep, at_least=3600, at_most=3650 * 86400.0)
+    max_bytes = Size(load_default=Recordings().max_bytes)
+    min_free = Size(load_default=Recordings().min_free)
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> Recordings:
+        data["directory"] = data["directory"].rstrip("/")
+        data["max_bytes"] = data["max_bytes"] or None  # 0: no bound
+        return Recordings(**data)
+
+
+class OwnRecordingsSchema(_Table):
+    """``[workspaces.ID.recording]``."""
+
+    announcement = fields.String(
+        load_default=None,
+        validate=validate.Regexp(
+            r"beep\Z|/[^\0]{1,1000}\Z",
+            error='expected "beep" or the absolute path of a WAV file, got {input!r}',
+        ),
+        error_messages={"invalid": "expected a text in quotes"},
+    )
+    keep = Duration(load_default=None, at_least=3600, at_most=3650 * 86400.0)
+    key = SealingKey(load_default=None)
+    old_keys = _listed(SealingKey(), load_default=list)
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> OwnRecordings:
+        data["old_keys"] = tuple(data["old_keys"])
+        return OwnRecordings(**data)
 
 
 class EdgeSchema(_Table):
@@ -579,6 +620,8 @@ class WorkspaceSchema(_Table):
         ),
         error_messages={"invalid": "expected a text in quotes"},
     )
+    record = Share(load_default=0.0)
+    recording = fields.Nested(OwnRecordingsSchema, load_default=OwnRecordings)
     bot = fields.Nested(BotSchema, required=True, error_messages=_required("a table with the bot's url"))
     ameyo = fields.Nested(
         AmeyoSchema, required=True, error_messages=_required("a table with url, tenant_host and token")
@@ -611,6 +654,7 @@ class ConfigSchema(_Table):
     edge = fields.Nested(EdgeSchema, load_default=None)
     relay = fields.Nested(RelaySchema, load_default=Relay)
     egress = fields.Nested(EgressSchema, load_default=Egress)
+    recording = fields.Nested(RecordingsSchema, load_default=Recordings)
     ledger = fields.Nested(LedgerSchema, load_default=None)
     tracing = fields.Nested(TracingSchema, load_default=None)
     workspaces = fields.Dict(
@@ -682,4 +726,5 @@ class ConfigSchema(_Table):
             edge=data["edge"],
             relay=data["relay"],
             egress=data["egress"],
+            recording=data["recording"],
         )

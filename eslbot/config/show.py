@@ -15,7 +15,9 @@ from eslbot.config.model import (
     FreeSwitch,
     Ledger,
     Network,
+    OwnRecordings,
     PageToken,
+    Recordings,
     Relay,
     Secret,
     Tracing,
@@ -45,6 +47,7 @@ def as_tree(config: Config) -> dict[str, Any]:
         "edge": _edge(config.edge) if config.edge else None,
         "relay": _relay(config.relay),
         "egress": _egress(config.egress) if config.egress.addresses else None,
+        "recording": _recordings(config.recording),
         "web": {"listen": str(config.web.listen), "tokens": {t.name: _token(t) for t in config.web.tokens}},
         "logs": {"mask_numbers": config.logs.mask_numbers},
         "ledger": _ledger(config.ledger) if config.ledger else None,
@@ -90,6 +93,25 @@ def _egress(egress: Egress) -> dict[str, Any]:
     return {"addresses": [str(address) for address in egress.addresses]}
 
 
+def _recordings(recordings: Recordings) -> dict[str, Any]:
+    return {
+        "directory": recordings.directory,
+        "keep": _duration(recordings.keep),
+        "max_bytes": recordings.max_bytes or 0,
+        "min_free": recordings.min_free,
+    }
+
+
+def _own_recordings(own: OwnRecordings, revealed: bool) -> dict[str, Any] | None:
+    shown = {
+        "announcement": own.announcement,
+        "keep": None if own.keep is None else _duration(own.keep),
+        "key": _secret(own.key, revealed),
+        "old_keys": [_secret(key, revealed) for key in own.old_keys] or None,
+    }
+    return shown if any(value is not None for value in shown.values()) else None
+
+
 def _token(token: PageToken) -> dict[str, Any]:
     workspaces = {"workspaces": list(token.workspaces)} if token.workspaces else {}
     return {"token": _text(token.token), "numbers": token.numbers, **workspaces}
@@ -123,6 +145,8 @@ def workspace_table(workspace: Workspace, *, revealed: bool = False) -> dict[str
         "max_duration": _duration(workspace.max_duration),
         "nat": workspace.nat,
         "hold_sound": workspace.hold_sound,
+        "record": workspace.record if 0 < workspace.record < 1 else bool(workspace.record),
+        "recording": _own_recordings(workspace.recording, revealed),
         "bot": _bot(workspace.bot, revealed),
         "ameyo": _ameyo(workspace.ameyo, revealed),
     }

@@ -29,6 +29,7 @@ from eslbot.doctor.checks import (
     limits,
     nat,
     profile,
+    recordings,
     recovery,
     relay,
     rtp,
@@ -97,6 +98,7 @@ CHECKS = (
     _apart("egress", "whom Ameyo sees", egress.addresses),
     Check("clock", "clocks", clock.skew, needs_switch=False),
     _apart("ledger", "the call ledger", ledger.recording),
+    _apart("recordings", "recordings of calls", recordings.prepared),
     _apart("page", "the call page", service.page),
 )
 TITLES = {

@@ -15,6 +15,7 @@ import structlog
 from eslbot import metrics
 
 if TYPE_CHECKING:
+    from eslbot.recording.recorder import Recorder
     from eslbot.relay.margin import Margin
     from eslbot.relay.reads import Reads
 
@@ -34,10 +35,12 @@ class Shared:
         margin: Callable[[], Margin],
         url: str,
         over: Callable[[str], None],
+        recorder: Recorder,
         traced: float = 0.0,
     ) -> None:
         self.directory = directory
         self.reads = reads
+        self.recorder = recorder
         self.url = url
         self.over = over
         #: The share of calls whose spans are exported.

@@ -42,6 +42,7 @@ def test_it_has_its_rows_in_order() -> None:
         "Ledger",
         "Service",
         "Relay",
+        "Recordings",
     ]
 
 
