@@ -6,6 +6,7 @@ have patched the standard library, and nobody waits for the stand-ins to load in
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -164,6 +165,8 @@ def relay(path: Path, json_logs: bool, processes: int | None, drain: float | Non
 @log_option
 def page(path: Path, json_logs: bool) -> None:
     """Tell what happens: call page, API, metrics and ledger. What ``serve`` starts by itself."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        give_up("this is for `eslbot serve` to start, which says where metrics are", UNUSABLE)
     from eslbot.web.process import run
 
     with configuration_errors():

@@ -19,6 +19,14 @@ from eslbot.recovery import Recoveries, RecoveryFileError
 log = structlog.get_logger()
 
 
+#: What no process of ours counts, but FreeSWITCH's host, in a file.
+SWITCH = {
+    "eslbot_switch_restarts": "Times that FreeSWITCH died with calls up and was started again.",
+    "eslbot_switch_flushes": "Of those, which began without the calls: the third crash within a minute.",
+    "eslbot_switch_calls_dropped": "Calls that were up at a crash and were dropped by that.",
+}
+
+
 class Processes(Collector):
     """What the processes of the service have counted, living and dead ones."""
 
@@ -61,21 +69,8 @@ class Switch(Collector):
             log.warning("recovery_file_unreadable", error=str(error), remedy=recovery.REMEDY)
         if known is None:
             return
-        for name, (about, value) in {
-            "eslbot_switch_restarts": (
-                "Times that FreeSWITCH died with calls up and was started again.",
-                known.restarts,
-            ),
-            "eslbot_switch_flushes": (
-                "Of those, which began without the calls: the third crash within a minute.",
-                known.flushes,
-            ),
-            "eslbot_switch_calls_dropped": (
-                "Calls that were up at a crash and were dropped by that.",
-                known.dropped,
-            ),
-        }.items():
-            yield CounterMetricFamily(name, about, value)
+        for name, value in zip(SWITCH, (known.restarts, known.flushes, known.dropped), strict=True):
+            yield CounterMetricFamily(name, SWITCH[name], value)
 
 
 def registry(recovery_file: Path) -> CollectorRegistry:

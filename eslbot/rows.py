@@ -1,9 +1,9 @@
 """Rows: which of the files of metrics in ``PROMETHEUS_MULTIPROC_DIR`` are this process's.
 
 prometheus_client names them by the process, and a service that lives for a year has thousands of workers in
-its life. Here a process claims a *row*, the first that no living process has, and goes on where the one before
-it in that row has ended: three lives are one file. A claim is a lock (``flock``) on a file beside the row's,
-so it ends with the process, however that ends.
+its life. Here a process claims a *row*, the first that no living process has, and goes on where the one
+before it in that row has ended: three lives are one file. A claim is a lock (``flock``) on a file beside the
+row's, so it ends with the process, however that ends.
 
 Gauges tell what is now, so they go with the process: whoever claims the row, or reads the files, removes what
 a dead one has left of them.

@@ -155,7 +155,7 @@ def _postgresql(url: URL) -> Engine:
     def _set_up(connection: Any, _: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute(f"SET statement_timeout = '{STATEMENT_TIMEOUT}s'")
-            # A keeper that hangs in a transaction must not keep the other hosts' from writing.
+            # A writer that hangs in a transaction must not keep the other hosts' from writing.
             cursor.execute(f"SET idle_in_transaction_session_timeout = '{STATEMENT_TIMEOUT}s'")
         connection.commit()
 
@@ -234,7 +234,7 @@ def _explain(engine: Engine, error: Exception) -> str:
 
 
 def lock_writers(connection: Connection) -> None:
-    """Until the transaction's end no other host's keeper writes; SQLite has only one writer anyway."""
+    """Until the transaction's end no other host's writer writes; SQLite has only one writer anyway."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER_LOCK})
 
@@ -255,7 +255,7 @@ def migrate(engine: Engine) -> str:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     with writing(engine) as connection:
-        if connection.dialect.name == "postgresql":  # another host's keeper may start just now
+        if connection.dialect.name == "postgresql":  # another host's writer may start just now
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
         here = MigrationContext.configure(connection).get_current_revision()
         if here is not None and here not in known:

@@ -56,7 +56,7 @@ calls = Table(
     Column("notified_at", Double),  # the first attempt began
     Column("handed_off_at", Double),  # Ameyo accepted
     Column("ended_at", Double),
-    Column("updated_at", Double, nullable=False),  # by the keeper's clock
+    Column("updated_at", Double, nullable=False),  # by the writer's clock
     # What it came to. `stage` is eslbot.outcome.Stage, or "refused"; `outcome` and `fault` are
     # eslbot.outcome.Outcome and Fault.
     Column("stage", String(16), nullable=False),
@@ -80,7 +80,7 @@ calls = Table(
     # Somebody should look at it: eslbot.ledger.fold.needs_attention.
     Column("attention", Boolean, nullable=False, default=False, server_default=false()),
     Column("media", JSON),
-    Column("host", String(128)),  # whose keeper wrote last
+    Column("host", String(128)),  # whose writer wrote last
     Index("calls_invited_at", "invited_at"),
     Index("calls_ended_at", "ended_at"),
     _found("calls_crt_object_id", "crt_object_id"),

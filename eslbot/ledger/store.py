@@ -48,7 +48,7 @@ class Batch:
 
 
 class Store:
-    """The database, as the keeper of ``host`` writes it."""
+    """The database, as the writer of ``host`` writes it."""
 
     def __init__(self, engine: Engine, host: str) -> None:
         self._engine = engine
@@ -161,7 +161,7 @@ class Store:
             told = sorted(facts[story.row["call_id"]], key=lambda fact: fact.at)
             before = dict(story.row)
             story.tell(told)
-            # Who has left it says nothing of who has it now: another host's keeper may have written that.
+            # Who has left it says nothing of who has it now: another host's writer may have written that.
             if story.row["host"] is None or any(fact.what is not What.LEFT for fact in told):
                 story.row["host"] = self._host
             if story.row != before:

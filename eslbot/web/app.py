@@ -1,14 +1,15 @@
-"""The Flask application of the page process: the call page, its questions, `/metrics`, `/healthz`, `/readyz`."""
+"""The page process's Flask application: the call page, its questions, `/metrics`, `/healthz`, `/readyz`."""
 
 from __future__ import annotations
 
 import http.client
 from http import HTTPStatus
+from urllib.parse import unquote
 
 import structlog
 from flask import Flask, Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from eslbot.config.model import Address
 from eslbot.exposition import exposition
@@ -34,6 +35,7 @@ def create_app(site: Site, access: Access | None = None) -> Flask:
     access = access or Access(site.config)
     app.register_blueprint(Api(site, access).blueprint(), url_prefix="/api")
     _Places(site, access).add_to(app)
+    app.before_request(_only_one_spelling)
     app.register_error_handler(Refusal, _refused)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _failed)
@@ -130,6 +132,13 @@ def _a_worker_is_ready(health: Address) -> bool:
         return False
     finally:
         connection.close()
+
+
+def _only_one_spelling() -> None:
+    """Flask takes `//metrics` for `/metrics`; a proxy that keeps the one away may let the other pass."""
+    path = unquote(request.environ.get("REQUEST_URI") or request.environ["PATH_INFO"])
+    if path.startswith("//") or not path.startswith("/"):
+        raise NotFound
 
 
 # -- what leaves ------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ any of them; whichever fails ends the process, and the arbiter starts it again. 
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import signal
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import structlog
 
-from eslbot import capture, config, logs
+from eslbot import capture, config, exposition, logs
 from eslbot.children import lifeline
 from eslbot.config.model import Address, Config
 from eslbot.ledger.projection import Projection
@@ -47,7 +46,8 @@ class PageProcess:
         if config.ledger is not None:
             writer = self._writer = Writer(config.ledger, self._projection, lambda: self.site.attended)
             reader = Reader(lambda: writer.engine)
-        self.site = Site(config, reader, self._projection)
+        registry = exposition.registry(Path(config.freeswitch.recovery_file))
+        self.site = Site(config, reader, self._projection, registry)
         self._lifeline = lifeline()
         self._wake, self._woken = os.pipe()
         for descriptor in (self._wake, self._woken):
@@ -99,9 +99,10 @@ class PageProcess:
                 return _listener(address)
             except OSError as error:
                 if not told:
-                    remedy = "it is tried again: another process has the port, or web.listen is not ours"
-                    busy = error.errno == errno.EADDRINUSE
-                    (log.warning if busy else log.error)(
+                    remedy = (
+                        "it is tried again; is it web.listen of another program's, or no address of ours?"
+                    )
+                    log.error(
                         "page_does_not_listen", address=str(address), error=error.strerror, remedy=remedy
                     )
                     told = True

@@ -126,7 +126,8 @@ class PageServer(TcpWSGIServer):  # type: ignore[misc]
     def maintenance(self, now: float) -> None:
         """Once a second: who keeps us waiting goes."""
         monotonic = time.monotonic()
-        for channel in self.active_channels.values():
-            if not channel.will_close and (why := channel.overdue(monotonic)):
+        for channel in list(self.active_channels.values()):
+            if why := channel.overdue(monotonic):
                 log.debug("page_connection_closed", peer=channel.addr[0], why=why)
-                channel.will_close = True
+                # Not by `will_close`: that is seen to when the socket can be written, which is never.
+                channel.handle_close()

@@ -141,7 +141,8 @@ class Access:
             _, given = self._signer(token).unsign(session, max_age=SESSION, return_timestamp=True)
         except BadSignature:  # SignatureExpired, too
             return None
-        return self._viewer(token, given.timestamp() + SESSION)
+        until = given.timestamp() + SESSION
+        return self._viewer(token, until) if self._clock() < until else None
 
     def _signer(self, token: PageToken) -> TimestampSigner:
         return _Signer(token.token.reveal(), self._clock)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from eslbot import exposition
 from eslbot.config.model import Config
 from eslbot.ledger.projection import Projection
 from eslbot.ledger.reader import Reading
@@ -16,17 +14,18 @@ from eslbot.web.live import Streams
 
 @dataclass
 class Site:
-    """One configuration's. ``reader`` is None where it has no ledger; the ``projection`` is then empty."""
+    """One configuration's. ``reader`` is None where it has no ledger; the ``projection`` is then empty.
+
+    ``registry`` is what `/metrics` tells; whoever has more to tell registers a collector there.
+    """
 
     config: Config
     reader: Reading | None = None
     projection: Projection = field(default_factory=Projection)
-    #: What `/metrics` tells.
-    registry: CollectorRegistry = field(init=False)
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     streams: Streams = field(init=False)
 
     def __post_init__(self) -> None:
-        self.registry = exposition.registry(Path(self.config.freeswitch.recovery_file))
         self.streams = Streams(self.projection)
 
     @property

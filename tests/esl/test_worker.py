@@ -45,9 +45,11 @@ def assert_clean(service: EslbotService) -> None:
 
 @pytest.mark.parametrize(("path", "status"), [("/healthz", "ok"), ("/readyz", "ready")])
 def test_health(two_workers: EslbotService, path: str, status: str) -> None:
-    code, content_type, text = two_workers.get(path)
-    assert (code, content_type, json.loads(text)) == (200, "application/json", {"status": status})
+    for ask in (two_workers.get, two_workers.probe):
+        code, content_type, text = ask(path)
+        assert (code, content_type, json.loads(text)) == (200, "application/json", {"status": status})
     assert two_workers.get(path, "HEAD") == (200, "application/json", "")
+    assert two_workers.probe(path, "HEAD")[0] == 405
 
 
 def test_metrics(two_workers: EslbotService) -> None:
@@ -83,11 +85,12 @@ def test_what_a_dead_worker_has_counted_stays(tmp_path: Path) -> None:
         until(lambda: service.metric("eslbot_connections_without_call_total"))
         worker = service.accepting()
         before = service.get("/metrics")[2]
+        (folder,) = tmp_path.glob("eslbot-metrics-*")
+        counters = {path.name for path in folder.glob("counter_*.db")}
         os.kill(worker, signal.SIGKILL)
         until(lambda: service.children() != [worker] and service.ready(), what="another worker")
-        (folder,) = tmp_path.glob("eslbot-metrics-*")
-        assert not list(folder.glob(f"*_{worker}.db"))
         after = service.get("/metrics")[2]
+        assert {path.name for path in folder.glob("counter_*.db")} == counters
     for name in ("eslbot_connections_without_call_total", "eslbot_workers_ready"):
         of_it = [line for line in before.splitlines() if line.startswith(name)]
         assert of_it == [f"{name} 1.0"]
@@ -98,6 +101,8 @@ def test_other_pages_and_methods(two_workers: EslbotService) -> None:
     assert two_workers.get("/")[0] == 403  # no token is configured
     assert two_workers.get("/metrics/../etc/passwd")[0] == 404
     assert two_workers.get("/healthz", "POST")[0] == 405
+    assert two_workers.probe("/healthz", "POST")[0] == 405
+    assert two_workers.probe("/metrics")[0] == 404
 
 
 # -- who connects -----------------------------------------------------------------------------------------

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests.support.calls import rich_call, tenants
-from tests.support.fake_keeper import FakeKeeper, many
-from tests.support.page import CHROMIUM, PageService, browser, page_tree, short_folder, sign_in
+from tests.support.fake_ledger import FakeLedger, many
+from tests.support.page import CHROMIUM, PageService, browser, page_tree, sign_in
 from tests.support.processes import ROOT
 
 #: Bytes of one picture.
@@ -20,11 +21,13 @@ def main(folder: Path) -> None:
     """Three pictures into ``folder``."""
     if CHROMIUM is None:
         raise SystemExit("chromium is needed; Debian's package is chromium")
-    with short_folder() as run, FakeKeeper(run / "journal") as keeper:
-        keeper.put(*many(500))
-        call_id = rich_call(keeper, time.time() - 100)
-        keeper.tenants = tenants(time.time())
-        with PageService(run, page_tree(keeper.journal)) as service, browser() as chromium:
+    ledger = FakeLedger()
+    ledger.put(*many(500))
+    call_id = rich_call(ledger, time.time() - 100)
+    ledger.rows_of_tenants = tenants(time.time())
+    with TemporaryDirectory(prefix="eslbot-") as run:
+        tree = page_tree(Path(run) / "journal")
+        with PageService(Path(run), tree, ledger) as service, browser() as chromium:
             wide = _page(chromium, service, viewport={"width": 1280, "height": 760})
             _save(wide, folder / "page-live.png")
             wide.evaluate("place => { location.hash = place; }", f"#/call/{call_id}")

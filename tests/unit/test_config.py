@@ -50,7 +50,7 @@ processes = 1
 directory = "/var/lib/eslbot/lines"   # line files: the relay writes, FreeSWITCH reads
 
 [web]
-listen = "127.0.0.1:8085"        # /healthz /readyz /metrics and the call page
+listen = "127.0.0.1:8085"        # the page process: the call page, /metrics /healthz /readyz
 
 [ledger]                         # comes with its own issue
 url = "sqlite:////var/lib/eslbot/calls.db"    # or postgresql+psycopg://…
@@ -174,7 +174,7 @@ def test_the_designs_example_loads_as_it_is(read: Read) -> None:
     assert config.relay == Relay(Address(ip_address("127.0.0.1"), 8086), 1, "/var/lib/eslbot/lines")
     assert switch.event_socket_password == Secret("fs-password-5d1f")
     assert [str(controller) for controller in switch.controllers] == ["127.0.0.1:8084"]
-    assert str(config.web.listen) == "127.0.0.1:8085"
+    assert (str(config.web.listen), str(config.server.health)) == ("127.0.0.1:8085", "127.0.0.1:8083")
     acme = config.workspaces[ACME]
     assert (acme.id, acme.name, acme.max_calls, acme.max_duration) == (ACME, "acme", 200, 1800.0)
     assert acme.sources == (ip_network("203.0.113.10/32"), ip_network("203.0.113.64/28"))
@@ -197,6 +197,7 @@ def test_the_operator_is_told_of_a_ca_file_that_is_not_here(read: Read) -> None:
 def test_every_key_but_a_few_has_a_default(read: Read) -> None:
     config = read(small())
     assert str(config.server.listen) == "127.0.0.1:8084"
+    assert str(config.server.health) == "127.0.0.1:8083"
     assert (config.server.workers, config.server.max_calls) == (2, 1000)
     assert config.freeswitch.event_socket_password is None
     assert [str(controller) for controller in config.freeswitch.controllers] == ["127.0.0.1:8084"]
@@ -317,6 +318,13 @@ def test_a_relay_of_ones_own_place(read: Read) -> None:
     config = read(put(small(), "relay", table))
     assert config.relay == Relay(Address(ip_address("10.0.0.1"), 9), 0, "/dev/shm/lines")
     assert read(unmasked(show(config))).relay == config.relay
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9083", "127.0.0.2:8083", "[::1]:8083"])
+def test_workers_tell_how_they_are_on_loopback(read: Read, address: str) -> None:
+    config = read(put(small(), "server.health", address))
+    assert str(config.server.health) == address
+    assert tomllib.loads(show(config))["server"]["health"] == address
 
 
 def test_a_pbx_behind_nat_and_where_copies_of_sip_go(read: Read) -> None:
@@ -446,7 +454,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     (
         "server.worker",
         2,
-        "not a known key; known here: key_file, listen, max_calls, switch_user, switches, workers",
+        "not a known key; known here: health, key_file, listen, max_calls, switch_user, switches, workers",
     ),
     ("freeswitch.sip_ip", "10.0.0.256", "an IP address like"),
     ("freeswitch.sip_port", 65536, "a whole number from 1 to 65535"),
@@ -462,6 +470,13 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("relay.directory", "/" + "a" * 200, "at most 200 characters"),
     ("relay.processes", -1, "a whole number from 0 to 64"),
     ("relay.processes", 65, "a whole number from 0 to 64"),
+    ("server.health", "0.0.0.0:8083", "an address of loopback like 127.0.0.1:8083, got '0.0.0.0:8083'"),
+    ("server.health", "10.0.0.5:8083", "an address of loopback"),
+    ("server.health", "[::]:8083", "an address of loopback"),
+    ("server.health", "8083", "an IP address and a port"),
+    ("server.health", "127.0.0.1:8084", "is server.listen already; each needs its own"),
+    ("web.listen", "127.0.0.1:8083", "is server.health already"),
+    ("relay.listen", "127.0.0.1:8083", "is server.health already"),
     ("relay.listen", "8086", "an IP address and a port"),
     ("relay.listen", "[::1]:8086", "an IPv4 address: mod_audio_stream connects to no other"),
     ("relay.listen", "[::]:8086", "an IPv4 address: mod_audio_stream connects to no other"),
@@ -613,7 +628,7 @@ def test_a_mistake_is_named_by_its_key_with_what_was_expected(
 
 
 KEYS = {
-    "server": ["listen", "switches", "workers", "max_calls", "switch_user"],
+    "server": ["listen", "health", "switches", "workers", "max_calls", "switch_user"],
     "freeswitch": [
         "sip_ip",
         "sip_port",

@@ -947,47 +947,90 @@ def test_a_bot_of_several_urls_that_works_somewhere_is_a_warning(site: Installat
     assert told.severity is Severity.WARNING
 
 
+# -- the service itself --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("worker", "page", "found"),
+    [
+        ("200 OK", "200 OK", []),
+        ("503 No", "200 OK", [("/readyz", Severity.WARNING, "draining")]),
+        (
+            "404 No",
+            "404 No",
+            [("/readyz", Severity.ERROR, "HTTP 404"), ("/healthz", Severity.ERROR, "HTTP 404")],
+        ),
+        ("", "", [("/readyz", Severity.ERROR, "no answer"), ("/healthz", Severity.ERROR, "no answer")]),
+    ],
+)
+def test_a_worker_is_asked_whether_it_is_ready_and_the_page_process_whether_it_is_there(
+    site: Installation, worker: str, page: str, found: list[tuple[str, Severity, str]]
+) -> None:
+    def answering(status: str, path: str) -> Callable[[socket.socket], object]:
+        def answer(connection: socket.socket) -> None:
+            assert head(connection).startswith(f"GET {path} HTTP/1.1\r\n")
+            connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode() if status else b"")
+
+        return answer
+
+    with (
+        server(lambda connection: None) as listen,
+        server(answering(worker, "/readyz")) as health,
+        server(answering(page, "/healthz")) as web,
+    ):
+        site.tree["server"] |= {"listen": f"127.0.0.1:{listen}", "health": f"127.0.0.1:{health}"}
+        site.tree["web"] = {"listen": f"127.0.0.1:{web}"}
+        site.tree["freeswitch"]["controllers"] = [f"127.0.0.1:{listen}"]
+        told = [f for f in site.bad("service") if f.looked_at.startswith("http")]
+    assert [(f.looked_at.rpartition("/")[2], f.severity) for f in told] == [
+        (path.strip("/"), severity) for path, severity, _ in found
+    ]
+    for finding, (_, _, text) in zip(told, found, strict=True):
+        assert text in finding.found
+        assert finding.remedy
+
+
 # -- the ledger --------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def keeper(path: Path, answer: bytes) -> Iterator[None]:
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(path))
-        listening.listen()
-
-        def serve() -> None:
-            connection, _ = listening.accept()
-            with connection:
-                connection.recv(100)
-                connection.sendall(answer)
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield
-        thread.join(5)
+def metrics_of(up: str, backlog: str = "7.0") -> bytes:
+    return (
+        "# HELP eslbot_ledger_up 1 while.\n"
+        f'eslbot_ledger_up {up}\neslbot_calls_active{{workspace="x"}} 3.0\n'
+        f"eslbot_ledger_backlog_bytes {backlog}\n"
+    ).encode()
 
 
 @pytest.mark.parametrize(
     ("answer", "found"),
     [
-        (b'{"live":[],"ledger":{"up":true,"backlog":7}}\n', None),
-        (b'{"live":[],"ledger":{"up":false,"backlog":7}}\n', "cannot write to the database; 7 bytes wait"),
-        (b"what\n", "does not answer"),
-        (b"[]\n", "does not tell how it is"),
-        (b"", "it sends no line"),
+        (metrics_of("1.0"), None),
+        (metrics_of("0.0"), "cannot write to the database; 7 bytes wait"),
+        (metrics_of("1.0").partition(b"eslbot_ledger_b")[0], "does not tell 'eslbot_ledger_backlog_bytes'"),
+        (metrics_of("x"), "does not tell 'eslbot_ledger_up'"),
+        (b"\xff\xfe what", "does not tell 'eslbot_ledger_up'"),
+        (None, "no answer"),
     ],
 )
-def test_the_keeper_is_asked_how_it_is(site: Installation, answer: bytes, found: str | None) -> None:
+def test_the_ledgers_writer_is_asked_how_it_is(
+    site: Installation, answer: bytes | None, found: str | None
+) -> None:
     journal = site.path.parent / "journal"
     journal.mkdir()
     site.tree["ledger"] = {"url": f"sqlite:///{journal}/calls.db", "journal": str(journal)}
-    with keeper(journal / "keeper.sock", answer):
+
+    def page(connection: socket.socket) -> None:
+        assert head(connection).startswith("GET /metrics HTTP/1.1\r\n")
+        if answer is not None:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + answer)
+
+    with server(page) as port:
+        site.tree["web"] = {"listen": f"127.0.0.1:{port}"}
         told = site.bad("ledger")
     assert len(told) == (found is not None)
     if found is not None:
         assert found in told[0].found
-    assert list(journal.iterdir()) == [journal / "keeper.sock"]
+    assert list(journal.iterdir()) == []
 
 
 def test_a_ledger_that_is_not_there_is_found(site: Installation) -> None:
@@ -1057,10 +1100,13 @@ def command(site: Installation, *arguments: str) -> Result:
 @pytest.fixture
 def no_service(site: Installation) -> Iterator[None]:
     """Ports of the service that nobody else gets, and where nobody listens."""
-    with socket.socket() as listen, socket.socket() as web:
-        listen.bind(("127.0.0.1", 0))
-        web.bind(("127.0.0.1", 0))
-        site.tree["server"] = {"listen": f"127.0.0.1:{listen.getsockname()[1]}"}
+    with socket.socket() as listen, socket.socket() as health, socket.socket() as web:
+        for taken in (listen, health, web):
+            taken.bind(("127.0.0.1", 0))
+        site.tree["server"] = {
+            "listen": f"127.0.0.1:{listen.getsockname()[1]}",
+            "health": f"127.0.0.1:{health.getsockname()[1]}",
+        }
         site.tree["web"] = {"listen": f"127.0.0.1:{web.getsockname()[1]}"}
         yield
 

@@ -43,7 +43,7 @@ def written(engine: Engine) -> tuple[list[str], int]:
 
 
 def test_what_is_in_the_database_already_is_not_written_again(engine: Engine) -> None:
-    """The answer to a commit may be lost: then the database has more than the keeper thinks."""
+    """The answer to a commit may be lost: then the database has more than the writer thinks."""
     store = Store(engine, "here")
     store.write(batch(0, 100, "a"), NOON)
     with pytest.raises(OffsetsMoved):
