@@ -231,6 +231,11 @@ class Place:
         """Of a row of `calls`."""
         return cls(row["invited_at"], row["call_id"])
 
+    @property
+    def text(self) -> str:
+        """For who asks again, from here on."""
+        return f"{self.invited_at!r},{self.call_id}"
+
 
 def find(connection: Connection, wanted: Filter, limit: int = 50, before: Place | None = None) -> list[Row]:
     """Calls as rows, newest first, at most ``limit``; ``before`` is the last one's place."""

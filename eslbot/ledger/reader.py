@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 from sqlalchemy import Engine
 
-from eslbot.ledger import queries
+from eslbot.ledger import queries, summary
 from eslbot.ledger.database import LedgerDown, reading
 from eslbot.ledger.fold import Row
-from eslbot.ledger.queries import Filter, Story
+from eslbot.ledger.queries import Filter, Place, Story
 
 #: Questions to the database at one time; those that may wait for their turn, and for how many seconds.
 MAX_QUESTIONS, MAX_WAITING, PATIENCE = 4, 4, 2.0
@@ -39,8 +39,11 @@ class Reading(Protocol):
     def attended(self) -> bool:
         """Whether somebody has asked a moment ago."""
 
-    def calls(self, wanted: Filter, limit: int, before: float | None) -> list[Row]:
-        """Calls, the newest first; ``before`` is the last one's ``invited_at``."""
+    def calls(self, wanted: Filter, limit: int, before: Place | None) -> list[Row]:
+        """Calls, the newest first; ``before`` is the last one's place."""
+
+    def chart(self, begin: int, end: int, step: int, workspaces: frozenset[str] | None) -> Row:
+        """The calls of a time in figures, a point for each ``step`` seconds."""
 
     def call(self, call_id: str, workspaces: frozenset[str] | None) -> Story | None:
         """One call; None where there is none for these workspaces."""
@@ -68,9 +71,13 @@ class Reader:
         """Whether somebody has asked a moment ago."""
         return time.monotonic() - self._asked_at < ATTENDED
 
-    def calls(self, wanted: Filter, limit: int, before: float | None) -> list[Row]:
+    def calls(self, wanted: Filter, limit: int, before: Place | None) -> list[Row]:
         """See :class:`Reading`."""
         return list(self._ask(queries.find, wanted, limit, before))
+
+    def chart(self, begin: int, end: int, step: int, workspaces: frozenset[str] | None) -> Row:
+        """See :class:`Reading`."""
+        return dict(self._ask(summary.chart, begin, end, step, workspaces))
 
     def call(self, call_id: str, workspaces: frozenset[str] | None) -> Story | None:
         """See :class:`Reading`."""

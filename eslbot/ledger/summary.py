@@ -216,6 +216,11 @@ def chart(
         query = query.where(summary.c.workspace_id.in_(sorted(workspaces)))
     for at, told in connection.execute(query):
         points[at - (at - begin) % step].update(told)
+    return charted(points)
+
+
+def charted(points: Mapping[int, Counter[str]]) -> dict[str, Any]:
+    """The figures of each point by its time, for people."""
     whole: Counter[str] = Counter()
     for counts in points.values():
         whole.update(counts)
