@@ -33,7 +33,7 @@ def opened(house: WriterHouse) -> Engine:
 
 def test_the_migrations_make_the_tables_of_the_schema(any_house: WriterHouse) -> None:
     engine = opened(any_house)
-    assert migrate(engine) == migrate(engine) == "0002"  # twice without harm
+    assert migrate(engine) == migrate(engine) == "0005"  # twice without harm
     with reading(engine) as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
@@ -46,7 +46,9 @@ def test_the_migrations_make_the_tables_of_the_schema(any_house: WriterHouse) ->
             c.name for c in table.primary_key
         ]
         assert {(i["name"], tuple(i["column_names"])) for i in there.get_indexes(table.name)} == {
-            (i.name, tuple(c.name for c in i.columns)) for i in table.indexes
+            (i.name, tuple(c.name for c in i.columns))
+            for i in table.indexes
+            if i.name != "calls_call_id" or engine.dialect.name == "postgresql"
         }
     engine.dispose()
 
@@ -59,7 +61,7 @@ def test_several_may_migrate_at_once(any_house: WriterHouse) -> None:
         thread.start()
     for thread in threads:
         thread.join(20)
-    assert told == ["0002"] * 4
+    assert told == ["0005"] * 4
     for engine in engines:
         engine.dispose()
 
@@ -97,7 +99,7 @@ def test_an_older_database_keeps_its_calls_and_the_version_before_can_still_writ
         reading(engine) as connection,
     ):
         connection.execute(select(calls)).all()
-    assert migrate(engine) == "0002"
+    assert migrate(engine) == "0005"
     write_as_the_first_version(engine, "behind")  # a rolled-back service, or another host's
     with reading(engine) as connection:
         rows = connection.execute(select(calls).order_by(calls.c.call_id)).mappings().all()

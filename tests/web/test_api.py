@@ -226,7 +226,10 @@ def test_a_bad_query_is_refused_and_nobody_asked(page: Page, ledger: FakeLedger,
     [
         ("limit=0", "limit: expected a whole number from 1 to 200, got '0'"),
         ("live=perhaps", "live: expected true or false, got 'perhaps'"),
-        ("since=yesterday", "since: expected a time as 2h (ago), 2026-11-23T10:15Z or epoch seconds, got 'yesterday'"),
+        (
+            "since=yesterday",
+            "since: expected a time as 2h (ago), 2026-11-23T10:15Z or epoch seconds, got 'yesterday'",
+        ),
         ("fault=nobody", "fault: expected one of none, bot, ameyo, pbx, eslbot, got 'nobody'"),
         ("since=3&until=2", "until: expected a time behind `since`, got '2'"),
         ("colour=red", "unknown field 'colour'; known: attention, before, caller, crt, "),
