@@ -19,7 +19,7 @@ def csv_lines(rows: Iterable[Mapping[str, Any]], names: Sequence[str], *, headin
     Texts that a spreadsheet would run as a formula begin with ``'``; times are UTC (ISO 8601).
     """
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(out)  # its line ends, CR LF, are what it quotes within a cell
     if heading:
         writer.writerow(names)
     writer.writerows([cell(row.get(name), name) for name in names] for row in rows)

@@ -142,6 +142,7 @@ class Filter:
         return [_begins(c.call_id, prefix), _begins(c.crt_object_id, prefix), *numbers]
 
     def _conditions(self) -> list[ColumnElement[bool]]:
+        """All but the time."""
         c = calls.c
         found = [or_(*alternatives) for alternatives in self.indexed()]
         if self.workspaces is not None:
@@ -159,15 +160,21 @@ class Filter:
             found.append(c.ended_at.is_not(None))
         if self.handed_off is not None:
             found.append(c.handed_off_at.is_not(None) if self.handed_off else c.handed_off_at.is_(None))
-        if self.since is not None:
-            found.append(c.invited_at >= self.since)
-        if self.until is not None:
-            found.append(c.invited_at < self.until)
         return found
 
-    def narrow(self, query: Select[Any]) -> Select[Any]:
-        """``query`` for these calls only."""
+    def narrow(self, query: Select[Any], *, in_order: bool = False) -> Select[Any]:
+        """``query`` for these calls only.
+
+        With ``in_order`` the database shall read them in the order of their times until it has enough: no
+        other index can then serve it, behind which it would have to put all that it finds into that order.
+        """
         conditions = self._conditions()
+        if conditions and in_order:
+            conditions = [_as_number(and_(*conditions)) == 1]
+        if self.since is not None:
+            conditions.append(calls.c.invited_at >= self.since)
+        if self.until is not None:
+            conditions.append(calls.c.invited_at < self.until)
         return query.where(and_(*conditions)) if conditions else query
 
 
@@ -179,6 +186,10 @@ class begins(GenericFunction[bool]):  # SQLAlchemy names a function by its class
 
     type = Boolean()
     inherit_cache = True
+
+    def self_group(self, against: Any = None) -> Any:
+        """Itself: in SQLite a boolean function becomes ``… = 1``, and that no index serves."""
+        return self
 
 
 @compiles(begins)
@@ -205,7 +216,7 @@ def _behind(prefix: str) -> str:
     """The first text behind all that begin with ``prefix``."""
     kept = prefix.rstrip("\U0010ffff")
     if not kept:
-        return prefix + "\U0010ffff"
+        return prefix + MAX_VALUE * "\U0010ffff"
     last = ord(kept[-1]) + 1
     return kept[:-1] + chr(0xE000 if last == 0xD800 else last)
 
@@ -246,13 +257,11 @@ def find(connection: Connection, wanted: Filter, limit: int = 50, before: Place 
             query = wanted.narrow(select(calls).where(calls.c.call_id.in_(ids)))
             return _rows(connection, query, limit, before) if ids else []
     if wanted.tenants is None:
-        newest = select(calls).with_hint(calls, "INDEXED BY calls_invited_at", "sqlite")
-        return _rows(connection, wanted.narrow(newest), limit, before)
+        return _rows(connection, wanted.narrow(select(calls), in_order=True), limit, before)
     rows: list[Row] = []
     for tenant in wanted.tenants:
-        newest = select(calls).where(calls.c.workspace_id == tenant)
-        newest = newest.with_hint(calls, "INDEXED BY calls_workspace", "sqlite")
-        rows += _rows(connection, wanted.narrow(newest), limit, before)
+        theirs = select(calls).where(calls.c.workspace_id == tenant)
+        rows += _rows(connection, wanted.narrow(theirs, in_order=True), limit, before)
     rows.sort(key=lambda row: (row["invited_at"], row["call_id"]), reverse=True)
     return rows[:limit]
 

@@ -35,7 +35,10 @@ def test_the_migrations_make_the_tables_of_the_schema(any_house: WriterHouse) ->
     engine = opened(any_house)
     assert migrate(engine) == migrate(engine) == "0005"  # twice without harm
     with reading(engine) as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        # SQLite needs no second index of its primary key; alembic does not look at that.
+        others = {"calls_call_id"} if engine.dialect.name == "sqlite" else set()
+        options = {"compare_type": True, "include_object": lambda _o, name, *_: name not in others}
+        context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
     there = inspect(engine)
     for table in metadata.sorted_tables:  # what alembic does not compare
@@ -46,9 +49,7 @@ def test_the_migrations_make_the_tables_of_the_schema(any_house: WriterHouse) ->
             c.name for c in table.primary_key
         ]
         assert {(i["name"], tuple(i["column_names"])) for i in there.get_indexes(table.name)} == {
-            (i.name, tuple(c.name for c in i.columns))
-            for i in table.indexes
-            if i.name != "calls_call_id" or engine.dialect.name == "postgresql"
+            (i.name, tuple(c.name for c in i.columns)) for i in table.indexes if i.name not in others
         }
     engine.dispose()
 

@@ -119,7 +119,7 @@ def test_a_file_is_what_is_seen(page: Page, ledger: FakeLedger) -> None:
     assert [json.loads(line) for line in got.text.splitlines()[:200]] == listed
     got = page.get("/api/calls.csv", "operator")
     assert got.headers["Content-Type"] == "text/csv; charset=utf-8"
-    rows = list(csv.DictReader(io.StringIO(got.text)))
+    rows = list(csv.DictReader(io.StringIO(got.text, newline="")))
     assert [one["call_id"] for one in rows] == expected
     assert tuple(rows[0]) == COLUMNS
     assert (rows[0]["did"], rows[0]["invited_at"]) == ("0091••••••••02", "2027-01-15T08:00:00.000Z")
@@ -129,7 +129,7 @@ def test_a_file_is_what_is_seen(page: Page, ledger: FakeLedger) -> None:
 
 def test_nothing_found_is_an_empty_file(page: Page, ledger: FakeLedger) -> None:
     assert page.get("/api/calls.jsonl", "operator").body == b""
-    assert page.get("/api/calls.csv", "operator").text == ",".join(COLUMNS) + "\n"
+    assert page.get("/api/calls.csv", "operator").text == ",".join(COLUMNS) + "\r\n"
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "＝1", ' =HYPERLINK("http://x","y")'])
