@@ -27,10 +27,14 @@ class Health:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Entry:
-    """A call as it was in one version of the projection; ``row`` is never changed."""
+    """A call as it was in one version of the projection; ``row`` is never changed.
+
+    ``texts`` is for whoever shows it: what it looks like, for many who look.
+    """
 
     version: int
     row: Row
+    texts: dict[bool, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from sqlalchemy import (
     and_,
     case,
     func,
+    literal,
     or_,
     select,
     true,
@@ -357,14 +358,16 @@ def tenants(connection: Connection, now: float, workspaces: frozenset[str] | Non
     live = mine.narrow(select(*who, func.count()).where(c.workspace_id.is_not(None), c.ended_at.is_(None)))
     for workspace_id, name, count in connection.execute(live.group_by(c.workspace_id)):
         tenant(workspace_id, name)["active"] = count
+    # Spelt out: PostgreSQL takes two parameters, though of one value, for two expressions.
+    refusal = c.stage == literal(REFUSED, literal_execute=True)
     lost = func.sum(_as_number(and_(c.bot_ended_at.is_not(None), c.handed_off_at.is_(None))))
     ended = mine.narrow(
-        select(*who, c.outcome, c.stage == REFUSED, c.fault, func.count(), lost).where(
+        select(*who, c.outcome, refusal, c.fault, func.count(), lost).where(
             c.workspace_id.is_not(None), c.ended_at >= now - HOUR
         )
     )
     for workspace_id, name, outcome, refused, fault, count, not_handed_off in connection.execute(
-        ended.group_by(c.workspace_id, c.outcome, c.stage == REFUSED, c.fault)
+        ended.group_by(c.workspace_id, c.outcome, refusal, c.fault)
     ):
         row = tenant(workspace_id, name)
         for kind, word in (("last_hour", REFUSED if refused else outcome), ("faults", fault)):

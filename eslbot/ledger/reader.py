@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import Engine
 
@@ -32,31 +32,12 @@ class LedgerBusy(Exception):
     """The ledger is asked too much at this moment."""
 
 
-class Reading(Protocol):
-    """What the page asks of a ledger. Each raises :class:`LedgerDown` and :class:`LedgerBusy`."""
-
-    @property
-    def attended(self) -> bool:
-        """Whether somebody has asked a moment ago."""
-
-    def calls(self, wanted: Filter, limit: int, before: Place | None) -> list[Row]:
-        """Calls, the newest first; ``before`` is the last one's place."""
-
-    def chart(self, begin: int, end: int, step: int, workspaces: frozenset[str] | None) -> Row:
-        """The calls of a time in figures, a point for each ``step`` seconds."""
-
-    def call(self, call_id: str, workspaces: frozenset[str] | None) -> Story | None:
-        """One call; None where there is none for these workspaces."""
-
-    def tenants(self, workspaces: frozenset[str] | None) -> list[Row]:
-        """Each tenant's last hour."""
-
-    def restarts(self, workspaces: frozenset[str] | None) -> Row:
-        """FreeSWITCH's restarts of the last hour."""
-
-
 class Reader:
-    """Asks the database of ``engine``, which gives None as long as there is none."""
+    """Asks the database of ``engine``, which gives None as long as there is none.
+
+    Each question raises :class:`LedgerDown` and :class:`LedgerBusy`. ``workspaces`` are the tenants whose
+    calls exist for who asks; None means all.
+    """
 
     def __init__(self, engine: Callable[[], Engine | None]) -> None:
         self._engine = engine
@@ -72,15 +53,15 @@ class Reader:
         return time.monotonic() - self._asked_at < ATTENDED
 
     def calls(self, wanted: Filter, limit: int, before: Place | None) -> list[Row]:
-        """See :class:`Reading`."""
+        """Calls, the newest first; ``before`` is the last one's place."""
         return list(self._ask(queries.find, wanted, limit, before))
 
     def chart(self, begin: int, end: int, step: int, workspaces: frozenset[str] | None) -> Row:
-        """See :class:`Reading`."""
+        """The calls of a time in figures, a point for each ``step`` seconds."""
         return dict(self._ask(summary.chart, begin, end, step, workspaces))
 
     def call(self, call_id: str, workspaces: frozenset[str] | None) -> Story | None:
-        """See :class:`Reading`."""
+        """One call; None where there is none for these workspaces."""
         story: Story | None = self._ask(queries.one, call_id, workspaces)
         if story is None:
             return None
@@ -89,11 +70,11 @@ class Reader:
         )
 
     def tenants(self, workspaces: frozenset[str] | None) -> list[Row]:
-        """See :class:`Reading`."""
+        """Each tenant's last hour."""
         return list(self._lately(queries.tenants, workspaces))
 
     def restarts(self, workspaces: frozenset[str] | None) -> Row:
-        """See :class:`Reading`."""
+        """FreeSWITCH's restarts of the last hour."""
         return dict(self._lately(queries.restarts, workspaces))
 
     # -----------------------------------------------------------------------------------------------------

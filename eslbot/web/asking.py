@@ -9,7 +9,7 @@ from http import HTTPStatus
 import structlog
 
 from eslbot.ledger.database import LedgerDown
-from eslbot.ledger.reader import LedgerBusy, Reading
+from eslbot.ledger.reader import LedgerBusy, Reader
 from eslbot.web.refusal import Refusal
 from eslbot.web.site import Site
 
@@ -20,7 +20,7 @@ NO_LEDGER = """[ledger]
 # journal = "/var/lib/eslbot/journal"    # the service's user writes there"""
 
 
-def ledger_of(site: Site) -> Reading:
+def ledger_of(site: Site) -> Reader:
     """Whom to ask. Raises Refusal where nothing is recorded."""
     if site.reader is None:
         raise Refusal(

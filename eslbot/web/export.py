@@ -22,7 +22,7 @@ from eslbot.ledger.database import LedgerDown
 from eslbot.ledger.fold import Row
 from eslbot.ledger.lines import csv_lines, json_lines
 from eslbot.ledger.queries import MAX_ROWS, Filter, Place
-from eslbot.ledger.reader import LedgerBusy, Reading
+from eslbot.ledger.reader import LedgerBusy, Reader
 from eslbot.ledger.schema import calls
 from eslbot.web.asking import answering
 from eslbot.web.live import Body
@@ -62,7 +62,7 @@ class Exports:
         kind: Kind,
         viewer: Viewer,
         request: Request,
-        reader: Reading,
+        reader: Reader,
         wanted: Filter,
         before: Place | None,
     ) -> Response:
@@ -111,7 +111,7 @@ def _moment(at: float) -> str:
 def _pieces(
     kind: Kind,
     viewer: Viewer,
-    reader: Reading,
+    reader: Reader,
     wanted: Filter,
     rows: list[Row],
     gone: Callable[[], bool],

@@ -11,7 +11,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
 from http import HTTPStatus
 
 from eslbot.ledger.projection import Entry, Health, News, Projection
@@ -29,8 +28,6 @@ PACE, LOOK = 0.4, 1.0
 PIECE = 32 * 1024
 #: Milliseconds until a browser comes again.
 RECONNECT = 1000
-#: Rows as JSON that are kept for the next stream with the same rights.
-MAX_ROWS = 8192
 
 
 class Streams:
@@ -117,9 +114,11 @@ def _rows(viewer: Viewer, entries: Iterable[Entry]) -> str:
     return ",".join(_row(entry, viewer.numbers) for entry in entries if may_see(viewer, entry.row))
 
 
-@lru_cache(MAX_ROWS)
 def _row(entry: Entry, numbers: bool) -> str:
-    return _compact(in_list(numbers, entry.row))
+    text = entry.texts.get(numbers)
+    if text is None:
+        text = entry.texts[numbers] = _compact(in_list(numbers, entry.row))
+    return text
 
 
 def _compact(document: object) -> str:

@@ -33,6 +33,8 @@ log = structlog.get_logger()
 AGAIN = 0.2
 #: Seconds for the writer's last facts.
 LAST_FACTS = 4.5
+#: By how much calls go before it where there is not enough of the machine.
+NICE = 5
 
 
 class PageProcess:
@@ -72,9 +74,12 @@ class PageProcess:
             while not self._is_over(None):
                 pass
         self._projection.close()
+        if self._writer is not None:
+            self._writer.stop()
         if server is not None:
             server.stop()
-        self._finish_writing()
+        if self._writer is not None:
+            self._threads[0].join(timeout=LAST_FACTS)
         log.info("page_ends")
         return 1 if self._failed else 0
 
@@ -123,19 +128,12 @@ class PageProcess:
         # From a terminal SIGINT reaches us, too; then it is the arbiter who ends us, behind its workers.
         return signal.SIGTERM in told or (self._lifeline is None and signal.SIGINT in told)
 
-    def _finish_writing(self) -> None:
-        if self._writer is not None:
-            self._writer.stop()
-            self._threads[0].join(timeout=LAST_FACTS)
-
 
 def _listener(address: Address) -> socket.socket:
     family = socket.AF_INET6 if address.ip.version == 6 else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(address.pair)
         listener.listen(128)
         listener.setblocking(False)
@@ -148,6 +146,7 @@ def _listener(address: Address) -> socket.socket:
 def run(path: Path, *, json_logs: bool) -> int:
     """Run until told to end; an exit code. Raises ConfigError."""
     keep_to_ourselves()
+    os.nice(NICE)
     logs.configure(json_logs=json_logs, for_good=True)
     loaded = config.load(path)
     logs.guard(loaded)

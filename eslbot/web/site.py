@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from eslbot.config.model import Config
 from eslbot.ledger.projection import Projection
-from eslbot.ledger.reader import Reading
+from eslbot.ledger.reader import Reader
 from eslbot.web.live import Streams
 
 
@@ -20,7 +20,7 @@ class Site:
     """
 
     config: Config
-    reader: Reading | None = None
+    reader: Reader | None = None
     projection: Projection = field(default_factory=Projection)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     streams: Streams = field(init=False)

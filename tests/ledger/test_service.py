@@ -69,6 +69,13 @@ def test_by_hand_it_is_as_careful_as_under_systemd(tmp_path: Path) -> None:
             assert path.stat().st_mode & 0o007 == 0, path
 
 
+def test_calls_go_before_it(service: ServiceWithLedger) -> None:
+    until(service.page_answers)
+    (worker,), page = service.children(), service.page_other_than()
+    of_workers = os.getpriority(os.PRIO_PROCESS, worker)
+    assert os.getpriority(os.PRIO_PROCESS, page) == min(19, of_workers + 5)
+
+
 def test_a_page_process_that_dies_is_started_again_and_the_workers_stay(service: ServiceWithLedger) -> None:
     first, workers = service.page_other_than(), service.children()
     os.kill(first, signal.SIGKILL)

@@ -10,6 +10,7 @@ from typing import Any
 from eslbot.ledger.fold import needs_attention
 from eslbot.ledger.projection import Health, Projection
 from eslbot.ledger.queries import Filter, Place, Story
+from eslbot.ledger.reader import Reader
 from eslbot.ledger.summary import charted, figures
 
 Row = dict[str, Any]
@@ -56,10 +57,11 @@ def row(number: int, workspace_id: str = ACME, **values: Any) -> Row:
     }
 
 
-class FakeLedger:
+class FakeLedger(Reader):
     """``obedient=False``: it forgets to look at the rights."""
 
     def __init__(self, *, obedient: bool = True) -> None:
+        super().__init__(lambda: None)
         self.obedient = obedient
         self.calls_by_id: dict[str, Row] = {}
         self.timelines: dict[str, list[Row]] = {}
@@ -99,9 +101,7 @@ class FakeLedger:
         """How the ledger is."""
         self.projection.tell(Health(up, backlog))
 
-    # -- its questions (eslbot.ledger.reader.Reading) -------------------------------------------------------
-
-    attended = False
+    # -- its questions --------------------------------------------------------------------------------------
 
     def calls(self, wanted: Filter, limit: int, before: Place | None) -> list[Row]:
         self._note("calls", wanted, limit, before)
