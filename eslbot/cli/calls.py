@@ -74,12 +74,18 @@ def filter_options(command: F) -> F:
     """Which calls."""
     options = [
         click.option("--workspace", metavar="NAME", help="A tenant's name or UUID."),
+        click.option(
+            "--prefix", metavar="TEXT", help="How the call id, CRT Object ID, DID or caller begins."
+        ),
         click.option("--did", metavar="NUMBER", help="The DID that was called."),
         click.option("--crt", metavar="ID", help="CRT Object ID, or how it begins: 'abc*'."),
         click.option("--caller", metavar="NUMBER", help="Who called."),
         click.option("--outcome", metavar="WORD", help="bot_ended, bot_failed, caller_hangup, …"),
         click.option("--fault", metavar="WORD", help="none, bot, ameyo, pbx or eslbot."),
         click.option("--stage", metavar="WORD", help="admitted, talking, held, refused, …"),
+        click.option(
+            "--attention", is_flag=True, default=None, help="Only calls that somebody should look at."
+        ),
         click.option("--live/--ended", "live", default=None, help="Only calls that live, or have ended."),
         click.option(
             "--handed-off/--not-handed-off", "handed_off", default=None, help="Whether Ameyo took them."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import time
@@ -11,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from eslbot.ledger.fold import Row
+from eslbot.ledger.lines import csv_lines
 from eslbot.ledger.masks import masked_facts, masked_row
 from eslbot.ledger.queries import MEASURES, Story
 from eslbot.ledger.schema import calls
@@ -21,8 +21,6 @@ _AGO = re.compile(r"(\d{1,6})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 #: What cannot be shown on a terminal: it may be an order to it.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-#: A cell that a spreadsheet would take for a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def moment(text: str, now: float) -> float:
@@ -98,20 +96,11 @@ def restarted(row: Mapping[str, Any]) -> str | None:
 
 
 def write_csv(rows: Iterable[Row], out: TextIO) -> None:
-    """Every column, a line a call. Texts that a spreadsheet would run as a formula begin with ``'``."""
+    """Every column, a line a call."""
     names = [column.name for column in calls.columns]
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(names)
+    out.write(csv_lines([], names, heading=True))
     for row in rows:
-        writer.writerow([_cell(row[name]) for name in names])
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, dict):
-        return json.dumps(value)
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return "'" + value
-    return value
+        out.write(csv_lines([row], names))
 
 
 def write_json(rows: Iterable[Row], out: TextIO) -> None:

@@ -42,6 +42,8 @@ SQLITE_STEPS = 20_000
 MIGRATION_LOCK, WRITER_LOCK = 0x65736C626F740001, 0x65736C626F740002
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+#: The revision that brought summaries: the calls of a database before it are summed up once.
+SUMMARIES = "0005"
 
 
 class LedgerDown(Exception):
@@ -247,6 +249,8 @@ def migrate(engine: Engine) -> str:
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
+    from eslbot.ledger.summary import rebuild
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
@@ -259,4 +263,6 @@ def migrate(engine: Engine) -> str:
             return here
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        if here is not None and here < SUMMARIES:
+            rebuild(connection)
         return str(MigrationContext.configure(connection).get_current_revision())

@@ -65,6 +65,7 @@ _EMPTY: Row = {
     "answers": 0,
     "barge_ins": 0,
     "end_unseen": False,
+    "attention": False,
 }
 
 
@@ -168,6 +169,7 @@ class Story:
                     disposition=row["sip_hangup_disposition"] or "",
                 )
             )
+        row["attention"] = needs_attention(row)
 
     # -- what each fact says --------------------------------------------------------------------------------
 
@@ -370,6 +372,20 @@ _TELLERS |= {
     What.SWITCH_RESTARTED: Story._switch_restarted,
     What.ENDED: Story._ended,
 }
+
+
+def needs_attention(row: Row) -> bool:
+    """Whether somebody should look at a call: a living one that cannot go on, or one that did not go well.
+
+    An INVITE that was none of ours is the PBX's own affair.
+    """
+    if row["stage"] == REFUSED:
+        return bool(row["fault"] == Fault.ESLBOT)
+    if row["byes_overdue"] or row["end_unseen"] or row["sip_hangup_disposition"] == "send_bye":
+        return True
+    if row["ended_at"] is None:
+        return bool(row["attempts"] > 1 and row["handed_off_at"] is None)
+    return row["fault"] not in (None, Fault.NONE)
 
 
 def plain(value: Mapping[str, Any]) -> Row:

@@ -11,10 +11,10 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from eslbot.ledger import queries
+from eslbot.ledger import queries, summary
 from eslbot.ledger.database import LedgerDown, reading
 from eslbot.ledger.fold import Row
-from eslbot.ledger.queries import Filter, Story
+from eslbot.ledger.queries import Filter, Place, Story
 
 #: Questions to the database at one time; those that may wait for their turn, and for how many seconds.
 MAX_QUESTIONS, MAX_WAITING, PATIENCE = 4, 4, 2.0
@@ -52,9 +52,13 @@ class Reader:
         """Whether somebody has asked a moment ago."""
         return time.monotonic() - self._asked_at < ATTENDED
 
-    def calls(self, wanted: Filter, limit: int, before: float | None) -> list[Row]:
-        """Calls, the newest first; ``before`` is the last one's ``invited_at``."""
+    def calls(self, wanted: Filter, limit: int, before: Place | None) -> list[Row]:
+        """Calls, the newest first; ``before`` is the last one's place."""
         return list(self._ask(queries.find, wanted, limit, before))
+
+    def chart(self, begin: int, end: int, step: int, workspaces: frozenset[str] | None) -> Row:
+        """The calls of a time in figures, a point for each ``step`` seconds."""
+        return dict(self._ask(summary.chart, begin, end, step, workspaces))
 
     def call(self, call_id: str, workspaces: frozenset[str] | None) -> Story | None:
         """One call; None where there is none for these workspaces."""

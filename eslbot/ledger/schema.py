@@ -5,6 +5,8 @@ What is here is what :mod:`eslbot.ledger.migrations` make; a test compares the t
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -17,9 +19,22 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
+    text,
 )
 
 metadata = MetaData()
+
+
+def _found(name: str, column: str) -> Index:
+    """An index by which texts are found that begin in some way, in the order of their bytes."""
+    return Index(name, column, postgresql_ops={column: "varchar_pattern_ops"})
+
+
+def _only(sqlite: str, postgresql: str) -> dict[str, Any]:
+    """An index of a few rows, by conditions."""
+    return {"sqlite_where": text(sqlite), "postgresql_where": text(postgresql)}
+
 
 calls = Table(
     "calls",
@@ -75,12 +90,19 @@ calls = Table(
     Column("barge_ins", Integer, nullable=False, default=0, server_default="0"),
     # Nobody saw its end: it fell between two controllers. `ended_at` is then the last that was heard of it.
     Column("end_unseen", Boolean, nullable=False, default=False),
+    # Somebody should look at it: eslbot.ledger.fold.needs_attention.
+    Column("attention", Boolean, nullable=False, default=False, server_default=false()),
     Column("media", JSON),
     Column("host", String(128)),  # whose writer wrote last
     Index("calls_invited_at", "invited_at"),
     Index("calls_ended_at", "ended_at"),
-    Index("calls_crt_object_id", "crt_object_id"),
-    Index("calls_did", "did"),
+    _found("calls_crt_object_id", "crt_object_id"),
+    _found("calls_did", "did"),
+    _found("calls_caller", "caller"),
+    # SQLite's primary key has that order already.
+    _found("calls_call_id", "call_id").ddl_if(dialect="postgresql"),
+    Index("calls_outcome", "outcome", **_only("outcome IS NOT NULL", "outcome IS NOT NULL")),
+    Index("calls_attention", "invited_at", **_only("attention = 1", "attention")),
     Index("calls_workspace", "workspace_id", "invited_at"),
 )
 
@@ -133,4 +155,13 @@ journals = Table(
     Column("name", String(255), primary_key=True),
     Column("offset", BigInteger, nullable=False),
     Column("seen_at", Double, nullable=False),
+)
+
+#: What the calls of a quarter of an hour came to: see eslbot.ledger.summary.
+summary = Table(
+    "summary",
+    metadata,
+    Column("at", BigInteger, primary_key=True, autoincrement=False),  # its beginning
+    Column("workspace_id", String(36), primary_key=True),  # or "", which is all calls together
+    Column("figures", JSON, nullable=False),
 )

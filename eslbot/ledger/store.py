@@ -11,10 +11,12 @@ from sqlalchemy import Connection, Engine, bindparam, delete, func, select, upda
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
+from eslbot.ledger import summary
 from eslbot.ledger.database import LedgerDown, lock_writers, reading, writing
 from eslbot.ledger.facts import What
 from eslbot.ledger.fold import Fact, Row, Story
 from eslbot.ledger.schema import calls, journals, notifications, timeline, turns
+from eslbot.ledger.summary import Changes
 
 log = structlog.get_logger()
 
@@ -154,7 +156,7 @@ class Store:
 
     def _write(self, connection: Connection, facts: Mapping[str, Sequence[Fact]], now: float) -> list[Story]:
         stories = self._stories(connection, facts)
-        changed = []
+        changed, summed = [], Changes()
         for story in stories:
             told = sorted(facts[story.row["call_id"]], key=lambda fact: fact.at)
             before = dict(story.row)
@@ -165,7 +167,8 @@ class Store:
             if story.row != before:
                 story.row["updated_at"] = now
                 changed.append(story.row)
-        self._save(connection, stories, changed)
+                summed.move(before if before["invited_at"] is not None else None, story.row)
+        self._save(connection, stories, changed, summed)
         return stories
 
     def _stories(self, connection: Connection, facts: Mapping[str, Sequence[Fact]]) -> list[Story]:
@@ -190,10 +193,13 @@ class Store:
                 stories[row["call_id"]].turns.append(dict(row))
         return [stories.get(call) or Story.new(call) for call in facts]
 
-    def _save(self, connection: Connection, stories: Sequence[Story], changed: Sequence[Row]) -> None:
+    def _save(
+        self, connection: Connection, stories: Sequence[Story], changed: Sequence[Row], summed: Changes
+    ) -> None:
         """``changed`` are the rows of those ``stories`` of which more is new than a line of the timeline."""
         if changed:
             connection.execute(self._upsert_call, changed)
+        summed.save(connection)
         lines = [line for story in stories for line in story.timeline]
         if lines:
             connection.execute(timeline.insert(), lines)
@@ -242,15 +248,17 @@ class Store:
                 )
                 rows = {row["call_id"]: dict(row) for row in found.mappings()}
                 last = _last_heard(connection, list(rows))
-                stories = []
+                stories, summed = [], Changes()
                 for call_id, row in rows.items():
                     at = last.get(call_id, row["invited_at"])
                     if at <= heard[call_id] + 0.001:
                         story = Story(row, self._sent(connection, call_id))
+                        before = dict(row)
                         story.close_unseen(at)
                         row["updated_at"] = now
+                        summed.move(before, row)
                         stories.append(story)
-                self._save(connection, stories, [story.row for story in stories])
+                self._save(connection, stories, [story.row for story in stories], summed)
             closed += [story.row for story in stories]
         return closed
 
@@ -267,6 +275,7 @@ class Store:
                 connection.execute(delete(table).where(table.c.call_id.in_(old)))
             if not old:
                 connection.execute(delete(journals).where(journals.c.seen_at < before))
+                summary.expire(connection, before)
         return len(old) == FEW
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -16,23 +15,19 @@ from flask import Blueprint, Response, request
 import eslbot
 from eslbot import recovery
 from eslbot.ledger.database import LedgerDown
-from eslbot.ledger.queries import Filter
-from eslbot.ledger.reader import LedgerBusy, Reader
+from eslbot.ledger.reader import LedgerBusy
 from eslbot.ledger.sentences import ending, quality
 from eslbot.outcome import Fault, Outcome
+from eslbot.web.asking import answering, ledger_of
 from eslbot.web.refusal import Refusal, bad_request
-from eslbot.web.schemas import CallsQuery, Fields, query
+from eslbot.web.schemas import Fields, query
 from eslbot.web.sessions import Access, Viewer
-from eslbot.web.showing import in_list, may_see, shown
+from eslbot.web.showing import may_see, shown
 from eslbot.web.site import Site
 
 log = structlog.get_logger()
 
 _CALL_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
-
-NO_LEDGER = """[ledger]
-# url = "sqlite:////var/lib/eslbot/calls.db"
-# journal = "/var/lib/eslbot/journal"    # the service's user writes there"""
 
 
 class Api:
@@ -51,7 +46,6 @@ class Api:
             "/health": self._health,
             "/switch": self._switch,
             "/live": self._live,
-            "/calls": self._calls,
             "/calls/": self._call,
             "/calls/<path:call_id>": self._call,
             "/tenants": self._tenants,
@@ -92,7 +86,7 @@ class Api:
 
     def _live(self) -> Response:
         viewer = self._access.viewer(request)
-        self._reader()
+        ledger_of(self._site)
         query(request, Fields())
         if request.method != "GET":
             raise Refusal(
@@ -102,20 +96,12 @@ class Api:
         stream = self._site.streams.begin(viewer, gone)
         return Response(stream, content_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
-    def _calls(self) -> dict[str, Any]:
-        viewer, reader = self._access.viewer(request), self._reader()
-        values = query(request, CallsQuery())
-        limit, before = values.pop("limit"), values.pop("before")
-        with _told():
-            rows = reader.calls(Filter(**values, workspaces=viewer.workspaces), limit, before)
-        return {"calls": [in_list(viewer.numbers, row) for row in rows if may_see(viewer, row)]}
-
     def _call(self, call_id: str = "") -> dict[str, Any]:
-        viewer, reader = self._access.viewer(request), self._reader()
+        viewer, reader = self._access.viewer(request), ledger_of(self._site)
         query(request, Fields())
         if not _CALL_ID.fullmatch(call_id):
             raise bad_request("a call's id is 1 to 64 letters, digits and hyphens")
-        with _told():
+        with answering():
             story = reader.call(call_id, viewer.workspaces)
         if story is None or not may_see(viewer, story.call):
             # The same for a call of another tenant's as for one that never was.
@@ -131,9 +117,9 @@ class Api:
         }
 
     def _tenants(self) -> dict[str, Any]:
-        viewer, reader = self._access.viewer(request), self._reader()
+        viewer, reader = self._access.viewer(request), ledger_of(self._site)
         query(request, Fields())
-        with _told():
+        with answering():
             rows = reader.tenants(viewer.workspaces)
         return {"tenants": [shown(viewer.numbers, row) for row in rows if may_see(viewer, row)]}
 
@@ -166,32 +152,3 @@ class Api:
         if known.last_flush is None:
             return None
         return {"at": known.last_flush, "calls": known.dropped}
-
-    def _reader(self) -> Reader:
-        if self._site.reader is None:
-            raise Refusal(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "no_ledger",
-                "Calls are not recorded: the configuration has no [ledger].",
-                f"Add it, and reload (HUP):\n\n{NO_LEDGER}",
-            )
-        return self._site.reader
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """A ledger that gives no answer is told."""
-    try:
-        yield
-    except LedgerDown as error:
-        log.warning("page_without_ledger", error=str(error))
-        raise Refusal(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "database_down",
-            "The call ledger's database does not answer.",
-            "Calls go on, and are recorded later. Look at the database of [ledger] url.",
-        ) from None
-    except LedgerBusy:
-        raise Refusal(
-            HTTPStatus.SERVICE_UNAVAILABLE, "busy", "The call ledger is asked too much.", "Try again."
-        ) from None

@@ -12,9 +12,11 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from eslbot.exposition import exposition
 from eslbot.web.api import Api
+from eslbot.web.charts import Charts
 from eslbot.web.files import Files
 from eslbot.web.refusal import SECURITY, Refusal
 from eslbot.web.schemas import SignInForm, form
+from eslbot.web.search import Search
 from eslbot.web.sessions import Access, ours_only
 from eslbot.web.site import Site
 
@@ -28,7 +30,8 @@ def create_app(site: Site, access: Access | None = None) -> Flask:
     app.url_map.redirect_defaults = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
     access = access or Access(site.config)
-    app.register_blueprint(Api(site, access).blueprint(), url_prefix="/api")
+    for room in (Api(site, access), Search(site, access), Charts(site, access)):
+        app.register_blueprint(room.blueprint(), url_prefix="/api")
     _Places(site, access).add_to(app)
     app.before_request(_only_one_spelling)
     app.register_error_handler(Refusal, _refused)

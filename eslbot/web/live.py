@@ -52,7 +52,7 @@ class Streams:
             raise _come_again(f"{MAX_STREAMS} pages are open already", 10)
         with self._lock:
             self._open += 1
-        return _Stream(self._pieces(viewer, gone), self._closed)
+        return Body(self._pieces(viewer, gone), self._closed)
 
     def _closed(self) -> None:
         with self._lock:
@@ -77,7 +77,7 @@ class Streams:
             time.sleep(PACE)
 
 
-class _Stream:
+class Body:
     """An answer's body (PEP 3333): the server closes it whatever happens, also where it has not begun."""
 
     def __init__(self, pieces: Iterator[bytes], closed: Callable[[], None]) -> None:

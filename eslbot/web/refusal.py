@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 
 Headers = tuple[tuple[str, str], ...]
@@ -26,16 +27,25 @@ class Refusal(Exception):
     """A fixed word, what is wrong, and what to do about it."""
 
     def __init__(
-        self, status: HTTPStatus, error: str, problem: str, remedy: str = "", headers: Headers = ()
+        self,
+        status: HTTPStatus,
+        error: str,
+        problem: str,
+        remedy: str = "",
+        headers: Headers = (),
+        fields: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(problem)
         self.status, self.error, self.problem, self.remedy = status, error, problem, remedy
         self.headers = headers
+        #: What is wrong with which field of a query.
+        self.fields = fields or {}
 
     @property
-    def document(self) -> dict[str, str]:
+    def document(self) -> dict[str, object]:
         """For programs, the page among them."""
-        return {"error": self.error, "problem": self.problem, "remedy": self.remedy}
+        told = {"error": self.error, "problem": self.problem, "remedy": self.remedy}
+        return {**told, "fields": dict(self.fields)} if self.fields else {**told}
 
     @property
     def text(self) -> str:
@@ -43,6 +53,6 @@ class Refusal(Exception):
         return "\n".join(part for part in (self.problem, self.remedy) if part)
 
 
-def bad_request(problem: str) -> Refusal:
+def bad_request(problem: str, fields: Mapping[str, str] | None = None) -> Refusal:
     """400."""
-    return Refusal(HTTPStatus.BAD_REQUEST, "bad_request", problem)
+    return Refusal(HTTPStatus.BAD_REQUEST, "bad_request", problem, fields=fields)

@@ -5,17 +5,21 @@ An error names the field and what it held.
 
 from __future__ import annotations
 
+import re
+import time
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
 
 from flask import Request
-from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, pre_load, validate
+from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, pre_load, validate, validates_schema
 
-from eslbot.ledger.queries import MAX_VALUE
+from eslbot.ledger.console import moment
+from eslbot.ledger.queries import MAX_VALUE, Place
 from eslbot.outcome import Fault, Outcome, Stage
 from eslbot.web.refusal import Refusal, bad_request
 
+_CALL_ID = re.compile(r"[!-~]{1,64}")
 #: Characters of a query, bytes of a form, and fields of either.
 MAX_QUERY, MAX_FORM, MAX_FIELDS = 2048, 4096, 24
 #: Calls of one answer.
@@ -42,16 +46,37 @@ class Flag(fields.Field[bool]):
 
 
 class Moment(fields.Field[float]):
-    """Epoch seconds."""
+    """Epoch seconds, or as the command line takes it: so long ago, or a date and time."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:
         try:
-            seconds = float(value) if len(value) <= 32 else -1.0
+            at = _moment(value) if len(value) <= 40 else -1.0
+        except (ValueError, OverflowError):
+            at = -1.0
+        if not 0 <= at < 1e11:
+            raise ValidationError("expected a time as 2h (ago), 2026-11-23T10:15Z or epoch seconds")
+        return at
+
+
+def _moment(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return moment(text, time.time())
+
+
+class After(fields.Field[Place]):
+    """A call's place in the list, as an answer has told it."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Place:
+        at, _, call_id = value.partition(",")
+        try:
+            invited_at = float(at) if len(at) <= 32 else -1.0
         except ValueError:
-            seconds = -1.0
-        if not 0 <= seconds < 1e11:
-            raise ValidationError("expected epoch seconds")
-        return seconds
+            invited_at = -1.0
+        if not 0 <= invited_at < 1e11 or not _CALL_ID.fullmatch(call_id):
+            raise ValidationError("expected the `next` of an answer")
+        return Place(invited_at, call_id)
 
 
 class Count(fields.Field[int]):
@@ -68,8 +93,8 @@ class Count(fields.Field[int]):
         return number
 
 
-def _word(*words: str) -> fields.String:
-    return fields.String(validate=validate.OneOf(words, error="expected one of {choices}"))
+def _word(*words: str, **options: Any) -> fields.String:
+    return fields.String(validate=validate.OneOf(words, error="expected one of {choices}"), **options)
 
 
 class Fields(Schema):
@@ -85,17 +110,34 @@ class Fields(Schema):
         return {name: value for name, value in data.items() if value or name not in self.fields}
 
 
-class CallsQuery(Fields):
-    """``/api/calls``: which calls, how many, and from where on."""
+class ExportQuery(Fields):
+    """``/api/calls.csv``: which calls, and from where on."""
 
-    workspace, did, crt, caller, text = Text(), Text(), Text(), Text(), Text()
+    prefix, workspace, did, crt, caller = Text(), Text(), Text(), Text(), Text()
     outcome = _word(*Outcome)
     fault = _word(*Fault)
     stage = _word(*Stage, "refused")
-    live, handed_off = Flag(), Flag()
+    attention, live, handed_off = Flag(), Flag(), Flag()
     since, until = Moment(), Moment()
+    before = After(load_default=None)
+
+    @validates_schema
+    def _some_time(self, data: dict[str, Any], **_: Any) -> None:
+        if "since" in data and "until" in data and data["since"] >= data["until"]:
+            raise ValidationError("expected a time behind `since`", "until")
+
+
+class CallsQuery(ExportQuery):
+    """``/api/calls``: how many of them, too."""
+
     limit = Count(MAX_LIMIT, load_default=LIMIT)
-    before = Moment(load_default=None)
+
+
+class ChartsQuery(Fields):
+    """``/api/charts``: of which time, and of whom."""
+
+    span = _word("24h", "7d", load_default="24h")
+    workspace = Text(load_default=None)
 
 
 class SignInForm(Schema):
@@ -137,11 +179,12 @@ def _load(schema: Schema, values: dict[str, str]) -> dict[str, Any]:
         loaded: dict[str, Any] = schema.load(values)
     except ValidationError as error:
         problems = error.normalized_messages()  # type: ignore[no-untyped-call]
-        name = next(iter(problems))
-        if name not in schema.fields:
+        unknown = next((name for name in problems if name not in schema.fields), None)
+        if unknown is not None:
             known = ", ".join(sorted(schema.fields)) or "none"
-            raise bad_request(f"unknown field {name[:64]!r}; known: {known}") from None
-        raise bad_request(f"{name}: {problems[name][0]}, got {values[name][:64]!r}") from None
+            raise bad_request(f"unknown field {unknown[:64]!r}; known: {known}") from None
+        told = {name: f"{problems[name][0]}, got {values[name][:64]!r}" for name in problems}
+        raise bad_request("\n".join(f"{name}: {problem}" for name, problem in told.items()), told) from None
     return loaded
 
 

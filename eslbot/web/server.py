@@ -31,6 +31,8 @@ MAX_HEAD = 8192
 MAX_PIPELINED = 8
 #: Seconds that a request may take to come, and that a connection without one is kept.
 REQUEST, IDLE = 5.0, 15.0
+#: Seconds that an answer may take, to its last byte; but a stream of live events.
+ANSWER = 180.0
 #: Seconds in which a browser has to take something of what waits for it, and bytes that may wait.
 STALL, WAITING = 20.0, 256 * 1024
 
@@ -58,7 +60,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         if self.total_outbufs_len and time.time() - self.last_activity > STALL:
             return "it takes nothing of its answer"
         if self.requests:
-            return None
+            streams = self.requests[0].path == "/api/live"
+            return "its answer takes too long" if not streams and now - self.awaited_since > ANSWER else None
         if self.request is not None or self.last_activity == self.creation_time:
             return "its request is not whole" if now - self.awaited_since > REQUEST else None
         return "it is idle" if time.time() - self.last_activity > IDLE else None

@@ -189,30 +189,6 @@ def test_calls_that_freeswitch_could_not_bring_back_are_told(
     ledger.change(row(56)["call_id"], restarted_at=None)
 
 
-def test_searching(new_page: Any, service: PageService, ledger: FakeLedger) -> None:
-    page = new_page()
-    sign_in(page, service)
-    page.get_by_role("searchbox").fill("00919990004711")  # by the full number, also where it is masked
-    page.keyboard.press("Enter")
-    page.locator("#recent-rows").get_by_role("link", name="d444-6a1c8f2e-vce-4711").click()
-    page.get_by_role("heading", name="d444-6a1c8f2e-vce-4711").wait_for()
-    page.get_by_role("link", name="← Back").click()
-    page.get_by_role("heading", name="Calls with “00919990004711”").wait_for()
-    page.get_by_role("searchbox").fill("nobody")
-    page.get_by_role("button", name="Search").click()
-    page.get_by_text("No such call.").wait_for()
-    assert page.locator("#recent-rows tr").count() == 0
-
-
-def test_searching_before_the_script_is_there(new_page: Any, service: PageService) -> None:
-    """The browser sends the form itself then."""
-    page = new_page()
-    sign_in(page, service)
-    page.goto(f"http://127.0.0.1:{service.web_port}/?text=00919990004711")
-    page.get_by_role("heading", name="Calls with “00919990004711”").wait_for()
-    page.locator("#recent-rows").get_by_role("link", name="d444-6a1c8f2e-vce-4711").wait_for()
-
-
 def test_tenants_health(new_page: Any, service: PageService) -> None:
     page = new_page()
     sign_in(page, service)
@@ -255,7 +231,8 @@ def test_on_a_phone_in_the_light_and_in_the_dark(new_page: Any, service: PageSer
     page.locator(".timeline").wait_for()
     inside = [".stage-bar span", ".lane-name", ".tick", ".facts dt", "figcaption"]
     assert {selector for selector in inside if contrast(page, f"{selector}:visible") < 4.5} == set()
-    for place in ("#/", "#/live", f"#/call/{RICH}", "#/recent", "#/tenants"):
+    places = ("#/", "#/live", f"#/call/{RICH}", "#/calls?prefix=d444&since=24h", "#/charts", "#/tenants")
+    for place in places:
         go(page, place)
         page.locator("main > section:visible").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") == 375, place

@@ -33,9 +33,12 @@ def opened(house: WriterHouse) -> Engine:
 
 def test_the_migrations_make_the_tables_of_the_schema(any_house: WriterHouse) -> None:
     engine = opened(any_house)
-    assert migrate(engine) == migrate(engine) == "0003"  # twice without harm
+    assert migrate(engine) == migrate(engine) == "0005"  # twice without harm
     with reading(engine) as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        # SQLite needs no second index of its primary key; alembic does not look at that.
+        others = {"calls_call_id"} if engine.dialect.name == "sqlite" else set()
+        options = {"compare_type": True, "include_object": lambda _o, name, *_: name not in others}
+        context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
     there = inspect(engine)
     for table in metadata.sorted_tables:  # what alembic does not compare
@@ -46,7 +49,7 @@ def test_the_migrations_make_the_tables_of_the_schema(any_house: WriterHouse) ->
             c.name for c in table.primary_key
         ]
         assert {(i["name"], tuple(i["column_names"])) for i in there.get_indexes(table.name)} == {
-            (i.name, tuple(c.name for c in i.columns)) for i in table.indexes
+            (i.name, tuple(c.name for c in i.columns)) for i in table.indexes if i.name not in others
         }
     engine.dispose()
 
@@ -59,7 +62,7 @@ def test_several_may_migrate_at_once(any_house: WriterHouse) -> None:
         thread.start()
     for thread in threads:
         thread.join(20)
-    assert told == ["0003"] * 4
+    assert told == ["0005"] * 4
     for engine in engines:
         engine.dispose()
 
@@ -97,7 +100,7 @@ def test_an_older_database_keeps_its_calls_and_the_version_before_can_still_writ
         reading(engine) as connection,
     ):
         connection.execute(select(calls)).all()
-    assert migrate(engine) == "0003"
+    assert migrate(engine) == "0005"
     write_as_the_first_version(engine, "behind")  # a rolled-back service, or another host's
     with reading(engine) as connection:
         rows = connection.execute(select(calls).order_by(calls.c.call_id)).mappings().all()

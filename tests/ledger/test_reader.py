@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 from eslbot.ledger import reader
 from eslbot.ledger.database import LedgerDown, migrate, open_database, reading
 from eslbot.ledger.fold import read_fact
-from eslbot.ledger.queries import Filter
+from eslbot.ledger.queries import Filter, Place
 from eslbot.ledger.reader import LedgerBusy, Reader, fit
 from eslbot.ledger.store import Batch, Store
 from tests.ledger.conftest import WriterHouse
@@ -57,7 +57,7 @@ def test_it_answers(asked: Reader) -> None:
     assert not asked.attended
     assert names(asked.calls(Filter(), 50, None)) == ["c1", "d0", "c0"]
     assert asked.attended
-    assert names(asked.calls(Filter(), 1, NOON + 2)) == ["d0"]
+    assert names(asked.calls(Filter(), 1, Place(NOON + 2, "c1"))) == ["d0"]
     story = asked.call("c0", None)
     assert story is not None
     assert (story.call["crt_object_id"], len(story.timeline)) == ("crt-1", 15)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from typing import Any
 
+from eslbot.ledger.fold import needs_attention
 from eslbot.ledger.projection import Health, Projection
-from eslbot.ledger.queries import Filter, Story
+from eslbot.ledger.queries import Filter, Place, Story
 from eslbot.ledger.reader import Reader
 from eslbot.ledger.schema import calls
+from eslbot.ledger.summary import charted, figures
 
 Row = dict[str, Any]
 
@@ -96,11 +99,21 @@ class FakeLedger(Reader):
 
     # -- its questions --------------------------------------------------------------------------------------
 
-    def calls(self, wanted: Filter, limit: int, before: float | None) -> list[Row]:
+    def calls(self, wanted: Filter, limit: int, before: Place | None) -> list[Row]:
         self._note("calls", wanted, limit, before)
         rows = [one for one in self._mine(wanted.workspaces) if _matches(one, wanted)]
-        rows = [one for one in rows if before is None or one["invited_at"] < before]
-        return sorted(rows, key=lambda one: -one["invited_at"])[:limit]
+        places = [(one["invited_at"], one["call_id"], one) for one in rows]
+        last = (before.invited_at, before.call_id) if before is not None else (float("inf"), "")
+        return [one for *place, one in sorted(places, reverse=True) if tuple(place) < last][:limit]
+
+    def chart(self, begin: int, end: int, step: int, workspaces: frozenset[str] | None) -> Row:
+        self._note("chart", workspaces)
+        counts: dict[int, Counter[str]] = {at: Counter() for at in range(begin, end, step)}
+        for one in self._mine(workspaces):
+            if begin <= one["invited_at"] < end:
+                at = int(one["invited_at"])
+                counts[at - (at - begin) % step].update(figures(one))
+        return charted(counts)
 
     def call(self, call_id: str, workspaces: frozenset[str] | None) -> Story | None:
         self._note("call", call_id, workspaces)
@@ -139,9 +152,15 @@ class FakeLedger(Reader):
 
 
 def _matches(one: Row, wanted: Filter) -> bool:
-    texts = [one[column] for column in ("crt_object_id", "did", "caller", "call_id")]
+    texts = [one["crt_object_id"] or "", one["call_id"]]
+    numbers = [one[column] or "" for column in ("did", "caller")]
     return (
-        (wanted.text is None or wanted.text in texts)
+        (
+            wanted.prefix is None
+            or any(text.startswith(wanted.prefix) for text in texts + (numbers if wanted.numbers else []))
+            or wanted.prefix in numbers
+        )
+        and (wanted.attention is None or needs_attention(one) is wanted.attention)
         and (wanted.workspace is None or wanted.workspace in (one["workspace"], one["workspace_id"]))
         and (wanted.live is None or (one["ended_at"] is None) is wanted.live)
         and (wanted.since is None or one["invited_at"] >= wanted.since)

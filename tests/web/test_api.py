@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from eslbot.ledger import projection
 from eslbot.ledger.database import LedgerDown
-from eslbot.ledger.queries import Filter
+from eslbot.ledger.queries import Filter, Place
 from eslbot.ledger.reader import LedgerBusy
 from eslbot.web import live
 from eslbot.web.sessions import Viewer
@@ -80,7 +80,7 @@ def test_a_tenants_token_sees_no_other_tenants_call(tenant_page: Page, ledger: F
             "/api/calls?workspace=zenith",
             f"/api/calls?workspace={ZENITH}",
         ),
-        *(f"/api/calls?text={FOREIGN[name]}" for name in ("did", "crt_object_id", "caller", "call_id")),
+        *(f"/api/calls?prefix={FOREIGN[name]}" for name in ("did", "crt_object_id", "caller", "call_id")),
         *(f"/api/calls?crt={FOREIGN['crt_object_id']}", f"/api/calls?did={FOREIGN['did']}"),
         *(f"/api/calls/{foreign}", "/api/tenants", "/api/session"),
     ]
@@ -139,7 +139,7 @@ def test_an_operator_sees_both(tenant_page: Page, ledger: FakeLedger) -> None:
 def test_numbers_are_masked_unless_the_token_may_see_them(page: Page, ledger: FakeLedger) -> None:
     call_id = rich_call(ledger, time.time() - 100, reason="call +919876543210 back, or 9876543210.")
     one = ledger.calls_by_id[call_id]
-    for path in ("/api/calls", f"/api/calls/{call_id}", f"/api/calls?text={one['did']}"):
+    for path in ("/api/calls", f"/api/calls/{call_id}", f"/api/calls?prefix={one['did']}"):
         masked, full = page.get(path, "operator").text, page.get(path, "seer").text
         for number in (one["did"], one["caller"], "919876543210", "9876543210"):
             assert number not in masked, path
@@ -188,13 +188,13 @@ def test_masking_takes_anything(document: Any) -> None:
 
 def test_a_filter_reaches_the_ledger_read(page: Page, ledger: FakeLedger) -> None:
     query = (
-        "text=%20a%20b&workspace=acme&did=00919&crt=d444*&caller=&outcome=bot_failed&fault=bot&stage=refused"
-        "&live=false&handed_off=true&since=1.5&until=2e9&limit=7&before=17.25"
+        "prefix=%20a%20b&workspace=acme&did=00919&crt=d444*&caller=&outcome=bot_failed&fault=bot&stage=refused"
+        "&attention=true&live=false&handed_off=true&since=1.5&until=2027-01-15T08:00Z&limit=7&before=17.25,x"
     )
     assert page.get(f"/api/calls?{query}", "operator").status == 200
     wanted = Filter(
-        text="a b",
-        workspace="acme",
+        prefix="a b",
+        workspace=ACME,
         did="00919",
         crt="d444*",
         outcome="bot_failed",
@@ -203,17 +203,21 @@ def test_a_filter_reaches_the_ledger_read(page: Page, ledger: FakeLedger) -> Non
         live=False,
         handed_off=True,
         since=1.5,
-        until=2e9,
+        attention=True,
+        until=1.8e9,
+        numbers=False,
     )
-    assert ledger.asked == [("calls", wanted, 7, 17.25)]
+    assert ledger.asked == [("calls", wanted, 7, Place(17.25, "x"))]
 
 
 BAD_QUERIES = [
-    *("limit=0", "limit=201", "limit=-1", "limit=1e2", "limit=²", "limit=" + "9" * 50, "before=nan"),
-    *("before=inf", "since=-1", "until=1e300", "until=" + "1" * 100, "live=1", "handed_off=True"),
-    *("outcome=x", "fault=x", "stage=x", "text=" + "x" * 129, "text=%00", "text=a%0Ab", "text=%FF"),
-    *("did=%E2%80%AE", "nothing=1", "ask=watch", "workspaces=" + ZENITH, "text=a&text=b", "text", "&&"),
-    *("a=1&" * 30 + "b=1", "text=" + "%41" * 800, "text=%ED%A0%80"),
+    *("limit=0", "limit=201", "limit=-1", "limit=1e2", "limit=²", "limit=" + "9" * 50, "before=nan,x"),
+    *("before=17.25", "before=1,", "before=1,a%20b", "before=x,y", "before=inf,x", "attention=1"),
+    *("since=2027-13-01", "since=-5h", "until=9999999d", "since=2&until=2", "since=soon"),
+    *("since=-1", "until=NaN", "until=1e300", "until=" + "1" * 100, "live=1", "handed_off=True"),
+    *("outcome=x", "fault=x", "stage=x", "prefix=" + "x" * 129, "prefix=%00", "prefix=a%0Ab", "prefix=%FF"),
+    *("did=%E2%80%AE", "nothing=1", "ask=watch", "workspaces=" + ZENITH, "prefix=a&prefix=b", "prefix", "&&"),
+    *("a=1&" * 30 + "b=1", "prefix=" + "%41" * 800, "prefix=%ED%A0%80"),
 ]
 
 
@@ -230,10 +234,14 @@ def test_a_bad_query_is_refused_and_nobody_asked(page: Page, ledger: FakeLedger,
     [
         ("limit=0", "limit: expected a whole number from 1 to 200, got '0'"),
         ("live=perhaps", "live: expected true or false, got 'perhaps'"),
-        ("since=yesterday", "since: expected epoch seconds, got 'yesterday'"),
+        (
+            "since=yesterday",
+            "since: expected a time as 2h (ago), 2026-11-23T10:15Z or epoch seconds, got 'yesterday'",
+        ),
         ("fault=nobody", "fault: expected one of none, bot, ameyo, pbx, eslbot, got 'nobody'"),
-        ("colour=red", "unknown field 'colour'; known: before, caller, crt, "),
-        ("text=a&text=b", "a field stands there twice"),
+        ("since=3&until=2", "until: expected a time behind `since`, got '2'"),
+        ("colour=red", "unknown field 'colour'; known: attention, before, caller, crt, "),
+        ("prefix=a&prefix=b", "a field stands there twice"),
     ],
 )
 def test_an_error_names_the_field_and_what_it_held(page: Page, query: str, problem: str) -> None:

@@ -228,3 +228,22 @@ def test_its_end_is_quick_and_ends_streams(service: PageService) -> None:
     all_of(sock)
     service.start()
     assert status(exchange(service, get("/healthz"))) == 200
+
+
+def test_an_export_to_a_browser_that_takes_it_slowly_has_its_time(
+    service: PageService, ledger: FakeLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds a thread, and its session's one export, while the browser takes a little now and then."""
+    ledger.put(*(row(number, reason="x" * 5000) for number in range(3000)))
+
+    def another() -> int:
+        answer = exchange(service, get("/api/calls.csv?prefix=none", AUTHORIZATION))
+        return status(answer) if answer else 0  # it may have been cut off itself
+
+    with connect(service) as sock:
+        sock.sendall(get("/api/calls.csv", AUTHORIZATION))
+        assert sock.recv(1000).startswith(b"HTTP/1.1 200 OK")
+        assert another() == 429
+        monkeypatch.setattr(server, "ANSWER", 0.0)
+        until(lambda: sock.recv(1000) and another() == 200, 20)
+        assert len(all_of(sock)) < 14_000_000
