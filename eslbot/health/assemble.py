@@ -11,7 +11,7 @@ from pathlib import Path
 from eslbot import metrics
 from eslbot.config.model import Config
 from eslbot.health import probes
-from eslbot.health.counts import total
+from eslbot.health.counts import latest, total
 from eslbot.health.living import Living, Row
 from eslbot.health.model import Component
 from eslbot.health.probes import Count, Findings, Probe, Writing
@@ -35,7 +35,10 @@ def rounds_of(config: Config, projection: Projection, writing: Callable[[], Writ
         (Component.LEDGER,): partial(_ledger, config, writing),
     }
     names = {workspace.id: workspace.name for workspace in config.workspaces.values()}
-    living = Living(config.workspaces, News(projection)) if config.ledger is not None else None
+    certificates = partial(latest, directory, "eslbot_certificate_ends_timestamp_seconds", "workspace")
+    living = None
+    if config.ledger is not None:
+        living = Living(config.workspaces, News(projection), certificates)
     return Rounds(looks, names, living)
 
 

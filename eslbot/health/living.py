@@ -21,6 +21,11 @@ Row = Mapping[str, Any]
 #: What has changed and what has ended since the last look; whether what has changed is all that lives.
 News = Callable[[], tuple[Iterable[Row], Iterable[Row], bool]]
 
+#: Until when the certificate counts that each tenant's Ameyo has shown last, in epoch seconds, by its name.
+Certificates = Callable[[], Mapping[str, float]]
+
+#: Seconds before its end at which a certificate is told of, and between two looks at them.
+ENDS_SOON, EVERY = 14 * 86400.0, 60.0
 #: Seconds of what has happened that a colour rests on.
 WINDOW = 600.0
 #: Ends of one tenant's calls that are remembered.
@@ -59,8 +64,12 @@ class _Part:
 class Living:
     """``workspaces`` are the configured ones, by id; ``news`` tells what has changed since the last look."""
 
-    def __init__(self, workspaces: Mapping[str, Workspace], news: News) -> None:
-        self._workspaces, self._news = workspaces, news
+    def __init__(
+        self, workspaces: Mapping[str, Workspace], news: News, certificates: Certificates = dict
+    ) -> None:
+        self._workspaces, self._news, self._certificates = workspaces, news, certificates
+        self._ends: Mapping[str, float] = {}
+        self._ends_at = float("-inf")
         self._live: dict[str, Row] = {}
         self._bots: dict[str, deque[_Part]] = {}
         self._ameyos: dict[str, deque[_Part]] = {}
@@ -75,6 +84,8 @@ class Living:
         for row in ended:
             self._live.pop(row["call_id"], None)
             self._remember(row)
+        if now - self._ends_at >= EVERY:
+            self._ends, self._ends_at = self._certificates(), now
         needs = [need for row in self._live.values() if (need := self.need_of(row, now)) is not None]
         needs.sort(key=lambda need: (_URGENCY[need.need], need.since))
         return self._colours(now), tuple(needs[:MAX_NEEDS])
@@ -145,13 +156,15 @@ class Living:
             if row.get("byes_overdue") and row.get("handed_off_at") is not None:
                 overdue[workspace_id] = overdue.get(workspace_id, 0) + 1
         found: dict[Place, Finding] = {}
-        for workspace_id in self._workspaces:
+        for workspace_id, workspace in self._workspaces.items():
             of_bot = _recent(self._bots.get(workspace_id, ()), bots.get(workspace_id, ()), now)
             of_ameyo = _recent(self._ameyos.get(workspace_id, ()), ameyos.get(workspace_id, ()), now)
             found[Place(Component.BOT, workspace_id)] = _bot(of_bot)
-            found[Place(Component.AMEYO, workspace_id)] = _ameyo(
-                of_ameyo, failing_now.get(workspace_id, []), overdue.get(workspace_id, 0), now
-            )
+            ameyo = _ameyo(of_ameyo, failing_now.get(workspace_id, []), overdue.get(workspace_id, 0), now)
+            ends = self._ends.get(workspace.name)
+            if ends is not None and ends - now < ENDS_SOON and ameyo.colour in (Colour.GREEN, Colour.UNKNOWN):
+                ameyo = _certificate(ends - now)
+            found[Place(Component.AMEYO, workspace_id)] = ameyo
         return found
 
 
@@ -234,6 +247,13 @@ def _ameyo(parts: list[_Part], failing_now: list[Row], overdue: int, now: float)
     why = f"{len(lost)} of {len(parts)} customers left before it accepted: {lost[-1].detail}"
     colour = Colour.RED if _run_of_failures(parts) >= IN_A_ROW else Colour.AMBER
     return Finding(colour, why, "see the notifications of these calls (eslbot calls --fault ameyo)")
+
+
+def _certificate(left: float) -> Finding:
+    days = int(left // 86400)
+    when = f"ends in {days} {'day' if days == 1 else 'days'}" if left > 0 else "has ended"
+    remedy = "tell Ameyo's operator to renew it: behind its end every notification fails"
+    return Finding(Colour.AMBER, f"its certificate {when}", remedy)
 
 
 def _customers(count: int) -> str:

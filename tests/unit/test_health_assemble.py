@@ -14,7 +14,7 @@ import tomli_w
 from eslbot import metrics
 from eslbot.config import load
 from eslbot.health.assemble import News, rounds_of
-from eslbot.health.counts import total
+from eslbot.health.counts import latest, total
 from eslbot.health.model import Colour
 from eslbot.health.probes import Writing
 from eslbot.ledger.projection import Projection
@@ -27,14 +27,16 @@ import sys
 from eslbot import metrics
 metrics.WORKERS_READY.set(1)
 metrics.RELAY_READY.set(2)
+if sys.argv[1:]:
+    metrics.CERTIFICATE_ENDS.labels("acme").set(float(sys.argv[1]))
 print("there", flush=True)
 sys.stdin.read()
 """
 
 
-def shows(directory: Path) -> subprocess.Popen[bytes]:
+def shows(directory: Path, *arguments: str) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
-        [sys.executable, "-c", SHOWS],
+        [sys.executable, "-c", SHOWS, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={"PROMETHEUS_MULTIPROC_DIR": str(directory), "PYTHONPATH": ":".join(sys.path)},
@@ -58,6 +60,17 @@ def test_living_processes_are_counted_and_dead_ones_not(tmp_path: Path) -> None:
             process.kill()
             process.communicate(timeout=10)
     assert total(tmp_path, "eslbot_workers_ready") == 0
+
+
+def test_of_certificates_the_one_counts_that_was_seen_last(tmp_path: Path) -> None:
+    processes = [shows(tmp_path, "2000000000"), shows(tmp_path, "1900000000"), shows(tmp_path)]
+    try:
+        seen = latest(tmp_path, "eslbot_certificate_ends_timestamp_seconds", "workspace")
+        assert seen == {"acme": 1900000000.0}
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate(timeout=10)
 
 
 def test_news_are_told_once_and_all_of_it_at_first() -> None:

@@ -12,7 +12,7 @@ import tomli_w
 
 from eslbot.config import load
 from eslbot.config.model import Workspace
-from eslbot.health.living import IN_A_ROW, MAX_NEEDS, SILENT, WINDOW, Living
+from eslbot.health.living import ENDS_SOON, EVERY, IN_A_ROW, MAX_NEEDS, SILENT, WINDOW, Living
 from eslbot.health.model import CallInNeed, Colour, Component, Finding, Need, Place
 from tests.support.processes import WORKSPACE, tree
 
@@ -25,7 +25,8 @@ class House:
     """Rows come in as the ledger's projection tells them."""
 
     def __init__(self, workspaces: dict[str, Workspace]) -> None:
-        self.living = Living(workspaces, self._news)
+        self.ends: dict[str, float] = {}
+        self.living = Living(workspaces, self._news, lambda: dict(self.ends))
         self.changed: list[dict[str, Any]] = []
         self.ended: list[dict[str, Any]] = []
         self.anew = False
@@ -243,6 +244,21 @@ def test_a_bye_that_is_overdue_is_ameyos(house: House) -> None:
     house.put(1, **HELD, byes_overdue=1)
     found = house.look()[0][AMEYO]
     assert (found.colour, found.why) == (Colour.RED, "1 customer waits since it has accepted: no BYE comes")
+
+
+def test_a_certificate_near_its_end_is_amber_where_nothing_worse_is(house: House) -> None:
+    house.put(1, **HELD)
+    house.ends = {"acme": NOW + ENDS_SOON + EVERY, "another": NOW}
+    assert house.colour(AMEYO) is Colour.GREEN
+    house.ends = {"acme": NOW + 11.5 * 86400}
+    assert house.colour(AMEYO, NOW + 1) is Colour.GREEN  # it is looked at once a minute
+    found = house.look(NOW + EVERY)[0][AMEYO]
+    assert (found.colour, found.why) == (Colour.AMBER, "its certificate ends in 11 days")
+    assert found.remedy
+    house.ends = {"acme": NOW - 5}
+    assert house.look(NOW + 2 * EVERY)[0][AMEYO].why == "its certificate has ended"
+    house.put(2, **failing())
+    assert house.colour(AMEYO, NOW + 2 * EVERY) is Colour.RED
 
 
 def test_another_tenants_calls_and_those_of_nobody_say_nothing_of_this_one(house: House) -> None:
