@@ -268,11 +268,12 @@ def figures(found: Mapping[str, Any]) -> Iterator[str]:
 
 def write_figures_csv(found: Mapping[str, Any], out: TextIO) -> None:
     """The same, a line a figure, its name as the way to it: ``outcomes.bot_ended``, ``seconds.setup.p50``."""
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["workspace", "figure", "value"])
-    for name, group in [*found["workspaces"].items(), ("", found["all"])]:
-        for figure, value in _figures_of(group):
-            writer.writerow([_cell(name), _cell(figure), "" if value is None else _cell(value)])
+    lines = [
+        {"workspace": name, "figure": figure, "value": value}
+        for name, group in [*found["workspaces"].items(), ("", found["all"])]
+        for figure, value in _figures_of(group)
+    ]
+    out.write(csv_lines(lines, ("workspace", "figure", "value"), heading=True))
 
 
 def _figures_of(group: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
