@@ -91,9 +91,9 @@ class Server:
     switches: tuple[Network, ...]
     workers: int
     max_calls: int
-    health: Address = field(default_factory=lambda: loopback(8083))
     key_file: str = "/var/lib/eslbot/identity.key"
     switch_user: str | None = None
+    health: Address = field(default_factory=lambda: loopback(8083))
 
     def knows_switch(self, ip: str) -> bool:
         """Whether a FreeSWITCH host at ``ip`` may connect."""
