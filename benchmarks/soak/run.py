@@ -23,7 +23,7 @@ from benchmarks.soak.picture import COLOURS
 from benchmarks.soak.plan import batches, faults
 from benchmarks.soak.samples import CALLS, CLOCK, LEAST, LINES, PERIOD, Samples, read, series
 from benchmarks.soak.tally import TOLD, Tally
-from eslbot.sim.account import Fault, Leftovers, Placed, account
+from eslbot.sim.account import Account, Fault, Leftovers, Placed, account
 from eslbot.sim.chaos.plan import PlannedFault
 from eslbot.sim.chaos.witness import Witness
 from eslbot.sim.lab import Lab, LabError
@@ -34,6 +34,8 @@ from eslbot.sim.pbx.media import Arrival
 LOOK, PROGRESS = 0.5, 15.0
 #: Seconds for all calls to end behind the last fault, and behind Ctrl-C.
 END_LIMIT, STOP_LIMIT = 75.0, 15.0
+#: Seconds in which a relay sweeps the line files of one that was killed (eslbot/relay/worker.py), and some.
+SWEPT_DUE = 165.0
 #: Seconds before and behind FreeSWITCH's death in which nobody is held and no key pressed: it would be lost.
 QUIET = (10.0, 5.0)
 #: Seconds of a long call.
@@ -311,9 +313,20 @@ class Soak:
         result.faults = list(self.witness.faults)
         late = [self.witness.post(request) for request in self._lab.ameyo.requests]
         rest = account([], late, self.witness.faults, dataclasses.replace(result.left, files=[]))
-        swept = account(self._named, [], self.witness.faults, Leftovers(files=left.files))
+        swept = self._files_left()
         self._find_guilty([*rest.general, *swept.general])
         self._find_guilty([f"{crt}: never over" for batch in callers.under_way for crt in batch.crts])
+
+    def _files_left(self) -> Account:
+        """What is to be said of the line files, those of relays that were killed having been swept."""
+        deadline = time.monotonic() + (SWEPT_DUE if self.result.stopped is None else 0.0)
+        while True:
+            files = self._left().files
+            found = account(self._named, [], self.witness.faults, Leftovers(files=files))
+            if not found.general or time.monotonic() > deadline:
+                self.result.left = dataclasses.replace(self.result.left, files=files)
+                return found
+            time.sleep(LOOK)
 
     def _left(self) -> Leftovers:
         try:

@@ -40,8 +40,9 @@ STARTING, ACCEPTING, LEAVING = 0, 1, 2
 MOST_CALLS = 4096
 #: Seconds for the stream of a call that was made or prepared for one; its caller may have hung up meanwhile.
 STREAM_DUE = 10.0
-#: Seconds between two sweeps, and after which files that nobody has touched are nobody's.
-SWEEP, NOBODYS = 600.0, 3600.0
+#: Seconds between two sweeps, and after which files that nobody has touched are nobody's: their relay was
+#: killed, and the call has ended without another one. A ring holds a minute, so all of it was heard by then.
+SWEEP, NOBODYS = 30.0, 120.0
 #: What belongs to a call in the directory of line files.
 SUFFIXES = (".a.r8", ".b.r8", ".line")
 #: Seconds between two looks at what FreeSWITCH has read; 16,384 events have room, a call makes 200 a second.

@@ -172,20 +172,20 @@ def test_calls_have_so_long_and_then_are_told(tmp_path: Path) -> None:
 # -- files ------------------------------------------------------------------------------------------------
 
 
-def test_files_that_nobody_has_touched_for_an_hour_are_swept(tmp_path: Path) -> None:
+def test_files_that_nobody_has_touched_for_two_minutes_are_swept(tmp_path: Path) -> None:
     now = 1_000_000.0
     ages = {
-        **{f"old{suffix}": 3601.0 for suffix in worker.SUFFIXES},
-        **{f"ours{suffix}": 3601.0 for suffix in worker.SUFFIXES},
-        "ours.7.a.r8": 3601.0,
-        **{f"young{suffix}": 3599.0 for suffix in worker.SUFFIXES},
+        **{f"old{suffix}": 121.0 for suffix in worker.SUFFIXES},
+        **{f"ours{suffix}": 121.0 for suffix in worker.SUFFIXES},
+        "ours.7.a.r8": 121.0,
+        **{f"young{suffix}": 119.0 for suffix in worker.SUFFIXES},
         "notes.txt": 9999.0,
     }
     for name, age in ages.items():
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (now - age, now - age))
     (tmp_path / "link.line").symlink_to(tmp_path / "notes.txt")
-    os.utime(tmp_path / "link.line", (now - 3601, now - 3601), follow_symlinks=False)
+    os.utime(tmp_path / "link.line", (now - 121, now - 121), follow_symlinks=False)
     with capture_logs() as lines:
         sweep(tmp_path, ["ours", "without-files"], now)
     left = {path.name for path in tmp_path.iterdir()}
