@@ -28,6 +28,9 @@ from tests.e2e.conftest import kinds
 from tests.signals.evaluate import firing
 from tests.support.switch import Channel
 
+#: Ten seconds are ten seconds only where nothing else has the machine.
+pytestmark = pytest.mark.alone
+
 #: Seconds in which an outage is said, and in which it is over again.
 WITHIN, AGAIN = 10.0, 40.0
 TOKENS = {
