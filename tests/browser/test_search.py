@@ -249,7 +249,7 @@ def test_charts_say_what_the_ledger_says(new_page: Any, calls: PageService) -> N
     page.get_by_text("In all: taken 65, refused 0.").wait_for()
     assert said("refused") == "Nothing of it in this time."
     assert said("take_overs") == "In all: take-overs 1."
-    page.locator("#charts").get_by_label("Of", exact=True).select_option("7d")
+    page.locator('#charts select[name="span"]').select_option("7d")
     page.wait_for_function("() => location.hash === '#/charts?span=7d&workspace=zenith'")
     page.locator('[data-chart="calls"] [aria-valuemax="167"]').wait_for()
     page.reload()

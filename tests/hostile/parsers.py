@@ -64,7 +64,7 @@ from eslbot.relay.protocols.base import BadMessage
 from eslbot.sim.bot.wavfiles import wav
 from eslbot.tracing.context import traceparent
 from eslbot.web.refusal import Refusal
-from eslbot.web.schemas import CallsQuery, SignInForm, form, query
+from eslbot.web.schemas import CallsQuery, ChartsQuery, SignInForm, form, query
 from eslbot.web.server import MAX_HEAD
 from eslbot.web.sessions import COOKIE, Access, ours_only
 from tests.hostile import bots
@@ -624,6 +624,7 @@ def request(content: bytes) -> None:
         Filter(
             **{name: value for name, value in values.items() if name not in ("limit", "before")}
         )._conditions()
+    refused(lambda: query(asked, ChartsQuery()))
     refused(lambda: form(asked, SignInForm()))
     refused(lambda: _access().viewer(asked))
     refused(lambda: ours_only(asked))

@@ -10,8 +10,8 @@ const SPANS = { "24h": "24 hours", "7d": "7 days" };
 /** The picture's own measures; it is scaled to its place. */
 const WIDE = 600;
 const HIGH = 180;
-const LEFT = 52;
-const BOTTOM = 26;
+const LEFT = 68;
+const BOTTOM = 28;
 const TOP = 10;
 /** Causes of refusals that have a colour of their own. */
 const CAUSES = 5;
