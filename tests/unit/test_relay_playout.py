@@ -419,9 +419,9 @@ def test_how_loud_the_bot_was_lately_is_known_without_a_read_of_ours(world: Worl
     world.play(0.1)
     assert world.playout.loudest() == 4096.0
     assert world.line.tick() - begun == len(world.reader.heard) - read
-    world.play(0.3)
+    world.play(0.2)
     assert world.playout.loudest() == 4096.0
-    world.play(0.3)
+    world.play(0.4)
     assert world.playout.loudest() == 0.0
     assert len(heard_loud(world)) == max(50, chunk)
 
