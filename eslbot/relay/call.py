@@ -58,7 +58,6 @@ from eslbot.relay.protocols.base import (
     Wish,
 )
 from eslbot.relay.shared import Shared
-from eslbot.relay.speech import ECHO_WITHIN, loudest_frame
 from eslbot.relay.turns import Turn
 from eslbot.tracing.context import traceparent
 
@@ -418,7 +417,7 @@ class RelayCall(Call):
             self._conversation.broken(time.monotonic())
 
     def _bot_level(self) -> float:
-        return loudest_frame(self._playout.lately(ECHO_WITHIN))
+        return self._playout.loudest()
 
     def _turn(self, turn: Turn, number: int) -> None:
         facts: dict[str, Any] = {"turn": number, "kind": turn.kind, "seconds": round(turn.seconds, 3)}

@@ -383,12 +383,6 @@ class Line:
         """The first tick that is still to be read, and not before this time."""
         return self._tick + max(0, math.ceil((when - self.at(self._tick)) / self.period))
 
-    def read_lately(self, ticks: int) -> bytes:
-        """What FreeSWITCH has read of our rings in the last so many ticks, at most :data:`KEPT`."""
-        b = self._b if self._b_known else None
-        first = max(self._begin, self._tick - min(ticks, self._kept))
-        return read(self._a, b, first, self._tick, self.frame_bytes)
-
     def look_at(self) -> float | None:
         """When a :meth:`tick` would tell most about the time of reads; None where that is known."""
         if self._tick == self._begin or self.stands:

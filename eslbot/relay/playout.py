@@ -21,8 +21,10 @@ from typing import Protocol
 
 from eslbot.relay.audio import audible, audible_frames
 from eslbot.relay.control import RATE
+from eslbot.relay.lately import Lately
 from eslbot.relay.line import Line, LineFull
 from eslbot.relay.margin import Margin
+from eslbot.relay.speech import ECHO_WITHIN
 
 #: Seconds of speech that may wait to be heard.
 LONGEST_QUEUE = 600
@@ -119,7 +121,7 @@ class Playout:
         #: whether it was cut. Of the first, whether its beginning was told.
         self._sounds: deque[_Sound] = deque()
         self._sounding = False
-        self._last_sound: _Sound | None = None
+        self._lately = Lately(line.frame_bytes, round(ECHO_WITHIN / line.period))
         #: The ticks of a silence.
         self._silence = round(UTTERANCE_OVER / line.period)
         #: How often the disk had no room, and the seconds of speech that were lost by it.
@@ -313,17 +315,13 @@ class Playout:
 
     # ---- what was heard
 
-    def lately(self, seconds: float) -> bytes:
-        """What the caller has heard of the bot in the last moments, L16; nothing where nothing sounded."""
-        ticks = round(seconds / self._line.period)
-        tick = self._line.tick()
-        known = (self._last_sound, self._sounds[0] if self._sounds else None)
-        if not any(sound and sound.first < tick and sound.last > tick - ticks for sound in known):
-            return b""
-        return self._line.read_lately(ticks)
+    def loudest(self) -> float:
+        """The level of the loudest frame of the bot's that the caller has heard lately."""
+        return self._lately.loudest(self._line.tick())
 
     def _note_sounds(self, now: float, first: int, linear: bytes) -> None:
         """Where in this, which stands from tick ``first`` on, there is something to be heard."""
+        self._lately.placed(first, linear, self._line.tick())
         size = self._line.frame_bytes
         if len(linear) <= size:
             spans = [(0, 1)] if audible(linear) else []
@@ -338,6 +336,7 @@ class Playout:
 
     def _cut_sounds(self, tick: int) -> None:
         """Nothing is heard from this tick on."""
+        self._lately.cut(tick)
         while self._sounds and self._sounds[-1].first >= tick:
             self._sounds.pop()
         if self._sounds and self._sounds[-1].last > tick:
@@ -357,7 +356,7 @@ class Playout:
                 return
             self._sounding = False
             self._told.hushed(line.at(sound.last), sound.cut)
-            self._last_sound = self._sounds.popleft()
+            self._sounds.popleft()
 
     def _tell_marks(self, tick: int, now: float, everything: bool = False) -> list[float]:
         """Tell the marks that were heard; of the others, when the first may be. Or all, as cleared."""

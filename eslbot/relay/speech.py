@@ -27,14 +27,15 @@ from enum import Enum, auto
 
 import numpy as np
 import webrtcvad
+from numpy.typing import NDArray
 
 from eslbot.relay.control import RATE
 
 #: Of the detector's modes 0 to 3, 3 takes least for speech, and misses half of a soft voice (-41 dB, where 2
 #: finds nine tenths). Of noise all take the same for speech, nearly all: that is kept out by its level.
 MODE = 2
-#: Seconds and bytes of a frame, one of the lengths the detector knows and that of a packet.
-FRAME, FRAME_BYTES = 0.02, 320
+#: Seconds of a frame, one of the lengths the detector knows and that of a packet.
+FRAME = 0.02
 #: Seconds without a voiced frame that end a stretch: longer than the closure of a plosive (up to 120 ms), and
 #: shorter than any bot waits before it takes a caller to be done.
 HANGOVER = 0.2
@@ -203,11 +204,9 @@ def level_of(linear: bytes) -> float:
     return math.sqrt(float(np.dot(samples, samples)) / len(samples)) if len(samples) else 0.0
 
 
-def loudest_frame(linear: bytes) -> float:
-    """The level of the loudest of L16's whole frames."""
-    count = len(linear) // FRAME_BYTES
-    if not count:
-        return 0.0
-    samples = np.frombuffer(linear, "<i2", count * FRAME_BYTES // 2).astype(np.float32)
-    frames = samples.reshape(count, FRAME_BYTES // 2)
-    return math.sqrt(float(np.einsum("ij,ij->i", frames, frames).max()) / (FRAME_BYTES // 2))
+def levels_of(linear: bytes, size: int) -> NDArray[np.float32]:
+    """Those of L16's frames of ``size`` bytes, the last of which may be shorter."""
+    count = -(-len(linear) // size)
+    samples = np.frombuffer(linear.ljust(count * size, b"\0"), "<i2").astype(np.float32)
+    frames = samples.reshape(count, size // 2)
+    return np.sqrt(np.einsum("ij,ij->i", frames, frames) / (size // 2), dtype=np.float32)

@@ -108,6 +108,7 @@ def test_an_older_database_keeps_its_calls_and_the_version_before_can_still_writ
         ("before", 0, None, None),
         ("behind", 0, None, None),
     ]
+    assert {(row["answers"], row["answer_p50"], row["barge_ins"]) for row in rows} == {(0, None, 0)}
     engine.dispose()
 
 

@@ -93,8 +93,8 @@ class FakePlayout:
         self.queued = b""
         self.did: list[Any] = []
         self.full = self.taken = self.going = False
-        #: What the caller has heard of it lately.
-        self.heard_lately = b""
+        #: Of what the caller has heard of it lately.
+        self.level = 0.0
         self.lost = 0.0
         self.unmade: OSError | None = None
 
@@ -111,8 +111,8 @@ class FakePlayout:
             raise QueueFull("full")
         self.queued += linear
 
-    def lately(self, seconds: float) -> bytes:
-        return self.heard_lately
+    def loudest(self) -> float:
+        return self.level
 
     def mark(self, name: str) -> None:
         if self.idle:
@@ -1206,13 +1206,13 @@ def test_a_barge_in_is_told_and_an_echo_is_none(world: World, monkeypatch: pytes
 
         hear(silence(1))
         world.playout.told.sounds(now, now)
-        world.playout.heard_lately = b"".join(frames(speech(0.4, 9, 6000)))
+        world.playout.level = 6000.0
         hear(speech(2, 3, 600))  # of that
         hear(silence(0.5))
         hear(speech(0.4, 5, 6000))
         world.socket.says(type="clear")
         world.playout.told.hushed(now, True)
-        world.playout.heard_lately = b""
+        world.playout.level = 0.0
         hear(speech(0.4, 6, 6000), silence(2))
         (turn,) = stream.of("turn")
         assert turn["kind"] == "barge_in"

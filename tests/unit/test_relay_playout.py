@@ -418,19 +418,33 @@ def test_a_clear_in_silence_cuts_nothing(world: World) -> None:
     assert len(world.told.sounded) == 2
 
 
-def test_what_was_heard_lately_is_what_freeswitch_has_read(world: World) -> None:
+@pytest.mark.parametrize("chunk", [1, 100])
+def test_how_loud_the_bot_was_lately_is_known_without_a_read_of_ours(world: World, chunk: int) -> None:
+    """A read of the line's files would count as FreeSWITCH's."""
     world.started()
-    assert world.playout.lately(0.4) == b""
-    world.playout.say(LOUD * 50)
-    assert world.playout.lately(0.4) == b""  # it was not heard yet
+    assert world.playout.loudest() == 0.0
+    begun, read = world.line.tick(), len(world.reader.heard)
+    for _ in range(50 // chunk or 1):
+        world.playout.say(LOUD * chunk)
+        assert world.playout.loudest() in (0.0, 4096.0)
+        world.play(0.02 * chunk)
     world.play(0.1)
-    lately = world.playout.lately(0.4)
-    assert len(lately) == 20 * 320
-    assert lately == b"".join(frame for _, frame in world.reader.heard[-20:])
-    world.play(1.1)
-    assert lately.count(LOUD) < world.playout.lately(0.4).count(LOUD) < 20
-    world.play(0.5)
-    assert world.playout.lately(0.4) == b""
+    assert world.playout.loudest() == 4096.0
+    assert world.line.tick() - begun == len(world.reader.heard) - read
+    world.play(0.2)
+    assert world.playout.loudest() == 4096.0
+    world.play(0.4)
+    assert world.playout.loudest() == 0.0
+    assert len(heard_loud(world)) == max(50, chunk)
+
+
+def test_what_was_cleared_was_not_loud(world: World) -> None:
+    world.started()
+    world.playout.say(HUSH * 10 + LOUD * 100)
+    world.play(0.1)
+    world.playout.clear()
+    world.play(0.3)
+    assert world.playout.loudest() == 0.0
 
 
 def test_a_finished_bot_is_silent_when_it_was_heard(world: World) -> None:
