@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import stat
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import soundfile
 import tomli_w
@@ -107,8 +105,7 @@ def test_a_file_in_another_tenants_directory_is_not_that_tenants(site: Site) -> 
     (theirs,) = site.directory.glob(f"*/{OTHER}")
     for path in list(theirs.parent.joinpath(ACME).iterdir()):
         path.rename(theirs / path.name)
-    (one,) = Store(load(site.path), [ACME]).all() if Store(load(site.path), [ACME]).named(CALL) else (None,)
-    assert one is None
+    assert list(Store(load(site.path), [ACME]).all()) == []
     store = Store(load(site.path), [OTHER])
     entry = store.named(CALL)
     assert entry is not None and entry.recording is None
@@ -204,4 +201,3 @@ def test_a_configuration_that_records_nothing_has_no_recordings(tmp_path: Path) 
 def test_a_store_of_no_workspace_has_nothing(site: Site) -> None:
     store = Store(recorded(site.folder, key=KEY), [])
     assert list(store.all()) == [] and store.named(CALL) is None
-    assert np.asarray([]).size == 0 and time.time() > 0
