@@ -48,9 +48,15 @@ class World:
     """A line, its reader and a playout."""
 
     def __init__(
-        self, directory: Path, passes: Iterator[float] | None = None, ring: float = 60, second: bool = True
+        self,
+        directory: Path,
+        passes: Iterator[float] | None = None,
+        ring: float = 60,
+        second: bool = True,
+        kept: bool = False,
     ) -> None:
         self.directory = directory
+        self.kept = kept
         self.clock = Clock(passes)
         self.ring = ring
         self.margin = Margin()
@@ -65,7 +71,13 @@ class World:
         """A relay begins, or another one where the first was killed (it has done nothing about it)."""
         self.reads = Reads(self.directory, self.clock)
         self.line = Line.open(
-            self.directory, ID, self.reads, self.clock, ring_seconds=self.ring, switch=f"core-{self.switch}"
+            self.directory,
+            ID,
+            self.reads,
+            self.clock,
+            ring_seconds=self.ring,
+            switch=f"core-{self.switch}",
+            kept=self.kept,
         )
         self.relays.append((self.line, self.reads))
         self.told = Notes(self.clock)
