@@ -12,7 +12,7 @@ from typing import Any
 
 from marshmallow import ValidationError
 
-from eslbot.config.model import Config, ConfigError
+from eslbot.config.model import BEEP, Config, ConfigError
 from eslbot.config.schemas import ConfigSchema
 
 #: A configuration is written by people; more than this is some other file.
@@ -208,4 +208,10 @@ def _complete(config: Config, warnings: Sequence[str]) -> Config:
         ca_file = workspace.ameyo.ca_file
         if ca_file and not os.access(ca_file, os.R_OK):
             warnings.append(f"workspaces.{workspace.id}.ameyo.ca_file: {ca_file} cannot be read on this host")
+        announcement = workspace.recording.announcement
+        if workspace.record and announcement not in (None, BEEP) and not os.access(announcement, os.R_OK):
+            warnings.append(
+                f"workspaces.{workspace.id}.recording.announcement: {announcement} cannot be read on this "
+                "host; a relay that cannot read it records no call of this workspace"
+            )
     return replace(config, freeswitch=freeswitch, warnings=tuple(warnings))

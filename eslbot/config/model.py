@@ -141,6 +141,49 @@ class Relay:
 
 
 @dataclass(frozen=True, slots=True)
+class Recordings:
+    """Where recordings are, and for how long (``keep``, seconds).
+
+    ``max_bytes``: of all of them, beyond which the oldest go; None for no bound. ``min_free``: bytes that
+    stay free on the file system, or nothing is recorded.
+    """
+
+    directory: str = "/var/lib/eslbot/recordings"
+    keep: float = 30 * 86400.0
+    max_bytes: int | None = 50_000_000_000
+    min_free: int = 1_000_000_000
+
+
+#: An announcement that is no file's name.
+BEEP = "beep"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRecordings:
+    """What a workspace has of its own for its recordings.
+
+    ``announcement``: what the caller hears first, ``beep`` or the path of a WAV file. ``keep``: seconds,
+    instead of those of all. ``key``: 64 hex digits that seal them; ``old_keys`` open those of before.
+    """
+
+    announcement: str | None = None
+    keep: float | None = None
+    key: Secret | None = None
+    old_keys: tuple[Secret, ...] = ()
+
+    @property
+    def sealing_key(self) -> bytes | None:
+        """The key that new recordings are sealed with; None: they are not."""
+        return None if self.key is None else bytes.fromhex(self.key.reveal())
+
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """All keys that may open a recording."""
+        secrets = (*(() if self.key is None else (self.key,)), *self.old_keys)
+        return tuple(bytes.fromhex(secret.reveal()) for secret in secrets)
+
+
+@dataclass(frozen=True, slots=True)
 class Edge:
     """The SIP proxy in front of several FreeSWITCH hosts: what ``eslbot conf --edge`` renders.
 
@@ -245,7 +288,7 @@ class Workspace:
 
     ``hold_sound`` is what the customer hears while waiting for an agent: ``silence``, ``tone``, or the path
     of a sound file on FreeSWITCH's host. ``nat``: the PBX's audio comes from elsewhere than its SDP says, and
-    ours goes there.
+    ours goes there. ``record``: the share of calls that are recorded, 0 to 1.
     """
 
     id: str
@@ -258,6 +301,8 @@ class Workspace:
     hold_sound: str = "silence"
     max_cps: int = 30
     nat: bool = False
+    record: float = 0.0
+    recording: OwnRecordings = OwnRecordings()
 
     def knows_source(self, ip: str) -> bool:
         """Whether the PBX address ``ip`` is one of this workspace's own."""
@@ -278,6 +323,7 @@ class Config:
     #: None: PBXs talk to FreeSWITCH itself.
     edge: Edge | None = None
     relay: Relay = Relay()
+    recording: Recordings = Recordings()
     #: Things that are not wrong, but that the operator should know; shown by ``check`` and ``serve``.
     warnings: tuple[str, ...] = field(default=(), compare=False)
 

@@ -22,7 +22,10 @@ from eslbot.config.fields import (
     NetworkField,
     PortRange,
     ProxyUrl,
+    SealingKey,
     SecretField,
+    Share,
+    Size,
     Url,
 )
 from eslbot.config.model import (
@@ -34,7 +37,9 @@ from eslbot.config.model import (
     FreeSwitch,
     Ledger,
     Logs,
+    OwnRecordings,
     PageToken,
+    Recordings,
     Relay,
     Secret,
     Server,
@@ -212,6 +217,42 @@ class RelaySchema(_Table):
     def _make(self, data: dict[str, Any], **_: Any) -> Relay:
         data["directory"] = data["directory"].rstrip("/")
         return Relay(**data)
+
+
+class RecordingsSchema(_Table):
+    """``[recording]``."""
+
+    directory = _path(Recordings().directory)
+    keep = Duration(load_default=Recordings().keep, at_least=3600, at_most=3650 * 86400.0)
+    max_bytes = Size(load_default=Recordings().max_bytes)
+    min_free = Size(load_default=Recordings().min_free)
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> Recordings:
+        data["directory"] = data["directory"].rstrip("/")
+        data["max_bytes"] = data["max_bytes"] or None  # 0: no bound
+        return Recordings(**data)
+
+
+class OwnRecordingsSchema(_Table):
+    """``[workspaces.ID.recording]``."""
+
+    announcement = fields.String(
+        load_default=None,
+        validate=validate.Regexp(
+            r"beep\Z|/[^\0]{1,1000}\Z",
+            error='expected "beep" or the absolute path of a WAV file, got {input!r}',
+        ),
+        error_messages={"invalid": "expected a text in quotes"},
+    )
+    keep = Duration(load_default=None, at_least=3600, at_most=3650 * 86400.0)
+    key = SealingKey(load_default=None)
+    old_keys = _listed(SealingKey(), load_default=list)
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> OwnRecordings:
+        data["old_keys"] = tuple(data["old_keys"])
+        return OwnRecordings(**data)
 
 
 class EdgeSchema(_Table):
@@ -473,6 +514,8 @@ class WorkspaceSchema(_Table):
         ),
         error_messages={"invalid": "expected a text in quotes"},
     )
+    record = Share(load_default=0.0)
+    recording = fields.Nested(OwnRecordingsSchema, load_default=OwnRecordings)
     bot = fields.Nested(BotSchema, required=True, error_messages=_required("a table with the bot's url"))
     ameyo = fields.Nested(
         AmeyoSchema, required=True, error_messages=_required("a table with url, tenant_host and token")
@@ -504,6 +547,7 @@ class ConfigSchema(_Table):
     logs = fields.Nested(LogsSchema, load_default=lambda: LogsSchema().load({}))
     edge = fields.Nested(EdgeSchema, load_default=None)
     relay = fields.Nested(RelaySchema, load_default=Relay)
+    recording = fields.Nested(RecordingsSchema, load_default=Recordings)
     ledger = fields.Nested(LedgerSchema, load_default=None)
     workspaces = fields.Dict(
         keys=fields.String(validate=_workspace_id),
@@ -563,4 +607,5 @@ class ConfigSchema(_Table):
             logs=data["logs"],
             edge=data["edge"],
             relay=data["relay"],
+            recording=data["recording"],
         )

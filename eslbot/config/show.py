@@ -14,7 +14,9 @@ from eslbot.config.model import (
     FreeSwitch,
     Ledger,
     Network,
+    OwnRecordings,
     PageToken,
+    Recordings,
     Relay,
     Workspace,
 )
@@ -35,6 +37,7 @@ def show(config: Config) -> str:
         "freeswitch": _freeswitch(config.freeswitch),
         "edge": _edge(config.edge) if config.edge else None,
         "relay": _relay(config.relay),
+        "recording": _recordings(config.recording),
         "web": {"listen": str(config.web.listen), "tokens": {t.name: _token(t) for t in config.web.tokens}},
         "logs": {"mask_numbers": config.logs.mask_numbers},
         "ledger": _ledger(config.ledger) if config.ledger else None,
@@ -74,6 +77,25 @@ def _relay(relay: Relay) -> dict[str, Any]:
     return {"listen": str(relay.listen), "processes": relay.processes, "directory": relay.directory}
 
 
+def _recordings(recordings: Recordings) -> dict[str, Any]:
+    return {
+        "directory": recordings.directory,
+        "keep": _duration(recordings.keep),
+        "max_bytes": recordings.max_bytes or 0,
+        "min_free": recordings.min_free,
+    }
+
+
+def _own_recordings(own: OwnRecordings) -> dict[str, Any] | None:
+    shown = {
+        "announcement": own.announcement,
+        "keep": None if own.keep is None else _duration(own.keep),
+        "key": _text(own.key),
+        "old_keys": [_text(key) for key in own.old_keys] or None,
+    }
+    return shown if any(value is not None for value in shown.values()) else None
+
+
 def _token(token: PageToken) -> dict[str, Any]:
     workspaces = {"workspaces": list(token.workspaces)} if token.workspaces else {}
     return {"token": _text(token.token), "numbers": token.numbers, **workspaces}
@@ -96,6 +118,8 @@ def _workspace(workspace: Workspace) -> dict[str, Any]:
         "max_duration": _duration(workspace.max_duration),
         "nat": workspace.nat,
         "hold_sound": workspace.hold_sound,
+        "record": workspace.record if 0 < workspace.record < 1 else bool(workspace.record),
+        "recording": _own_recordings(workspace.recording),
         "bot": _bot(workspace.bot),
         "ameyo": _ameyo(workspace.ameyo),
     }

@@ -20,6 +20,7 @@ from picows.url import parse_url
 
 from eslbot.config import Address, Config, ConfigError, Relay, Secret, load
 from eslbot.config.fields import BotUrl
+from eslbot.config.model import OwnRecordings, Recordings
 from eslbot.config.secrets import secrets_of
 from eslbot.config.show import show
 from eslbot.config.urls import MASK
@@ -117,6 +118,7 @@ def put(tree: Tree, key: str, value: Any) -> Tree:
         "W": ["workspaces", ACME],
         "B": ["workspaces", ACME, "bot"],
         "A": ["workspaces", ACME, "ameyo"],
+        "R": ["workspaces", ACME, "recording"],
     }
     first, *rest = key.split(".")
     path = [*short.get(first, [first]), *rest]
@@ -128,7 +130,7 @@ def put(tree: Tree, key: str, value: Any) -> Tree:
 
 
 def full(key: str) -> str:
-    for short, long in {"W": "", "B": ".bot", "A": ".ameyo"}.items():
+    for short, long in {"W": "", "B": ".bot", "A": ".ameyo", "R": ".recording"}.items():
         if key.split(".")[0] == short:
             return f"workspaces.{ACME}{long}{key[1:]}"
     return key
@@ -589,12 +591,32 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("edge", {**EDGE, "switches": ["10.0.0.5"]}, "an IP address and a port"),
     ("edge", {**EDGE, "switches": ["[::1]:5060"]}, "cannot be reached from 10.0.0.4"),
     ("edge", {**EDGE, "switches": ["10.0.0.5:5060", "10.0.0.5:5060"]}, "is there twice"),
+    ("recording.directory", "relative", "expected an absolute path"),
+    ("recording.keep", "1s", "expected 3600 to"),
+    ("recording.max_bytes", "50", 'expected a size like "500MB" or "50GB", or a number of bytes'),
+    ("recording.max_bytes", True, "expected a size like"),
+    ("recording.min_free", -1, "expected a size like"),
+    ("recording.min_free", "1 EB", "expected a size like"),
+    ("W.record", 1.01, "expected true, false or a share of calls from 0.0 to 1.0, got 1.01"),
+    ("W.record", -0.1, "expected true, false or a share"),
+    ("W.record", "yes", "expected true, false or a share"),
+    ("W.record", float("nan"), "expected true, false or a share"),
+    ("R.announcement", "hello.wav", 'expected "beep" or the absolute path of a WAV file'),
+    ("R.announcement", 1, "expected a text in quotes"),
+    ("R.keep", "0s", "expected 3600 to"),
+    ("R.key", "abc", "expected the 64 hex digits that `openssl rand -hex 32` prints"),
+    ("R.key", "g" * 64, "expected the 64 hex digits"),
+    ("R.key", 1, "expected the 64 hex digits"),
+    ("R.old_keys", ["0f" * 31], "expected the 64 hex digits"),
+    ("R.old_keys", "0f" * 32, "expected a list in [ ]"),
+    ("R.secret", "x", "is not a known key; known here: announcement, keep, key, old_keys"),
     ("edge", {**EDGE, "inner_port": 5060}, "is sip_port already"),
     ("edge", {**EDGE, "addresses": ["10.0.0.9"]}, "expected sip_ip (10.0.0.4) to be among"),
     (
         "wrong",
         1,
-        "is not a known key; known here: edge, freeswitch, ledger, logs, relay, server, web, workspaces",
+        "is not a known key; known here: edge, freeswitch, ledger, logs, recording, relay, server, web, "
+        "workspaces",
     ),
 ]
 
@@ -628,7 +650,20 @@ KEYS = {
     "ledger": ["url", "journal", "retention"],
     "relay": ["listen", "processes", "directory"],
     "logs": ["mask_numbers"],
-    "W": ["name", "sources", "max_calls", "max_cps", "max_duration", "hold_sound", "bot", "ameyo"],
+    "recording": ["directory", "keep", "max_bytes", "min_free"],
+    "R": ["announcement", "keep", "key", "old_keys"],
+    "W": [
+        "name",
+        "sources",
+        "max_calls",
+        "max_cps",
+        "max_duration",
+        "hold_sound",
+        "record",
+        "recording",
+        "bot",
+        "ameyo",
+    ],
     "B": [
         "url",
         "sample_rate",
@@ -674,6 +709,58 @@ def test_what_is_missing_is_named(read: Read, key: str) -> None:
     del table[key[0]][key[2:]]
     (problem,) = problems(read, tree)
     assert problem.startswith(f"{full(key)}: is missing; expected ")
+
+
+def test_what_is_recorded_and_how(read: Read, tmp_path: Path) -> None:
+    config = read(small())
+    assert config.recording == Recordings()
+    assert (config.recording.keep, config.recording.max_bytes) == (30 * 86400, 50 * 10**9)
+    (acme,) = config.workspaces.values()
+    assert (acme.record, acme.recording, acme.recording.keys) == (0.0, OwnRecordings(), ())
+    tree, old_key = small(), tmp_path / "old-key"
+    for key, value in {
+        "recording.directory": "/srv/recordings/",
+        "recording.keep": "7d",
+        "recording.max_bytes": "1.5 TB",
+        "recording.min_free": 0,
+        "W.record": 0.25,
+        "R.announcement": "/srv/hello there.wav",
+        "R.keep": "90d",
+        "R.key": "${KEY}",
+        "R.old_keys": ["${file:" + str(old_key) + "}"],
+    }.items():
+        put(tree, key, value)
+    old_key.write_text("A1" * 32 + "\n")
+    config = read(tree, {"KEY": "0f" * 32})
+    assert config.recording == Recordings("/srv/recordings", 7 * 86400.0, 1_500_000_000_000, 0)
+    (acme,) = config.workspaces.values()
+    assert (acme.record, acme.recording.keep) == (0.25, 90 * 86400.0)
+    assert acme.recording.sealing_key == b"\x0f" * 32
+    assert acme.recording.keys == (b"\x0f" * 32, b"\xa1" * 32)
+    shown = show(config)
+    assert "0f0f" not in shown and "A1A1" not in shown
+    assert tomllib.loads(shown)["workspaces"][ACME]["record"] == 0.25
+    assert {"0f" * 32, "A1" * 32} <= secrets_of(config)
+
+
+@pytest.mark.parametrize(("written", "share"), [(True, 1.0), (False, 0.0), (1, 1.0), (0, 0.0), (0.1, 0.1)])
+def test_a_share_of_calls(read: Read, written: bool | float, share: float) -> None:
+    (acme,) = read(put(small(), "W.record", written)).workspaces.values()
+    assert acme.record == share
+
+
+def test_no_bound_of_bytes(read: Read) -> None:
+    config = read(put(small(), "recording.max_bytes", 0))
+    assert config.recording.max_bytes is None
+    assert tomllib.loads(show(config))["recording"]["max_bytes"] == 0
+
+
+def test_an_announcement_that_cannot_be_read_is_a_warning(read: Read) -> None:
+    tree = put(put(small(), "R.announcement", "/nowhere.wav"), "W.record", True)
+    (warning,) = read(tree).warnings
+    assert warning.startswith(f"{full('R.announcement')}: /nowhere.wav cannot be read on this host")
+    assert read(put(tree, "W.record", False)).warnings == ()
+    assert read(put(put(tree, "W.record", True), "R.announcement", "beep")).warnings == ()
 
 
 def test_all_mistakes_are_told_in_one_run(read: Read) -> None:
