@@ -160,6 +160,25 @@ RELAY_BOTS_LOST = Counter(
     ["why"],
 )
 
+# -- recordings -------------------------------------------------------------------------------------------
+
+RECORDINGS = Counter("eslbot_recordings", "Parts of recordings that were begun.", ["workspace"])
+#: Why a call that was to be recorded is not, or not to its end.
+RECORDING_WHYS = ("full", "slow", "failed", "unannounced")
+RECORDINGS_FAILED = Counter(
+    "eslbot_recordings_failed", "Recordings that were not made, or end before their call, by reason.", ["why"]
+)
+RECORDINGS_BYTES = Gauge(
+    "eslbot_recordings_bytes",
+    "What all recordings of this host take, as of the last sweep.",
+    multiprocess_mode="livemax",
+)
+#: Why a recording was deleted by itself.
+DELETED_WHYS = ("keep", "max_bytes")
+RECORDINGS_DELETED = Counter(
+    "eslbot_recordings_deleted", "Recordings that were deleted: they were old, or all were too much.", ["why"]
+)
+
 # -- Ameyo ------------------------------------------------------------------------------------------------
 
 BOT_END_TO_POST_SECONDS = Histogram(
@@ -266,3 +285,7 @@ def expect_relay() -> None:
         RELAY_SPEECH_LOST.labels(why)
     for why in BOTS_LOST_WHYS:
         RELAY_BOTS_LOST.labels(why)
+    for why in RECORDING_WHYS:
+        RECORDINGS_FAILED.labels(why)
+    for why in DELETED_WHYS:
+        RECORDINGS_DELETED.labels(why)
