@@ -249,6 +249,10 @@ class BotLeg:
                 self._done = True
             case News.SHORT_PACKETS:
                 self._lengthen_packets()
+            case News.RECORDING if why := printable(_text(facts, "why")):
+                self._story.note(What.RECORDING_FAILED, age, why=why)
+            case News.RECORDING:
+                self._story.note(What.RECORDING_BEGUN, age)
             case News.LATE:
                 self._flush(_seconds(facts, "by"))
 

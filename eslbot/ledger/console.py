@@ -139,6 +139,8 @@ _WORDS = {
     "mark": "mark",
     "hold": "the PBX's hold",
     "key": "caller pressed a key",
+    "recording_begun": "is recorded",
+    "recording_failed": "is not recorded any more",
     "bot_ended": "bot's part is over",
     "attempt_began": "notification to Ameyo goes out",
     "attempt": "Ameyo's answer",

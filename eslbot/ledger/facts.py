@@ -29,6 +29,9 @@ class What(StrEnum):
     MARK = "mark"  # `name`, `cleared`: heard up to here, or never
     HOLD = "hold"  # `on`: the PBX has put the caller on hold, or taken them off it
     KEY = "key"  # the caller pressed one; which, is nobody's business
+    #: The relay records the call. Its end nobody tells: it is the stream's, behind which nobody listens.
+    RECORDING_BEGUN = "recording_begun"
+    RECORDING_FAILED = "recording_failed"  # `why`: it ends before the call does, or never began
     BOT_ENDED = "bot_ended"  # `outcome`, `reason`
     ATTEMPT_BEGAN = "attempt_began"  # `number`: a notification goes out
     #: What became of it: `number`, `verdict`, `status`, `seconds`, `detail`. The first accepted one is the

@@ -35,6 +35,7 @@ from eslbot.ameyo.properties import allowed
 from eslbot.config.model import Workspace
 from eslbot.invite import Invite
 from eslbot.outcome import Outcome
+from eslbot.recording.recorder import CallRecording
 from eslbot.relay import control, protocols
 from eslbot.relay.audio import PIECE, Decoder, UnusableAudio, Upsampler, audible
 from eslbot.relay.budgets import Budget
@@ -157,6 +158,12 @@ class RelayCall(Call):
         self._tick: asyncio.TimerHandle | None = None
         #: Whether what the bot has said will be placed in the loop's next turn.
         self._placing = False
+        #: What is recorded of the call, and whether the caller is being told so: the bot waits for its end.
+        self._recording: CallRecording | None = None
+        self._recording_told: str | None = None
+        self._announced = self._announcing = False
+        #: The bot whose speech is taken.
+        self._speaks: _Connection | None = None
 
     # -- the stream ---------------------------------------------------------------------------------------
 
@@ -170,22 +177,30 @@ class RelayCall(Call):
         shared = self._shared
         try:
             if self._laid:
+                if self._recording is not None:
+                    self._recording.restarts()
                 if self._playout.read_by(switch):
                     self._log.warning("switch_restarted", switch=switch)
                     self._short_told = False  # its jitter buffer is gone, too
+                    if self._recording is not None:
+                        self._recording.restarted()
                 return
+            recorded = shared.recorder.wants(self.invite.call_id, self.workspace)
             self._line = Line.open(
                 shared.directory,
                 self.invite.call_id,
                 shared.reads,
                 samples=ptime * control.RATE // 1000,
                 switch=switch,
+                kept=recorded,
             )
         except (OSError, ValueError) as error:
             self._without_line(error)
             return
         self._playout = Playout(self._line, shared.margin(self.workspace.id).of_call(), self)
         self._laid = True
+        if recorded:
+            self._recording = shared.recorder.record(self.invite, self.workspace, self._line)
 
     def _without_line(self, error: OSError | ValueError) -> None:
         """All relays of this host have the same directory: there is no other to wait for."""
@@ -208,6 +223,7 @@ class RelayCall(Call):
         self._caller = CallerAudio()
         self._begin(part)
         self._tell_state(self._held)
+        self._announce(part)
         if self._connection is not None and self._bot is Bot.DIALLING:
             self._connected(self._connection, "", resumed=False)
         self._go_on()
@@ -246,6 +262,8 @@ class RelayCall(Call):
             leaving.callback(self._shared.over, self.invite.call_id)
             if self._laid:
                 leaving.callback(self._line.close, remove=remove)
+            if self._recording is not None:
+                leaving.callback(self._recording.end)
             if stream is not None:
                 leaving.callback(stream.close)
             self._part(reason)
@@ -288,6 +306,8 @@ class RelayCall(Call):
         self._caller.settle()  # by a re-INVITE, which costs ticks
         if self._laid:
             self._playout.hold(on)
+        if self._recording is not None:
+            self._recording.hold(on)
         self._tell_bot(lambda protocol: protocol.hold(on))
 
     def _stop(self, reason: str) -> None:
@@ -345,6 +365,8 @@ class RelayCall(Call):
                 self._caller_looked = now
                 self._look_at_caller()
             for audio in frames:
+                if self._recording is not None:
+                    self._recording.caller(audio, now)
                 passed = int((now - self._stream_since) / FRAME_SECONDS) * FRAME_SAMPLES
                 if self._heard < passed - MISSING:
                     self._heard = passed
@@ -362,6 +384,29 @@ class RelayCall(Call):
         if (late := self._caller.late) > LATE and not self._short_told:
             self._tell(News.LATE, by=round(late, 3))
             self._caller.settle()
+
+    # -- the recording ------------------------------------------------------------------------------------
+
+    def _announce(self, part: Part) -> None:
+        """Tell that the call is recorded: the controller, and the caller where a relay before us has not."""
+        self._look_at_recording()
+        if self._recording is None or self._announced:
+            return
+        self._announced = True
+        speech = self._shared.recorder.announcement(self.workspace)
+        if speech and part is Part.NEW and self._ended is None:
+            self._announcing = True
+            self._playout.say(speech)
+
+    def _look_at_recording(self) -> None:
+        """Tell the controller what there is to be told."""
+        if self._recording is None:
+            return
+        self._recording.tick()
+        why = self._recording.failed or ""
+        if why != self._recording_told:
+            self._recording_told = why
+            self._tell(News.RECORDING, **({"why": why} if why else {}))
 
     # -- the bot's connection -----------------------------------------------------------------------------
 
@@ -415,6 +460,15 @@ class RelayCall(Call):
             self._tell(News.RECONNECTED, why=why)
         else:
             self._tell(News.CONNECTED)
+        self._let_speak()
+
+    @_guarded
+    def _let_speak(self) -> None:
+        """Take what the bot says, once there is nothing that the caller has to hear before."""
+        connection = self._connection
+        if connection is None or connection is self._speaks or self._announcing:
+            return
+        self._speaks = connection
         if not self._spoken and (seconds := self.workspace.bot.first_audio_timeout):
             self._first_audio = self._loop.call_later(seconds, self._silent_bot, seconds)
         connection.catch_up()
@@ -612,10 +666,15 @@ class RelayCall(Call):
 
     def began(self, ago: float) -> None:
         """The caller begins to hear the bot."""
-        self._tell(News.BEGAN, ago=round(ago, 4))
+        if not self._announcing:
+            self._tell(News.BEGAN, ago=round(ago, 4))
 
     def silent(self, cut: bool, ago: float) -> None:
         """The caller hears it no more."""
+        if self._announcing:
+            self._announcing = False
+            self._loop.call_soon(self._let_speak)
+            return
         if self._connection is not None:
             self._connection.decoder.reset()  # what comes is another utterance
         self._tell(News.SILENT, cut=cut, ago=round(ago, 4))
@@ -626,6 +685,7 @@ class RelayCall(Call):
         _cancel(self._tick)
         if self._gone or not self._laid:
             return
+        self._look_at_recording()
         due = self._playout.tick()
         self._count_lost()
         if due is None:  # another relay has the call

@@ -75,6 +75,8 @@ class News(StrEnum):
     ENDED = "ended"
     DONE = "done"  # behind ENDED: the last word was heard, the line is silent
     SHORT_PACKETS = "short_packets"  # the PBX's are shorter than its SDP says: a jitter buffer is wanted
+    #: The call is recorded from here on; or, with `why` (of metrics.RECORDING_WHYS), is not any more.
+    RECORDING = "recording"
     LATE = "late"  # `by`: the caller's audio is late since a stall of FreeSWITCH's: flush the RTP socket
 
 

@@ -392,6 +392,7 @@ def make_directory(directory: Path) -> None:
 
 def run(path: Path, *, processes: int | None, drain: float | None, json_logs: bool) -> None:
     """Run relays until told to end. Raises ConfigError when the configuration cannot be used."""
+    from eslbot.recording.recorder import Recorder
     from eslbot.relay.call import RelayCall
     from eslbot.relay.margin import Margin
     from eslbot.relay.reads import Reads
@@ -401,4 +402,4 @@ def run(path: Path, *, processes: int | None, drain: float | None, json_logs: bo
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     logs.configure(json_logs=json_logs, for_good=True)
-    Parent(path, Parts(RelayCall, Reads, Margin), processes, drain).run()
+    Parent(path, Parts(RelayCall, Reads, Margin, Recorder), processes, drain).run()

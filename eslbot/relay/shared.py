@@ -15,6 +15,7 @@ import structlog
 from eslbot import metrics
 
 if TYPE_CHECKING:
+    from eslbot.recording.recorder import Recorder
     from eslbot.relay.margin import Margin
     from eslbot.relay.reads import Reads
 
@@ -34,9 +35,11 @@ class Shared:
         margin: Callable[[], Margin],
         url: str,
         over: Callable[[str], None],
+        recorder: Recorder,
     ) -> None:
         self.directory = directory
         self.reads = reads
+        self.recorder = recorder
         self.url = url
         self.over = over
         self._loop = asyncio.get_running_loop()

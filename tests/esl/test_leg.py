@@ -82,6 +82,21 @@ def test_what_happens_on_the_line_is_told(house: House) -> None:
     ]
 
 
+def test_a_recording_is_in_the_calls_timeline(house: House) -> None:
+    channel = house.talking()
+    channel.relay.tells(News.RECORDING)
+    channel.relay.tells(News.RECORDING, why="full\n")
+    channel.relay.tells(News.RECORDING, why=["no text"])
+    channel.ends()
+    channel.wait_stage("held")
+    told = noted(house, "recording_begun", "recording_failed")
+    assert [(fact["what"], fact.get("why")) for fact in told] == [
+        ("recording_begun", None),
+        ("recording_failed", "full "),
+        ("recording_begun", None),
+    ]
+
+
 def test_the_first_word_is_measured_once(house: House) -> None:
     before = metrics.FIRST_AUDIO_SECONDS.labels("acme")._sum.get()
     channel = house.talking()

@@ -20,6 +20,7 @@ from eslbot import metrics
 from eslbot.config.loader import from_tree
 from eslbot.config.model import Config
 from eslbot.invite import Invite
+from eslbot.recording.recorder import Recorder
 from eslbot.relay import call as relay_call
 from eslbot.relay import control
 from eslbot.relay.audio import PIECE
@@ -175,6 +176,7 @@ class World:
         self.forgotten: list[str] = []
         self.reads = self.directory = None
         self.url = "ws://127.0.0.1:40001/"
+        self.recorder = Recorder(config)
         monkeypatch.setattr(relay_call.Line, "open", lambda *_, **__: self.line)
         monkeypatch.setattr(relay_call, "Playout", self._playout)
         monkeypatch.setattr(relay_call, "dial", self._dial)
