@@ -815,3 +815,8 @@ def give_up(message: str, code: int) -> NoReturn:
 
     click.echo(f"eslbot: {redaction.redact(message)}", err=True)
     raise SystemExit(code)
+
+
+from eslbot.recording.command import recording_group  # noqa: E402  # it uses what is above
+
+main.add_command(recording_group)
