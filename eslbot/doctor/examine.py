@@ -28,6 +28,7 @@ from eslbot.doctor.checks import (
     limits,
     nat,
     profile,
+    recordings,
     recovery,
     relay,
     rtp,
@@ -95,6 +96,7 @@ CHECKS = (
     _apart("ameyo", "Ameyo: DNS and TLS", ameyo.endpoints),
     Check("clock", "clocks", clock.skew, needs_switch=False),
     _apart("ledger", "the call ledger", ledger.recording),
+    _apart("recordings", "recordings of calls", recordings.prepared),
     _apart("page", "the call page", service.page),
 )
 TITLES = {

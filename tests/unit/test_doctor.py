@@ -494,6 +494,63 @@ def test_lines_that_freeswitch_cannot_read_are_found(open_to_all: Installation) 
         os.waitpid(pid, 0)
 
 
+def recorded(site: Installation, **own: Any) -> Path:
+    """Have acme recorded; the directory."""
+    directory = site.path.parent / "recordings"
+    site.tree["recording"] = {"directory": str(directory), "min_free": 0}
+    site.tree["workspaces"][WORKSPACE] |= {"record": True, "recording": own}
+    return directory
+
+
+def test_nobody_is_recorded(site: Installation) -> None:
+    ((found,),) = (c.findings for c in site.run("recordings"))
+    assert (found.severity, found.found) == (Severity.OK, "no workspace is recorded")
+
+
+def test_recordings_that_are_sound(site: Installation) -> None:
+    directory = recorded(site, announcement="beep", key="0f" * 32)
+    (checked,) = site.run("recordings")
+    assert [(f.looked_at, f.severity) for f in checked.findings] == [
+        (f"recording.directory {directory}", Severity.OK),
+        (f"the room at {directory.parent}", Severity.OK),
+        ("the announcement of acme", Severity.OK),
+        ("recording.key of acme", Severity.OK),
+    ]
+    assert not directory.exists(), "it only reads"
+    assert "0f0f" not in " ".join(f"{f.looked_at} {f.found}" for f in checked.findings)
+
+
+def test_callers_who_are_not_told_and_recordings_that_are_not_sealed_are_notes(site: Installation) -> None:
+    recorded(site)
+    (checked,) = site.run("recordings")
+    notes = [f.looked_at for f in checked.findings if f.severity is Severity.NOTE]
+    assert notes == ["the announcement of acme", "recording.key of acme"]
+    assert wrong([checked]) == []
+
+
+def test_what_keeps_calls_from_being_recorded_is_found(site: Installation) -> None:
+    directory = recorded(site, announcement="/nowhere.wav")
+    directory.mkdir(mode=0o755)
+    site.tree["recording"]["min_free"] = "1000000TB"
+    open_, full, silent = site.bad("recordings")
+    assert (open_.severity, open_.found) == (Severity.WARNING, "others may enter it (mode 755)")
+    assert "less than recording.min_free" in full.found
+    assert "/nowhere.wav cannot be read" in silent.found and "no call" in silent.why
+
+
+@needs_root
+def test_recordings_that_the_relays_user_cannot_write_are_found(open_to_all: Installation) -> None:
+    directory = recorded(open_to_all, announcement="beep")
+    (found,) = open_to_all.bad("recordings", user="nobody")
+    assert found.found == "no such directory, and nobody may not make it"
+    assert found.remedy == f"install -d -o nobody -m 0700 {directory}"
+    directory.mkdir(mode=0o700)
+    (found,) = open_to_all.bad("recordings", user="nobody")
+    assert found.found == "nobody may not write it"
+    os.chown(directory, pwd.getpwnam("nobody").pw_uid, -1)
+    assert open_to_all.bad("recordings", user="nobody") == []
+
+
 @contextmanager
 def answering(answer: bytes) -> Iterator[int]:
     """A server that says one thing to whoever asks; its port."""
