@@ -155,6 +155,8 @@ class Lab:
         self.rtp_ports = free_rtp_ports()
         #: ``relay.listen``, of one relay for all hosts; and its line files.
         self.relay, self.lines = ("127.0.0.1", free_port()), folder.absolute() / "lines"
+        #: Where recordings are, of tenants that have ``record``.
+        self.recordings = folder.absolute() / "recordings"
         #: Where a real FreeSWITCH keeps what is its own.
         self.work = folder / "run"
         self.ameyo = AmeyoServer({tenant.host: tenant.token for tenant in tenants}, emit=emit)
@@ -377,6 +379,7 @@ class Lab:
                 # Of several hosts none is FreeSWITCH's, where the relay has to be.
                 "processes": 0 if self._relay_alone else self.relays,
             },
+            "recording": {"directory": str(self.recordings), "min_free": 0},
             "web": {
                 "listen": colon(service.web),
                 "tokens": {name: dict(token) for name, token in self._page_tokens.items()},
