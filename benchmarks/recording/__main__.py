@@ -58,7 +58,7 @@ class Used:
 class Figures:
     """One run's."""
 
-    used: dict[str, list[Used]] = field(default_factory=lambda: defaultdict(list))
+    used: dict[str, list[Used]] = field(default_factory=lambda: {"plain": [], "recorded": []})
     off: list[float] = field(default_factory=list)
     gaps: int = 0
     recordings: int = 0
