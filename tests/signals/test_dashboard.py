@@ -32,7 +32,10 @@ def test_it_can_be_imported() -> None:
 
 def test_it_has_its_rows_in_order() -> None:
     rows = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
-    assert rows == ["Now", "Hand-off", "Bot", "Ameyo", "FreeSWITCH and the BYE", "Ledger", "Service", "Relay"]
+    assert rows == [
+        *("Now", "Hand-off", "Bot", "Ameyo", "FreeSWITCH and the BYE", "Ledger", "Service", "Relay"),
+        "Recordings",
+    ]
 
 
 def test_no_two_panels_lie_on_one_another() -> None:
