@@ -384,7 +384,9 @@ def needs_attention(row: Row) -> bool:
     if row["byes_overdue"] or row["end_unseen"] or row["sip_hangup_disposition"] == "send_bye":
         return True
     if row["ended_at"] is None:
-        return bool(row["attempts"] > 1 and row["handed_off_at"] is None)
+        waits = row["handed_off_at"] is None
+        refused = row["attempts"] > 1 or row["attempt_verdict"] in ("failed", "rejected")
+        return bool(row["unverified_at"] is not None or (waits and refused))
     return row["fault"] not in (None, Fault.NONE)
 
 

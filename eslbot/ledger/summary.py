@@ -35,7 +35,9 @@ NOBODY = ""
 #: but a :func:`rebuild` for the calls of before.
 BEGINNING = {"set_up": ("invited_at", "answered_at"), "first_audio": ("answered_at", "first_audio_at")}
 END = {"hand_off": ("bot_ended_at", "handed_off_at")}  # to Ameyo's acceptance, all attempts included
-LATENCIES = BEGINNING | END
+#: A call's median answer: how long its caller waited for the bot to be heard.
+TURN = "turn"
+LATENCIES = (*BEGINNING, *END, TURN)
 
 #: Summaries that are read one at a time: a statement for any number of them costs three times as much.
 ONE_BY_ONE = 3
@@ -65,6 +67,8 @@ def figures(row: Row) -> Figures:
             told["good"] = 1
         if row["take_overs"]:
             told["take_overs"] = row["take_overs"]
+        if row["answer_p50"] is not None:
+            told[f"{TURN} {_bucket(row['answer_p50'])}"] = 1
         if row["handed_off_at"] != ended:  # else only the end has told of it: how long it took, nobody knows
             _measure(told, row, END)
     return told
@@ -187,7 +191,7 @@ def rebuild(connection: Connection) -> None:
     connection.execute(delete(summary))
     names = {
         "workspace_id", "invited_at", "bot_ended_at", "ended_at", "stage", "refusal", "fault", "take_overs",
-        *(column for pair in LATENCIES.values() for column in pair),
+        *("answer_p50", *(column for pair in (BEGINNING | END).values() for column in pair)),
     }  # fmt: skip
     changes = Changes()
     rows = connection.execute(

@@ -62,7 +62,7 @@ const CHARTS = [
   },
   latency("set_up", "Set-up, INVITE to 200"),
   latency("first_audio", "First audio, from the answer"),
-  latency("turn", "Turn, caller stops to bot is heard"),
+  latency("turn", "Turn, caller stops to bot is heard (a call's median)"),
   latency("hand_off", "Hand-off, bot's end to Ameyo's acceptance"),
   { id: "take_overs", title: "Take-overs", say: count, kind: "bars", series: () => [{ name: "take-overs", of: (point) => point.take_overs }] },
 ];
