@@ -316,7 +316,9 @@ class LedgerSchema(_Table):
     url = LedgerUrl(load_default=Secret("sqlite:////var/lib/eslbot/calls.db"))
     journal = fields.String(
         load_default="/var/lib/eslbot/journal",
-        validate=validate.Regexp(r"/.{1,80}\Z", error="expected an absolute path of at most 80 characters"),
+        validate=validate.Regexp(
+            r"/.{1,1000}\Z", error="expected an absolute path of at most 1000 characters"
+        ),
         error_messages={"invalid": "expected a path in quotes"},
     )
     retention = Duration(load_default=90 * 86400.0, at_least=3600, at_most=3650 * 86400.0)

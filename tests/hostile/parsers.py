@@ -542,7 +542,7 @@ def probe(content: bytes) -> None:
 @cache
 def _access() -> Access:
     path = _folder() / "page.toml"
-    path.write_bytes(SMALL)
+    path.write_bytes(SMALL.replace(b"${file:/nowhere}", b"of-ameyo"))
     return Access(load(path, {"NAME": "x", "PAGE_TOKEN": "y" * 20}), pause=lambda seconds: None)
 
 

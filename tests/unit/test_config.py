@@ -585,7 +585,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("ledger.url", "postgresql://localhost/calls", "expected postgresql+psycopg://"),
     ("ledger.url", "postgresql+psycopg://localhost", "expected"),
     ("ledger.url", "mysql://localhost/calls", "expected"),
-    ("ledger.journal", "journal", "an absolute path of at most 80 characters"),
+    ("ledger.journal", "journal", "an absolute path of at most 1000 characters"),
     ("ledger.retention", "30s", "expected 3600 to"),
     ("logs.mask_numbers", "yes", "expected true or false"),
     ("web.tokens", {"ops": {"token": "short"}}, "expected at least 16 characters"),
