@@ -45,7 +45,7 @@ def test_it_is_the_first_view_and_all_is_well(new_page: Any, health: PageService
     assert page.get_by_text("No call needs anybody.").is_visible()
     assert page.locator("#stale").is_hidden()
     page.locator("#figure-live", has_text="3").wait_for()
-    page.locator("#figure-ended", has_text="0").wait_for()
+    page.wait_for_function("() => Number(document.getElementById('figure-ended').textContent) > 0")
     zone = page.evaluate("Intl.DateTimeFormat().resolvedOptions().timeZone")
     assert zone in page.locator("#zone").inner_text()
 
