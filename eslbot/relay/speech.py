@@ -209,4 +209,5 @@ def levels_of(linear: bytes, size: int) -> NDArray[np.float32]:
     count = -(-len(linear) // size)
     samples = np.frombuffer(linear.ljust(count * size, b"\0"), "<i2").astype(np.float32)
     frames = samples.reshape(count, size // 2)
-    return np.sqrt(np.einsum("ij,ij->i", frames, frames) / (size // 2), dtype=np.float32)
+    levels: NDArray[np.float32] = np.sqrt(np.einsum("ij,ij->i", frames, frames) / (size // 2))
+    return levels

@@ -327,7 +327,7 @@ def test_no_database_is_code_2_and_migrate_makes_one(tmp_path: Path) -> None:
     path.write_text(tomli_w.dumps({**tree(), "ledger": {"url": url, "journal": str(tmp_path)}}))
     result = run(path, "calls")
     assert (result.exit_code, "there is no database" in result.output) == (2, True)
-    assert run(path, "ledger", "migrate").stdout == f"{url} is at revision 0002\n"
+    assert run(path, "ledger", "migrate").stdout == f"{url} is at revision 0003\n"
     assert run(path, "calls", "--json").stdout == "[]\n"
     assert "keep" not in run(path, "ledger", "--help").output  # it is for the arbiter
 
