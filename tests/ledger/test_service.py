@@ -137,6 +137,7 @@ def test_a_hup_changes_the_ledger(service: ServiceWithLedger, tmp_path: Path) ->
 
 def test_a_hup_that_changes_nothing_leaves_it_alone(service: ServiceWithLedger) -> None:
     first = service.page_other_than()
+    until(service.page_answers)  # while it starts, new workers may not come up in time
     workers = service.children()
     service.process.send_signal(signal.SIGHUP)
     until(lambda: service.ready() and not set(workers) & set(service.children()))

@@ -329,7 +329,7 @@ def test_it_is_not_patched_by_gevent(house: WriterHouse) -> None:
     """Nor does it load what calls need: its threads are the system's."""
     told = (
         "import atexit, sys\n"
-        "atexit.register(lambda: print('loaded', [n for n in ('gevent', 'greenlet', 'greenswitch') if n in"
+        "atexit.register(lambda: print('loaded', [n for n in ('gevent', 'greenswitch') if n in"
         " sys.modules], file=sys.stderr))"
     )
     process = house.writer(told)
