@@ -205,6 +205,6 @@ def test_arrivals_know_by_how_much_a_frame_is_late() -> None:
     assert lateness[20] == pytest.approx(0.015)
     assert sum(lateness) == pytest.approx(0.015)
     # Ticks that FreeSWITCH has left out: late for up to a second, and then that is when they come.
-    after = [arrivals.lateness(1 + number * FRAME) for number in range(80)]
+    after = [arrivals.lateness(1.8 + number * FRAME) for number in range(80)]
     assert after[0] == pytest.approx(0.2)
     assert after[-1] == pytest.approx(0)
