@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from eslbot import metrics
-from eslbot.config.model import Config
+from eslbot.config.model import Config, FreeSwitch
 from eslbot.health import probes
 from eslbot.health.counts import latest, total
 from eslbot.health.living import Living, Row
-from eslbot.health.model import Component
+from eslbot.health.model import Colour, Component
 from eslbot.health.probes import Count, Findings, Probe, Writing
 from eslbot.health.rounds import Rounds
 from eslbot.ledger.projection import Projection
@@ -29,7 +30,7 @@ def rounds_of(config: Config, projection: Projection, writing: Callable[[], Writ
     workers = partial(count, "eslbot_workers_ready", config.server.workers)
     relays = partial(count, "eslbot_relay_ready", config.relay.processes)
     looks: dict[tuple[Component, ...], Probe] = {
-        (Component.FREESWITCH, Component.EVENT_SOCKET): partial(probes.switch, config.freeswitch),
+        (Component.FREESWITCH, Component.EVENT_SOCKET): Switch(config.freeswitch, directory),
         (Component.WORKERS,): partial(probes.workers, config.server.health, workers),
         (Component.RELAYS,): partial(probes.relays, config, relays),
         (Component.LEDGER,): partial(_ledger, config, writing),
@@ -40,6 +41,30 @@ def rounds_of(config: Config, projection: Projection, writing: Callable[[], Writ
     if config.ledger is not None:
         living = Living(config.workspaces, News(projection), certificates)
     return Rounds(looks, names, living)
+
+
+class Switch:
+    """FreeSWITCH's probe, which knows whether it was ever there since the service's start.
+
+    That is kept beside the metrics, which live as long: this process may be a later one.
+    """
+
+    def __init__(self, config: FreeSwitch, directory: Path) -> None:
+        self._config = config
+        self._seen = directory / "freeswitch-seen"
+
+    def __call__(self) -> Findings:
+        """What :func:`eslbot.health.probes.switch` finds."""
+        found = probes.switch(self._config)
+        lost = found[Component.FREESWITCH].colour is Colour.RED
+        if not lost:
+            self._seen.touch()
+        if not lost or self._seen.exists():
+            return found
+        return {
+            component: replace(finding, why=f"{finding.why} (never seen since the start)", never_seen=True)
+            for component, finding in found.items()
+        }
 
 
 def _ledger(config: Config, writing: Callable[[], Writing]) -> Findings:

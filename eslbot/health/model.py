@@ -42,12 +42,14 @@ class Finding:
     """What one look has found. ``why`` and ``remedy`` are for people; empty where all is well.
 
     ``perhaps_late``: it did not answer in time, as on a machine at its limit; red at the second look only.
+    ``never_seen``: it was not there since the service's start, so nothing has been lost yet.
     """
 
     colour: Colour
     why: str = ""
     remedy: str = ""
     perhaps_late: bool = False
+    never_seen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +141,16 @@ class Health:
 
     @property
     def in_the_way(self) -> tuple[State, ...]:
-        """Why calls are not carried as they should be; empty where the service is ready."""
+        """Why calls are not carried as they should be; empty where the service is ready.
+
+        A service that is ready waits for its FreeSWITCH: one that was never there is not in the way.
+        """
         return tuple(
             state
             for state in self.states
-            if state.place.component in CARRIES_CALLS and state.finding.colour is Colour.RED
+            if state.place.component in CARRIES_CALLS
+            and state.finding.colour is Colour.RED
+            and not state.finding.never_seen
         )
 
     def told(self, workspaces: frozenset[str] | None = None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,16 @@ import tomli_w
 
 from eslbot import metrics
 from eslbot.config import load
-from eslbot.health.assemble import News, rounds_of
+from eslbot.config.model import Address, Secret, loopback
+from eslbot.health.assemble import News, Switch, rounds_of
 from eslbot.health.counts import latest, total
-from eslbot.health.model import Colour
+from eslbot.health.model import Board, Colour, Health, Place
 from eslbot.health.probes import Writing
 from eslbot.ledger.projection import Projection
 from tests.support.fake_ledger import row
+from tests.support.inbound_switch import PASSWORD, InboundSwitch
 from tests.support.processes import WORKSPACE, tree
+from tests.support.tcp import nobody
 
 #: A process that shows gauges of its own and waits; or dies.
 SHOWS = """
@@ -71,6 +75,28 @@ def test_of_certificates_the_one_counts_that_was_seen_last(tmp_path: Path) -> No
         for process in processes:
             process.kill()
             process.communicate(timeout=10)
+
+
+def test_a_freeswitch_that_was_never_there_is_red_and_not_in_the_way(tmp_path: Path) -> None:
+    file = tmp_path / "eslbot.toml"
+    file.write_text(tomli_w.dumps(tree()))
+    (seen := tmp_path / "metrics").mkdir()
+    config = load(file).freeswitch
+
+    def health(address: Address) -> Health:
+        asked = replace(config, event_socket=address, event_socket_password=Secret(PASSWORD))
+        states, _ = Board().settle(
+            {Place(component): finding for component, finding in Switch(asked, seen)().items()}, {}, 1.0
+        )
+        return Health(1.0, states)
+
+    never = health(nobody())
+    assert (never.colour, never.in_the_way) == (Colour.RED, ())
+    assert "never seen since the start" in never.states[0].finding.why
+    with InboundSwitch() as switch:
+        assert not health(loopback(switch.port)).in_the_way
+    later = health(nobody())  # by another page process, too
+    assert later.in_the_way and "never seen" not in later.states[0].finding.why
 
 
 def test_news_are_told_once_and_all_of_it_at_first() -> None:
