@@ -126,8 +126,8 @@ class RelayCall(Call):
         self.invite = invite
         self.workspace = workspace
         self._shared = shared
-        #: What a bot is told of the call's trace.
-        self.trace = traceparent(invite.call_id, shared.traced)
+        #: What a bot is told of the call's trace; empty where no traces are made.
+        self.trace = "" if shared.traced is None else traceparent(invite.call_id, shared.traced)
         self._loop = asyncio.get_running_loop()
         self._log = log.bind(
             call_id=invite.call_id, workspace=workspace.name, crt_object_id=invite.crt_object_id

@@ -36,14 +36,14 @@ class Shared:
         url: str,
         over: Callable[[str], None],
         recorder: Recorder,
-        traced: float = 0.0,
+        traced: float | None = None,
     ) -> None:
         self.directory = directory
         self.reads = reads
         self.recorder = recorder
         self.url = url
         self.over = over
-        #: The share of calls whose spans are exported.
+        #: The share of calls whose spans are exported; None where no traces are made.
         self.traced = traced
         self._loop = asyncio.get_running_loop()
         self._new_margin = margin

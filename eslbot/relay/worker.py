@@ -99,7 +99,7 @@ class Worker:
         self._fetch(reads)
         own = _listening_at(self._config.relay.listen.from_own_host.pair[0], 0)
         self.url = "ws://{}:{}/".format(*own.getsockname())
-        traced = 0.0 if self._config.tracing is None else self._config.tracing.share
+        traced = None if self._config.tracing is None else self._config.tracing.share
         recorder = self._recorder = self._parts.recorder(self._config)
         self._shared = Shared(
             directory, reads, self._parts.margin, self.url, self._over, recorder=recorder, traced=traced

@@ -169,7 +169,7 @@ def test_a_call_says_why_it_ended_how_it_sounded_and_where_it_is_found(
     assert "abc-def@203.0.113.10" in text
     assert "refused, 2 ms" in text
     assert "1.00 s" not in text
-    page.locator("summary").click()
+    page.locator("summary[data-keep=events]").click()
     assert "null" not in page.locator("#call").inner_text()
     go(page, f"#/call/{talked['call_id']}")
     page.locator("#call-why", has_text="The bot's connection broke off").wait_for()

@@ -83,14 +83,14 @@ def test_one_calls_timeline_is_drawn_and_told(new_page: Any, service: PageServic
     assert float(held.evaluate("bar => parseFloat(bar.style.width)")) == pytest.approx(
         100 * 17.6 / 70, abs=0.1
     )
-    answers = page.locator(".plain-table").first.inner_text()
+    answers = page.locator(".plain-table", has_text="ConnectTimeout").inner_text()
     assert [word in answers for word in ("ConnectTimeout", "502", "accepted", "310 ms")] == [True] * 4
     # By keyboard: zoom, and everything as a table.
     page.get_by_role("button", name="Zoom in").focus()
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.dataset.keep") == "in"
     assert page.locator(".scroll").evaluate("box => box.scrollWidth > 1.5 * box.clientWidth")
-    page.locator("summary").focus()
+    page.locator("summary[data-keep=events]").focus()
     page.keyboard.press("Enter")
     page.get_by_role("cell", name="taken over").wait_for()
 
@@ -100,7 +100,7 @@ def test_a_script_in_a_bots_reason_is_only_text(new_page: Any, service: PageServ
     sign_in(page, service)
     go(page, f"#/call/{RICH}")
     assert page.locator(".reason q").inner_text() == EVIL
-    page.locator("summary").click()
+    page.locator("summary[data-keep=events]").click()
     assert page.get_by_text(EVIL).count() >= 2
     assert page.locator("#call script, #call img").count() == 0
     assert page.title() == "Calls · eslbot"

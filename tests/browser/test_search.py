@@ -108,7 +108,7 @@ def test_searching_before_the_script_is_there(new_page: Any, calls: PageService)
     assert found(page) == ["011"]  # by the whole number, also where it is masked
     search(page, "0091999000001")
     page.get_by_text("No such call.").wait_for()
-    assert "by the whole number only" in page.locator("#zone").inner_text()
+    assert "by the whole number only" in page.locator("#masked").inner_text()
 
 
 def test_pages_filters_and_what_needs_attention(new_page: Any, calls: PageService) -> None:
@@ -134,7 +134,7 @@ def test_from_and_to_in_ones_own_time_zone(new_page: Any, calls: PageService) ->
     page = new_page(timezone_id="Asia/Kolkata")
     sign_in(page, calls)
     go(page, "#/calls")
-    assert "Times are Asia/Calcutta (UTC+05:30)." in page.locator("#zone").inner_text().replace(
+    assert "Times are those of Asia/Calcutta (GMT+05:30)." in page.locator("#zone").inner_text().replace(
         "Kolkata", "Calcutta"
     )
     page.locator("#calls").get_by_label("When").select_option("between")
@@ -192,7 +192,7 @@ def test_what_is_found_is_saved_as_a_file(new_page: Any, calls: PageService) -> 
 
 # -- charts -------------------------------------------------------------------------------------------------
 
-SHOWN = ["calls", "success", "refused", "set_up", "first_audio", "hand_off", "take_overs"]
+SHOWN = ["calls", "success", "refused", "set_up", "first_audio", "turn", "hand_off", "take_overs"]
 
 
 def charts(new_page: Any, calls: PageService, place: str = "#/charts", **options: Any) -> Any:

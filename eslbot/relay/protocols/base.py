@@ -68,7 +68,7 @@ Wish = Speech | Clear | Mark | End | CallerSpeech
 class Protocol(ABC):
     """One bot's connection. Made anew for each; ``rate`` is that of the caller's audio it wants, in Hz.
 
-    ``trace``: the call's `traceparent`.
+    ``trace``: the call's `traceparent`; empty where there is none.
     """
 
     def __init__(self, invite: Invite, bot: Bot, trace: str) -> None:

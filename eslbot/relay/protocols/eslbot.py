@@ -46,8 +46,9 @@ class Eslbot(Protocol):
             "from": self.invite.caller,
             "to": self.invite.to,
             "audio": {"encoding": "l16", "sample_rate": self.rate, "channels": 1},
-            "traceparent": self.trace,
         }
+        if self.trace:
+            message["traceparent"] = self.trace
         return (compact({**message, "resumed": True} if resumed else message),)
 
     def audio(self, linear: bytes, at: float) -> Message:

@@ -70,7 +70,8 @@ export class CallView {
     const notifications = this.told.notifications ?? [];
     const held = document.activeElement?.closest("#call [data-keep]")?.dataset.keep;
     const scrolled = byId("call").querySelector(".scroll")?.scrollLeft ?? 0;
-    const opened = byId("call").querySelector("details")?.open ?? false;
+    const open = (part) => byId("call").querySelector(`[data-keep="${part}"]`)?.parentElement.open ?? false;
+    const [turnsOpen, eventsOpen] = [open("turns"), open("events")];
     const turns = this.told.turns ?? [];
     const told = story(call, timeline, notifications, this.now(), turns);
     fill(
@@ -86,9 +87,9 @@ export class CallView {
       ),
       this.figure(told, call, notifications),
       factsOf(call, told, this.told.quality),
-      turnsOf(turns, call),
+      turnsOf(turns, call, turnsOpen),
       attemptsOf(notifications, call),
-      eventsOf(timeline, call, opened),
+      eventsOf(timeline, call, eventsOpen),
     );
     byId("call").querySelector(".scroll").scrollLeft = scrolled;
     if (held) byId("call").querySelector(`[data-keep="${CSS.escape(held)}"]`)?.focus();
@@ -237,11 +238,11 @@ function table(caption, heads, rows) {
   );
 }
 
-function turnsOf(turns, call) {
+function turnsOf(turns, call, opened) {
   if (turns.length === 0) return null;
   return el(
     "details",
-    {},
+    { open: opened },
     el("summary", { "data-keep": "turns" }, `Turns (${turns.length})`),
     table(
       "Who waited for whom, measured by eslbot",

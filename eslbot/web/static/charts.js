@@ -2,7 +2,6 @@
 
 import { ask } from "./api.js";
 import { byId, el, fill, write } from "./dom.js";
-import { zone } from "./search.js";
 import { lasting, timeOf } from "./words.js";
 
 const EVERY = 60000;
@@ -93,7 +92,7 @@ export class Charts {
       byId("charts"),
       el("h2", { id: "charts-title" }, "Charts"),
       form,
-      el("p", { class: "quiet" }, `Times are ${zone()}. A call counts when its INVITE came. In a chart, the arrow keys go from point to point.`),
+      el("p", { class: "quiet" }, "A call counts when its INVITE came. In a chart, the arrow keys go from point to point."),
       this.place,
     );
   }

@@ -61,7 +61,7 @@ export class Search {
       this.title,
       problem("prefix"),
       this.form,
-      el("p", { class: "quiet", id: "zone" }, `Times are ${zone()}.`, session.numbers ? null : " Numbers are masked for this token: it finds a DID or a caller by the whole number only."),
+      session.numbers ? null : el("p", { class: "quiet", id: "masked" }, "Numbers are masked for this token: it finds a DID or a caller by the whole number only."),
       el("p", { class: "files" }, "What is found, as a file: ", this.files[0], ", ", this.files[1]),
       this.none,
       el(
@@ -163,15 +163,6 @@ export function address(wanted) {
 }
 
 const problem = (name) => el("p", { class: "field-error", id: `error-${name}`, role: "alert", hidden: true });
-
-/** The browser's time zone, as people name it and as a clock differs. */
-export function zone() {
-  const minutes = -new Date().getTimezoneOffset();
-  const two = (number) => String(Math.floor(number)).padStart(2, "0");
-  const offset = minutes === 0 ? "UTC" : `UTC${minutes < 0 ? "−" : "+"}${two(Math.abs(minutes) / 60)}:${two(Math.abs(minutes) % 60)}`;
-  const { timeZone } = new Intl.DateTimeFormat().resolvedOptions();
-  return timeZone === "UTC" ? "UTC" : `${timeZone} (${offset})`;
-}
 
 /** A field's local time as an instant that is the same for everybody; and back. */
 function instant(text) {
