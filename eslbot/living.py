@@ -1,4 +1,4 @@
-"""How many calls of each tenant are up, as the service's ``/metrics`` tells; asked from outside."""
+"""Whether the page process answers, and how many calls of each tenant are up; asked from outside."""
 
 from __future__ import annotations
 
@@ -43,10 +43,19 @@ def living_calls(web: Address, patience: float = PATIENCE) -> Mapping[str, int]:
     return found
 
 
-def _asked(address: Address, patience: float) -> tuple[int, str]:
+def is_silent(address: Address, patience: float = 1.0) -> str:
+    """Why the page process does not answer; empty where it does."""
+    try:
+        status, _ = _asked(address, patience, "/healthz")
+    except (OSError, http.client.HTTPException) as error:
+        return str((isinstance(error, OSError) and error.strerror) or error)
+    return "" if status == 200 else f"what is there answers {status}"
+
+
+def _asked(address: Address, patience: float, path: str = "/metrics") -> tuple[int, str]:
     connection = http.client.HTTPConnection(*address.pair, timeout=patience)
     try:
-        connection.request("GET", "/metrics")
+        connection.request("GET", path)
         answer = connection.getresponse()
         return answer.status, answer.read(MOST).decode("utf-8", "replace")
     finally:

@@ -34,6 +34,8 @@ from eslbot.switchconf import CONF_DIR, MARKER, SwitchConfError
 
 #: Seconds between two looks at what the arbiter says.
 LOOK = 0.05
+#: Seconds for the page process to be there again; it takes two to three.
+PAGE_DUE = 15.0
 #: Seconds for one command of FreeSWITCH's.
 PATIENCE = 5.0
 _RENDER = "render FreeSWITCH's configuration on its host (eslbot conf), and say eslbot reload again"
@@ -234,7 +236,22 @@ class _Reload:
             return False
         workers = _count(config.server.workers, "worker")
         self._tell("service", not problems, problems or f"{workers} with the new configuration")
+        self._page(config)
         return True
+
+    def _page(self, config: Config) -> None:
+        """The page process begins anew with a configuration; until then nobody tells what happens."""
+        address = config.web.listen.from_own_host
+        self.request.progress(f"the page process comes up at {address}")
+        deadline = time.monotonic() + PAGE_DUE
+        while (why := living.is_silent(address)) and time.monotonic() < deadline:
+            time.sleep(LOOK)
+        if why:
+            what = f"the page process does not answer at {address}: {why}"
+            remedy = "calls are not affected; see lines page_ in the service's log (is the address taken?)"
+            self._tell("page", False, what, remedy)
+            return
+        self._tell("page", True, f"answers at {address}")
 
     # -- FreeSWITCH -----------------------------------------------------------------------------------------
 
