@@ -56,7 +56,7 @@ def test_a_new_tenant_is_let_in_and_one_that_is_gone_is_not(lab: Lab, tmp_path: 
     found = eslbot(lab, "reload")
     assert [tenant["name"] for tenant in found["changes"]["added"]] == ["zeta"]
     assert {step["step"] for step in found["steps"] if step["ok"]} == {
-        *("configuration", "service", "rendering", "freeswitch", "acl")
+        *("configuration", "service", "page", "rendering", "freeswitch", "acl")
     }
     assert admitted(lab)
     assert [row["calls"] for row in eslbot(lab, "tenant", "list")["tenants"]] == [0, 0]

@@ -320,7 +320,7 @@ def invite(content: bytes) -> None:
     headers = protocols.headers(found, bot_of("eslbot"), traceparent(found.call_id, 1.0))
     assert all(value.isascii() and value.isprintable() for value in headers.values())
     for name in protocols.PROTOCOLS:
-        protocol = protocols.speak(found, bot_of(name))
+        protocol = protocols.speak(found, bot_of(name), headers["traceparent"])
         assert all(json.loads(told) for told in protocol.start(resumed=False))
     masking.masked(found.caller)
 
