@@ -43,6 +43,7 @@ def test_it_has_its_rows_in_order() -> None:
         "Service",
         "Relay",
         "Recordings",
+        "Turns and traces",
     ]
 
 
