@@ -15,7 +15,7 @@ from marshmallow import ValidationError, fields
 from eslbot.config.model import IP, Address, Network, Secret
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?) ?([kMGT]?B)")
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}")
@@ -61,7 +61,9 @@ class Duration(_Text):
         match = _DURATION.fullmatch(text)
         if not match:
             raise ValidationError(f"expected {self.expected}, got {text!r}")
-        seconds = float(match[1]) * _SECONDS[match[2]]
+        number, unit = float(match[1]), match[2]
+        # Divided: 938 * 0.001 is not 0.938.
+        seconds = number / 1000 if unit == "ms" else number * _SECONDS[unit]
         if self.never and seconds == 0:
             return seconds
         if not self.at_least <= seconds <= self.at_most:

@@ -260,4 +260,5 @@ def test_names_say_the_unit_and_labels_have_few_values() -> None:
     assert histograms
     assert all(name.endswith("_seconds") for name in histograms)
     labels = {label for metric in vars(metrics).values() for label in getattr(metric, "_labelnames", ())}
-    assert labels == {"workspace", "outcome", "stage", "reason", "why", "verdict", "component"}
+    few = {"workspace", "outcome", "stage", "reason", "why", "verdict", "component", "by", "became"}
+    assert labels == few

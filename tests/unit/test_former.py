@@ -27,6 +27,7 @@ from tests.unit.test_config import ACME, put, small
 
 OTHER = "9c3a1f52-70d4-4d83-9c5b-0d5a8f1b2c3d"
 TOKEN, PASSWORD = "ameyo-token-of-acme", "proxy-password-5c1e"
+SEALING = "0123456789abcdef" * 4
 
 #: Every key of a workspace, each with another value than its default.
 EVERYTHING: dict[str, Any] = {
@@ -37,6 +38,13 @@ EVERYTHING: dict[str, Any] = {
     "max_duration": "90s",
     "nat": True,
     "hold_sound": "/var/lib/sounds/hold.wav",
+    "record": 0.25,
+    "recording": {
+        "announcement": "beep",
+        "keep": "2h",
+        "key": SEALING,
+        "old_keys": [SEALING[::-1]],
+    },
     "bot": {
         "url": ["wss://bot.example.com/stream?key=secret-in-a-query", "ws://10.0.0.7:80/b"],
         "protocol": "exotel",
@@ -116,6 +124,7 @@ def test_everything_is_every_key_there_is() -> None:
         (WorkspaceSchema(), EVERYTHING),
         (WorkspaceSchema().fields["bot"].schema, EVERYTHING["bot"]),  # type: ignore[attr-defined]
         (WorkspaceSchema().fields["ameyo"].schema, EVERYTHING["ameyo"]),  # type: ignore[attr-defined]
+        (WorkspaceSchema().fields["recording"].schema, EVERYTHING["recording"]),  # type: ignore[attr-defined]
     ):
         assert {field.data_key or name for name, field in schema.fields.items()} == set(table)
 

@@ -68,7 +68,7 @@ def test_refusals_by_cause_and_take_overs() -> None:
         (refused(403), False),
         (refused(503), True),
         (row_of(*whole_call("a"), fact("a", "bye_overdue", 9)), True),
-        (row_of(*whole_call("a")[:13], fact("a", "attempt", 7, number=1, verdict="failed")), False),
+        (row_of(*whole_call("a")[:13], fact("a", "attempt", 7, number=1, verdict="failed")), True),
         (row_of(*whole_call("a")[:13], fact("a", "attempt_began", 8, number=2)), True),
         ({**row_of(*whole_call("a")), "fault": "bot"}, True),
         ({**row_of(*whole_call("a")), "end_unseen": True}, True),
