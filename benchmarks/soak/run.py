@@ -48,7 +48,7 @@ LIMITS = {
     "descriptors": ("descriptors", Limit(5, 0.02, "")),
     "threads": ("threads", Limit(5, 0.02, "")),
 }
-#: Seconds in which FreeSWITCH fills up: left alone with 16 calls up it grew for seven minutes, and then no more.
+#: Seconds in which FreeSWITCH fills up: left alone with 16 calls up it grew for seven minutes, then no more.
 SWITCH_WARM = 420.0
 FILES, DRIFT_PPM, DRIFT_FROM = Limit(5, 0.02, ""), 20.0, 120.0
 
