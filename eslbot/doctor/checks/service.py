@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import time
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from eslbot.doctor.host import is_own
 from eslbot.doctor.rendering import actions
 from eslbot.doctor.site import Site
 
+#: Seconds behind which what a worker says of FreeSWITCH is not what it knew before (eslbot/probes.py: FRESH).
+OLD = 1.2
 #: Bytes of an answer: `/metrics` of a service with many workspaces has a megabyte.
 MAX_BODY = 16 * 1024 * 1024
 
@@ -43,6 +46,9 @@ def _worker(site: Site) -> Finding:
     looked_at = f"http://{site.config.server.health}/readyz"
     try:
         status, body = get(site.config.server.health, "/readyz", site.patience)
+        if b"switch_gone" in body:
+            time.sleep(OLD)
+            status, body = get(site.config.server.health, "/readyz", site.patience)
     except (OSError, http.client.HTTPException) as failed:
         return error(
             looked_at, f"no answer: {failed}", "the service is not up, or its workers hang", _start(site)
