@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import http.client
-import time
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterator
 
