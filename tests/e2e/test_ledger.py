@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def test_a_call_is_recorded(lab: Lab, crt: str) -> None:
         stages = ["invited_at", connected, "first_audio_at"]
         stages += ["bot_ended_at", "notified_at", "handed_off_at", "ended_at"]
         times = [row[stage] for stage in stages]
-        assert times == sorted(times)
+        # Told by three processes, each from when on its own way it was: to the millisecond or two.
+        assert all(later - sooner > -0.003 for sooner, later in pairwise(times))
     if lab.real_switch is not None:
         assert row["media"]["packets_in"] > 0
         assert row["media"]["codec"] == "PCMU"
