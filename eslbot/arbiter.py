@@ -22,6 +22,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 from gunicorn.sock import TCP6Socket, TCPSocket
 
+from eslbot.inforce import CHANGING, FAILED, REFUSED, UP
 from eslbot.worker import LEAVING, ORDERS
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def manage_workers(self) -> None:
         """As many workers as wanted. Those that leave do not count; those before a HUP go when it is done."""
         self.app.tend_children()
+        self.app.tend_tenants()
         staying = sorted((w for w in self.WORKERS.values() if not w.leaving), key=lambda w: w.age)
         change = self._change
         current = [w for w in staying if change is None or w.age > change.age]
@@ -142,6 +144,8 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._stopping = True
         if self.reexec_pid:  # USR2: or systemd takes our end for the service's
             systemd.sd_notify(f"MAINPID={self.reexec_pid}", self.log)
+        else:  # who comes by USR2 has been told of them
+            self.app.leave_tenants()
         if self._change is not None:
             self._close_all_but(self.LISTENERS, self._change.listeners)
             self._change = None
@@ -166,10 +170,12 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         except OSError as error:
             log.error("configuration_refused", problems=[str(error)], remedy="the one before stays in force")
             self.app.cfg, self.app.config = change.cfg, change.config
+            self.app.refused = [str(error)]
             listeners = change.listeners
         self.LISTENERS = listeners
         self.setup(self.app)
         self._change = change
+        self.app.tell(REFUSED if self.app.refused else CHANGING, self.app.refused)
         self._no_spawn_until = 0.0
         self.manage_workers()
 
@@ -198,8 +204,11 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 listener.close()
 
     def _complete(self, change: Change, old: list[CallWorker], accepting: int) -> None:
+        missing = []
         if accepting < self.num_workers:
             log.error("reload_incomplete", accepting=accepting, workers=self.num_workers, seconds=BOOT)
+            missing = [f"{accepting} of {self.num_workers} workers accept after {BOOT:g} s"]
+        self.app.tell(REFUSED if self.app.refused else UP, [*self.app.refused, *missing])
         self._change = None
         self._close_all_but(self.LISTENERS, change.listeners)
         for worker in old:
@@ -216,6 +225,7 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._close_all_but(change.listeners, self.LISTENERS)
         self.LISTENERS = change.listeners
         self.app.cfg, self.app.config = change.cfg, change.config
+        self.app.tell(FAILED, [why])
         self.setup(self.app)
 
 

@@ -28,11 +28,12 @@ from eslbot.bot import EVENTS, PTIME, BotEnd, BotLeg, Found, Preparation, Way, l
 from eslbot.config.model import Workspace
 from eslbot.esl import CallerHungUp, ConnectionLost, EslError, Session, whole_number
 from eslbot.invite import Invite, Refused
-from eslbot.ledger.facts import MAX_TIMELINE, OF_TIMELINE, What
+from eslbot.ledger.facts import MAX_TIMELINE, MAX_TURNS, OF_TIMELINE, What
 from eslbot.media import media_facts
 from eslbot.notes import CallClock, Notes
 from eslbot.outcome import Outcome, Stage, fault_of
 from eslbot.record import DEATHS_WITHIN, MOST_DEATHS, Record
+from eslbot.relay.turns import Kind, Turn
 
 if TYPE_CHECKING:
     from eslbot.controller import Controller
@@ -72,6 +73,9 @@ LOOK_FOR_MEDIA = 0.1
 #: Seconds for FreeSWITCH to drop an ended call that it has taken up behind its own death. Where the PBX does
 #: not answer the re-INVITE, its SIP stack gives it up behind 64 * T1 (RFC 3261, 17.1.1.2).
 DROP_DUE = 40.0
+
+#: Characters of a Call-ID that are told; whoever sends the INVITE chooses it.
+MAX_SIP_CALL_ID = 255
 
 #: The outcome where the bot's part was not over, by whose doing the end was.
 _LEFT = {
@@ -116,7 +120,10 @@ class Call:
         # On the monotonic clock; what another controller has seen is not measured.
         self._answered_at: float | None = None
         self._ended_at: float | None = None
-        self._timeline_left = MAX_TIMELINE
+        self._timeline_left, self._turns_left = MAX_TIMELINE, MAX_TURNS
+        self._sip_call_id = ""
+        #: The figures of calls that need somebody, in which this one counts.
+        self._needs: set[metrics.Gauge] = set()
 
     def run(self) -> None:
         """The whole call. Returns when the channel is gone, or when another controller has to go on.
@@ -126,6 +133,7 @@ class Call:
         self.channel = self.session.connect(invites.DISPLAY)
         self.about.facts["call_id"] = self.session.uuid
         self.invite = self.controller.signer.identity(self.channel)
+        self._sip_call_id = self.channel.get("variable_sip_call_id", "")[:MAX_SIP_CALL_ID]
         self.notes = Notes(self.channel)
         if self.notes.stage is not None and self.invite is not None:
             self.notes = Notes(self.channel, self.controller.survival.take(self.session.uuid))
@@ -158,6 +166,8 @@ class Call:
             raise
         finally:
             self._record.close()
+            for figure in self._needs:
+                figure.dec()
             if self.workspace is not None:
                 self._show_stage(None)
                 self.controller.leave(self.workspace)
@@ -294,6 +304,8 @@ class Call:
         self.play_hold_sound(self.workspace.hold_sound)
         wait = self._left_to_wait()
         if not self.handed_off:
+            if wait > 0:  # the controller before has tried, and Ameyo has not accepted
+                self._needs_somebody(metrics.CALLS_HAND_OFF_FAILING.labels(self.workspace.name))
             self._notify(wait)
         self._part_if_leaving()
 
@@ -306,10 +318,14 @@ class Call:
             return
         ameyo = self.workspace.ameyo
         told = self._held_for() // ameyo.bye_timeout  # alarms, by the controllers before
+        overdue = metrics.CALLS_BYE_OVERDUE.labels(self.workspace.name)
+        if told:
+            self._needs_somebody(overdue)
         while not self.session.gone.wait(timeout=max(0.0, (told + 1) * ameyo.bye_timeout - self._held_for())):
             # Where we could not look for longer than that, it is one alarm all the same.
             told = max(told + 1, self._held_for() // ameyo.bye_timeout)
             metrics.BYE_OVERDUE.labels(self.workspace.name).inc()
+            self._needs_somebody(overdue)
             self.note(What.BYE_OVERDUE)
             log.error(
                 "bye_overdue",
@@ -419,8 +435,9 @@ class Call:
         Another host's key, or a peer that is no FreeSWITCH of ours. There is no refusing it any more.
         """
         metrics.NOT_VERIFIED.inc()
+        self._needs_somebody(metrics.CALLS_NOT_VERIFIED)
         claimed = identity.VARIABLE if f"variable_{identity.VARIABLE}" in self.channel else "nothing"
-        self.note(What.NOT_VERIFIED, take_overs=self.take_overs)
+        self.note(What.NOT_VERIFIED, take_overs=self.take_overs, sip_call_id=self._sip_call_id)
         log.error(
             "identity_not_verified",
             carries=claimed,
@@ -466,6 +483,26 @@ class Call:
             first = time.monotonic() - ago - self._answered_at
             metrics.FIRST_AUDIO_SECONDS.labels(self.workspace.name).observe(first)
             self._answered_at = None
+
+    def turn(self, turn: Turn, number: int, ago: float) -> None:
+        """The caller stopped and the bot answered, or one spoke over the other."""
+        self._turns_left -= 1
+        if self._turns_left < 0 or self.workspace is None:
+            return
+        facts = {"number": number, "kind": turn.kind, "seconds": turn.seconds, "bot": turn.bot, "by": turn.by}
+        self.note(What.TURN, ago, **{name: value for name, value in facts.items() if value is not None})
+        name = self.workspace.name
+        if turn.kind is Kind.OVERLAP:
+            metrics.OVERLAP_SECONDS.labels(name, turn.by or "").observe(turn.seconds)
+            return
+        whole, share = (
+            (metrics.TURN_SECONDS, metrics.TURN_BOT_SECONDS)
+            if turn.kind is Kind.ANSWER
+            else (metrics.BARGE_IN_SECONDS, metrics.BARGE_IN_BOT_SECONDS)
+        )
+        whole.labels(name).observe(turn.seconds)
+        if turn.bot is not None:
+            share.labels(name).observe(turn.bot)
 
     def relay_is(self, url: str) -> None:
         """The relay process at ``url`` has the call."""
@@ -534,17 +571,32 @@ class Call:
             self._part_if_leaving()
 
     def _note_attempt(self, attempt: Attempt) -> None:
+        assert self.workspace is not None
         if attempt.verdict is Verdict.ACCEPTED and not self.handed_off:
             self.handed_off = True
             self._held_at = self.clock.now()
             self.enter(Stage.HELD, eslbot_held_at=f"{self._held_at:.3f}")
             self.session.flush()
+            self._needs_nobody(metrics.CALLS_HAND_OFF_FAILING.labels(self.workspace.name))
         elif not attempt.sent:
             self._record.write(eslbot_next_attempt=f"{self.clock.now():.3f}")
         elif attempt.verdict not in (Verdict.ACCEPTED, Verdict.INTERRUPTED):
             self._ameyo_failed = True
+            if not self.handed_off:
+                self._needs_somebody(metrics.CALLS_HAND_OFF_FAILING.labels(self.workspace.name))
             due = self.clock.now() + attempt.delay
             self._record.write(eslbot_next_attempt=f"{due:.3f}")
+
+    def _needs_somebody(self, figure: metrics.Gauge) -> None:
+        """Count in ``figure`` from now on, until it needs nobody any more or is over."""
+        if figure not in self._needs:
+            self._needs.add(figure)
+            figure.inc()
+
+    def _needs_nobody(self, figure: metrics.Gauge) -> None:
+        if figure in self._needs:
+            self._needs.discard(figure)
+            figure.dec()
 
     def _left_to_wait(self) -> float:
         """Seconds until the next attempt, where a controller before us has begun with them.
@@ -729,7 +781,7 @@ class Call:
         """
         invite = self.invite
         if invite is None:
-            return {"source": self._source}
+            return {"source": self._source, "sip_call_id": self._sip_call_id}
         whose = self.workspace or self.controller.workspace_of(invite)
         who: dict[str, Any] = {
             "source": invite.source_ip,
@@ -737,6 +789,7 @@ class Call:
             "crt_object_id": invite.crt_object_id,
             "caller": invite.caller,
             "called": invite.to,
+            "sip_call_id": self._sip_call_id,
         }
         if whose is not None:
             who["workspace"] = whose.name

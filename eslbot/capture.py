@@ -2,7 +2,7 @@
 
 The SIP stack answers 420, 400 and 403 without an event, and 488 or 480 on a channel that never reaches us.
 But it sends a copy of each SIP message to ``freeswitch.capture`` (mod_sofia's ``sip-capture``: HEP, version
-1, one UDP datagram a message). One worker of the host reads them: whichever has the port; then another.
+1, one UDP datagram a message). A thread of the page process reads them.
 
 The dialplan marks each of its own responses (``MARK``), so what a controller has seen and refused is not
 counted twice. Anybody on this host can send to the port: what comes is bounded, printable, and believed for
@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import errno
 import re
+import socket
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-import gevent
 import structlog
-from gevent import socket
 
 from eslbot import metrics
 from eslbot.config.model import Address
@@ -29,7 +28,7 @@ log = structlog.get_logger()
 
 #: The header of a response that the dialplan, or a controller through it, has made.
 MARK = "X-Dialplan"
-#: Seconds until a worker that has not got the port tries again.
+#: Seconds until a process that has not got the port tries again.
 TRY_EVERY = 5.0
 #: Refusals that are remembered, since a response over UDP is repeated until its ACK comes (64 × T1).
 REMEMBERED, REPEATED_FOR = 1024, 32.0
@@ -140,7 +139,7 @@ class Refusals:
 
 
 def watch(address: Address) -> None:
-    """Read what comes to ``address``, once it is free, for as long as the process lives; for a greenlet."""
+    """Read what comes to ``address``, once it is free, for as long as the process lives; for a thread."""
     refusals = Refusals()
     with _bound(address) as listener:
         while True:
@@ -148,7 +147,7 @@ def watch(address: Address) -> None:
 
 
 def _bound(address: Address) -> socket.socket:
-    """A socket that has the port. Waits for a sister worker to leave it."""
+    """A socket that has the port. Waits for another service of this host to leave it."""
     told = False
     while True:
         listener = socket.socket(
@@ -166,6 +165,6 @@ def _bound(address: Address) -> socket.socket:
                     error=error.strerror,
                     remedy="freeswitch.capture has to be an address of this host",
                 )
-            gevent.sleep(TRY_EVERY)
+            time.sleep(TRY_EVERY)
         else:
             return listener

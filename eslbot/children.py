@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -39,24 +39,20 @@ class Kind:
     stays: bool = False
 
 
-KEEPER = Kind("keeper", ("ledger", "keep"))
+PAGE = Kind("page", ("page",))
 RELAY = Kind("relay", ("relay",), change=signal.SIGHUP, end=1.0, stays=True)
 
 
 class ChildProcess:
     """One process of a ``kind``. Nothing in here raises: no worker depends on it.
 
-    ``lifeline`` is the reading end of a pipe that ends with the arbiter. ``buried`` is called with the
-    number of a process that has ended.
+    ``lifeline`` is the reading end of a pipe that ends with the arbiter.
     """
 
-    def __init__(
-        self, kind: Kind, options: Sequence[str], lifeline: int, buried: Callable[[int], None]
-    ) -> None:
+    def __init__(self, kind: Kind, options: Sequence[str], lifeline: int) -> None:
         self.kind = kind
         self._command = [sys.executable, "-m", "eslbot", *kind.command, *options]
         self._lifeline = lifeline
-        self._buried = buried
         self._process: subprocess.Popen[bytes] | None = None
         #: Those that were told to end, and stay.
         self._staying: list[subprocess.Popen[bytes]] = []
@@ -75,14 +71,11 @@ class ChildProcess:
 
         Called again and again.
         """
-        for process in [process for process in self._staying if _has_ended(process)]:
-            self._staying.remove(process)
-            self._buried(process.pid)
+        self._staying = [process for process in self._staying if not _has_ended(process)]
         if self._process is not None and purpose is not None and self._ended_by_us and self.kind.stays:
             self._staying.append(self._process)
             self._process = None
         if self._process is not None and _has_ended(self._process):
-            self._buried(self._process.pid)
             if not self._ended_by_us:
                 log.error(
                     f"{self.kind.name}_died",
@@ -112,7 +105,7 @@ class ChildProcess:
         process.send_signal(signum)
 
     def end(self, *, graceful: bool = True) -> None:
-        """End it, behind the workers: a keeper reads their last facts. One that stays ends with its calls."""
+        """End it, behind the workers, whose last facts are read then. One that stays ends with its calls."""
         for staying in self._staying:
             if not graceful and not _has_ended(staying):
                 staying.send_signal(signal.SIGQUIT)
@@ -138,7 +131,6 @@ class ChildProcess:
                 )
                 process.kill()
                 process.wait()
-        self._buried(process.pid)
         self._process = None
 
 

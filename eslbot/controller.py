@@ -83,6 +83,8 @@ class Controller:
         self._admitted = 0
         self._ameyo: dict[str, AmeyoClient] = {}
         metrics.WORKERS_READY.set(1)
+        metrics.WORKERS_WANTED.set(config.server.workers)
+        metrics.WORKER_STARTED.set(time.time())
         metrics.WORKERS_CALLS_LIMIT.set(config.server.max_calls)
         metrics.LEDGER_CONFIGURED.set(config.ledger is not None)
         metrics.RELAY_WANTED.set(config.relay.processes)
@@ -213,7 +215,7 @@ class Controller:
 
     def resume(self, invite: Invite) -> Workspace | None:
         """The workspace of a call that is answered already, counted in: no limit sends a customer away."""
-        workspace = self.config.workspaces.get(invite.workspace_id)
+        workspace = self.config.of_admitted(invite.workspace_id)
         if workspace is not None:
             self._enter(workspace)
         return workspace
@@ -238,5 +240,8 @@ class Controller:
     def ameyo(self, workspace: Workspace) -> AmeyoClient:
         """The connection pool to the workspace's own Ameyo; no two workspaces share one."""
         if workspace.id not in self._ameyo:
-            self._ameyo[workspace.id] = AmeyoClient(workspace.ameyo)
+            # No series before a certificate was seen: its 0 would be one that has ended long ago.
+            self._ameyo[workspace.id] = AmeyoClient(
+                workspace.ameyo, until=lambda ends: metrics.CERTIFICATE_ENDS.labels(workspace.name).set(ends)
+            )
         return self._ameyo[workspace.id]

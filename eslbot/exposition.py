@@ -1,135 +1,86 @@
-"""What `/metrics` says: the figures of all processes added up, in Prometheus' text format.
-
-prometheus_client can do it, too, but at one stroke: with a hundred workspaces a worker's calls wait for
-it for 0.2 s. Here what several processes have counted is added up before it is read, and calls have turns.
-"""
+"""What `/metrics` says: the figures of all processes of the service added up, in Prometheus' text format."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
 
 import structlog
-from prometheus_client.utils import floatToGoString
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
-from eslbot.figures import FigureFiles, Figures, entries
+from eslbot import recovery, rows
+from eslbot.recovery import Recoveries, RecoveryFileError
 
 log = structlog.get_logger()
 
-#: Figures that are worked on at one stroke: about a millisecond.
-STROKE = 200
 
-T = TypeVar("T")
-Pause = Callable[[], object]
-
-
-@dataclass
-class _Family:
-    """Everything that is counted under one name; samples by their labels."""
-
-    kind: str
-    about: str
-    samples: list[tuple[str, float]] = field(default_factory=list)
-    #: A histogram's: the upper bound of each bucket, and what fell into that one alone.
-    buckets: dict[tuple[tuple[str, str], ...], list[tuple[float, float]]] = field(default_factory=dict)
+#: What no process of ours counts, but FreeSWITCH's host, in a file.
+SWITCH = {
+    "eslbot_switch_restarts": "Times that FreeSWITCH died with calls up and was started again.",
+    "eslbot_switch_flushes": "Of those, which began without the calls: the third crash within a minute.",
+    "eslbot_switch_calls_dropped": "Calls that were up at a crash and were dropped by that.",
+}
 
 
-def exposition(
-    files: FigureFiles, pause: Pause = lambda: None, given: Mapping[str, float | None] | None = None
-) -> bytes:
-    """All figures; ``pause`` is called again and again meanwhile. Raises FiguresBusy.
+class Processes(Collector):
+    """What the processes of the service have counted, living and dead ones."""
 
-    ``given``: counters without labels that no process counts, by name. None: not known now, and left out,
-    as an increase from 0 to what it was before would be one that nobody has seen.
-    """
-    contents: list[tuple[str, bytes]] = []
-    with files.reading() as names:
-        for path in map(Path, names):
-            # A process that ends takes its gauges along, locked or not.
-            with suppress(FileNotFoundError):
-                contents.append((path.name, path.read_bytes()))
-    families = _families(_added_up(contents, pause), pause)
-    for name, value in (given or {}).items():
-        family = families.pop(name, None)
-        if family is not None and value is not None:
-            families[name] = _Family(family.kind, family.about, [(f"{name}_total", value)])
-    return "".join(_strokes(_lines(families), pause)).encode()
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
 
-
-def _strokes(things: Iterable[T], pause: Pause) -> Iterator[T]:
-    for number, thing in enumerate(things, 1):
-        yield thing
-        if not number % STROKE:
-            pause()
-
-
-def _added_up(contents: list[tuple[str, bytes]], pause: Pause) -> dict[str, Figures]:
-    """By kind. The files' names are prometheus_client's: ``counter_7.db``, ``gauge_livemax_7.db``."""
-    found: dict[str, Figures] = {}
-    for name, data in contents:
-        kind, mode, *_ = name.split("_")
-        figures = found.setdefault(kind, {})
+    def collect(self) -> Iterable[Metric]:
+        """Each metric once."""
+        files = rows.of_the_living(self._directory)
         try:
-            for key, value in _strokes(entries(data), pause):
-                if key not in figures:
-                    figures[key] = value
-                elif mode == "livemax":
-                    figures[key] = max(figures[key], value)
-                else:
-                    figures[key] += value
-        except ValueError as error:
-            log.error("figures_unreadable", file=name, error=str(error))
+            found = _merged(files)
+        except rows.UNREADABLE:  # which one, is looked for only then: it costs as much again
+            readable = [path for path in files if rows.is_readable(path)]
+            for path in set(files) - set(readable):
+                log.error("metrics_unreadable", file=path.name, remedy="what it counted is left out")
+            found = _merged(readable)
+        yield from sorted(found, key=lambda metric: metric.name)
+
+
+def _merged(files: list[Path]) -> Iterable[Metric]:
+    merged: Iterable[Metric] = MultiProcessCollector.merge([str(path) for path in files])  # type: ignore[no-untyped-call]
+    return merged
+
+
+class Switch(Collector):
+    """What FreeSWITCH's host has counted before each of its starts; a small file on a tmpfs.
+
+    What is not known now is left out: an increase from 0 to what it was before is one that nobody has seen.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def collect(self) -> Iterable[Metric]:
+        """Of its restarts."""
+        known: Recoveries | None = None
+        try:
+            known = recovery.read(self._file)
+        except RecoveryFileError as error:
+            log.warning("recovery_file_unreadable", error=str(error), remedy=recovery.REMEDY)
+        if known is None:
+            return
+        for name, value in zip(SWITCH, (known.restarts, known.flushes, known.dropped), strict=True):
+            yield CounterMetricFamily(name, SWITCH[name], value)
+
+
+def registry(recovery_file: Path) -> CollectorRegistry:
+    """Everything that `/metrics` tells; whoever has more to tell registers a collector of their own."""
+    found = CollectorRegistry(auto_describe=False)
+    found.register(Processes(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])))
+    found.register(Switch(recovery_file))
     return found
 
 
-def _families(found: dict[str, Figures], pause: Pause) -> dict[str, _Family]:
-    families: dict[str, _Family] = {}
-    for kind, figures in found.items():
-        for key, value in _strokes(figures.items(), pause):
-            name, sample, labels, about = json.loads(key)
-            family = families.setdefault(name, _Family(kind, about))
-            bound = labels.pop("le", None)
-            if bound is None:
-                family.samples.append((sample + _spelt(labels), value))
-            else:
-                family.buckets.setdefault(tuple(labels.items()), []).append((float(bound), value))
-    return families
-
-
-def _lines(families: dict[str, _Family]) -> Iterator[str]:
-    for name, family in sorted(families.items()):
-        title = name + "_total" if family.kind == "counter" else name
-        yield f"# HELP {title} {_escaped(family.about)}\n# TYPE {title} {family.kind}\n"
-        for sample, value in family.samples:
-            yield f"{sample} {_number(value)}\n"
-        for labels, buckets in family.buckets.items():
-            below = 0.0
-            for bound, value in sorted(buckets):
-                below += value
-                spelt = _spelt({**dict(labels), "le": _number(bound)})
-                yield f"{name}_bucket{spelt} {_number(below)}\n"
-            yield f"{name}_count{_spelt(dict(labels))} {_number(below)}\n"
-
-
-def _number(value: float) -> str:
-    spelt: str = floatToGoString(value)  # type: ignore[no-untyped-call]
-    return spelt
-
-
-def _spelt(labels: dict[str, str]) -> str:
-    if not labels:
-        return ""
-    pairs = [f'{name}="{_quoted(value)}"' for name, value in sorted(labels.items())]
-    return "{" + ",".join(pairs) + "}"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", r"\\").replace("\n", r"\n")
-
-
-def _quoted(text: str) -> str:
-    return _escaped(text).replace('"', r"\"")
+def exposition(found: CollectorRegistry) -> bytes:
+    """The text. Raises OSError where the directory of metrics cannot be read."""
+    return generate_latest(found)

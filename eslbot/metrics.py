@@ -1,17 +1,25 @@
 """What is counted. Names are few and labels have few values: never a call's id or a number.
 
-Workers and the ledger's keeper share their figures through files in ``PROMETHEUS_MULTIPROC_DIR``, which
-``eslbot serve`` sets before anything imports this module; :mod:`eslbot.figures` keeps what dead ones counted.
+The processes of a service share their figures through files in ``PROMETHEUS_MULTIPROC_DIR``, which
+``eslbot serve`` sets before anything imports this module: a file for each row of processes, not for each
+process (:mod:`eslbot.rows`). The page process reads them all (:mod:`eslbot.exposition`).
 Every gauge is ``live…``: it goes with its process. What each figure means to an operator is told in
 ``docs/operations.md``.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any, Self
 
 import prometheus_client
+from prometheus_client import values
+
+from eslbot import rows
+
+if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # before the first metric is made
+    values.ValueClass = values.MultiProcessValue(rows.claimed)  # type: ignore[no-untyped-call]
 
 
 class _Remembers(prometheus_client.metrics.MetricWrapperBase):
@@ -66,6 +74,14 @@ WORKERS_CALLS_LIMIT = Gauge(
     "Calls that the workers that take new calls could hold together (server.max_calls each).",
     multiprocess_mode="livesum",
 )
+WORKERS_WANTED = Gauge(
+    "eslbot_workers_wanted", "Workers that the configuration asks for.", multiprocess_mode="livemax"
+)
+WORKER_STARTED = Gauge(
+    "eslbot_worker_started_timestamp_seconds",
+    "When the worker that is the youngest began, in epoch seconds.",
+    multiprocess_mode="livemax",
+)
 REFUSALS = Counter("eslbot_refusals", "Calls refused before the answer, by reason.", ["reason"])
 OVER_BUDGET = Counter(
     "eslbot_over_budget",
@@ -93,6 +109,25 @@ CALLS_STRANDED = Counter(
 )
 HAND_OVERS = Counter("eslbot_hand_overs", "Calls that a leaving worker gave to the next one.")
 
+#: A call that needs somebody, as long as it does: what is red on the page, told by the worker that has it.
+CALLS_HAND_OFF_FAILING = Gauge(
+    "eslbot_calls_hand_off_failing",
+    "Calls whose customer waits now for an Ameyo that has not accepted.",
+    ["workspace"],
+    multiprocess_mode="livesum",
+)
+CALLS_BYE_OVERDUE = Gauge(
+    "eslbot_calls_bye_overdue",
+    "Calls that Ameyo has accepted, and whose BYE is overdue now.",
+    ["workspace"],
+    multiprocess_mode="livesum",
+)
+CALLS_NOT_VERIFIED = Gauge(
+    "eslbot_calls_not_verified",
+    "Answered calls that a worker holds now without knowing whose they are.",
+    multiprocess_mode="livesum",
+)
+
 # -- the bot ----------------------------------------------------------------------------------------------
 
 FIRST_AUDIO_SECONDS = Histogram(
@@ -100,6 +135,38 @@ FIRST_AUDIO_SECONDS = Histogram(
     "From our 200 until the caller hears the bot for the first time.",
     ["workspace"],
     buckets=(0.1, 0.25, 0.5, 1, 2, 3, 5, 10),
+)
+#: Conversation: 200 ms feel like a person, 1 s like a machine.
+_TURN_BUCKETS = (0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10)
+TURN_SECONDS = Histogram(
+    "eslbot_turn_seconds",
+    "From the caller's last word until the caller hears the bot's answer.",
+    ["workspace"],
+    buckets=_TURN_BUCKETS,
+)
+TURN_BOT_SECONDS = Histogram(
+    "eslbot_turn_bot_seconds",
+    "Of that, until the answer's audio had come from the bot: its own share.",
+    ["workspace"],
+    buckets=_TURN_BUCKETS,
+)
+BARGE_IN_SECONDS = Histogram(
+    "eslbot_barge_in_seconds",
+    "From the caller's first word while the bot is heard until the bot is silent.",
+    ["workspace"],
+    buckets=_TURN_BUCKETS,
+)
+BARGE_IN_BOT_SECONDS = Histogram(
+    "eslbot_barge_in_bot_seconds",
+    "Of that, until the bot's clear had come.",
+    ["workspace"],
+    buckets=_TURN_BUCKETS,
+)
+OVERLAP_SECONDS = Histogram(
+    "eslbot_overlap_seconds",
+    "For how long both were heard without a barge-in, by who began to speak over the other.",
+    ["workspace", "by"],
+    buckets=_TURN_BUCKETS,
 )
 BOT_MESSAGES_IGNORED = Counter(
     "eslbot_bot_messages_ignored", "Messages of bots that were not used.", ["workspace", "why"]
@@ -160,6 +227,25 @@ RELAY_BOTS_LOST = Counter(
     ["why"],
 )
 
+# -- recordings -------------------------------------------------------------------------------------------
+
+RECORDINGS = Counter("eslbot_recordings", "Parts of recordings that were begun.", ["workspace"])
+#: Why a call that was to be recorded is not, or not to its end.
+RECORDING_WHYS = ("full", "slow", "failed", "unannounced")
+RECORDINGS_FAILED = Counter(
+    "eslbot_recordings_failed", "Recordings that were not made, or end before their call, by reason.", ["why"]
+)
+RECORDINGS_BYTES = Gauge(
+    "eslbot_recordings_bytes",
+    "What all recordings of this host take, as of the last sweep.",
+    multiprocess_mode="livemax",
+)
+#: Why a recording was deleted by itself.
+DELETED_WHYS = ("keep", "max_bytes")
+RECORDINGS_DELETED = Counter(
+    "eslbot_recordings_deleted", "Recordings that were deleted: they were old, or all were too much.", ["why"]
+)
+
 # -- Ameyo ------------------------------------------------------------------------------------------------
 
 BOT_END_TO_POST_SECONDS = Histogram(
@@ -181,6 +267,13 @@ IN_DOUBT = Counter(
     ["workspace"],
 )
 
+CERTIFICATE_ENDS = Gauge(
+    "eslbot_certificate_ends_timestamp_seconds",
+    "Until when the certificate counts that the workspace's Ameyo has shown last, in epoch seconds.",
+    ["workspace"],
+    multiprocess_mode="livemostrecent",
+)
+
 # -- FreeSWITCH, and the BYE ------------------------------------------------------------------------------
 
 HOLD_SECONDS = Histogram(
@@ -195,16 +288,6 @@ BYE_OVERDUE = Counter(
 SEND_BYE = Counter("eslbot_send_bye", "Answered calls that our side ended with BYE: an alarm.")
 MEDIA_TIMEOUTS = Counter(
     "eslbot_media_timeouts", "Calls ended because no RTP came for media_timeout.", ["workspace"]
-)
-# No process counts these three: FreeSWITCH's own host does, in a file (eslbot.recovery).
-SWITCH_RESTARTS = Counter(
-    "eslbot_switch_restarts", "Times that FreeSWITCH died with calls up and was started again."
-)
-SWITCH_FLUSHES = Counter(
-    "eslbot_switch_flushes", "Of those, which began without the calls: the third crash within a minute."
-)
-SWITCH_CALLS_DROPPED = Counter(
-    "eslbot_switch_calls_dropped", "Calls that were up at a crash and were dropped by that."
 )
 PEERS_REFUSED = Counter(
     "eslbot_peers_refused",
@@ -222,19 +305,48 @@ LEDGER_CONFIGURED = Gauge(
 )
 LEDGER_UP = Gauge(
     "eslbot_ledger_up",
-    "1 while the keeper runs and its database takes what it writes.",
-    multiprocess_mode="livesum",  # the keeper's figure, and the workers' zeroes where there is no keeper
+    "1 while the database takes what is written to it.",
+    multiprocess_mode="livesum",  # the page process's figure, and zeroes of all others
 )
 LEDGER_BACKLOG_BYTES = Gauge(
     "eslbot_ledger_backlog_bytes",
     "What waits in the journals to get into the database.",
     multiprocess_mode="livesum",
 )
-LEDGER_FACTS = Counter("eslbot_ledger_facts", "Facts of calls that the keeper has read from journals.")
+LEDGER_FACTS = Counter("eslbot_ledger_facts", "Facts of calls that were read from journals.")
 LEDGER_CALLS_WRITTEN = Counter("eslbot_ledger_calls_written", "Rows of calls written to the database.")
+#: What can become of a call's spans.
+TRACES_BECAME = ("exported", "refused", "dropped", "unread")
+TRACES = Counter(
+    "eslbot_traces",
+    "Calls whose spans were to be sent, by what became of them.",
+    ["became"],
+)
+SPANS = Counter("eslbot_spans", "Spans that were sent to the collector, or lost on the way.", ["became"])
 LEDGER_FACTS_LOST = Counter(
     "eslbot_ledger_facts_lost", "Facts that a worker could not write to its journal: gaps in the records."
 )
+
+LEDGER_LAG = Gauge(
+    "eslbot_ledger_lag_seconds",
+    "For how long facts have been waiting for the database without a pause; also while nobody reads them.",
+    multiprocess_mode="livemax",
+)
+
+# -- health ---------------------------------------------------------------------------------------------
+
+HEALTH = Gauge(
+    "eslbot_health",
+    "Of each component: 2 green, 1 amber, 0 red, -1 not known. The workspace's name for its bot and Ameyo.",
+    ["component", "workspace"],
+    multiprocess_mode="livemostrecent",
+)
+HEALTH_CHECKED = Gauge(
+    "eslbot_health_checked_timestamp_seconds",
+    "When the last round of looks was over, in epoch seconds.",
+    multiprocess_mode="livemax",
+)
+READY = Gauge("eslbot_ready", "1 while the service is ready (/readyz).", multiprocess_mode="livemostrecent")
 
 # -- ourselves --------------------------------------------------------------------------------------------
 
@@ -250,6 +362,8 @@ def expect(workspaces: Iterable[str], verdicts: Iterable[str]) -> None:
     known = list(verdicts)
     for workspace in workspaces:
         BYE_OVERDUE.labels(workspace)
+        CALLS_BYE_OVERDUE.labels(workspace)
+        CALLS_HAND_OFF_FAILING.labels(workspace)
         CALLS_RECOVERED.labels(workspace)
         CALLS_STRANDED.labels(workspace)
         BOT_OVER_BUDGET.labels(workspace)
@@ -266,3 +380,7 @@ def expect_relay() -> None:
         RELAY_SPEECH_LOST.labels(why)
     for why in BOTS_LOST_WHYS:
         RELAY_BOTS_LOST.labels(why)
+    for why in RECORDING_WHYS:
+        RECORDINGS_FAILED.labels(why)
+    for why in DELETED_WHYS:
+        RECORDINGS_DELETED.labels(why)

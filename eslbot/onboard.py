@@ -18,7 +18,7 @@ from typing import Any
 
 from eslbot.ameyo.notification import PATH, headers, notification
 from eslbot.ameyo.properties import fill
-from eslbot.config.loader import from_tree, parse
+from eslbot.config.loader import from_tree, parse, with_stand_ins
 from eslbot.config.model import Config, ConfigError, Network, Workspace
 from eslbot.config.urls import MASK, shown
 
@@ -133,10 +133,17 @@ def _find(tree: Mapping[str, Any], wanted: str) -> str:
 
 
 def _load(tree: dict[str, Any], key: str, environment: Mapping[str, str]) -> tuple[Config, set[str]]:
-    """The configuration, stand-ins put where this workspace lacks what others have to tell; and where."""
+    """The configuration, stand-ins put where this workspace lacks what others have to tell; and where.
+
+    Other secrets than Ameyo's token are not asked for: who tells a tenant what it owes need not have those.
+    """
     tree = copy.deepcopy(tree)
     missing: set[str] = set()
+    ameyo = tree["workspaces"][key].pop("ameyo", None)
+    tree, _ = with_stand_ins(tree, environment)
     table = tree["workspaces"][key]
+    if ameyo is not None:
+        table["ameyo"] = ameyo
     if "ameyo" not in table:
         table["ameyo"] = {"url": AMEYO_URL}
         missing.update(("ameyo.tenant_host", "ameyo.token"))
@@ -165,7 +172,7 @@ def _checklist(
     sip_port = switch.sip_port
     if config.edge is not None:
         ours, sip_port = str(config.edge.external_ip or config.edge.sip_ip), config.edge.sip_port
-    going_out = egress or ((media,) if media else ())
+    going_out = egress or tuple(map(str, config.egress.addresses)) or ((media,) if media else ())
     theirs = () if "sources" in missing else tuple(map(_network, workspace.sources))
     values = {
         "did": DID,
@@ -226,7 +233,7 @@ def _items(
         ),
         Item("Our addresses for REST calls", ", ".join(egress))
         if egress
-        else Item("Our addresses for REST calls", "missing", "us", "give them with --egress IP"),
+        else Item("Our addresses for REST calls", "missing", "us", "set egress.addresses"),
         theirs(
             "SIP gateway addresses",
             ", ".join(map(_network, workspace.sources)),

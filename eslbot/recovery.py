@@ -538,19 +538,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="with --before-start, as root: FreeSWITCH's user. freeswitch.db is made for that one where it "
         "is missing, and not looked at where it is another one's",
     )
+    parser.add_argument("--json", action="store_true", help="one JSON document, for programs")
     asked = parser.parse_args(arguments)
-    databases, file, problems = places(asked.config)
-    if asked.before_start:
-        for line in before_start(databases, file, user=asked.user, problems=problems):
+    return run(asked.config, before=asked.before_start, user=asked.user, as_json=asked.json)
+
+
+def run(config: Path | None, *, before: bool = False, user: str = "", as_json: bool = False) -> int:
+    """What the command does; the exit code."""
+    databases, file, problems = places(config)
+    if before:
+        lines = list(before_start(databases, file, user=user, problems=problems))
+        if as_json:
+            print(json.dumps({"told": lines}, ensure_ascii=False), flush=True)
+        for line in [] if as_json else lines:
             print(f"eslbot recovery: {line}", flush=True)
         return 0
     for problem in problems:
-        print(f"eslbot recovery: {problem}", file=sys.stderr)
+        told = (
+            json.dumps({"warning": problem}, ensure_ascii=False) if as_json else f"eslbot recovery: {problem}"
+        )
+        print(told, file=sys.stderr)
     try:
-        print(shown(read(file)))
+        known = read(file)
     except RecoveryFileError as error:
-        print(f"eslbot recovery: {error}; {REMEDY}", file=sys.stderr)
+        failed = {"error": f"{error}; {REMEDY}", "problems": [], "exit_code": 1}
+        told = json.dumps(failed, ensure_ascii=False) if as_json else f"eslbot recovery: {error}; {REMEDY}"
+        print(told, file=sys.stderr)
         return 1
+    if as_json:
+        print(json.dumps({"file": str(file), "counted": file.exists(), **asdict(known)}, ensure_ascii=False))
+        return 0
+    print(shown(known))
     if not file.exists():
         print(f"{file} is not there: no start of FreeSWITCH was counted since this host's boot")
     return 0

@@ -11,33 +11,35 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from gunicorn.app.base import BaseApplication
 
+import eslbot
 from eslbot import config as configuration
 from eslbot import keyfile, logs, peers
 from eslbot.arbiter import CallArbiter
 from eslbot.buckets import Buckets
-from eslbot.children import KEEPER, RELAY, ChildProcess
+from eslbot.children import PAGE, RELAY, ChildProcess
 from eslbot.config import Config, ConfigError
+from eslbot.config.former import Former
 from eslbot.ended import EndedCalls
-from eslbot.figures import FigureFiles
 from eslbot.identity import Signer
+from eslbot.inforce import UP, InForce
 from eslbot.limits import CallCounts
 from eslbot.privacy import keep_to_ourselves
 from eslbot.sources import Sources
 from eslbot.worker import HAND_OVER
 
 if TYPE_CHECKING:
-    from eslbot.web.app import WebApp
+    from eslbot.controller import Controller
 
 log = structlog.get_logger()
 
-#: The directory of the workers' figures, when it is ours and not the operator's.
+#: The directory of the processes' metrics, when it is ours and not the operator's.
 _metrics_directory: str | None = None
 
 #: Seconds without a sign of life after which the arbiter kills a worker; it looks every second. A hung worker
@@ -46,7 +48,7 @@ _metrics_directory: str | None = None
 WATCHDOG = 5
 #: Seconds beyond a worker's own bounds after which the arbiter kills it at its own end.
 MARGIN = 2
-#: Connections beyond the calls: port probes, refusals on their way, web clients.
+#: Connections beyond the calls: port probes, refusals on their way.
 HEADROOM = 1000
 
 
@@ -59,51 +61,77 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self.drain = drain
         self._lifeline = os.pipe()
         self.counts = CallCounts()
+        self.former = Former()
         self.buckets = Buckets()
         self.ended = EndedCalls()
-        self.figures = FigureFiles(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         options = ["--config", str(path), "--log", "json" if json_logs else "console"]
-        self._keeper, self._relay = (
-            ChildProcess(kind, options, self._lifeline[0], self.figures.bury) for kind in (KEEPER, RELAY)
-        )
+        self._in_force = InForce(path)
+        #: What was wrong with the configuration of the last HUP, which is therefore not in force.
+        self.refused: list[str] = []
+        self._page, self._relay = (ChildProcess(kind, options, self._lifeline[0]) for kind in (PAGE, RELAY))
         self.config: Config | None = None
         #: How many times a configuration was read: each HUP is the relay's, too, whatever has changed.
         self._reloads = 0
+        #: How many times one was to be read: at the start, and at each HUP.
+        self._reads = 0
         self.signer: Signer | None = None
         self.row = 0
         super().__init__()
 
     def load_config(self) -> None:
         """Read our file, at the start and at each HUP. A bad file is refused, and the old one kept."""
+        self._reads += 1
         try:
             config = usable(self.path)
             self.signer = signer_of(config, make=self.signer is None)
             log.info("identity_key", file=config.server.key_file, signs=self.signer.fingerprints[0])
             self.counts.know(list(config.workspaces))
             self.buckets.know(Sources(config).parties)
+            config = self.former.settle(self.config, config, self.counts.know)
             for warning in config.warnings:
                 log.warning("configuration", about=warning)
+            if self.config is not None:
+                self._tell_removed(self.config, config)
             self.config = config
             self._reloads += 1
+            self.refused = []
             logs.guard(config)
         except (ConfigError, ValueError) as error:  # what leaves here ends the arbiter
             if self.config is None:
                 raise
-            problems = error.problems if isinstance(error, ConfigError) else [str(error)]
-            log.error("configuration_refused", problems=problems, remedy="the one before stays in force")
+            self.refused = error.problems if isinstance(error, ConfigError) else [str(error)]
+            log.error("configuration_refused", problems=self.refused, remedy="the one before stays in force")
+        if self._reloads == 1 and not self.refused:
+            log.info(
+                "service_starts",
+                version=eslbot.__version__,
+                configuration=str(self.path),
+                tenants=sorted(workspace.name for workspace in self.config.workspaces.values()),
+                workers=self.config.server.workers,
+            )
+            self.tell(UP)
         for name, value in self._settings(self.config).items():
             self.cfg.set(name, value)
 
+    def _tell_removed(self, before: Config, config: Config) -> None:
+        for key in before.workspaces.keys() - config.workspaces.keys():
+            log.warning(
+                "tenant_removed",
+                workspace=before.workspaces[key].name,
+                workspace_id=key,
+                calls=self.counts.total(key),
+                remedy="new calls of it are refused with 403; those that are up go on with what it was",
+            )
+
     def _settings(self, config: Config) -> dict[str, Any]:
         return {
-            "bind": [str(config.server.listen), str(config.web.listen)],
+            "bind": [str(config.server.listen), str(config.server.health)],
             "workers": config.server.workers,
             "worker_class": "eslbot.worker.CallWorker",
             "worker_connections": config.server.max_calls + HEADROOM,
             "backlog": 4096,  # a burst of calls must not meet a full backlog
             "timeout": WATCHDOG,
             "graceful_timeout": math.ceil(self.drain + HAND_OVER + MARGIN),
-            "keepalive": 5,
             "proc_name": "eslbot",
             "control_socket_disable": True,  # it would be one file for every service of this user
             "logger_class": logs.GunicornLogger,
@@ -123,40 +151,55 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def _after_exit(self, arbiter: Any, worker: Any) -> None:
         self.counts.free_row(worker.row)
-        self.figures.bury(worker.pid)
 
     def _before_exec(self, arbiter: Any) -> None:
         """At USR2: the new service has a metrics directory of its own, as this one removes ours."""
+        self.leave_tenants()
         if _metrics_directory is not None:
             arbiter.cfg.env_orig.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
+    def tend_tenants(self) -> None:
+        """Forget former tenants without calls."""
+        if self.config is not None:
+            self.config = self.former.tend(self.config, self.counts.total)
+
+    def leave_tenants(self) -> None:
+        """Another service follows this one, and its file may have other tenants than calls that are up."""
+        if self.config is not None:
+            self.former.leave(self.config, self.counts.total)
+
+    def tell(self, state: str, problems: Sequence[str] = ()) -> None:
+        """Leave word of what came of the last HUP, for ``eslbot reload``."""
+        if self.config is not None:
+            self._in_force.tell(self.config, self._reads - 1, state, problems)
+
     def tend_children(self) -> None:
-        """Have the ledger's keeper running, if there is a ledger, and the relay, unless it runs by itself."""
+        """Have the page process running, and the relay, unless it runs by itself."""
         config = self.config
-        self._keeper.tend(config.ledger if config is not None else None)
+        self._page.tend(config)
         self._relay.tend((config, self._reloads) if config is not None and config.relay.processes else None)
 
     def end_children(self, *, graceful: bool) -> None:
         """End them; the relay stays with the calls it has, if there are any."""
         self._relay.end(graceful=graceful)
-        self._keeper.end()
+        self._page.end()
+        self._in_force.withdraw()
 
     def run(self) -> None:
         """Run until a signal ends it; leaves by SystemExit."""
         CallArbiter(self).run()
 
-    def load(self) -> WebApp:
+    def load(self) -> Controller:
         """In the worker, after gevent has patched the standard library."""
         from eslbot.controller import Controller
         from eslbot.ledger.journal import Journal
-        from eslbot.web.app import WebApp
 
         assert self.config is not None and self.signer is not None
         logs.guard(self.config)  # the arbiter may have read another one since
         logs.hear_gevent()
         ledger = self.config.ledger
         journal = Journal(Path(ledger.journal)) if ledger else None
-        controller = Controller(
+        return Controller(
             self.config,
             self.signer,
             self.counts,
@@ -165,7 +208,6 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             buckets=self.buckets,
             ended=self.ended,
         )
-        return WebApp(controller)
 
 
 def serve(path: Path, *, drain: float = 0.0, json_logs: bool) -> None:
@@ -180,9 +222,12 @@ def serve(path: Path, *, drain: float = 0.0, json_logs: bool) -> None:
     Service(path, drain, json_logs=json_logs).run()
 
 
-def usable(path: Path) -> Config:
-    """The configuration, if a service can run with it. Raises ConfigError."""
-    config = configuration.load(path)
+def usable(path: Path, environment: Mapping[str, str] | None = None) -> Config:
+    """The configuration, if a service with that environment, by default ours, can run with it.
+
+    Raises ConfigError.
+    """
+    config = configuration.load(path, environment)
     unreadable = [warning for warning in config.warnings if "ca_file" in warning]
     unenforced = peers.problem(config.server.switch_user, config.server.listen.ip)
     if unreadable or unenforced:
@@ -204,7 +249,7 @@ def signer_of(config: Config, *, make: bool) -> Signer:
 
 
 def _share_metrics(make: Callable[..., str] = tempfile.mkdtemp) -> None:
-    """A directory in which the workers of this service add up their figures."""
+    """A directory in which the processes of this service add up their metrics."""
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         return
     global _metrics_directory

@@ -16,9 +16,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from enum import Enum
 from ipaddress import ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree
 
 import gevent
 import structlog
@@ -29,7 +27,7 @@ from eslbot.ameyo.client import Attempt, Verdict
 from eslbot.ameyo.notification import notification_of
 from eslbot.ameyo.told import tell
 from eslbot.bot import BotEnd
-from eslbot.config.model import FreeSwitch, Secret, Workspace
+from eslbot.config.model import FreeSwitch, Workspace
 from eslbot.esl import whole_number
 from eslbot.esl.errors import EslError
 from eslbot.esl.inbound import InboundClient
@@ -38,7 +36,7 @@ from eslbot.invite import Invite
 from eslbot.ledger.facts import What
 from eslbot.notes import SWITCH, Notes
 from eslbot.outcome import Outcome, Stage
-from eslbot.switchconf import CONF_DIR, kept_password
+from eslbot.switchconf import NoPassword, event_socket_password
 
 if TYPE_CHECKING:
     from eslbot.controller import Controller
@@ -144,7 +142,7 @@ class Stranded:
         invite = self._controller.signer.verify(call_id, left.variables.get(identity.VARIABLE, ""))
         if invite is None:
             raise Unknown("no key of ours says whose call it is")
-        workspace = self._controller.config.workspaces.get(invite.workspace_id)
+        workspace = self._controller.config.of_admitted(invite.workspace_id)
         if workspace is None:
             raise Unknown(f"its workspace {invite.workspace_id} is not configured")
         return HandOff(self._controller, left, notes, invite, workspace)
@@ -291,27 +289,16 @@ class Switch:
 
     def _ask(self, command: str) -> str:
         if self._client is None:
-            client = InboundClient(self._switch.event_socket, _password(self._switch), ASK_DUE)
+            try:
+                password = event_socket_password(self._switch)
+            except NoPassword as error:
+                raise Unknown(str(error)) from error
+            client = InboundClient(self._switch.event_socket, password, ASK_DUE)
             self._connection.enter_context(client)
             self._core = client.api("global_getvar core_uuid")
             self._uptime = whole_number(client.api("uptime"))
             self._client = client
         return self._client.api(command)
-
-
-def _password(switch: FreeSwitch) -> Secret:
-    """The event socket's: the configured one, or that which `eslbot conf` has made. Raises Unknown."""
-    if switch.event_socket_password is not None:
-        return switch.event_socket_password
-    try:
-        kept = kept_password(Path(CONF_DIR))
-    except (OSError, UnicodeDecodeError, ElementTree.ParseError) as error:
-        raise Unknown(
-            f"freeswitch.event_socket_password is not set, and {CONF_DIR} has none: {error}"
-        ) from error
-    if kept is None:
-        raise Unknown(f"freeswitch.event_socket_password is not set, and {CONF_DIR} has none")
-    return Secret(kept)
 
 
 def _same_host(peer: str, event_socket: str) -> bool:

@@ -21,7 +21,7 @@ from typing import Literal
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from eslbot.config.model import Address, Config
+from eslbot.config.model import Address, Config, FreeSwitch, Secret
 
 #: In ``freeswitch.xml`` of every tree that we wrote; a directory without it is somebody else's.
 MARKER = "eslbot:freeswitch-conf"
@@ -169,6 +169,24 @@ def kept_password(out: Path) -> str | None:
     values = dict(setting.get("data", "").partition("=")[::2] for setting in settings)
     kept = values.get("event_socket_password", NO_PASSWORD)
     return None if kept in ("", NO_PASSWORD) else kept
+
+
+class NoPassword(Exception):
+    """Nobody here knows the event socket's password; the text says where it was looked for."""
+
+
+def event_socket_password(switch: FreeSwitch, conf_dir: str = CONF_DIR) -> Secret:
+    """The configured one, or that which ``eslbot conf`` has made. Raises :class:`NoPassword`."""
+    if switch.event_socket_password is not None:
+        return switch.event_socket_password
+    missing = f"freeswitch.event_socket_password is not set, and {conf_dir} has none"
+    try:
+        kept = kept_password(Path(conf_dir))
+    except (OSError, UnicodeDecodeError, ElementTree.ParseError) as error:
+        raise NoPassword(f"{missing}: {error}") from error
+    if kept is None:
+        raise NoPassword(missing)
+    return Secret(kept)
 
 
 def _vars(config: Config, password: str) -> str:

@@ -1,6 +1,7 @@
 """A gunicorn worker whose connections on the event-socket listener become calls.
 
-The web listener stays gunicorn's. This module is imported by the arbiter, before the worker patches the
+Beside it, on a port of loopback, it answers whether it is well (:mod:`eslbot.probes`); gunicorn's own HTTP is
+not used. This module is imported by the arbiter, before the worker patches the
 standard library for gevent, so it must import nothing that opens sockets: the controller, with requests and
 ssl, is loaded in the worker by :meth:`eslbot.service.Service.load`.
 
@@ -15,7 +16,6 @@ import os
 import signal
 import socket as std_socket
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -30,14 +30,14 @@ from eslbot.keepalive import notice_dead_peers
 from eslbot.memory import settle_memory
 
 if TYPE_CHECKING:
+    from eslbot.controller import Controller
     from eslbot.service import Service
-    from eslbot.web.app import WebApp
 
 log = structlog.get_logger()
 
 #: Seconds between two signs of life for the arbiter's watchdog.
 BEAT = 1.0
-#: Seconds that requests under way at the web listener get when the worker leaves.
+#: Seconds that connections under way get when the worker leaves.
 REQUESTS = 2.0
 #: Seconds beyond the drain after which a worker exits, whatever is left; the controller's own bound is less
 #: (:data:`eslbot.controller.LEAVE_LIMIT`).
@@ -61,7 +61,7 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
 
     app: Service
     alive: bool
-    wsgi: WebApp
+    wsgi: Controller  # gunicorn's name for what the application loads
     row: int
     #: A pipe whose writing end only the arbiter keeps: the reading end tells when the arbiter is gone.
     lifeline: tuple[int, int]
@@ -76,8 +76,6 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         #: When it was told to leave, and how many seconds calls then have to end by themselves.
         self._told_at = self._drain = 0.0
         self._handing_over: gevent.Greenlet[..., None] | None = None
-        # Web connections that have had an answer and may bring another request.
-        self._idle: set[std_socket.socket] = set()
 
     # -- what the arbiter sees ----------------------------------------------------------------------------
 
@@ -116,7 +114,6 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         for listener in self.sockets:
             self._serve(listener)
         gevent.spawn(self._watch_arbiter)
-        self._watch_refusals()
         self._watch_stranded()
         settle_memory()
         self.show(ACCEPTING)
@@ -144,11 +141,9 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self.show(LEAVING)
         for server in self._servers:
             server.close()
-        for client in self._idle:
-            no_more_requests(client)
         if self._handing_over is not None:
             self._handing_over.kill(block=False)
-        self._handing_over = gevent.spawn(self.wsgi.controller.hand_over, drain)
+        self._handing_over = gevent.spawn(self.wsgi.hand_over, drain)
         self._told.set()
 
     def _busy(self) -> bool:
@@ -164,74 +159,34 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self.log.warning("The arbiter is gone; worker %s leaves", self.pid)
         self.leave(0.0)
 
-    def _watch_refusals(self) -> None:
-        """Count what FreeSWITCH refuses without asking us."""
-        from eslbot import capture  # not in the arbiter: it would have the worker's sockets unpatched
-
-        gevent.spawn(capture.watch, self.wsgi.controller.config.freeswitch.capture)
-
     def _watch_stranded(self) -> None:
         """Hand off whom FreeSWITCH has lost."""
-        from eslbot.stranded import Stranded  # as above
+        from eslbot.stranded import Stranded  # not in the arbiter: it would have our sockets unpatched
 
-        gevent.spawn(Stranded(self.wsgi.controller).watch)
+        gevent.spawn(Stranded(self.wsgi).watch)
 
     # -- connections --------------------------------------------------------------------------------------
 
     def _serve(self, listener: std_socket.socket) -> None:
+        from eslbot.probes import Presence, Probes  # as above
+
         listener.setblocking(True)
-        name = ListenerName(listener.getsockname())
-        pool = Pool(self.worker_connections)
-        if name.getsockname()[:2] == self.wsgi.controller.config.server.listen.pair:
+        if listener.getsockname()[:2] == self.wsgi.config.server.listen.pair:
             notice_dead_peers(listener)
-            handle: Any = self.take
+            pool = Pool(self.worker_connections)
+            server = StreamServer(listener, handle=self.take, spawn=pool)
+            server.max_accept = ACCEPTS
+            self._pools.append(pool)
         else:
-            handle = partial(self.handle, name)
-        server = StreamServer(listener, handle=handle, spawn=pool)
-        server.max_accept = ACCEPTS
+            switch = Presence(self.wsgi.config.freeswitch.event_socket)
+            server = StreamServer(listener, handle=Probes(self.wsgi, switch).take)
+            server.max_accept = 1
         server.start()
         self._servers.append(server)
-        self._pools.append(pool)
 
     def take(self, client: std_socket.socket, addr: tuple[str, int]) -> None:
         """One connection of FreeSWITCH's, in a greenlet of the pool."""
         if self.alive:
-            self.wsgi.controller.take(client, addr)
+            self.wsgi.take(client, addr)
         else:  # accepted in the very moment of leaving: the dialplan calls the next controller
             client.close()
-
-    def handle(self, listener: ListenerName, client: std_socket.socket, addr: tuple[str, int]) -> None:
-        """One connection of the web listener, in a greenlet of the pool."""
-        client.setblocking(True)
-        try:
-            super().handle(listener, client, addr)
-        finally:
-            self._idle.discard(client)
-
-    def handle_request(self, listener_name: Any, req: Any, sock: std_socket.socket, addr: Any) -> None:
-        """One request; meanwhile its connection is not idle."""
-        self._idle.discard(sock)
-        super().handle_request(listener_name, req, sock, addr)
-        self._idle.add(sock)
-        if not self.alive:
-            no_more_requests(sock)
-
-
-class ListenerName:
-    """What of a listening socket is left when it is closed, and its last connections are still answered."""
-
-    def __init__(self, name: tuple[Any, ...]) -> None:
-        self._name = name
-
-    def getsockname(self) -> tuple[Any, ...]:
-        """Its address."""
-        return self._name
-
-
-def no_more_requests(client: std_socket.socket) -> None:
-    """Let a web connection that waits for a request find its end; a request already there is still read."""
-    try:
-        with client.dup() as same:  # gevent would fail the wait with EBADF instead of letting it read the end
-            same.shutdown(std_socket.SHUT_RD)
-    except OSError as error:
-        log.debug("web_client_was_gone", error=str(error))

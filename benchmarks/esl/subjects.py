@@ -17,7 +17,7 @@ import tomli_w
 from benchmarks.esl.generator import HERE, build
 from benchmarks.machine import memory
 from eslbot.sim.lab import free_port
-from eslbot.sim.processes import ESTABLISHED, LISTEN, children, serves, sockets_of, tcp_sockets
+from eslbot.sim.processes import ESTABLISHED, LISTEN, children, serves, sockets_of, tcp_sockets, tells
 
 #: As it is in channel.txt.
 WORKSPACE = "4a1c7a52-8f0b-4d59-9d3c-000000000001"
@@ -72,8 +72,8 @@ class Running:
         return sum(map(cpu_seconds, self.pids()))
 
     def workers(self) -> list[int]:
-        """Its children, in the order of their start."""
-        return children(self.process.pid)
+        """Its children that take connections, in the order of their start."""
+        return [pid for pid in children(self.process.pid) if not tells(pid)]
 
     def connections(self, port: int) -> list[int]:
         """How many of the calls at ``port`` each worker has now."""
@@ -129,6 +129,7 @@ def _configuration(
     return {
         "server": {
             "listen": f"127.0.0.1:{port}",
+            "health": f"127.0.0.1:{free_port()}",
             "switches": ["127.0.0.1/32"],
             "workers": workers,
             "max_calls": MANY,

@@ -25,7 +25,7 @@ from benchmarks.load.drive import drive
 from benchmarks.load.report import Report
 from benchmarks.load.sites import Site, installation, is_own, laboratory, source_for
 from benchmarks.machine import Machine, revision
-from eslbot.cli import AddressParam
+from eslbot.cli.options import AddressParam
 from eslbot.sim.freeswitch import FreeSwitchError
 from eslbot.sim.lab import LabError
 from eslbot.sim.pbx import AmeyoServer, SippMissing, VoicesError

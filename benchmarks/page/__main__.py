@@ -1,20 +1,23 @@
-"""How smoothly the call page shows many live calls: frames, long tasks, and what it costs the worker.
+"""How smoothly the call page shows many live calls: frames, long tasks, and what it costs the page process.
 
-Chromium and `eslbot serve` are real. The ledger is a stand-in, which tells of changes as the keeper does.
+Chromium and the page's server are real. The ledger is a stand-in, which tells of changes as the writer does.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import statistics
 import threading
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.machine import Cpu, Machine, revision
-from tests.support.fake_keeper import FakeKeeper, many, stir
-from tests.support.page import CHROMIUM, PageService, browser, page_tree, short_folder, sign_in
+from tests.support.fake_ledger import FakeLedger, many, stir
+from tests.support.page import CHROMIUM, PageService, browser, page_tree, sign_in
 
 OBSERVER = """
 window.measured = { frames: [], tasks: [], last: 0 };
@@ -46,7 +49,7 @@ def main() -> None:
         raise SystemExit("chromium is needed; Debian's package is chromium")
     print(f"{options.calls} live calls, {options.changes} changes a second, {options.seconds:g} s each")
     print(f"{revision()}; {Machine.here()}\n")
-    print("| case | drawn after | frames/s | p50 | p95 | p99 | longest | long tasks | main thread | worker |")
+    print("| case | drawn after | frames/s | p50 | p95 | p99 | longest | long tasks | main thread | CPU |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     desktop = {"viewport": {"width": 1280, "height": 900}}
     phone = {"viewport": {"width": 375, "height": 667}, "color_scheme": "dark", "has_touch": True}
@@ -61,10 +64,11 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, context: dict[str, Any], slowdown: int, period: float) -> str:
     """The cells of one case."""
-    with short_folder() as folder, FakeKeeper(folder / "journal", period=period) as keeper:
-        keeper.put(*many(options.calls))
-        tree = page_tree(keeper.journal, workers=1)
-        with PageService(folder, tree) as service, browser() as chromium:
+    ledger = FakeLedger()
+    ledger.put(*many(options.calls))
+    with TemporaryDirectory(prefix="eslbot-") as folder:
+        tree = page_tree(Path(folder) / "journal")
+        with PageService(Path(folder), tree, ledger) as service, browser() as chromium:
             page = chromium.new_context(**context).new_page()
             page.add_init_script(OBSERVER)
             devtools = page.context.new_cdp_session(page)
@@ -77,11 +81,11 @@ def measure(options: argparse.Namespace, context: dict[str, Any], slowdown: int,
             )
             drawn = page.evaluate(FIRST)
             ended = threading.Event()
-            stirring = threading.Thread(target=_stir, args=(keeper, options.changes, period, ended))
+            stirring = threading.Thread(target=_stir, args=(ledger, options.changes, period, ended))
             stirring.start()
             page.evaluate(RESET)
-            (worker,) = service.children()[:1]
-            cpu, tasks, began = Cpu([worker]), _busy(devtools), time.monotonic()
+            # This process: the page's, its stand-in and our own waiting.
+            cpu, tasks, began = Cpu([os.getpid()]), _busy(devtools), time.monotonic()
             page.wait_for_timeout(options.seconds * 1000)
             took = time.monotonic() - began
             cores, tasks = cpu.cores(), _busy(devtools) - tasks
@@ -105,11 +109,11 @@ def measure(options: argparse.Namespace, context: dict[str, Any], slowdown: int,
     )
 
 
-def _stir(keeper: FakeKeeper, changes: int, period: float, ended: threading.Event) -> None:
+def _stir(ledger: FakeLedger, changes: int, period: float, ended: threading.Event) -> None:
     chance, number = random.Random(1), 0
     while not ended.wait(period):
         number += 1
-        stir(keeper, max(1, round(changes * period)), chance, number)
+        stir(ledger, max(1, round(changes * period)), chance, number)
 
 
 def _busy(devtools: Any) -> float:

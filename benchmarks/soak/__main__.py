@@ -35,7 +35,7 @@ _BEGUN = time.monotonic()
 )
 @click.option("--minutes", type=click.FloatRange(0.2, 1440), default=20.0, show_default=True)
 @click.option("--hours", type=click.FloatRange(0.1, 24), help="Instead of minutes.")
-@click.option("--calls", type=click.IntRange(1, 200), default=40, show_default=True, help="Up at a time.")
+@click.option("--calls", type=click.IntRange(1, 200), default=46, show_default=True, help="Up at a time.")
 @click.option("--workers", type=click.IntRange(2, 16), default=3, show_default=True, help="Of eslbot.")
 @click.option("--seed", type=int, help="Of everything that chance decides; by default a new one.")
 @click.option(

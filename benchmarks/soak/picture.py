@@ -17,7 +17,7 @@ from eslbot.sim.account import Fault
 COLOURS = {
     "arbiter": "#5c6b75",
     "worker": "#0b6e99",
-    "keeper": "#8f6bb3",
+    "page": "#8f6bb3",
     "relay parent": "#a8a878",
     "relay": "#4f9d69",
     "FreeSWITCH": "#e08e2b",

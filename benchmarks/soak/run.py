@@ -17,7 +17,7 @@ from benchmarks.soak.bots import BotProcess
 from benchmarks.soak.callers import NOTIFIED, Batch, Callers, Heard
 from benchmarks.soak.clock import Drift, drift, windows
 from benchmarks.soak.faults import SoakFaults
-from benchmarks.soak.growth import JUDGED_FROM, Growth, Limit, growth
+from benchmarks.soak.growth import JUDGED_FROM, WARM, Growth, Limit, growth
 from benchmarks.soak.log import Log
 from benchmarks.soak.picture import COLOURS
 from benchmarks.soak.plan import batches, faults
@@ -48,6 +48,8 @@ LIMITS = {
     "descriptors": ("descriptors", Limit(5, 0.02, "")),
     "threads": ("threads", Limit(5, 0.02, "")),
 }
+#: Seconds in which FreeSWITCH fills up: left alone with 16 calls up it grew for seven minutes, then no more.
+SWITCH_WARM = 420.0
 FILES, DRIFT_PPM, DRIFT_FROM = Limit(5, 0.02, ""), 20.0, 120.0
 
 #: Calls whose line files are known by name when all is over: those of two hours.
@@ -269,7 +271,7 @@ class Soak:
         found: dict[str, list[int | None]] = {
             "arbiter": [service.process.pid if service.process is not None else None],
             "worker": list(service.worker_pids()),
-            "keeper": [service.keeper_pid()],
+            "page": [service.page_pid()],
             "relay parent": [service.relay_parent_pid()],
             "relay": list(service.relay_pids()),
             "FreeSWITCH": [self._lab.switch_pid],
@@ -341,8 +343,10 @@ class Soak:
         begin = end / 2
         result.judged = end - begin >= JUDGED_FROM
         for what in COLOURS:
+            warm = SWITCH_WARM if what == "FreeSWITCH" else WARM
             for column, (name, limit) in LIMITS.items():
-                found = growth(f"{what}, {name}", series(rows, what, column), begin, end, limit)
+                points = series(rows, what, column)
+                found = growth(f"{what}, {name}", points, begin, end, limit, warm=warm)
                 result.grown += [found] if found is not None else []
         lines = growth(LINES, series(rows, LINES, "count"), begin, end, FILES, warm=0.0)
         result.grown += [lines] if lines is not None else []

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
-from eslbot.sim.processes import ESTABLISHED, children, keeps_ledger, relays, sockets_of, tcp_sockets
+from eslbot.sim.processes import ESTABLISHED, children, relays, sockets_of, tcp_sockets, tells
 
 #: The last commit whose speech goes through files and playbacks.
 BEFORE = "53915c5"
@@ -201,7 +201,7 @@ class Site:
     def controllers(self) -> list[int]:
         """The controllers, without their arbiter."""
         pids = children(self.facts["service"])
-        return [pid for pid in pids if not relays(pid) and not keeps_ledger(pid)]
+        return [pid for pid in pids if not relays(pid) and not tells(pid)]
 
     @property
     def own(self) -> list[int]:

@@ -23,6 +23,7 @@ from eslbot.ameyo.connections import CallOver, Connections
 from eslbot.ameyo.limit import OutOfTime, limit
 from eslbot.ameyo.notification import PATH, headers
 from eslbot.ameyo.slots import Slots
+from eslbot.ameyo.tunnel import Proxy
 from eslbot.config.model import Ameyo
 from eslbot.config.secrets import spoken
 
@@ -90,14 +91,28 @@ class AmeyoClient:
     """The connection pool to one workspace's Ameyo. TLS is verified against the URL's host.
 
     Nothing in it is shared with another workspace's, so that one whose Ameyo is dead starves none but itself.
+    ``until`` is told until when Ameyo's certificate counts, in epoch seconds, with each connection.
     """
 
-    def __init__(self, settings: Ameyo, jitter: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        settings: Ameyo,
+        jitter: Callable[[], float] = random.random,
+        *,
+        until: Callable[[float], object] = float,
+    ) -> None:
         self._settings = settings
         self._jitter = jitter
         #: This client keeps its token to itself, whatever else this process knows.
         self._own = redaction.Redactor(spoken(settings.token))
-        self._connections = Connections(settings.url + PATH, settings.ca_file, MAX_POSTS)
+        self._connections = Connections(
+            settings.url + PATH,
+            settings.ca_file,
+            MAX_POSTS,
+            source=settings.source_address,
+            proxy=None if settings.proxy is None else Proxy.of(settings.proxy),
+            until=until,
+        )
         self._headers = {
             **headers(settings.tenant_host, settings.token.reveal()),
             "Accept": "*/*",

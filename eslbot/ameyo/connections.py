@@ -4,6 +4,9 @@ gevent looks names up in threads, ten for the whole process: with a name server 
 tenant's host, a few of its calls would hold all ten, and no other tenant's host would be found any more. A
 lookup cannot be cut short either, its thread stays busy when nobody waits for it any longer. So each
 workspace has threads of its own.
+
+Where the workspace names the address that they leave from, or a proxy, every one does: those that are opened
+before they are needed, too.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -27,9 +30,12 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.util.connection import create_connection
 
 from eslbot.ameyo.answer import Answer
 from eslbot.ameyo.sockets import BoundedSocket, FedContext
+from eslbot.ameyo.tunnel import Proxy
+from eslbot.config.model import IP
 
 #: Name lookups of one workspace at one time.
 LOOKUPS = 2
@@ -47,11 +53,25 @@ class Connections(HTTPAdapter):
     TLS is verified with ``ca_file``, read once, or where there is none with what requests brings along. A
     Session of requests' would take longer to prepare a POST than Ameyo to answer it; what it does besides,
     redirects and the environment's proxies and .netrc, would change where a customer's token goes.
+
+    ``source``: the address of this host that they leave from. ``proxy``: what they go through. ``until`` is
+    told of each connection until when its certificate counts, in epoch seconds.
     """
 
-    def __init__(self, url: str, ca_file: str | None, size: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        ca_file: str | None,
+        size: int,
+        *,
+        source: IP | None = None,
+        proxy: Proxy | None = None,
+        until: Callable[[float], object] = float,
+    ) -> None:
+        self._until = until
         self._request = Request("POST", url).prepare()
         self._ca_file = ca_file
+        self._source, self._proxy = source, proxy
         self._names = Resolver()
         self._names.pool = ThreadPool(LOOKUPS, idle_task_timeout=IDLE)
         super().__init__(pool_connections=1, pool_maxsize=size)
@@ -75,8 +95,9 @@ class Connections(HTTPAdapter):
     ) -> Answer:
         """The answer to one POST, no more of it read than its status; :meth:`finish` is to be called.
 
-        ``connect_seconds`` are for each address, ``read_seconds`` for each read. Raises urllib3's HTTPError,
-        http.client's HTTPException, OSError; CallOver where ``over`` was set before the POST could go out.
+        ``connect_seconds`` are for each address and for a proxy's answer, ``read_seconds`` for each read.
+        Raises urllib3's HTTPError, http.client's HTTPException, OSError; CallOver where ``over`` was set
+        before the POST could go out.
         """
         connection: Any = self._pool._get_conn()
         try:
@@ -108,6 +129,11 @@ class Connections(HTTPAdapter):
                 answer.connection.close()
             self._pool._put_conn(answer.connection)
 
+    def _certificate_shown(self, certificate: Mapping[str, Any] | None) -> None:
+        ends = (certificate or {}).get("notAfter")
+        if isinstance(ends, str):
+            self._until(float(ssl.cert_time_to_seconds(ends)))
+
     def one_waits(self) -> bool:
         """Whether a connection is there that a POST could use at once. Raises OSError, as :meth:`post`."""
         connection = self._pool._get_conn()
@@ -131,14 +157,21 @@ class Connections(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """As requests does, with our connections."""
+        if self._source is not None:
+            kwargs["source_address"] = (str(self._source), 0)
         super().init_poolmanager(*args, **kwargs)
-        names = self._names
+        names, through, shown = self._names, self._proxy, self._certificate_shown
 
         class Plain(_OfAmeyo, HTTPConnection):
-            resolver = names
+            resolver, way = names, through
 
         class Tls(_OfAmeyo, HTTPSConnection):
-            resolver = names
+            resolver, way = names, through
+
+            def connect(self) -> None:
+                super().connect()
+                tls: Any = self.sock
+                shown(tls.getpeercert())
 
         class PlainPool(HTTPConnectionPool):
             ConnectionCls: Any = Plain
@@ -170,10 +203,12 @@ def _trusting_all_known() -> ssl.SSLContext:
 class _OfAmeyo(HTTPConnection):
     """A connection that asks ``resolver`` for its host's addresses, and tries one after the other.
 
-    What it reads is bounded, and its answer is there with the status.
+    Or for those of the proxy that is its ``way``, which is then asked to let it through. What it reads is
+    bounded, and its answer is there with the status.
     """
 
     resolver: Resolver
+    way: Proxy | None
     response_class: Any = Answer
     _bounded: BoundedSocket
 
@@ -203,21 +238,55 @@ class _OfAmeyo(HTTPConnection):
         return found
 
     def _new_conn(self) -> socket.socket:
-        name = self._dns_host
+        if self.way is None:
+            self._bounded = self._connected(self._dns_host, self.port)
+            return self._bounded
+        # Whatever fails is the proxy's, and is told as that; TLS is Ameyo's own all the same.
+        failed: OSError | None = None
         try:
-            found = self.resolver.getaddrinfo(name, self.port, 0, socket.SOCK_STREAM)
+            self._bounded = self._connected(self.way.host, self.way.port)
+        except (ConnectTimeoutError, NewConnectionError) as error:
+            assert isinstance(error.__cause__, OSError)
+            failed = error.__cause__
+        if failed is not None:
+            raise self.way.away(failed)
+        try:
+            self.way.let_through(self._bounded, self._dns_host, self.port, self._seconds())
+        except BaseException:
+            self._bounded.close()
+            raise
+        self._bounded.settimeout(self._seconds())
+        self._bounded.ask()
+        return self._bounded
+
+    def _connected(self, name: str, port: int) -> BoundedSocket:
+        """To the first address of ``name`` that takes it. Raises urllib3's errors, each with its cause."""
+        family = 0
+        if self.source_address is not None:  # an address of the other kind could not be reached from it
+            family = socket.AF_INET6 if ":" in self.source_address[0] else socket.AF_INET
+        try:
+            found = self.resolver.getaddrinfo(name, port, family, socket.SOCK_STREAM)
         except socket.gaierror as error:
-            raise NameResolutionError(self.host, self, error) from error
-        failed: Exception | None = None
-        try:
-            for *_, address in found:
-                self._dns_host = str(address[0])
-                try:
-                    self._bounded = BoundedSocket(super()._new_conn())
-                    return self._bounded
-                except (ConnectTimeoutError, NewConnectionError) as error:
-                    failed = error
-        finally:
-            self._dns_host = name  # TLS is verified against it
+            raise NameResolutionError(name, self, error) from error
+        failed: OSError | None = None
+        for *_, address in found:
+            try:
+                return BoundedSocket(
+                    create_connection(
+                        (str(address[0]), port),
+                        self._seconds(),
+                        source_address=self.source_address,
+                        socket_options=self.socket_options,
+                    )
+                )
+            except OSError as error:
+                failed = error
         assert failed is not None  # getaddrinfo never finds nothing: it fails
-        raise failed
+        if isinstance(failed, TimeoutError):
+            raise ConnectTimeoutError(self, f"nothing answered within {self._seconds():g} s") from failed
+        raise NewConnectionError(self, str(failed)) from failed
+
+    def _seconds(self) -> float:
+        """For one step on the way: whoever uses it has set it."""
+        seconds: Any = self.timeout
+        return float(seconds)

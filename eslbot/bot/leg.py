@@ -26,6 +26,7 @@ from eslbot.outcome import Outcome
 from eslbot.redaction import printable
 from eslbot.relay import control
 from eslbot.relay.control import News, Order, Part, Text
+from eslbot.relay.turns import By, Kind, Turn
 
 log = structlog.get_logger()
 
@@ -76,6 +77,9 @@ class Story(Protocol):
 
     def audible(self, ago: float) -> None:
         """The caller begins to hear it, since ``ago`` seconds."""
+
+    def turn(self, turn: Turn, number: int, ago: float) -> None:
+        """A turn is over since ``ago`` seconds, the relay's ``number``-th; its ``at`` says nothing."""
 
     def relay_is(self, url: str) -> None:
         """The relay process at ``url`` has the call."""
@@ -243,14 +247,32 @@ class BotLeg:
                 self._story.note(What.CLEARED, age)
             case News.CALLER_SPEECH:
                 self._story.note(What.CALLER_SPEAKS, age, speaking=facts.get("speaking") is True)
+            case News.TURN:
+                self._turn(facts, age)
             case News.ENDED:
                 self._over(facts)
             case News.DONE:
                 self._done = True
             case News.SHORT_PACKETS:
                 self._lengthen_packets()
+            case News.RECORDING if why := printable(_text(facts, "why")):
+                self._story.note(What.RECORDING_FAILED, age, why=why)
+            case News.RECORDING:
+                self._story.note(What.RECORDING_BEGUN, age)
             case News.LATE:
                 self._flush(_seconds(facts, "by"))
+
+    def _turn(self, facts: Mapping[str, Any], age: float) -> None:
+        """One that is none is not told: a relay of a later version may know more of them."""
+        try:
+            kind = Kind(_text(facts, "kind"))
+            by = By(_text(facts, "by")) if "by" in facts else None
+        except ValueError:
+            self._link.ignore("turn: of no known kind")
+            return
+        bot = _seconds(facts, "bot") if "bot" in facts else None
+        turn = Turn(kind, 0.0, _seconds(facts, "seconds"), bot, by)
+        self._story.turn(turn, _count(facts, "turn"), age + _seconds(facts, "ago"))
 
     def _state(self, facts: Mapping[str, Any], told_at: float) -> None:
         """The relay is there, and this is where the call is for it. Raises Unheard."""

@@ -15,7 +15,9 @@ from marshmallow import ValidationError, fields
 from eslbot.config.model import IP, Address, Network, Secret
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?) ?([kMGT]?B)")
+_BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}")
 _LABELS = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")  # RFC 9110, 5.6.2: token
@@ -59,7 +61,9 @@ class Duration(_Text):
         match = _DURATION.fullmatch(text)
         if not match:
             raise ValidationError(f"expected {self.expected}, got {text!r}")
-        seconds = float(match[1]) * _SECONDS[match[2]]
+        number, unit = float(match[1]), match[2]
+        # Divided: 938 * 0.001 is not 0.938.
+        seconds = number / 1000 if unit == "ms" else number * _SECONDS[unit]
         if self.never and seconds == 0:
             return seconds
         if not self.at_least <= seconds <= self.at_most:
@@ -68,6 +72,29 @@ class Duration(_Text):
                 f"expected {never}{self.at_least:g} to {self.at_most:g} seconds, got {text!r}"
             )
         return seconds
+
+
+class Size(fields.Field[int]):
+    """``"500MB"``, ``"50GB"``, ``"1TB"``, or a number of bytes."""
+
+    expected = 'a size like "500MB" or "50GB", or a number of bytes'
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        if type(value) is int and 0 <= value < 2**60:
+            return value
+        match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+        if not match:
+            raise ValidationError(f"expected {self.expected}, got {value!r}")
+        return round(float(match[1]) * _BYTES[match[2]])
+
+
+class Share(fields.Field[float]):
+    """``true``, ``false``, or a number from 0 to 1."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:
+        if isinstance(value, bool | int | float) and 0 <= value <= 1:
+            return float(value)
+        raise ValidationError(f"expected true, false or a share of calls from 0.0 to 1.0, got {value!r}")
 
 
 class AddressField(_Text):
@@ -160,6 +187,21 @@ class SecretField(_Text):
         return Secret(text)
 
 
+class SealingKey(SecretField):
+    """A key of 32 bytes, as hex digits."""
+
+    expected = (
+        'the 64 hex digits that `openssl rand -hex 32` prints, best in a file: "${file:/run/secrets/acme}"'
+    )
+
+    def read(self, text: str) -> Secret:
+        """The key."""
+        secret = super().read(text)
+        if not re.fullmatch(r"[0-9A-Fa-f]{64}", text):
+            raise ValidationError(f"expected {self.expected}")
+        return secret
+
+
 class LedgerUrl(SecretField):
     """``sqlite:////absolute/path`` or ``postgresql+psycopg://user:password@host/database``.
 
@@ -197,6 +239,7 @@ class ProxyUrl(SecretField):
     So it is a secret as a whole, and errors do not quote it.
     """
 
+    schemes: tuple[str, ...] = ("http", "https", "socks4", "socks5")
     expected = (
         'a URL with a port, like "http://proxy.example.com:3128" or "socks5://user:password@10.0.0.9:1080"'
     )
@@ -210,7 +253,7 @@ class ProxyUrl(SecretField):
         except ValueError:
             raise ValidationError(f"expected {self.expected}") from None
         if (
-            parts.scheme not in ("http", "https", "socks4", "socks5")
+            parts.scheme not in self.schemes
             or not has_port
             or not _dialled(parts.hostname or "")
             or parts.path.strip("/")
@@ -219,6 +262,13 @@ class ProxyUrl(SecretField):
         ):
             raise ValidationError(f"expected {self.expected}")
         return secret
+
+
+class HttpProxyUrl(ProxyUrl):
+    """``http://`` alone: what Ameyo is reached through."""
+
+    schemes = ("http",)
+    expected = 'an http:// URL with a port, like "http://user:${PROXY_PASSWORD}@10.0.0.9:3128"'
 
 
 class HostName(_Text):

@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from marshmallow import ValidationError
 
-from eslbot.config.model import Config, ConfigError
+from eslbot.config.model import BEEP, Config, ConfigError
 from eslbot.config.schemas import ConfigSchema
 
 #: A configuration is written by people; more than this is some other file.
 MAX_BYTES = 4 * 1024 * 1024
 #: A secret file holds one token.
 MAX_SECRET_BYTES = 16 * 1024
+#: A text that will do wherever one may be wanted: as a token, a header, a host's name.
+STAND_IN = "reference-not-resolved"
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -41,7 +43,7 @@ def from_tree(tree: dict[str, Any], environment: Mapping[str, str]) -> Config:
     """What :func:`load` makes of a file's tree. Raises ConfigError; RecursionError on one too deep."""
     tree, unneeded = _without_unneeded(tree)
     unresolved: dict[tuple[str, ...], list[str]] = {}
-    expanded = _expand(tree, (), environment, unresolved)
+    expanded = _expand(tree, environment, unresolved)
     problems = {place: list(found) for place, found in unresolved.items()}
     config: Config | None = None
     try:
@@ -65,6 +67,11 @@ def parse(path: Path) -> dict[str, Any]:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
+    return parse_text(content, path)
+
+
+def parse_text(content: bytes, path: Path) -> dict[str, Any]:
+    """The same of what was read from ``path``. Raises ConfigError."""
     if len(content) > MAX_BYTES:
         raise ConfigError([f"{path}: is over {MAX_BYTES} bytes; is it the right file?"])
     try:
@@ -77,30 +84,60 @@ def parse(path: Path) -> dict[str, Any]:
         raise ConfigError([f"{path}: is nested too deeply"]) from error
 
 
+def with_stand_ins(tree: Any, environment: Mapping[str, str]) -> tuple[Any, dict[str, str]]:
+    """``tree`` with :data:`STAND_IN` for each reference that cannot be resolved here; and where, and why.
+
+    For who looks at a configuration without the secrets of the service. Raises RecursionError.
+    """
+    unresolved: dict[tuple[str, ...], list[str]] = {}
+
+    def stand_in(text: str, place: tuple[str, ...]) -> str:
+        def one(match: re.Match[str]) -> str:
+            if not (match[1].startswith("file:") or _ENVIRONMENT_NAME.fullmatch(match[1])):
+                return match[0]  # it is no reference, whoever reads it
+            try:
+                _resolve(match[1], environment)
+            except LookupError as error:
+                unresolved.setdefault(place, []).append(str(error.args[0]))
+                return STAND_IN
+            return match[0]
+
+        return _REFERENCE.sub(one, text)
+
+    found = _with_texts(tree, (), stand_in)
+    return found, {_spell(place): "; ".join(whys) for place, whys in unresolved.items()}
+
+
+def references(text: str) -> list[str]:
+    """What stands in the ``${…}`` of a text: names of the environment's, and ``file:/path``."""
+    return _REFERENCE.findall(text)
+
+
 def _expand(
     value: Any,
-    place: tuple[str, ...],
     environment: Mapping[str, str],
     unresolved: dict[tuple[str, ...], list[str]],
 ) -> Any:
+    def expanded(text: str, place: tuple[str, ...]) -> str:
+        def resolve(match: re.Match[str]) -> str:
+            try:
+                return _resolve(match[1], environment)
+            except LookupError as error:
+                unresolved.setdefault(place, []).append(str(error.args[0]))
+                return match[0]
+
+        return _REFERENCE.sub(resolve, text)
+
+    return _with_texts(value, (), expanded)
+
+
+def _with_texts(value: Any, place: tuple[str, ...], change: Callable[[str, tuple[str, ...]], str]) -> Any:
+    """``value`` with each text in it changed; ``change`` gets the text and where it stands."""
     if isinstance(value, dict):
-        return {key: _expand(entry, (*place, key), environment, unresolved) for key, entry in value.items()}
+        return {key: _with_texts(entry, (*place, key), change) for key, entry in value.items()}
     if isinstance(value, list):
-        return [
-            _expand(entry, (*place, str(number)), environment, unresolved)
-            for number, entry in enumerate(value)
-        ]
-    if not isinstance(value, str):
-        return value
-
-    def resolve(match: re.Match[str]) -> str:
-        try:
-            return _resolve(match[1], environment)
-        except LookupError as error:
-            unresolved.setdefault(place, []).append(str(error.args[0]))
-            return match[0]
-
-    return _REFERENCE.sub(resolve, value)
+        return [_with_texts(entry, (*place, str(number)), change) for number, entry in enumerate(value)]
+    return change(value, place) if isinstance(value, str) else value
 
 
 def _resolve(reference: str, environment: Mapping[str, str]) -> str:
@@ -208,4 +245,10 @@ def _complete(config: Config, warnings: Sequence[str]) -> Config:
         ca_file = workspace.ameyo.ca_file
         if ca_file and not os.access(ca_file, os.R_OK):
             warnings.append(f"workspaces.{workspace.id}.ameyo.ca_file: {ca_file} cannot be read on this host")
+        announcement = workspace.recording.announcement
+        if workspace.record and announcement not in (None, BEEP) and not os.access(announcement, os.R_OK):
+            warnings.append(
+                f"workspaces.{workspace.id}.recording.announcement: {announcement} cannot be read on this "
+                "host; a relay that cannot read it records no call of this workspace"
+            )
     return replace(config, freeswitch=freeswitch, warnings=tuple(warnings))

@@ -81,6 +81,7 @@ ANY_USER = "any"
 class Server:
     """The event-socket listener and its workers; ``max_calls`` is per worker.
 
+    ``health`` is where workers answer ``/healthz`` and ``/readyz``, on loopback, and nothing else.
     ``key_file`` holds the key that signs whose call a call is (:mod:`eslbot.identity`).
     ``switch_user``: name or number of the only user of this host, but root, who may speak to the listener;
     None for root, the service's own user and one called ``freeswitch``; :data:`ANY_USER` for everybody.
@@ -92,6 +93,7 @@ class Server:
     max_calls: int
     key_file: str = "/var/lib/eslbot/identity.key"
     switch_user: str | None = None
+    health: Address = field(default_factory=lambda: loopback(8083))
 
     def knows_switch(self, ip: str) -> bool:
         """Whether a FreeSWITCH host at ``ip`` may connect."""
@@ -141,6 +143,49 @@ class Relay:
 
 
 @dataclass(frozen=True, slots=True)
+class Recordings:
+    """Where recordings are, and for how long (``keep``, seconds).
+
+    ``max_bytes``: of all of them, beyond which the oldest go; None for no bound. ``min_free``: bytes that
+    stay free on the file system, or nothing is recorded.
+    """
+
+    directory: str = "/var/lib/eslbot/recordings"
+    keep: float = 30 * 86400.0
+    max_bytes: int | None = 50_000_000_000
+    min_free: int = 1_000_000_000
+
+
+#: An announcement that is no file's name.
+BEEP = "beep"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRecordings:
+    """What a workspace has of its own for its recordings.
+
+    ``announcement``: what the caller hears first, ``beep`` or the path of a WAV file. ``keep``: seconds,
+    instead of those of all. ``key``: 64 hex digits that seal them; ``old_keys`` open those of before.
+    """
+
+    announcement: str | None = None
+    keep: float | None = None
+    key: Secret | None = None
+    old_keys: tuple[Secret, ...] = ()
+
+    @property
+    def sealing_key(self) -> bytes | None:
+        """The key that new recordings are sealed with; None: they are not."""
+        return None if self.key is None else bytes.fromhex(self.key.reveal())
+
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """All keys that may open a recording."""
+        secrets = (*(() if self.key is None else (self.key,)), *self.old_keys)
+        return tuple(bytes.fromhex(secret.reveal()) for secret in secrets)
+
+
+@dataclass(frozen=True, slots=True)
 class Edge:
     """The SIP proxy in front of several FreeSWITCH hosts: what ``eslbot conf --edge`` renders.
 
@@ -157,6 +202,13 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
+class Egress:
+    """The public addresses from which Ameyo sees this service: what its firewall has to let in."""
+
+    addresses: tuple[IP, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PageToken:
     """Who may see the call page: all workspaces, or those of the given names; ``numbers`` unmasked or not."""
 
@@ -168,7 +220,7 @@ class PageToken:
 
 @dataclass(frozen=True, slots=True)
 class Web:
-    """The HTTP listener. Without ``tokens`` nobody sees the call page."""
+    """The page process's HTTP listener. Without ``tokens`` nobody sees the call page."""
 
     listen: Address
     tokens: tuple[PageToken, ...] = ()
@@ -189,6 +241,17 @@ class Ledger:
     def shown(self) -> str:
         """The URL for people, its passwords masked."""
         return database_shown(self.url.reveal())
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """Where spans of calls go, by OTLP over HTTP: ``share`` of all calls (0 to 1), by a hash of their id."""
+
+    endpoint: str
+    service_name: str = "eslbot"
+    share: float = 1.0
+    headers: Mapping[str, Secret] = field(default_factory=dict)
+    insecure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +284,8 @@ class Ameyo:
     """A workspace's Ameyo REST endpoint. Time-outs in seconds.
 
     ``bye_timeout``: how long a call that was handed off may stay without BYE before that is an alarm;
-    ``renotify``: whether Ameyo is then notified again, each time.
+    ``renotify``: whether Ameyo is then notified again, each time. ``source_address``: the address of this
+    host that POSTs leave from; ``proxy``: the HTTP proxy they go through, which may hold a password.
     """
 
     url: str
@@ -235,6 +299,8 @@ class Ameyo:
     insecure: bool
     bye_timeout: float = 60.0
     renotify: bool = False
+    source_address: IP | None = None
+    proxy: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +311,7 @@ class Workspace:
 
     ``hold_sound`` is what the customer hears while waiting for an agent: ``silence``, ``tone``, or the path
     of a sound file on FreeSWITCH's host. ``nat``: the PBX's audio comes from elsewhere than its SDP says, and
-    ours goes there.
+    ours goes there. ``record``: the share of calls that are recorded, 0 to 1.
     """
 
     id: str
@@ -258,6 +324,8 @@ class Workspace:
     hold_sound: str = "silence"
     max_cps: int = 30
     nat: bool = False
+    record: float = 0.0
+    recording: OwnRecordings = OwnRecordings()
 
     def knows_source(self, ip: str) -> bool:
         """Whether the PBX address ``ip`` is one of this workspace's own."""
@@ -275,11 +343,21 @@ class Config:
     #: None: calls are not recorded.
     ledger: Ledger | None = None
     logs: Logs = Logs()
+    #: None: no spans are sent.
+    tracing: Tracing | None = None
     #: None: PBXs talk to FreeSWITCH itself.
     edge: Edge | None = None
     relay: Relay = Relay()
+    egress: Egress = Egress()
+    recording: Recordings = Recordings()
+    #: Tenants that the file does not have any more, but perhaps calls of (:mod:`eslbot.config.former`).
+    former: Mapping[str, Workspace] = field(default_factory=dict, compare=False)
     #: Things that are not wrong, but that the operator should know; shown by ``check`` and ``serve``.
     warnings: tuple[str, ...] = field(default=(), compare=False)
+
+    def of_admitted(self, workspace_id: str) -> Workspace | None:
+        """The workspace of a call that was admitted: as it is now or, where it is gone, as it was last."""
+        return self.workspaces.get(workspace_id) or self.former.get(workspace_id)
 
     @property
     def edges(self) -> tuple[IP, ...]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
-from marshmallow import Schema, ValidationError, fields, post_load, validate, validates_schema
+from marshmallow import Schema, ValidationError, fields, post_load, validate, validates, validates_schema
 
 from eslbot import recovery
 from eslbot.ameyo.properties import PLACEHOLDERS, unknown_placeholders
@@ -17,27 +20,36 @@ from eslbot.config.fields import (
     Duration,
     HeaderName,
     HostName,
+    HttpProxyUrl,
     IpField,
     LedgerUrl,
     NetworkField,
     PortRange,
     ProxyUrl,
+    SealingKey,
     SecretField,
+    Share,
+    Size,
     Url,
 )
 from eslbot.config.model import (
+    IP,
     Address,
     Ameyo,
     Bot,
     Config,
     Edge,
+    Egress,
     FreeSwitch,
     Ledger,
     Logs,
+    OwnRecordings,
     PageToken,
+    Recordings,
     Relay,
     Secret,
     Server,
+    Tracing,
     Web,
     Workspace,
     loopback,
@@ -60,6 +72,7 @@ RESERVED_HEADERS = frozenset(
         "x-crt-object-id",
         "x-from",
         "x-audio-rate",
+        "traceparent",
     }
 )
 
@@ -136,6 +149,7 @@ class ServerSchema(_Table):
     switches = _listed(NetworkField(), load_default=lambda: [NetworkField().read("127.0.0.1/32")])
     workers = _count(2, 64)
     max_calls = _count(1000, 20000)
+    health = AddressField(load_default=loopback(8083))
     key_file = fields.String(
         load_default=default_key_file,
         validate=validate.Regexp(r"/[^\0]{1,1000}\Z", error="expected an absolute path, got {input!r}"),
@@ -146,6 +160,14 @@ class ServerSchema(_Table):
         validate=_USER,
         error_messages={"invalid": "expected a user's name, or its number in quotes"},
     )
+
+    @validates("health")
+    def _for_this_host(self, value: Address, **_: Any) -> None:
+        if not value.ip.is_loopback:
+            raise ValidationError(
+                f"expected an address of loopback like 127.0.0.1:8083, got {str(value)!r}: workers answer "
+                "whoever reaches it; for others there is web.listen"
+            )
 
     @post_load
     def _make(self, data: dict[str, Any], **_: Any) -> Server:
@@ -214,6 +236,42 @@ class RelaySchema(_Table):
         return Relay(**data)
 
 
+class RecordingsSchema(_Table):
+    """``[recording]``."""
+
+    directory = _path(Recordings().directory)
+    keep = Duration(load_default=Recordings().keep, at_least=3600, at_most=3650 * 86400.0)
+    max_bytes = Size(load_default=Recordings().max_bytes)
+    min_free = Size(load_default=Recordings().min_free)
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> Recordings:
+        data["directory"] = data["directory"].rstrip("/")
+        data["max_bytes"] = data["max_bytes"] or None  # 0: no bound
+        return Recordings(**data)
+
+
+class OwnRecordingsSchema(_Table):
+    """``[workspaces.ID.recording]``."""
+
+    announcement = fields.String(
+        load_default=None,
+        validate=validate.Regexp(
+            r"beep\Z|/[^\0]{1,1000}\Z",
+            error='expected "beep" or the absolute path of a WAV file, got {input!r}',
+        ),
+        error_messages={"invalid": "expected a text in quotes"},
+    )
+    keep = Duration(load_default=None, at_least=3600, at_most=3650 * 86400.0)
+    key = SealingKey(load_default=None)
+    old_keys = _listed(SealingKey(), load_default=list)
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> OwnRecordings:
+        data["old_keys"] = tuple(data["old_keys"])
+        return OwnRecordings(**data)
+
+
 class EdgeSchema(_Table):
     """``[edge]``."""
 
@@ -249,6 +307,21 @@ class EdgeSchema(_Table):
         data["switches"] = tuple(data["switches"])
         data["addresses"] = tuple(data["addresses"] or (data["sip_ip"],))
         return Edge(**data)
+
+
+def _of_one_host(ip: IP) -> None:
+    if ip.is_unspecified or ip.is_multicast:
+        raise ValidationError(f"expected an address of one host, got {ip}")
+
+
+class EgressSchema(_Table):
+    """``[egress]``."""
+
+    addresses = _listed(IpField(validate=_of_one_host), load_default=list)
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> Egress:
+        return Egress(tuple(dict.fromkeys(data["addresses"])))
 
 
 class PageTokenSchema(_Table):
@@ -307,7 +380,9 @@ class LedgerSchema(_Table):
     url = LedgerUrl(load_default=Secret("sqlite:////var/lib/eslbot/calls.db"))
     journal = fields.String(
         load_default="/var/lib/eslbot/journal",
-        validate=validate.Regexp(r"/.{1,80}\Z", error="expected an absolute path of at most 80 characters"),
+        validate=validate.Regexp(
+            r"/.{1,1000}\Z", error="expected an absolute path of at most 1000 characters"
+        ),
         error_messages={"invalid": "expected a path in quotes"},
     )
     retention = Duration(load_default=90 * 86400.0, at_least=3600, at_most=3650 * 86400.0)
@@ -351,6 +426,62 @@ class _Insecure(_Table):
             for url in urls
             if url.lower().startswith(("ws:", "http:")) and not insecure
         ]
+
+
+class TracingSchema(_Insecure):
+    """``[tracing]``."""
+
+    endpoint = Url(
+        required=True,
+        error_messages=_required("the collector's URL, like https://otel.example.com/v1/traces"),
+    )
+    headers = fields.Dict(
+        keys=HeaderName(),
+        values=SecretField(),
+        load_default=dict,
+        validate=validate.Length(max=32, error="expected at most 32 headers"),
+        error_messages={"invalid": 'expected a table like {{ Authorization = "${{NAME}}" }}'},
+    )
+    service_name = fields.String(
+        load_default="eslbot",
+        validate=_NAME,
+        error_messages={"invalid": "expected a name in quotes"},
+    )
+    share = fields.Float(
+        load_default=1.0,
+        validate=validate.Range(min=0, max=1, error="expected a number from 0 to 1, got {input}"),
+        error_messages={"invalid": "expected a number from 0 to 1, without quotes"},
+    )
+
+    @validates_schema(skip_on_field_errors=False)
+    def _check(self, data: dict[str, Any], **_: Any) -> None:
+        if "endpoint" in data and (
+            clear := self._clear_text((data["endpoint"],), data.get("insecure", False))
+        ):
+            raise ValidationError({"endpoint": clear})
+        if not all(_is_installed(name) for name in _OPENTELEMETRY):
+            raise ValidationError(
+                {
+                    "endpoint": [
+                        "needs OpenTelemetry's SDK, which is not installed: pip install 'eslbot[tracing]'"
+                    ]
+                }
+            )
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> Tracing:
+        return Tracing(**data)
+
+
+#: What `eslbot[tracing]` installs.
+_OPENTELEMETRY = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package above it
+        return False
 
 
 class BotSchema(_Insecure):
@@ -427,6 +558,8 @@ class AmeyoSchema(_Insecure):
     timeout = Duration(load_default=10.0, at_least=0.1, at_most=120)
     bye_timeout = Duration(load_default=60.0, at_least=1, at_most=3600)
     renotify = _flag()
+    source_address = IpField(load_default=None, validate=_of_one_host)
+    proxy = HttpProxyUrl(load_default=None)
 
     @validates_schema(skip_on_field_errors=False)
     def _check(self, data: dict[str, Any], **_: Any) -> None:
@@ -440,8 +573,24 @@ class AmeyoSchema(_Insecure):
                 errors.setdefault("properties", {})[key] = [
                     f"{{{unknown[0]}}} is not known; known are {known}"
                 ]
+        errors |= {key: [problem] for key, problem in self._egress(data)}
         if errors:
             raise ValidationError(errors)
+
+    def _egress(self, data: dict[str, Any]) -> Iterator[tuple[str, str]]:
+        url, proxy, source = data.get("url"), data.get("proxy"), data.get("source_address")
+        if url is None:
+            return
+        if proxy is not None and not url.lower().startswith("https:"):
+            yield "proxy", "goes with an https:// url only: it is asked for a tunnel (CONNECT) for TLS"
+        first = urlsplit(url if proxy is None else proxy.reveal()).hostname or ""
+        try:
+            other = source is not None and ip_address(first).version != source.version
+        except ValueError:  # a name, which may have both
+            return
+        if other:
+            to = "url" if proxy is None else "proxy"
+            yield "source_address", f"{source} cannot reach the {to}: one is IPv4 and one IPv6"
 
     @post_load
     def _make(self, data: dict[str, Any], **_: Any) -> Ameyo:
@@ -473,6 +622,8 @@ class WorkspaceSchema(_Table):
         ),
         error_messages={"invalid": "expected a text in quotes"},
     )
+    record = Share(load_default=0.0)
+    recording = fields.Nested(OwnRecordingsSchema, load_default=OwnRecordings)
     bot = fields.Nested(BotSchema, required=True, error_messages=_required("a table with the bot's url"))
     ameyo = fields.Nested(
         AmeyoSchema, required=True, error_messages=_required("a table with url, tenant_host and token")
@@ -504,7 +655,10 @@ class ConfigSchema(_Table):
     logs = fields.Nested(LogsSchema, load_default=lambda: LogsSchema().load({}))
     edge = fields.Nested(EdgeSchema, load_default=None)
     relay = fields.Nested(RelaySchema, load_default=Relay)
+    egress = fields.Nested(EgressSchema, load_default=Egress)
+    recording = fields.Nested(RecordingsSchema, load_default=Recordings)
     ledger = fields.Nested(LedgerSchema, load_default=None)
+    tracing = fields.Nested(TracingSchema, load_default=None)
     workspaces = fields.Dict(
         keys=fields.String(validate=_workspace_id),
         values=fields.Nested(WorkspaceSchema),
@@ -521,12 +675,21 @@ class ConfigSchema(_Table):
         errors: dict[str, Any] = {}
         # A table with errors of its own is here as far as it was read: a dictionary, not its object.
         server, web, relay = data.get("server"), data.get("web"), data.get("relay")
-        taken: dict[Address, str] = {server.listen: "server.listen"} if isinstance(server, Server) else {}
-        for name, table in (("web", web), ("relay", relay)):
-            if isinstance(table, Web | Relay):
-                first = taken.setdefault(table.listen, f"{name}.listen")
-                if first != f"{name}.listen":
-                    errors[name] = {"listen": [f"{table.listen} is {first} already; each needs its own"]}
+        listeners: list[tuple[str, str, Address]] = []
+        if isinstance(server, Server):
+            listeners += [("server", "listen", server.listen), ("server", "health", server.health)]
+        listeners += [
+            (name, "listen", table.listen)
+            for name, table in (("web", web), ("relay", relay))
+            if isinstance(table, Web | Relay)
+        ]
+        taken: dict[Address, str] = {}
+        for name, key, address in listeners:
+            first = taken.setdefault(address, f"{name}.{key}")
+            if first != f"{name}.{key}":
+                errors[name] = {key: [f"{address} is {first} already; each needs its own"]}
+        if isinstance(data.get("tracing"), Tracing) and "ledger" in data and data["ledger"] is None:
+            errors["tracing"] = ["spans are made of the call ledger: add a [ledger] table"]
         names: dict[str, str] = {}
         ids: set[str] = set()
         for key, workspace in data.get("workspaces", {}).items():
@@ -560,7 +723,10 @@ class ConfigSchema(_Table):
             web=data["web"],
             workspaces=workspaces,
             ledger=data["ledger"],
+            tracing=data["tracing"],
             logs=data["logs"],
             edge=data["edge"],
             relay=data["relay"],
+            egress=data["egress"],
+            recording=data["recording"],
         )

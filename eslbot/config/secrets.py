@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from eslbot.config.model import Bot, Config, Ledger, Secret
+from eslbot.config.model import Ameyo, Bot, Config, Ledger, Secret
 from eslbot.config.urls import database_secrets, login_secrets, query_secrets
 from eslbot.redaction import SHORTEST
 
@@ -48,7 +48,7 @@ def _within(value: Any) -> Iterator[str]:
         if isinstance(value, Bot):
             for url in value.urls:
                 yield from query_secrets(url)
-            if value.proxy is not None:
-                yield from login_secrets(value.proxy.reveal())
+        if isinstance(value, Bot | Ameyo) and value.proxy is not None:
+            yield from login_secrets(value.proxy.reveal())
         for field in fields(value):
             yield from _within(getattr(value, field.name))

@@ -11,11 +11,16 @@ from eslbot.config.model import (
     Bot,
     Config,
     Edge,
+    Egress,
     FreeSwitch,
     Ledger,
     Network,
+    OwnRecordings,
     PageToken,
+    Recordings,
     Relay,
+    Secret,
+    Tracing,
     Workspace,
 )
 from eslbot.config.urls import shown
@@ -23,24 +28,34 @@ from eslbot.config.urls import shown
 
 def show(config: Config) -> str:
     """TOML text that :func:`eslbot.config.load` would accept, but for the masks."""
+    return tomli_w.dumps(as_tree(config))
+
+
+def as_tree(config: Config) -> dict[str, Any]:
+    """The same as a tree of tables, lists, texts and numbers."""
     tree = {
         "server": {
             "listen": str(config.server.listen),
             "switches": _networks(config.server.switches),
             "workers": config.server.workers,
             "max_calls": config.server.max_calls,
+            "health": str(config.server.health),
             "key_file": config.server.key_file,
             "switch_user": config.server.switch_user,
         },
         "freeswitch": _freeswitch(config.freeswitch),
         "edge": _edge(config.edge) if config.edge else None,
         "relay": _relay(config.relay),
+        "egress": _egress(config.egress) if config.egress.addresses else None,
+        "recording": _recordings(config.recording),
         "web": {"listen": str(config.web.listen), "tokens": {t.name: _token(t) for t in config.web.tokens}},
         "logs": {"mask_numbers": config.logs.mask_numbers},
         "ledger": _ledger(config.ledger) if config.ledger else None,
-        "workspaces": {workspace.id: _workspace(workspace) for workspace in config.workspaces.values()},
+        "tracing": _tracing(config.tracing) if config.tracing else None,
+        "workspaces": {workspace.id: workspace_table(workspace) for workspace in config.workspaces.values()},
     }
-    return tomli_w.dumps(_without_none(tree))
+    found: dict[str, Any] = _without_none(tree)
+    return found
 
 
 def _freeswitch(freeswitch: FreeSwitch) -> dict[str, Any]:
@@ -74,6 +89,29 @@ def _relay(relay: Relay) -> dict[str, Any]:
     return {"listen": str(relay.listen), "processes": relay.processes, "directory": relay.directory}
 
 
+def _egress(egress: Egress) -> dict[str, Any]:
+    return {"addresses": [str(address) for address in egress.addresses]}
+
+
+def _recordings(recordings: Recordings) -> dict[str, Any]:
+    return {
+        "directory": recordings.directory,
+        "keep": _duration(recordings.keep),
+        "max_bytes": recordings.max_bytes or 0,
+        "min_free": recordings.min_free,
+    }
+
+
+def _own_recordings(own: OwnRecordings, revealed: bool) -> dict[str, Any] | None:
+    shown = {
+        "announcement": own.announcement,
+        "keep": None if own.keep is None else _duration(own.keep),
+        "key": _secret(own.key, revealed),
+        "old_keys": [_secret(key, revealed) for key in own.old_keys] or None,
+    }
+    return shown if any(value is not None for value in shown.values()) else None
+
+
 def _token(token: PageToken) -> dict[str, Any]:
     workspaces = {"workspaces": list(token.workspaces)} if token.workspaces else {}
     return {"token": _text(token.token), "numbers": token.numbers, **workspaces}
@@ -87,8 +125,19 @@ def _ledger(ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def _workspace(workspace: Workspace) -> dict[str, Any]:
+def _tracing(tracing: Tracing) -> dict[str, Any]:
     return {
+        "endpoint": tracing.endpoint,
+        "headers": {name: _text(value) for name, value in tracing.headers.items()},
+        "service_name": tracing.service_name,
+        "share": tracing.share,
+        "insecure": tracing.insecure,
+    }
+
+
+def workspace_table(workspace: Workspace, *, revealed: bool = False) -> dict[str, Any]:
+    """A workspace as its table of TOML, its secrets masked or, for nobody to see, ``revealed``."""
+    table = {
         "name": workspace.name,
         "sources": _networks(workspace.sources),
         "max_calls": workspace.max_calls,
@@ -96,30 +145,39 @@ def _workspace(workspace: Workspace) -> dict[str, Any]:
         "max_duration": _duration(workspace.max_duration),
         "nat": workspace.nat,
         "hold_sound": workspace.hold_sound,
-        "bot": _bot(workspace.bot),
-        "ameyo": _ameyo(workspace.ameyo),
+        "record": workspace.record if 0 < workspace.record < 1 else bool(workspace.record),
+        "recording": _own_recordings(workspace.recording, revealed),
+        "bot": _bot(workspace.bot, revealed),
+        "ameyo": _ameyo(workspace.ameyo, revealed),
     }
+    found: dict[str, Any] = _without_none(table)
+    return found
 
 
-def _bot(bot: Bot) -> dict[str, Any]:
+def _secret(secret: Secret | None, revealed: bool) -> str | None:
+    return secret.reveal() if secret is not None and revealed else _text(secret)
+
+
+def _bot(bot: Bot, revealed: bool) -> dict[str, Any]:
+    urls = list(bot.urls) if revealed else [shown(url) for url in bot.urls]
     return {
-        "url": [shown(url) for url in bot.urls] if len(bot.urls) > 1 else shown(bot.urls[0]),
+        "url": urls if len(urls) > 1 else urls[0],
         "protocol": bot.protocol,
         "sample_rate": bot.sample_rate,
-        "proxy": _text(bot.proxy),
+        "proxy": _secret(bot.proxy, revealed),
         "connect_timeout": _duration(bot.connect_timeout),
         "first_audio_timeout": _duration(bot.first_audio_timeout),
-        "headers": {name: _text(value) for name, value in bot.headers.items()},
+        "headers": {name: _secret(value, revealed) for name, value in bot.headers.items()},
         "reconnect": bot.reconnect,
         "insecure": bot.insecure,
     }
 
 
-def _ameyo(ameyo: Ameyo) -> dict[str, Any]:
+def _ameyo(ameyo: Ameyo, revealed: bool) -> dict[str, Any]:
     return {
         "url": ameyo.url,
         "tenant_host": ameyo.tenant_host,
-        "token": _text(ameyo.token),
+        "token": _secret(ameyo.token, revealed),
         "ca_file": ameyo.ca_file,
         "bot_properties": list(ameyo.bot_properties),
         "properties": dict(ameyo.properties),
@@ -127,6 +185,8 @@ def _ameyo(ameyo: Ameyo) -> dict[str, Any]:
         "timeout": _duration(ameyo.timeout),
         "bye_timeout": _duration(ameyo.bye_timeout),
         "renotify": ameyo.renotify,
+        "source_address": _text(ameyo.source_address),
+        "proxy": _secret(ameyo.proxy, revealed),
         "insecure": ameyo.insecure,
     }
 

@@ -21,6 +21,7 @@ from eslbot.doctor.checks import (
     configuration,
     core,
     dialplan,
+    egress,
     event_socket,
     hang_ups,
     identity,
@@ -28,6 +29,7 @@ from eslbot.doctor.checks import (
     limits,
     nat,
     profile,
+    recordings,
     recovery,
     relay,
     rtp,
@@ -93,8 +95,10 @@ CHECKS = (
     _apart("kernel", "the kernel's patience", limits.kernel),
     _apart("bot", "the bots take the upgrade", bot.connections),
     _apart("ameyo", "Ameyo: DNS and TLS", ameyo.endpoints),
+    _apart("egress", "whom Ameyo sees", egress.addresses),
     Check("clock", "clocks", clock.skew, needs_switch=False),
     _apart("ledger", "the call ledger", ledger.recording),
+    _apart("recordings", "recordings of calls", recordings.prepared),
     _apart("page", "the call page", service.page),
 )
 TITLES = {

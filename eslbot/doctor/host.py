@@ -186,6 +186,11 @@ class Process:
         return next((name for name in names if re.fullmatch(r"[A-Za-z0-9:_.@-]+\.service", name)), None)
 
     @property
+    def writes_to(self) -> str | None:
+        """Where its standard error goes: a path, or what proc(5) calls a socket or a pipe."""
+        return _target(self._folder / "fd" / "2")
+
+    @property
     def open_files(self) -> int | None:
         """How many descriptors it may have."""
         return self._limit("Max open files")

@@ -1,4 +1,4 @@
-"""Reaching somebody else's server, step by step, so that the step that fails is told: DNS, TCP, TLS."""
+"""Reaching somebody else's server, step by step, so that it is told which fails: DNS, TCP, proxy, TLS."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import ssl
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from eslbot.ameyo.tunnel import Proxy, ProxyFailed
+from eslbot.config.model import IP
 
 #: A certificate that runs out sooner is told of.
 SOON = 14 * 86400.0
@@ -47,9 +50,20 @@ class Reached:
         return f"certificate valid until {datetime.fromtimestamp(self.expires, UTC):%Y-%m-%d}"
 
 
-def reach(host: str, port: int, tls: ssl.SSLContext | None, patience: float) -> Reached:
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How it is reached: from which address of this host, and through which proxy."""
+
+    source: IP | None = None
+    proxy: Proxy | None = None
+
+
+_STRAIGHT = Way()
+
+
+def reach(host: str, port: int, tls: ssl.SSLContext | None, patience: float, way: Way = _STRAIGHT) -> Reached:
     """Connect. ``patience``: seconds for each step. Raises :class:`Unreachable`."""
-    connection = _connect(host, port, patience)
+    connection = _connect(host, port, patience, way)
     address = str(connection.getpeername()[0])
     if tls is None:
         return Reached(connection, address, None)
@@ -57,7 +71,7 @@ def reach(host: str, port: int, tls: ssl.SSLContext | None, patience: float) -> 
         secured = tls.wrap_socket(connection, server_hostname=host)
     except ssl.SSLCertVerificationError as error:
         connection.close()
-        raise _untrusted(error, host, port, patience) from None
+        raise _untrusted(error, host, port, patience, way) from None
     except (OSError, ValueError) as error:
         connection.close()
         reason = error.reason if isinstance(error, ssl.SSLError) and error.reason else error
@@ -71,7 +85,20 @@ def reach(host: str, port: int, tls: ssl.SSLContext | None, patience: float) -> 
     return Reached(secured, address, expires)
 
 
-def _connect(host: str, port: int, patience: float) -> socket.socket:
+def _connect(host: str, port: int, patience: float, way: Way) -> socket.socket:
+    if way.proxy is None:
+        return _straight(host, port, patience, way.source)
+    connection = _straight(way.proxy.host, way.proxy.port, patience, way.source)
+    try:
+        way.proxy.let_through(connection, host, port, patience)
+    except ProxyFailed as error:
+        connection.close()
+        raise Unreachable(error.found, error.remedy) from None
+    connection.settimeout(patience)
+    return connection
+
+
+def _straight(host: str, port: int, patience: float, source: IP | None) -> socket.socket:
     try:
         socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -81,7 +108,7 @@ def _connect(host: str, port: int, patience: float) -> socket.socket:
             "/etc/resolv.conf",
         ) from None
     try:
-        return socket.create_connection((host, port), patience)
+        return socket.create_connection((host, port), patience, (str(source), 0) if source else None)
     except TimeoutError:
         raise Unreachable(
             f"nothing answered at {host}:{port} within {patience:g} s",
@@ -95,10 +122,12 @@ def _connect(host: str, port: int, patience: float) -> socket.socket:
         ) from None
 
 
-def _untrusted(error: ssl.SSLCertVerificationError, host: str, port: int, patience: float) -> Unreachable:
+def _untrusted(
+    error: ssl.SSLCertVerificationError, host: str, port: int, patience: float, way: Way
+) -> Unreachable:
     whose = f"the TLS certificate of {host}:{port}"
     if error.verify_code == _EXPIRED:
-        until = _end_of_validity(host, port, patience)
+        until = _end_of_validity(host, port, patience, way)
         when = f" on {until:%Y-%m-%d %H:%M} UTC" if until and until < datetime.now(UTC) else ""
         return Unreachable(
             f"{whose} has expired{when}",
@@ -123,18 +152,18 @@ def _untrusted(error: ssl.SSLCertVerificationError, host: str, port: int, patien
     )
 
 
-def _end_of_validity(host: str, port: int, patience: float) -> datetime | None:
+def _end_of_validity(host: str, port: int, patience: float, way: Way) -> datetime | None:
     """When a certificate that did not verify ran out, for people; nothing is sent."""
     blind = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     blind.check_hostname = False
     blind.verify_mode = ssl.CERT_NONE
     try:
         with (
-            socket.create_connection((host, port), patience) as connection,
+            _connect(host, port, patience, way) as connection,
             blind.wrap_socket(connection, server_hostname=host) as secured,
         ):
             certificate = secured.getpeercert(binary_form=True) or b""
-    except (OSError, ValueError):
+    except (OSError, ValueError, Unreachable):
         return None  # the verdict stands without it
     times = [(short or long).decode() for short, long in _TIMES.findall(certificate)][:2]
     if len(times) != 2:

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from eslbot.doctor.examine import TITLES, Checked
 from eslbot.doctor.findings import Severity
 
-#: Exit codes: nothing to mend; errors; (2: it could not begin); warnings, and no error.
-FINE, ERRORS, WARNINGS = 0, 1, 3
 #: Of the JSON; a field may be added without a new one.
 VERSION = 1
 
@@ -22,10 +20,10 @@ _WORDS = {
 }
 
 
-def exit_code(checked: Sequence[Checked]) -> int:
-    """By the worst finding; what is only worth knowing, or cannot be known, is nothing to mend."""
-    worst = max((c.severity for c in checked), key=lambda severity: severity.rank, default=Severity.OK)
-    return {Severity.ERROR: ERRORS, Severity.WARNING: WARNINGS}.get(worst, FINE)
+def exit_code(checked: Sequence[Checked], *, strict: bool = False) -> int:
+    """1 where there is an error, with ``strict`` or a warning; else 0. (2: it could not begin.)"""
+    bad = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
+    return int(any(c.severity in bad for c in checked))
 
 
 def counts(checked: Sequence[Checked]) -> dict[str, int]:
@@ -53,12 +51,12 @@ def text(checked: Sequence[Checked], *, colour: bool = False) -> Iterator[str]:
     yield f"{' and '.join(wrong) or 'nothing to mend'} ({rest})"
 
 
-def as_json(checked: Sequence[Checked]) -> str:
+def as_json(checked: Sequence[Checked], *, strict: bool = False) -> str:
     """One JSON object."""
     return json.dumps(
         {
             "version": VERSION,
-            "exit_code": exit_code(checked),
+            "exit_code": exit_code(checked, strict=strict),
             "counts": counts(checked),
             "checks": [
                 {

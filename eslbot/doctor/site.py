@@ -8,6 +8,7 @@ from pathlib import Path
 
 from eslbot.config.model import Config
 from eslbot.doctor.host import Process, User, is_own
+from eslbot.doctor.logs import log_of
 from eslbot.doctor.rendering import Rendering
 from eslbot.doctor.switch import Switch
 
@@ -62,6 +63,11 @@ class Site:
             server.workers * server.max_calls,
             sum(workspace.max_calls for workspace in self.config.workspaces.values()),
         )
+
+    @property
+    def log(self) -> str:
+        """The command that shows the service's log."""
+        return log_of(self.service, "eslbot")
 
     @property
     def render(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import time
@@ -10,19 +9,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from eslbot import hangup
 from eslbot.ledger.fold import Row
+from eslbot.ledger.lines import csv_lines
 from eslbot.ledger.masks import masked_facts, masked_row
 from eslbot.ledger.queries import MEASURES, Story
 from eslbot.ledger.schema import calls
+from eslbot.ledger.sentences import ending, quality
 from eslbot.masking import masked_text
 
 _AGO = re.compile(r"(\d{1,6})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 #: What cannot be shown on a terminal: it may be an order to it.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-#: A cell that a spreadsheet would take for a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def moment(text: str, now: float) -> float:
@@ -98,20 +96,11 @@ def restarted(row: Mapping[str, Any]) -> str | None:
 
 
 def write_csv(rows: Iterable[Row], out: TextIO) -> None:
-    """Every column, a line a call. Texts that a spreadsheet would run as a formula begin with ``'``."""
+    """Every column, a line a call."""
     names = [column.name for column in calls.columns]
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(names)
+    out.write(csv_lines([], names, heading=True))
     for row in rows:
-        writer.writerow([_cell(row[name]) for name in names])
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, dict):
-        return json.dumps(value)
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return "'" + value
-    return value
+        out.write(csv_lines([row], names))
 
 
 def write_json(rows: Iterable[Row], out: TextIO) -> None:
@@ -136,9 +125,14 @@ _WORDS = {
     "speech_ended": "bot is silent",
     "caller_speaks": "caller",
     "cleared": "barge-in: the bot's speech is cut",
+    "answer": "bot answers the caller",
+    "barge_in": "the bot was silent for the caller",
+    "overlap": "both spoke at one time",
     "mark": "mark",
     "hold": "the PBX's hold",
     "key": "caller pressed a key",
+    "recording_begun": "is recorded",
+    "recording_failed": "is not recorded any more",
     "bot_ended": "bot's part is over",
     "attempt_began": "notification to Ameyo goes out",
     "attempt": "Ameyo's answer",
@@ -149,21 +143,6 @@ _WORDS = {
     "left": "left by its controller",
     "ended": "channel ended",
     "timeline_full": "no more is told of bot and caller",
-}
-_WHYS = {
-    "bot_ended": "the bot said it was done",
-    "bot_closed": "the bot closed its connection, which means that it was done",
-    "bot_unreachable": "no URL of the bot took the connection",
-    "bot_failed": "the bot's connection broke",
-    "bot_silent": "the bot said nothing within first_audio_timeout",
-    "relay_lost": "no relay carried the line any more",
-    "switch_lost": "FreeSWITCH died again and again under the call",
-    "max_duration": "max_duration was reached",
-    "controller_lost": "a worker went away, and how the bot had ended with it",
-    "internal_error": "a fault of eslbot, told in its log",
-    "caller_hangup": "the caller left before the bot was done: no hand-off",
-    "media_timeout": "the PBX sent no audio any more, and no BYE",
-    "our_bye": "our side ended it",
 }
 
 
@@ -176,17 +155,23 @@ def told(story: Story) -> Iterator[str]:
         ("CRT object", row["crt_object_id"]),
         ("DID", row["did"]),
         ("from, to", f"{row['caller'] or '-'} → {row['called'] or '-'} by {row['source'] or '-'}"),
+        ("SIP Call-ID", row["sip_call_id"]),
         ("invited", f"{shown_time(row['invited_at'])} UTC"),
         ("stage", row["stage"] if row["ended_at"] is None else f"{row['stage']}, then it ended"),
-        ("why", why(row)),
+        ("why", ending(row) or "it lives"),
     ):
         yield f"{title:11} {clean(value or '-')}"
     if (recovered := restarted(row)) is not None:
         yield f"{'recovered':11} {recovered}"
+    if (heard := quality(row["media"])) is not None:
+        yield f"{'audio':11} {clean(f'{heard.word}: {heard.figures}')}"
+    if (talk := turns_told(row)) is not None:
+        yield f"{'turns':11} {talk}"
     if row["media"]:
         yield f"{'media':11} {_pairs(row['media'])}"
     yield ""
-    for entry in story.timeline:
+    taken = [{"at": turn["at"], "what": turn["kind"], "facts": _of_turn(turn)} for turn in story.turns]
+    for entry in sorted([*story.timeline, *taken], key=lambda entry: float(entry["at"])):
         offset = entry["at"] - row["invited_at"]
         word = _WORDS.get(entry["what"], entry["what"])
         yield f"{offset:+10.3f}  {clean(word):34} {_pairs(entry['facts'] or {})}".rstrip()
@@ -202,37 +187,33 @@ def told(story: Story) -> Iterator[str]:
         yield clean(f"{sent['began_at'] - row['invited_at']:+10.3f}  {sent['number']}: {answer}{by}{detail}")
 
 
-def why(row: Row) -> str:
-    """How the call came out, in a sentence."""
-    if row["refusal"]:
-        return f"refused with {row['refusal_status']} {row['refusal']}: {row['reason'] or ''}"
-    if row["ended_at"] is None:
-        return "it lives"
-    said = (
-        f"{row['outcome']}: {_WHYS.get(row['outcome'], '')}"
-        if row["outcome"]
-        else "the bot had no part in it"
-    )
-    if row["reason"]:
-        said += f" ({row['reason']})"
-    if row["handed_off_at"] is not None:
-        said += "; Ameyo took the customer"
-    elif row["attempts"]:
-        said += f"; Ameyo did not accept, of {row['attempts']} attempts"
-    if row["end_unseen"]:
-        said += "; nobody saw the end"
-    elif row["sip_hangup_disposition"]:
-        said += f"; ended by {row['sip_hangup_disposition']} ({row['hangup_cause'] or 'no cause'})"
-        if row["sip_hangup_disposition"] == "send_bye":
-            ours = hangup.why(row["hangup_cause"] or "")
-            said += f": {ours.words}; {ours.remedy}"
-    return f"{said}; fault: {row['fault']}" if row["fault"] else said
+def turns_told(row: Mapping[str, Any]) -> str | None:
+    """How long the caller waited for the bot's answers, and how often they broke in; None without turns."""
+    parts = []
+    if row["answers"]:
+        times = ", ".join(f"{name} {row[f'answer_{name}']:.2f} s" for name in ("p50", "p95", "worst"))
+        parts.append(f"{row['answers']} answers, {times}")
+    if row["barge_ins"]:
+        parts.append(f"{row['barge_ins']} barge-ins")
+    return "; ".join(parts) or None
+
+
+def _of_turn(turn: Row) -> dict[str, Any]:
+    """Its figures: of a barge-in the bot's share ends with its `clear`."""
+    told = {"seconds": f"{turn['seconds']:.3f}", "by": turn["by"]}
+    return told if turn["bot"] is None else {**told, "bot": f"{turn['bot']:.3f}"}
 
 
 def as_json(story: Story) -> str:
     """All of a call, as the call page gets it."""
     return json.dumps(
-        {"call": story.call, "timeline": story.timeline, "notifications": story.notifications}, indent=1
+        {
+            "call": story.call,
+            "timeline": story.timeline,
+            "notifications": story.notifications,
+            "turns": story.turns,
+        },
+        indent=1,
     )
 
 
@@ -243,7 +224,7 @@ def hidden(story: Story) -> Story:
         {**row, "detail": masked_text(row["detail"]) if row["detail"] else row["detail"]}
         for row in story.notifications
     ]
-    return Story(masked_row(story.call), lines, sent)
+    return Story(masked_row(story.call), lines, sent, story.turns)
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
@@ -283,6 +264,24 @@ def figures(found: Mapping[str, Any]) -> Iterator[str]:
                 for key in ("p50", "p95", "p99", "max")
             )
             yield f"  {name_:16} {measured['count']:8}{values}"
+
+
+def write_figures_csv(found: Mapping[str, Any], out: TextIO) -> None:
+    """The same, a line a figure, its name as the way to it: ``outcomes.bot_ended``, ``seconds.setup.p50``."""
+    lines = [
+        {"workspace": name, "figure": figure, "value": value}
+        for name, group in [*found["workspaces"].items(), ("", found["all"])]
+        for figure, value in _figures_of(group)
+    ]
+    out.write(csv_lines(lines, ("workspace", "figure", "value"), heading=True))
+
+
+def _figures_of(group: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in group.items():
+        if isinstance(value, Mapping):
+            yield from _figures_of(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
 
 
 def now() -> float:

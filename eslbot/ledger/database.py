@@ -6,6 +6,7 @@ decides whether to wait.
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import stat
@@ -35,10 +36,14 @@ STATEMENT_TIMEOUT = 30
 BUSY_TIMEOUT = 5
 #: Seconds between two tries where SQLite does not wait by itself.
 BUSY_PAUSE = 0.02
+#: Steps of SQLite's machine between two looks whether a question takes too long: about a millisecond.
+SQLITE_STEPS = 20_000
 #: PostgreSQL's advisory locks of ours: who holds the first migrates, who holds the second writes.
 MIGRATION_LOCK, WRITER_LOCK = 0x65736C626F740001, 0x65736C626F740002
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+#: The revision that brought summaries: the calls of a database before it are summed up once.
+SUMMARIES = "0005"
 
 
 class LedgerDown(Exception):
@@ -150,7 +155,7 @@ def _postgresql(url: URL) -> Engine:
     def _set_up(connection: Any, _: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute(f"SET statement_timeout = '{STATEMENT_TIMEOUT}s'")
-            # A keeper that hangs in a transaction must not keep the other hosts' from writing.
+            # A writer that hangs in a transaction must not keep the other hosts' from writing.
             cursor.execute(f"SET idle_in_transaction_session_timeout = '{STATEMENT_TIMEOUT}s'")
         connection.commit()
 
@@ -158,10 +163,30 @@ def _postgresql(url: URL) -> Engine:
 
 
 @contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
-    """A connection to ask with. Raises :class:`LedgerDown`."""
+def reading(engine: Engine, seconds: float | None = None) -> Iterator[Connection]:
+    """A connection to ask with, for ``seconds`` at most. Raises :class:`LedgerDown`."""
     with _down(engine), engine.connect() as connection:
-        yield connection
+        if seconds is None:
+            yield connection
+        elif engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SET LOCAL statement_timeout = {math.ceil(1000 * seconds)}")
+            yield connection
+        else:
+            with _interrupted(connection, seconds):
+                yield connection
+
+
+@contextmanager
+def _interrupted(connection: Connection, seconds: float) -> Iterator[None]:
+    """SQLite's own clock of statements is its steps: it is asked to look at ours every so many."""
+    deadline = time.monotonic() + seconds
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    driver.set_progress_handler(lambda: time.monotonic() > deadline, SQLITE_STEPS)
+    try:
+        yield
+    finally:
+        driver.set_progress_handler(None, 0)
 
 
 @contextmanager
@@ -209,7 +234,7 @@ def _explain(engine: Engine, error: Exception) -> str:
 
 
 def lock_writers(connection: Connection) -> None:
-    """Until the transaction's end no other host's keeper writes; SQLite has only one writer anyway."""
+    """Until the transaction's end no other host's writer writes; SQLite has only one writer anyway."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER_LOCK})
 
@@ -224,11 +249,13 @@ def migrate(engine: Engine) -> str:
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
+    from eslbot.ledger.summary import rebuild
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     with writing(engine) as connection:
-        if connection.dialect.name == "postgresql":  # another host's keeper may start just now
+        if connection.dialect.name == "postgresql":  # another host's writer may start just now
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
         here = MigrationContext.configure(connection).get_current_revision()
         if here is not None and here not in known:
@@ -236,4 +263,6 @@ def migrate(engine: Engine) -> str:
             return here
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        if here is not None and here < SUMMARIES:
+            rebuild(connection)
         return str(MigrationContext.configure(connection).get_current_revision())

@@ -14,7 +14,7 @@ class What(StrEnum):
     """What can happen to a call; the comments name the further fields."""
 
     #: It is taken: `invited_at`, `workspace_id`, `workspace`, `did`, `crt_object_id`, `caller`, `called`,
-    #: `source`.
+    #: `source`, `sip_call_id`.
     ADMITTED = "admitted"
     #: It is not: `status`, `why`, `detail`, `source` and, as far as they could be read, those of ADMITTED.
     REFUSED = "refused"
@@ -27,8 +27,15 @@ class What(StrEnum):
     CALLER_SPEAKS = "caller_speaks"  # `speaking`: true or false; the bot says so
     CLEARED = "cleared"  # barge-in: the bot has asked for silence
     MARK = "mark"  # `name`, `cleared`: heard up to here, or never
+    #: The caller stopped and the bot answered, or one spoke over the other (`docs/turns.md`): `number`,
+    #: `kind`, `seconds`; `bot`, its own share of them; `by`, who began to speak over the other. These have a
+    #: bound of their own.
+    TURN = "turn"
     HOLD = "hold"  # `on`: the PBX has put the caller on hold, or taken them off it
     KEY = "key"  # the caller pressed one; which, is nobody's business
+    #: The relay records the call. Its end nobody tells: it is the stream's, behind which nobody listens.
+    RECORDING_BEGUN = "recording_begun"
+    RECORDING_FAILED = "recording_failed"  # `why`: it ends before the call does, or never began
     BOT_ENDED = "bot_ended"  # `outcome`, `reason`
     ATTEMPT_BEGAN = "attempt_began"  # `number`: a notification goes out
     #: What became of it: `number`, `verdict`, `status`, `seconds`, `detail`. The first accepted one is the
@@ -42,7 +49,8 @@ class What(StrEnum):
     #: FreeSWITCH has died and is back with the call: `restarts`, those the call has seen, 8 at most;
     #: `gap`, the seconds without it, where they are known.
     SWITCH_RESTARTED = "switch_restarted"
-    #: Another controller has it, and cannot verify whose it is: `take_overs`. Nothing is done with it.
+    #: Another controller has it, and cannot verify whose it is: `take_overs`, `sip_call_id`. Nothing is done
+    #: with it.
     NOT_VERIFIED = "not_verified"
     #: This controller has no connection to it any more, and another one must take it over: `why`.
     LEFT = "left"
@@ -57,3 +65,5 @@ OF_TIMELINE = frozenset(
     {What.SPEECH_BEGAN, What.SPEECH_ENDED, What.CALLER_SPEAKS, What.CLEARED, What.MARK, What.HOLD, What.KEY}
 )
 MAX_TIMELINE = 1000
+#: And of turns; a relay tells no more, and one that follows another counts anew.
+MAX_TURNS = 500

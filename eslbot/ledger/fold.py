@@ -12,13 +12,16 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import String
 
-from eslbot.ledger.facts import What
+from eslbot.ledger.facts import MAX_TURNS, What
+from eslbot.ledger.percentile import percentile
 from eslbot.ledger.schema import calls
 from eslbot.outcome import Fault, Outcome, Stage, fault_of
+from eslbot.relay.turns import By, Kind
 
 Row = dict[str, Any]
 
@@ -33,6 +36,8 @@ FIRST, LAST = 1e9, 1e10
 MAX_COUNT = 2**31 - 1
 #: Seconds within which an attempt's answer may be read before its beginning, from another journal.
 LATE = 600.0
+#: Turns of a call that are kept: those of two relays. Seconds between two tellings of one.
+MAX_TURNS_KEPT, SAME_TURN = 2 * MAX_TURNS, 2.0
 
 _decode = json.JSONDecoder().decode
 _CALL_ID = re.compile(r"[!-~]{1,64}")
@@ -42,7 +47,9 @@ _ORDER = {str(stage): place for place, stage in enumerate(Stage)}
 _STAGES = {str(stage): stage for stage in Stage}
 _OUTCOMES = {str(outcome): outcome for outcome in Outcome}
 _WHATS = {str(what): what for what in What}
-_IDENTITY = ("workspace_id", "workspace", "did", "crt_object_id", "caller", "called", "source")
+_IDENTITY = (
+    *("workspace_id", "workspace", "did", "crt_object_id", "caller", "called", "source", "sip_call_id"),
+)
 _LENGTHS = {c.name: c.type.length or MAX_TEXT for c in calls.columns if isinstance(c.type, String)}
 #: Fields that stand in the call's row, and need not stand in its timeline again.
 _IN_ROW = frozenset({*_IDENTITY, "call", "at", "what", "invited_at", "media"})
@@ -55,7 +62,10 @@ _EMPTY: Row = {
     "take_overs": 0,
     "byes_overdue": 0,
     "restarts": 0,
+    "answers": 0,
+    "barge_ins": 0,
     "end_unseen": False,
+    "attention": False,
 }
 
 
@@ -93,13 +103,14 @@ def read_fact(line: bytes) -> Fact | None:
 
 @dataclass(slots=True)
 class Story:
-    """One call: its row of ``calls``, its rows of ``notifications``, and what is new for its ``timeline``.
+    """One call: its row of ``calls``, those of ``notifications`` and ``turns``, new ones of its ``timeline``.
 
-    ``row`` and ``notifications`` are what the database has; :meth:`tell` changes them.
+    All but the last are what the database has, of the turns where any are told; :meth:`tell` changes them.
     """
 
     row: Row
     notifications: list[Row] = field(default_factory=list)
+    turns: list[Row] = field(default_factory=list)
     timeline: list[Row] = field(default_factory=list)
 
     @classmethod
@@ -115,6 +126,8 @@ class Story:
             if row["end_unseen"] and row["ended_at"] is not None and fact.at > row["ended_at"]:
                 self._reopen()
             _TELLERS[fact.what](self, fact)
+            if fact.what is What.TURN:
+                continue  # has rows of its own
             self.timeline.append(
                 {
                     "call_id": row["call_id"],
@@ -156,6 +169,7 @@ class Story:
                     disposition=row["sip_hangup_disposition"] or "",
                 )
             )
+        row["attention"] = needs_attention(row)
 
     # -- what each fact says --------------------------------------------------------------------------------
 
@@ -231,6 +245,9 @@ class Story:
         sent["verdict"], sent["seconds"] = verdict, seconds
         sent["status"] = _count(more.get("status"))
         sent["detail"] = _cut(more.get("detail"), MAX_TEXT)
+        if number >= row["attempts"]:
+            row["attempt_verdict"], row["attempt_status"] = verdict, sent["status"]
+            row["attempt_detail"] = sent["detail"]
         if verdict == "accepted":
             row["handed_off_at"] = _first(row["handed_off_at"], fact.at)
             self._at_least(Stage.HELD)
@@ -266,8 +283,15 @@ class Story:
     def _bye_overdue(self, fact: Fact) -> None:
         self.row["byes_overdue"] = min(self.row["byes_overdue"] + 1, MAX_COUNT)
 
+    def _not_verified(self, fact: Fact) -> None:
+        row = self.row
+        row["unverified_at"] = _first(row["unverified_at"], fact.at)
+        row["sip_call_id"] = row["sip_call_id"] or _text(fact.more.get("sip_call_id"), "sip_call_id")
+
     def _taken_over(self, fact: Fact) -> None:
         row, more = self.row, fact.more
+        if row["unverified_at"] is not None and fact.at >= row["unverified_at"]:
+            row["unverified_at"] = None  # this one knows whose it is
         self._admitted(fact)
         row["take_overs"] = max(row["take_overs"], _count(more.get("take_overs")) or 1)
         row["attempts"] = max(row["attempts"], _count(more.get("attempts")) or 0)
@@ -298,6 +322,33 @@ class Story:
             row["media"] = plain(media)
         self._at_least(_stage(more.get("stage")))
 
+    def _turn(self, fact: Fact) -> None:
+        row, more = self.row, fact.more
+        kind, seconds = _word(Kind, more.get("kind")), _seconds(more.get("seconds"))
+        if kind is None or seconds is None or len(self.turns) >= MAX_TURNS_KEPT:
+            return
+        number = _count(more.get("number")) or 0
+        if any(one["number"] == number and abs(one["at"] - fact.at) < SAME_TURN for one in self.turns):
+            return  # told twice: who told it first has died over it
+        self.turns.append(
+            {
+                "id": None,
+                "call_id": row["call_id"],
+                "number": number,
+                "at": fact.at,
+                "kind": kind,
+                "seconds": seconds,
+                "bot": _seconds(more.get("bot")),
+                "by": _word(By, more.get("by")),
+            }
+        )
+        answers = sorted(one["seconds"] for one in self.turns if one["kind"] == Kind.ANSWER)
+        row["answers"] = len(answers)
+        row["answer_p50"], row["answer_p95"], row["answer_worst"] = (
+            percentile(answers, share) for share in (50, 95, 100)
+        )
+        row["barge_ins"] = sum(one["kind"] == Kind.BARGE_IN for one in self.turns)
+
     def _only_shown(self, fact: Fact) -> None:
         """The timeline says it."""
 
@@ -315,10 +366,28 @@ _TELLERS |= {
     What.ATTEMPT_BEGAN: Story._attempt_began,
     What.ATTEMPT: Story._attempt,
     What.BYE_OVERDUE: Story._bye_overdue,
+    What.NOT_VERIFIED: Story._not_verified,
+    What.TURN: Story._turn,
     What.TAKEN_OVER: Story._taken_over,
     What.SWITCH_RESTARTED: Story._switch_restarted,
     What.ENDED: Story._ended,
 }
+
+
+def needs_attention(row: Row) -> bool:
+    """Whether somebody should look at a call: a living one that cannot go on, or one that did not go well.
+
+    An INVITE that was none of ours is the PBX's own affair.
+    """
+    if row["stage"] == REFUSED:
+        return bool(row["fault"] == Fault.ESLBOT)
+    if row["byes_overdue"] or row["end_unseen"] or row["sip_hangup_disposition"] == "send_bye":
+        return True
+    if row["ended_at"] is None:
+        waits = row["handed_off_at"] is None
+        refused = row["attempts"] > 1 or row["attempt_verdict"] in ("failed", "rejected")
+        return bool(row["unverified_at"] is not None or (waits and refused))
+    return row["fault"] not in (None, Fault.NONE)
 
 
 def plain(value: Mapping[str, Any]) -> Row:
@@ -377,6 +446,10 @@ def _count(value: object) -> int | None:
 
 def _outcome(value: object) -> str | None:
     return value if isinstance(value, str) and value in _OUTCOMES else None
+
+
+def _word(words: type[StrEnum], value: object) -> str | None:
+    return value if isinstance(value, str) and value in list(words) else None
 
 
 def _stage(value: object) -> Stage | None:

@@ -46,7 +46,18 @@ MAX_TEXT = 500
 _NAMES = frozenset(
     {
         *("call", "at", "what", "workspace_id", "workspace", "did", "crt_object_id", "caller", "called"),
-        *("source", "outcome", "verdict", "disposition", "cause", "stage", "host", "version", "pid"),
+        *(
+            "source",
+            "sip_call_id",
+            "outcome",
+            "verdict",
+            "disposition",
+            "cause",
+            "stage",
+            "host",
+            "version",
+            "pid",
+        ),
     }
 )
 
@@ -138,7 +149,7 @@ class Journal:
         return b"", None
 
     def _begin(self) -> None:
-        """The next file. Its lock tells the keeper that somebody still writes it."""
+        """The next file. Its lock tells the writer that somebody still writes it."""
         before, host = self._file, socket.gethostname()
         path = self._folder / f"{host}-{os.getpid()}-{time.time_ns() // 1_000_000}.jsonl"
         self._folder.mkdir(mode=0o750, parents=True, exist_ok=True)

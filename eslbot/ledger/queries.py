@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
-import math
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, case, func, or_, select
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    and_,
+    case,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import GenericFunction
 
 from eslbot.ledger.fold import REFUSED, Row
-from eslbot.ledger.schema import calls, notifications, timeline
+from eslbot.ledger.percentile import percentile
+from eslbot.ledger.schema import calls, notifications, timeline, turns
 from eslbot.outcome import Fault, Outcome, Stage
 
 #: Rows of one answer.
 MAX_ROWS = 500
+#: Calls that are few: they are looked up, and put in order then. Of more, the newest are read until enough of
+#: them are what is looked for, which with so many does not take long.
+FEW = 2000
 #: Characters of a value that is looked for.
 MAX_VALUE = 128
 #: Seconds that "the last hour" of :func:`tenants` has, and those in which a tenant without calls is told.
@@ -24,6 +44,7 @@ HOUR, KNOWN_FOR = 3600.0, 7 * 86400.0
 #: Notifications of the last hour that percentiles are made of.
 MAX_POSTS = 20_000
 
+_UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _WORDS = {
     "outcome": frozenset(map(str, Outcome)),
     "fault": frozenset(map(str, Fault)),
@@ -39,7 +60,9 @@ class BadFilter(ValueError):
 class Filter:
     """Which calls; what is None does not matter. Times are epoch seconds of ``invited_at``.
 
-    ``workspaces`` are the ids of the tenants whose calls exist for who asks: None means all.
+    ``prefix`` is how a call's id, CRT Object ID, DID or caller begins. ``workspaces`` are the ids of the
+    tenants whose calls exist for who asks: None means all. Who may not see ``numbers`` finds a DID or a
+    caller by the whole of it only: otherwise it could be found out, a digit at a time.
     """
 
     workspace: str | None = None
@@ -49,12 +72,14 @@ class Filter:
     outcome: str | None = None
     fault: str | None = None
     stage: str | None = None
-    text: str | None = None
+    prefix: str | None = None
+    attention: bool | None = None
     live: bool | None = None
     handed_off: bool | None = None
     since: float | None = None
     until: float | None = None
     workspaces: frozenset[str] | None = None
+    numbers: bool = True
 
     @classmethod
     def of(cls, values: Mapping[str, Any], workspaces: Iterable[str] | None = None) -> Filter:
@@ -65,7 +90,7 @@ class Filter:
                 raise BadFilter(f"{name[:64]!r} is no filter; known are {', '.join(_KEYS)}")
             if value is None:
                 continue
-            if name in ("live", "handed_off"):
+            if name in ("attention", "live", "handed_off"):
                 good = isinstance(value, bool)
             elif name in ("since", "until"):
                 good = (
@@ -80,50 +105,121 @@ class Filter:
             taken[name] = value
         return cls(**taken, workspaces=None if workspaces is None else frozenset(workspaces))
 
-    def _conditions(self) -> list[ColumnElement[bool]]:
+    @property
+    def tenants(self) -> list[str] | None:
+        """The ids of those whose calls can be among them, where that is known; None: anybody's."""
+        named = self.workspace.lower() if self.workspace and _UUID.fullmatch(self.workspace) else None
+        if named is None:
+            return None if self.workspaces is None else sorted(self.workspaces)
+        return [named] if self.workspaces is None or named in self.workspaces else []
+
+    def indexed(self) -> list[list[ColumnElement[bool]]]:
+        """What is looked for and may be rare: each as alternatives, for each of which an index serves."""
         c = calls.c
-        found: list[ColumnElement[bool]] = []
+        found: list[list[ColumnElement[bool]]] = []
+        if self.prefix is not None:
+            found.append(self._with_prefix(self.prefix))
+        if self.crt is not None:
+            prefix = self.crt.removesuffix("*")
+            found.append(
+                [c.crt_object_id == prefix if prefix == self.crt else _begins(c.crt_object_id, prefix)]
+            )
+        found += [
+            [column == value]
+            for column, value in ((c.did, self.did), (c.caller, self.caller), (c.outcome, self.outcome))
+            if value is not None
+        ]
+        if self.attention:
+            found.append([c.attention == true()])
+        if self.live:
+            found.append([c.ended_at.is_(None)])
+        return found
+
+    def _with_prefix(self, prefix: str) -> list[ColumnElement[bool]]:
+        c = calls.c
+        numbers = [
+            _begins(column, prefix) if self.numbers else column == prefix for column in (c.did, c.caller)
+        ]
+        return [_begins(c.call_id, prefix), _begins(c.crt_object_id, prefix), *numbers]
+
+    def _conditions(self) -> list[ColumnElement[bool]]:
+        """All but the time."""
+        c = calls.c
+        found = [or_(*alternatives) for alternatives in self.indexed()]
         if self.workspaces is not None:
             found.append(c.workspace_id.in_(sorted(self.workspaces)))
         if self.workspace is not None:
             found.append(or_(c.workspace == self.workspace, c.workspace_id == self.workspace.lower()))
-        if self.crt is not None:
-            prefix = self.crt.removesuffix("*")
-            exact = prefix == self.crt
-            found.append(c.crt_object_id == self.crt if exact else _begins(c.crt_object_id, prefix))
-        for column, value in (
-            (c.did, self.did),
-            (c.caller, self.caller),
-            (c.outcome, self.outcome),
-            (c.fault, self.fault),
-            (c.stage, self.stage),
-        ):
-            if value is not None:
-                found.append(column == value)
-        if self.text is not None:
-            found.append(or_(*(col == self.text for col in (c.crt_object_id, c.did, c.caller, c.call_id))))
-        if self.live is not None:
-            found.append(c.ended_at.is_(None) if self.live else c.ended_at.is_not(None))
+        found += [
+            column == value
+            for column, value in ((c.fault, self.fault), (c.stage, self.stage))
+            if value is not None
+        ]
+        if self.attention is False:
+            found.append(c.attention != true())
+        if self.live is False:
+            found.append(c.ended_at.is_not(None))
         if self.handed_off is not None:
             found.append(c.handed_off_at.is_not(None) if self.handed_off else c.handed_off_at.is_(None))
-        if self.since is not None:
-            found.append(c.invited_at >= self.since)
-        if self.until is not None:
-            found.append(c.invited_at < self.until)
         return found
 
-    def narrow(self, query: Select[Any]) -> Select[Any]:
-        """``query`` for these calls only."""
+    def narrow(self, query: Select[Any], *, in_order: bool = False) -> Select[Any]:
+        """``query`` for these calls only.
+
+        With ``in_order`` the database shall read them in the order of their times until it has enough: no
+        other index can then serve it, behind which it would have to put all that it finds into that order.
+        """
         conditions = self._conditions()
+        if conditions and in_order:
+            conditions = [_as_number(and_(*conditions)) == 1]
+        if self.since is not None:
+            conditions.append(calls.c.invited_at >= self.since)
+        if self.until is not None:
+            conditions.append(calls.c.invited_at < self.until)
         return query.where(and_(*conditions)) if conditions else query
 
 
-_KEYS = tuple(entry.name for entry in fields(Filter) if entry.name != "workspaces")
+_KEYS = tuple(entry.name for entry in fields(Filter) if entry.name not in ("workspaces", "numbers"))
+
+
+class begins(GenericFunction[bool]):  # SQLAlchemy names a function by its class
+    """``begins(column, first, behind)``: from one text to before another, in the order of their bytes."""
+
+    type = Boolean()
+    inherit_cache = True
+
+    def self_group(self, against: Any = None) -> Any:
+        """Itself: in SQLite a boolean function becomes ``… = 1``, and that no index serves."""
+        return self
+
+
+@compiles(begins)
+def _begins_of_sqlite(element: begins, compiler: SQLCompiler, **options: Any) -> str:
+    column, first, behind = (compiler.process(part, **options) for part in element.clauses)
+    return f"({column} >= {first} AND {column} < {behind})"
+
+
+@compiles(begins, "postgresql")
+def _begins_of_postgresql(element: begins, compiler: SQLCompiler, **options: Any) -> str:
+    """Its plain comparisons are in the language's order, in which a hyphen may count for nothing."""
+    column, first, behind = (compiler.process(part, **options) for part in element.clauses)
+    return f"({column} ~>=~ {first} AND {column} ~<~ {behind})"
 
 
 def _begins(column: ColumnElement[Any], prefix: str) -> ColumnElement[bool]:
-    """By comparing, so that an index can serve; CRT Object IDs are ASCII."""
-    return and_(column.is_not(None), func.substr(column, 1, len(prefix)) == prefix)
+    """By comparing, so that an index serves; of no characters everything is the beginning."""
+    if not prefix:
+        return column.is_not(None)
+    return begins(column, prefix, _behind(prefix))
+
+
+def _behind(prefix: str) -> str:
+    """The first text behind all that begin with ``prefix``."""
+    kept = prefix.rstrip("\U0010ffff")
+    if not kept:
+        return prefix + MAX_VALUE * "\U0010ffff"
+    last = ord(kept[-1]) + 1
+    return kept[:-1] + chr(0xE000 if last == 0xD800 else last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,22 +229,74 @@ class Story:
     call: Row
     timeline: list[Row]
     notifications: list[Row]
+    turns: list[Row] = field(default_factory=list)
 
 
-def find(connection: Connection, wanted: Filter, limit: int = 50, before: float | None = None) -> list[Row]:
-    """Calls as rows, newest first, at most ``limit``; ``before`` is the last one's ``invited_at``."""
-    query = wanted.narrow(select(calls))
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A call's place in a list, newest first: two calls may have come at the same moment."""
+
+    invited_at: float
+    call_id: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Place:
+        """Of a row of `calls`."""
+        return cls(row["invited_at"], row["call_id"])
+
+    @property
+    def text(self) -> str:
+        """For who asks again, from here on."""
+        return f"{self.invited_at!r},{self.call_id}"
+
+
+def find(connection: Connection, wanted: Filter, limit: int = 50, before: Place | None = None) -> list[Row]:
+    """Calls as rows, newest first, at most ``limit``; ``before`` is the last one's place."""
+    limit = min(max(limit, 1), MAX_ROWS)
+    for alternatives in wanted.indexed():
+        ids = _few(connection, alternatives)
+        if ids is not None:
+            query = wanted.narrow(select(calls).where(calls.c.call_id.in_(ids)))
+            return _rows(connection, query, limit, before) if ids else []
+    if wanted.tenants is None:
+        return _rows(connection, wanted.narrow(select(calls), in_order=True), limit, before)
+    rows: list[Row] = []
+    for tenant in wanted.tenants:
+        theirs = select(calls).where(calls.c.workspace_id == tenant)
+        rows += _rows(connection, wanted.narrow(theirs, in_order=True), limit, before)
+    rows.sort(key=lambda row: (row["invited_at"], row["call_id"]), reverse=True)
+    return rows[:limit]
+
+
+def _few(connection: Connection, alternatives: Sequence[ColumnElement[bool]]) -> set[str] | None:
+    """The ids of these calls; None where they are more than :data:`FEW`."""
+    found: set[str] = set()
+    for condition in alternatives:
+        ids = connection.execute(select(calls.c.call_id).where(condition).limit(FEW + 1 - len(found)))
+        found.update(ids.scalars())
+        if len(found) > FEW:
+            return None
+    return found
+
+
+def _rows(connection: Connection, query: Select[Any], limit: int, before: Place | None) -> list[Row]:
+    at, call_id = calls.c.invited_at, calls.c.call_id
     if before is not None:
-        query = query.where(calls.c.invited_at < before)
-    query = query.order_by(calls.c.invited_at.desc(), calls.c.call_id).limit(min(max(limit, 1), MAX_ROWS))
+        query = query.where(at <= before.invited_at, or_(at < before.invited_at, call_id < before.call_id))
+    query = query.order_by(at.desc(), call_id.desc()).limit(limit)
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def every(connection: Connection, wanted: Filter, limit: int) -> Iterable[Row]:
     """As :func:`find`, without its bound, and without holding them all at one time."""
-    query = wanted.narrow(select(calls)).order_by(calls.c.invited_at.desc(), calls.c.call_id).limit(limit)
-    for row in connection.execution_options(yield_per=500).execute(query).mappings():
-        yield dict(row)
+    before: Place | None = None
+    while limit > 0:
+        rows = find(connection, wanted, min(limit, MAX_ROWS), before)
+        yield from rows
+        limit -= len(rows)
+        if len(rows) < MAX_ROWS:
+            return
+        before = Place.of(rows[-1])
 
 
 def one(connection: Connection, call_id: str, workspaces: frozenset[str] | None = None) -> Story | None:
@@ -156,7 +304,12 @@ def one(connection: Connection, call_id: str, workspaces: frozenset[str] | None 
     row = connection.execute(select(calls).where(calls.c.call_id == call_id)).mappings().first()
     if row is None or (workspaces is not None and row["workspace_id"] not in workspaces):
         return None
-    return Story(dict(row), _timeline(connection, call_id), _notifications(connection, call_id))
+    return Story(
+        dict(row),
+        _timeline(connection, call_id),
+        _notifications(connection, call_id),
+        _turns(connection, call_id),
+    )
 
 
 def named(connection: Connection, name: str) -> list[str]:
@@ -180,6 +333,12 @@ def _notifications(connection: Connection, call_id: str) -> list[Row]:
     n = notifications.c
     query = select(notifications).where(n.call_id == call_id).order_by(n.began_at, n.id).limit(1000)
     return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _turns(connection: Connection, call_id: str) -> list[Row]:
+    t = turns.c
+    query = select(t.at, t.number, t.kind, t.seconds, t.bot, t.by).where(t.call_id == call_id)
+    return [dict(row) for row in connection.execute(query.order_by(t.at, t.id).limit(1000)).mappings()]
 
 
 def tenants(connection: Connection, now: float, workspaces: frozenset[str] | None = None) -> list[Row]:
@@ -211,14 +370,16 @@ def tenants(connection: Connection, now: float, workspaces: frozenset[str] | Non
     live = mine.narrow(select(*who, func.count()).where(c.workspace_id.is_not(None), c.ended_at.is_(None)))
     for workspace_id, name, count in connection.execute(live.group_by(c.workspace_id)):
         tenant(workspace_id, name)["active"] = count
+    # Spelt out: PostgreSQL takes two parameters, though of one value, for two expressions.
+    refusal = c.stage == literal(REFUSED, literal_execute=True)
     lost = func.sum(_as_number(and_(c.bot_ended_at.is_not(None), c.handed_off_at.is_(None))))
     ended = mine.narrow(
-        select(*who, c.outcome, c.stage == REFUSED, c.fault, func.count(), lost).where(
+        select(*who, c.outcome, refusal, c.fault, func.count(), lost).where(
             c.workspace_id.is_not(None), c.ended_at >= now - HOUR
         )
     )
     for workspace_id, name, outcome, refused, fault, count, not_handed_off in connection.execute(
-        ended.group_by(c.workspace_id, c.outcome, c.stage == REFUSED, c.fault)
+        ended.group_by(c.workspace_id, c.outcome, refusal, c.fault)
     ):
         row = tenant(workspace_id, name)
         for kind, word in (("last_hour", REFUSED if refused else outcome), ("faults", fault)):
@@ -389,10 +550,3 @@ def stats(connection: Connection, wanted: Filter) -> Row:
         "all": whole.told(),
         "workspaces": {name: group.told() for name, group in sorted(groups.items())},
     }
-
-
-def percentile(ordered: Sequence[float], share: int) -> float | None:
-    """The smallest value that ``share`` percent are not above."""
-    if not ordered:
-        return None
-    return round(ordered[max(0, math.ceil(len(ordered) * share / 100) - 1)], 6)

@@ -5,6 +5,8 @@ What is here is what :mod:`eslbot.ledger.migrations` make; a test compares the t
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -17,9 +19,22 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
+    text,
 )
 
 metadata = MetaData()
+
+
+def _found(name: str, column: str) -> Index:
+    """An index by which texts are found that begin in some way, in the order of their bytes."""
+    return Index(name, column, postgresql_ops={column: "varchar_pattern_ops"})
+
+
+def _only(sqlite: str, postgresql: str) -> dict[str, Any]:
+    """An index of a few rows, by conditions."""
+    return {"sqlite_where": text(sqlite), "postgresql_where": text(postgresql)}
+
 
 calls = Table(
     "calls",
@@ -32,6 +47,7 @@ calls = Table(
     Column("caller", String(128)),
     Column("called", String(128)),
     Column("source", String(64)),  # the PBX's address
+    Column("sip_call_id", String(255)),  # of the INVITE: by it the call is found in a capture
     # When each stage began.
     Column("invited_at", Double, nullable=False),
     Column("answered_at", Double),
@@ -41,7 +57,7 @@ calls = Table(
     Column("notified_at", Double),  # the first attempt began
     Column("handed_off_at", Double),  # Ameyo accepted
     Column("ended_at", Double),
-    Column("updated_at", Double, nullable=False),  # by the keeper's clock
+    Column("updated_at", Double, nullable=False),  # by the writer's clock
     # What it came to. `stage` is eslbot.outcome.Stage, or "refused"; `outcome` and `fault` are
     # eslbot.outcome.Outcome and Fault.
     Column("stage", String(16), nullable=False),
@@ -53,21 +69,40 @@ calls = Table(
     Column("sip_hangup_disposition", String(32)),
     Column("hangup_cause", String(64)),
     Column("attempts", Integer, nullable=False, default=0),
+    # The last attempt that is over; eslbot.ameyo.client.Verdict, and what Ameyo said.
+    Column("attempt_verdict", String(16)),
+    Column("attempt_status", Integer),
+    Column("attempt_detail", Text),
     Column("take_overs", Integer, nullable=False, default=0),
+    Column("unverified_at", Double),  # a controller has it and does not know whose it is
     Column("byes_overdue", Integer, nullable=False, default=0),
     # FreeSWITCH has died under it and come back: how often, when last, and the longest that it was away, in
     # seconds. What a later version adds has a default of the database's: the version before writes on.
     Column("restarts", Integer, nullable=False, default=0, server_default="0"),
     Column("restarted_at", Double),
     Column("restart_gap", Double),
+    # Its turns (docs/turns.md): how often the bot answered, within how many seconds in half of them, in 95 %,
+    # at worst; and how often the caller broke in.
+    Column("answers", Integer, nullable=False, default=0, server_default="0"),
+    Column("answer_p50", Double),
+    Column("answer_p95", Double),
+    Column("answer_worst", Double),
+    Column("barge_ins", Integer, nullable=False, default=0, server_default="0"),
     # Nobody saw its end: it fell between two controllers. `ended_at` is then the last that was heard of it.
     Column("end_unseen", Boolean, nullable=False, default=False),
+    # Somebody should look at it: eslbot.ledger.fold.needs_attention.
+    Column("attention", Boolean, nullable=False, default=False, server_default=false()),
     Column("media", JSON),
-    Column("host", String(128)),  # whose keeper wrote last
+    Column("host", String(128)),  # whose writer wrote last
     Index("calls_invited_at", "invited_at"),
     Index("calls_ended_at", "ended_at"),
-    Index("calls_crt_object_id", "crt_object_id"),
-    Index("calls_did", "did"),
+    _found("calls_crt_object_id", "crt_object_id"),
+    _found("calls_did", "did"),
+    _found("calls_caller", "caller"),
+    # SQLite's primary key has that order already.
+    _found("calls_call_id", "call_id").ddl_if(dialect="postgresql"),
+    Index("calls_outcome", "outcome", **_only("outcome IS NOT NULL", "outcome IS NOT NULL")),
+    Index("calls_attention", "invited_at", **_only("attention = 1", "attention")),
     Index("calls_workspace", "workspace_id", "invited_at"),
 )
 
@@ -85,6 +120,21 @@ notifications = Table(
     Column("detail", Text),
     Column("sent_by", String(64)),  # NULL: the service; else who ran `eslbot notify`
     Index("notifications_call", "call_id", "number"),
+)
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("call_id", String(64), nullable=False),
+    Column("number", Integer, nullable=False),  # as its relay counts
+    Column("at", Double, nullable=False),  # when it was over
+    Column("kind", String(16), nullable=False),  # eslbot.relay.turns.Kind
+    Column("seconds", Double, nullable=False),
+    Column("bot", Double),  # of these, the bot's own share
+    Column("by", String(16)),  # eslbot.relay.turns.By: who spoke over the other
+    Index("turns_call", "call_id", "at"),
+    Index("turns_at", "at"),
 )
 
 timeline = Table(
@@ -105,4 +155,13 @@ journals = Table(
     Column("name", String(255), primary_key=True),
     Column("offset", BigInteger, nullable=False),
     Column("seen_at", Double, nullable=False),
+)
+
+#: What the calls of a quarter of an hour came to: see eslbot.ledger.summary.
+summary = Table(
+    "summary",
+    metadata,
+    Column("at", BigInteger, primary_key=True, autoincrement=False),  # its beginning
+    Column("workspace_id", String(36), primary_key=True),  # or "", which is all calls together
+    Column("figures", JSON, nullable=False),
 )

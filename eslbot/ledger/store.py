@@ -11,10 +11,12 @@ from sqlalchemy import Connection, Engine, bindparam, delete, func, select, upda
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
+from eslbot.ledger import summary
 from eslbot.ledger.database import LedgerDown, lock_writers, reading, writing
 from eslbot.ledger.facts import What
 from eslbot.ledger.fold import Fact, Row, Story
-from eslbot.ledger.schema import calls, journals, notifications, timeline
+from eslbot.ledger.schema import calls, journals, notifications, timeline, turns
+from eslbot.ledger.summary import Changes
 
 log = structlog.get_logger()
 
@@ -46,7 +48,7 @@ class Batch:
 
 
 class Store:
-    """The database, as the keeper of ``host`` writes it."""
+    """The database, as the writer of ``host`` writes it."""
 
     def __init__(self, engine: Engine, host: str) -> None:
         self._engine = engine
@@ -154,18 +156,19 @@ class Store:
 
     def _write(self, connection: Connection, facts: Mapping[str, Sequence[Fact]], now: float) -> list[Story]:
         stories = self._stories(connection, facts)
-        changed = []
+        changed, summed = [], Changes()
         for story in stories:
             told = sorted(facts[story.row["call_id"]], key=lambda fact: fact.at)
             before = dict(story.row)
             story.tell(told)
-            # Who has left it says nothing of who has it now: another host's keeper may have written that.
+            # Who has left it says nothing of who has it now: another host's writer may have written that.
             if story.row["host"] is None or any(fact.what is not What.LEFT for fact in told):
                 story.row["host"] = self._host
             if story.row != before:
                 story.row["updated_at"] = now
                 changed.append(story.row)
-        self._save(connection, stories, changed)
+                summed.move(before if before["invited_at"] is not None else None, story.row)
+        self._save(connection, stories, changed, summed)
         return stories
 
     def _stories(self, connection: Connection, facts: Mapping[str, Sequence[Fact]]) -> list[Story]:
@@ -183,15 +186,31 @@ class Store:
             )
             for row in sent.mappings():
                 stories[row["call_id"]].notifications.append(dict(row))
+        asked = [call for call in stories if any(fact.what is What.TURN for fact in facts[call])]
+        if asked:
+            known = connection.execute(select(turns).where(turns.c.call_id.in_(asked)).order_by(turns.c.id))
+            for row in known.mappings():
+                stories[row["call_id"]].turns.append(dict(row))
         return [stories.get(call) or Story.new(call) for call in facts]
 
-    def _save(self, connection: Connection, stories: Sequence[Story], changed: Sequence[Row]) -> None:
+    def _save(
+        self, connection: Connection, stories: Sequence[Story], changed: Sequence[Row], summed: Changes
+    ) -> None:
         """``changed`` are the rows of those ``stories`` of which more is new than a line of the timeline."""
         if changed:
             connection.execute(self._upsert_call, changed)
+        summed.save(connection)
         lines = [line for story in stories for line in story.timeline]
         if lines:
             connection.execute(timeline.insert(), lines)
+        taken = [
+            {k: v for k, v in row.items() if k != "id"}
+            for story in stories
+            for row in story.turns
+            if row["id"] is None
+        ]
+        if taken:
+            connection.execute(turns.insert(), taken)
         sent = [row for story in stories for row in story.notifications if row["sent_by"] is None]
         new = [{k: v for k, v in row.items() if k != "id"} for row in sent if row["id"] is None]
         if new:
@@ -229,15 +248,17 @@ class Store:
                 )
                 rows = {row["call_id"]: dict(row) for row in found.mappings()}
                 last = _last_heard(connection, list(rows))
-                stories = []
+                stories, summed = [], Changes()
                 for call_id, row in rows.items():
                     at = last.get(call_id, row["invited_at"])
                     if at <= heard[call_id] + 0.001:
                         story = Story(row, self._sent(connection, call_id))
+                        before = dict(row)
                         story.close_unseen(at)
                         row["updated_at"] = now
+                        summed.move(before, row)
                         stories.append(story)
-                self._save(connection, stories, [story.row for story in stories])
+                self._save(connection, stories, [story.row for story in stories], summed)
             closed += [story.row for story in stories]
         return closed
 
@@ -250,10 +271,11 @@ class Store:
         with writing(self._engine) as connection:
             query = select(calls.c.call_id).where(calls.c.ended_at < before)
             old = list(connection.execute(query.order_by(calls.c.ended_at).limit(FEW)).scalars())
-            for table in (timeline, notifications, calls) if old else ():
+            for table in (timeline, notifications, turns, calls) if old else ():
                 connection.execute(delete(table).where(table.c.call_id.in_(old)))
             if not old:
                 connection.execute(delete(journals).where(journals.c.seen_at < before))
+                summary.expire(connection, before)
         return len(old) == FEW
 
 

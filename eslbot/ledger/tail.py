@@ -117,7 +117,7 @@ class Folder:
                     "journal_unreadable",
                     journal=journal.name,
                     error=error.strerror,
-                    remedy="the keeper must run as the service's user",
+                    remedy="the page process must run as the service's user",
                 )
             return b""
 

@@ -108,6 +108,21 @@ def audible(linear: bytes) -> bool:
     return len(samples) > 0 and bool(samples.max() > AUDIBLE or samples.min() < -AUDIBLE)
 
 
+def audible_frames(linear: bytes, size: int, silence: int) -> list[tuple[int, int]]:
+    """In which frames of ``size`` bytes L16 can be heard: stretches, each from its first to its last.
+
+    The one behind the last is told. Between two stretches are more than ``silence`` frames that cannot.
+    """
+    count = -(-len(linear) // size)
+    samples = np.frombuffer(linear.ljust(count * size, b"\0"), "<i2").reshape(count, size // 2)
+    heard = np.flatnonzero((samples.max(axis=1) > AUDIBLE) | (samples.min(axis=1) < -AUDIBLE))
+    if not len(heard):
+        return []
+    ends = np.flatnonzero(np.diff(heard) > silence)
+    firsts, lasts = heard[np.r_[0, ends + 1]], heard[np.r_[ends, len(heard) - 1]]
+    return [(int(first), int(last) + 1) for first, last in zip(firsts, lasts, strict=True)]
+
+
 # -- WAV --------------------------------------------------------------------------------------------------
 
 

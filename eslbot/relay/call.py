@@ -35,11 +35,13 @@ from eslbot.ameyo.properties import allowed
 from eslbot.config.model import Workspace
 from eslbot.invite import Invite
 from eslbot.outcome import Outcome
+from eslbot.recording.recorder import CallRecording
 from eslbot.relay import control, protocols
 from eslbot.relay.audio import PIECE, Decoder, UnusableAudio, Upsampler, audible
 from eslbot.relay.budgets import Budget
-from eslbot.relay.caller import CallerAudio
+from eslbot.relay.caller import FRAME, CallerAudio
 from eslbot.relay.control import News, Order, Part
+from eslbot.relay.conversation import Conversation
 from eslbot.relay.dialler import BotSocket, BotUnreachable, dial
 from eslbot.relay.line import Line
 from eslbot.relay.module import Call, Stream
@@ -56,6 +58,8 @@ from eslbot.relay.protocols.base import (
     Wish,
 )
 from eslbot.relay.shared import Shared
+from eslbot.relay.turns import Turn
+from eslbot.tracing.context import traceparent
 
 log = structlog.get_logger()
 
@@ -70,6 +74,10 @@ LAST_WORDS = 60.0
 LATE = 0.03
 #: Seconds between two looks at that: it is measured over a quarter of a second and more.
 LOOK = 0.1
+#: Milliseconds of the packets by which turns are measured: with others all times would be coarser.
+MEASURED_PTIME = 20
+#: What mod_audio_stream brings where no packet has come.
+FILLER = b"\xff" * FRAME
 #: Samples of the caller's audio that are missing for good.
 MISSING = control.RATE
 #: In which its time is told.
@@ -118,6 +126,8 @@ class RelayCall(Call):
         self.invite = invite
         self.workspace = workspace
         self._shared = shared
+        #: What a bot is told of the call's trace; empty where no traces are made.
+        self.trace = "" if shared.traced is None else traceparent(invite.call_id, shared.traced)
         self._loop = asyncio.get_running_loop()
         self._log = log.bind(
             call_id=invite.call_id, workspace=workspace.name, crt_object_id=invite.crt_object_id
@@ -148,6 +158,8 @@ class RelayCall(Call):
         self._lost: dict[str, float] = {}
         self._short_told = False
         self._caller_looked = float("-inf")
+        #: The turns; None where they cannot be measured.
+        self._conversation: Conversation | None = None
         #: Of the bot that has its `start`; it may be there before the caller is.
         self._connection: _Connection | None = None
         self._dialling: asyncio.Task[None] | None = None
@@ -157,6 +169,12 @@ class RelayCall(Call):
         self._tick: asyncio.TimerHandle | None = None
         #: Whether what the bot has said will be placed in the loop's next turn.
         self._placing = False
+        #: What is recorded of the call, and whether the caller is being told so: the bot waits for its end.
+        self._recording: CallRecording | None = None
+        self._recording_told: str | None = None
+        self._announced = self._announcing = False
+        #: The bot whose speech is taken.
+        self._speaks: _Connection | None = None
 
     # -- the stream ---------------------------------------------------------------------------------------
 
@@ -170,22 +188,33 @@ class RelayCall(Call):
         shared = self._shared
         try:
             if self._laid:
+                if self._recording is not None:
+                    self._recording.restarts()
                 if self._playout.read_by(switch):
+                    self._break_turns()
                     self._log.warning("switch_restarted", switch=switch)
                     self._short_told = False  # its jitter buffer is gone, too
+                    if self._recording is not None:
+                        self._recording.restarted()
                 return
+            recorded = shared.recorder.wants(self.invite.call_id, self.workspace)
             self._line = Line.open(
                 shared.directory,
                 self.invite.call_id,
                 shared.reads,
                 samples=ptime * control.RATE // 1000,
                 switch=switch,
+                kept=recorded,
             )
         except (OSError, ValueError) as error:
             self._without_line(error)
             return
         self._playout = Playout(self._line, shared.margin(self.workspace.id).of_call(), self)
+        if ptime == MEASURED_PTIME:
+            self._conversation = Conversation(self._turn, self._bot_level)
         self._laid = True
+        if recorded:
+            self._recording = shared.recorder.record(self.invite, self.workspace, self._line)
 
     def _without_line(self, error: OSError | ValueError) -> None:
         """All relays of this host have the same directory: there is no other to wait for."""
@@ -206,8 +235,11 @@ class RelayCall(Call):
         self._stream, self._stream_since, self._heard = stream, self._loop.time(), 0
         self._again = False
         self._caller = CallerAudio()
+        if self._conversation is not None:
+            self._conversation.new_stream(time.monotonic())
         self._begin(part)
         self._tell_state(self._held)
+        self._announce(part)
         if self._connection is not None and self._bot is Bot.DIALLING:
             self._connected(self._connection, "", resumed=False)
         self._go_on()
@@ -216,6 +248,7 @@ class RelayCall(Call):
     def stream_gone(self, clean: bool) -> None:
         """The stream has ended; ``clean`` where the module has closed it with 1000."""
         self._stream = None
+        self._break_turns()
         if clean and self._again:
             self._keep = self._loop.call_later(AGAIN_DUE, self._call_is_over)
         elif clean:
@@ -246,6 +279,8 @@ class RelayCall(Call):
             leaving.callback(self._shared.over, self.invite.call_id)
             if self._laid:
                 leaving.callback(self._line.close, remove=remove)
+            if self._recording is not None:
+                leaving.callback(self._recording.end)
             if stream is not None:
                 leaving.callback(stream.close)
             self._part(reason)
@@ -271,6 +306,7 @@ class RelayCall(Call):
                 self._tell_state(before)
             case Order.KEY:
                 digit, milliseconds = order.facts.get("digit"), order.facts.get("ms")
+                self._break_turns()  # what the bot says to it answers no speech
                 if isinstance(digit, str) and isinstance(milliseconds, int):
                     self._tell_bot(lambda protocol: protocol.key(digit, milliseconds))
             case Order.HOLD:
@@ -285,9 +321,13 @@ class RelayCall(Call):
         if on == self._held:
             return
         self._held = on
+        if self._conversation is not None:
+            self._conversation.hold(on, time.monotonic())
         self._caller.settle()  # by a re-INVITE, which costs ticks
         if self._laid:
             self._playout.hold(on)
+        if self._recording is not None:
+            self._recording.hold(on)
         self._tell_bot(lambda protocol: protocol.hold(on))
 
     def _stop(self, reason: str) -> None:
@@ -345,11 +385,15 @@ class RelayCall(Call):
                 self._caller_looked = now
                 self._look_at_caller()
             for audio in frames:
+                if self._recording is not None:
+                    self._recording.caller(audio, now)
                 passed = int((now - self._stream_since) / FRAME_SECONDS) * FRAME_SAMPLES
                 if self._heard < passed - MISSING:
                     self._heard = passed
                 if self._connection is not None:
                     self._connection.hear(audio, self._heard / control.RATE)
+                    if self._conversation is not None:
+                        self._conversation.heard(audio, now, missing=frame == FILLER)
                 self._heard += len(audio) // 2
         except Exception as error:  # noqa: BLE001  # told there
             self.fault(error)
@@ -358,10 +402,53 @@ class RelayCall(Call):
         if self._caller.short_packets and not self._short_told:
             self._short_told = True
             self._tell(News.SHORT_PACKETS)
+            self._conversation = None  # nobody knows how long a jitter buffer is
         # Behind a jitter buffer nothing waits in the socket, and a flush would cost what is in the buffer.
         if (late := self._caller.late) > LATE and not self._short_told:
             self._tell(News.LATE, by=round(late, 3))
+            self._break_turns()
             self._caller.settle()
+
+    # -- the turns ----------------------------------------------------------------------------------------
+
+    def _break_turns(self) -> None:
+        """What is known of the caller's speech is worth nothing."""
+        if self._conversation is not None:
+            self._conversation.broken(time.monotonic())
+
+    def _bot_level(self) -> float:
+        return self._playout.loudest()
+
+    def _turn(self, turn: Turn, number: int) -> None:
+        facts: dict[str, Any] = {"turn": number, "kind": turn.kind, "seconds": round(turn.seconds, 3)}
+        if turn.bot is not None:
+            facts["bot"] = round(turn.bot, 3)
+        if turn.by is not None:
+            facts["by"] = turn.by
+        self._tell(News.TURN, **facts, ago=round(max(0.0, time.monotonic() - turn.at), 4))
+
+    # -- the recording ------------------------------------------------------------------------------------
+
+    def _announce(self, part: Part) -> None:
+        """Tell that the call is recorded: the controller, and the caller where a relay before us has not."""
+        self._look_at_recording()
+        if self._recording is None or self._announced:
+            return
+        self._announced = True
+        speech = self._shared.recorder.announcement(self.workspace)
+        if speech and part is Part.NEW and self._ended is None:
+            self._announcing = True
+            self._playout.say(speech)
+
+    def _look_at_recording(self) -> None:
+        """Tell the controller what there is to be told."""
+        if self._recording is None:
+            return
+        self._recording.tick()
+        why = self._recording.failed or ""
+        if why != self._recording_told:
+            self._recording_told = why
+            self._tell(News.RECORDING, **({"why": why} if why else {}))
 
     # -- the bot's connection -----------------------------------------------------------------------------
 
@@ -387,7 +474,7 @@ class RelayCall(Call):
         bot = self.workspace.bot
         connection = _Connection(self)
         try:
-            connection.socket = await dial(bot, protocols.headers(self.invite, bot), connection)
+            connection.socket = await dial(bot, protocols.headers(self.invite, bot, self.trace), connection)
         except BotUnreachable as error:
             if resumed:
                 self._over(Outcome.BOT_FAILED, f"{why}; and then: {error}")
@@ -412,9 +499,19 @@ class RelayCall(Call):
     def _connected(self, connection: _Connection, why: str, *, resumed: bool) -> None:
         self._bot = Bot.CONNECTED
         if resumed:
+            self._break_turns()  # it may not have heard the caller
             self._tell(News.RECONNECTED, why=why)
         else:
             self._tell(News.CONNECTED)
+        self._let_speak()
+
+    @_guarded
+    def _let_speak(self) -> None:
+        """Take what the bot says, once there is nothing that the caller has to hear before."""
+        connection = self._connection
+        if connection is None or connection is self._speaks or self._announcing:
+            return
+        self._speaks = connection
         if not self._spoken and (seconds := self.workspace.bot.first_audio_timeout):
             self._first_audio = self._loop.call_later(seconds, self._silent_bot, seconds)
         connection.catch_up()
@@ -462,6 +559,8 @@ class RelayCall(Call):
                 return
             case Clear():
                 connection.decoder.reset()
+                if self._conversation is not None:
+                    self._conversation.cleared(time.monotonic())
                 self._playout.clear()
                 self._tell_bot(lambda protocol: protocol.cleared())
                 self._tell(News.CLEARED)
@@ -612,10 +711,25 @@ class RelayCall(Call):
 
     def began(self, ago: float) -> None:
         """The caller begins to hear the bot."""
-        self._tell(News.BEGAN, ago=round(ago, 4))
+        if not self._announcing:
+            self._tell(News.BEGAN, ago=round(ago, 4))
+
+    def sounds(self, at: float, arrived: float) -> None:
+        """The caller hears sound of the bot's."""
+        if self._conversation is not None:
+            self._conversation.sounds(at, arrived)
+
+    def hushed(self, at: float, cut: bool) -> None:
+        """And none any more."""
+        if self._conversation is not None:
+            self._conversation.hushed(at, cut)
 
     def silent(self, cut: bool, ago: float) -> None:
         """The caller hears it no more."""
+        if self._announcing:
+            self._announcing = False
+            self._loop.call_soon(self._let_speak)
+            return
         if self._connection is not None:
             self._connection.decoder.reset()  # what comes is another utterance
         self._tell(News.SILENT, cut=cut, ago=round(ago, 4))
@@ -626,6 +740,7 @@ class RelayCall(Call):
         _cancel(self._tick)
         if self._gone or not self._laid:
             return
+        self._look_at_recording()
         due = self._playout.tick()
         self._count_lost()
         if due is None:  # another relay has the call
@@ -696,7 +811,7 @@ class _Connection:
     def __init__(self, call: RelayCall) -> None:
         self._call = call
         self.socket: BotSocket | None = None
-        self.protocol = protocols.speak(call.invite, call.workspace.bot)
+        self.protocol = protocols.speak(call.invite, call.workspace.bot, call.trace)
         self.decoder = Decoder()
         self._budget = Budget(time.monotonic)
         #: None: it hears what we hear.

@@ -70,11 +70,17 @@ class News(StrEnum):
     MARK = "mark"  # `name`, `cleared`: bool
     CLEARED = "cleared"  # barge-in
     CALLER_SPEECH = "caller_speech"  # `speaking`
+    #: A turn is over (:mod:`eslbot.relay.turns`): `turn`, its number, `kind`, `ago`, `seconds`; of an answer
+    #: and a barge-in the bot's own share of them, `bot`; of an overlap `by`. So many a call
+    #: (:data:`eslbot.ledger.facts.MAX_TURNS`).
+    TURN = "turn"
     #: The bot's part is over but for its last words: `outcome`, `reason`, `properties` (those the workspace
     #: lets through), `dropped` (names of the others).
     ENDED = "ended"
     DONE = "done"  # behind ENDED: the last word was heard, the line is silent
     SHORT_PACKETS = "short_packets"  # the PBX's are shorter than its SDP says: a jitter buffer is wanted
+    #: The call is recorded from here on; or, with `why` (of metrics.RECORDING_WHYS), is not any more.
+    RECORDING = "recording"
     LATE = "late"  # `by`: the caller's audio is late since a stall of FreeSWITCH's: flush the RTP socket
 
 

@@ -41,6 +41,7 @@ from eslbot.relay.phase import Phase
 from eslbot.relay.reads import Count, Reads
 from eslbot.relay.ring import Ring, find, read
 from eslbot.relay.sidecar import MODE, Note, Place, Sidecar
+from eslbot.relay.spoken import Spoken
 
 #: Seconds of a ring; what is more waits in memory.
 RING_SECONDS = 60
@@ -165,8 +166,10 @@ class Line:
         now: Callable[[], float],
         samples: int,
         ring_samples: int,
+        spoken: Spoken | None,
     ) -> None:
         """For :meth:`open`. All that is given is the line's from now on."""
+        self._spoken = spoken
         self._side_path = side_path
         self._sidecar = sidecar
         self._old = old
@@ -223,12 +226,13 @@ class Line:
         samples: int = 160,
         ring_seconds: float = RING_SECONDS,
         switch: str = "",
+        kept: bool = False,
     ) -> Self:
         """Make a call's line, and find what other relays have left in theirs.
 
         ``samples`` are those of one read: of the packets that FreeSWITCH sends; ``switch`` is its Core-UUID,
-        where that is known. Raises OSError where files cannot be made or watched, ValueError for a call id
-        that is none.
+        where that is known. With ``kept``, :meth:`heard` is going to be asked. Raises OSError where files
+        cannot be made or watched, ValueError for a call id that is none.
         """
         if not _CALL_ID.fullmatch(call_id):
             raise ValueError("not a call id")
@@ -254,7 +258,8 @@ class Line:
             undo.callback(pair.remove, reads)
             place = next(place for place in sidecar.places if not place.generation)
             place.begin(sidecar.generation, switch)
-            line = cls(side_path, sidecar, place, old, pair, reads, now, samples, ring_samples)
+            spoken = Spoken(2 * samples) if kept else None
+            line = cls(side_path, sidecar, place, old, pair, reads, now, samples, ring_samples, spoken)
             undo.pop_all()
         unheard = unheard[max(0, len(unheard) - line.room(line.behind)) :]
         if unheard:
@@ -292,6 +297,8 @@ class Line:
             begin, unheard = self._unheard()
             undo.pop_all()
         self.drop_old()
+        if self._spoken is not None:
+            self._spoken.drop(self._tick)
         self._begin_with(pair, next(free for free in self._sidecar.places if not free.generation), begin)
         self._place_in_page.begin(generation, switch)
         self._lay(begin, unheard)
@@ -313,6 +320,22 @@ class Line:
         first = max(tick, behind - len(left) // self.frame_bytes)
         left = left[len(left) - (behind - first) * self.frame_bytes :]
         return first, left + read(self._a, b, behind, last, self.frame_bytes)
+
+    @property
+    def first(self) -> int:
+        """The tick of the first read of :attr:`paths`: another one for each FreeSWITCH."""
+        return self._begin
+
+    def heard(self, first: int, last: int) -> bytes:
+        """What FreeSWITCH has read from tick ``first`` to before ``last``, once; of a line that is kept.
+
+        Of the files themselves nobody may ask it: a read of ours would be counted.
+        """
+        return b"" if self._spoken is None else self._spoken.take(first, last)
+
+    def keep_no_more(self) -> None:
+        """Nobody is going to ask :meth:`heard`."""
+        self._spoken = None
 
     @property
     def paths(self) -> tuple[Path, Path]:
@@ -403,6 +426,7 @@ class Line:
                 piece = linear[done : done + frames * self.frame_bytes]
                 stands = self._put(ring, frame, piece)
                 if stands < len(piece):
+                    self._keep(tick, piece[:stands])
                     self._wrote(begun, tick + -(-stands // self.frame_bytes))
                     raise LineFull(first, self.written, done + stands)
                 size = -(-len(piece) // self.frame_bytes)
@@ -413,13 +437,17 @@ class Line:
                     tries -= 1
                     self._zero(tick, tick + size, b"" if done else linear[:standing])
                     heard = min(size, self._read_before_write(ring, tick))
-                    tick = max(tick + late, self._tick)
+                    behind = max(tick + late, self._tick)
                     if heard <= late:
                         if not done:
                             linear, standing, first = linear[standing:], 0, None
+                        tick = behind
                         continue
                     piece = piece[: heard * self.frame_bytes]
+                    self._keep(tick, piece, late)
+                    tick = behind
                 else:
+                    self._keep(tick, piece, late)
                     tick += size
                 if late:
                     self.missed += (
@@ -447,6 +475,9 @@ class Line:
                         self._dirty.append((dirty, begin))
         self._reads.drain()
         self._look()
+        if self._spoken is not None and not self.taken:
+            too_soon = max(0, self._a.reads_at_write - self._a.reads_before(first)) if first < last else 0
+            self._spoken.drop(first + too_soon)
         return self._tick
 
     def drop_old(self) -> None:
@@ -535,8 +566,11 @@ class Line:
         new = ticks > self._tick
         if new:
             begun_at = seen - (ticks - self._begin - 1) * self.period
-            self._begun_at = begun_at if self._tick == self._begin else min(begun_at, self._begun_at)
+            first = self._tick == self._begin
+            self._begun_at = begun_at if first else min(begun_at, self._begun_at)
             self._tick = ticks
+            if first and self._old:
+                self._keep_left()
         if ticks > self._begin and ticks == self._tick and (self._b_known or not a.at_end):
             self._phase.saw(ticks, self._reads.before, seen if new and seen else None)
 
@@ -587,7 +621,20 @@ class Line:
         """Have this be heard from a tick on, of rings that nobody reads yet."""
         stands = self._put(self._a, tick - self._begin, linear)
         self.lost += (len(linear) - stands) / (2 * RATE)
+        self._keep(tick, linear[:stands])
         self._wrote(tick, tick - (-len(linear) // self.frame_bytes))
+
+    def _keep(self, tick: int, linear: bytes, unheard: int = 0) -> None:
+        """Remember what stands from a tick on, but for so many frames, which were read before they did."""
+        if self._spoken is not None:
+            self._spoken.put(tick + unheard, linear[unheard * self.frame_bytes :])
+
+    def _keep_left(self) -> None:
+        """Remember what FreeSWITCH reads in the rings of the relay before, from our first tick on."""
+        if self._spoken is not None:
+            for left in self._old:
+                with suppress(OSError):  # it is heard all the same, and not recorded
+                    self._spoken.put(self._begin, left.rest(0, self._begun_at))
 
     def _put(self, ring: Ring, frame: int, linear: bytes) -> int:
         """How many bytes stand there now: fewer where the disk has no room."""

@@ -16,17 +16,21 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
+from eslbot.relay.audio import audible, audible_frames
 from eslbot.relay.control import RATE
+from eslbot.relay.lately import Lately
 from eslbot.relay.line import Line, LineFull
 from eslbot.relay.margin import Margin
+from eslbot.relay.speech import ECHO_WITHIN
 
 #: Seconds of speech that may wait to be heard.
 LONGEST_QUEUE = 600
 #: Marks that may wait.
 MOST_MARKS = 1000
-#: Seconds without speech that end an utterance.
+#: Seconds without speech that end an utterance; and without any sound in it, as the caller hears it.
 UTTERANCE_OVER = 0.25
 
 #: Seconds that a late message keeps from the frame after it, so that the rest of its utterance is not late
@@ -62,6 +66,26 @@ class Told(Protocol):
     def silent(self, cut: bool, ago: float) -> None:
         """The utterance is over, or was cut."""
 
+    def sounds(self, at: float, arrived: float) -> None:
+        """FreeSWITCH has read the first audible frame since a silence, at the monotonic time ``at``.
+
+        Bots may begin with silence, or send nothing else between two utterances. The frame's audio had
+        ``arrived`` before.
+        """
+
+    def hushed(self, at: float, cut: bool) -> None:
+        """It has read the last one, whose end is ``at``; ``cut`` by a clear."""
+
+
+@dataclass(slots=True)
+class _Sound:
+    """Ticks of the line in which the bot can be heard."""
+
+    first: int
+    last: int
+    arrived: float
+    cut: bool = False
+
 
 class Playout:
     """One call's speech."""
@@ -93,6 +117,13 @@ class Playout:
         self._utterance: int | None = 0 if line.behind else None
         self._fresh = self._utterance is None
         self._began = False
+        #: What can be heard of what was placed: its first tick and the one behind its last, when it came, and
+        #: whether it was cut. Of the first, whether its beginning was told.
+        self._sounds: deque[_Sound] = deque()
+        self._sounding = False
+        self._lately = Lately(line.frame_bytes, round(ECHO_WITHIN / line.period))
+        #: The ticks of a silence.
+        self._silence = round(UTTERANCE_OVER / line.period)
         #: How often the disk had no room, and the seconds of speech that were lost by it.
         self.full = 0
         self.lost = 0.0
@@ -157,10 +188,12 @@ class Playout:
         except LineFull:
             self.full += 1  # it is heard: the file system wants room even for silence
         self._next = tick
+        self._cut_sounds(tick)
         self._queue.clear()
         self._queued, self._tail = 0, b""
         self._placed = self._said
         self._tell_marks(tick, now, everything=True)
+        self._tell_sounds(tick)
         self._tell_began(now, tick)
         if self._began:
             self._told.silent(True, 0.0)
@@ -204,6 +237,7 @@ class Playout:
         self._place(now, tick)
         awaited = not line.read_by_freeswitch and (self._queue or self._utterance is not None)
         due.append(now + (_SOON if awaited else _IDLE))
+        self._tell_sounds(tick)
         self._tell_began(now, tick)
         if self._utterance is not None and not self._began and not awaited:
             due.append(line.at(self._utterance) + (_SOON if line.stands else _RACE))
@@ -245,6 +279,7 @@ class Playout:
                 self.lost += (len(linear) - stands) / (2 * RATE)
             if self._fresh:
                 self._utterance, self._fresh = first, False
+            self._note_sounds(now, first, linear if stands == len(linear) else linear[:stands])
             if self._mark_from is None:
                 self._mark_from = first
             tail = self._tail
@@ -279,6 +314,49 @@ class Playout:
             self._mark_from = last + 1 if last + 1 < self._next else None
 
     # ---- what was heard
+
+    def loudest(self) -> float:
+        """The level of the loudest frame of the bot's that the caller has heard lately."""
+        return self._lately.loudest(self._line.tick())
+
+    def _note_sounds(self, now: float, first: int, linear: bytes) -> None:
+        """Where in this, which stands from tick ``first`` on, there is something to be heard."""
+        self._lately.placed(first, linear, self._line.tick())
+        size = self._line.frame_bytes
+        if len(linear) <= size:
+            spans = [(0, 1)] if audible(linear) else []
+        else:
+            spans = audible_frames(linear, size, self._silence)
+        for begin, end in spans:
+            last = self._sounds[-1] if self._sounds else None
+            if last is not None and not last.cut and first + begin < last.last + self._silence:
+                last.last = max(last.last, first + end)
+            else:
+                self._sounds.append(_Sound(first + begin, first + end, now))
+
+    def _cut_sounds(self, tick: int) -> None:
+        """Nothing is heard from this tick on."""
+        self._lately.cut(tick)
+        while self._sounds and self._sounds[-1].first >= tick:
+            self._sounds.pop()
+        if self._sounds and self._sounds[-1].last > tick:
+            self._sounds[-1].last, self._sounds[-1].cut = tick, True
+
+    def _tell_sounds(self, tick: int) -> None:
+        line = self._line
+        while self._sounds:
+            sound = self._sounds[0]
+            if not self._sounding:
+                if tick <= sound.first:
+                    return
+                self._sounding = True
+                self._told.sounds(line.at(sound.first), sound.arrived)
+            # More of it may come, that is the same sound.
+            if tick < sound.last + (0 if sound.cut else self._silence):
+                return
+            self._sounding = False
+            self._told.hushed(line.at(sound.last), sound.cut)
+            self._sounds.popleft()
 
     def _tell_marks(self, tick: int, now: float, everything: bool = False) -> list[float]:
         """Tell the marks that were heard; of the others, when the first may be. Or all, as cleared."""

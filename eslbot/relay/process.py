@@ -30,8 +30,8 @@ import structlog
 from eslbot import config as configuration
 from eslbot import keyfile, logs, metrics
 from eslbot.children import lifeline
+from eslbot.config.former import Former
 from eslbot.config.model import Config, ConfigError
-from eslbot.figures import FigureFiles
 from eslbot.identity import Signer
 from eslbot.memory import settle_memory
 from eslbot.privacy import keep_to_ourselves
@@ -103,8 +103,7 @@ class Parent:
         self._end_at = float("inf")
         self._kill_at = float("inf")
         self._short_lives, self._not_before = 0, 0.0
-        directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-        self._figures = FigureFiles(Path(directory)) if directory else None
+        self._former = Former()
 
     def run(self) -> None:
         """Until told to end. Raises ConfigError when the configuration cannot be used at the start."""
@@ -182,8 +181,6 @@ class Parent:
                 return
             if pid == 0:
                 return
-            if self._figures is not None:
-                self._figures.bury(pid)
             for generation in self._generations():
                 if (relay := generation.relays.pop(pid, None)) is not None:
                     self._died(relay, status)
@@ -233,7 +230,9 @@ class Parent:
                 listening = shared_socket(*listen.pair)
             except OSError as error:
                 raise ConfigError([f"relay.listen: cannot listen at {listen}: {error.strerror}"]) from error
-        longest = max(workspace.max_duration for workspace in config.workspaces.values())
+        config = self._former.carry(before.config if before is not None else None, config)
+        tenants = (*config.workspaces.values(), *config.former.values())
+        longest = max(workspace.max_duration for workspace in tenants)
         return Generation(
             config,
             signer,
@@ -392,6 +391,7 @@ def make_directory(directory: Path) -> None:
 
 def run(path: Path, *, processes: int | None, drain: float | None, json_logs: bool) -> None:
     """Run relays until told to end. Raises ConfigError when the configuration cannot be used."""
+    from eslbot.recording.recorder import Recorder
     from eslbot.relay.call import RelayCall
     from eslbot.relay.margin import Margin
     from eslbot.relay.reads import Reads
@@ -401,4 +401,4 @@ def run(path: Path, *, processes: int | None, drain: float | None, json_logs: bo
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     logs.configure(json_logs=json_logs, for_good=True)
-    Parent(path, Parts(RelayCall, Reads, Margin), processes, drain).run()
+    Parent(path, Parts(RelayCall, Reads, Margin, Recorder), processes, drain).run()

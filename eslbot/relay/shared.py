@@ -15,6 +15,7 @@ import structlog
 from eslbot import metrics
 
 if TYPE_CHECKING:
+    from eslbot.recording.recorder import Recorder
     from eslbot.relay.margin import Margin
     from eslbot.relay.reads import Reads
 
@@ -34,11 +35,16 @@ class Shared:
         margin: Callable[[], Margin],
         url: str,
         over: Callable[[str], None],
+        recorder: Recorder,
+        traced: float | None = None,
     ) -> None:
         self.directory = directory
         self.reads = reads
+        self.recorder = recorder
         self.url = url
         self.over = over
+        #: The share of calls whose spans are exported; None where no traces are made.
+        self.traced = traced
         self._loop = asyncio.get_running_loop()
         self._new_margin = margin
         self._margins: dict[str, Margin] = {}

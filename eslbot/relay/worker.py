@@ -29,6 +29,7 @@ from eslbot.relay.module import Call, Door, NotTaken
 from eslbot.relay.shared import Shared
 
 if TYPE_CHECKING:
+    from eslbot.recording.recorder import Recorder
     from eslbot.relay.margin import Margin
     from eslbot.relay.reads import Reads
 
@@ -57,6 +58,7 @@ class Parts(NamedTuple):
     call: Callable[[Invite, Workspace, Shared], Call]
     reads: Callable[[Path], Reads]
     margin: Callable[[], Margin]
+    recorder: Callable[[Config], Recorder]
 
 
 class Worker:
@@ -97,7 +99,11 @@ class Worker:
         self._fetch(reads)
         own = _listening_at(self._config.relay.listen.from_own_host.pair[0], 0)
         self.url = "ws://{}:{}/".format(*own.getsockname())
-        self._shared = Shared(directory, reads, self._parts.margin, self.url, self._over)
+        traced = None if self._config.tracing is None else self._config.tracing.share
+        recorder = self._recorder = self._parts.recorder(self._config)
+        self._shared = Shared(
+            directory, reads, self._parts.margin, self.url, self._over, recorder=recorder, traced=traced
+        )
         door = Door(self._signer, self)
         private = await door.open(own)
         for signum, told in ((signal.SIGTERM, self.leave), (signal.SIGQUIT, self.end)):
@@ -110,6 +116,8 @@ class Worker:
         self._sweep()
         await self._done.wait()
         private.close()
+        with ThreadPoolExecutor(1) as apart:  # resolvers may hang in the other one
+            await loop.run_in_executor(apart, self._recorder.close)
         log.info("relay_ends", calls=len(self.calls))
 
     # -- the end ------------------------------------------------------------------------------------------
@@ -122,6 +130,7 @@ class Worker:
         self._server = None
         self._state[0] = LEAVING
         metrics.RELAY_READY.set(0)
+        self._recorder.leave()
         log.info("relay_leaves", calls=len(self.calls), drain=self._drain)
         self._loop.call_later(self._drain, self.end)
         self._look_done()
@@ -151,7 +160,7 @@ class Worker:
             return call
         if self._server is None:  # who asks here comes late: another relay has it by now
             raise NotTaken(503, "leaving")
-        workspace = self._config.workspaces.get(invite.workspace_id)
+        workspace = self._config.of_admitted(invite.workspace_id)  # the controllers admit; we verify
         if workspace is None:
             raise NotTaken(403, "unknown_workspace")
         if len(self.calls) >= MOST_CALLS:

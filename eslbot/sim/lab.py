@@ -21,7 +21,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from uuid import NAMESPACE_URL, uuid5
@@ -131,7 +130,6 @@ class Lab:
     ) -> None:
         self.folder = folder
         self._ledger, self._page_tokens, self._edge = ledger, page_tokens, edge
-        self._journals = folder
         self.tenants = {tenant.name: tenant for tenant in tenants}
         self.workers, self.max_calls, self.relays = workers, max_calls, relays
         self.installation = None if switch == "stand-in" else freeswitch.find()
@@ -155,6 +153,8 @@ class Lab:
         self.rtp_ports = free_rtp_ports()
         #: ``relay.listen``, of one relay for all hosts; and its line files.
         self.relay, self.lines = ("127.0.0.1", free_port()), folder.absolute() / "lines"
+        #: Where recordings are, of tenants that have ``record``.
+        self.recordings = folder.absolute() / "recordings"
         #: Where a real FreeSWITCH keeps what is its own.
         self.work = folder / "run"
         self.ameyo = AmeyoServer({tenant.host: tenant.token for tenant in tenants}, emit=emit)
@@ -177,8 +177,6 @@ class Lab:
         """Bring everything up, or nothing. Raises :class:`LabError`."""
         try:
             self.lines.mkdir(parents=True, exist_ok=True)
-            # Not in the folder: a keeper's socket must have a short path.
-            self._journals = Path(self._stack.enter_context(TemporaryDirectory(prefix="eslbot-lab-")))
             self._stack.enter_context(self.bot)
             self._stack.enter_context(self.ameyo)
             for service in self.services:
@@ -227,12 +225,12 @@ class Lab:
         self._wait_capture()
 
     def _wait_capture(self) -> None:
-        """Wait until a worker has the port where FreeSWITCH's refusals are told."""
+        """Wait until the page process has the port where FreeSWITCH's refusals are told."""
         port = f":{self.capture[1]:04X}"
         deadline = time.monotonic() + START_LIMIT
         while not any(line.split()[1].endswith(port) for line in _udp_sockets()):
             if time.monotonic() > deadline:
-                raise LabError(f"no worker has {colon(self.capture)} (freeswitch.capture)")
+                raise LabError(f"nobody has {colon(self.capture)} (freeswitch.capture)")
             time.sleep(0.02)
 
     def stop_eslbot(self) -> None:
@@ -265,7 +263,7 @@ class Lab:
         return self.services[0].log_file
 
     def http(self, path: str) -> tuple[int, str]:
-        """Status and body of a page of eslbot's web listener."""
+        """Status and body of a page of eslbot's page process."""
         return self.services[0].http(path)
 
     def log_lines(self) -> list[dict[str, Any]]:
@@ -330,6 +328,7 @@ class Lab:
             self.folder / f"{name}.log",
             (host, free_port(host)),
             (host, free_port(host)),
+            (host, free_port(host)),
             self.workers,
             self._tokens(),
             within,
@@ -340,7 +339,7 @@ class Lab:
 
     def journal(self, service: EslbotService) -> Path:
         """``ledger.journal`` of a service."""
-        return self._journals / service.config.stem
+        return self.folder.absolute() / f"journal-{service.config.stem}"
 
     def _configuration(self, service: EslbotService) -> dict[str, Any]:
         ledger: dict[str, Any] = {}
@@ -355,6 +354,7 @@ class Lab:
             **({"edge": dict(self._edge)} if self._edge else {}),
             "server": {
                 "listen": colon(service.listen),
+                "health": colon(service.health),
                 "workers": service.workers,
                 "max_calls": self.max_calls,
                 "key_file": str(self.folder.absolute() / "identity.key"),
@@ -377,6 +377,7 @@ class Lab:
                 # Of several hosts none is FreeSWITCH's, where the relay has to be.
                 "processes": 0 if self._relay_alone else self.relays,
             },
+            "recording": {"directory": str(self.recordings), "min_free": 0},
             "web": {
                 "listen": colon(service.web),
                 "tokens": {name: dict(token) for name, token in self._page_tokens.items()},

@@ -36,9 +36,9 @@ def descendants(pid: int) -> list[int]:
     return [one for child in children(pid) for one in (child, *descendants(child))]
 
 
-def keeps_ledger(pid: int) -> bool:
-    """Whether it is a service's keeper, which is a child beside the workers."""
-    return _runs(pid, b"\0ledger\0keep\0")
+def tells(pid: int) -> bool:
+    """Whether it is a service's page process, which is a child beside the workers."""
+    return _runs(pid, b"\0page\0--config\0")
 
 
 def relays(pid: int) -> bool:

@@ -17,10 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from eslbot.sim.processes import children, descendants, is_alive, keeps_ledger, relays, serves
+from eslbot.sim.processes import children, descendants, is_alive, relays, serves, tells
 
 #: Seconds to come up; to go down.
-START_LIMIT, STOP_LIMIT = 20.0, 15.0
+START_LIMIT, STOP_LIMIT = 40.0, 15.0
 #: Seconds that orphaned workers get between TERM and KILL when the arbiter was killed.
 ORPHANS_LIMIT = 5.0
 #: Seconds between two looks at a process: there is no event to wait for.
@@ -36,7 +36,7 @@ class EslbotService:
 
     Args:
         config: its configuration file, written by whoever made this.
-        listen, web: the addresses in it.
+        listen, health, web: the addresses in it.
         workers: the number in it.
         environment: of the process, on top of our own.
         within: a command that runs the one behind it, in the same process (``exec``).
@@ -47,13 +47,14 @@ class EslbotService:
         config: Path,
         log_file: Path,
         listen: tuple[str, int],
+        health: tuple[str, int],
         web: tuple[str, int],
         workers: int,
         environment: Mapping[str, str],
         within: Sequence[str] = (),
     ) -> None:
         self.config, self.log_file = config, log_file
-        self.listen, self.web, self.workers = listen, web, workers
+        self.listen, self.health, self.web, self.workers = listen, health, web, workers
         self.process: subprocess.Popen[bytes] | None = None
         self._environment = environment
         self._within = within
@@ -62,7 +63,7 @@ class EslbotService:
     # -- life ---------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Run it and wait until it is ready. Raises :class:`ServiceError`."""
+        """Run it and wait until it serves; the switch may not be there yet. Raises :class:`ServiceError`."""
         environment = {**os.environ, **self._environment}
         # A service's own directory of figures is not another's, and one that is killed leaves it behind.
         environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
@@ -134,7 +135,7 @@ class EslbotService:
 
     def worker_pids(self) -> list[int]:
         """The workers that exist now, in the order of their start; some may not serve yet."""
-        return [pid for pid in self._children() if not keeps_ledger(pid) and not relays(pid)]
+        return [pid for pid in self._children() if not tells(pid) and not relays(pid)]
 
     def relay_pids(self) -> list[int]:
         """The relays, without their parent."""
@@ -144,9 +145,9 @@ class EslbotService:
         """The relays' parent, where the service starts them."""
         return next((pid for pid in self._children() if relays(pid)), None)
 
-    def keeper_pid(self) -> int | None:
-        """The ledger's keeper, where there is one."""
-        return next((pid for pid in self._children() if keeps_ledger(pid)), None)
+    def page_pid(self) -> int | None:
+        """The page process, while there is one."""
+        return next((pid for pid in self._children() if tells(pid)), None)
 
     def _children(self) -> list[int]:
         return [] if self.process is None else children(self.process.pid)
@@ -174,12 +175,12 @@ class EslbotService:
     # -- what it says -------------------------------------------------------------------------------------
 
     def http(self, path: str) -> tuple[int, str]:
-        """Status and body of a page of its web listener. Raises OSError where it does not answer."""
-        try:
-            with urllib.request.urlopen(f"http://{self.web[0]}:{self.web[1]}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
+        """Status and body of a page of the page process's. Raises OSError where it does not answer."""
+        return _get(self.web, path)
+
+    def probe(self, path: str) -> tuple[int, str]:
+        """The same of a worker's health port: whichever takes the connection. Raises OSError."""
+        return _get(self.health, path)
 
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels; 0 where it has not been counted. Raises OSError."""
@@ -193,12 +194,20 @@ class EslbotService:
 
     def _is_ready(self) -> bool:
         try:
-            return self.http("/readyz")[0] == 200
+            return self.probe("/healthz")[0] == 200 and self.http("/healthz")[0] == 200
         except OSError:
             return False
 
     def _log_end(self) -> str:
         return self.log_file.read_text(errors="replace")[-3000:]
+
+
+def _get(address: tuple[str, int], path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://{address[0]}:{address[1]}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
 
 
 def send(pid: int, number: signal.Signals) -> bool:

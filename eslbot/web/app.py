@@ -1,139 +1,108 @@
-"""The HTTP side of a worker: whether it is well and takes calls, what it has counted; the call page."""
+"""The page process's Flask application: the call page, its questions, `/metrics`, `/healthz`, `/readyz`."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
-import gevent
 import structlog
+from flask import Flask, Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from eslbot import recovery
 from eslbot.exposition import exposition
-from eslbot.figures import FigureFiles, FiguresBusy
-from eslbot.recovery import Recoveries, RecoveryFileError
 from eslbot.web.api import Api
+from eslbot.web.charts import Charts
 from eslbot.web.files import Files
-from eslbot.web.http import Answer, Refusal, Request, json_answer, see_other, text_answer
-from eslbot.web.keeper_client import KeeperClient
-from eslbot.web.live import Feeds
-from eslbot.web.tokens import Access
-
-if TYPE_CHECKING:
-    from eslbot.controller import Controller
+from eslbot.web.refusal import SECURITY, Refusal
+from eslbot.web.schemas import SignInForm, form
+from eslbot.web.search import Search
+from eslbot.web.sessions import Access, ours_only
+from eslbot.web.site import Site
 
 log = structlog.get_logger()
 
-#: Seconds for calls between two strokes of a long work; a sleep of 0 would not let a socket be read.
-CALLS_TURN = 0.0005
 
-_READ = ("GET", "HEAD")
-_CHANGE = ("POST",)
+def create_app(site: Site, access: Access | None = None) -> Flask:
+    """The application of ``site``; ``access`` is by default that of its configuration."""
+    app = Flask("eslbot.web", static_folder=None, template_folder=None)
+    app.url_map.merge_slashes = False
+    app.url_map.redirect_defaults = False
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    access = access or Access(site.config)
+    for room in (Api(site, access), Search(site, access), Charts(site, access)):
+        app.register_blueprint(room.blueprint(), url_prefix="/api")
+    _Places(site, access).add_to(app)
+    app.before_request(_only_one_spelling)
+    app.register_error_handler(Refusal, _refused)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _failed)
+    app.after_request(_secured)
+    return app
 
 
-class WebApp:
-    """A WSGI application (PEP 3333); gunicorn's workers also find the controller here."""
+class _Places:
+    """What is not a question of the page's."""
 
-    def __init__(self, controller: Controller) -> None:
-        self.controller = controller
-        config = controller.config
-        keeper = KeeperClient(config.ledger.journal) if config.ledger is not None else None
-        feeds = Feeds(keeper, lambda: self.controller.draining) if keeper is not None else None
-        self._access = Access(config)
-        self._api = Api(config, keeper, feeds)
+    def __init__(self, site: Site, access: Access) -> None:
+        self._site = site
+        self._access = access
         self._files = Files()
-        self._places: dict[str, tuple[tuple[str, ...], Callable[[Request], Answer]]] = {
-            "/healthz": (_READ, self._healthz),
-            "/readyz": (_READ, self._readyz),
-            "/metrics": (_READ, self._metrics),
-            "/": (_READ, self._page),
-            "/sign-in": (_CHANGE, self._sign_in),
-            "/sign-out": (_CHANGE, self._sign_out),
-        }
 
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Answer one request."""
-        request = Request(environ)
-        try:
-            answer = self._answer(request)
-        except Refusal as refusal:
-            answer = _refused(request, refusal)
-        return answer.start(start_response, head=request.method == "HEAD")
-
-    def _answer(self, request: Request) -> Answer:
-        methods, place = self._place(request.path)
-        if request.method not in methods:
-            allowed = (("Allow", ", ".join(methods)),)
-            raise Refusal(
-                HTTPStatus.METHOD_NOT_ALLOWED, "method", f"expected {' or '.join(methods)}", headers=allowed
-            )
-        return place(request)
-
-    def _place(self, path: str) -> tuple[tuple[str, ...], Callable[[Request], Answer]]:
-        if path in self._places:
-            return self._places[path]
-        if path.startswith("/api/"):
-            return _READ, self._ask
-        if path.startswith("/static/"):
-            return _READ, self._files.static
-        raise Refusal(HTTPStatus.NOT_FOUND, "not_here", "not here; see / /healthz /readyz /metrics")
+    def add_to(self, app: Flask) -> None:
+        for method, rule, view in (
+            ("GET", "/healthz", self._healthz),
+            ("GET", "/readyz", self._readyz),
+            ("GET", "/metrics", self._metrics),
+            ("GET", "/", self._page),
+            ("GET", "/static/<path:name>", self._static),
+            ("POST", "/sign-in", self._sign_in),
+            ("POST", "/sign-out", self._sign_out),
+        ):
+            app.add_url_rule(rule, rule, view, methods=[method], provide_automatic_options=False)
 
     # -- for machines -------------------------------------------------------------------------------------
 
-    def _healthz(self, _: Request) -> Answer:
-        """200 as long as the worker answers at all."""
-        return json_answer({"status": "ok"})
+    def _healthz(self) -> Response:
+        """200 as long as this process answers at all."""
+        return jsonify(status="ok")
 
-    def _readyz(self, _: Request) -> Answer:
-        """200 while new calls are taken, 503 while the worker drains."""
-        draining = self.controller.draining
-        status = HTTPStatus.SERVICE_UNAVAILABLE if draining else HTTPStatus.OK
-        return json_answer({"status": "draining" if draining else "ready"}, status)
+    def _readyz(self) -> tuple[Response, HTTPStatus]:
+        """200 while calls are carried as they should be; 503 before the first look, too."""
+        health = self._site.health()
+        if health is None:
+            told = {"status": "not known", "why": "no look at the service's parts is over yet, or lately"}
+            return jsonify(told), HTTPStatus.SERVICE_UNAVAILABLE
+        if health.in_the_way:
+            parts = [state.told for state in health.in_the_way]
+            return jsonify(status="not ready", parts=parts), HTTPStatus.SERVICE_UNAVAILABLE
+        return jsonify(status="ready"), HTTPStatus.OK
 
-    def _metrics(self, _: Request) -> Answer:
+    def _metrics(self) -> Response:
         """Every process's figures, added up (Prometheus text format)."""
-        try:
-            files = FigureFiles(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
-            text = exposition(files, lambda: gevent.sleep(CALLS_TURN), self._of_the_switch())
-        except FiguresBusy as error:
-            return text_answer(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
-        return Answer(HTTPStatus.OK, CONTENT_TYPE_LATEST, text)
-
-    def _of_the_switch(self) -> dict[str, float | None]:
-        """What FreeSWITCH's host has counted before each of its starts; a small file on a tmpfs."""
-        file = Path(self.controller.config.freeswitch.recovery_file)
-        known: Recoveries | None = None
-        try:
-            known = recovery.read(file)
-        except RecoveryFileError as error:
-            log.warning("recovery_file_unreadable", error=str(error), remedy=recovery.REMEDY)
-        return {
-            "eslbot_switch_restarts": known.restarts if known else None,
-            "eslbot_switch_flushes": known.flushes if known else None,
-            "eslbot_switch_calls_dropped": known.dropped if known else None,
-        }
+        return Response(exposition(self._site.registry), content_type=CONTENT_TYPE_LATEST)
 
     # -- the call page ------------------------------------------------------------------------------------
 
-    def _page(self, request: Request) -> Answer:
+    def _page(self) -> Response:
         """The page, or the form that leads to it."""
         try:
             self._access.viewer(request)
         except Refusal as refusal:
-            if refusal.status is not HTTPStatus.UNAUTHORIZED or request.header("Authorization"):
+            if refusal.status is not HTTPStatus.UNAUTHORIZED or request.headers.get("Authorization"):
                 raise
             return self._files.sign_in()
         return self._files.page()
 
-    def _sign_in(self, request: Request) -> Answer:
+    def _static(self, name: str) -> Response:
+        return self._files.static(name, request)
+
+    def _sign_in(self) -> Response:
         self._access.require_tokens()
-        _ours_only(request)
+        ours_only(request)
+        response = _to_the_page()
         try:
-            headers = self._access.sign_in(request.form().get("token", "").strip(), request)
+            self._access.sign_in(form(request, SignInForm())["token"].strip(), request, response)
         except Refusal as refusal:
             if refusal.status is HTTPStatus.UNAUTHORIZED:
                 message = "This is none of the tokens. Look at [web.tokens] in the configuration."
@@ -141,30 +110,66 @@ class WebApp:
                 message = f"{refusal.problem} {refusal.remedy}"
             else:
                 raise
-            return self._files.sign_in(message, refusal.status, refusal.headers)
-        return see_other("/", headers)
+            response = self._files.sign_in(message, refusal.status)
+            response.headers.extend(refusal.headers)
+        return response
 
-    def _sign_out(self, request: Request) -> Answer:
-        _ours_only(request)
-        return see_other("/", self._access.sign_out(request))
+    def _sign_out(self) -> Response:
+        ours_only(request)
+        response = _to_the_page()
+        self._access.sign_out(request, response)
+        return response
 
-    def _ask(self, request: Request) -> Answer:
-        return self._api.answer(request, self._access.viewer(request))
+
+def _to_the_page() -> Response:
+    return Response(b"", HTTPStatus.SEE_OTHER, {"Location": "/"}, content_type="text/plain; charset=utf-8")
 
 
-def _ours_only(request: Request) -> None:
-    """Raises Refusal for what another site's page made the browser send."""
-    if not request.is_ours():
-        raise Refusal(
-            HTTPStatus.FORBIDDEN,
-            "foreign_page",
-            "another site's page sent this",
-            "Behind a proxy, let it pass the Host header on.",
+def _only_one_spelling() -> None:
+    """Flask takes `//metrics` for `/metrics`; a proxy that keeps the one away may let the other pass."""
+    path = unquote(request.environ.get("REQUEST_URI") or request.environ["PATH_INFO"])
+    if path.startswith("//") or not path.startswith("/"):
+        raise NotFound
+
+
+# -- what leaves ------------------------------------------------------------------------------------------
+
+
+def _secured(response: Response) -> Response:
+    response.headers.extend(SECURITY)
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+def _refused(refusal: Refusal) -> Response:
+    if request.path.startswith("/api/"):
+        response = jsonify(refusal.document)
+    else:
+        response = Response(f"{refusal.text}\n", content_type="text/plain; charset=utf-8")
+    response.status_code = refusal.status
+    response.headers.extend(refusal.headers)
+    return response
+
+
+def _http_error(error: HTTPException) -> Response:
+    """Of Flask's own: no such place, another method."""
+    status = HTTPStatus(error.code or 500)
+    if isinstance(error, MethodNotAllowed):
+        methods = sorted(error.valid_methods or ())
+        problem = f"expected {' or '.join(methods)}"
+        return _refused(Refusal(status, "method", problem, headers=(("Allow", ", ".join(methods)),)))
+    if status is HTTPStatus.NOT_FOUND:
+        return _refused(
+            Refusal(status, "not_here", "not here; see / /healthz /readyz /metrics and docs/page.md")
         )
+    return _refused(Refusal(status, "bad_request", status.phrase))
 
 
-def _refused(request: Request, refusal: Refusal) -> Answer:
-    if str(request.environ.get("PATH_INFO", "")).startswith("/api/"):
-        return json_answer(refusal.document, refusal.status, refusal.headers)
-    text = "\n".join(part for part in (refusal.problem, refusal.remedy) if part)
-    return text_answer(refusal.status, text, refusal.headers)
+def _failed(error: Exception) -> Response:
+    """A fault of ours: told in the log."""
+    log.error("page_failed", path=request.path[:200], exc_info=error)
+    return _refused(
+        Refusal(
+            HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "The page has failed.", "See the service's log."
+        )
+    )

@@ -7,7 +7,9 @@ from html import escape
 from http import HTTPStatus
 from importlib import resources
 
-from eslbot.web.http import Answer, Headers, Refusal, Request
+from flask import Request, Response
+
+from eslbot.web.refusal import Refusal
 
 _TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -24,25 +26,24 @@ class Files:
     def __init__(self) -> None:
         folder = resources.files("eslbot.web") / "static"
         self._files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+        self._tags = {name: hashlib.sha256(data).hexdigest()[:32] for name, data in self._files.items()}
 
-    def static(self, request: Request) -> Answer:
+    def static(self, name: str, request: Request) -> Response:
         """A file, or that the browser's copy is still good. Raises Refusal."""
-        name = request.path.removeprefix("/static/")
         data = self._files.get(name)
         kind = _TYPES.get(f".{name.rpartition('.')[2]}")
         if data is None or kind is None or name.endswith(".html"):
             raise Refusal(HTTPStatus.NOT_FOUND, "not_here", "there is no such file")
-        tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
-        headers: Headers = (("Cache-Control", "no-cache"), ("ETag", tag))
-        if request.header("If-None-Match") == tag:
-            return Answer(HTTPStatus.NOT_MODIFIED, kind, b"", headers)
-        return Answer(HTTPStatus.OK, kind, data, headers)
+        response = Response(data, content_type=kind, headers={"Cache-Control": "no-cache"})
+        response.set_etag(self._tags[name])
+        response.make_conditional(request)
+        return response
 
-    def page(self) -> Answer:
+    def page(self) -> Response:
         """The call page; what it shows, it asks for."""
-        return Answer(HTTPStatus.OK, _TYPES[".html"], self._files["page.html"])
+        return Response(self._files["page.html"], content_type=_TYPES[".html"])
 
-    def sign_in(self, message: str = "", status: HTTPStatus = HTTPStatus.OK, headers: Headers = ()) -> Answer:
+    def sign_in(self, message: str = "", status: HTTPStatus = HTTPStatus.OK) -> Response:
         """The form for a token."""
         text = self._files["sign-in.html"].decode().replace(_MESSAGE, escape(message))
-        return Answer(status, _TYPES[".html"], text.encode(), headers)
+        return Response(text, status, content_type=_TYPES[".html"])

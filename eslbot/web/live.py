@@ -1,280 +1,127 @@
-"""Live calls as server-sent events (WHATWG HTML, 9.2): what the keeper tells, for many pages.
+"""Live calls as server-sent events (WHATWG HTML, 9.2), from the projection of the same process.
 
-Viewers with the same rights share one `watch` of the keeper's. Each stream holds what its browser has not
-been sent yet, merged to the last state of each call: a slow browser gets fewer events, and costs no more
-memory. One that reads nothing at all is cut off. A worker that leaves ends its streams at once, and the pages
-come again, to another worker.
+A stream asks the projection what has changed since it asked last. So a slow browser gets fewer events, each
+call's last state once, and costs no memory of its own; the server cuts off one that reads nothing at all.
+Each stream keeps a thread of the server's, so there are only so many.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
-from typing import Any
 
-import gevent
-import structlog
-from gevent import socket
-from gevent.event import Event
+from eslbot.ledger.projection import Entry, Health, News, Projection
+from eslbot.web.refusal import Refusal
+from eslbot.web.sessions import Viewer
+from eslbot.web.showing import in_list, may_see
 
-from eslbot.web.http import Answer, Refusal
-from eslbot.web.keeper_client import KeeperClient, LedgerDown
-from eslbot.web.showing import in_list, may_see, rights
-from eslbot.web.tokens import Viewer
-
-log = structlog.get_logger()
-
-#: Pages that one worker keeps up to date.
-MAX_STREAMS = 50
-#: Calls that changed since a stream's browser took something; beyond them it gets all live calls anew.
-MAX_PENDING = 5000
-#: Seconds between two signs of life, by which a worker and a page notice that the other is gone.
+#: Streams at one time.
+MAX_STREAMS = 32
+#: Seconds between two signs of life, by which page and process notice that the other is gone.
 HEARTBEAT = 5.0
-#: Seconds in which a browser has to take a piece, and its bytes.
-STALL = 20.0
+#: Seconds between two events of a stream, at least; and between two looks whether its browser is still there.
+PACE, LOOK = 0.4, 1.0
+#: Bytes that are given to the server at one time.
 PIECE = 32 * 1024
-#: Seconds until a keeper that went away is asked again, at first and at most.
-RETRY, RETRY_CAP = 0.5, 5.0
-#: Seconds between two looks whether the worker leaves.
-LOOK = 0.1
 #: Milliseconds until a browser comes again.
 RECONNECT = 1000
 
 
-class Feeds:
-    """The streams of one worker. ``leaving`` tells whether it is about to go."""
+class Streams:
+    """The streams of this process."""
 
-    def __init__(self, keeper: KeeperClient, leaving: Callable[[], bool]) -> None:
-        self._keeper = keeper
-        self._leaving = leaving
-        self._feeds: dict[Any, Feed] = {}
-        self._streams: set[Stream] = set()
-        self._watcher: gevent.Greenlet[..., None] | None = None
-
-    def open(self, viewer: Viewer, sock: Any) -> Answer:
-        """A stream for ``viewer`` on the connection ``sock``, until it is closed. Raises Refusal."""
-        if self._leaving():
-            raise _come_again("this worker is leaving", 1)
-        if len(self._streams) >= MAX_STREAMS:
-            raise _come_again(f"{MAX_STREAMS} pages are open in this worker already", 10)
-        key = (viewer.workspaces, viewer.numbers)
-        feed = self._feeds.get(key)
-        if feed is None:
-            feed = self._feeds[key] = Feed(self._keeper, viewer)
-        stream = Stream(feed, viewer.until, sock, self._closed)
-        self._streams.add(stream)
-        feed.add(stream)
-        if self._watcher is None:
-            self._watcher = gevent.spawn(self._watch_leaving)
-        return Answer(HTTPStatus.OK, "text/event-stream", stream, (("X-Accel-Buffering", "no"),))
-
-    def _closed(self, stream: Stream) -> None:
-        self._streams.discard(stream)
-        if stream.feed.remove(stream):
-            self._feeds = {key: feed for key, feed in self._feeds.items() if feed is not stream.feed}
-
-    def _watch_leaving(self) -> None:
-        while self._streams and not self._leaving():
-            gevent.sleep(LOOK)
-        self._watcher = None
-        for stream in list(self._streams):
-            stream.end()
-
-
-class Feed:
-    """The live calls that viewers of one right set may see, as they are sent."""
-
-    def __init__(self, keeper: KeeperClient, viewer: Viewer) -> None:
-        self._keeper = keeper
-        self._viewer = viewer
-        self._streams: set[Stream] = set()
-        self._greenlet: gevent.Greenlet[..., None] | None = None
-        #: Each live call's row as JSON; None as long as the keeper does not tell.
-        self.rows: dict[str, str] | None = None
-        #: How the ledger is, as JSON.
-        self.ledger = _compact({"up": False, "error": "asking"})
-
-    def add(self, stream: Stream) -> None:
-        """A stream that gets all from now on."""
-        self._streams.add(stream)
-        if self._greenlet is None:
-            self._greenlet = gevent.spawn(self._run)
-
-    def remove(self, stream: Stream) -> bool:
-        """Whether that was the last one; the keeper is then asked no more."""
-        self._streams.discard(stream)
-        if not self._streams and self._greenlet is not None:
-            self._greenlet.kill(block=False)
-        return not self._streams
-
-    def _run(self) -> None:
-        question = {"ask": "watch", **rights(self._viewer)}
-        pause = RETRY
-        while True:
-            try:
-                for told in self._keeper.watch(question):
-                    if "error" in told:
-                        raise LedgerDown(str(told["error"])[:64], "The call ledger does not tell.", "")
-                    self._hear(told)
-                    pause = RETRY
-            except LedgerDown as down:
-                self.rows = None
-                problem = {"up": False, "error": down.error, "problem": down.problem, "remedy": down.remedy}
-                self._say_ledger(problem)
-            gevent.sleep(pause)
-            pause = min(2 * pause, RETRY_CAP)
-
-    def _hear(self, told: Mapping[str, Any]) -> None:
-        ledger = told.get("ledger")
-        if "live" in told:
-            self.rows = self._rows(told["live"])
-            self._say_ledger(ledger)
-            for stream in self._streams:
-                stream.begin_anew()
-            return
-        if self.rows is None:
-            raise LedgerDown("ledger_not_understood", "The call ledger began in the middle.", "")
-        changed, ended = self._rows(told.get("changed")), self._rows(told.get("ended"))
-        self.rows.update(changed)
-        for call in ended:
-            self.rows.pop(call, None)
-        for stream in self._streams:
-            stream.take(changed, ended)
-        self._say_ledger(ledger)
-
-    def _rows(self, rows: Any) -> dict[str, str]:
-        return {
-            row["call_id"]: _compact(in_list(self._viewer, row))
-            for row in (rows if isinstance(rows, list) else ())
-            if may_see(self._viewer, row) and isinstance(row.get("call_id"), str)
-        }
-
-    def _say_ledger(self, ledger: Any) -> None:
-        text = _compact(ledger if isinstance(ledger, dict) else {"up": True})
-        if text != self.ledger:
-            self.ledger = text
-            for stream in self._streams:
-                stream.wake()
-
-
-class Stream:
-    """One page's events: the body of its answer (PEP 3333), which gunicorn closes whatever happens."""
-
-    def __init__(self, feed: Feed, until: float, sock: Any, closed: Callable[[Stream], None]) -> None:
-        self.feed = feed
-        self._until = until
-        self._sock = sock
-        self._closed = closed
-        self._ended = False
-        self._news = Event()
-        self._news.set()
-        self._anew = True
-        self._changed: dict[str, str] = {}
-        self._gone: dict[str, str] = {}
-        self._pieces: deque[bytes] = deque([f"retry: {RECONNECT}\n\n".encode()])
-        self._stall: gevent.Greenlet[..., None] | None = None
-
-    # -- what the feed does -------------------------------------------------------------------------------
-
-    def take(self, changed: Mapping[str, str], ended: Mapping[str, str]) -> None:
-        """What is not sent yet, and has changed again, is sent once."""
-        if not (changed or ended):
-            return
-        if not self._anew:
-            for call, row in changed.items():
-                self._gone.pop(call, None)
-                self._changed[call] = row
-            for call, row in ended.items():
-                self._changed.pop(call, None)
-                self._gone[call] = row
-            if len(self._changed) + len(self._gone) > MAX_PENDING:
-                self.begin_anew()
-        self._news.set()
-
-    def begin_anew(self) -> None:
-        """All live calls next, and nothing of before."""
-        self._anew = True
-        self._changed, self._gone = {}, {}
-        self._news.set()
-
-    def wake(self) -> None:
-        """There is something to tell, if only of the ledger."""
-        self._news.set()
-
-    def end(self) -> None:
-        """No more; the browser comes again."""
-        self._ended = True
-        self._news.set()
+    def __init__(self, projection: Projection) -> None:
+        self._projection = projection
+        self._free = threading.BoundedSemaphore(MAX_STREAMS)
+        self._lock = threading.Lock()
+        self._open = 0
 
     @property
-    def pending(self) -> int:
-        """Calls whose change the browser has not been sent."""
-        return len(self._changed) + len(self._gone)
+    def open(self) -> int:
+        """How many there are."""
+        return self._open
 
-    # -- what gunicorn does -------------------------------------------------------------------------------
+    def begin(self, viewer: Viewer, gone: Callable[[], bool]) -> Iterator[bytes]:
+        """A stream's pieces, until ``gone`` or the session's end; it must be closed. Raises Refusal."""
+        if self._projection.closed:
+            raise _come_again("the page's process is about to end", 1)
+        if not self._free.acquire(blocking=False):
+            raise _come_again(f"{MAX_STREAMS} pages are open already", 10)
+        with self._lock:
+            self._open += 1
+        return Body(self._pieces(viewer, gone), self._closed)
 
-    def __iter__(self) -> Stream:
+    def _closed(self) -> None:
+        with self._lock:
+            self._open -= 1
+        self._free.release()
+
+    def _pieces(self, viewer: Viewer, gone: Callable[[], bool]) -> Iterator[bytes]:
+        yield f"retry: {RECONNECT}\n\n".encode()
+        version: int | None = None
+        said = time.monotonic()
+        while not (gone() or self._projection.closed or time.time() >= viewer.until):
+            if version is None or self._projection.wait(version, LOOK):
+                news = self._projection.since(version)
+                version = news.version
+                data = _message(viewer, news).encode()
+            elif time.monotonic() - said >= HEARTBEAT:
+                data = b": here\n\n"
+            else:
+                continue
+            said = time.monotonic()
+            yield from (data[at : at + PIECE] for at in range(0, len(data), PIECE))
+            time.sleep(PACE)
+
+
+class Body:
+    """An answer's body (PEP 3333): the server closes it whatever happens, also where it has not begun."""
+
+    def __init__(self, pieces: Iterator[bytes], closed: Callable[[], None]) -> None:
+        self._pieces = pieces
+        self._closed: Callable[[], None] | None = closed
+
+    def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        """The next piece, when there is one."""
-        self._taken()
-        while not self._pieces:
-            left = self._until - time.time()
-            if self._ended or left <= 0:
-                raise StopIteration
-            if self._news.wait(min(HEARTBEAT, left)):
-                if self._ended:
-                    raise StopIteration
-                self._news.clear()
-                text = self._message()
-            else:
-                text = ": here\n\n"
-            data = text.encode()
-            self._pieces.extend(data[at : at + PIECE] for at in range(0, len(data), PIECE))
-        if self._ended:
-            raise StopIteration
-        if self._sock is not None:
-            self._stall = gevent.spawn_later(STALL, self._cut)
-        return self._pieces.popleft()
+        return next(self._pieces)
 
     def close(self) -> None:
-        """The browser is gone, or the stream is over."""
-        self._taken()
-        self._ended = True
-        self._closed(self)
-
-    # -----------------------------------------------------------------------------------------------------
-
-    def _message(self) -> str:
-        head = f'"ledger":{self.feed.ledger},"now":{time.time():.3f}'
-        if self._anew and self.feed.rows is not None:
-            self._anew = False
-            return f'event: live\ndata: {{{head},"live":[{",".join(self.feed.rows.values())}]}}\n\n'
-        changed, gone = self._changed, self._gone
-        self._changed, self._gone = {}, {}
-        rows = f'"changed":[{",".join(changed.values())}],"ended":[{",".join(gone.values())}]'
-        return f"event: change\ndata: {{{head},{rows}}}\n\n"
-
-    def _taken(self) -> None:
-        if self._stall is not None:
-            self._stall.kill(block=False)
-            self._stall = None
-
-    def _cut(self) -> None:
-        """The browser takes nothing: let gunicorn, which waits for it, find the connection's end."""
-        log.info("page_stalled", seconds=STALL)
-        try:
-            with self._sock.dup() as same:  # gevent would fail the wait with EBADF on its own socket
-                same.shutdown(socket.SHUT_RDWR)
-        except OSError as error:
-            log.debug("page_was_gone", error=str(error))
+        """It is over."""
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            closed()
 
 
-def _compact(document: Any) -> str:
+def _message(viewer: Viewer, news: News) -> str:
+    head = f'"ledger":{_compact(_told(news.health))},"now":{time.time():.3f}'
+    changed = _rows(viewer, news.changed)
+    if news.anew:
+        return f'event: live\ndata: {{{head},"live":[{changed}]}}\n\n'
+    ended = _rows(viewer, news.ended)
+    return f'event: change\ndata: {{{head},"changed":[{changed}],"ended":[{ended}]}}\n\n'
+
+
+def _told(health: Health) -> dict[str, object]:
+    return {"up": health.up, "backlog": health.backlog}
+
+
+def _rows(viewer: Viewer, entries: Iterable[Entry]) -> str:
+    return ",".join(_row(entry, viewer.numbers) for entry in entries if may_see(viewer, entry.row))
+
+
+def _row(entry: Entry, numbers: bool) -> str:
+    text = entry.texts.get(numbers)
+    if text is None:
+        text = entry.texts[numbers] = _compact(in_list(numbers, entry.row))
+    return text
+
+
+def _compact(document: object) -> str:
     return json.dumps(document, separators=(",", ":"))  # ASCII, and so on one line
 
 

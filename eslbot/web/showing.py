@@ -1,6 +1,6 @@
 """What of the ledger a viewer gets to see: only the tenants of their token, numbers masked.
 
-The keeper is asked for these tenants only; that nothing else leaves the worker is seen to here once more.
+The ledger is asked for these tenants only; that nothing else leaves the process is seen to here once more.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eslbot.masking import masked, masked_text
-from eslbot.web.tokens import Viewer
+from eslbot.web.sessions import Viewer
 
 #: What is a number as a whole.
 _NUMBERS = frozenset({"did", "caller", "called", "from", "to"})
@@ -18,6 +18,7 @@ _PLAIN = frozenset(
     {
         *("call_id", "call", "workspace_id", "workspace", "crt_object_id", "source", "host", "what"),
         *("stage", "outcome", "fault", "verdict", "sip_hangup_disposition", "hangup_cause", "sent_by"),
+        *("sip_call_id", "component", "colour", "need", "remedy", "attempt_verdict"),
     }
 )
 #: Deeper than this nothing is nested that we have written.
@@ -26,32 +27,35 @@ _DEPTH = 6
 _LISTED = (
     *("call_id", "workspace_id", "workspace", "did", "crt_object_id", "caller", "stage", "outcome", "fault"),
     *("invited_at", "answered_at", "bot_connected_at", "bot_ended_at", "notified_at", "handed_off_at"),
-    *("ended_at", "reason", "refusal_status", "refusal", "sip_hangup_disposition", "attempts", "take_overs"),
-    *("byes_overdue", "end_unseen", "restarts", "restart_gap"),
+    *(
+        "first_audio_at",
+        "ended_at",
+        "reason",
+        "refusal_status",
+        "refusal",
+        "sip_hangup_disposition",
+        "attempts",
+        "take_overs",
+    ),
+    *("byes_overdue", "end_unseen", "restarts", "restart_gap", "attempt_verdict", "attempt_status"),
+    "unverified_at",
 )
 
 
-def rights(viewer: Viewer) -> dict[str, Any]:
-    """What every question to the keeper carries."""
-    return {} if viewer.workspaces is None else {"workspaces": sorted(viewer.workspaces)}
-
-
-def may_see(viewer: Viewer, row: Any) -> bool:
+def may_see(viewer: Viewer, row: Mapping[str, Any]) -> bool:
     """Whether a row of `calls`, or of the tenants, is one of the viewer's."""
-    if not isinstance(row, dict):
-        return False
     return viewer.workspaces is None or row.get("workspace_id") in viewer.workspaces
 
 
-def in_list(viewer: Viewer, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of `calls` as lists show it; what is not known is left out."""
+def in_list(numbers: bool, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `calls` as lists show it, to who may see ``numbers``; what is not known is left out."""
     listed = {name: row[name] for name in _LISTED if row.get(name) is not None}
-    return dict(shown(viewer, listed))
+    return dict(shown(numbers, listed))
 
 
-def shown(viewer: Viewer, document: Any) -> Any:
-    """A row, or any part of the keeper's answer, fit for the viewer."""
-    return document if viewer.numbers else _masked("", document, _DEPTH)
+def shown(numbers: bool, document: Any) -> Any:
+    """A row, or any part of the ledger's answer, for who may see ``numbers`` or may not."""
+    return document if numbers else _masked("", document, _DEPTH)
 
 
 def _masked(name: str, value: Any, depth: int) -> Any:

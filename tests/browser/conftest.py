@@ -1,4 +1,4 @@
-"""Chromium, a service with two workers, and a ledger the tests play."""
+"""Chromium, the page's server, and a ledger the tests play."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.support.calls import EVIL, rich_call, tenants
-from tests.support.fake_keeper import FakeKeeper, row
-from tests.support.page import CHROMIUM, PageService, browser, page_tree, short_folder
+from tests.support.fake_ledger import FakeLedger, row
+from tests.support.page import CHROMIUM, PageService, browser, page_tree
 
 
 @pytest.fixture(scope="module")  # Playwright's event loop must not run on into other tests' asyncio.run
@@ -23,19 +24,22 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def ledger() -> Iterator[FakeKeeper]:
-    with short_folder() as folder, FakeKeeper(folder / "journal") as keeper:
-        rich_call(keeper, time.time() - 100, reason=EVIL)
-        keeper.put(*(row(number) for number in range(3)))
-        keeper.tenants = tenants(time.time())
-        yield keeper
+def ledger() -> FakeLedger:
+    ledger = FakeLedger()
+    rich_call(ledger, time.time() - 100, reason=EVIL)
+    ledger.put(*(row(number) for number in range(3)))
+    ledger.rows_of_tenants = tenants(time.time())
+    return ledger
 
 
 @pytest.fixture(scope="module")
-def service(ledger: FakeKeeper, chromium: Any) -> Iterator[PageService]:
-    with PageService(ledger.journal.parent, page_tree(ledger.journal)) as service:
+def service(
+    ledger: FakeLedger, chromium: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PageService]:
+    folder = tmp_path_factory.mktemp("page")
+    with capture_logs() as logs, PageService(folder, page_tree(folder / "journal"), ledger) as service:
         yield service
-    assert "Traceback" not in service.log
+    assert [line for line in logs if line["log_level"] == "error"] == []
 
 
 @pytest.fixture

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from typing import Any
 
 import pytest
 
-from tests.support.calls import EVIL
-from tests.support.fake_keeper import ZENITH, FakeKeeper, row
-from tests.support.page import recoveries, sign_in
-from tests.support.processes import EslbotService, until
+from tests.support.calls import EVIL, rich_call
+from tests.support.fake_ledger import ZENITH, FakeLedger, row
+from tests.support.page import PageService, recoveries, sign_in
 
 RICH = f"6e7cd1a1-0b1a-4ad5-8a2c-{4711:012d}"
 
@@ -25,7 +22,7 @@ def go(page: Any, place: str) -> None:
     page.evaluate("place => { location.hash = place; }", place)
 
 
-def test_signing_in_with_a_wrong_token_and_a_right_one(new_page: Any, service: EslbotService) -> None:
+def test_signing_in_with_a_wrong_token_and_a_right_one(new_page: Any, service: PageService) -> None:
     page = new_page()
     page.goto(f"http://127.0.0.1:{service.web_port}/")
     page.get_by_label("Token").fill("not-a-token-at-all")
@@ -38,7 +35,7 @@ def test_signing_in_with_a_wrong_token_and_a_right_one(new_page: Any, service: E
     page.get_by_label("Token").wait_for()
 
 
-def test_live_calls_change_in_place(new_page: Any, service: EslbotService, ledger: FakeKeeper) -> None:
+def test_live_calls_change_in_place(new_page: Any, service: PageService, ledger: FakeLedger) -> None:
     page = new_page()
     sign_in(page, service)
     first = line(page, 1)
@@ -58,7 +55,7 @@ def test_live_calls_change_in_place(new_page: Any, service: EslbotService, ledge
 
 
 def test_a_tenants_token_shows_its_own_calls_only(
-    new_page: Any, service: EslbotService, ledger: FakeKeeper
+    new_page: Any, service: PageService, ledger: FakeLedger
 ) -> None:
     ledger.put(row(88, ZENITH))
     page = new_page()
@@ -68,7 +65,7 @@ def test_a_tenants_token_shows_its_own_calls_only(
     ledger.end(row(88)["call_id"])
 
 
-def test_one_calls_timeline_is_drawn_and_told(new_page: Any, service: EslbotService) -> None:
+def test_one_calls_timeline_is_drawn_and_told(new_page: Any, service: PageService) -> None:
     page = new_page()
     sign_in(page, service)
     go(page, f"#/call/{RICH}")
@@ -86,31 +83,31 @@ def test_one_calls_timeline_is_drawn_and_told(new_page: Any, service: EslbotServ
     assert float(held.evaluate("bar => parseFloat(bar.style.width)")) == pytest.approx(
         100 * 17.6 / 70, abs=0.1
     )
-    answers = page.locator(".plain-table").first.inner_text()
+    answers = page.locator(".plain-table", has_text="ConnectTimeout").inner_text()
     assert [word in answers for word in ("ConnectTimeout", "502", "accepted", "310 ms")] == [True] * 4
     # By keyboard: zoom, and everything as a table.
     page.get_by_role("button", name="Zoom in").focus()
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.dataset.keep") == "in"
     assert page.locator(".scroll").evaluate("box => box.scrollWidth > 1.5 * box.clientWidth")
-    page.locator("summary").focus()
+    page.locator("summary[data-keep=events]").focus()
     page.keyboard.press("Enter")
     page.get_by_role("cell", name="taken over").wait_for()
 
 
-def test_a_script_in_a_bots_reason_is_only_text(new_page: Any, service: EslbotService) -> None:
+def test_a_script_in_a_bots_reason_is_only_text(new_page: Any, service: PageService) -> None:
     page = new_page()
     sign_in(page, service)
     go(page, f"#/call/{RICH}")
     assert page.locator(".reason q").inner_text() == EVIL
-    page.locator("summary").click()
+    page.locator("summary[data-keep=events]").click()
     assert page.get_by_text(EVIL).count() >= 2
     assert page.locator("#call script, #call img").count() == 0
     assert page.title() == "Calls · eslbot"
 
 
 def test_a_call_that_freeswitch_died_under_is_marked_and_the_page_says_so(
-    new_page: Any, service: EslbotService, ledger: FakeKeeper
+    new_page: Any, service: PageService, ledger: FakeLedger
 ) -> None:
     page = new_page()
     sign_in(page, service)
@@ -144,8 +141,25 @@ def test_a_call_that_freeswitch_died_under_is_marked_and_the_page_says_so(
     notice.wait_for(state="hidden", timeout=15000)  # it looks every ten seconds
 
 
+def test_turns_are_a_lane_and_a_table(new_page: Any, service: PageService, ledger: FakeLedger) -> None:
+    call_id = rich_call(ledger, time.time() - 100)
+    page = new_page()
+    sign_in(page, service)
+    go(page, f"#/call/{call_id}")
+    page.locator(".lane-turns").wait_for()
+    assert page.locator(".lane-turns .bar").count() == 6
+    title = page.locator(".lane-turns .bar.answer").first.get_attribute("title")
+    assert title == "The bot answers, of it the bot 680 ms, +6.90 s, for 700 ms"
+    assert page.locator(".lane-turns .bar.barge_in").count() == 1
+    assert "5: half within 810 ms, 95 % within 1.74 s" in page.locator(".facts").inner_text()
+    page.get_by_text("Turns (6)").click()
+    rows = page.locator("details[open] tbody tr")
+    assert rows.count() == 6
+    assert "The caller breaks in, the bot falls silent" in page.locator("details[open] tbody").inner_text()
+
+
 def test_what_a_call_does_not_have_is_not_shown(
-    new_page: Any, service: EslbotService, ledger: FakeKeeper
+    new_page: Any, service: PageService, ledger: FakeLedger
 ) -> None:
     ledger.put(one := row(66))  # no notification yet
     page = new_page()
@@ -157,17 +171,17 @@ def test_what_a_call_does_not_have_is_not_shown(
 
 
 def test_calls_that_freeswitch_could_not_bring_back_are_told(
-    new_page: Any, service: EslbotService, ledger: FakeKeeper
+    new_page: Any, service: PageService, ledger: FakeLedger
 ) -> None:
     now = time.time()
-    recoveries(ledger.journal, restarts=3, calls=60, flushes=1, dropped=20, last_flush=now - 80_000)
+    recoveries(service.journal, restarts=3, calls=60, flushes=1, dropped=20, last_flush=now - 80_000)
     page = new_page()
     sign_in(page, service)
     page.locator("#switch").get_by_text("20 calls dropped since this host's boot.").wait_for()
     page.emulate_media(color_scheme="dark")
     assert contrast(page, "#switch p") >= 4.5
     # A day later only what else there is.
-    recoveries(ledger.journal, restarts=3, calls=60, flushes=1, dropped=20, last_flush=now - 90_000)
+    recoveries(service.journal, restarts=3, calls=60, flushes=1, dropped=20, last_flush=now - 90_000)
     ledger.put(row(56, ended_at=now - 5, outcome="bot_ended", restarts=1, restarted_at=now - 10))
     page.reload()
     page.locator("#switch").get_by_text("1 call recovered.").wait_for()
@@ -175,31 +189,7 @@ def test_calls_that_freeswitch_could_not_bring_back_are_told(
     ledger.change(row(56)["call_id"], restarted_at=None)
 
 
-def test_searching(new_page: Any, service: EslbotService, ledger: FakeKeeper) -> None:
-    page = new_page()
-    sign_in(page, service)
-    page.get_by_role("searchbox").fill("00919990004711")  # by the full number, also where it is masked
-    page.keyboard.press("Enter")
-    page.locator("#recent-rows").get_by_role("link", name="d444-6a1c8f2e-vce-4711").click()
-    page.get_by_role("heading", name="d444-6a1c8f2e-vce-4711").wait_for()
-    page.get_by_role("link", name="← Back").click()
-    page.get_by_role("heading", name="Calls with “00919990004711”").wait_for()
-    page.get_by_role("searchbox").fill("nobody")
-    page.get_by_role("button", name="Search").click()
-    page.get_by_text("No such call.").wait_for()
-    assert page.locator("#recent-rows tr").count() == 0
-
-
-def test_searching_before_the_script_is_there(new_page: Any, service: EslbotService) -> None:
-    """The browser sends the form itself then."""
-    page = new_page()
-    sign_in(page, service)
-    page.goto(f"http://127.0.0.1:{service.web_port}/?text=00919990004711")
-    page.get_by_role("heading", name="Calls with “00919990004711”").wait_for()
-    page.locator("#recent-rows").get_by_role("link", name="d444-6a1c8f2e-vce-4711").wait_for()
-
-
-def test_tenants_health(new_page: Any, service: EslbotService) -> None:
+def test_tenants_health(new_page: Any, service: PageService) -> None:
     page = new_page()
     sign_in(page, service)
     page.get_by_role("link", name="Tenants").click()
@@ -229,7 +219,7 @@ def contrast(page: Any, selector: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_a_phone_in_the_light_and_in_the_dark(new_page: Any, service: EslbotService, scheme: str) -> None:
+def test_on_a_phone_in_the_light_and_in_the_dark(new_page: Any, service: PageService, scheme: str) -> None:
     page = new_page(viewport={"width": 375, "height": 667}, color_scheme=scheme, has_touch=True)
     sign_in(page, service)
     line(page, 2).wait_for()
@@ -241,44 +231,41 @@ def test_on_a_phone_in_the_light_and_in_the_dark(new_page: Any, service: EslbotS
     page.locator(".timeline").wait_for()
     inside = [".stage-bar span", ".lane-name", ".tick", ".facts dt", "figcaption"]
     assert {selector for selector in inside if contrast(page, f"{selector}:visible") < 4.5} == set()
-    for place in ("#/", f"#/call/{RICH}", "#/recent", "#/tenants"):
+    places = ("#/", "#/live", f"#/call/{RICH}", "#/calls?prefix=d444&since=24h", "#/charts", "#/tenants")
+    for place in places:
         go(page, place)
         page.locator("main > section:visible").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") == 375, place
 
 
-def test_the_page_comes_back_after_its_worker_went_away(
-    new_page: Any, service: EslbotService, ledger: FakeKeeper
+def test_the_page_comes_back_after_its_process_went_away(
+    new_page: Any, service: PageService, ledger: FakeLedger
 ) -> None:
     page = new_page()
     sign_in(page, service)
     line(page, 2).get_by_text("Talking").wait_for()
-    before = service.children()
-    os.kill(service.process.pid, signal.SIGHUP)  # the old workers leave, new ones come
-    until(lambda: service.ready() and not set(before) & set(service.children()), what="the change of workers")
+    service.stop()
+    page.locator("#link", has_text="connecting again").wait_for()
+    service.start()
     ledger.change(row(2)["call_id"], stage="held")
     line(page, 2).get_by_text("On hold").wait_for()
-    for pid in service.children():
-        os.kill(pid, signal.SIGKILL)
-    ledger.change(row(2)["call_id"], stage="handing_off")
-    line(page, 2).get_by_text("Handing off").wait_for()
     assert page.locator("#link").inner_text() == "live"
 
 
-def test_a_ledger_that_went_away_is_told(new_page: Any, service: EslbotService, ledger: FakeKeeper) -> None:
+def test_a_ledger_that_went_away_is_told(new_page: Any, service: PageService, ledger: FakeLedger) -> None:
     page = new_page()
     sign_in(page, service)
     line(page, 1).wait_for()
-    ledger.stop()
+    ledger.say(up=False)
     page.locator("#notice").get_by_text("ledger").wait_for()
     assert page.locator("#link").inner_text() == "no ledger"
     assert page.locator("#live-rows tr").count() > 0  # what was known last
-    ledger.start()
+    ledger.say(up=True)
     page.locator("#notice").wait_for(state="hidden")
     assert page.locator("#link").inner_text() == "live"
 
 
-def test_without_a_ledger_the_page_says_what_to_add(new_page: Any, service: EslbotService) -> None:
+def test_without_a_ledger_the_page_says_what_to_add(new_page: Any, service: PageService) -> None:
     page = new_page()
     remedy = {"error": "no_ledger", "problem": "Calls are not recorded.", "remedy": "[ledger]"}
     session = {"name": "operator", "workspaces": [], "outcomes": [], "faults": [], "ledger": False}

@@ -51,6 +51,10 @@ class Scene:
         bot.wait(lambda c: c.audio_frames > 10 and len(c.said) == 1)
         return bot
 
+    def connections(self) -> list[BotCall]:
+        """The bot's, of this call: one a relay."""
+        return [call for call in self.lab.bot.calls if call.headers.get("X-CRT-Object-ID") == self.crt]
+
     def worker(self) -> int:
         """The worker that has the call."""
         return until(lambda: next((p for p in self.pids() if self.crt in self.witness.calls_of(p)), None))
@@ -244,10 +248,12 @@ def test_ameyo_is_away_when_the_bot_ends(scene: Scene) -> None:
 
 
 def test_no_eslbot_for_a_while(scene: Scene) -> None:
-    bot = scene.talking()
+    scene.talking()
 
     scene.faults.away(1.0)
-    ends(bot)
+    # Behind it the bot may have been dialled anew already; where not, it repeats what it has said.
+    for connection in scene.connections():
+        ends(connection)
 
     account = scene.account()
     handed_off_once(account)

@@ -61,6 +61,12 @@ TENANTS = [
     Tenant("speech-queue", "speech-flood?seconds=601&format=pcmu"),
     Tenant("mark-flood", "mark-flood"),
     Tenant("unread", "drone?unread=1", workspace={"max_duration": "2s"}),
+    Tenant("recorded", "hold", workspace={"record": True}),
+    Tenant(
+        "announced",
+        "talk?listen_ms=200",
+        workspace={"record": True, "recording": {"announcement": "beep", "key": "0f" * 32}},
+    ),
 ]
 
 #: Bots that nobody here wrote: what becomes of their calls, and the seconds to the hand-off.

@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from eslbot.sim.lab import Lab, Tenant
 from tests.e2e.conftest import kinds
 from tests.support.postgres import postgres
 
-#: Seconds for the keeper to have all, behind the last call: it tries a database again after 5 s at most.
+#: Seconds for the writer to have all, behind the last call: it tries a database again after 5 s at most.
 SETTLE = 20.0
 
 
@@ -38,7 +39,7 @@ def ended(url: str, crts: list[str]) -> list[dict[str, Any]]:
         found = [row for row in records(url) if row["crt_object_id"] in crts]
         if sum(row["ended_at"] is not None for row in found) >= len(crts) or time.monotonic() > deadline:
             return found
-        time.sleep(0.2)  # the keeper is another process: there is no event to wait for
+        time.sleep(0.2)  # the writer is in another process: there is no event to wait for
 
 
 def after_posts(lab: Lab, count: int) -> None:
@@ -60,7 +61,9 @@ def test_a_call_is_recorded(lab: Lab, crt: str) -> None:
         stages = ["invited_at", connected, "first_audio_at"]
         stages += ["bot_ended_at", "notified_at", "handed_off_at", "ended_at"]
         times = [row[stage] for stage in stages]
-        assert times == sorted(times)
+        # The answer is told late by as long as FreeSWITCH's event took to be read: milliseconds, on a busy
+        # machine some tens; the first audio is the relay's own.
+        assert all(later - sooner > -0.05 for sooner, later in pairwise(times)), (stages, times)
     if lab.real_switch is not None:
         assert row["media"]["packets_in"] > 0
         assert row["media"]["codec"] == "PCMU"
@@ -68,7 +71,7 @@ def test_a_call_is_recorded(lab: Lab, crt: str) -> None:
 
 @pytest.mark.parametrize("switch", kinds())
 def test_postgresql_stopped_and_started_under_load(switch: str, tmp_path: Path) -> None:
-    """No call notices, no record is lost or doubled; the keeper is killed into the bargain."""
+    """No call notices, no record is lost or doubled; its writer is killed into the bargain."""
     with postgres() as server:
         tenant = Tenant("acme", "talk?listen_ms=300")
         with Lab(tmp_path, [tenant], switch=switch, workers=2, ledger=server.url) as lab:
@@ -79,9 +82,9 @@ def test_postgresql_stopped_and_started_under_load(switch: str, tmp_path: Path) 
                 after_posts(lab, 5)
                 server.stop()
                 after_posts(lab, 12)
-                keeper = lab.services[0].keeper_pid()
-                assert keeper is not None
-                os.kill(keeper, signal.SIGKILL)
+                page = lab.services[0].page_pid()
+                assert page is not None
+                os.kill(page, signal.SIGKILL)
                 after_posts(lab, 18)
                 server.start()
                 result = load.result(60)

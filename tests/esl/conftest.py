@@ -112,7 +112,7 @@ class House:
     def controller(self) -> Controller:
         if self._controller is None:
             listen, key_file = loopback(8084), str(self.state / "identity.key")
-            server = Server(listen, (ip_network("127.0.0.1/32"),), 1, self.max_calls, key_file)
+            server = Server(listen, (ip_network("127.0.0.1/32"),), 1, self.max_calls, key_file=key_file)
             switch = FreeSwitch(None, 5060, None, (10000, 60000), *self.event_socket, ())
             workspaces = {workspace.id: workspace for workspace in (self.workspace, *self.others)}
             config = Config(server, switch, Web(loopback(8085)), workspaces, edge=self.edge, relay=self.relay)

@@ -467,6 +467,7 @@ def test_ameyo_fails_and_then_accepts(house: House) -> None:
     channel = house.talking()
     channel.ends()
     channel.wait_stage("held")
+    eventually(lambda: metrics.CALLS_HAND_OFF_FAILING.labels("acme")._value.get() == 0)
     assert len(house.ameyo.requests) == 3
     assert len({request.body for request in house.ameyo.requests}) == 1
 
@@ -476,10 +477,13 @@ def test_a_hang_up_ends_the_retries(house: House) -> None:
     channel = house.talking()
     channel.ends()
     channel.wait(lambda: house.ameyo.requests)
+    failing = metrics.CALLS_HAND_OFF_FAILING.labels("acme")
+    channel.wait(lambda: failing._value.get() == 1)  # the customer waits now
     with structlog.testing.capture_logs() as lines:
         channel.hang_up()
         channel.wait_closed(2)
         eventually(lambda: not house.controller.calls)
+    assert failing._value.get() == 0
     assert len(house.ameyo.requests) == 1
     assert "held" not in channel.stages
     (line,) = [line for line in lines if line["event"] == "call_ended"]

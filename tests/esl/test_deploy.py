@@ -8,34 +8,36 @@ import socket as std_socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import gevent
 import pytest
 from gevent import socket
 
 from eslbot.keepalive import notice_dead_peers
-from eslbot.sim.processes import children
+from eslbot.sim.processes import children, tells
+from tests.support.ameyo_server import AmeyoServer
+from tests.support.ledger import OTHER
 from tests.support.peer import bounded, eventually, free_port
 from tests.support.processes import EslbotService, tree
-from tests.support.switch import UUID, Channel
+from tests.support.switch import UUID, WORKSPACE, Channel
 
-#: A page that takes until somebody lets it go on, one that never yields, and workers that cannot boot.
+#: A probe that takes for ever, one that never yields, and workers that cannot boot.
 PAGES = """
-import gevent, pathlib, eslbot.service as service, eslbot.web.app as app
+import gevent, pathlib, eslbot.service as service, eslbot.probes as probes
 import eslbot.arbiter
-service.WATCHDOG, eslbot.arbiter.BOOT = 2, 3
+service.WATCHDOG, eslbot.arbiter.BOOT, probes.PATIENCE = 2, 3, 60
 folder = pathlib.Path({folder!r})
-load, call = service.Service.load, app.WebApp.__call__
-def page(self, environ, start_response):
-    if environ["PATH_INFO"] == "/slow":
+load, answer = service.Service.load, probes.Probes._answer
+def answering(self, head):
+    if b"/slow" in head:
         (folder / "begun").touch()
-        while not (folder / "go-on").exists():
-            gevent.sleep(0.01)
-    if environ["PATH_INFO"] == "/block":
+        gevent.sleep(60)
+    if b"/block" in head:
         while True:
             pass
-    return call(self, {{**environ, "PATH_INFO": "/healthz"}}, start_response)
-app.WebApp.__call__ = page
+    return answer(self, head)
+probes.Probes._answer = answering
 def loaded(self):
     while (folder / "slow-boot").exists():
         gevent.sleep(0.01)
@@ -82,7 +84,7 @@ def answer(sock: socket.socket) -> bytes:
 
 
 def healthy(service: EslbotService) -> bool:
-    with connect(service.web_port) as sock:
+    with connect(service.health_port) as sock:
         ask(sock)
         return answer(sock).startswith(b"HTTP/1.1 200 ")
 
@@ -338,9 +340,8 @@ def test_workers_that_cannot_boot_at_the_first_start_end_it(tmp_path: Path) -> N
 def test_a_hup_moves_a_listener_and_keeps_the_other(tmp_path: Path) -> None:
     configuration = tree()
     with EslbotService(tmp_path, configuration) as service:
-        before, old_port = service.children(), service.web_port
-        service.web_port = free_port()
-        configuration["web"] = {}
+        before, old_port = service.children(), service.health_port
+        service.health_port = free_port()
         service.write(configuration)
         service.process.send_signal(signal.SIGHUP)
         changed(service, before)
@@ -387,11 +388,10 @@ def test_a_hup_to_an_address_that_is_taken_is_refused(tmp_path: Path) -> None:
     with EslbotService(tmp_path, configuration) as service, std_socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        before, good_port = service.children(), service.web_port
-        service.web_port = taken.getsockname()[1]
-        configuration["web"] = {}
+        before, good_port = service.children(), service.health_port
+        service.health_port = taken.getsockname()[1]
         service.write(configuration)
-        service.web_port = good_port
+        service.health_port = good_port
         service.process.send_signal(signal.SIGHUP)
         changed(service, before)
         assert f"cannot listen at 127.0.0.1:{taken.getsockname()[1]}" in service.log
@@ -412,43 +412,17 @@ def test_ttin_and_ttou(tmp_path: Path) -> None:
 # -- the whole service ------------------------------------------------------------------------------------
 
 
-def test_term_ends_it_all_though_web_clients_keep_their_connections(tmp_path: Path) -> None:
-    before = "import eslbot.worker as w\nw.REQUESTS = 30"  # an idle client that it waits for would show
+def test_term_ends_it_all_though_somebody_keeps_a_connection(tmp_path: Path) -> None:
+    before = pages(tmp_path) + "\nimport eslbot.worker as w\nw.REQUESTS = 30"
     with EslbotService(tmp_path, tree(workers=2), before=before) as service:
         ((_, (channel,)),) = calls(service).items()
-        idle = [connect(service.web_port) for _ in range(5)]
-        for sock in idle:
-            ask(sock)
-            assert answer(sock).startswith(b"HTTP/1.1 200 ")
+        idle = [connect(service.health_port) for _ in range(5)]
+        ask(idle[0], "/slow")
+        eventually((tmp_path / "begun").exists)
         service.process.send_signal(signal.SIGTERM)
         channel.wait_closed(2)
         assert exit_code(service, 4) == 0
         assert [sock.recv(100) for sock in idle] == [b""] * 5
-
-
-def test_a_request_under_way_is_answered(tmp_path: Path) -> None:
-    with (
-        EslbotService(tmp_path, tree(), before=pages(tmp_path)) as service,
-        connect(service.web_port) as sock,
-    ):
-        ask(sock, "/slow")
-        eventually((tmp_path / "begun").exists)
-        service.process.send_signal(signal.SIGTERM)
-        eventually(lambda: "Handling signal: term" in service.log)
-        (tmp_path / "go-on").touch()
-        assert answer(sock).startswith(b"HTTP/1.1 200 ")
-        assert exit_code(service) == 0
-
-
-def test_a_request_that_never_ends_does_not_hold_the_exit(tmp_path: Path) -> None:
-    with (
-        EslbotService(tmp_path, tree(), before=pages(tmp_path)) as service,
-        connect(service.web_port) as sock,
-    ):
-        ask(sock, "/slow")
-        eventually((tmp_path / "begun").exists)
-        service.process.send_signal(signal.SIGTERM)
-        assert exit_code(service, 6) == 0
 
 
 def test_when_the_arbiter_is_killed_its_workers_leave_and_the_next_one_gets_the_port(tmp_path: Path) -> None:
@@ -482,15 +456,119 @@ def test_usr2_and_term_change_the_whole_service(tmp_path: Path) -> None:
             assert exit_code(service) == 0
             assert healthy(service)
             assert greeting(service) == b"connect\n\n"
+            assert service.get("/healthz")[0] == 200  # its page process had to wait for the port
         finally:
             os.kill(new, signal.SIGTERM)
             eventually(lambda: gone(new) or "Z" in Path(f"/proc/{new}/stat").read_text().split()[2])
     assert "Traceback" not in service.log
 
 
+# -- a tenant that goes -----------------------------------------------------------------------------------
+
+
+def without_acme(service: EslbotService, configuration: dict[str, Any]) -> None:
+    """Its file without the tenant of all calls, and with another one."""
+    acme = configuration["workspaces"][WORKSPACE]
+    service.write(
+        {**configuration, "workspaces": {OTHER: {**acme, "name": "other", "sources": ["127.0.0.9"]}}}
+    )
+
+
+def is_handed_off(service: EslbotService, channel: Channel, ameyo: AmeyoServer) -> None:
+    """The call, whose bot is done, comes to whoever is there, and is handed off with its tenant's token."""
+    ended = {**channel.variables, "eslbot_stage": "ended", "eslbot_outcome": "bot_ended"}
+    again = service.call(ended, answered=True, uuid=channel.uuid)
+    again.wait_stage("held", 10)
+    assert ameyo.requests[-1].header("Authorization") == ["secret-of-ameyo"]
+    again.hang_up()
+    again.wait_closed()
+
+
+def is_refused(service: EslbotService) -> None:
+    channel = service.call(uuid=f"{UUID[:-3]}999")
+    channel.wait(lambda: "respond 403 Forbidden" in channel.story)
+    channel.wait_closed()
+
+
+def test_calls_of_a_tenant_that_is_removed_or_broken_keep_what_it_was(tmp_path: Path) -> None:
+    with AmeyoServer() as ameyo:
+        configuration = tree(ameyo.url)
+        with EslbotService(tmp_path, configuration) as service:
+            ((_, (channel,)),) = calls(service).items()
+            before = service.children()
+            broken = tree(ameyo.url)
+            broken["workspaces"][WORKSPACE]["ameyo"]["token"] = ""
+            service.write(broken)
+            service.process.send_signal(signal.SIGHUP)
+            changed(service, before)
+            assert '"event": "configuration_refused"' in service.log
+            assert f"workspaces.{WORKSPACE}.ameyo.token: is empty" in service.log
+            is_handed_off(service, channel, ameyo)
+            before = service.children()
+            without_acme(service, configuration)
+            service.process.send_signal(signal.SIGHUP)
+            changed(service, before)
+            is_refused(service)
+            is_handed_off(service, channel, ameyo)
+            (worker,) = service.children()
+            os.kill(worker, signal.SIGKILL)
+            eventually(lambda: service.ready() and worker not in service.children(), 10)
+            is_handed_off(service, channel, ameyo)
+            assert '"event": "workspace_gone"' not in service.log
+            assert "secret-of-ameyo" not in service.log
+            # It is back, and another: what the file says now counts for the calls that are up, too.
+            before = service.children()
+            configuration["workspaces"][WORKSPACE]["ameyo"]["token"] = "mended-secret"
+            service.write(configuration)
+            service.process.send_signal(signal.SIGHUP)
+            changed(service, before)
+            again = {**channel.variables, "eslbot_stage": "ended", "eslbot_outcome": "bot_ended"}
+            service.call(again, answered=True, uuid=channel.uuid).wait_stage("held", 10)
+            assert ameyo.requests[-1].header("Authorization") == ["mended-secret"]
+            assert not (tmp_path / "tenants" / f"{WORKSPACE}.json").exists()
+
+
+def test_usr2_takes_along_what_its_file_lacks(tmp_path: Path) -> None:
+    with AmeyoServer() as ameyo, EslbotService(tmp_path, tree(ameyo.url)) as service:
+        ((worker, (channel,)),) = calls(service).items()
+        without_acme(service, tree(ameyo.url))
+        service.process.send_signal(signal.SIGUSR2)
+        eventually(lambda: len(service.children()) == 2)
+        (new,) = set(service.children()) - {worker}
+        try:
+            eventually(lambda: service.log.count("Booting worker") == 2, 10)
+            (successor,) = eventually_children(new)
+            eventually(lambda: service.served_by(successor), 10)
+            service.process.send_signal(signal.SIGTERM)
+            channel.wait_closed(3)
+            assert exit_code(service) == 0
+            is_refused(service)
+            is_handed_off(service, channel, ameyo)
+        finally:
+            os.kill(new, signal.SIGTERM)
+            eventually(lambda: gone(new) or "Z" in Path(f"/proc/{new}/stat").read_text().split()[2])
+    assert "Traceback" not in service.log
+
+
+def test_a_start_with_another_file_than_the_stop_had(tmp_path: Path) -> None:
+    with AmeyoServer() as ameyo, EslbotService(tmp_path, tree(ameyo.url)) as service:
+        ((_, (channel,)),) = calls(service).items()
+        service.process.send_signal(signal.SIGTERM)
+        channel.wait_closed(5)
+        assert exit_code(service) == 0
+        without_acme(service, tree(ameyo.url))
+        service.start_again()
+        eventually(service.ready, 15)
+        is_refused(service)
+        is_handed_off(service, channel, ameyo)
+
+
 def eventually_children(pid: int) -> list[int]:
-    eventually(lambda: children(pid), 10)
-    return children(pid)
+    def workers() -> list[int]:
+        return [child for child in children(pid) if not tells(child)]
+
+    eventually(workers, 10)
+    return workers()
 
 
 # -- workers that hang ------------------------------------------------------------------------------------
@@ -508,7 +586,7 @@ def test_a_stopped_worker_is_killed_and_replaced(tmp_path: Path) -> None:
 def test_a_worker_in_an_endless_loop_is_killed_and_replaced(tmp_path: Path) -> None:
     with EslbotService(tmp_path, tree(), before=pages(tmp_path)) as service:
         ((worker, (channel,)),) = calls(service).items()
-        with connect(service.web_port) as sock:
+        with connect(service.health_port) as sock:
             ask(sock, "/block")
             channel.wait_closed(10)
         eventually(lambda: service.ready() and worker not in service.children(), 10)

@@ -82,6 +82,62 @@ def test_what_happens_on_the_line_is_told(house: House) -> None:
     ]
 
 
+def test_turns_are_noted_and_measured(house: House) -> None:
+    names = ("TURN_SECONDS", "TURN_BOT_SECONDS", "BARGE_IN_SECONDS", "BARGE_IN_BOT_SECONDS")
+    before = {name: getattr(metrics, name).labels("acme")._sum.get() for name in names}
+    overlaps = metrics.OVERLAP_SECONDS.labels("acme", "bot")._sum.get()
+    channel = house.talking()
+    channel.relay.tells(News.TURN, turn=1, kind="answer", seconds=0.5, bot=0.4, ago=0.6)
+    channel.relay.tells(News.TURN, turn=2, kind="barge_in", seconds=0.3, bot=0.2, ago=0.6)
+    channel.relay.tells(News.TURN, turn=3, kind="overlap", seconds=0.7, by="bot", ago=0.6)
+    channel.ends()
+    channel.wait_stage("held")
+    assert [{k: v for k, v in fact.items() if k != "call"} for fact in noted(house, "turn")] == [
+        {"what": "turn", "number": 1, "kind": "answer", "seconds": 0.5, "bot": 0.4},
+        {"what": "turn", "number": 2, "kind": "barge_in", "seconds": 0.3, "bot": 0.2},
+        {"what": "turn", "number": 3, "kind": "overlap", "seconds": 0.7, "by": "bot"},
+    ]
+    after = [getattr(metrics, name).labels("acme")._sum.get() - before[name] for name in names]
+    assert after == pytest.approx([0.5, 0.4, 0.3, 0.2])
+    assert metrics.OVERLAP_SECONDS.labels("acme", "bot")._sum.get() - overlaps == pytest.approx(0.7)
+
+
+def test_more_turns_than_a_call_has_are_not_noted(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eslbot.call.MAX_TURNS", 3)
+    channel = house.talking()
+    for number in range(1, 6):
+        channel.relay.tells(News.TURN, turn=number, kind="answer", seconds=0.5, bot=0.4, ago=0.6)
+    channel.ends()
+    channel.wait_stage("held")
+    assert [fact["number"] for fact in noted(house, "turn")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "odd", [{"kind": "dance"}, {"kind": 7}, {"by": "nobody"}, {"by": None}, {"kind": None}]
+)
+def test_a_turn_of_a_later_version_is_not_noted(house: House, odd: dict[str, Any]) -> None:
+    channel = house.talking()
+    channel.relay.tells(News.TURN, **{"turn": 1, "kind": "overlap", "seconds": 0.5, "by": "bot", **odd})
+    channel.ends()
+    assert outcome(house, channel)[0] == "bot_ended"
+    assert noted(house, "turn") == []
+
+
+def test_a_recording_is_in_the_calls_timeline(house: House) -> None:
+    channel = house.talking()
+    channel.relay.tells(News.RECORDING)
+    channel.relay.tells(News.RECORDING, why="full\n")
+    channel.relay.tells(News.RECORDING, why=["no text"])
+    channel.ends()
+    channel.wait_stage("held")
+    told = noted(house, "recording_begun", "recording_failed")
+    assert [(fact["what"], fact.get("why")) for fact in told] == [
+        ("recording_begun", None),
+        ("recording_failed", "full "),
+        ("recording_begun", None),
+    ]
+
+
 def test_the_first_word_is_measured_once(house: House) -> None:
     before = metrics.FIRST_AUDIO_SECONDS.labels("acme")._sum.get()
     channel = house.talking()
@@ -362,10 +418,10 @@ def test_what_is_no_news_is_counted_and_told_once(house: House, text: Any) -> No
 
 
 @pytest.mark.parametrize("field", [None, 7, -1.5, [], {}, "x" * 5000, True, 1e999])
-@pytest.mark.parametrize("what", [News.BEGAN, News.SILENT, News.MARK, News.RECONNECTED, News.LATE])
+@pytest.mark.parametrize("what", [News.BEGAN, News.SILENT, News.MARK, News.RECONNECTED, News.LATE, News.TURN])
 def test_fields_of_any_kind_harm_nobody(house: House, what: News, field: Any) -> None:
     channel = house.talking()
-    names = ("ago", "cut", "name", "cleared", "why", "by", "speaking")
+    names = ("ago", "cut", "name", "cleared", "why", "by", "speaking", "kind", "seconds", "bot", "turn")
     channel.relay.tells(what, **dict.fromkeys(names, field))
     channel.ends()
     assert outcome(house, channel)[0] == "bot_ended"

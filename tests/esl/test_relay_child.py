@@ -30,15 +30,11 @@ class ServiceWithRelay(EslbotService):
         super().__init__(folder, {**tree(), "relay": relay}, "--log", "json", before=SOON)
 
     def relay(self) -> int | None:
-        return next((pid for pid in super().children() if relays(pid)), None)
-
-    def children(self) -> list[int]:
-        """The workers."""
-        return [pid for pid in super().children() if not relays(pid)]
+        return next((pid for pid in children(self.process.pid) if relays(pid)), None)
 
     def pids(self) -> list[int]:
         relay = self.relay()
-        return [*super().pids(), *([relay, *children(relay)] if relay else [])]
+        return [*super().pids(), *(children(relay) if relay else [])]
 
     def ready(self) -> bool:
         return super().ready() and self.takes_streams()

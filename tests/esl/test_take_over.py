@@ -287,6 +287,7 @@ def test_an_answered_channel_without_our_signature_gets_nothing_and_is_kept(
         channel.event("DTMF", {"DTMF-Digit": "1"})
         gevent.sleep(0.1)  # in which a command that must not come would
         assert not channel._greenlet.ready()
+        assert metrics.CALLS_NOT_VERIFIED._value.get() == 1
         assert (channel.applications, channel.stages, channel.starts) == ([], [], [])
         channel.hang_up()
         channel.wait_closed()
@@ -295,6 +296,7 @@ def test_an_answered_channel_without_our_signature_gets_nothing_and_is_kept(
     assert line["log_level"] == "error" and "server.key_file" in line["remedy"]
     assert [line["event"] for line in lines if line["event"] == "call_ended"] == ["call_ended"]
     assert metrics.NOT_VERIFIED._value.get() == unverified + 1
+    assert metrics.CALLS_NOT_VERIFIED._value.get() == 0
     assert house.told(What.NOT_VERIFIED)["take_overs"] == 1
     assert house.ameyo.requests == []
     assert house.counts.total(WORKSPACE) == 0
@@ -326,6 +328,25 @@ def test_a_call_whose_workspace_is_gone_is_kept(house: House) -> None:
     assert house.told(What.TAKEN_OVER)["workspace_id"] == OTHER
 
 
+def test_a_call_whose_workspace_was_removed_goes_on_with_what_it_was(house: House) -> None:
+    config = house.controller.config
+    house.controller.config = replace(config, workspaces={}, former=config.workspaces)
+    with structlog.testing.capture_logs() as lines:
+        variables = {"eslbot_stage": "talking", "eslbot_identity": SIGNER.sign(INVITE)}
+        channel = house.call(variables, answered=True)
+        channel.wait(lambda: channel.relay.told(Order.HELLO) or channel.starts)
+        assert house.counts.total(WORKSPACE) == 1, "it is counted, or nobody would know that it is needed"
+        channel.ends()
+        channel.wait_stage("held")
+        channel.hang_up()
+        channel.wait_closed()
+    assert house.posts()[0]["uniqueId"] == CRT
+    assert house.told(What.TAKEN_OVER)["workspace"] == "acme"
+    assert [line for line in lines if line["event"] == "workspace_gone"] == []
+    refused = house.call({"eslbot_identity": SIGNER.sign(INVITE)})
+    refused.wait(lambda: "respond 403 Forbidden" in refused.story)
+
+
 def test_who_was_admitted_and_not_answered_is_asked_no_more(house: House) -> None:
     """The worker died between its admission and the answer; an UPDATE came in between."""
     channel = house.call({"eslbot_identity": SIGNER.sign(INVITE), "sip_from_display": "Alice"})
@@ -334,6 +355,10 @@ def test_who_was_admitted_and_not_answered_is_asked_no_more(house: House) -> Non
 
 
 # -- a BYE that does not come -----------------------------------------------------------------------------
+
+
+def figure(gauge: metrics.Gauge) -> float:
+    return float(gauge.labels("acme")._value.get())
 
 
 def overdue(lines: list[Any]) -> list[Any]:
@@ -346,8 +371,15 @@ def test_a_bye_that_does_not_come_is_an_alarm_and_nothing_else(house: House) -> 
     with structlog.testing.capture_logs() as lines:
         channel.ends()
         channel.wait(lambda: len(overdue(lines)) >= 2)
-        channel.hang_up()
-        channel.wait_closed()
+        assert figure(metrics.CALLS_BYE_OVERDUE) == 1
+        # Another controller has it, and knows that it is overdue before that is an alarm again.
+        house.workspace = replace(house.workspace, ameyo=replace(house.rest, bye_timeout=0.2))
+        second = house.taken_over(channel)
+        second.wait(lambda: figure(metrics.CALLS_BYE_OVERDUE) == 1)
+        second.hang_up()
+        second.wait_closed()
+        eventually(lambda: not house.controller.calls)
+    assert figure(metrics.CALLS_BYE_OVERDUE) == 0
     assert len(house.posts()) == 1
     assert [application for application, _ in channel.applications] == ["answer"]
 

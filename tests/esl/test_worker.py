@@ -12,12 +12,15 @@ from pathlib import Path
 import gevent
 import pytest
 
+from eslbot.config import load
 from eslbot.relay.control import Order
 from eslbot.worker import CallWorker
 from tests.support.ameyo_server import AmeyoServer, Answer
+from tests.support.inbound_switch import PASSWORD, InboundSwitch
 from tests.support.peer import bounded, eventually
 from tests.support.processes import EslbotService, descriptors, tree, until
 from tests.support.switch import CRT, UUID, WORKSPACE
+from tests.support.tcp import peer, says
 
 OTHER = "11111111-1111-1111-1111-111111111111"
 SECRETS = ["secret-of-the-bot", "secret-of-ameyo"]
@@ -43,11 +46,45 @@ def assert_clean(service: EslbotService) -> None:
 # -- the web ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("path", "status"), [("/healthz", "ok"), ("/readyz", "ready")])
-def test_health(two_workers: EslbotService, path: str, status: str) -> None:
-    code, content_type, text = two_workers.get(path)
-    assert (code, content_type, json.loads(text)) == (200, "application/json", {"status": status})
-    assert two_workers.get(path, "HEAD") == (200, "application/json", "")
+def test_health(two_workers: EslbotService) -> None:
+    for ask in (two_workers.get, two_workers.probe):
+        code, content_type, text = ask("/healthz")
+        assert (code, content_type, json.loads(text)) == (200, "application/json", {"status": "ok"})
+    assert two_workers.get("/healthz", "HEAD") == (200, "application/json", "")
+    assert two_workers.probe("/healthz", "HEAD")[0] == 405
+
+
+def test_it_is_ready_when_freeswitch_is_there_and_no_longer(tmp_path: Path) -> None:
+    """The relay is none of this service's (``relay.processes = 0``): a stand-in answers for it."""
+
+    def status(path: str, page: bool) -> int:
+        return (service.get if page else service.probe)(path)[0]
+
+    relay = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nrelay\n"
+    with InboundSwitch() as switch, peer(says(relay)) as relay_at, bounded(90):
+        config = tree(workers=2)
+        config["relay"] = {"processes": 0, "listen": str(relay_at)}
+        config["freeswitch"] = {
+            "event_socket": f"127.0.0.1:{switch.port}",
+            "event_socket_password": PASSWORD,
+            "recovery_file": str(tmp_path / "freeswitch.json"),
+        }
+        with EslbotService(tmp_path, config) as service:
+            switch.holds(load(service.config))
+            until(lambda: status("/readyz", page=True) == 200, what="the page says ready")
+            until(lambda: status("/readyz", page=False) == 200, what="a worker says ready")
+            assert service.metric("eslbot_ready") == 1
+            switch.stop()
+            until(lambda: status("/readyz", page=True) == 503, what="the page says not ready")
+            until(lambda: status("/readyz", page=False) == 503, what="a worker says not ready")
+            (part,) = json.loads(service.get("/readyz")[2])["parts"]
+            assert (part["component"], part["colour"]) == ("freeswitch", "red")
+            assert part["remedy"]
+            until(lambda: service.metric("eslbot_ready") == 0)
+            assert '"health_red"' in service.log
+            assert '"switch_gone"' in service.log
+            assert service.get("/healthz")[0] == 200
+    assert_clean(service)
 
 
 def test_metrics(two_workers: EslbotService) -> None:
@@ -83,11 +120,12 @@ def test_what_a_dead_worker_has_counted_stays(tmp_path: Path) -> None:
         until(lambda: service.metric("eslbot_connections_without_call_total"))
         worker = service.accepting()
         before = service.get("/metrics")[2]
+        (folder,) = tmp_path.glob("eslbot-metrics-*")
+        counters = {path.name for path in folder.glob("counter_*.db")}
         os.kill(worker, signal.SIGKILL)
         until(lambda: service.children() != [worker] and service.ready(), what="another worker")
-        (folder,) = tmp_path.glob("eslbot-metrics-*")
-        assert not list(folder.glob(f"*_{worker}.db"))
         after = service.get("/metrics")[2]
+        assert {path.name for path in folder.glob("counter_*.db")} == counters
     for name in ("eslbot_connections_without_call_total", "eslbot_workers_ready"):
         of_it = [line for line in before.splitlines() if line.startswith(name)]
         assert of_it == [f"{name} 1.0"]
@@ -98,6 +136,8 @@ def test_other_pages_and_methods(two_workers: EslbotService) -> None:
     assert two_workers.get("/")[0] == 403  # no token is configured
     assert two_workers.get("/metrics/../etc/passwd")[0] == 404
     assert two_workers.get("/healthz", "POST")[0] == 405
+    assert two_workers.probe("/healthz", "POST")[0] == 405
+    assert two_workers.probe("/metrics")[0] == 404
 
 
 # -- who connects -----------------------------------------------------------------------------------------

@@ -21,12 +21,16 @@ from ipaddress import ip_address
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote as quote_url
 from urllib.parse import unquote
 
 import gevent
+from flask import Request
 from gevent import socket
+from waitress.adjustments import Adjustments
+from waitress.parser import HTTPRequestParser
 
 from eslbot import masking
 from eslbot.ameyo.answer import Answer
@@ -34,6 +38,7 @@ from eslbot.ameyo.client import MAX_RETRY_AFTER, AmeyoClient, _retry_after
 from eslbot.ameyo.notification import notification
 from eslbot.ameyo.properties import allowed, fill
 from eslbot.ameyo.sockets import MAX_BYTES, PIECE
+from eslbot.ameyo.tunnel import Proxy, ProxyFailed
 from eslbot.bot import stream
 from eslbot.bot.lines import BadLines
 from eslbot.bot.lines import lines_of as lines_of_relay
@@ -45,20 +50,23 @@ from eslbot.esl.frames import MAX_HEADER_BYTES, Event, FrameReader, Headers
 from eslbot.esl.session import READ_BYTES
 from eslbot.identity import Signer
 from eslbot.invite import Invite, Refused, parse
-from eslbot.ledger.desk import _question
 from eslbot.ledger.fold import BadFact, Fact, Story, read_fact
-from eslbot.ledger.queries import BadFilter, Filter
+from eslbot.ledger.queries import Filter
 from eslbot.ledger.tail import Folder
 from eslbot.media import media_facts
 from eslbot.notes import Notes
+from eslbot.probes import Probes
 from eslbot.redaction import Redactor, printable
 from eslbot.relay import control, protocols
 from eslbot.relay.audio import UnusableAudio
 from eslbot.relay.control import BadText, News, read_news
 from eslbot.relay.protocols.base import BadMessage
 from eslbot.sim.bot.wavfiles import wav
-from eslbot.web.api import _FILTER, _fields_of
-from eslbot.web.http import Refusal, Request
+from eslbot.tracing.context import traceparent
+from eslbot.web.refusal import Refusal
+from eslbot.web.schemas import CallsQuery, ChartsQuery, SignInForm, form, query
+from eslbot.web.server import MAX_HEAD
+from eslbot.web.sessions import COOKIE, Access, ours_only
 from tests.hostile import bots
 from tests.support import wire
 from tests.support.protocols import bot_of
@@ -309,10 +317,10 @@ def invite(content: bytes) -> None:
     assert found.did.isascii() and found.did.isdigit()
     assert found.crt_object_id.isascii() and found.crt_object_id.isprintable()
     assert len(found.caller) <= 128
-    headers = protocols.headers(found, bot_of("eslbot"))
+    headers = protocols.headers(found, bot_of("eslbot"), traceparent(found.call_id, 1.0))
     assert all(value.isascii() and value.isprintable() for value in headers.values())
     for name in protocols.PROTOCOLS:
-        protocol = protocols.speak(found, bot_of(name))
+        protocol = protocols.speak(found, bot_of(name), headers["traceparent"])
         assert all(json.loads(told) for told in protocol.start(resumed=False))
     masking.masked(found.caller)
 
@@ -414,6 +422,12 @@ class Wire:
         data, self._held = self._held[: min(size, PIECE)], self._held[min(size, PIECE) :]
         return data
 
+    def sendall(self, data: bytes) -> None:
+        """What we ask is not looked at."""
+
+    def settimeout(self, seconds: float) -> None:
+        """Nothing waits."""
+
 
 def answered(content: bytes) -> None:
     """What comes for a notification, to what is said of it in the log."""
@@ -427,6 +441,24 @@ def answered(content: bytes) -> None:
     assert len(told) <= 200 and "ameyo-token-77c2" not in told
     after = _retry_after(answer.field("Retry-After"))
     assert after is None or 0.0 <= after <= MAX_RETRY_AFTER
+
+
+TUNNELS = (
+    b"HTTP/1.1 200 Connection established\r\nVia: 1.1 proxy\r\n\r\n",
+    b"HTTP/1.0 200 OK\n\n",
+    b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=x\r\n\r\n<html>",
+)
+PROXY = Proxy("10.0.0.9", 3128, Secret("eslbot:proxy-password-5c1e"))
+
+
+def tunnelled(content: bytes) -> None:
+    """What a proxy says before TLS: through, or refused in words of our own."""
+    try:
+        PROXY.let_through(Wire(content), "management.ameyo.app", 8887, 60.0)  # type: ignore[arg-type]
+    except ProxyFailed as failed:
+        told = str(failed)
+        assert len(told) <= 250 and told.isascii() and told.isprintable() and "5c1e" not in told
+        raise
 
 
 @cache
@@ -524,46 +556,79 @@ def _folder() -> Path:
 _folders: list[TemporaryDirectory[str]] = []
 
 
-def question(content: bytes) -> None:
-    """What somebody asks of the keeper."""
-    asked = _question(content)
-    if asked is not None and isinstance(asked[0].get("filter"), dict):
-        Filter.of(asked[0]["filter"], asked[1])._conditions()
+# -- what workers and the page process are asked over HTTP --------------------------------------------------
 
 
-# -- the page -----------------------------------------------------------------------------------------------
+def probe(content: bytes) -> None:
+    """The head of a request to a worker."""
+    worker, switch = SimpleNamespace(draining=False), SimpleNamespace(is_gone=False)
+    assert Probes(worker, switch)._answer(content).startswith(b"HTTP/1.1 ")  # type: ignore[arg-type]
+
+
+@cache
+def _access() -> Access:
+    path = _folder() / "page.toml"
+    path.write_bytes(SMALL.replace(b"${file:/nowhere}", b"of-ameyo"))
+    return Access(load(path, {"NAME": "x", "PAGE_TOKEN": "y" * 20}), pause=lambda seconds: None)
+
+
+def received(content: bytes) -> Steps:
+    """Bytes of requests, as the page's server reads them, piece by piece."""
+    settings = Adjustments(max_request_header_size=MAX_HEAD, max_request_body_size=4097)
+    parser = HTTPRequestParser(settings)
+    for at in range(0, len(content), settings.recv_bytes):
+        data = content[at : at + settings.recv_bytes]
+        while data:
+            taken = parser.received(data)
+            data = data[taken:]
+            if parser.completed:
+                if parser.error is not None:
+                    return
+                parser.close()
+                parser = HTTPRequestParser(settings)
+            yield
 
 
 def request(content: bytes) -> None:
-    """A request's path, query, cookies and form, each refused for itself."""
+    """A request's query, cookies and form, each refused for itself."""
     path, _, rest = content.decode("latin-1").partition("\n")
-    query, _, rest = rest.partition("\n")
-    cookie, _, form = rest.partition("\n")
+    fields, _, rest = rest.partition("\n")
+    cookie, _, posted = rest.partition("\n")
+    body = posted.encode("latin-1")
     asked = Request(
         {
             "REQUEST_METHOD": "POST",
-            "PATH_INFO": path,
-            "QUERY_STRING": query,
-            "HTTP_COOKIE": cookie[:8190],
-            "HTTP_ORIGIN": path,
+            "SERVER_NAME": "x",
+            "SERVER_PORT": "80",
+            "wsgi.url_scheme": "http",
+            "PATH_INFO": path[:MAX_HEAD],
+            "QUERY_STRING": fields[:MAX_HEAD],
+            "HTTP_COOKIE": cookie[:MAX_HEAD],
+            "HTTP_ORIGIN": path[:MAX_HEAD],
+            "REMOTE_ADDR": "127.0.0.1",
             "CONTENT_TYPE": "application/x-www-form-urlencoded",
-            "CONTENT_LENGTH": query[:20],
-            "wsgi.input": BytesIO(form.encode("latin-1")),
+            "CONTENT_LENGTH": str(len(body)),
+            "wsgi.input": BytesIO(body),
         }
     )
 
-    def refused(ask: Callable[[], Any]) -> None:
+    def refused(ask: Callable[[], Any]) -> Any:
         try:
-            ask()
+            return ask()
         except Refusal as refusal:
             assert 400 <= refusal.status < 500
             json.dumps(refusal.document)
 
-    refused(lambda: asked.path)
-    refused(lambda: _fields_of(asked, _FILTER))
-    refused(lambda: asked.form())
-    asked.cookie("eslbot")
-    asked.is_ours()
+    values = refused(lambda: query(asked, CallsQuery()))
+    if values is not None:
+        Filter(
+            **{name: value for name, value in values.items() if name not in ("limit", "before")}
+        )._conditions()
+    refused(lambda: query(asked, ChartsQuery()))
+    refused(lambda: form(asked, SignInForm()))
+    refused(lambda: _access().viewer(asked))
+    refused(lambda: ours_only(asked))
+    assert len(asked.cookies.get(COOKIE, "")) <= MAX_HEAD
 
 
 # -- the configuration --------------------------------------------------------------------------------------
@@ -623,6 +688,7 @@ PARSERS = (
         share=0.5,
     ),
     Parser("Ameyo's answer", ANSWERS, answered, (HTTPException, OSError), share=2),
+    Parser("a proxy's answer to CONNECT", TUNNELS, tunnelled, (ProxyFailed,)),
     Parser("secrets to redact", QUOTED, redacted, most=8192),
     Parser(
         "command arguments", (b"a b", b'it\'s \\ "x"'), argument, (UnsafeArgument,), share=0.5, most=65536
@@ -636,14 +702,16 @@ PARSERS = (
     ),
     Parser("journal facts", (JOURNAL, *FACTS), facts, in_loop=False),
     Parser("journal file", (JOURNAL,), tailed, share=0.5, in_loop=False),
+    Parser("probe of a worker", (b"GET /readyz HTTP/1.1\r\nHost: x",), probe, share=0.5, most=2048),
     Parser(
-        "keeper's question",
+        "page's server",
         (
-            b'{"ask":"calls","limit":50,"before":1.5,"workspaces":["w"],"filter":{"did":"0091","live":true,"since":1.0,"text":"x"}}',
-            b'{"ask":"call","id":"x","workspaces":null}',
+            b"GET /api/calls?live=true HTTP/1.1\r\nHost: x\r\nCookie: a=b; c=d\r\n\r\n",
+            b"POST /sign-in HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\ntoken=abc",
+            b"POST /sign-in HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"9;x=y\r\ntoken=abc\r\n0\r\nT: r\r\n\r\n",
         ),
-        question,
-        (BadFilter,),
+        received,
         share=0.5,
         in_loop=False,
         most=65536,
@@ -656,6 +724,7 @@ PARSERS = (
         ),
         request,
         share=0.5,
+        in_loop=False,
         most=65536,
     ),
     Parser("configuration", (SMALL, SAMPLE), configured, (ConfigError,), share=0.05, in_loop=False),

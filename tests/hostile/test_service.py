@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import gevent
+from gevent import socket
 
 from tests.hostile.parsers import CHANNEL, EVENTS, STREAMS
 from tests.support import wire
@@ -104,12 +105,44 @@ HOSTILE: tuple[Callable[[Peer, random.Random], None], ...] = (
 )
 
 
-def again_and_again(service: EslbotService, manner: Callable[[Peer, random.Random], None], end: float) -> int:
-    """Connections of one kind, one after the other; how many there were."""
+def cookies(peer: Peer, rng: random.Random) -> None:
+    """2.7 s of http.cookies' time, each."""
+    peer.send(b"GET /api/session HTTP/1.1\r\nHost: x\r\nCookie: " + b"=" * 7900 + b"\r\n\r\n")
+    peer.sock.recv(100)
+
+
+def pipelined(peer: Peer, rng: random.Random) -> None:
+    while True:
+        peer.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+
+
+def chunked(peer: Peer, rng: random.Random) -> None:
+    peer.send(b"POST /sign-in HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        peer.send(b"1\r\nx\r\n" * 1000)
+
+
+def loris(peer: Peer, rng: random.Random) -> None:
+    peer.send(b"GET /readyz HTTP/1.1\r\n")
+    while True:
+        peer.send(b"X")
+        gevent.sleep(0.01)
+
+
+def wrong_tokens(peer: Peer, rng: random.Random) -> None:
+    peer.send(b"GET /api/session HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer wrong\r\n\r\n")
+    peer.sock.recv(100)
+
+
+HOSTILE_HTTP = (says_nothing, cookies, pipelined, chunked, loris, wrong_tokens, closes_early, anything)
+
+
+def again_and_again(port: int, manner: Callable[[Peer, random.Random], None], end: float) -> int:
+    """Connections of one kind to ``port``, one after the other; how many there were."""
     rng, count = random.Random(manner.__name__), 0
     while time.monotonic() < end:
         count += 1
-        sock = service.connect()
+        sock = socket.create_connection(("127.0.0.1", port), 5)
         sock.settimeout(FOR)
         with suppress(OSError), gevent.Timeout(FOR, False):  # type: ignore[arg-type]  # the stubs forget False
             manner(Peer(sock), rng)
@@ -140,7 +173,7 @@ def test_beside_peers_that_are_no_freeswitch_a_call_goes_on(tmp_path: Path) -> N
         call = service.call()
         call.wait_stage("talking", 15)
         end = time.monotonic() + FOR
-        hostile = [gevent.spawn(again_and_again, service, manner, end) for manner in HOSTILE]
+        hostile = [gevent.spawn(again_and_again, service.port, manner, end) for manner in HOSTILE]
         waits: list[float] = []
         while time.monotonic() < end:
             asked, texts = time.monotonic(), len(call.texts)
@@ -166,6 +199,41 @@ def test_beside_peers_that_are_no_freeswitch_a_call_goes_on(tmp_path: Path) -> N
     assert "Traceback" not in service.log
     assert service.log.count("esl_unknown_frame") <= sum(greenlet.value for greenlet in hostile)
     assert call.violations == []
+
+
+def test_beside_those_who_abuse_page_and_probes_a_call_goes_on(tmp_path: Path) -> None:
+    configuration = tree()
+    configuration["web"] = {"tokens": {"operator": {"token": "operator-token-0123456789"}}}
+    with EslbotService(tmp_path, configuration) as service, bounded(60):
+        assert service.get("/healthz")[0] == 200  # it is up
+        workers, page = service.children(), service.page()
+        call = service.call()
+        call.wait_stage("talking", 15)
+        before = descriptors(workers)
+        end = time.monotonic() + FOR
+        ports = (service.web_port, service.health_port)
+        hostile = [
+            gevent.spawn(again_and_again, port, manner, end) for port in ports for manner in HOSTILE_HTTP
+        ]
+        keys, answers = 0, 0
+        while time.monotonic() < end:
+            texts = len(call.texts)
+            call.event("DTMF", {"DTMF-Digit": "5", "DTMF-Duration": "800"})
+            call.wait(lambda so_far=texts: len(call.texts) > so_far, 5)
+            keys += 1
+            with socket.create_connection(("127.0.0.1", service.health_port), 5) as sock:
+                sock.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+                answers += sock.recv(100).startswith(b"HTTP/1.1 200 ")
+            gevent.sleep(0.02)
+        gevent.joinall(hostile, timeout=20, raise_error=True)
+        assert answers == keys > 0, "who asks whether it lives was kept out"
+        assert (service.children(), service.page()) == (workers, page), "no process was killed for it"
+        until(lambda: descriptors(workers) <= before, what="the end of what they had open")
+        assert service.get("/healthz")[0] == 200
+        call.hang_up()
+        call.wait_closed(15)
+        assert call.violations == []
+    assert "Traceback" not in service.log
 
 
 def test_a_peer_that_claims_to_have_an_answered_call_gets_nothing(tmp_path: Path) -> None:

@@ -128,6 +128,7 @@ def test_everything_is_there_with_the_rights_it_needs(installed: Path) -> None:
         "etc/systemd/system/freeswitch.service.d/eslbot.conf": "644",
         "etc/logrotate.d/eslbot": "644",
         "usr/local/bin/eslbot": "755",
+        "usr/local/share/man/man1/eslbot-reload.1": "644",
     }
     assert {path: mode(installed / path) for path in modes} == modes
     assert (installed / "opt/eslbot/current/bin/eslbot").exists()
@@ -381,7 +382,7 @@ def test_a_running_service_changes_to_the_new_release(
         new = int(said.partition("told       process ")[2].split()[0])
         try:
             assert "environment-2/bin/python" in Path(f"/proc/{new}/cmdline").read_text()
-            assert service.get("/readyz")[0] == 200
+            assert service.get("/healthz")[0] == 200
             told = [systemd.recv(1000).decode().partition("\n")[0] for _ in range(3)]
             assert told == ["READY=1", "READY=1", f"MAINPID={new}"]
             assert "the service runs" in install(
@@ -401,6 +402,7 @@ def test_uninstalling_keeps_what_is_the_operators(installed: Path) -> None:
         "etc/eslbot/eslbot.nft",
         "etc/logrotate.d/eslbot",
         "usr/local/bin/eslbot",
+        "usr/local/share/man/man1/eslbot-reload.1",
     ):
         assert not (installed / gone).exists(), gone
     for kept in (

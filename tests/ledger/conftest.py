@@ -1,11 +1,11 @@
-"""The keeper as a process, with SQLite or a PostgreSQL of the tests' own."""
+"""The page process, which writes the ledger, with SQLite or a PostgreSQL of the tests' own."""
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +20,9 @@ from sqlalchemy.exc import DBAPIError
 from eslbot.config.model import Ledger, Secret
 from eslbot.ledger.database import open_database
 from eslbot.ledger.schema import journals
+from eslbot.sim.lab import colon
 from tests.support.ledger import ACME
+from tests.support.peer import free_port
 from tests.support.postgres import Postgres, postgres
 from tests.support.processes import ROOT, until
 
@@ -43,12 +45,14 @@ def postgresql(one_postgres: Postgres) -> Postgres:
     return one_postgres
 
 
-#: A keeper that looks more often than in earnest.
-QUICK = "import eslbot.ledger.keeper as k\nk.LOOK = k.ROUND = 0.05\nk.CENSUS = 0.2"
+#: A writer that looks more often than in earnest.
+QUICK = "import eslbot.ledger.writer as k\nk.LOOK = k.ROUND = 0.05\nk.CENSUS = 0.2"
+#: Who may ask it, and see all.
+TOKEN = "operator-token-0123456789"
 
 
-class KeeperHouse:
-    """A configuration, its directory of journals and its database, and keepers that are started for them."""
+class WriterHouse:
+    """A configuration, its directory of journals and its database, and page processes for them."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
@@ -56,7 +60,10 @@ class KeeperHouse:
         self.journal.mkdir(exist_ok=True)
         self.ledger = Ledger(Secret(url), str(self.journal), 90 * 86400.0)
         self.config = folder / "eslbot.toml"
+        self.web = ("127.0.0.1", free_port())
         self.tree: dict[str, Any] = {
+            "web": {"listen": colon(self.web), "tokens": {"operator": {"token": TOKEN}}},
+            "freeswitch": {"capture": colon(("127.0.0.1", free_port()))},
             "ledger": {"url": url, "journal": str(self.journal)},
             "workspaces": {
                 ACME: {
@@ -74,21 +81,22 @@ class KeeperHouse:
             },
         }
         self.config.write_text(tomli_w.dumps(self.tree))
-        self._log = folder / "keeper.log"
-        self.keepers: list[subprocess.Popen[bytes]] = []
+        self._log = folder / "page.log"
+        self.processes: list[subprocess.Popen[bytes]] = []
         self._engine: Engine | None = None
 
-    def keeper(self, before: str = "") -> subprocess.Popen[bytes]:
-        """Start one; its standard input is its lifeline. ``before`` is Python that it runs first."""
+    def writer(self, before: str = "") -> subprocess.Popen[bytes]:
+        """Start a page process; standard input is its lifeline. ``before`` is Python that it runs first."""
         program = [sys.executable, "-c", f"{QUICK}\n{before}\nfrom eslbot.cli import main\nmain()"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
+        metrics = self.folder / "metrics"
+        metrics.mkdir(exist_ok=True)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
         with self._log.open("ab") as log:
             process = subprocess.Popen(
-                [*program, "ledger", "keep", "--log", "json", "--config", str(self.config)],
+                [*program, "page", "--log", "json", "--config", str(self.config)],
                 stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, cwd=ROOT,
             )  # fmt: skip
-        self.keepers.append(process)
+        self.processes.append(process)
         return process
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
@@ -96,7 +104,7 @@ class KeeperHouse:
         process.wait()
 
     def close(self) -> None:
-        for process in self.keepers:
+        for process in self.processes:
             if process.poll() is None:
                 self.kill(process)
             if process.stdin is not None:
@@ -137,55 +145,64 @@ class KeeperHouse:
 
         until(is_drained, 20, what=f"the end of the journals in {self.log}")
 
-    def ask_until(self, good: Any) -> dict[str, Any]:
-        """Watch, from the beginning each time, until the first message is ``good``."""
+    def live_until(self, good: Any) -> dict[str, Any]:
+        """Look, from the beginning each time, until the live calls and the ledger's health are ``good``."""
 
         def look() -> dict[str, Any] | None:
             try:
-                told = self.ask({"ask": "watch"})
-            except OSError:
+                told = self.live()
+            except (OSError, http.client.HTTPException):
                 return None
             return told if good(told) else None
 
         found: dict[str, Any] = until(look, 20, what=f"the ledger's news in {self.log}")
         return found
 
-    def connect(self) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(15)
-        sock.connect(str(self.journal / "keeper.sock"))
-        return sock
+    def live(self) -> dict[str, Any]:
+        """The first event of a page's stream."""
+        connection = self._get("/api/live")
+        try:
+            for line in connection.getresponse():
+                if line.startswith(b"data: "):
+                    told: dict[str, Any] = json.loads(line[6:])
+                    return told
+            raise ConnectionError("no event")
+        finally:
+            connection.close()
 
-    def ask(self, question: Any) -> dict[str, Any]:
-        """One question, one answer."""
-        with self.connect() as sock, sock.makefile("rwb") as file:
-            file.write(question if isinstance(question, bytes) else json.dumps(question).encode() + b"\n")
-            file.flush()
-            line = file.readline()
-            if not line:
-                raise ConnectionError("no answer")
-            answer: dict[str, Any] = json.loads(line)
+    def ask(self, question: str) -> dict[str, Any]:
+        """The answer of ``/api/QUESTION``."""
+        connection = self._get(f"/api/{question}")
+        try:
+            answer: dict[str, Any] = json.loads(connection.getresponse().read())
             return answer
+        finally:
+            connection.close()
+
+    def _get(self, path: str) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection(*self.web, timeout=15)
+        connection.request("GET", path, headers={"Authorization": f"Bearer {TOKEN}"})
+        return connection
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[KeeperHouse]:
+def house(tmp_path: Path) -> Iterator[WriterHouse]:
     """With SQLite."""
-    house = KeeperHouse(tmp_path, f"sqlite:///{tmp_path}/calls.db")
+    house = WriterHouse(tmp_path, f"sqlite:///{tmp_path}/calls.db")
     yield house
     house.close()
 
 
 @pytest.fixture
-def pg_house(tmp_path: Path, postgresql: Postgres) -> Iterator[KeeperHouse]:
-    house = KeeperHouse(tmp_path, postgresql.url)
+def pg_house(tmp_path: Path, postgresql: Postgres) -> Iterator[WriterHouse]:
+    house = WriterHouse(tmp_path, postgresql.url)
     yield house
     house.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def any_house(request: pytest.FixtureRequest) -> KeeperHouse:
+def any_house(request: pytest.FixtureRequest) -> WriterHouse:
     """Each test with both."""
     name = "house" if request.param == "sqlite" else "pg_house"
-    house: KeeperHouse = request.getfixturevalue(name)
+    house: WriterHouse = request.getfixturevalue(name)
     return house

@@ -22,20 +22,23 @@ from eslbot.config.model import Ledger, Secret
 from eslbot.ledger import database
 from eslbot.ledger.database import LedgerDown, migrate, open_database, reading, writing
 from eslbot.ledger.schema import calls, metadata
-from tests.ledger.conftest import KeeperHouse
+from tests.ledger.conftest import WriterHouse
 from tests.support.ledger import NOON
 from tests.support.processes import ROOT
 
 
-def opened(house: KeeperHouse) -> Engine:
+def opened(house: WriterHouse) -> Engine:
     return open_database(house.ledger, create=True)
 
 
-def test_the_migrations_make_the_tables_of_the_schema(any_house: KeeperHouse) -> None:
+def test_the_migrations_make_the_tables_of_the_schema(any_house: WriterHouse) -> None:
     engine = opened(any_house)
-    assert migrate(engine) == migrate(engine) == "0002"  # twice without harm
+    assert migrate(engine) == migrate(engine) == "0005"  # twice without harm
     with reading(engine) as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        # SQLite needs no second index of its primary key; alembic does not look at that.
+        others = {"calls_call_id"} if engine.dialect.name == "sqlite" else set()
+        options = {"compare_type": True, "include_object": lambda _o, name, *_: name not in others}
+        context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
     there = inspect(engine)
     for table in metadata.sorted_tables:  # what alembic does not compare
@@ -46,12 +49,12 @@ def test_the_migrations_make_the_tables_of_the_schema(any_house: KeeperHouse) ->
             c.name for c in table.primary_key
         ]
         assert {(i["name"], tuple(i["column_names"])) for i in there.get_indexes(table.name)} == {
-            (i.name, tuple(c.name for c in i.columns)) for i in table.indexes
+            (i.name, tuple(c.name for c in i.columns)) for i in table.indexes if i.name not in others
         }
     engine.dispose()
 
 
-def test_several_may_migrate_at_once(any_house: KeeperHouse) -> None:
+def test_several_may_migrate_at_once(any_house: WriterHouse) -> None:
     engines = [opened(any_house) for _ in range(4)]
     told: list[str] = []
     threads = [threading.Thread(target=lambda e=e: told.append(migrate(e))) for e in engines]  # type: ignore[misc]
@@ -59,12 +62,12 @@ def test_several_may_migrate_at_once(any_house: KeeperHouse) -> None:
         thread.start()
     for thread in threads:
         thread.join(20)
-    assert told == ["0002"] * 4
+    assert told == ["0005"] * 4
     for engine in engines:
         engine.dispose()
 
 
-#: The call that a keeper of the first version writes.
+#: The call that a writer of the first version writes.
 OLD_CALL = {
     "call_id": "old", "invited_at": NOON, "updated_at": NOON, "stage": "talking", "attempts": 0,
     "take_overs": 0, "byes_overdue": 0, "end_unseen": False,
@@ -81,7 +84,7 @@ def write_as_the_first_version(engine: Engine, call_id: str) -> None:
 
 
 def test_an_older_database_keeps_its_calls_and_the_version_before_can_still_write(
-    any_house: KeeperHouse,
+    any_house: WriterHouse,
 ) -> None:
     engine = opened(any_house)
     config = Config()
@@ -97,7 +100,7 @@ def test_an_older_database_keeps_its_calls_and_the_version_before_can_still_writ
         reading(engine) as connection,
     ):
         connection.execute(select(calls)).all()
-    assert migrate(engine) == "0002"
+    assert migrate(engine) == "0005"
     write_as_the_first_version(engine, "behind")  # a rolled-back service, or another host's
     with reading(engine) as connection:
         rows = connection.execute(select(calls).order_by(calls.c.call_id)).mappings().all()
@@ -105,6 +108,7 @@ def test_an_older_database_keeps_its_calls_and_the_version_before_can_still_writ
         ("before", 0, None, None),
         ("behind", 0, None, None),
     ]
+    assert {(row["answers"], row["answer_p50"], row["barge_ins"]) for row in rows} == {(0, None, 0)}
     engine.dispose()
 
 
@@ -139,7 +143,7 @@ def test_one_that_another_keeps_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     writer.close()
 
 
-def test_a_newer_database_is_used_as_it_is(any_house: KeeperHouse) -> None:
+def test_a_newer_database_is_used_as_it_is(any_house: WriterHouse) -> None:
     engine = opened(any_house)
     migrate(engine)
     with writing(engine) as connection:
@@ -149,7 +153,7 @@ def test_a_newer_database_is_used_as_it_is(any_house: KeeperHouse) -> None:
     engine.dispose()
 
 
-def test_a_transaction_that_fails_leaves_nothing(any_house: KeeperHouse) -> None:
+def test_a_transaction_that_fails_leaves_nothing(any_house: WriterHouse) -> None:
     engine = opened(any_house)
     migrate(engine)
     with pytest.raises(LedgerDown), writing(engine) as connection:
@@ -216,7 +220,7 @@ def test_what_is_no_database_is_told(tmp_path: Path) -> None:
         migrate(open_database(ledger(f"sqlite:///{tmp_path}/calls.db")))
 
 
-def test_tables_that_are_not_there_are_told_with_the_remedy(any_house: KeeperHouse) -> None:
+def test_tables_that_are_not_there_are_told_with_the_remedy(any_house: WriterHouse) -> None:
     engine = opened(any_house)
     with (
         pytest.raises(LedgerDown, match="make the tables with: eslbot ledger migrate"),

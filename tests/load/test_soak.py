@@ -69,7 +69,7 @@ def test_every_caller_is_accounted_for(tmp_path: Path) -> None:
     header, *rows = (tmp_path / "soak.csv").read_text().splitlines()
     assert header == "seconds,what,pid,rss_kb,descriptors,threads,count"
     watched = {row.split(",")[1] for row in rows}
-    assert {"arbiter", "worker", "keeper", "relay parent", "relay", "FreeSWITCH", "calls up"} <= watched
+    assert {"arbiter", "worker", "page", "relay parent", "relay", "FreeSWITCH", "calls up"} <= watched
     assert "<svg" in (tmp_path / "soak.svg").read_text()
     assert "every promise was kept" in told and "seed 13" in errors
 

@@ -62,7 +62,7 @@ def stand_in() -> Iterator[Bot]:
 def play(url: str, protocol: str, **options: object) -> Played:
     """A call by one of our protocols."""
     bot = model.Bot((url,), 8000, 3.0, 0.0, {}, insecure=True, protocol=protocol)
-    spoken = protocols.speak(INVITE, bot)
+    spoken = protocols.speak(INVITE, bot, "")
     return asyncio.run(Player(url, spoken, tone(CALLER_TONE, 1.0), **options).call(30))  # type: ignore[arg-type]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 from eslbot import metrics
+from eslbot.exposition import SWITCH
 
 _SAMPLES = {Counter: ("_total",), Gauge: ("",), Histogram: ("_bucket", "_sum", "_count")}
 
@@ -14,7 +15,7 @@ TARGET = frozenset({"job", "instance"})
 
 def samples() -> dict[str, frozenset[str]]:
     """By the names that a query uses."""
-    found = {"up": TARGET}
+    found = {"up": TARGET, **{f"{name}_total": TARGET for name in SWITCH}}
     for metric in vars(metrics).values():
         for kind, endings in _SAMPLES.items():
             if isinstance(metric, kind):

@@ -103,7 +103,7 @@ def test_prometheus_takes_the_rules() -> None:
 
 
 @needs_promtool
-@pytest.mark.parametrize("tests", ["alerts_test.yml", "alerts_of_weeks_test.yml"])
+@pytest.mark.parametrize("tests", ["alerts_test.yml", "alerts_of_weeks_test.yml", "outages_test.yml"])
 def test_alerts_fire_when_they_should_and_not_else(tests: str, tmp_path: Path) -> None:
     assert promtool is not None
     with_rules = tmp_path / tests

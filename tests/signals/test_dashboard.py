@@ -32,7 +32,19 @@ def test_it_can_be_imported() -> None:
 
 def test_it_has_its_rows_in_order() -> None:
     rows = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
-    assert rows == ["Now", "Hand-off", "Bot", "Ameyo", "FreeSWITCH and the BYE", "Ledger", "Service", "Relay"]
+    assert rows == [
+        "Health",
+        "Now",
+        "Hand-off",
+        "Bot",
+        "Ameyo",
+        "FreeSWITCH and the BYE",
+        "Ledger",
+        "Service",
+        "Relay",
+        "Recordings",
+        "Turns and traces",
+    ]
 
 
 def test_no_two_panels_lie_on_one_another() -> None:
@@ -74,7 +86,9 @@ def test_a_panel_says_what_it_shows_and_in_which_unit(panel: dict[str, Any]) -> 
     assert panel["title"]
     assert panel["description"].endswith(".")
     unit = panel["fieldConfig"]["defaults"]["unit"]
-    in_seconds = re.compile(r"_seconds_bucket|increase\(\w+_seconds_total")
+    in_seconds = re.compile(
+        r"_seconds_bucket|increase\(\w+_seconds_total|_lag_seconds|_ends_timestamp_seconds"
+    )
     seconds = any(in_seconds.search(target["expr"]) for target in panel["targets"])
     assert (unit == "s") is seconds
 

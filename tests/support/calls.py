@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.fake_keeper import FakeKeeper, row
+from tests.support.fake_ledger import ACME, ZENITH, FakeLedger, row
 
 EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 
 
 def rich_call(
-    keeper: FakeKeeper, began: float, reason: str = "The caller wants to buy.", **values: Any
+    ledger: FakeLedger, began: float, reason: str = "The caller wants to buy.", **values: Any
 ) -> str:
     """Its id. It took 70 s; its hand-off was accepted at the third attempt, its worker went away once."""
     one = row(
@@ -31,6 +31,11 @@ def rich_call(
         hangup_cause="NORMAL_CLEARING",
         attempts=3,
         take_overs=1,
+        answers=5,
+        answer_p50=0.81,
+        answer_p95=1.74,
+        answer_worst=1.74,
+        barge_ins=1,
         media={"packets_in": 3498, "lost": 2, "jitter_ms": 3.1, "mos": 4.4, "codec": "PCMU"},
         **values,
     )
@@ -56,14 +61,24 @@ def rich_call(
     facts += [(48.2, "bot_ended", {"outcome": "bot_ended", "reason": reason})]
     facts += [(70.0, "ended", {"disposition": "recv_bye", "cause": "NORMAL_CLEARING", "handed_off": True})]
     facts.sort(key=lambda fact: fact[0])
-    keeper.timelines[call_id] = [{"at": began + at, "what": what, "facts": more} for at, what, more in facts]
-    keeper.notifications[call_id] = [
+    ledger.timelines[call_id] = [{"at": began + at, "what": what, "facts": more} for at, what, more in facts]
+    ledger.notifications[call_id] = [
         _attempt(1, began + 48.9, "failed", None, 1.0, "ConnectTimeout"),
         _attempt(2, began + 50.4, "failed", 502, 0.31, "Bad Gateway"),
         _attempt(3, began + 51.8, "accepted", 200, 0.6, "OK"),
     ]
-    keeper.put(one)
+    waited = [0.7, 0.66, 0.81, 1.74, 0.92]
+    begins = [at for at, _ in turns]
+    ledger.turns[call_id] = [
+        _turn(number, began + at, "answer", seconds, seconds - 0.02)
+        for number, (at, seconds) in enumerate(zip([begins[1], *begins[3:]], waited, strict=True), 1)
+    ] + [_turn(6, began + turns[2][1], "barge_in", 0.42, 0.41)]
+    ledger.put(one)
     return call_id
+
+
+def _turn(number: int, at: float, kind: str, seconds: float, bot: float) -> Any:
+    return {"number": number, "at": at, "kind": kind, "seconds": seconds, "bot": bot, "by": None}
 
 
 def _attempt(number: int, at: float, verdict: str, status: int | None, seconds: float, detail: str) -> Any:
@@ -80,8 +95,6 @@ def _attempt(number: int, at: float, verdict: str, status: int | None, seconds: 
 
 def tenants(now: float) -> list[dict[str, Any]]:
     """Two tenants, one of which has trouble."""
-    from tests.support.fake_keeper import ACME, ZENITH
-
     return [
         {
             "workspace_id": ACME,

@@ -75,6 +75,10 @@ class InboundSwitch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Be gone; a second time without harm."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

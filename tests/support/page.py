@@ -1,21 +1,29 @@
-"""A service with a call page, its ledger a stand-in's, and a browser to look at it."""
+"""A call page as the page process serves it, its ledger a stand-in's, and a browser to look at it."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import tempfile
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import tomli_w
+
+from eslbot.config import load
+from eslbot.health.model import Colour, Component, Finding, Health, Place, State
 from eslbot.recovery import Recoveries
-from eslbot.sim.processes import children, keeps_ledger
-from tests.support.fake_keeper import ACME, ZENITH
-from tests.support.processes import EslbotService, tree
+from eslbot.web.app import create_app
+from eslbot.web.server import PageServer
+from eslbot.web.site import Site
+from tests.support.fake_ledger import ACME, WORKSPACES, ZENITH, FakeLedger
+from tests.support.processes import tree
 
 TOKENS = {
     "operator": "operator-token-0123456789",
@@ -25,20 +33,70 @@ TOKENS = {
 CHROMIUM = shutil.which("chromium")
 
 
-class PageService(EslbotService):
-    """A service beside whose workers a keeper waits for the stand-in's end."""
+class PageService:
+    """The page's server in this process, for a configuration and a ledger, on a port of its own."""
 
-    def children(self) -> list[int]:
-        """The workers."""
-        return [pid for pid in children(self.process.pid) if not keeps_ledger(pid)]
+    def __init__(self, folder: Path, tree: dict[str, Any], ledger: FakeLedger | None) -> None:
+        self.journal = folder / "journal"
+        self._file = folder / "page.toml"
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.web_port: int = self._listener.getsockname()[1]
+        self.tree, self.ledger = tree, ledger
+        #: What the last round of looks has found; None where there was none.
+        self.health: Health | None = well()
 
-    def pids(self) -> list[int]:
-        return [self.process.pid, *children(self.process.pid)]
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._listener.close()
+
+    def start(self) -> None:
+        """As the arbiter starts a page process; its port is there all the time."""
+        self._file.write_text(tomli_w.dumps(self.tree))
+        config = load(self._file)
+        if self.ledger is None:
+            self.site = Site(config, health=self._health)
+        else:
+            self.ledger.begin_anew()
+            projection = self.ledger.projection
+            self.site = Site(config, self.ledger, projection, health=self._health)
+        listener = self._listener.dup()
+        listener.setblocking(False)
+        self._server = PageServer(create_app(self.site), listener)
+        threading.Thread(target=self._server.serve, daemon=True).start()
+
+    def _health(self) -> Health | None:
+        return self.health
+
+    def stop(self) -> None:
+        """As it ends."""
+        self.site.projection.close()
+        self._server.stop()
 
 
-def page_tree(journal: Path, workers: int = 2) -> dict[str, Any]:
+def well(**colours: str) -> Health:
+    """All of a service of two tenants, green but for the ``colours`` of some components."""
+    now = time.time()
+    states = []
+    for component in Component:
+        tenants = (ACME, ZENITH) if component in (Component.BOT, Component.AMEYO) else (None,)
+        for workspace_id in tenants:
+            colour = Colour(colours.get(component, "green"))
+            wrong = colour is not Colour.GREEN
+            finding = Finding(
+                colour, f"{component} is {colour}" if wrong else "", f"mend {component}" if wrong else ""
+            )
+            name = WORKSPACES[workspace_id] if workspace_id else None
+            states.append(State(Place(component, workspace_id), finding, now - 30, name))
+    return Health(now, tuple(states))
+
+
+def page_tree(journal: Path) -> dict[str, Any]:
     """Two tenants, and three who look: at everything masked, at one tenant, at everything with numbers."""
-    configuration = tree(workers=workers)
+    configuration = tree()
     configuration["workspaces"][ZENITH] = {**configuration["workspaces"][ACME], "name": "zenith"}
     configuration["ledger"] = {"journal": str(journal), "url": f"sqlite:///{journal}/calls.db"}
     configuration.setdefault("freeswitch", {})["recovery_file"] = str(journal.parent / "freeswitch.json")
@@ -58,13 +116,6 @@ def recoveries(journal: Path, **known: Any) -> None:
 
 
 @contextmanager
-def short_folder() -> Iterator[Path]:
-    """For a journal: a Unix socket's path has at most 107 characters."""
-    with tempfile.TemporaryDirectory(prefix="eslbot-") as folder:
-        yield Path(folder)
-
-
-@contextmanager
 def browser() -> Iterator[Any]:
     """Debian's Chromium, through Playwright."""
     from playwright.sync_api import sync_playwright
@@ -78,9 +129,11 @@ def browser() -> Iterator[Any]:
             chromium.close()
 
 
-def sign_in(page: Any, service: EslbotService, token: str = "operator") -> None:
-    """As people do."""
+def sign_in(page: Any, service: PageService, token: str = "operator", view: str = "live") -> None:
+    """As people do, and go to a view."""
     page.goto(f"http://127.0.0.1:{service.web_port}/")
     page.get_by_label("Token").fill(TOKENS[token])
     page.get_by_role("button", name="Sign in").click()
     page.get_by_role("button", name="Sign out").wait_for()
+    if view != "overview":
+        page.get_by_role("link", name=view.capitalize(), exact=True).click()

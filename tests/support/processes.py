@@ -17,7 +17,7 @@ from typing import Any, Self
 import tomli_w
 from gevent import socket
 
-from eslbot.sim.processes import children, serves
+from eslbot.sim.processes import children, relays, serves, tells
 from tests.support.peer import free_port
 from tests.support.switch import KEY, WORKSPACE, Channel
 
@@ -116,12 +116,12 @@ class EslbotService(ServerProcess):
         self.options = options
         self.before = before
         self.config = folder / f"eslbot-{id(self)}.toml"
-        self.web_port = 0
+        self.web_port = self.health_port = 0
         #: Not the default one: other services on this machine want it, and a worker takes it once it is free.
         self.capture_port = free_port()
 
     def command(self) -> Sequence[str]:
-        self.port, self.web_port = free_port(), free_port()
+        self.port, self.web_port, self.health_port = free_port(), free_port(), free_port()
         self.write(self.tree)
         return self.same_command()
 
@@ -141,7 +141,11 @@ class EslbotService(ServerProcess):
         key_file = self.folder / "identity.key"
         key_file.touch(0o600)
         key_file.write_text(f"{KEY.hex()}\n")
-        tree.setdefault("server", {}).update(listen=f"127.0.0.1:{self.port}", key_file=str(key_file))
+        tree.setdefault("server", {}).update(
+            listen=f"127.0.0.1:{self.port}",
+            health=f"127.0.0.1:{self.health_port}",
+            key_file=str(key_file),
+        )
         tree.setdefault("web", {})["listen"] = f"127.0.0.1:{self.web_port}"
         tree.setdefault("relay", {"processes": 0})
         tree.setdefault("freeswitch", {}).setdefault("capture", f"127.0.0.1:{self.capture_port}")
@@ -152,17 +156,46 @@ class EslbotService(ServerProcess):
         found = self.children()
         return len(found) == workers and all(self.served_by(pid) for pid in found)
 
+    def children(self) -> list[int]:
+        """The workers."""
+        return [pid for pid in children(self.process.pid) if not tells(pid) and not relays(pid)]
+
+    def page(self) -> int | None:
+        """The page process, while there is one."""
+        return next((pid for pid in children(self.process.pid) if tells(pid)), None)
+
+    def pids(self) -> list[int]:
+        return [self.process.pid, *children(self.process.pid)]
+
     def served_by(self, pid: int) -> bool:
         """Whether the process waits for both kinds of connections."""
-        return all(serves(pid, ("127.0.0.1", port)) for port in (self.port, self.web_port))
+        return all(serves(pid, ("127.0.0.1", port)) for port in (self.port, self.health_port))
 
     def accepting(self) -> int:
         (worker,) = self.children()
         return worker
 
     def get(self, path: str, method: str = "GET") -> tuple[int, str, str]:
-        """Status, content type and text of a page."""
-        request = urllib.request.Request(f"http://127.0.0.1:{self.web_port}{path}", method=method)
+        """Status, content type and text of a page of the page process's, once that is up."""
+
+        def answer() -> tuple[int, str, str] | None:
+            try:
+                return self._get(self.web_port, path, method)
+            except urllib.error.URLError as error:
+                if isinstance(error.reason, ConnectionRefusedError):
+                    return None
+                raise
+
+        found: tuple[int, str, str] = until(answer, what=f"the page's start\n{self.log}")
+        return found
+
+    def probe(self, path: str, method: str = "GET") -> tuple[int, str, str]:
+        """The same of a worker."""
+        return self._get(self.health_port, path, method)
+
+    @staticmethod
+    def _get(port: int, path: str, method: str) -> tuple[int, str, str]:
+        request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=5) as answer:

@@ -7,10 +7,14 @@ from dataclasses import replace
 from eslbot.config.model import Bot
 from eslbot.relay import protocols
 from eslbot.relay.protocols.base import Protocol
+from eslbot.tracing.context import traceparent
 from tests.support import invites
 
 #: A CRT Object ID may be any text.
 INVITE = replace(invites.INVITE, crt_object_id="d444-$\\{};'3883")
+
+#: What a bot is told of its trace.
+TRACE = traceparent(INVITE.call_id, 1.0)
 
 
 def bot_of(protocol: str, rate: int = 8000) -> Bot:
@@ -28,4 +32,4 @@ def bot_of(protocol: str, rate: int = 8000) -> Bot:
 
 def speak(protocol: str, rate: int = 8000) -> Protocol:
     """One connection of :data:`INVITE`'s call."""
-    return protocols.speak(INVITE, bot_of(protocol, rate))
+    return protocols.speak(INVITE, bot_of(protocol, rate), TRACE)

@@ -12,6 +12,7 @@ from typing import Any
 
 from eslbot.config.model import Workspace
 from eslbot.invite import Invite
+from eslbot.recording.recorder import Recorder
 from eslbot.relay.control import Part
 from eslbot.relay.module import Call, Stream
 from eslbot.relay.shared import Shared
@@ -71,7 +72,7 @@ class NoReads:
 
 
 def parts(call: Any = EchoCall) -> Parts:
-    return Parts(call, NoReads, lambda: None)  # type: ignore[arg-type, return-value]
+    return Parts(call, NoReads, lambda: None, Recorder)  # type: ignore[arg-type, return-value]
 
 
 def configuration(folder: Path, port: int, processes: int = 1, name: str = "acme") -> dict[str, Any]:

@@ -27,7 +27,7 @@ from eslbot.ameyo import client as client_module
 from eslbot.ameyo import sockets
 from eslbot.ameyo.client import FIRST_DELAY, SLOW_CAP, AmeyoClient, Attempt, Verdict, _retry_after
 from eslbot.ameyo.connections import Connections
-from eslbot.ameyo.notification import notification
+from eslbot.ameyo.notification import PATH, notification
 from eslbot.config.model import Ameyo, Secret
 from tests.support.ameyo_server import AmeyoServer, Answer
 from tests.support.patched import run_patched
@@ -236,14 +236,18 @@ def test_an_endless_answer_is_not_read_to_its_end() -> None:
     assert sum(sent) < 32 * 1024 * 1024, "what fits into the kernel's buffers, and no more"
 
 
-def test_a_redirect_is_not_followed() -> None:
-    with (
-        AmeyoServer() as elsewhere,
-        AmeyoServer(Answer(307, b"", {"Location": elsewhere.url + "/take-the-token"})) as server,
-    ):
-        (attempt,) = attempts(server, count=1)
-    assert (attempt.verdict, attempt.status) == (Verdict.REJECTED, 307)
-    assert elsewhere.requests == []
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 305, 307, 308])
+def test_a_redirect_is_not_followed(status: int) -> None:
+    with AmeyoServer() as elsewhere:
+        far = {"Location": elsewhere.url + "/take-the-token", "Refresh": f"0; url={elsewhere.url}"}
+        near = {"Location": "/take-the-token"}
+        with AmeyoServer(Answer(status, b"gone", far), Answer(status, b"", near)) as server:
+            first, second = attempts(server, count=2)
+    assert (first.verdict, first.status, first.detail) == (Verdict.REJECTED, status, "gone")
+    assert first.delay == SLOW_CAP, "as any other that somebody has to mend"
+    assert (second.verdict, second.status) == (Verdict.REJECTED, status)
+    assert {request.path for request in server.requests} == {PATH}
+    assert elsewhere.connections == []
 
 
 @pytest.mark.parametrize(

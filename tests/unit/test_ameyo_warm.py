@@ -6,6 +6,7 @@ import select
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import gevent
 import pytest
@@ -64,6 +65,29 @@ def test_session_tickets_that_came_meanwhile_do_not_end_a_connection(
         assert client._connections.one_waits()
         assert post(client) is Verdict.ACCEPTED
     assert len(tls.connections) == 1
+
+
+@pytest.mark.parametrize("tls", ["127.0.0.1"], indirect=True)
+def test_until_when_its_certificate_counts_is_told_with_each_connection(
+    tls: AmeyoServer, authority: tuple[trustme.CA, str]
+) -> None:
+    told: list[float] = []
+    client = AmeyoClient(settings(tls.url, ca_file=authority[1]), until=told.append)
+    try:
+        opened(client, tls)
+        assert post(client) is Verdict.ACCEPTED  # on that connection
+        assert told == [datetime(3000, 1, 1, tzinfo=UTC).timestamp()]  # as trustme makes them
+    finally:
+        client.close()
+
+
+def test_without_tls_there_is_no_certificate_to_tell_of() -> None:
+    told: list[float] = []
+    with AmeyoServer() as server:
+        client = AmeyoClient(settings(server.url), until=told.append)
+        assert post(client) is Verdict.ACCEPTED
+        client.close()
+    assert told == []
 
 
 def test_while_one_waits_no_other_is_opened() -> None:

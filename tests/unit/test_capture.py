@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
 import time
 from typing import Any
 
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 
 from eslbot import capture, metrics
 from eslbot.capture import LINES, MARK, Refusals, refusal
+from eslbot.config.model import loopback
+from tests.support.peer import free_port
 
 
 def copied(message: str, peer: str = "192.0.2.7", version: int = 1, family: int = socket.AF_INET) -> bytes:
@@ -130,3 +133,27 @@ def test_a_flood_is_counted_and_not_written_down(monkeypatch: pytest.MonkeyPatch
     assert [line["event"] for line in told.lines[LINES:]] == ["switch_refusals_untold", "switch_refused"]
     assert told.lines[LINES]["count"] == 2000 - LINES
     assert len(told.refusals._seen) <= capture.REMEMBERED
+
+
+def test_a_thread_reads_the_port_once_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = loopback(free_port())
+    tried = threading.Event()
+
+    def wait(seconds: float) -> None:
+        tried.set()
+        threading.Event().wait(0.02)
+
+    monkeypatch.setattr(capture.time, "sleep", wait)
+    count = metrics.REFUSALS.labels("switch_422")._value
+    before = count.get()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(address.pair)
+        threading.Thread(target=capture.watch, args=(address,), daemon=True).start()
+        assert tried.wait(5)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as switch:
+        deadline = time.monotonic() + 10
+        number = 0
+        while count.get() == before:  # what is sent before it has the port is lost
+            assert time.monotonic() < deadline
+            number += 1
+            switch.sendto(copied(response("422 Too Small", branch=f"bound{number}")), address.pair)

@@ -20,6 +20,7 @@ from picows.url import parse_url
 
 from eslbot.config import Address, Config, ConfigError, Relay, Secret, load
 from eslbot.config.fields import BotUrl
+from eslbot.config.model import OwnRecordings, Recordings
 from eslbot.config.secrets import secrets_of
 from eslbot.config.show import show
 from eslbot.config.urls import MASK
@@ -50,7 +51,7 @@ processes = 1
 directory = "/var/lib/eslbot/lines"   # line files: the relay writes, FreeSWITCH reads
 
 [web]
-listen = "127.0.0.1:8085"        # /healthz /readyz /metrics and the call page
+listen = "127.0.0.1:8085"        # the page process: the call page, /metrics /healthz /readyz
 
 [ledger]                         # comes with its own issue
 url = "sqlite:////var/lib/eslbot/calls.db"    # or postgresql+psycopg://…
@@ -117,6 +118,7 @@ def put(tree: Tree, key: str, value: Any) -> Tree:
         "W": ["workspaces", ACME],
         "B": ["workspaces", ACME, "bot"],
         "A": ["workspaces", ACME, "ameyo"],
+        "R": ["workspaces", ACME, "recording"],
     }
     first, *rest = key.split(".")
     path = [*short.get(first, [first]), *rest]
@@ -128,7 +130,7 @@ def put(tree: Tree, key: str, value: Any) -> Tree:
 
 
 def full(key: str) -> str:
-    for short, long in {"W": "", "B": ".bot", "A": ".ameyo"}.items():
+    for short, long in {"W": "", "B": ".bot", "A": ".ameyo", "R": ".recording"}.items():
         if key.split(".")[0] == short:
             return f"workspaces.{ACME}{long}{key[1:]}"
     return key
@@ -174,7 +176,7 @@ def test_the_designs_example_loads_as_it_is(read: Read) -> None:
     assert config.relay == Relay(Address(ip_address("127.0.0.1"), 8086), 1, "/var/lib/eslbot/lines")
     assert switch.event_socket_password == Secret("fs-password-5d1f")
     assert [str(controller) for controller in switch.controllers] == ["127.0.0.1:8084"]
-    assert str(config.web.listen) == "127.0.0.1:8085"
+    assert (str(config.web.listen), str(config.server.health)) == ("127.0.0.1:8085", "127.0.0.1:8083")
     acme = config.workspaces[ACME]
     assert (acme.id, acme.name, acme.max_calls, acme.max_duration) == (ACME, "acme", 200, 1800.0)
     assert acme.sources == (ip_network("203.0.113.10/32"), ip_network("203.0.113.64/28"))
@@ -197,6 +199,7 @@ def test_the_operator_is_told_of_a_ca_file_that_is_not_here(read: Read) -> None:
 def test_every_key_but_a_few_has_a_default(read: Read) -> None:
     config = read(small())
     assert str(config.server.listen) == "127.0.0.1:8084"
+    assert str(config.server.health) == "127.0.0.1:8083"
     assert (config.server.workers, config.server.max_calls) == (2, 1000)
     assert config.freeswitch.event_socket_password is None
     assert [str(controller) for controller in config.freeswitch.controllers] == ["127.0.0.1:8084"]
@@ -285,6 +288,44 @@ def test_a_proxy_and_the_password_in_it_are_secrets(read: Read) -> None:
     assert {"p%40ssword", "p@ssword", "socks5://user:p%40ssword@10.0.0.9:1080"} <= secrets_of(config)
 
 
+def test_the_way_to_ameyo_and_the_password_in_it(read: Read) -> None:
+    tree = put(small(), "egress.addresses", ["35.227.95.16", "35.227.95.17", "35.227.95.16"])
+    put(
+        put(tree, "A.source_address", "10.0.0.21"), "A.proxy", "http://eslbot:${PROXY_PASSWORD}@10.0.0.9:3128"
+    )
+    config = read(tree, {"PROXY_PASSWORD": "proxy-password-5c1e"})
+    ameyo = config.workspaces[ACME].ameyo
+    assert [str(address) for address in config.egress.addresses] == ["35.227.95.16", "35.227.95.17"]
+    assert (str(ameyo.source_address), ameyo.proxy) == (
+        "10.0.0.21",
+        Secret("http://eslbot:proxy-password-5c1e@10.0.0.9:3128"),
+    )
+    assert "proxy-password-5c1e" in secrets_of(config)
+    assert "proxy-password-5c1e" not in show(config) + repr(config)
+    again = tomllib.loads(show(config))
+    assert again["egress"] == {"addresses": ["35.227.95.16", "35.227.95.17"]}
+    assert again["workspaces"][ACME]["ameyo"]["source_address"] == "10.0.0.21"
+    assert again["workspaces"][ACME]["ameyo"]["proxy"] == MASK
+    assert (read(small()).egress.addresses, "egress" in tomllib.loads(show(read(small())))) == ((), False)
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({"A.proxy": "http://10.0.0.9:3128", "A.url": "http://a", "A.insecure": True}, "A.proxy: goes"),
+        ({"A.source_address": "::1", "A.url": "https://10.0.0.3:8887"}, "A.source_address: ::1 cannot reach"),
+        ({"A.source_address": "::1", "A.proxy": "http://10.0.0.9:3128"}, "cannot reach the proxy"),
+        ({"A.source_address": "10.0.0.1", "A.url": "https://[::1]:8887"}, "cannot reach the url"),
+    ],
+)
+def test_ways_that_lead_nowhere_are_told(read: Read, keys: Tree, problem: str) -> None:
+    tree = small()
+    for key, value in keys.items():
+        put(tree, key, value)
+    (found,) = problems(read, tree)
+    assert problem.replace("A.", full("A.")) in found
+
+
 def test_keys_of_earlier_versions_are_told_and_not_read(read: Read) -> None:
     tree = put(put(small(), "freeswitch.temp_dir", ["${NOWHERE}"]), "B.playback", 1)
     assert read(tree).warnings == (
@@ -317,6 +358,13 @@ def test_a_relay_of_ones_own_place(read: Read) -> None:
     config = read(put(small(), "relay", table))
     assert config.relay == Relay(Address(ip_address("10.0.0.1"), 9), 0, "/dev/shm/lines")
     assert read(unmasked(show(config))).relay == config.relay
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9083", "127.0.0.2:8083", "[::1]:8083"])
+def test_workers_tell_how_they_are_on_loopback(read: Read, address: str) -> None:
+    config = read(put(small(), "server.health", address))
+    assert str(config.server.health) == address
+    assert tomllib.loads(show(config))["server"]["health"] == address
 
 
 def test_a_pbx_behind_nat_and_where_copies_of_sip_go(read: Read) -> None:
@@ -419,6 +467,9 @@ def test_a_workspace_knows_its_own_sources(read: Read, ip: str, known: bool) -> 
 
 # -- what is not ------------------------------------------------------------------------------------------
 
+#: A table of [tracing].
+OTLP = {"endpoint": "https://otel.example.com/v1/traces"}
+
 MISTAKES: list[tuple[str, Any, str]] = [
     ("server.listen", "127.0.0.1", 'an IP address and a port like "127.0.0.1:8084"'),
     ("server.listen", "localhost:8084", "an IP address and a port"),
@@ -446,7 +497,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     (
         "server.worker",
         2,
-        "not a known key; known here: key_file, listen, max_calls, switch_user, switches, workers",
+        "not a known key; known here: health, key_file, listen, max_calls, switch_user, switches, workers",
     ),
     ("freeswitch.sip_ip", "10.0.0.256", "an IP address like"),
     ("freeswitch.sip_port", 65536, "a whole number from 1 to 65535"),
@@ -462,12 +513,31 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("relay.directory", "/" + "a" * 200, "at most 200 characters"),
     ("relay.processes", -1, "a whole number from 0 to 64"),
     ("relay.processes", 65, "a whole number from 0 to 64"),
+    ("server.health", "0.0.0.0:8083", "an address of loopback like 127.0.0.1:8083, got '0.0.0.0:8083'"),
+    ("server.health", "10.0.0.5:8083", "an address of loopback"),
+    ("server.health", "[::]:8083", "an address of loopback"),
+    ("server.health", "8083", "an IP address and a port"),
+    ("server.health", "127.0.0.1:8084", "is server.listen already; each needs its own"),
+    ("web.listen", "127.0.0.1:8083", "is server.health already"),
+    ("relay.listen", "127.0.0.1:8083", "is server.health already"),
     ("relay.listen", "8086", "an IP address and a port"),
     ("relay.listen", "[::1]:8086", "an IPv4 address: mod_audio_stream connects to no other"),
     ("relay.listen", "[::]:8086", "an IPv4 address: mod_audio_stream connects to no other"),
     ("relay.listen", "127.0.0.1:8084", "is server.listen already"),
     ("relay.listen", "127.0.0.1:8085", "is web.listen already"),
     ("freeswitch.controllers", ["127.0.0.1"], "an IP address and a port"),
+    ("egress.addresses", ["35.227.95.0/24"], "an IP address like"),
+    ("egress.addresses", ["0.0.0.0"], "an address of one host, got 0.0.0.0"),
+    ("egress.addresses", [], "expected 1 to 256 entries"),
+    ("egress.address", ["35.227.95.16"], "not a known key; known here: addresses"),
+    ("A.source_address", "eth0", "an IP address like"),
+    ("A.source_address", "::", "an address of one host, got ::"),
+    ("A.source_address", "224.0.0.1", "an address of one host, got 224.0.0.1"),
+    ("A.proxy", "https://10.0.0.9:3128", "an http:// URL with a port"),
+    ("A.proxy", "socks5://10.0.0.9:1080", "an http:// URL with a port"),
+    ("A.proxy", "http://10.0.0.9", "an http:// URL with a port"),
+    ("A.proxy", "http://10.0.0.9:3128/path", "an http:// URL with a port"),
+    ("A.proxy", "http://user:pass#word@10.0.0.9:3128", "an http:// URL with a port"),
     ("freeswitch.media_timeout", "999ms", "expected 1 to 86400 seconds"),
     ("freeswitch.capture", "8087", "an IP address and a port"),
     ("freeswitch.db", "run/db", "an absolute path"),
@@ -570,9 +640,19 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("ledger.url", "postgresql://localhost/calls", "expected postgresql+psycopg://"),
     ("ledger.url", "postgresql+psycopg://localhost", "expected"),
     ("ledger.url", "mysql://localhost/calls", "expected"),
-    ("ledger.journal", "journal", "an absolute path of at most 80 characters"),
+    ("ledger.journal", "journal", "an absolute path of at most 1000 characters"),
     ("ledger.retention", "30s", "expected 3600 to"),
     ("logs.mask_numbers", "yes", "expected true or false"),
+    ("B.headers", {"Traceparent": "00-1-1-00"}, "is set by eslbot or the WebSocket protocol itself"),
+    ("tracing", {"endpoint": "https://otel.example.com/v1/traces"}, "add a [ledger] table"),
+    ("tracing", {}, "is missing; expected the collector's URL"),
+    ("tracing", {**OTLP, "endpoint": "http://127.0.0.1:4318/v1/traces"}, "say insecure = true"),
+    ("tracing", {**OTLP, "endpoint": "otel.example.com"}, "a URL like https://"),
+    ("tracing", {**OTLP, "share": 1.5}, "expected a number from 0 to 1, got 1.5"),
+    ("tracing", {**OTLP, "share": "all"}, "expected a number from 0 to 1, without quotes"),
+    ("tracing", {**OTLP, "headers": ["a"]}, "expected a table like { Authorization"),
+    ("tracing", {**OTLP, "headers": {"a b": "x"}}, "a b"),
+    ("tracing", {**OTLP, "service_name": ""}, "expected 1 to 64 of letters"),
     ("web.tokens", {"ops": {"token": "short"}}, "expected at least 16 characters"),
     ("web.tokens", {"ops": {}}, "is missing; expected a token of at least 16 characters"),
     (
@@ -589,12 +669,32 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("edge", {**EDGE, "switches": ["10.0.0.5"]}, "an IP address and a port"),
     ("edge", {**EDGE, "switches": ["[::1]:5060"]}, "cannot be reached from 10.0.0.4"),
     ("edge", {**EDGE, "switches": ["10.0.0.5:5060", "10.0.0.5:5060"]}, "is there twice"),
+    ("recording.directory", "relative", "expected an absolute path"),
+    ("recording.keep", "1s", "expected 3600 to"),
+    ("recording.max_bytes", "50", 'expected a size like "500MB" or "50GB", or a number of bytes'),
+    ("recording.max_bytes", True, "expected a size like"),
+    ("recording.min_free", -1, "expected a size like"),
+    ("recording.min_free", "1 EB", "expected a size like"),
+    ("W.record", 1.01, "expected true, false or a share of calls from 0.0 to 1.0, got 1.01"),
+    ("W.record", -0.1, "expected true, false or a share"),
+    ("W.record", "yes", "expected true, false or a share"),
+    ("W.record", float("nan"), "expected true, false or a share"),
+    ("R.announcement", "hello.wav", 'expected "beep" or the absolute path of a WAV file'),
+    ("R.announcement", 1, "expected a text in quotes"),
+    ("R.keep", "0s", "expected 3600 to"),
+    ("R.key", "abc", "expected the 64 hex digits that `openssl rand -hex 32` prints"),
+    ("R.key", "g" * 64, "expected the 64 hex digits"),
+    ("R.key", 1, "expected the 64 hex digits"),
+    ("R.old_keys", ["0f" * 31], "expected the 64 hex digits"),
+    ("R.old_keys", "0f" * 32, "expected a list in [ ]"),
+    ("R.secret", "x", "is not a known key; known here: announcement, keep, key, old_keys"),
     ("edge", {**EDGE, "inner_port": 5060}, "is sip_port already"),
     ("edge", {**EDGE, "addresses": ["10.0.0.9"]}, "expected sip_ip (10.0.0.4) to be among"),
     (
         "wrong",
         1,
-        "is not a known key; known here: edge, freeswitch, ledger, logs, relay, server, web, workspaces",
+        "is not a known key; known here: edge, egress, freeswitch, ledger, logs, recording, relay, server, "
+        "tracing, web, workspaces",
     ),
 ]
 
@@ -613,7 +713,7 @@ def test_a_mistake_is_named_by_its_key_with_what_was_expected(
 
 
 KEYS = {
-    "server": ["listen", "switches", "workers", "max_calls", "switch_user"],
+    "server": ["listen", "health", "switches", "workers", "max_calls", "switch_user"],
     "freeswitch": [
         "sip_ip",
         "sip_port",
@@ -628,7 +728,20 @@ KEYS = {
     "ledger": ["url", "journal", "retention"],
     "relay": ["listen", "processes", "directory"],
     "logs": ["mask_numbers"],
-    "W": ["name", "sources", "max_calls", "max_cps", "max_duration", "hold_sound", "bot", "ameyo"],
+    "recording": ["directory", "keep", "max_bytes", "min_free"],
+    "R": ["announcement", "keep", "key", "old_keys"],
+    "W": [
+        "name",
+        "sources",
+        "max_calls",
+        "max_cps",
+        "max_duration",
+        "hold_sound",
+        "record",
+        "recording",
+        "bot",
+        "ameyo",
+    ],
     "B": [
         "url",
         "sample_rate",
@@ -652,7 +765,10 @@ KEYS = {
         "bye_timeout",
         "renotify",
         "insecure",
+        "source_address",
+        "proxy",
     ],
+    "egress": ["addresses"],
 }
 
 
@@ -674,6 +790,58 @@ def test_what_is_missing_is_named(read: Read, key: str) -> None:
     del table[key[0]][key[2:]]
     (problem,) = problems(read, tree)
     assert problem.startswith(f"{full(key)}: is missing; expected ")
+
+
+def test_what_is_recorded_and_how(read: Read, tmp_path: Path) -> None:
+    config = read(small())
+    assert config.recording == Recordings()
+    assert (config.recording.keep, config.recording.max_bytes) == (30 * 86400, 50 * 10**9)
+    (acme,) = config.workspaces.values()
+    assert (acme.record, acme.recording, acme.recording.keys) == (0.0, OwnRecordings(), ())
+    tree, old_key = small(), tmp_path / "old-key"
+    for key, value in {
+        "recording.directory": "/srv/recordings/",
+        "recording.keep": "7d",
+        "recording.max_bytes": "1.5 TB",
+        "recording.min_free": 0,
+        "W.record": 0.25,
+        "R.announcement": "/srv/hello there.wav",
+        "R.keep": "90d",
+        "R.key": "${KEY}",
+        "R.old_keys": ["${file:" + str(old_key) + "}"],
+    }.items():
+        put(tree, key, value)
+    old_key.write_text("A1" * 32 + "\n")
+    config = read(tree, {"KEY": "0f" * 32})
+    assert config.recording == Recordings("/srv/recordings", 7 * 86400.0, 1_500_000_000_000, 0)
+    (acme,) = config.workspaces.values()
+    assert (acme.record, acme.recording.keep) == (0.25, 90 * 86400.0)
+    assert acme.recording.sealing_key == b"\x0f" * 32
+    assert acme.recording.keys == (b"\x0f" * 32, b"\xa1" * 32)
+    shown = show(config)
+    assert "0f0f" not in shown and "A1A1" not in shown
+    assert tomllib.loads(shown)["workspaces"][ACME]["record"] == 0.25
+    assert {"0f" * 32, "A1" * 32} <= secrets_of(config)
+
+
+@pytest.mark.parametrize(("written", "share"), [(True, 1.0), (False, 0.0), (1, 1.0), (0, 0.0), (0.1, 0.1)])
+def test_a_share_of_calls(read: Read, written: bool | float, share: float) -> None:
+    (acme,) = read(put(small(), "W.record", written)).workspaces.values()
+    assert acme.record == share
+
+
+def test_no_bound_of_bytes(read: Read) -> None:
+    config = read(put(small(), "recording.max_bytes", 0))
+    assert config.recording.max_bytes is None
+    assert tomllib.loads(show(config))["recording"]["max_bytes"] == 0
+
+
+def test_an_announcement_that_cannot_be_read_is_a_warning(read: Read) -> None:
+    tree = put(put(small(), "R.announcement", "/nowhere.wav"), "W.record", True)
+    (warning,) = read(tree).warnings
+    assert warning.startswith(f"{full('R.announcement')}: /nowhere.wav cannot be read on this host")
+    assert read(put(tree, "W.record", False)).warnings == ()
+    assert read(put(put(tree, "W.record", True), "R.announcement", "beep")).warnings == ()
 
 
 def test_all_mistakes_are_told_in_one_run(read: Read) -> None:
@@ -827,6 +995,27 @@ def test_secrets_show_nowhere_but_on_the_wire(read: Read) -> None:
             assert secret not in text
         assert secret.split()[-1] not in show(config)
     assert show(config).count(MASK) == 3
+
+
+def test_where_spans_go(read: Read) -> None:
+    assert read(small()).tracing is None
+    headers = {"Authorization": "Bearer 0123456789"}
+    tree = put(put(small(), "tracing", {**OTLP, "headers": headers, "share": 0.1}), "ledger", {})
+    config = read(tree)
+    assert config.tracing is not None
+    assert (config.tracing.endpoint, config.tracing.share) == (OTLP["endpoint"], 0.1)
+    assert (config.tracing.service_name, config.tracing.insecure) == ("eslbot", False)
+    assert config.tracing.headers["Authorization"].reveal() == "Bearer 0123456789"
+    assert "0123456789" in secrets_of(config)
+    assert "0123456789" not in show(config) and "0123456789" not in repr(config)
+    assert read(unmasked(show(config))).tracing is not None
+
+
+def test_spans_need_opentelemetry(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eslbot.config.schemas.find_spec", lambda name: None)
+    (problem,) = problems(read, put(put(small(), "tracing", OTLP), "ledger", {}))
+    assert problem.startswith("tracing.endpoint: needs OpenTelemetry") and "eslbot[tracing]" in problem
+    assert read(small()).tracing is None  # and nobody else does
 
 
 def test_a_secret_is_itself_only_when_revealed() -> None:

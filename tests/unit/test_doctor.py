@@ -12,11 +12,13 @@ import resource
 import signal
 import socket
 import ssl
+import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +30,15 @@ from click.testing import CliRunner, Result
 from eslbot import redaction
 from eslbot.cli import main
 from eslbot.config import load
-from eslbot.doctor import host
-from eslbot.doctor.checks import relay, rtp
+from eslbot.doctor import host, logs
+from eslbot.doctor.checks import egress, ledger, relay, rtp
 from eslbot.doctor.examine import TITLES, Checked, Request, examine
 from eslbot.doctor.findings import MAX_TEXT, Finding, Severity, clean, ok
 from eslbot.doctor.host import Process, User
 from eslbot.doctor.parallel import together
 from eslbot.doctor.report import exit_code
 from eslbot.doctor.site import Site
+from tests.support.connect_proxy import ConnectProxy
 from tests.support.inbound_switch import PASSWORD, InboundSwitch, Spoiled
 from tests.support.processes import until
 from tests.support.users import become, needs_root
@@ -379,6 +382,32 @@ def test_a_private_address_for_a_public_source_is_found(site: Installation) -> N
     assert "freeswitch.external_ip" in found.remedy
 
 
+@pytest.mark.parametrize(
+    ("sources", "severity"),
+    [
+        (["0.0.0.0/0"], Severity.ERROR),
+        (["0.0.0.0/1", "128.0.0.0/1"], Severity.ERROR),
+        (["127.0.0.1", "10.0.0.0/8"], Severity.WARNING),
+    ],
+)
+def test_a_list_that_lets_the_world_in_is_never_free_of_strangers(
+    site: Installation, sources: list[str], severity: Severity
+) -> None:
+    site.tree["workspaces"][WORKSPACE]["sources"] = sources
+    (checked,) = site.run("acl")
+    assert [f for f in checked.findings if "no stranger" in f.found or f.severity is Severity.OK] == []
+    assert checked.severity is severity
+    assert f"lets all of {sources[-1]} in" in wrong([checked])[-1].found
+    told = [f.found for f in site.bad("configuration") if f.looked_at.endswith("sources")]
+    assert len(told) == len([s for s in sources if "/" in s])
+
+
+def test_what_looks_like_a_placeholder_is_told(site: Installation) -> None:
+    site.set("ameyo", properties={"number": "{DID}"})
+    (told,) = site.bad("configuration")
+    assert (told.severity, told.found, told.remedy) == (Severity.WARNING, "{DID}", "write {did}")
+
+
 def test_behind_an_edge_that_is_who_is_to_be_let_in(site: Installation) -> None:
     site.tree["edge"] = {"sip_ip": "10.0.0.4", "switches": ["127.0.0.1:5060"]}
     assert site.bad("acl", "nat", "profile") == []
@@ -492,6 +521,63 @@ def test_lines_that_freeswitch_cannot_read_are_found(open_to_all: Installation) 
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+def recorded(site: Installation, **own: Any) -> Path:
+    """Have acme recorded; the directory."""
+    directory = site.path.parent / "recordings"
+    site.tree["recording"] = {"directory": str(directory), "min_free": 0}
+    site.tree["workspaces"][WORKSPACE] |= {"record": True, "recording": own}
+    return directory
+
+
+def test_nobody_is_recorded(site: Installation) -> None:
+    ((found,),) = (c.findings for c in site.run("recordings"))
+    assert (found.severity, found.found) == (Severity.OK, "no workspace is recorded")
+
+
+def test_recordings_that_are_sound(site: Installation) -> None:
+    directory = recorded(site, announcement="beep", key="0f" * 32)
+    (checked,) = site.run("recordings")
+    assert [(f.looked_at, f.severity) for f in checked.findings] == [
+        (f"recording.directory {directory}", Severity.OK),
+        (f"the room at {directory.parent}", Severity.OK),
+        ("the announcement of acme", Severity.OK),
+        ("recording.key of acme", Severity.OK),
+    ]
+    assert not directory.exists(), "it only reads"
+    assert "0f0f" not in " ".join(f"{f.looked_at} {f.found}" for f in checked.findings)
+
+
+def test_callers_who_are_not_told_and_recordings_that_are_not_sealed_are_notes(site: Installation) -> None:
+    recorded(site)
+    (checked,) = site.run("recordings")
+    notes = [f.looked_at for f in checked.findings if f.severity is Severity.NOTE]
+    assert notes == ["the announcement of acme", "recording.key of acme"]
+    assert wrong([checked]) == []
+
+
+def test_what_keeps_calls_from_being_recorded_is_found(site: Installation) -> None:
+    directory = recorded(site, announcement="/nowhere.wav")
+    directory.mkdir(mode=0o755)
+    site.tree["recording"]["min_free"] = "1000000TB"
+    open_, full, silent = site.bad("recordings")
+    assert (open_.severity, open_.found) == (Severity.WARNING, "others may enter it (mode 755)")
+    assert "less than recording.min_free" in full.found
+    assert "/nowhere.wav cannot be read" in silent.found and "no call" in silent.why
+
+
+@needs_root
+def test_recordings_that_the_relays_user_cannot_write_are_found(open_to_all: Installation) -> None:
+    directory = recorded(open_to_all, announcement="beep")
+    (found,) = open_to_all.bad("recordings", user="nobody")
+    assert found.found == "no such directory, and nobody may not make it"
+    assert found.remedy == f"install -d -o nobody -m 0700 {directory}"
+    directory.mkdir(mode=0o700)
+    (found,) = open_to_all.bad("recordings", user="nobody")
+    assert found.found == "nobody may not write it"
+    os.chown(directory, pwd.getpwnam("nobody").pw_uid, -1)
+    assert open_to_all.bad("recordings", user="nobody") == []
 
 
 @contextmanager
@@ -860,6 +946,77 @@ def test_a_host_that_nobody_knows_is_found(site: Installation) -> None:
     assert "DNS does not know no-such-host.invalid" in told.found
 
 
+def test_ameyo_is_looked_at_by_the_way_that_notifications_go(site: Installation, tmp_path: Path) -> None:
+    authority, said = trustme.CA(), []
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with (
+        server(lambda c: said.append(c.recv(100)), certificate(authority, 90.0)) as port,
+        ConnectProxy(login="eslbot:proxy-password-5c1e") as proxy,
+    ):
+        site.set("ameyo", url=f"https://127.0.0.1:{port}", ca_file=str(tmp_path / "ca.pem"))
+        site.set("ameyo", source_address="127.0.0.2")
+        (straight,) = site.run("ameyo")[0].findings
+        site.set("ameyo", proxy=f"http://eslbot:proxy-password-5c1e@127.0.0.1:{proxy.port}")
+        (through,) = site.run("ameyo")[0].findings
+        site.set("ameyo", proxy=f"http://eslbot:another-password@127.0.0.1:{proxy.port}")
+        (refused,) = site.run("ameyo")[0].findings
+    assert straight.severity is through.severity is Severity.OK
+    assert straight.found.startswith("reached at 127.0.0.1, from 127.0.0.2; certificate valid")
+    assert through.found.startswith(f"reached through the proxy 127.0.0.1:{proxy.port}, from 127.0.0.2;")
+    assert proxy.asked_for == [f"127.0.0.1:{port}"] * 2
+    assert proxy.peers == ["127.0.0.2"] * 2
+    assert refused.severity is Severity.ERROR
+    assert "answered CONNECT with 407" in refused.found
+    assert "does not take the user and password in ameyo.proxy" in refused.remedy
+    assert "password-" not in repr(refused)
+    assert b"".join(said) == b""
+
+
+def test_an_expired_certificate_behind_a_proxy_is_told_with_its_date(
+    site: Installation, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with server(lambda c: None, certificate(authority, -1.0)) as port, ConnectProxy() as proxy:
+        site.set("ameyo", url=f"https://127.0.0.1:{port}", ca_file=str(tmp_path / "ca.pem"), proxy=proxy.url)
+        (told,) = site.bad("ameyo")
+    assert "has expired on 20" in told.found
+    assert len(proxy.heads) == 2
+
+
+def test_a_proxy_that_is_not_there_and_a_source_of_somebody_else_are_found(site: Installation) -> None:
+    site.set("ameyo", proxy="http://127.0.0.1:9")
+    (told,) = site.bad("ameyo")
+    assert "127.0.0.1:9 cannot be connected to" in told.found
+    site.set("ameyo", source_address="192.0.2.77")
+    (told,) = site.bad("ameyo")
+    assert told.severity is Severity.ERROR
+    assert told.looked_at.endswith("ameyo.source_address")
+    assert "192.0.2.77 is no address of this host" in told.found
+
+
+def test_whom_ameyo_sees_is_verified_as_far_as_this_host_knows(
+    site: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (none,) = site.run("egress")[0].findings
+    assert (none.severity, none.found) == (Severity.NOTE, "none")
+    site.set("egress", addresses=["127.0.0.2", "198.51.100.7"])
+    own, nat = site.run("egress")[0].findings
+    assert (own.severity, own.found) == (Severity.OK, "is this host's own")
+    assert (nat.severity, nat.looked_at) == (Severity.UNKNOWN, "egress.addresses 198.51.100.7")
+    assert "behind NAT" in nat.why
+    # A public address on this very host, which nobody has told Ameyo of.
+    monkeypatch.setattr(egress, "_outward", lambda: ip_address("8.8.4.4"))
+    (told,) = site.bad("egress")
+    assert "leave from 8.8.4.4, which is not in egress.addresses" in told.found
+    site.set("ameyo", source_address="127.0.0.2")
+    assert site.bad("egress") == []
+    site.set("ameyo", source_address="8.8.8.8")
+    assert "leave from 8.8.8.8" in site.bad("egress")[0].found
+    site.set("ameyo", proxy="http://127.0.0.1:9")
+    assert site.bad("egress") == []
+
+
 def head(connection: socket.socket) -> str:
     received = b""
     while b"\r\n\r\n" not in received:
@@ -947,47 +1104,167 @@ def test_a_bot_of_several_urls_that_works_somewhere_is_a_warning(site: Installat
     assert told.severity is Severity.WARNING
 
 
+# -- the service itself --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("worker", "page", "found"),
+    [
+        ("200 OK", "200 OK", []),
+        ("503 No", "200 OK", [("/readyz", Severity.WARNING, "draining")]),
+        ("503 switch_gone", "200 OK", [("/readyz", Severity.ERROR, "does not greet")]),
+        (
+            "404 No",
+            "404 No",
+            [("/readyz", Severity.ERROR, "HTTP 404"), ("/healthz", Severity.ERROR, "HTTP 404")],
+        ),
+        ("", "", [("/readyz", Severity.ERROR, "no answer"), ("/healthz", Severity.ERROR, "no answer")]),
+    ],
+)
+def test_a_worker_is_asked_whether_it_is_ready_and_the_page_process_whether_it_is_there(
+    site: Installation, worker: str, page: str, found: list[tuple[str, Severity, str]]
+) -> None:
+    def answering(status: str, path: str) -> Callable[[socket.socket], object]:
+        def answer(connection: socket.socket) -> None:
+            assert head(connection).startswith(f"GET {path} HTTP/1.1\r\n")
+            said = f"HTTP/1.1 {status}\r\nContent-Length: {len(status)}\r\n\r\n{status}"
+            connection.sendall(said.encode() if status else b"")
+
+        return answer
+
+    with (
+        server(lambda connection: None) as listen,
+        server(answering(worker, "/readyz")) as health,
+        server(answering(page, "/healthz")) as web,
+    ):
+        site.tree["server"] |= {"listen": f"127.0.0.1:{listen}", "health": f"127.0.0.1:{health}"}
+        site.tree["web"] = {"listen": f"127.0.0.1:{web}"}
+        site.tree["freeswitch"]["controllers"] = [f"127.0.0.1:{listen}"]
+        told = [f for f in site.bad("service") if f.looked_at.startswith("http")]
+    assert [(f.looked_at.rpartition("/")[2], f.severity) for f in told] == [
+        (path.strip("/"), severity) for path, severity, _ in found
+    ]
+    for finding, (_, _, text) in zip(told, found, strict=True):
+        assert text in finding.found
+        assert finding.remedy
+
+
 # -- the ledger --------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def keeper(path: Path, answer: bytes) -> Iterator[None]:
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(path))
-        listening.listen()
-
-        def serve() -> None:
-            connection, _ = listening.accept()
-            with connection:
-                connection.recv(100)
-                connection.sendall(answer)
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield
-        thread.join(5)
+def metrics_of(up: str, backlog: str = "7.0") -> bytes:
+    return (
+        "# HELP eslbot_ledger_up 1 while.\n"
+        f'eslbot_ledger_up {up}\neslbot_calls_active{{workspace="x"}} 3.0\n'
+        f"eslbot_ledger_backlog_bytes {backlog}\n"
+    ).encode()
 
 
 @pytest.mark.parametrize(
     ("answer", "found"),
     [
-        (b'{"live":[],"ledger":{"up":true,"backlog":7}}\n', None),
-        (b'{"live":[],"ledger":{"up":false,"backlog":7}}\n', "cannot write to the database; 7 bytes wait"),
-        (b"what\n", "does not answer"),
-        (b"[]\n", "does not tell how it is"),
-        (b"", "it sends no line"),
+        (metrics_of("1.0"), None),
+        (metrics_of("0.0"), "cannot write to the database; 7 bytes wait"),
+        (metrics_of("1.0").partition(b"eslbot_ledger_b")[0], "does not tell 'eslbot_ledger_backlog_bytes'"),
+        (metrics_of("x"), "does not tell 'eslbot_ledger_up'"),
+        (b"\xff\xfe what", "does not tell 'eslbot_ledger_up'"),
+        (None, "no answer"),
     ],
 )
-def test_the_keeper_is_asked_how_it_is(site: Installation, answer: bytes, found: str | None) -> None:
+def test_the_ledgers_writer_is_asked_how_it_is(
+    site: Installation, answer: bytes | None, found: str | None
+) -> None:
     journal = site.path.parent / "journal"
     journal.mkdir()
     site.tree["ledger"] = {"url": f"sqlite:///{journal}/calls.db", "journal": str(journal)}
-    with keeper(journal / "keeper.sock", answer):
+
+    def page(connection: socket.socket) -> None:
+        assert head(connection).startswith("GET /metrics HTTP/1.1\r\n")
+        if answer is not None:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + answer)
+
+    with server(page) as port:
+        site.tree["web"] = {"listen": f"127.0.0.1:{port}"}
         told = site.bad("ledger")
     assert len(told) == (found is not None)
     if found is not None:
         assert found in told[0].found
-    assert list(journal.iterdir()) == [journal / "keeper.sock"]
+    assert list(journal.iterdir()) == []
+
+
+def test_a_driver_that_is_not_installed_is_found(
+    site: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(ledger, "missing_driver", lambda _: "the driver psycopg cannot be used: gone")
+    site.set("ledger", url="postgresql+psycopg://u:p@127.0.0.1:9/calls", journal=str(tmp_path))
+    (told,) = [f for f in site.bad("ledger") if f.looked_at.startswith("ledger.url")]
+    assert told.found == "the driver psycopg cannot be used: gone"
+    assert "pip install 'eslbot[postgres]'" in told.remedy
+
+
+def test_secrets_of_former_tenants_are_for_nobody_else(open_to_all: Installation) -> None:
+    site = open_to_all
+    site.tree["server"]["key_file"] = str(site.path.parent / "identity.key")
+    former = site.path.parent / "tenants"
+    former.mkdir(mode=0o700)
+    former.chmod(0o700)
+    assert str(former) not in [f.looked_at for f in site.bad("secret-files")]
+    former.chmod(0o755)
+    (told,) = [f for f in site.bad("secret-files") if f.looked_at == str(former)]
+    assert f"chmod o-rwx {former}" in told.remedy
+
+
+@pytest.fixture
+def units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A systemd with the unit's text below ``lib`` and ``etc``."""
+    monkeypatch.setattr(logs, "UNITS", (tmp_path / "etc", tmp_path / "lib"))
+    monkeypatch.setattr(logs, "SYSTEMD", tmp_path)
+    for folder in ("etc/eslbot.service.d", "lib"):
+        (tmp_path / folder).mkdir(parents=True)
+    return tmp_path
+
+
+def test_the_log_is_where_the_installation_has_it(
+    units: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert logs.log_of(None, "eslbot") == "journalctl -u eslbot"
+    unit = units / "lib" / "eslbot.service"
+    unit.write_text(
+        "[Service]\nStandardOutput=append:/var/log/one.log\nStandardError=append:/var/log/two.log\n"
+    )
+    assert logs.log_of(None, "eslbot") == "tail -n 100 /var/log/two.log"
+    (units / "etc" / "eslbot.service.d" / "own.conf").write_text("StandardError=append:/srv/three.log\n")
+    assert logs.log_of(None, "eslbot") == "tail -n 100 /srv/three.log"
+    assert logs.log_of(None, "freeswitch") == "journalctl -u freeswitch"
+    (units / "lib" / "freeswitch.service").write_text("[Service]\nStandardError=journal\n")
+    assert logs.log_of(None, "freeswitch") == "journalctl -u freeswitch"
+    monkeypatch.setattr(logs, "SYSTEMD", tmp_path / "none")
+    assert logs.log_of(None, "freeswitch") == "its own standard error, wherever its starter has put it"
+
+
+def test_the_log_of_a_process_is_where_it_writes(units: Path, tmp_path: Path) -> None:
+    for target, expected in (
+        (tmp_path / "a log", f"tail -n 100 '{tmp_path}/a log'"),
+        (Path("/dev/null"), "its own standard error (/dev/null)"),
+        (None, "journalctl -u eslbot"),
+    ):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            error = open(target, "wb") if target else theirs  # noqa: PTH123, SIM115
+            sleeper = subprocess.Popen(["sleep", "60"], stderr=error.fileno())
+        try:
+            assert logs.log_of(Process(sleeper.pid), "eslbot") == expected
+        finally:
+            sleeper.kill()
+            sleeper.wait()
+            error.close()
+
+
+def test_remedies_point_at_that_log(site: Installation, units: Path) -> None:
+    (units / "lib" / "eslbot.service").write_text("StandardError=append:/var/log/eslbot/eslbot.log\n")
+    told = [f.remedy for name in ("service", "relay") for f in site.bad(name)]
+    assert [remedy for remedy in told if "journalctl" in remedy] == []
+    assert [remedy for remedy in told if "tail -n 100 /var/log/eslbot/eslbot.log" in remedy]
 
 
 def test_a_ledger_that_is_not_there_is_found(site: Installation) -> None:
@@ -1009,16 +1286,19 @@ def test_a_call_takes_an_even_port_and_the_next(first: int, last: int, calls: in
 
 
 @pytest.mark.parametrize(
-    ("severities", "code"),
+    ("severities", "code", "strict"),
     [
-        ((), 0),
-        ((Severity.OK, Severity.NOTE, Severity.UNKNOWN), 0),
-        ((Severity.WARNING, Severity.OK), 3),
-        ((Severity.ERROR, Severity.WARNING), 1),
+        ((), 0, 0),
+        ((Severity.OK, Severity.NOTE, Severity.UNKNOWN), 0, 0),
+        ((Severity.WARNING, Severity.OK), 0, 1),
+        ((Severity.ERROR, Severity.WARNING), 1, 1),
     ],
 )
-def test_the_exit_code_is_the_worst_findings(severities: tuple[Severity, ...], code: int) -> None:
-    assert exit_code([Checked("page", [Finding(severity, "it", "so")]) for severity in severities]) == code
+def test_the_exit_code_is_the_worst_findings(
+    severities: tuple[Severity, ...], code: int, strict: int
+) -> None:
+    checked = [Checked("page", [Finding(severity, "it", "so")]) for severity in severities]
+    assert (exit_code(checked), exit_code(checked, strict=True)) == (code, strict)
 
 
 def test_what_strangers_wrote_is_one_bounded_line_without_secrets() -> None:
@@ -1057,10 +1337,13 @@ def command(site: Installation, *arguments: str) -> Result:
 @pytest.fixture
 def no_service(site: Installation) -> Iterator[None]:
     """Ports of the service that nobody else gets, and where nobody listens."""
-    with socket.socket() as listen, socket.socket() as web:
-        listen.bind(("127.0.0.1", 0))
-        web.bind(("127.0.0.1", 0))
-        site.tree["server"] = {"listen": f"127.0.0.1:{listen.getsockname()[1]}"}
+    with socket.socket() as listen, socket.socket() as health, socket.socket() as web:
+        for taken in (listen, health, web):
+            taken.bind(("127.0.0.1", 0))
+        site.tree["server"] = {
+            "listen": f"127.0.0.1:{listen.getsockname()[1]}",
+            "health": f"127.0.0.1:{health.getsockname()[1]}",
+        }
         site.tree["web"] = {"listen": f"127.0.0.1:{web.getsockname()[1]}"}
         yield
 

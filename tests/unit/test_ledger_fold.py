@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eslbot.ledger.facts import What
-from eslbot.ledger.fold import BadFact, Row, Story, read_fact
+from eslbot.ledger.fold import MAX_TURNS_KEPT, BadFact, Row, Story, read_fact
 from eslbot.ledger.schema import calls
 from tests.support.ledger import ACME, NOON, fact, identity, whole_call
 
@@ -42,7 +42,9 @@ def test_a_whole_call() -> None:
         "ended_at": NOON + 9.3,
         "updated_at": None,
         "restarted_at": None,
+        "unverified_at": None,
     }
+    assert (row["attempt_verdict"], row["attempt_status"], row["attempt_detail"]) == ("accepted", 200, "ok")
     assert (row["workspace_id"], row["workspace"], row["did"]) == (ACME, "acme", "00919990152080")
     assert (row["stage"], row["outcome"], row["fault"], row["reason"]) == (
         "held",
@@ -96,6 +98,28 @@ def test_each_attempt_is_a_notification_and_the_first_accepted_one_the_hand_off(
     assert [n["verdict"] for n in story.notifications] == ["failed", "accepted", "accepted"]
     assert (story.row["notified_at"], story.row["handed_off_at"]) == (NOON + 1, NOON + 4)
     assert (story.row["attempts"], story.row["stage"]) == (3, "held")
+
+
+def test_the_last_attempt_is_in_the_row_while_the_call_lives() -> None:
+    story = told(*FAILED)
+    seen = [story.row[name] for name in ("attempt_verdict", "attempt_status", "attempt_detail", "ended_at")]
+    assert seen == ["failed", 503, "", None]
+    later = fact("c1", "attempt", 41, number=2, verdict="rejected", status=401, seconds=1.0, detail="token")
+    story = told(later, *FAILED)  # read in another order
+    seen = [story.row[name] for name in ("attempts", "attempt_verdict", "attempt_status", "attempt_detail")]
+    assert seen == [2, "rejected", 401, "token"]
+
+
+def test_a_call_of_nobody_is_one_until_a_controller_knows_whose_it_is() -> None:
+    story = told(fact("c1", "not_verified", 5, take_overs=1, sip_call_id="a@b"))
+    assert (story.row["unverified_at"], story.row["sip_call_id"]) == (NOON + 5, "a@b")
+    assert story.row["workspace_id"] is None
+    told(fact("c1", "taken_over", 9, stage="held", take_overs=2, workspace_id=ACME), story=story)
+    assert (story.row["unverified_at"], story.row["workspace_id"]) == (None, ACME)
+
+
+def test_a_call_id_of_any_length_is_cut() -> None:
+    assert len(told(fact("c1", "admitted", 0, sip_call_id="x" * 5000)).row["sip_call_id"]) == 255
 
 
 def ended(outcome: str, disposition: str = "recv_bye", **more: Any) -> dict[str, Any]:
@@ -271,3 +295,51 @@ def test_whatever_stands_in_facts_the_rows_fit_the_tables(lines: list[tuple[What
         assert len(text) < 60_000
     for name in ("attempts", "take_overs", "byes_overdue", "restarts"):
         assert 0 <= story.row[name] < 2**31
+
+
+def turn_fact(number: int, after: float, seconds: float, kind: str = "answer", **more: Any) -> dict[str, Any]:
+    return fact("c1", "turn", after, number=number, kind=kind, seconds=seconds, **more)
+
+
+def test_turns_have_rows_of_their_own_and_the_call_their_figures() -> None:
+    lines = [turn_fact(number, number, number / 10, bot=number / 20) for number in range(1, 21)]
+    story = told(
+        *whole_call("c1"),
+        *lines,
+        turn_fact(21, 21, 0.4, "barge_in", bot=0.3),
+        turn_fact(22, 22, 1, "overlap", by="bot"),
+    )
+    row = story.row
+    assert (row["answers"], row["answer_p50"], row["answer_p95"], row["answer_worst"]) == (20, 1.0, 1.9, 2.0)
+    assert row["barge_ins"] == 1
+    assert len(story.turns) == 22 and len(story.timeline) == len(whole_call("c1"))
+    last = story.turns[-1]
+    assert (last["at"], last["kind"], last["seconds"], last["bot"], last["by"]) == (
+        NOON + 22,
+        "overlap",
+        1.0,
+        None,
+        "bot",
+    )
+    assert not any(sent["what"] == "turn" for sent in story.timeline)
+
+
+def test_a_turn_that_is_told_twice_is_one() -> None:
+    """Its controller has died over it; another relay counts from 1 on, which is another turn."""
+    story = told(turn_fact(1, 5.0, 0.5), turn_fact(1, 5.004, 0.5), turn_fact(1, 60.0, 0.7))
+    assert [turn["seconds"] for turn in story.turns] == [0.5, 0.7]
+    assert story.row["answers"] == 2
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"kind": "none"}, {"kind": 5}, *({"seconds": odd} for odd in (-1, "x", math.inf, None))],
+)
+def test_what_is_no_turn_is_none(odd: dict[str, Any]) -> None:
+    story = told({**turn_fact(1, 5.0, 0.5), **odd})
+    assert story.turns == [] and story.row["answers"] == 0
+
+
+def test_so_many_turns_are_kept() -> None:
+    story = told(*(turn_fact(number, number, 0.5) for number in range(MAX_TURNS_KEPT + 5)))
+    assert len(story.turns) == MAX_TURNS_KEPT

@@ -25,7 +25,7 @@ from eslbot.config.model import Ledger, Secret
 from eslbot.ledger import console, queries
 from eslbot.ledger.database import migrate, open_database, reading
 from eslbot.ledger.fold import read_fact
-from eslbot.ledger.queries import BadFilter, Filter
+from eslbot.ledger.queries import BadFilter, Filter, Place
 from eslbot.ledger.resend import CannotResend, Resend
 from eslbot.ledger.schema import notifications
 from eslbot.ledger.store import Batch, Store
@@ -94,9 +94,18 @@ def connection(ledger: Ledger) -> Iterator[Connection]:
         ({"outcome": "bot_ended", "fault": "ameyo"}, ["lost"]),
         ({"stage": "refused"}, ["refused"]),
         ({"since": NOON + 100, "until": NOON + 300}, ["lost", "good2"]),
-        ({"text": "crt-c1"}, ["refused"]),
-        ({"text": "good"}, ["good"]),
-        ({"text": "' OR 1=1 --"}, []),
+        ({"prefix": "crt-c"}, ["refused"]),
+        ({"prefix": "good"}, ["good2", "good"]),
+        ({"prefix": "918888"}, ["good2"]),
+        ({"prefix": "00919990152080"}, ["theirs", "lives", "refused", "lost", "good2", "good"]),
+        ({"prefix": "crt-a", "workspace": ACME}, ["good2", "good"]),
+        ({"prefix": "' OR 1=1 --"}, []),
+        ({"prefix": "crt_a%"}, []),
+        ({"prefix": "\ud7ff"}, []),
+        ({"prefix": "\U0010ffff"}, []),
+        ({"attention": True}, ["lost"]),
+        ({"attention": False, "live": False}, ["theirs", "refused", "good2", "good"]),
+        ({"workspace": OTHER, "live": False}, ["theirs"]),
         ({"live": None}, ["theirs", "lives", "refused", "lost", "good2", "good"]),
     ],
 )
@@ -116,7 +125,7 @@ def test_a_filter_that_asks_for_nothing_there_is(wanted: dict[str, Any]) -> None
 
 def test_pages_of_calls(connection: Connection) -> None:
     first = queries.find(connection, Filter(), 4)
-    rest = queries.find(connection, Filter(), 4, first[-1]["invited_at"])
+    rest = queries.find(connection, Filter(), 4, Place.of(first[-1]))
     assert [row["call_id"] for row in first + rest] == ["theirs", "lives", "refused", "lost", "good2", "good"]
 
 
@@ -255,16 +264,23 @@ def test_calls_as_json_and_as_csv(configuration: Path) -> None:
         ("lives", "00919990152080"),
     ]
     assert json.loads(run(configuration, "calls", "--json", "--did", "0").stdout) == []
+    found = json.loads(run(configuration, "calls", "--json", "--prefix", "0091", "--attention").stdout)
+    assert [row["call_id"] for row in found] == ["lost"]
     rows = list(csv.DictReader(io.StringIO(run(configuration, "calls", "--csv").stdout)))
     assert [row["call_id"] for row in rows] == ["theirs", "lives", "refused", "lost", "good2", "good"]
     assert rows[2]["reason"] == "display name '0091••••••••80|x': no"
 
 
-def test_no_cell_is_a_formula_and_no_text_an_order_to_the_terminal() -> None:
+@pytest.mark.parametrize("text", ["=cmd|'/c calc'!A1", "+91", "-1", "@SUM(1)", "\t=1", "\r=1", "  =1", "＝1"])
+def test_no_cell_is_a_formula(text: str) -> None:
     out = io.StringIO()
     row = dict.fromkeys((column.name for column in queries.calls.columns), None)
-    console.write_csv([{**row, "caller": "=cmd|'/c calc'!A1"}], out)
-    assert "'=cmd" in out.getvalue()
+    console.write_csv([{**row, "caller": text, "invited_at": NOON + 0.25}], out)
+    (told,) = csv.DictReader(io.StringIO(out.getvalue(), newline=""))
+    assert (told["caller"], told["invited_at"]) == ("'" + text, "2027-01-15T08:00:00.250Z")
+
+
+def test_no_text_is_an_order_to_the_terminal() -> None:
     assert console.clean("a\x1b[2Jb\u202ec\n") == "a?[2Jb?c?"
 
 
@@ -272,13 +288,17 @@ def test_one_call_is_told(configuration: Path) -> None:
     told = run(configuration, "calls", "show", "lost").stdout
     assert "+6.200  notification to Ameyo goes out" in told
     assert "1: rejected, status 401, 0.200 s: no" in told
-    assert "Ameyo did not accept, of 1 attempts; ended by recv_bye (N); fault: ameyo" in told
+    assert (
+        "Ameyo did not take the customer in 1 attempt, and answered 401 last; the PBX ended the call. "
+        "The fault was Ameyo's." in told
+    )
     assert "00919990152080" not in told
     assert "00919990152080" in run(configuration, "calls", "show", "lost", "--numbers").stdout
     story = json.loads(run(configuration, "calls", "show", "crt-b1", "--json").stdout)
     assert (story["call"]["call_id"], len(story["timeline"])) == ("lost", 15)
     refused = run(configuration, "calls", "show", "refused").stdout
-    assert "refused with 403 foreign_source: display name '0091••••••••80|x': no" in refused
+    assert "Refused with 403: it came from an address that is not this workspace's" in refused
+    assert "(display name '0091••••••••80|x': no)." in refused
     two = run(configuration, "calls", "show", "crt-a1")
     assert "theirs" in two.stdout
     assert two.stderr.splitlines()[-1] == "also with this CRT Object ID: good"
@@ -327,7 +347,7 @@ def test_no_database_is_code_2_and_migrate_makes_one(tmp_path: Path) -> None:
     path.write_text(tomli_w.dumps({**tree(), "ledger": {"url": url, "journal": str(tmp_path)}}))
     result = run(path, "calls")
     assert (result.exit_code, "there is no database" in result.output) == (2, True)
-    assert run(path, "ledger", "migrate").stdout == f"{url} is at revision 0002\n"
+    assert run(path, "ledger", "migrate").stdout == f"{url} is at revision 0005\n"
     assert run(path, "calls", "--json").stdout == "[]\n"
     assert "keep" not in run(path, "ledger", "--help").output  # it is for the arbiter
 

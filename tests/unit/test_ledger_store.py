@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy import Engine, select
 
 from eslbot.config.model import Ledger, Secret
+from eslbot.ledger import console, queries
 from eslbot.ledger.database import migrate, open_database, reading
 from eslbot.ledger.fold import Story, read_fact
-from eslbot.ledger.schema import calls, timeline
+from eslbot.ledger.schema import calls, timeline, turns
 from eslbot.ledger.store import Batch, OffsetsMoved, Store
 from tests.support.ledger import NOON, whole_call
 
@@ -43,7 +44,7 @@ def written(engine: Engine) -> tuple[list[str], int]:
 
 
 def test_what_is_in_the_database_already_is_not_written_again(engine: Engine) -> None:
-    """The answer to a commit may be lost: then the database has more than the keeper thinks."""
+    """The answer to a commit may be lost: then the database has more than the writer thinks."""
     store = Store(engine, "here")
     store.write(batch(0, 100, "a"), NOON)
     with pytest.raises(OffsetsMoved):
@@ -79,3 +80,39 @@ def test_a_row_of_which_nothing_changes_is_not_written_again(engine: Engine) -> 
     (row,) = store.write(again, NOON + 50)
     assert row["updated_at"] == NOON
     assert written(engine) == (["a"], 16)
+
+
+def test_turns_are_written_once_and_counted_over_batches(engine: Engine) -> None:
+    store = Store(engine, "here")
+    store.write(batch(0, 1, "a"), NOON)
+    for number, seconds in ((1, 0.4), (2, 0.8), (2, 0.8)):
+        more = Batch(offsets={"j": (store.offsets()["j"], 10 + store.offsets()["j"])})
+        line = {
+            "call": "a",
+            "at": NOON + number,
+            "what": "turn",
+            "number": number,
+            "kind": "answer",
+            "seconds": seconds,
+        }
+        fact = read_fact(json.dumps(line).encode())
+        assert fact is not None
+        more.add(fact)
+        (row,) = store.write(more, NOON + 50)
+    assert (row["answers"], row["answer_p50"], row["answer_worst"]) == (2, 0.4, 0.8)
+    with reading(engine) as connection:
+        story = queries.one(connection, "a")
+    assert story is not None
+    assert [(turn["number"], turn["seconds"], turn["bot"]) for turn in story.turns] == [
+        (1, 0.4, None),
+        (2, 0.8, None),
+    ]
+    assert not any(line["what"] == "turn" for line in story.timeline)
+    (shown,) = (line for line in console.told(story) if line.startswith("turns"))
+    assert shown == "turns       2 answers, p50 0.40 s, p95 0.80 s, worst 0.80 s"
+    assert sum("bot answers the caller" in line for line in console.told(story)) == 2
+    assert json.loads(console.as_json(story))["turns"] == story.turns
+    while store.expire(NOON + 1e6):
+        pass
+    with reading(engine) as connection:
+        assert connection.execute(select(turns.c.id)).all() == []

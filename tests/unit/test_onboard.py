@@ -84,6 +84,15 @@ def test_what_is_missing_or_made_up_is_owed(
     assert owed(result) == {what: who}
 
 
+def test_the_addresses_of_the_configuration_are_for_ameyos_allow_list(tmp_path: Path) -> None:
+    text = COMPLETE + '\n[egress]\naddresses = ["35.227.95.20", "2a01:4f8::20"]\n'
+    result = onboard(tmp_path, text, "--invite-confirmed")
+    assert "Ameyo, in to https://management.ameyo.app:8887: from 35.227.95.20, 2a01:4f8::20." in result.output
+    found = json.loads(onboard(tmp_path, text, "--json").stdout)
+    assert found["ours"]["rest_egress"] == ["35.227.95.20", "2a01:4f8::20"]
+    assert json.loads(onboard(tmp_path, COMPLETE, "--json").stdout)["ours"]["rest_egress"] == ["35.227.95.16"]
+
+
 def test_without_properties_and_a_confirmed_invite_both_are_owed(tmp_path: Path) -> None:
     text = COMPLETE.partition("bot_properties")[0]
     assert set(owed(onboard(tmp_path, text, "--json"))) == {"INVITE format", "Properties of the notification"}

@@ -17,7 +17,7 @@ from eslbot.relay.audio import Decoder
 from eslbot.relay.protocols.base import BadMessage, Clear, End, Mark, Message, Protocol, Speech
 from eslbot.relay.protocols.plivo import Plivo
 from eslbot.sim.audio import tone
-from tests.support.protocols import INVITE, bot_of, speak
+from tests.support.protocols import INVITE, TRACE, bot_of, speak
 
 DIALECTS = ["twilio", "exotel", "plivo"]
 HEX = "6e7cd1a10b1a4ad58a2c1d1b3b3b3b3b"
@@ -176,7 +176,7 @@ def test_pipecat_takes_it_for_exotel_and_for_nothing_else() -> None:
 
 
 def plivo(rate: int = 8000) -> Plivo:
-    return Plivo(INVITE, bot_of("plivo", rate), now=lambda: 1_700_000_000.5)
+    return Plivo(INVITE, bot_of("plivo", rate), TRACE, now=lambda: 1_700_000_000.5)
 
 
 @pytest.mark.parametrize(("rate", "encoding"), [(8000, "audio/x-mulaw"), (16000, "audio/x-l16")])
@@ -222,7 +222,7 @@ def test_plivo_hears_the_caller() -> None:
 
 
 def test_a_hostile_caller_cannot_write_into_plivos_messages() -> None:
-    protocol = Plivo(replace(INVITE, caller='";did=1"\\\n%3B'), bot_of("plivo"))
+    protocol = Plivo(replace(INVITE, caller='";did=1"\\\n%3B'), bot_of("plivo"), TRACE)
     start = document(protocol.start(resumed=False))
     headers = dict(parse_qsl(start["extra_headers"], separator=";"))
     assert headers["did"] == INVITE.did and headers["from"] == '";did=1"\\\n%3B'

@@ -38,7 +38,8 @@ from eslbot.relay.protocols.base import (
 from eslbot.relay.protocols.eslbot import MAX_MARK_NAME, MAX_PROPERTIES, MAX_REASON, VERSION
 from eslbot.sim.audio import heard
 from eslbot.sim.bot.wavfiles import wav
-from tests.support.protocols import INVITE, bot_of
+from eslbot.tracing.context import traceparent
+from tests.support.protocols import INVITE, TRACE, bot_of
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "bot-protocol.md").read_text()
 SCHEMA = json.loads(resources.files("eslbot.relay.protocols").joinpath("protocol.schema.json").read_text())
@@ -56,7 +57,7 @@ TO_BOT, FROM_BOT = validator("toBot"), validator("fromBot")
 
 
 def protocol(rate: int = 8000) -> Protocol:
-    return speak(INVITE, bot_of("eslbot", rate))
+    return speak(INVITE, bot_of("eslbot", rate), TRACE)
 
 
 def read(message: Any) -> list[Wish]:
@@ -169,6 +170,7 @@ def test_start_says_who_is_calling() -> None:
         "from": "0401234567",
         "to": "bot",
         "audio": {"encoding": "l16", "sample_rate": 16000, "channels": 1},
+        "traceparent": TRACE,
     }
     assert told(protocol(16000).start(resumed=False)) == start
     assert told(protocol(16000).start(resumed=True)) == {**start, "resumed": True}
@@ -205,7 +207,7 @@ def test_only_1000_means_the_same_as_end() -> None:
 
 
 def test_the_headers_are_the_documents() -> None:
-    told = headers(INVITE, bot_of("eslbot", 16000))
+    told = headers(INVITE, bot_of("eslbot", 16000), TRACE)
     assert told == {
         "X-Call-ID": INVITE.call_id,
         "X-Workspace-ID": INVITE.workspace_id,
@@ -213,13 +215,19 @@ def test_the_headers_are_the_documents() -> None:
         "X-CRT-Object-ID": INVITE.crt_object_id,
         "X-From": "0401234567",
         "X-Audio-Rate": "16000",
+        "traceparent": TRACE,
     }
-    assert set(told) == set(re.findall(r"^\| `(X-[A-Za-z-]+)` \|", section(1), re.M))
+    assert set(told) == set(re.findall(r"^\| `(X-[A-Za-z-]+|traceparent)` \|", section(1), re.M))
+
+
+def test_the_trace_of_the_documents_call_is_right() -> None:
+    (start,) = (message for message in examples(2) if message["type"] == "start")
+    assert start["traceparent"] == traceparent(start["call_id"], 1.0)
 
 
 @given(st.text(max_size=128))
 def test_a_header_is_printable_ascii_and_can_be_undone(caller: str) -> None:
-    value = headers(replace(INVITE, caller=caller), bot_of("eslbot")).get("X-From", "")
+    value = headers(replace(INVITE, caller=caller), bot_of("eslbot"), TRACE).get("X-From", "")
     assert all("!" <= character <= "~" for character in value)
     assert unquote(value) == caller.encode("utf-8", "replace").decode()
 
@@ -236,11 +244,11 @@ def test_a_header_is_printable_ascii_and_can_be_undone(caller: str) -> None:
     ],
 )
 def test_what_a_header_makes_of_hostile_callers(caller: str, value: str) -> None:
-    assert headers(replace(INVITE, caller=caller), bot_of("twilio"))["X-From"] == value
+    assert headers(replace(INVITE, caller=caller), bot_of("twilio"), TRACE)["X-From"] == value
 
 
 def test_a_caller_that_nobody_knows_has_no_header() -> None:
-    assert "X-From" not in headers(replace(INVITE, caller=""), bot_of("eslbot"))
+    assert "X-From" not in headers(replace(INVITE, caller=""), bot_of("eslbot"), TRACE)
 
 
 # -- what a bot says --------------------------------------------------------------------------------------

@@ -20,17 +20,21 @@ from eslbot import metrics
 from eslbot.config.loader import from_tree
 from eslbot.config.model import Config
 from eslbot.invite import Invite
+from eslbot.recording.recorder import Recorder
 from eslbot.relay import call as relay_call
 from eslbot.relay import control
 from eslbot.relay.audio import PIECE
 from eslbot.relay.call import RelayCall
+from eslbot.relay.caller import CallerAudio
 from eslbot.relay.control import Order, Part
 from eslbot.relay.dialler import BotUnreachable
 from eslbot.relay.margin import Margin
 from eslbot.relay.playout import QueueFull
 from eslbot.relay.protocols.base import Message
 from eslbot.sim.audio import tone
+from eslbot.tracing.context import traceparent
 from tests.support.relays import ACME, configuration
+from tests.support.voices import Samples, frames, silence, speech
 
 TONE = b"\x00\x10" * 160
 #: So much of a long speech is worked on in one of the loop's turns.
@@ -89,6 +93,8 @@ class FakePlayout:
         self.queued = b""
         self.did: list[Any] = []
         self.full = self.taken = self.going = False
+        #: Of what the caller has heard of it lately.
+        self.level = 0.0
         self.lost = 0.0
         self.unmade: OSError | None = None
 
@@ -104,6 +110,9 @@ class FakePlayout:
         if self.full:
             raise QueueFull("full")
         self.queued += linear
+
+    def loudest(self) -> float:
+        return self.level
 
     def mark(self, name: str) -> None:
         if self.idle:
@@ -175,6 +184,8 @@ class World:
         self.forgotten: list[str] = []
         self.reads = self.directory = None
         self.url = "ws://127.0.0.1:40001/"
+        self.traced = 1.0
+        self.recorder = Recorder(config)
         monkeypatch.setattr(relay_call.Line, "open", lambda *_, **__: self.line)
         monkeypatch.setattr(relay_call, "Playout", self._playout)
         monkeypatch.setattr(relay_call, "dial", self._dial)
@@ -1116,5 +1127,130 @@ def test_a_bot_that_floods_behind_its_end_keeps_its_last_words_and_no_more(world
         world.heard(call)
         assert [end["outcome"] for end in stream.of("ended")] == ["bot_ended"]
         assert len(stream.of("done")) == 1
+
+    run(story)
+
+
+# -- turns ------------------------------------------------------------------------------------------------
+
+
+async def talks(
+    world: World, monkeypatch: pytest.MonkeyPatch, breaks: Callable[[RelayCall], None]
+) -> list[Any]:
+    """The caller asks, something happens, the bot answers half a second later; the turns that are told."""
+    now = 1000.0
+    monkeypatch.setattr(relay_call.time, "monotonic", lambda: now)
+    monkeypatch.setattr(relay_call, "CallerAudio", CallerAudio)
+    call, stream = await up(world)
+
+    def hear(*pieces: Samples) -> None:
+        nonlocal now
+        for frame in frames(*pieces):
+            call.heard(frame)
+            now += 0.02
+
+    hear(silence(1), speech(1, 1), silence(0.5))
+    breaks(call)
+    world.playout.told.sounds(now, now - 0.1)
+    hear(silence(1))
+    world.playout.told.hushed(now, False)
+    hear(silence(1))
+    told = stream.of("turn")
+    call.stream_gone(True)
+    return told
+
+
+def test_an_answer_is_told_once_with_its_share(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        (turn,) = await talks(world, monkeypatch, lambda call: None)
+        assert turn["kind"] == "answer" and turn["turn"] == 1 and turn["n"] > 0
+        assert turn["seconds"] == pytest.approx(0.52, abs=0.025)
+        assert turn["bot"] == pytest.approx(turn["seconds"] - 0.1, abs=0.002)
+        assert 0.5 < turn["ago"] < 0.8
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    "breaks",
+    [
+        lambda call: call.ordered(control.order(Order.KEY, digit="5", ms=100)),
+        lambda call: call.ordered(control.order(Order.HOLD, on=True)),
+        lambda call: call.stream_gone(False),
+        lambda call: call.stream_up(FakeStream(), Part.UNDER_WAY),
+        lambda call: call.lay(20, "restarted"),
+    ],
+    ids=["key", "hold", "stream gone", "another stream", "switch restarted"],
+)
+def test_a_turn_that_cannot_be_measured_is_not_told(
+    world: World, monkeypatch: pytest.MonkeyPatch, breaks: Callable[[RelayCall], None]
+) -> None:
+    async def story() -> None:
+        assert await talks(world, monkeypatch, breaks) == []
+
+    run(story)
+
+
+def test_a_barge_in_is_told_and_an_echo_is_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        now = 1000.0
+        monkeypatch.setattr(relay_call.time, "monotonic", lambda: now)
+        monkeypatch.setattr(relay_call, "CallerAudio", CallerAudio)
+        call, stream = await up(world)
+
+        def hear(*pieces: Samples) -> None:
+            nonlocal now
+            for frame in frames(*pieces):
+                call.heard(frame)
+                now += 0.02
+
+        hear(silence(1))
+        world.playout.told.sounds(now, now)
+        world.playout.level = 6000.0
+        hear(speech(2, 3, 600))  # of that
+        hear(silence(0.5))
+        hear(speech(0.4, 5, 6000))
+        world.socket.says(type="clear")
+        world.playout.told.hushed(now, True)
+        world.playout.level = 0.0
+        hear(speech(0.4, 6, 6000), silence(2))
+        (turn,) = stream.of("turn")
+        assert turn["kind"] == "barge_in"
+        assert turn["seconds"] == pytest.approx(0.4, abs=0.04)
+        assert turn["bot"] == pytest.approx(0.4, abs=0.04)
+        call.stream_gone(True)
+
+    run(story)
+
+
+def test_with_other_packets_or_a_jitter_buffer_nothing_is_measured(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        call, stream = world.call(), FakeStream()
+        call.lay(40, "")
+        call.stream_up(stream, Part.NEW)
+        await turn()
+        for frame in frames(silence(0.1)):
+            call.heard(frame)
+        assert call._conversation is None
+        call.stream_gone(True)
+        call, stream = await up(world)
+        assert call._conversation is not None
+        call._caller.short_packets = True
+        call.heard(TONE)
+        assert call._conversation is None
+        assert stream.of("short_packets")
+        call.stream_gone(True)
+
+    monkeypatch.setattr(relay_call, "CallerAudio", FakeCaller)
+    run(story)
+
+
+def test_a_bot_is_told_the_calls_trace(world: World) -> None:
+    async def story() -> None:
+        call, _ = await up(world)
+        assert world.socket.got("start")[0]["traceparent"] == traceparent(UUID, 1.0)
+        call.stream_gone(True)
 
     run(story)

@@ -18,6 +18,7 @@ import pytest
 
 from eslbot.config.loader import from_tree
 from eslbot.invite import Invite
+from eslbot.recording.recorder import Recorder
 from eslbot.relay import call as relay_call
 from eslbot.relay import control, dialler, module, worker
 from eslbot.relay.call import RelayCall
@@ -63,7 +64,7 @@ class Stage:
             state,
             self.lifeline[0],
             60.0,
-            Parts(RelayCall, Reads, Margin),
+            Parts(RelayCall, Reads, Margin, Recorder),
         )
         self.task = asyncio.create_task(self.worker.run())
         while state[0] != ACCEPTING:

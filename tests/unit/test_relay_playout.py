@@ -32,6 +32,9 @@ class Notes:
         self.marks: list[tuple[str, bool]] = []
         self.mark_times: dict[str, float] = {}
         self.turns: list[tuple[str, float]] = []
+        #: When the caller has begun to hear sound, and none any more; and when that sound had come.
+        self.sounded: list[tuple[str, float]] = []
+        self.arrived: list[float] = []
 
     def marked(self, name: str, cleared: bool) -> None:
         self.marks.append((name, cleared))
@@ -43,14 +46,27 @@ class Notes:
     def silent(self, cut: bool, ago: float) -> None:
         self.turns.append(("cut" if cut else "silent", self.clock.time - ago))
 
+    def sounds(self, at: float, arrived: float) -> None:
+        self.sounded.append(("sounds", at))
+        self.arrived.append(arrived)
+
+    def hushed(self, at: float, cut: bool) -> None:
+        self.sounded.append(("cut" if cut else "hushed", at))
+
 
 class World:
     """A line, its reader and a playout."""
 
     def __init__(
-        self, directory: Path, passes: Iterator[float] | None = None, ring: float = 60, second: bool = True
+        self,
+        directory: Path,
+        passes: Iterator[float] | None = None,
+        ring: float = 60,
+        second: bool = True,
+        kept: bool = False,
     ) -> None:
         self.directory = directory
+        self.kept = kept
         self.clock = Clock(passes)
         self.ring = ring
         self.margin = Margin()
@@ -65,7 +81,13 @@ class World:
         """A relay begins, or another one where the first was killed (it has done nothing about it)."""
         self.reads = Reads(self.directory, self.clock)
         self.line = Line.open(
-            self.directory, ID, self.reads, self.clock, ring_seconds=self.ring, switch=f"core-{self.switch}"
+            self.directory,
+            ID,
+            self.reads,
+            self.clock,
+            ring_seconds=self.ring,
+            switch=f"core-{self.switch}",
+            kept=self.kept,
         )
         self.relays.append((self.line, self.reads))
         self.told = Notes(self.clock)
@@ -335,6 +357,94 @@ def test_turns_are_told_when_they_were(world: World) -> None:
     assert (began, silent) == ("began", "silent")
     assert abs(began_at - first) < 0.003
     assert abs(silent_at - last - PERIOD) < 0.003
+
+
+LOUD, HUSH = b"\0\x10" * 160, bytes(320)
+
+
+def heard_loud(world: World) -> list[float]:
+    """When FreeSWITCH has read each frame that can be heard."""
+    return [at for at, frame in world.reader.heard if frame == LOUD]
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 50])
+def test_sound_is_told_when_it_was_heard_whatever_silence_is_around_it(world: World, chunk: int) -> None:
+    """Two sounds of 0.4 s, 0.1 s of silence within the first, 0.5 s between them, and silence around all."""
+    world.started()
+    frames = [HUSH] * 30 + [LOUD] * 10 + [HUSH] * 5 + [LOUD] * 5 + [HUSH] * 25 + [LOUD] * 20 + [HUSH] * 30
+    came = world.clock.time
+    for at in range(0, len(frames), chunk):
+        world.playout.say(b"".join(frames[at : at + chunk]))
+        world.playout.tick()
+        world.play(0.02 * chunk)
+    world.play(1)
+    loud = heard_loud(world)
+    assert len(loud) == 35
+    assert [word for word, _ in world.told.sounded] == ["sounds", "hushed"] * 2
+    for (_, told), right in zip(
+        world.told.sounded, (loud[0], loud[14] + PERIOD, loud[15], loud[-1] + PERIOD), strict=True
+    ):
+        assert told == pytest.approx(right, abs=0.003)
+    first, second = world.told.arrived
+    assert first == pytest.approx(came + 0.02 * (30 // chunk * chunk), abs=0.003)
+    assert second == pytest.approx(came + 0.02 * (75 // chunk * chunk), abs=0.003)
+
+
+def test_sound_that_is_cut_ends_with_the_frame_under_way(world: World) -> None:
+    world.started()
+    world.playout.say(LOUD * 200 + HUSH * 100 + LOUD * 20)
+    world.play(1)
+    world.playout.clear()
+    cleared = world.clock.time
+    world.play(1)
+    (_, began), (word, ended) = world.told.sounded
+    assert word == "cut"
+    assert began == pytest.approx(heard_loud(world)[0], abs=0.003)
+    assert ended == pytest.approx(heard_loud(world)[-1] + PERIOD, abs=0.003)
+    assert cleared - 0.003 <= ended <= cleared + PERIOD + 0.003
+
+
+def test_a_clear_in_silence_cuts_nothing(world: World) -> None:
+    world.started()
+    world.playout.say(LOUD * 10)
+    world.play(0.22)
+    world.playout.clear()
+    world.play(1)
+    assert [word for word, _ in world.told.sounded] == ["sounds", "hushed"]
+    world.playout.say(HUSH * 100)
+    world.play(0.5)
+    world.playout.clear()
+    world.play(1)
+    assert len(world.told.sounded) == 2
+
+
+@pytest.mark.parametrize("chunk", [1, 100])
+def test_how_loud_the_bot_was_lately_is_known_without_a_read_of_ours(world: World, chunk: int) -> None:
+    """A read of the line's files would count as FreeSWITCH's."""
+    world.started()
+    assert world.playout.loudest() == 0.0
+    begun, read = world.line.tick(), len(world.reader.heard)
+    for _ in range(50 // chunk or 1):
+        world.playout.say(LOUD * chunk)
+        assert world.playout.loudest() in (0.0, 4096.0)
+        world.play(0.02 * chunk)
+    world.play(0.1)
+    assert world.playout.loudest() == 4096.0
+    assert world.line.tick() - begun == len(world.reader.heard) - read
+    world.play(0.2)
+    assert world.playout.loudest() == 4096.0
+    world.play(0.4)
+    assert world.playout.loudest() == 0.0
+    assert len(heard_loud(world)) == max(50, chunk)
+
+
+def test_what_was_cleared_was_not_loud(world: World) -> None:
+    world.started()
+    world.playout.say(HUSH * 10 + LOUD * 100)
+    world.play(0.1)
+    world.playout.clear()
+    world.play(0.3)
+    assert world.playout.loudest() == 0.0
 
 
 def test_a_finished_bot_is_silent_when_it_was_heard(world: World) -> None:

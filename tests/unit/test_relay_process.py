@@ -22,7 +22,8 @@ from click.testing import CliRunner
 from structlog.testing import capture_logs
 
 from eslbot.cli import main
-from eslbot.config import ConfigError
+from eslbot.config import ConfigError, Workspace, former
+from eslbot.config.schemas import WorkspaceSchema
 from eslbot.identity import Signer
 from eslbot.invite import Invite
 from eslbot.relay import control, process
@@ -173,7 +174,8 @@ def test_a_relay_that_dies_is_replaced_at_once_and_its_figures_stay(start: Calla
     relay = start()
     (first,) = relay.relays()
     assert relay.stream().pid == first
-    assert list(relay.metrics.glob(f"*_{first}.db"))
+    kept = counters(relay)
+    assert kept
     os.kill(first, signal.SIGKILL)
     began = time.monotonic()
     stream = until(lambda: accepted(relay), relay.log)
@@ -181,8 +183,12 @@ def test_a_relay_that_dies_is_replaced_at_once_and_its_figures_stay(start: Calla
     assert stream.pid != first
     (died,) = relay.events("relay_died")
     assert (died["pid"], died["status"]) == (first, "signal 9")
-    until(lambda: not list(relay.metrics.glob(f"*_{first}.db")))
-    assert (relay.metrics / "counter_dead.db").exists()
+    assert counters(relay) == kept, "it goes on in the files of the one before"
+
+
+def counters(relay: Relay) -> set[str]:
+    """The files that processes count in."""
+    return {path.name for path in relay.metrics.glob("counter_*.db")}
 
 
 def accepted(relay: Relay) -> Stream | None:
@@ -227,6 +233,39 @@ def test_a_hup_brings_new_relays_and_the_old_stay_with_their_calls(start: Callab
     stream.close()
     until(lambda: relay.relays() == [new], relay.log)
     assert not relay.events("relay_died")
+
+
+def test_a_call_of_a_tenant_that_was_removed_finds_its_bot_at_the_next_relay(
+    start: Callable[..., Relay],
+) -> None:
+    relay = start()
+    (first,) = relay.relays()
+    assert relay.stream().workspace == "acme"
+    tree = configuration(relay.folder, relay.port)
+    removed = tree["workspaces"].pop(ACME)
+    tree["workspaces"]["11111111-1111-4111-8111-111111111111"] = {**removed, "name": "other"}
+    relay.file.write_text(tomli_w.dumps(tree))
+    for reloads in (1, 2):
+        relay.tell(signal.SIGHUP)
+        relay.wait_for("relay_reloaded", reloads)
+        relay.wait_for("relay_leaves", reloads)
+        again = until(lambda: accepted(relay), relay.log)
+        assert again.workspace == "acme" and again.pid != first
+    again.says("die")
+    assert until(lambda: accepted(relay), relay.log).workspace == "acme"
+    assert {line["why"] for line in relay.events("stream_refused")} <= {"leaving"}
+    # Another parent knows what the service has left, and nothing else.
+    relay.finish()
+    tenants = relay.folder / "tenants"
+    assert not tenants.exists(), "the arbiter's to write"
+    former.write(tenants, [Workspace(id=ACME, **WorkspaceSchema().load(removed))])
+    other = start()
+    tree["relay"]["listen"] = f"127.0.0.1:{other.port}"
+    other.file.write_text(tomli_w.dumps({**tree, "server": {"key_file": str(relay.folder / "identity.key")}}))
+    other.tell(signal.SIGHUP)
+    other.wait_for("relay_reloaded")
+    other.wait_for("relay_leaves")
+    assert until(lambda: accepted(other), other.log).workspace == "acme"
 
 
 def test_a_configuration_that_cannot_be_used_leaves_everything_as_it_was(start: Callable[..., Relay]) -> None:

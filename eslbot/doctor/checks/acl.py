@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import ip_network
 
+from eslbot.config.advice import is_wide
 from eslbot.config.model import Network
 from eslbot.doctor.checks.profile import restart
 from eslbot.doctor.findings import Finding, error, ok, unknown, warning
@@ -66,6 +67,17 @@ def _answers(site: Site, lists: list[str]) -> Iterator[Finding]:
     open_to_all = foreign is not None and lets_in(foreign)
     if open_to_all:
         yield error(looked_at, f"lets {foreign} in, which is nobody's source", _OPEN, reload)
+    wide = [network for network in config.sip_peers if is_wide(network)]
+    for network in wide[:_MOST]:  # `configuration` tells of each
+        everybody = foreign is None or network.prefixlen == 0
+        yield (error if everybody else warning)(
+            looked_at,
+            f"lets all of {network} in, because a workspace's sources say so",
+            _OPEN
+            if everybody
+            else "whoever has an address there reaches eslbot, and may call as that tenant",
+            f"name the gateways' own addresses in {site.path}; {reload}",
+        )
     strange = [] if open_to_all else _beyond(site, lists)
     for number, network in enumerate(strange[:_MOST], 1):
         more = f" (and {len(strange) - _MOST} more)" if number == _MOST < len(strange) else ""
@@ -77,8 +89,10 @@ def _answers(site: Site, lists: list[str]) -> Iterator[Finding]:
         )
     if len(config.sip_peers) > MAX_ASKED:
         yield unknown(looked_at, f"only the first {MAX_ASKED} of {len(config.sip_peers)} sources were tried")
-    if not (shut_out or open_to_all or strange):
-        who = "edge" if config.edge else "source"
+    who = "edge" if config.edge else "source"
+    if foreign is None:
+        yield unknown(looked_at, f"whether a stranger gets in: every address that is tried is a {who}")
+    elif not (shut_out or open_to_all or strange or wide):
         yield ok(looked_at, f"admits the {len(config.sip_peers)} {who}(s) and no stranger")
 
 

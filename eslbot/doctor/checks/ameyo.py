@@ -1,4 +1,4 @@
-"""Each workspace's Ameyo: DNS, TCP and TLS. No HTTP request is made, so nobody there is told anything."""
+"""Each workspace's Ameyo: DNS, TCP and TLS, the way that notifications go. No HTTP request is made to it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from urllib.parse import urlsplit
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
+from eslbot.ameyo.tunnel import Proxy
 from eslbot.config.model import Workspace
 from eslbot.doctor.findings import Finding, error, late, note, ok, warning
-from eslbot.doctor.network import Unreachable, reach
+from eslbot.doctor.host import is_own
+from eslbot.doctor.network import Unreachable, Way, reach
 from eslbot.doctor.parallel import together
 from eslbot.doctor.site import Site
 
@@ -47,9 +49,17 @@ def _one(site: Site, workspace: Workspace) -> Finding:
             _LOST,
             "name a file of PEM certificates that the service's user may read",
         )
+    if ameyo.source_address is not None and not is_own(ameyo.source_address):
+        return error(
+            f"workspaces.{workspace.id}.ameyo.source_address",
+            f"{ameyo.source_address} is no address of this host",
+            _LOST,
+            "give it to an interface (`ip address` shows what there is), or name another one",
+        )
     patience = min(site.patience, max(1.0, ameyo.connect_timeout))
+    way = Way(ameyo.source_address, Proxy.of(ameyo.proxy) if ameyo.proxy is not None else None)
     try:
-        reached = reach(parts.hostname or "", parts.port or (443 if secure else 80), tls, patience)
+        reached = reach(parts.hostname or "", parts.port or (443 if secure else 80), tls, patience, way)
     except Unreachable as failed:
         return error(looked_at, failed.found, _LOST, failed.remedy)
     reached.connection.close()
@@ -67,4 +77,7 @@ def _one(site: Site, workspace: Workspace) -> Finding:
             "the token and the customers' data cross the network readably (insecure = true)",
             f"set workspaces.{workspace.id}.ameyo.url to https://",
         )
-    return ok(looked_at, f"reached at {reached.address}; {reached.validity}; nothing was sent")
+    how = f"at {reached.address}" if way.proxy is None else f"through the proxy {way.proxy}"
+    if way.source is not None:
+        how += f", from {way.source}"
+    return ok(looked_at, f"reached {how}; {reached.validity}; nothing was sent")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from eslbot.config.advice import advice
 from eslbot.config.model import Config, ConfigError
 from eslbot.doctor.findings import Finding, error, ok, warning
 
@@ -31,6 +32,8 @@ def warnings(path: Path, config: Config) -> Iterator[Finding]:
             "the service refuses to start with it" if key.endswith("ca_file") else "see docs/configuration.md"
         )
         yield warning(key, what, why, f"mend {key} in {path}, or the file that it names and its rights")
+    for one in advice(config):
+        yield warning(one.key, one.found, one.why, one.remedy)
 
 
 def _remedy(path: Path, key: str, what: str) -> str:

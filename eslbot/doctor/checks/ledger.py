@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import socket
-import time
+import http.client
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
+from eslbot.config.advice import INSTALL_DRIVER, missing_driver
 from eslbot.config.model import Ledger
+from eslbot.doctor.checks.service import get
 from eslbot.doctor.findings import Finding, Severity, error, note, ok, unknown, warning
 from eslbot.doctor.host import CannotLook, first_closed, lacks
 from eslbot.doctor.site import Site
 
 _GAP = "calls go on, but no record of them is made"
-KEEPER = "keeper.sock"
-#: Of an answer of the keeper's.
-MAX_LINE_BYTES = 1024 * 1024
 
 
 def recording(site: Site) -> Iterator[Finding]:
-    """Journal, keeper, database."""
+    """Journal, writer, database."""
     ledger = site.config.ledger
     if ledger is None:
         yield note("[ledger]", "no table", "calls are not recorded", "add a [ledger] table")
         return
     yield _writable(site, "ledger.journal", ledger.journal)
-    yield _keeper(site, ledger)
+    yield _writer(site)
     yield _database(site, ledger)
 
 
@@ -50,50 +47,41 @@ def _writable(site: Site, key: str, path: str) -> Finding:
     return error(looked_at, found, _GAP, f"install -d -o {user} -m 0750 {path}")
 
 
-def _keeper(site: Site, ledger: Ledger) -> Finding:
-    path = Path(ledger.journal) / KEEPER
-    looked_at = f"the keeper ({path})"
+def _writer(site: Site) -> Finding:
+    web = site.config.web.listen.from_own_host
+    looked_at = f"the ledger's writer (http://{web}/metrics)"
     try:
-        health = _health(path, site.patience)
-    except PermissionError:
-        return unknown(looked_at, "this user may not ask it", "run doctor as root")
-    except (OSError, ValueError) as failed:
+        status, body = get(web, "/metrics", site.patience)
+        told = _figures(body) if status == 200 else {}
+        up, backlog = told["eslbot_ledger_up"], told["eslbot_ledger_backlog_bytes"]
+    except (OSError, http.client.HTTPException, KeyError) as failed:
+        why = f"it does not tell {failed}" if isinstance(failed, KeyError) else f"no answer: {failed}"
         return error(
             looked_at,
-            f"does not answer: {(isinstance(failed, OSError) and failed.strerror) or failed}",
+            why,
             "the journals wait on disk until it is there; the call page shows nothing",
-            "the service starts it: systemctl status eslbot, journalctl -u eslbot | grep ledger",
+            f"the service starts it: systemctl status eslbot; lines page_ and ledger_ say why: {site.log}",
         )
-    backlog = f"{health.get('backlog', '?')} bytes wait in the journals"
-    if health.get("up") is True:
-        return ok(looked_at, f"writes; {backlog}")
+    waits = f"{backlog:.0f} bytes wait in the journals"
+    if up == 1:
+        return ok(looked_at, f"writes; {waits}")
     return error(
         looked_at,
-        f"cannot write to the database; {backlog}",
+        f"cannot write to the database; {waits}",
         "calls go on; their records wait on disk until it can",
-        "journalctl -u eslbot | grep ledger says why; mend what the next line says of ledger.url",
+        f"the line ledger_down says why: {site.log}; mend what the next line says of ledger.url",
     )
 
 
-def _health(path: Path, patience: float) -> dict[str, Any]:
-    """The first line that a watcher gets. Raises OSError, ValueError where it is no such line."""
-    deadline = time.monotonic() + patience
-    received = b""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-        asking.settimeout(patience)
-        asking.connect(str(path))
-        asking.sendall(b'{"ask":"watch"}\n')
-        while b"\n" not in received:
-            asking.settimeout(max(0.001, deadline - time.monotonic()))
-            data = asking.recv(65536)
-            received += data
-            if not data or len(received) > MAX_LINE_BYTES:
-                raise ValueError("it sends no line")
-    document = json.loads(received.partition(b"\n")[0])
-    health = document.get("ledger") if isinstance(document, dict) else None
-    if not isinstance(health, dict):
-        raise ValueError("it does not tell how it is")
-    return health
+def _figures(body: bytes) -> dict[str, float]:
+    """Those without labels."""
+    found = {}
+    for line in body.decode("utf-8", "replace").splitlines():
+        name, space, value = line.partition(" ")
+        if space and not line.startswith("#") and "{" not in name:
+            with suppress(ValueError):
+                found[name] = float(value)
+    return found
 
 
 def _database(site: Site, ledger: Ledger) -> Finding:
@@ -102,6 +90,8 @@ def _database(site: Site, ledger: Ledger) -> Finding:
         # Not opened: that alone would make files beside it, and make them ours.
         return _sqlite(site, Path(url.partition(":///")[2]))
     looked_at = f"ledger.url {ledger.shown}"
+    if missing := missing_driver(ledger):
+        return error(looked_at, missing, _GAP, INSTALL_DRIVER)
     from sqlalchemy import text
 
     from eslbot.ledger.database import LedgerDown, open_database, reading

@@ -13,6 +13,7 @@ from eslbot import recovery
 from eslbot.doctor.checks.profile import restart
 from eslbot.doctor.findings import Finding, error, note, ok, unknown, warning
 from eslbot.doctor.host import file_system
+from eslbot.doctor.logs import log_of
 from eslbot.doctor.site import Site
 
 #: Seconds: what happened longer ago is no finding any more.
@@ -195,7 +196,7 @@ def _crashes(site: Site) -> Iterator[Finding]:
             _DROP_IN,
         )
         return
-    look = "journalctl -u freeswitch and dmesg say in what it died; docs/operations.md"
+    look = f"dmesg and {log_of(None, 'freeswitch')} say in what it died; docs/operations.md"
     if _lately(known.last_flush):
         yield warning(
             looked_at,

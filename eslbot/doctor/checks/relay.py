@@ -9,6 +9,7 @@ from pathlib import Path
 
 from eslbot.doctor.findings import Finding, error, note, ok, unknown, warning
 from eslbot.doctor.host import CannotLook, User, first_closed, group_name, is_own, lacks, sysctl
+from eslbot.doctor.logs import log_of
 from eslbot.doctor.site import Site
 from eslbot.relay.control import HEALTH, HEALTHY
 
@@ -63,7 +64,9 @@ def answers(site: Site) -> Iterator[Finding]:
 
 def _restart(site: Site) -> str:
     unit = "eslbot" if site.config.relay.processes else "eslbot-relay"
-    return f"systemctl status {unit}; its log says why: `systemctl restart {unit}`"
+    return (
+        f"systemctl status {unit}; why it ended: {log_of(site.relay, unit)}; then `systemctl restart {unit}`"
+    )
 
 
 def lines(site: Site) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from eslbot.config.former import directory_of
 from eslbot.doctor.findings import Finding, ok, unknown, warning
 from eslbot.doctor.host import Process, readable_by_all
 from eslbot.doctor.site import Site
@@ -17,8 +18,9 @@ _NUMBERS = "callers' numbers stand there"
 
 
 def closed(site: Site) -> Iterator[Finding]:
-    """Of FreeSWITCH its configuration and what it makes of it, of eslbot the ledger; core files of both."""
+    """FreeSWITCH's configuration and what it makes of it; eslbot's ledger and former tenants; core files."""
     yield from _of_freeswitch(site)
+    yield from _look(directory_of(site.config), "the secrets of tenants that were taken out stand there")
     if (ledger := site.config.ledger) is not None:
         yield from _look(Path(ledger.journal), _NUMBERS)
         scheme, _, path = ledger.url.reveal().partition(":///")

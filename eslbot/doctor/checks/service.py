@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -13,11 +14,18 @@ from eslbot.doctor.host import is_own
 from eslbot.doctor.rendering import actions
 from eslbot.doctor.site import Site
 
-_START = "systemctl start eslbot (journalctl -u eslbot says why it ended)"
+#: Seconds behind which what a worker says of FreeSWITCH is not what it knew before (eslbot/probes.py: FRESH).
+OLD = 1.2
+#: Bytes of an answer: `/metrics` of a service with many workspaces has a megabyte.
+MAX_BODY = 16 * 1024 * 1024
+
+
+def _start(site: Site) -> str:
+    return f"systemctl start eslbot (why it ended: {site.log})"
 
 
 def running(site: Site) -> Iterator[Finding]:
-    """The event-socket listener accepts, and ``/readyz`` says ready."""
+    """The event-socket listener accepts, a worker says that it is ready, and the page process answers."""
     listen = site.config.server.listen.from_own_host
     try:
         socket.create_connection(listen.pair, site.patience).close()
@@ -26,32 +34,67 @@ def running(site: Site) -> Iterator[Finding]:
             f"server.listen {listen}",
             f"nobody accepts: {failed.strerror or failed}",
             "every new call is refused with 503, and customers of living ones hear silence",
-            _START,
+            _start(site),
         )
     else:
         yield ok(f"server.listen {listen}", "accepts connections")
-    web = site.config.web.listen.from_own_host
-    looked_at = f"http://{web}/readyz"
-    connection = http.client.HTTPConnection(*web.pair, timeout=site.patience)
+    yield _worker(site)
+    yield _page(site)
+
+
+def _worker(site: Site) -> Finding:
+    looked_at = f"http://{site.config.server.health}/readyz"
     try:
-        connection.request("GET", "/readyz")
-        status = connection.getresponse().status
+        status, body = get(site.config.server.health, "/readyz", site.patience)
+        if b"switch_gone" in body:
+            time.sleep(OLD)
+            status, body = get(site.config.server.health, "/readyz", site.patience)
     except (OSError, http.client.HTTPException) as failed:
-        yield error(looked_at, f"no answer: {failed}", "the service is not up, or its workers hang", _START)
-        return
-    finally:
-        connection.close()
+        return error(
+            looked_at, f"no answer: {failed}", "the service is not up, or its workers hang", _start(site)
+        )
     if status == 200:
-        yield ok(looked_at, "ready")
-    elif status == 503:
-        yield warning(
+        return ok(looked_at, "ready")
+    if status == 503 and b"switch_gone" in body:
+        return error(
+            looked_at,
+            "FreeSWITCH's event socket does not greet",
+            "no call comes in, or nobody can tell whether one that was lost lives",
+            "systemctl status freeswitch; see what `event-socket` says above",
+        )
+    if status == 503:
+        return warning(
             looked_at,
             "draining",
             "a worker takes no new calls: it is about to leave",
             "wait for the reload or stop to end; if it does not: systemctl restart eslbot",
         )
-    else:
-        yield error(looked_at, f"HTTP {status}", "that is not eslbot", "look who has web.listen's port")
+    return error(looked_at, f"HTTP {status}", "that is not eslbot", "look who has server.health's port")
+
+
+def _page(site: Site) -> Finding:
+    web = site.config.web.listen.from_own_host
+    looked_at = f"http://{web}/healthz"
+    why = "calls go on, but nobody sees them: no page, no metrics, and the ledger waits in the journals"
+    remedy = "the service starts it: systemctl status eslbot, and its log has lines that begin with page_"
+    try:
+        status, _ = get(web, "/healthz", site.patience)
+    except (OSError, http.client.HTTPException) as failed:
+        return error(looked_at, f"no answer: {failed}", why, remedy)
+    if status == 200:
+        return ok(looked_at, "the page process answers")
+    return error(looked_at, f"HTTP {status}", "that is not eslbot", "look who has web.listen's port")
+
+
+def get(address: Address, path: str, patience: float) -> tuple[int, bytes]:
+    """Status and body, of which no more is read than ``MAX_BODY``. Raises OSError, HTTPException."""
+    connection = http.client.HTTPConnection(*address.pair, timeout=patience)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read(MAX_BODY)
+    finally:
+        connection.close()
 
 
 def controllers(site: Site) -> Iterator[Finding]:
@@ -74,7 +117,7 @@ def controllers(site: Site) -> Iterator[Finding]:
                 "server.switches",
                 f"FreeSWITCH connects from {source}, which is not among them",
                 "eslbot closes its connections, and every call is refused with 503",
-                f'add "{source}" to server.switches and `systemctl reload eslbot`',
+                f'add "{source}" to server.switches and `eslbot reload`',
             )
     reload = f"{site.render}, then `fs_cli -x reloadxml`"
     told = {

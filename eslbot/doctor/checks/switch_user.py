@@ -46,7 +46,7 @@ def right(site: Site) -> Iterator[Finding]:
             _KEY,
             f"{user}, but FreeSWITCH runs as {_name(uid)}",
             _REFUSED,
-            f'set {_KEY} = "{_name(uid)}" in {site.path} and `systemctl reload eslbot`, or start FreeSWITCH '
+            f'set {_KEY} = "{_name(uid)}" in {site.path} and `eslbot reload`, or start FreeSWITCH '
             f"with -u {user}",
         )
 
@@ -63,7 +63,7 @@ def _usual(site: Site) -> Iterator[Finding]:
             _KEY,
             f"not set, and FreeSWITCH runs as {_name(uid)}",
             _REFUSED,
-            f'set {_KEY} = "{_name(uid)}" in {site.path} and `systemctl reload eslbot`',
+            f'set {_KEY} = "{_name(uid)}" in {site.path} and `eslbot reload`',
         )
 
 

@@ -33,11 +33,15 @@ PROTOCOLS: Mapping[str, type[Protocol]] = {
 }
 
 
-def speak(invite: Invite, bot: Bot) -> Protocol:
-    """The protocol of ``bot``, for one connection of the call."""
-    return PROTOCOLS[bot.protocol](invite, bot)
+def speak(invite: Invite, bot: Bot, trace: str) -> Protocol:
+    """The protocol of ``bot``, for one connection of the call; ``trace`` as :func:`headers` has it."""
+    return PROTOCOLS[bot.protocol](invite, bot, trace)
 
 
-def headers(invite: Invite, bot: Bot) -> dict[str, str]:
-    """Who is calling, as headers of the upgrade request; the workspace's own are not among them."""
-    return upgrade.identity(invite, bot.sample_rate)
+def headers(invite: Invite, bot: Bot, trace: str) -> dict[str, str]:
+    """Who is calling, as headers of the upgrade request; the workspace's own are not among them.
+
+    ``trace``: the call's `traceparent` (:mod:`eslbot.tracing.context`); empty where there is none.
+    """
+    told = upgrade.identity(invite, bot.sample_rate)
+    return told | {"traceparent": trace} if trace else told

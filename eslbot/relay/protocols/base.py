@@ -66,11 +66,15 @@ Wish = Speech | Clear | Mark | End | CallerSpeech
 
 
 class Protocol(ABC):
-    """One bot's connection. Made anew for each; ``rate`` is that of the caller's audio it wants, in Hz."""
+    """One bot's connection. Made anew for each; ``rate`` is that of the caller's audio it wants, in Hz.
 
-    def __init__(self, invite: Invite, bot: Bot) -> None:
+    ``trace``: the call's `traceparent`; empty where there is none.
+    """
+
+    def __init__(self, invite: Invite, bot: Bot, trace: str) -> None:
         self.invite = invite
         self.bot = bot
+        self.trace = trace
         self.rate = bot.sample_rate
 
     @abstractmethod

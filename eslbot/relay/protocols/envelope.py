@@ -32,8 +32,8 @@ class Envelope(Protocol):
     CLEAR: ClassVar[str] = "clear"
     MARK: ClassVar[str] = "mark"
 
-    def __init__(self, invite: Invite, bot: Bot) -> None:
-        super().__init__(invite, bot)
+    def __init__(self, invite: Invite, bot: Bot, trace: str) -> None:
+        super().__init__(invite, bot, trace)
         self.stream = uuid4()
         self._number = self._chunk = 0
 

@@ -47,6 +47,8 @@ class Eslbot(Protocol):
             "to": self.invite.to,
             "audio": {"encoding": "l16", "sample_rate": self.rate, "channels": 1},
         }
+        if self.trace:
+            message["traceparent"] = self.trace
         return (compact({**message, "resumed": True} if resumed else message),)
 
     def audio(self, linear: bytes, at: float) -> Message:

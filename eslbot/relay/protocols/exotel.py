@@ -19,8 +19,8 @@ from eslbot.relay.protocols.texts import compact
 class Exotel(Envelope):
     """A bot that was written for Exotel."""
 
-    def __init__(self, invite: Invite, bot: Bot) -> None:
-        super().__init__(invite, bot)
+    def __init__(self, invite: Invite, bot: Bot, trace: str) -> None:
+        super().__init__(invite, bot, trace)
         self._stream = sid("MZ", self.stream)
         self._call = {"call_sid": sid("CA", invite.call_id), "account_sid": sid("AC", invite.workspace_id)}
 

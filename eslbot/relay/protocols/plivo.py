@@ -28,8 +28,8 @@ class Plivo(Envelope):
 
     SPEECH, CLEAR, MARK = "playAudio", "clearAudio", "checkpoint"
 
-    def __init__(self, invite: Invite, bot: Bot, now: Callable[[], float] = time.time) -> None:
-        super().__init__(invite, bot)
+    def __init__(self, invite: Invite, bot: Bot, trace: str, now: Callable[[], float] = time.time) -> None:
+        super().__init__(invite, bot, trace)
         self._encoding = "audio/x-mulaw" if self.rate == 8000 else "audio/x-l16"
         self._began, self._at = now(), 0.0
         self._clearing = 0  # a `clearAudio` that has no answer yet

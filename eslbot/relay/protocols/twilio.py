@@ -19,8 +19,8 @@ from eslbot.relay.protocols.texts import compact
 class Twilio(Envelope):
     """A bot that was written for Twilio."""
 
-    def __init__(self, invite: Invite, bot: Bot) -> None:
-        super().__init__(invite, bot)
+    def __init__(self, invite: Invite, bot: Bot, trace: str) -> None:
+        super().__init__(invite, bot, trace)
         self._stream = sid("MZ", self.stream)
         self._call = {"accountSid": sid("AC", invite.workspace_id), "callSid": sid("CA", invite.call_id)}
 

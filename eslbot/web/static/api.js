@@ -1,11 +1,12 @@
 // Questions to the worker.
 
-/** Why there is no answer: `message` for people, `remedy` what to do, `error` a fixed word. */
+/** Why there is no answer: `message` for people, `remedy` what to do, `error` a fixed word, `fields` what is wrong with which. */
 export class Problem extends Error {
-  constructor(error, message, remedy = "") {
+  constructor(error, message, remedy = "", fields = undefined) {
     super(message);
     this.error = error;
     this.remedy = remedy;
+    this.fields = fields;
   }
 }
 
@@ -31,6 +32,6 @@ export async function ask(place, fields = {}, signal = undefined) {
     location.reload();
     throw new Problem("not_signed_in", "Sign in again.");
   }
-  if (!answer.ok) throw new Problem(document_.error, document_.problem, document_.remedy);
+  if (!answer.ok) throw new Problem(document_.error, document_.problem, document_.remedy, document_.fields);
   return document_;
 }

@@ -3,7 +3,7 @@
 import { ask } from "./api.js";
 import { byId, el, fill } from "./dom.js";
 import { story, ticks } from "./story.js";
-import { clock, dayAndTime, ending, faultName, lasting, notes, outcomeName, restarted, stageName, timeOf, tone } from "./words.js";
+import { clock, dayAndTime, ending, faultName, lasting, notes, outcomeName, restarted, stageName, timeOf, tone, answers, turnName } from "./words.js";
 
 /** Milliseconds between two askings because the call changed. */
 const PATIENCE = 1000;
@@ -12,6 +12,7 @@ const LANES = [
   ["stages", "Stage"],
   ["bot", "Bot speaks"],
   ["caller", "Caller"],
+  ["turns", "Turns"],
   ["marks", "Marks"],
   ["ameyo", "Ameyo"],
   ["service", "Service"],
@@ -69,8 +70,10 @@ export class CallView {
     const notifications = this.told.notifications ?? [];
     const held = document.activeElement?.closest("#call [data-keep]")?.dataset.keep;
     const scrolled = byId("call").querySelector(".scroll")?.scrollLeft ?? 0;
-    const opened = byId("call").querySelector("details")?.open ?? false;
-    const told = story(call, timeline, notifications, this.now());
+    const open = (part) => byId("call").querySelector(`[data-keep="${part}"]`)?.parentElement.open ?? false;
+    const [turnsOpen, eventsOpen] = [open("turns"), open("events")];
+    const turns = this.told.turns ?? [];
+    const told = story(call, timeline, notifications, this.now(), turns);
     fill(
       byId("call"),
       back(),
@@ -79,19 +82,22 @@ export class CallView {
         { class: "call-head", "data-tone": tone(call) },
         el("h2", {}, call.crt_object_id ?? call.call_id),
         el("p", {}, el("span", { class: "stage", id: "call-ending" }, ending(call)), " ", el("span", {}, notes(call))),
+        this.told.ended_because ? el("p", { id: "call-why" }, this.told.ended_because) : null,
         call.reason ? el("p", { class: "reason" }, el("b", {}, "Reason: "), el("q", {}, call.reason)) : null,
       ),
       this.figure(told, call, notifications),
-      factsOf(call, told),
+      factsOf(call, told, this.told.quality),
+      turnsOf(turns, call, turnsOpen),
       attemptsOf(notifications, call),
-      eventsOf(timeline, call, opened),
+      eventsOf(timeline, call, eventsOpen),
     );
     byId("call").querySelector(".scroll").scrollLeft = scrolled;
     if (held) byId("call").querySelector(`[data-keep="${CSS.escape(held)}"]`)?.focus();
   }
 
   figure(told, call, notifications) {
-    const seconds = told.end - told.begin;
+    const took = told.end - told.begin;
+    const seconds = Math.max(took, 0.001); // what the picture is as wide as
     const width = ZOOMS[this.zoom];
     const place = (node, from, to) => {
       node.style.left = `${(100 * (from - told.begin)) / seconds}%`;
@@ -110,6 +116,11 @@ export class CallView {
       }),
       bot: told.bot.map((one) => bar(one.cut ? "bot cut" : "bot", one, one.cut ? "Bot speaks, cut off" : "Bot speaks")),
       caller: told.caller.map((one) => bar("caller", one, "Caller speaks")),
+      turns: told.turns.map((one) => {
+        const node = bar(`turn ${one.kind}`, one, one.text);
+        if ((one.to - one.from) / seconds > 0.05 / width) node.append(el("span", {}, lasting(one.to - one.from)));
+        return node;
+      }),
       marks: [],
       ameyo: told.attempts.map((one) => {
         const node = bar("attempt", one, `Attempt ${one.number}: ${one.verdict}`);
@@ -141,7 +152,7 @@ export class CallView {
       el(
         "figcaption",
         {},
-        `INVITE ${timeOf(call.invited_at)} → ${told.live ? "now" : call.stage === "refused" ? "refused" : `BYE ${timeOf(call.ended_at)}`}, ${lasting(seconds)} `,
+        `INVITE ${timeOf(call.invited_at)} → ${told.live ? "now" : call.stage === "refused" ? "refused" : `BYE ${timeOf(call.ended_at)}`}, ${lasting(took)} `,
         el("span", { class: "zoom" },
           el("button", { type: "button", class: "plain", "data-keep": "out", "aria-label": "Zoom out", onclick: zoom(-1), "aria-disabled": this.zoom === 0 ? "true" : null }, "−"),
           el("button", { type: "button", class: "plain", "data-keep": "in", "aria-label": "Zoom in", onclick: zoom(1), "aria-disabled": this.zoom === ZOOMS.length - 1 ? "true" : null }, "+"),
@@ -168,26 +179,32 @@ function goBack(event) {
 function saidOf(told, notifications) {
   const parts = told.stages.map((one) => `${stageName(one.stage)} ${lasting(one.to - one.from)}`);
   if (told.bot.length > 0) parts.push(`the bot spoke ${told.bot.length} times`);
+  if (told.turns.length > 0) parts.push(`${told.turns.length} turns`);
   const restarts = told.points.filter((point) => point.kind === "switch_restarted").length;
   if (restarts > 0) parts.push(`FreeSWITCH restarted ${restarts === 1 ? "once" : `${restarts} times`}`);
   if (notifications.length > 0) parts.push(`${notifications.length} notifications`);
   return `${parts.join(", ")}. Everything is in the table below.`;
 }
 
-function factsOf(call, told) {
+function factsOf(call, told, quality) {
   const since = (time) => (time == null ? null : `${timeOf(time)} (+${lasting(time - call.invited_at)})`);
+  const stages = told.stages.filter((one) => one.to > one.from).map((one) => `${stageName(one.stage)} ${lasting(one.to - one.from)}`);
   const facts = [
     ["Tenant", call.workspace],
     ["DID", call.did],
     ["Caller", call.caller],
     ["Called", call.called],
-    ["From PBX", call.source],
+    ["PBX's address", call.source],
+    ["SIP Call-ID", call.sip_call_id],
     ["Began", dayAndTime(call.invited_at)],
     ["Answered", since(call.answered_at)],
     ["Bot connected", since(call.bot_connected_at)],
     ["Bot first heard", since(call.first_audio_at)],
     ["Bot ended", since(call.bot_ended_at)],
+    ["Answers", answers(call) || null],
+    ["Barge-ins", call.barge_ins || null],
     ["Ameyo accepted", since(call.handed_off_at)],
+    ["Stages", stages.join(", ") || null],
     ["Held until BYE", call.handed_off_at == null ? null : lasting((call.ended_at ?? told.end) - call.handed_off_at)],
     ["Ended", since(call.ended_at)],
     ["Outcome", call.outcome ? outcomeName(call.outcome) : null],
@@ -197,11 +214,18 @@ function factsOf(call, told) {
     ["Take-overs", call.take_overs || null],
     ["Recovered", call.restarts > 0 ? restarted(call) : null],
     ["BYE overdue", call.byes_overdue ? `${call.byes_overdue}×` : null],
-    ["Media", call.media ? Object.entries(call.media).map(([name, value]) => `${name} ${value}`).join(", ") : null],
+    ["Audio", quality ? `${quality.word}: ${quality.figures}` : null],
+    ["Media", call.media ? said(call.media, " ") : null],
     ["Host", call.host],
     ["Call id", call.call_id],
   ];
   return el("dl", { class: "facts" }, ...facts.filter(([, value]) => value != null && value !== "").map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+}
+
+/** Names and values; what is not known is not said. */
+function said(values, between) {
+  const known = Object.entries(values ?? {}).filter(([, value]) => value != null && value !== "");
+  return known.map(([name, value]) => `${name}${between}${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
 }
 
 function table(caption, heads, rows) {
@@ -211,6 +235,20 @@ function table(caption, heads, rows) {
     el("caption", {}, caption),
     el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", { scope: "col" }, head)))),
     el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((value) => el("td", {}, value))))),
+  );
+}
+
+function turnsOf(turns, call, opened) {
+  if (turns.length === 0) return null;
+  return el(
+    "details",
+    { open: opened },
+    el("summary", { "data-keep": "turns" }, `Turns (${turns.length})`),
+    table(
+      "Who waited for whom, measured by eslbot",
+      ["After", "Turn", "Took", "Of it the bot"],
+      turns.map((one) => [`+${lasting(one.at - one.seconds - call.invited_at)}`, turnName(one), lasting(one.seconds), lasting(one.bot) || "–"]),
+    ),
   );
 }
 
@@ -231,7 +269,6 @@ function attemptsOf(notifications, call) {
 }
 
 function eventsOf(timeline, call, opened) {
-  const told = (facts) => Object.entries(facts ?? {}).map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
-  const rows = timeline.map((fact) => [`+${lasting(fact.at - call.invited_at)}`, String(fact.what).replaceAll("_", " "), told(fact.facts)]);
+  const rows = timeline.map((fact) => [`+${lasting(fact.at - call.invited_at)}`, String(fact.what).replaceAll("_", " "), said(fact.facts, ": ")]);
   return el("details", { open: opened }, el("summary", { "data-keep": "events" }, `Everything that happened (${rows.length})`), table("Facts", ["After", "What", ""], rows));
 }

@@ -1,7 +1,7 @@
 // The live calls. Events only note what changed; rows are changed in place, within a frame's budget.
 
 import { byId, el, mark, write } from "./dom.js";
-import { clock, notes, stageName, stageOrder } from "./words.js";
+import { needsSomebody, notes, stageName, stageOrder, upFor } from "./words.js";
 
 /** Milliseconds of a frame that rows may take, and how many may change (their layout comes behind); the others wait. */
 const BUDGET = 6;
@@ -51,6 +51,11 @@ export class Live {
       if (!document.hidden) this.open();
       else this.hiding = setTimeout(() => this.close("paused"), HIDDEN);
     });
+  }
+
+  /** All that are up; null as long as nobody tells. */
+  calls() {
+    return this.source === null || this.filling ? null : [...this.rows.values()].map((line) => line.row);
   }
 
   now() {
@@ -108,6 +113,10 @@ export class Live {
     for (const id of this.waiting.keys()) if (!there.has(id)) this.waiting.set(id, null);
     live.sort((a, b) => a.invited_at - b.invited_at);
     this.change(live, gone.map((call_id) => ({ call_id })));
+    if (this.waiting.size === 0) {
+      this.filling = false; // there is nothing to fill
+      this.count();
+    }
   }
 
   change(changed, ended) {
@@ -156,7 +165,8 @@ export class Live {
     write(line.did, row.did ?? "");
     write(line.caller, row.caller ?? "");
     write(line.notes, notes(row));
-    write(line.time, clock(this.now() - row.invited_at));
+    mark(line.tr, "data-need", needsSomebody(row) ? "" : null);
+    write(line.time, upFor(row, this.now()));
   }
 
   remove(id) {
@@ -183,7 +193,7 @@ export class Live {
     const now = this.now();
     for (const tr of this.visible) {
       const line = this.rows.get(tr.dataset.call);
-      if (line !== undefined) write(line.time, clock(now - line.row.invited_at));
+      if (line !== undefined) write(line.time, upFor(line.row, now));
     }
   }
 }

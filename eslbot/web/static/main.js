@@ -1,12 +1,15 @@
 // Starts the page: who looks, which view, and what is wrong.
 
 import { Problem, ask } from "./api.js";
-import { Calls } from "./calls.js";
 import { CallView } from "./call.js";
+import { Charts } from "./charts.js";
 import { byId, el, mark, write } from "./dom.js";
 import { Live } from "./live.js";
+import { Overview } from "./overview.js";
+import { Search, address } from "./search.js";
 import { Switch } from "./switch.js";
 import { Tenants } from "./tenants.js";
+import { zone } from "./words.js";
 
 const LINKS = { live: "live", waiting: "connecting again", paused: "paused", ledger: "no ledger" };
 
@@ -26,13 +29,14 @@ function notice(source, problem) {
 }
 
 const asked = (error) => notice("asked", error);
-const calls = new Calls(asked);
-const tenants = new Tenants(asked);
+const search = new Search(asked);
+const charts = new Charts(asked);
+const tenants = new Tenants(asked, (id) => overview.of(id));
 const switch_ = new Switch();
 const live = new Live(
   (ids, ended) => {
     call.soon(ids);
-    if (ended) calls.soon();
+    if (ended) search.soon();
   },
   (state, ledger) => {
     mark(byId("link"), "data-state", state);
@@ -45,23 +49,23 @@ const live = new Live(
   },
 );
 const call = new CallView(() => live.now(), asked);
+const overview = new Overview(() => live.calls(), () => tenants.soon());
 
 function route() {
   const hash = location.hash;
   if (hash !== "" && !hash.startsWith("#/")) return; // a place within the view
-  const [view, ...rest] = hash.slice(2).split("/");
-  const name = ["recent", "tenants", "call"].includes(view) ? view : "live";
+  const [way, query] = hash.slice(2).split(/\?(.*)/s);
+  const [view, ...rest] = way.split("/");
+  const name = ["live", "calls", "charts", "tenants", "call"].includes(view) ? view : "overview";
   for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== name;
   for (const link of document.querySelectorAll("nav a")) mark(link, "aria-current", link.dataset.view === name ? "page" : null);
   asked(null);
   if (name !== "call") call.hide();
   if (name === "call") call.show(decode(rest.join("/")));
+  if (name === "overview") overview.show();
   if (name === "tenants") tenants.show();
-  if (name === "recent") {
-    const text = decode(rest.join("/"));
-    byId("text").value = text;
-    calls.show(text);
-  }
+  if (name === "calls") search.show(query);
+  if (name === "charts") charts.show(query);
 }
 
 function decode(text) {
@@ -72,23 +76,16 @@ function decode(text) {
   }
 }
 
-byId("search").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const text = byId("text").value.trim();
-  const hash = text ? `#/recent/${encodeURIComponent(text)}` : "#/recent";
-  if (location.hash === hash) route();
-  else location.hash = hash;
-});
-
 // Who searches before this script is here has sent the form itself.
-const early = new URLSearchParams(location.search).get("text");
-if (early !== null) history.replaceState(null, "", `/#/recent/${encodeURIComponent(early.trim())}`);
+const early = new URLSearchParams(location.search).get("prefix");
+if (early !== null) history.replaceState(null, "", `/${address({ prefix: early.trim() })}`);
 
 async function begin() {
   try {
     const session = await ask("session");
     byId("viewer").textContent = session.name;
-    calls.offer(session);
+    search.offer(session);
+    charts.offer(session);
     notice("begin", null);
     addEventListener("hashchange", () => {
       document.body.dataset.came = "here";
@@ -96,6 +93,7 @@ async function begin() {
     });
     route();
     switch_.load();
+    overview.begin();
     if (session.ledger) live.open();
     else {
       const without = await ask("tenants").catch((error) => error);
@@ -108,4 +106,5 @@ async function begin() {
   }
 }
 
+byId("zone").textContent = `Times are those of ${zone()}.`;
 begin();

@@ -1,11 +1,13 @@
 // What the ledger has of a call → what is drawn. No document here: plain values in and out.
 
+import { lasting, turnName } from "./words.js";
+
 /** Milliseconds-free: all times are epoch seconds. `now` is the end of what is not over yet. */
-export function story(call, timeline, notifications, now) {
+export function story(call, timeline, notifications, now, turns = []) {
   const begin = call.invited_at;
   const times = [...timeline.map((fact) => fact.at), ...notifications.map((one) => one.began_at)];
   const live = call.ended_at == null && call.stage !== "refused";
-  const end = Math.max(begin + 1, live ? now : (call.ended_at ?? begin), ...times);
+  const end = Math.max(begin, live ? now : (call.ended_at ?? begin), ...times);
   const facts = [...timeline].sort((a, b) => a.at - b.at);
   return {
     begin,
@@ -16,6 +18,7 @@ export function story(call, timeline, notifications, now) {
     caller: spans(facts.map(asSpeech), "caller_began", "caller_ended", end),
     points: facts.filter((fact) => Object.hasOwn(POINTS, fact.what)).map((fact) => ({ at: fact.at, ...POINTS[fact.what], text: pointText(fact) })),
     away: facts.filter((fact) => fact.what === "switch_restarted" && fact.facts?.gap > 0).map((fact) => ({ from: Math.max(begin, fact.at - fact.facts.gap), to: fact.at })),
+    turns: turns.map((one) => ({ from: Math.max(begin, one.at - one.seconds), to: one.at, kind: one.kind, text: turnText(one) })),
     attempts: notifications.map((one) => ({
       from: one.began_at,
       to: Math.min(end, one.began_at + (one.seconds ?? (one.verdict == null && live ? end : 0))),
@@ -23,6 +26,11 @@ export function story(call, timeline, notifications, now) {
       number: one.number,
     })),
   };
+}
+
+function turnText(one) {
+  const bot = one.bot == null ? "" : `, of it the bot ${lasting(one.bot)}`;
+  return `${turnName(one)}${bot}`;
 }
 
 const POINTS = {
@@ -68,7 +76,10 @@ function asSpeech(fact) {
   return { ...fact, what: fact.facts?.speaking ? "caller_began" : "caller_ended" };
 }
 
-/** From each beginning to its end; an unended one ends at the next beginning or at the story's end. */
+/**
+ * From each beginning to its end. One whose end nobody told ends with the bot's part, which may be heard out behind it
+ * (then its end is told), or at the story's end.
+ */
 function spans(facts, began, ended, end) {
   const found = [];
   let open = null;
@@ -80,7 +91,7 @@ function spans(facts, began, ended, end) {
     if (fact.what === began) {
       if (open === null) open = fact.at;
     } else if (fact.what === ended) close(fact.at, Boolean(fact.facts?.cut));
-    else if (fact.what === "ended") close(fact.at, false);
+    else if (fact.what === "ended" || (fact.what === "bot_ended" && !facts.some((later) => later.what === ended && later.at >= fact.at))) close(fact.at, false);
   }
   close(end, false);
   return found;

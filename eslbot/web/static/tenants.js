@@ -2,15 +2,19 @@
 
 import { ask } from "./api.js";
 import { byId, el } from "./dom.js";
-import { began, faultName, lasting, outcomeName } from "./words.js";
+import { began, colourName, componentName, faultName, lasting, outcomeName } from "./words.js";
 
 const EVERY = 10000;
 /** Seconds of a notification at which Ameyo is called slow. */
 const SLOW = 3;
 
 export class Tenants {
-  constructor(failed) {
+  /** `health(id)` are the states of that tenant's bot and Ameyo. */
+  constructor(failed, health) {
     this.failed = failed;
+    this.health = health;
+    this.tenants = null;
+    this.drawn = "";
     setInterval(() => {
       if (!byId("tenants").hidden && !document.hidden) this.show();
     }, EVERY);
@@ -19,25 +23,41 @@ export class Tenants {
   async show() {
     try {
       const { tenants } = await ask("tenants");
-      byId("tenant-cards").replaceChildren(...tenants.map(card));
-      if (tenants.length === 0) byId("tenant-cards").append(el("p", { class: "quiet" }, "No call of any tenant is recorded yet."));
+      this.tenants = tenants;
+      this.draw();
       this.failed(null);
     } catch (error) {
       this.failed(error);
     }
   }
+
+  /** Something of the health may have changed. */
+  soon() {
+    if (this.tenants !== null && !byId("tenants").hidden) this.draw();
+  }
+
+  draw() {
+    const all = this.tenants.map((tenant) => [tenant, this.health(tenant.workspace_id)]);
+    const key = JSON.stringify(all);
+    if (key === this.drawn) return;
+    this.drawn = key;
+    byId("tenant-cards").replaceChildren(...all.map(([tenant, states]) => card(tenant, states)));
+    if (all.length === 0) byId("tenant-cards").append(el("p", { class: "quiet" }, "No call of any tenant is recorded yet."));
+  }
 }
 
-/** What is wrong with a tenant, in words. */
-export function complaints(tenant) {
+/** What is wrong with a tenant, in words; `states` are those of its bot and Ameyo now. */
+export function complaints(tenant, states) {
   const faults = Object.entries(tenant.faults ?? {}).filter(([fault, count]) => fault !== "none" && count > 0);
   const said = faults.map(([fault, count]) => `${count} ${count === 1 ? "call" : "calls"} went wrong: ${faultName(fault)}`);
+  const now = states.filter((state) => state.colour === "red" || state.colour === "amber");
+  said.unshift(...now.map((state) => `${componentName(state.component)} ${colourName(state.colour)}: ${state.why}`));
   if (tenant.post_seconds_p95 > SLOW) said.push(`Ameyo is slow: ${lasting(tenant.post_seconds_p95)}`);
   return said;
 }
 
-function card(tenant) {
-  const wrong = complaints(tenant);
+function card(tenant, states) {
+  const wrong = complaints(tenant, states);
   const outcomes = Object.entries(tenant.last_hour ?? {}).sort((a, b) => b[1] - a[1]);
   const all = outcomes.reduce((sum, [, count]) => sum + count, 0);
   const health = wrong.length > 0 ? "bad" : all + (tenant.active ?? 0) > 0 ? "good" : "plain";

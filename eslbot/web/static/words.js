@@ -27,10 +27,30 @@ const OUTCOMES = {
 };
 const FAULTS = { none: "nobody", bot: "the bot", ameyo: "Ameyo", pbx: "the PBX", eslbot: "eslbot" };
 
+const COMPONENTS = {
+  freeswitch: "FreeSWITCH",
+  event_socket: "Event socket",
+  workers: "Workers",
+  relays: "Relays",
+  ledger: "Ledger",
+  bot: "Bot",
+  ameyo: "Ameyo",
+};
+const COLOURS = { green: "well", amber: "impaired", red: "failing", unknown: "not known" };
+const NEEDS = {
+  not_verified: "Identity not verified",
+  hand_off_failing: "Hand-off failing",
+  bye_overdue: "BYE overdue",
+  bot_silent: "Bot silent",
+};
+
 const known = (words, word) => (Object.hasOwn(words, word) ? words[word] : word ? String(word).replaceAll("_", " ") : "");
 export const stageName = (stage) => known(STAGES, stage);
 export const outcomeName = (outcome) => known(OUTCOMES, outcome);
 export const faultName = (fault) => known(FAULTS, fault);
+export const componentName = (component) => known(COMPONENTS, component);
+export const colourName = (colour) => known(COLOURS, colour);
+export const needName = (need) => known(NEEDS, need);
 export const stageOrder = Object.keys(STAGES).filter((stage) => stage !== "refused");
 
 /** What a finished call came to, in a word. */
@@ -54,13 +74,56 @@ export function restarted(row) {
   return `FreeSWITCH restarted${row.restarts > 1 ? ` ${row.restarts}×` : ""}${gap}`;
 }
 
+/** Whether its customer waits for an Ameyo that has not accepted. */
+function waitsForAmeyo(row) {
+  return row.ended_at == null && row.handed_off_at == null && (row.attempt_verdict === "failed" || row.attempt_verdict === "rejected");
+}
+
+/** Whether a call that lives needs somebody; that its bot is silent the service says, which knows the time. */
+export const needsSomebody = (row) => row.unverified_at != null || waitsForAmeyo(row) || (row.ended_at == null && row.byes_overdue > 0);
+
+const BEGINNINGS = {
+  admitted: "invited_at",
+  answered: "answered_at",
+  connecting: "answered_at",
+  talking: "bot_connected_at",
+  ended: "bot_ended_at",
+  handing_off: "notified_at",
+  held: "handed_off_at",
+};
+
+/** When a living call came to the stage in which it is. */
+export const stageBegan = (row) => row[BEGINNINGS[row.stage]] ?? row.invited_at;
+
+/** For how long it is in its stage, and up: `0:12 of 3:20`. */
+export function upFor(row, now) {
+  const stage = clock(now - stageBegan(row));
+  const all = clock(now - row.invited_at);
+  return stage === all ? all : `${stage} of ${all}`;
+}
+
+/** What a turn was, in a word. */
+export function turnName(turn) {
+  if (turn.kind === "answer") return "The bot answers";
+  if (turn.kind === "barge_in") return "The caller breaks in, the bot falls silent";
+  return turn.by === "bot" ? "The bot speaks over the caller" : "The caller speaks over the bot";
+}
+
+/** How long the caller waited for the bot's answers. */
+export function answers(row) {
+  if (!row.answers) return "";
+  return `${row.answers}: half within ${lasting(row.answer_p50)}, 95 % within ${lasting(row.answer_p95)}, at worst ${lasting(row.answer_worst)}`;
+}
+
 /** What an operator should notice. */
 export function notes(row) {
   const parts = [];
   if (row.restarts > 0) parts.push(row.restarts > 1 ? `↻ recovered ${row.restarts}×` : "↻ recovered");
   if (row.refusal) parts.push(String(row.refusal).replaceAll("_", " "));
   if (row.fault && row.fault !== "none") parts.push(`fault: ${faultName(row.fault)}`);
-  if (row.stage === "handing_off" && row.attempts > 1) parts.push(`attempt ${row.attempts}`);
+  if (row.unverified_at != null) parts.push("identity not verified");
+  if (waitsForAmeyo(row)) parts.push(`Ameyo: ${row.attempt_status ?? "no answer"}, attempt ${row.attempts}`);
+  else if (row.stage === "handing_off" && row.attempts > 1) parts.push(`attempt ${row.attempts}`);
   else if (row.attempts > 1) parts.push(`${row.attempts} attempts`);
   if (row.byes_overdue > 0) parts.push("BYE overdue");
   if (row.take_overs > 0) parts.push(row.take_overs > 1 ? `taken over ${row.take_overs}×` : "taken over");
@@ -88,6 +151,14 @@ export function lasting(seconds) {
 const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
 const DAY = new Intl.DateTimeFormat(undefined, { year: "numeric", month: "short", day: "numeric" });
 const SHORT_DAY = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
+
+/** The zone in which times are shown: `Asia/Kolkata (GMT+05:30)`. */
+export function zone() {
+  const name = new Intl.DateTimeFormat().resolvedOptions().timeZone;
+  const parts = new Intl.DateTimeFormat("en", { timeZoneName: "longOffset" }).formatToParts(new Date());
+  const offset = parts.find((part) => part.type === "timeZoneName")?.value;
+  return offset && offset !== name ? `${name} (${offset})` : name;
+}
 
 const date = (seconds) => new Date(seconds * 1000);
 export const timeOf = (seconds) => (seconds == null ? "" : TIME.format(date(seconds)));

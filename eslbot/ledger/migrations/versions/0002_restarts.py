@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add them; a keeper of the version before, which does not name them, can still write."""
+    """Add them; a writer of the version before, which does not name them, can still write."""
     op.add_column("calls", sa.Column("restarts", sa.Integer(), nullable=False, server_default="0"))
     op.add_column("calls", sa.Column("restarted_at", sa.Double()))
     op.add_column("calls", sa.Column("restart_gap", sa.Double()))

@@ -1,0 +1,105 @@
+"""What search and charts take with very many calls: ``python -m benchmarks.ledger``."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection, Engine, func, select
+
+from benchmarks.ledger.made import DAYS, TENANTS, make
+from benchmarks.machine import Machine, revision
+from eslbot.config.model import Ledger, Secret
+from eslbot.ledger.database import migrate, open_database, reading, writing
+from eslbot.ledger.queries import Filter, Place, find
+from eslbot.ledger.schema import calls
+from eslbot.ledger.summary import chart, rebuild
+
+#: Times that each question is asked.
+TIMES = 5
+
+
+def questions(newest: dict[str, Any], middle: dict[str, Any]) -> dict[str, Callable[[Connection], Any]]:
+    """By what they are about; the calls are one of now, and one of the middle of the time."""
+    few, all_but_one = frozenset(TENANTS[-3:]), frozenset(TENANTS[1:])
+    end = int(newest["invited_at"] // 3600 + 1) * 3600
+
+    def search(**wanted: Any) -> Callable[[Connection], Any]:
+        return lambda connection: find(connection, Filter(**wanted), 50)
+
+    return {
+        "the newest": search(),
+        "from the middle on": lambda connection: find(connection, Filter(), 50, Place.of(middle)),
+        "of one small tenant": search(workspace=TENANTS[-1]),
+        "of 19 of 20 tenants": search(workspaces=all_but_one),
+        "prefix: a call id": search(prefix=middle["call_id"]),
+        "prefix: 11 of a CRT Object ID": search(prefix=middle["crt_object_id"][:11]),
+        "prefix: a caller but 3 digits": search(prefix=middle["caller"][:-3]),
+        "prefix: a DID of some 1,400 calls": search(prefix=middle["did"]),
+        "prefix: 0091, which all have": search(prefix="0091"),
+        "prefix: 0091 of 3 small tenants": search(prefix="0091", workspaces=few),
+        "prefix: a common one, and nothing": search(prefix="0091", fault="ameyo"),
+        "outcome: 3 of 1,000,000": search(outcome="our_bye"),
+        "outcome: 2 of 100": search(outcome="bot_failed"),
+        "needs attention": search(attention=True),
+        "live": search(live=True),
+        "chart of 24 h, whole": lambda connection: chart(connection, end - 86400, end, 900, None),
+        "chart of 7 days, whole": lambda connection: chart(connection, end - 7 * 86400, end, 3600, None),
+        "chart of 7 days, a tenant": lambda connection: chart(
+            connection, end - 7 * 86400, end, 3600, frozenset([TENANTS[0]])
+        ),
+    }
+
+
+def main() -> None:
+    """Print a Markdown table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ledger", description=__doc__)
+    parser.add_argument("--calls", type=int, default=1_000_000)
+    parser.add_argument(
+        "--url", help="a database, made where it is empty; default: an SQLite file of its own"
+    )
+    options = parser.parse_args()
+    print(f"{revision()}; {Machine.here()}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        engine = open_database(
+            Ledger(Secret(options.url or f"sqlite:///{folder}/calls.db"), "/none", 1.0), create=True
+        )
+        _prepare(engine, options.calls)
+        _measure(engine)
+        engine.dispose()
+
+
+def _prepare(engine: Engine, count: int) -> None:
+    migrate(engine)
+    with reading(engine) as connection:
+        if connection.execute(select(calls.c.call_id).limit(1)).first() is not None:
+            return
+    make(engine, count)
+    began = time.perf_counter()
+    with writing(engine) as connection:
+        rebuild(connection)
+    print(f"all calls summed up in {time.perf_counter() - began:.1f} s\n")
+
+
+def _measure(engine: Engine) -> None:
+    with reading(engine) as connection:
+        count = connection.execute(select(func.count()).select_from(calls)).scalar_one()
+        (newest,) = find(connection, Filter(), 1)
+        (middle,) = find(connection, Filter(until=newest["invited_at"] - DAYS * 43200), 1)
+    print(f"{count:,} calls in {engine.dialect.name}, the best of {TIMES}\n")
+    print("| question | ms |\n|---|---|")
+    for name, question in questions(newest, middle).items():
+        with reading(engine) as connection:
+            taken = []
+            for _ in range(TIMES):
+                began = time.perf_counter()
+                question(connection)
+                taken.append(time.perf_counter() - began)
+        print(f"| {name} | {1000 * min(taken):.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

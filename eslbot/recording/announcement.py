@@ -1,0 +1,57 @@
+"""What the caller of a recorded call hears first: a beep, or a file of the operator's."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from eslbot.config.model import BEEP
+from eslbot.recording import sidecar
+from eslbot.relay.audio import Decoder, UnusableAudio
+from eslbot.relay.control import RATE
+from eslbot.relay.protocols.base import Speech
+
+#: The beep: hertz, seconds, peak of 32,767, and seconds over which it swells and fades.
+TONE, LENGTH, LEVEL, FADE = 1400, 0.4, 8000, 0.01
+#: Seconds of a file at most: the bot waits for its end; and bytes, at 24,000 Hz.
+LONGEST = 30.0
+_MOST_BYTES = round(LONGEST * 24_000 * 2) + 64 * 1024
+
+
+class UnusableAnnouncement(Exception):
+    """It cannot be played; the text says why, and what would be right."""
+
+
+def speech(announcement: str | None) -> bytes:
+    """L16 at 8,000 Hz; empty where nothing is to be said. Raises UnusableAnnouncement."""
+    if announcement is None:
+        return b""
+    return _beep() if announcement == BEEP else _of_file(Path(announcement))
+
+
+@lru_cache(maxsize=1)
+def _beep() -> bytes:
+    n = np.arange(round(LENGTH * RATE))
+    swell = np.minimum(1, np.minimum(n, len(n) - 1 - n) / (FADE * RATE))
+    return bytes((LEVEL * swell * np.sin(2 * np.pi * TONE * n / RATE)).astype("<i2").tobytes())
+
+
+def _of_file(path: Path) -> bytes:
+    wanted = "a WAV file of 16-bit PCM, mono, at 8,000, 16,000 or 24,000 Hz"
+    try:
+        with sidecar.open_plain(path) as fd:
+            content = b""
+            while len(content) <= _MOST_BYTES and (piece := os.read(fd, 1 << 20)):
+                content += piece
+    except OSError as error:
+        raise UnusableAnnouncement(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
+        linear = Decoder().decode(Speech(content, "wav", 0))
+    except UnusableAudio as error:
+        raise UnusableAnnouncement(f"{path}: {error}; expected {wanted}") from error
+    if len(linear) > LONGEST * RATE * 2:
+        raise UnusableAnnouncement(f"{path} is longer than {LONGEST:g} s")
+    return linear

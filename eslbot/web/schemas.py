@@ -1,0 +1,207 @@
+"""What a request may hold besides its path: the fields of a query or a form, each once, each checked.
+
+An error names the field and what it held.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qsl
+
+from flask import Request
+from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, pre_load, validate, validates_schema
+
+from eslbot.ledger.console import moment
+from eslbot.ledger.queries import MAX_VALUE, Place
+from eslbot.outcome import Fault, Outcome, Stage
+from eslbot.web.refusal import Refusal, bad_request
+
+_CALL_ID = re.compile(r"[!-~]{1,64}")
+#: Characters of a query, bytes of a form, and fields of either.
+MAX_QUERY, MAX_FORM, MAX_FIELDS = 2048, 4096, 24
+#: Calls of one answer.
+LIMIT, MAX_LIMIT = 50, 200
+
+
+class Text(fields.String):
+    """Something to look for."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        text: str = super()._deserialize(value, attr, data, **kwargs)
+        if len(text) > MAX_VALUE or not text.isprintable():
+            raise ValidationError(f"expected at most {MAX_VALUE} printable characters")
+        return text.strip()
+
+
+class Flag(fields.Field[bool]):
+    """``true`` or ``false``."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
+        if value not in ("true", "false"):
+            raise ValidationError("expected true or false")
+        return bool(value == "true")
+
+
+class Moment(fields.Field[float]):
+    """Epoch seconds, or as the command line takes it: so long ago, or a date and time."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:
+        try:
+            at = _moment(value) if len(value) <= 40 else -1.0
+        except (ValueError, OverflowError):
+            at = -1.0
+        if not 0 <= at < 1e11:
+            raise ValidationError("expected a time as 2h (ago), 2026-11-23T10:15Z or epoch seconds")
+        return at
+
+
+def _moment(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return moment(text, time.time())
+
+
+class After(fields.Field[Place]):
+    """A call's place in the list, as an answer has told it."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Place:
+        at, _, call_id = value.partition(",")
+        try:
+            invited_at = float(at) if len(at) <= 32 else -1.0
+        except ValueError:
+            invited_at = -1.0
+        if not 0 <= invited_at < 1e11 or not _CALL_ID.fullmatch(call_id):
+            raise ValidationError("expected the `next` of an answer")
+        return Place(invited_at, call_id)
+
+
+class Count(fields.Field[int]):
+    """A whole number from 1 on, in ASCII digits."""
+
+    def __init__(self, most: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._most = most
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        number = int(value) if value.isascii() and value.isdigit() and len(value) <= 9 else 0
+        if not 1 <= number <= self._most:
+            raise ValidationError(f"expected a whole number from 1 to {self._most}")
+        return number
+
+
+def _word(*words: str, **options: Any) -> fields.String:
+    return fields.String(validate=validate.OneOf(words, error="expected one of {choices}"), **options)
+
+
+class Fields(Schema):
+    """None at all. An empty field is as none."""
+
+    class Meta:
+        """A field that is not known is an error."""
+
+        unknown = RAISE
+
+    @pre_load
+    def _without_empty(self, data: dict[str, str], **_: Any) -> dict[str, str]:
+        return {name: value for name, value in data.items() if value or name not in self.fields}
+
+
+class ExportQuery(Fields):
+    """``/api/calls.csv``: which calls, and from where on."""
+
+    prefix, workspace, did, crt, caller = Text(), Text(), Text(), Text(), Text()
+    outcome = _word(*Outcome)
+    fault = _word(*Fault)
+    stage = _word(*Stage, "refused")
+    attention, live, handed_off = Flag(), Flag(), Flag()
+    since, until = Moment(), Moment()
+    before = After(load_default=None)
+
+    @validates_schema
+    def _some_time(self, data: dict[str, Any], **_: Any) -> None:
+        if "since" in data and "until" in data and data["since"] >= data["until"]:
+            raise ValidationError("expected a time behind `since`", "until")
+
+
+class CallsQuery(ExportQuery):
+    """``/api/calls``: how many of them, too."""
+
+    limit = Count(MAX_LIMIT, load_default=LIMIT)
+
+
+class ChartsQuery(Fields):
+    """``/api/charts``: of which time, and of whom."""
+
+    span = _word("24h", "7d", load_default="24h")
+    workspace = Text(load_default=None)
+
+
+class SignInForm(Schema):
+    """``/sign-in``: a token."""
+
+    class Meta:
+        """A browser's helpers may add fields."""
+
+        unknown = EXCLUDE
+
+    token = fields.String(load_default="")
+
+
+def query(request: Request, schema: Schema) -> dict[str, Any]:
+    """The fields behind ``?``. Raises Refusal."""
+    if len(request.query_string) > MAX_QUERY:
+        raise bad_request(f"the query is longer than {MAX_QUERY} characters")
+    return _load(schema, _pairs(request.query_string))
+
+
+def form(request: Request, schema: Schema) -> dict[str, Any]:
+    """The fields of a posted form. Raises Refusal."""
+    if request.mimetype != "application/x-www-form-urlencoded":
+        raise Refusal(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "not_a_form",
+            "expected the content type application/x-www-form-urlencoded",
+        )
+    data = request.stream.read(MAX_FORM + 1)
+    if len(data) > MAX_FORM:
+        raise Refusal(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", f"a form here has at most {MAX_FORM} bytes"
+        )
+    return _load(schema, _pairs(data))
+
+
+def _load(schema: Schema, values: dict[str, str]) -> dict[str, Any]:
+    try:
+        loaded: dict[str, Any] = schema.load(values)
+    except ValidationError as error:
+        problems = error.normalized_messages()  # type: ignore[no-untyped-call]
+        unknown = next((name for name in problems if name not in schema.fields), None)
+        if unknown is not None:
+            known = ", ".join(sorted(schema.fields)) or "none"
+            raise bad_request(f"unknown field {unknown[:64]!r}; known: {known}") from None
+        told = {name: f"{problems[name][0]}, got {values[name][:64]!r}" for name in problems}
+        raise bad_request("\n".join(f"{name}: {problem}" for name, problem in told.items()), told) from None
+    return loaded
+
+
+def _pairs(data: bytes) -> dict[str, str]:
+    if not data:
+        return {}
+    try:
+        pairs = parse_qsl(
+            data.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=True,
+            errors="strict",
+            max_num_fields=MAX_FIELDS,
+        )
+    except ValueError:  # UnicodeDecodeError, too
+        raise bad_request(f"expected at most {MAX_FIELDS} fields name=value, in UTF-8") from None
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise bad_request("a field stands there twice")
+    return found

@@ -1,0 +1,136 @@
+"""The page process's HTTP server: waitress, with bounds on all that a peer can send, keep or leave unread."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from typing import Any
+
+import structlog
+from flask import Flask
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+from waitress.channel import HTTPChannel
+from waitress.server import TcpWSGIServer
+from waitress.task import ThreadedTaskDispatcher
+
+from eslbot.web.live import MAX_STREAMS
+from eslbot.web.schemas import MAX_FORM
+
+log = structlog.get_logger()
+
+#: Threads that answer: one for each stream there may be, and these for everything else.
+THREADS = MAX_STREAMS + 16
+#: Connections at one time. Beyond them the one goes that has been silent for longest.
+MAX_CONNECTIONS = 256
+#: Bytes of a request's head.
+MAX_HEAD = 8192
+#: Requests that a connection may send before the first is answered.
+MAX_PIPELINED = 8
+#: Seconds that a request may take to come, and that a connection without one is kept.
+REQUEST, IDLE = 5.0, 15.0
+#: Seconds that an answer may take, to its last byte; but a stream of live events.
+ANSWER = 180.0
+#: Seconds in which a browser has to take something of what waits for it, and bytes that may wait.
+STALL, WAITING = 20.0, 256 * 1024
+
+
+class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
+    """One connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        #: Since when its next request is awaited, or under way.
+        self.awaited_since = time.monotonic()
+        super().__init__(*args, **kwargs)
+
+    def received(self, data: bytes) -> bool:
+        """Bytes of requests."""
+        began = self.request is None
+        more: bool = super().received(data)
+        if self.request is None or began:
+            self.awaited_since = time.monotonic()
+        if len(self.requests) > MAX_PIPELINED:
+            self.will_close = True
+        return more
+
+    def overdue(self, now: float) -> str | None:
+        """What it keeps us waiting for, at the monotonic ``now``; None where it does not."""
+        if self.total_outbufs_len and time.time() - self.last_activity > STALL:
+            return "it takes nothing of its answer"
+        if self.requests:
+            streams = self.requests[0].path == "/api/live"
+            return "its answer takes too long" if not streams and now - self.awaited_since > ANSWER else None
+        if self.request is not None or self.last_activity == self.creation_time:
+            return "its request is not whole" if now - self.awaited_since > REQUEST else None
+        return "it is idle" if time.time() - self.last_activity > IDLE else None
+
+
+class PageServer(TcpWSGIServer):  # type: ignore[misc]
+    """Serves ``app`` on ``listener``, in the thread of :meth:`serve`, until :meth:`stop`."""
+
+    channel_class = Channel
+
+    def __init__(self, app: Flask, listener: socket.socket) -> None:
+        logging.getLogger("waitress").setLevel(logging.ERROR)  # what a peer does is not a word of ours
+        settings = Adjustments(
+            sockets=[listener],
+            threads=THREADS,
+            connection_limit=2 * MAX_CONNECTIONS,  # ours comes first
+            cleanup_interval=1,
+            asyncore_use_poll=True,
+            max_request_header_size=MAX_HEAD,
+            max_request_body_size=MAX_FORM + 1,
+            outbuf_high_watermark=WAITING,
+            channel_request_lookahead=1,  # so that the end of a browser ends its stream
+            log_socket_errors=False,
+            clear_untrusted_proxy_headers=False,
+            ident=None,
+        )
+        dispatcher = ThreadedTaskDispatcher()
+        dispatcher.set_thread_count(THREADS)
+        super().__init__(
+            app,
+            {},
+            _sock=listener,
+            dispatcher=dispatcher,
+            adj=settings,
+            bind_socket=False,
+            sockinfo=(listener.family, listener.type, listener.proto, listener.getsockname()),
+        )
+        self._stopping = False
+        self._ended = threading.Event()
+
+    def serve(self) -> None:
+        """Until :meth:`stop`."""
+        try:
+            while not self._stopping:
+                wasyncore.loop(timeout=1, use_poll=True, map=self._map, count=1)
+        finally:
+            self.task_dispatcher.shutdown(timeout=0)
+            wasyncore.close_all(self._map, ignore_all=True)
+            self._ended.set()
+
+    def stop(self) -> None:
+        """End, from another thread: nothing more is accepted, and what is under way is broken off."""
+        self._stopping = True
+        self.pull_trigger()
+        self._ended.wait(timeout=2)
+
+    def handle_accept(self) -> None:
+        """One connection more, and where there are too many, the most silent one less."""
+        if len(self.active_channels) >= MAX_CONNECTIONS:
+            silent = [channel for channel in self.active_channels.values() if not channel.requests]
+            if silent:
+                min(silent, key=lambda channel: channel.last_activity).handle_close()
+        super().handle_accept()
+
+    def maintenance(self, now: float) -> None:
+        """Once a second: who keeps us waiting goes."""
+        monotonic = time.monotonic()
+        for channel in list(self.active_channels.values()):
+            if why := channel.overdue(monotonic):
+                log.debug("page_connection_closed", peer=channel.addr[0], why=why)
+                # Not by `will_close`: that is seen to when the socket can be written, which is never.
+                channel.handle_close()
