@@ -119,6 +119,7 @@ class Call:
         self._awaits_media = False
         # On the monotonic clock; what another controller has seen is not measured.
         self._answered_at: float | None = None
+        self._connected_at = 0.0
         self._ended_at: float | None = None
         self._timeline_left, self._turns_left = MAX_TIMELINE, MAX_TURNS
         self._sip_call_id = ""
@@ -223,7 +224,7 @@ class Call:
         self._awaits_media = late and not offer.has_media(completed.headers)
         self._packets = completed.headers.get(f"variable_{PTIME}", "")
         self.enter(Stage.ANSWERED)
-        ago = Notes(completed.headers).answered_for  # the 200 was sooner than the application's turn
+        ago = self._answered_ago(Notes(completed.headers))  # the 200 was sooner than the application's turn
         self.note(What.ANSWERED, ago)
         self._answered_at = time.monotonic() - ago
         self._record.answered(ago)
@@ -233,6 +234,17 @@ class Call:
         self.session.forget_variables(INFORMATIONAL)
         log.info("call_answered", seconds=self._seconds())
         self._forget_channel()
+
+    def _answered_ago(self, told: Notes) -> float:
+        """Seconds since the 200.
+
+        An event is as old as its way to us was long, on a busy machine tens of milliseconds. So was
+        FreeSWITCH's answer to `connect`; whichever says that it is longer ago came sooner.
+        """
+        invited, answered = told.counted
+        if not (invited and answered):
+            return told.answered_for
+        return max(told.answered_for, self.clock.now() - (invited - answered))
 
     def _way(self, invite: Invite) -> Way:
         return Way.to(self.controller.config.relay.listen, self.controller.signer.sign(invite))
@@ -472,12 +484,19 @@ class Call:
     def connected(self, ago: float) -> None:
         """The bot is there."""
         self.enter(Stage.TALKING)
+        self._connected_at = time.monotonic() - ago
         self.note(What.BOT_CONNECTED, ago)
         log.info("bot_connected", seconds=self._seconds())
         self._warm_ameyo()
 
     def audible(self, ago: float) -> None:
-        """The caller begins to hear the bot."""
+        """The caller begins to hear the bot.
+
+        That is never before the bot was there, nor before the answer, though what tells of them may have been
+        longer on its way.
+        """
+        sooner = max(self._connected_at, self._answered_at or 0.0)
+        ago = min(ago, max(0.0, time.monotonic() - sooner))
         self.note(What.SPEECH_BEGAN, ago)
         if self._answered_at is not None and self.workspace is not None:
             first = time.monotonic() - ago - self._answered_at

@@ -20,7 +20,7 @@ from typing import Any
 from eslbot.sim.processes import children, descendants, is_alive, relays, serves, tells
 
 #: Seconds to come up; to go down.
-START_LIMIT, STOP_LIMIT = 40.0, 15.0
+START_LIMIT, STOP_LIMIT = 20.0, 15.0
 #: Seconds that orphaned workers get between TERM and KILL when the arbiter was killed.
 ORPHANS_LIMIT = 5.0
 #: Seconds between two looks at a process: there is no event to wait for.
