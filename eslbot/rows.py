@@ -11,7 +11,6 @@ a dead one has left of them.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import struct
@@ -20,6 +19,8 @@ from pathlib import Path
 
 import structlog
 from prometheus_client.mmap_dict import MmapedDict
+
+from eslbot.locks import held
 
 log = structlog.get_logger()
 
@@ -72,18 +73,7 @@ def _claim(directory: Path) -> tuple[str, int]:
 
 def _lock(directory: Path, number: int) -> int | None:
     """A descriptor that holds the row; None where a living process has it. Raises OSError."""
-    lock = os.open(
-        directory / f"row_{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-    )
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
+    return held(directory / f"row_{number}.lock")
 
 
 def _begin(directory: Path, number: int) -> None:

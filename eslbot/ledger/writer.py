@@ -7,7 +7,6 @@ transaction as what was read. It belongs to the page process, which serves no ca
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import os
 import socket
@@ -28,6 +27,7 @@ from eslbot.ledger.fold import BadFact, Fact, read_fact
 from eslbot.ledger.projection import Health, Projection
 from eslbot.ledger.store import FEW, Batch, OffsetsMoved, Store
 from eslbot.ledger.tail import Folder, Journal, Piece
+from eslbot.locks import held
 
 log = structlog.get_logger()
 
@@ -150,17 +150,7 @@ class Writer:
     def _lock(self) -> int | None:
         """None where another process has it. Raises OSError."""
         self._folder.path.mkdir(mode=0o750, parents=True, exist_ok=True)
-        path = self._folder.path / "writer.lock"
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            return None
-        except BaseException:
-            os.close(lock)
-            raise
-        return lock
+        return held(self._folder.path / "writer.lock")
 
     # -- one round ----------------------------------------------------------------------------------------
 

@@ -82,6 +82,17 @@ def test_what_happens_on_the_line_is_told(house: House) -> None:
     ]
 
 
+def test_the_bot_is_heard_when_it_is_there_and_not_before(house: House) -> None:
+    """What tells of the two has different ways; either may be late by milliseconds, here by half a minute."""
+    before = metrics.FIRST_AUDIO_SECONDS.labels("acme")._sum.get()
+    channel = house.talking()
+    channel.relay.tells(News.BEGAN, ago=30.0)
+    channel.ends()
+    channel.wait_stage("held")
+    assert noted(house, "speech_began")
+    assert 0 <= metrics.FIRST_AUDIO_SECONDS.labels("acme")._sum.get() - before < 5
+
+
 def test_turns_are_noted_and_measured(house: House) -> None:
     names = ("TURN_SECONDS", "TURN_BOT_SECONDS", "BARGE_IN_SECONDS", "BARGE_IN_BOT_SECONDS")
     before = {name: getattr(metrics, name).labels("acme")._sum.get() for name in names}

@@ -17,7 +17,7 @@ from gevent.server import StreamServer
 from eslbot import probes
 from eslbot.probes import GREETS, MAX_CONNECTIONS, MAX_HEAD, Presence, Probes
 from tests.support.peer import bounded
-from tests.support.tcp import peer
+from tests.support.tcp import all_of, peer
 
 
 class Worker:
@@ -42,16 +42,6 @@ class Worker:
         head, _, body = self.ask(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()).partition(b"\r\n\r\n")
         assert f"Content-Length: {len(body)}" in head.decode()
         return status(head), json.loads(body)
-
-
-def all_of(sock: socket.socket) -> bytes:
-    got = b""
-    try:
-        while data := sock.recv(65536):
-            got += data
-    except ConnectionResetError:  # it did not read all that we had sent
-        pass
-    return got
 
 
 def status(answer: bytes) -> int:

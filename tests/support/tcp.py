@@ -84,3 +84,14 @@ def nobody() -> Address:
     """An address of loopback that refuses: it was free a moment ago, and is kept without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return loopback(listening.getsockname()[1])
+
+
+def all_of(sock: socket.socket) -> bytes:
+    """What it sends until it closes the connection."""
+    got = b""
+    try:
+        while data := sock.recv(65536):
+            got += data
+    except ConnectionResetError:  # it did not read all that we had sent
+        pass
+    return got

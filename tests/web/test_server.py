@@ -13,6 +13,7 @@ import pytest
 from eslbot.web import live, server
 from tests.support.fake_ledger import FakeLedger, row
 from tests.support.page import TOKENS, PageService, page_tree
+from tests.support.tcp import all_of
 
 AUTHORIZATION = f"Authorization: Bearer {TOKENS['operator']}\r\n"
 
@@ -30,17 +31,6 @@ def service(tmp_path: Path, ledger: FakeLedger) -> Iterator[PageService]:
 
 def connect(service: PageService) -> socket.socket:
     return socket.create_connection(("127.0.0.1", service.web_port), 10)
-
-
-def all_of(sock: socket.socket) -> bytes:
-    """What it sends until it closes the connection."""
-    got = b""
-    try:
-        while data := sock.recv(65536):
-            got += data
-    except ConnectionResetError:  # it did not read all that we had sent
-        pass
-    return got
 
 
 def exchange(service: PageService, request: bytes) -> bytes:
