@@ -110,6 +110,12 @@ class Opener:
     ) -> None:
         self._read = read
         self._head = read(_HEAD.size, 0)
+        #: Bytes of the file within.
+        self.size = 0
+        #: Whether the last chunk that is there is the file's last.
+        self.whole = False
+        if part and len(self._head) < _HEAD.size:
+            return
         if len(self._head) < _HEAD.size:
             raise CutOff("not even a header is there")
         magic, chunk, salt, named = _HEAD.unpack(self._head)
@@ -124,8 +130,6 @@ class Opener:
         #: Chunks whose bytes are all there, and those of the one behind them.
         count, rest = divmod(size - _HEAD.size, self._whole_chunk)
         self._cached: tuple[int, bytes] = (-1, b"")
-        #: Whether the last chunk that is there is the file's last.
-        self.whole = False
         last = count if rest else count - 1
         tail = b""
         if last >= 0 and (not rest or rest >= _NONCE + _TAG):
@@ -138,7 +142,6 @@ class Opener:
             raise CutOff("is cut off: its last chunk is not there")
         self._last = last if self.whole else -1
         self._count = last if self.whole else count
-        #: Bytes of the file within.
         self.size = self._count * chunk + len(tail)
 
     def read(self, size: int, at: int) -> bytes:

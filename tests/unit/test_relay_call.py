@@ -27,6 +27,7 @@ from eslbot.relay.audio import PIECE
 from eslbot.relay.call import RelayCall
 from eslbot.relay.caller import CallerAudio
 from eslbot.relay.control import Order, Part
+from eslbot.relay.conversation import DOWNLINK
 from eslbot.relay.dialler import BotUnreachable
 from eslbot.relay.margin import Margin
 from eslbot.relay.playout import QueueFull
@@ -1165,7 +1166,7 @@ def test_an_answer_is_told_once_with_its_share(world: World, monkeypatch: pytest
         (turn,) = await talks(world, monkeypatch, lambda call: None)
         assert turn["kind"] == "answer" and turn["turn"] == 1 and turn["n"] > 0
         assert turn["seconds"] == pytest.approx(0.52, abs=0.025)
-        assert turn["bot"] == pytest.approx(turn["seconds"] - 0.1, abs=0.002)
+        assert turn["bot"] == pytest.approx(turn["seconds"] - DOWNLINK - 0.1, abs=0.002)
         assert 0.5 < turn["ago"] < 0.8
 
     run(story)
