@@ -1,7 +1,7 @@
 """A hook of MkDocs: what a page says of the rest of the repository, which is not on the site.
 
-On a git host such a link opens the file. The site has no address of the repository, so there it is the file's name; one that
-is not there is a broken link.
+On a git host such a link opens the file. The site has no address of the repository, so there it is the
+file's name; one that is not there is a broken link.
 """
 
 from __future__ import annotations
