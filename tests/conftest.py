@@ -1,4 +1,4 @@
-"""What holds for every suite: its secrets, its time, and which files run at one time."""
+"""What holds for every suite: its marks, its secrets, its time, and which files run at one time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,29 @@ from tests.support.turn import Turn
 
 # No test is a timed one: on a busy machine an example may take as long as it likes.
 settings.register_profile("eslbot", deadline=None)
+#: For `scripts/test --fast`: a fault that few examples find is found by the whole run.
+settings.register_profile("fast", deadline=None, max_examples=15)
 settings.load_profile("eslbot")
+
+#: What a directory's tests are, as marks; those of others are `laboratory`. The order of the first two is
+#: random: none of them may need another one.
+UNIT = frozenset({"cli", "signals", "unit"})
+COMPONENT = frozenset({"esl", "ledger", "web"})
+STAND_IN = frozenset({"sim"})
+#: Of these, files that start services or databases, or measure: `slow`, as are some single tests.
+SLOW = frozenset(
+    {
+        "cli/test_reload.py",
+        "esl/test_deploy.py",
+        "esl/test_greenswitch_defects.py",
+        "esl/test_peers.py",
+        "ledger/test_database.py",
+        "ledger/test_search.py",
+        "unit/test_ameyo_unkind.py",
+    }
+)
+#: Seconds that a test may take, with what it starts first; those that are `alone` run for minutes on purpose.
+BOUND, BOUND_ALONE = 300, 1200
 
 #: Directories whose files are soon over. In the others time goes by in calls and starts of processes.
 SHORT = frozenset({"ledger", "signals", "unit", "web"})
@@ -36,6 +58,26 @@ def _own_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _alone(item: pytest.Item) -> bool:
     return item.get_closest_marker("alone") is not None
+
+
+def _kind(item: pytest.Item) -> str:
+    place = item.path.parent.name
+    for kind, places in {"unit": UNIT, "component": COMPONENT, "standin": STAND_IN}.items():
+        if place in places:
+            return kind
+    return "laboratory"
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what a test is, how long it may take, and whether its order is random."""
+    kind = _kind(item)
+    item.add_marker(kind)
+    if f"{item.path.parent.name}/{item.path.name}" in SLOW:
+        item.add_marker("slow")
+    if item.get_closest_marker("timeout") is None:
+        item.add_marker(pytest.mark.timeout(BOUND_ALONE if _alone(item) else BOUND))
+    if kind not in {"unit", "component"}:
+        item.add_marker(pytest.mark.random_order(disabled=True))
 
 
 @pytest.hookimpl(trylast=True)

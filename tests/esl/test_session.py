@@ -497,6 +497,7 @@ def test_stop_after_freeswitch_has_closed(line: Line) -> None:
     line.session.stop()
 
 
+@pytest.mark.slow
 def test_a_stopped_session_leaves_nothing_behind() -> None:
     def sessions() -> int:
         gc.collect()
