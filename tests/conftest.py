@@ -31,10 +31,16 @@ SLOW = frozenset(
         "cli/test_reload.py",
         "esl/test_deploy.py",
         "esl/test_greenswitch_defects.py",
+        "esl/test_greenswitch_server.py",
         "esl/test_peers.py",
+        "esl/test_relay_child.py",
+        "esl/test_worker.py",
         "ledger/test_database.py",
         "ledger/test_search.py",
+        "ledger/test_service.py",
         "unit/test_ameyo_unkind.py",
+        "unit/test_exposition.py",
+        "unit/test_relay_process.py",
     }
 )
 #: Seconds that a test may take, with what it starts first; those that are `alone` run for minutes on purpose.

@@ -75,7 +75,6 @@ def files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.suffix == ".db"}
 
 
-@pytest.mark.slow
 def test_three_lives_of_a_row_are_one_file(tmp_path: Path) -> None:
     counting(tmp_path)
     kept = {name for name in files(tmp_path) if not name.startswith("gauge_")}
@@ -93,7 +92,6 @@ def test_three_lives_of_a_row_are_one_file(tmp_path: Path) -> None:
     assert total["eslbot_setup_seconds_bucket{le=+Inf,workspace=acme}"] == 6
 
 
-@pytest.mark.slow
 def test_those_who_live_at_one_time_have_a_row_each(tmp_path: Path) -> None:
     first, second = Process(tmp_path), Process(tmp_path)
     both = scraped(tmp_path)
