@@ -77,7 +77,7 @@ def test_they_hold_what_they_should_and_nothing_else(built: Path) -> None:
     assert {"README.md", "pyproject.toml", "tests/fake_eslbot.py"} <= packed
     assert not [name for name in packed if "cache" in name or name.endswith(".pyc")]
     needed = [line for line in re.findall(r"^Requires-Dist: (.*)$", about, re.M) if "extra ==" not in line]
-    assert needed == ["websockets<18,>=14"]
+    assert needed == ["websockets<18,>=15"]
     assert "\nRequires-Python: >=3.10\n" in about
     assert "async for event in call" in about, "its page"
 
