@@ -283,8 +283,8 @@ class Call:
             try:
                 await connection.send(item.frame)
             except ConnectionClosed:
-                self._outgoing.put_back(item)
-                return
+                return  # another one may come
+            self._outgoing.landed()
 
     # -- what comes ---------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ marks and of a ``clear`` that the one before took with it, so these are sent aga
   the caller then hears the same, because it drops all that was sent before;
 * ``end``, where it was said.
 
-Speech is not sent again: what eslbot had is still heard.
+Speech is not sent again, because what eslbot had is still heard; but for the one message that was being sent.
 
 The marks of a bot have names of its own choosing, which may repeat. On the wire each gets a number, so one
 that comes twice, from before a break and from behind it, is known.
@@ -96,6 +96,8 @@ class Outgoing:
         self._unanswered: deque[int] = deque()
         self._since_clear: list[Item] | None = None
         self._since_clear_bytes = 0
+        #: What is being sent: whether eslbot has it nobody knows.
+        self._flying: Item | None = None
         self._end: Item | None = None
         self._utterance: Heard | None = None
         #: How many of the marks stand behind speech.
@@ -165,6 +167,8 @@ class Outgoing:
             else:
                 kept.append(item)
         self._waiting = kept
+        if self._flying is not None and self._flying.speech:
+            self._flying = None
         if self._utterance is not None:
             self._utterance.tell(False)
             self._utterance = None
@@ -189,10 +193,10 @@ class Outgoing:
     # -- what is sent -------------------------------------------------------------------------------------
 
     def take(self) -> Item | None:
-        """What is to be sent now; None where nothing waits."""
+        """What is to be sent now; None where nothing waits. To be :meth:`landed` behind it."""
         if not self._waiting:
             return None
-        item = self._waiting.popleft()
+        item = self._flying = self._waiting.popleft()
         self._bytes -= len(item.frame)
         if item.clear:
             self._unanswered.append(item.clear)
@@ -204,11 +208,9 @@ class Outgoing:
                 self._since_clear = None
         return item
 
-    def put_back(self, item: Item) -> None:
-        """It could not be sent; only speech is not sent again anyway."""
-        if item.speech and (self._since_clear is None or item not in self._since_clear):
-            self._waiting.appendleft(item)
-            self._bytes += len(item.frame)
+    def landed(self) -> None:
+        """What was taken last was sent."""
+        self._flying = None
 
     def again(self) -> None:
         """There is another connection: put before all else what has to be sent on it again."""
@@ -222,8 +224,11 @@ class Outgoing:
                 for mark in self._marks.values()
                 if mark.wire not in unsent
             ]
+        if self._flying is not None and self._flying.speech and self._flying not in repeated:
+            repeated.append(self._flying)
         if self._end is not None and self._end not in self._waiting and self._end not in repeated:
             repeated.append(self._end)
+        self._flying = None
         self._unanswered.clear()
         self._since_clear = None
         self._waiting.extendleft(reversed(repeated))
