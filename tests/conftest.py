@@ -43,8 +43,8 @@ SLOW = frozenset(
         "unit/test_relay_process.py",
     }
 )
-#: Seconds that a test may take, with what it starts first; those that are `alone` run for minutes on purpose.
-BOUND, BOUND_ALONE = 300, 1200
+#: Seconds that a test may take that is `alone`: it runs for minutes on purpose. The others: pyproject.toml.
+BOUND_ALONE = 1200
 
 #: Directories whose files are soon over. In the others time goes by in calls and starts of processes.
 SHORT = frozenset({"ledger", "signals", "unit", "web"})
@@ -80,8 +80,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     item.add_marker(kind)
     if f"{item.path.parent.name}/{item.path.name}" in SLOW:
         item.add_marker("slow")
-    if item.get_closest_marker("timeout") is None:
-        item.add_marker(pytest.mark.timeout(BOUND_ALONE if _alone(item) else BOUND))
+    if _alone(item) and item.get_closest_marker("timeout") is None:
+        item.add_marker(pytest.mark.timeout(BOUND_ALONE))
     if kind not in {"unit", "component"}:
         item.add_marker(pytest.mark.random_order(disabled=True))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -56,7 +57,11 @@ def main(rate: float, calls: int, cps: float, rounds: int, only: tuple[str, ...]
     with tempfile.TemporaryDirectory(prefix="eslbot-hostile-") as folder:
         try:
             tenant = Tenant("acme", "talk?listen_ms=300")
-            with Lab(Path(folder), [tenant], switch=switch, workers=2, ledger=True) as lab:
+            # Without a token there is no page, and all is refused at its door.
+            tokens = {"operator": {"token": secrets.token_urlsafe(32)}}
+            with Lab(
+                Path(folder), [tenant], switch=switch, workers=2, ledger=True, page_tokens=tokens
+            ) as lab:
                 print(f"{Machine.here()}\n{lab.switch_name}; load {os.getloadavg()[0]:.1f} at the beginning")
                 service = lab.services[0]
                 _place(lab, tenant, Round(), calls, cps)  # what is cold is not what is measured

@@ -20,7 +20,10 @@ from eslbot.bot.keys import KEYS, key_of_info
 from eslbot.bot.lines import BadLines, Line, Lines, Unheard, lines_of
 from eslbot.bot.link import Link, RelayLost, Way
 from eslbot.config.model import Workspace
-from eslbot.esl import EslError, Event, Session, whole_number
+from eslbot.esl.errors import EslError
+from eslbot.esl.events import Event
+from eslbot.esl.frames import whole_number
+from eslbot.esl.session import Session
 from eslbot.ledger.facts import What
 from eslbot.outcome import Outcome
 from eslbot.redaction import printable

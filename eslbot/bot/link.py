@@ -34,7 +34,8 @@ import structlog
 from eslbot import metrics
 from eslbot.bot import stream
 from eslbot.config.model import Address
-from eslbot.esl import Event, Session
+from eslbot.esl.events import Event
+from eslbot.esl.session import Session
 from eslbot.relay import control
 from eslbot.relay.control import BadText, News, Order, Part, Text
 

@@ -19,7 +19,7 @@ from eslbot.relay.control import RATE
 CHANNELS = 2
 #: libsndfile's measure, 0 to 1: the least work. More saves 5 % of the bytes, for half as much work again.
 EFFORT = 0.0
-#: Bytes up to the end of the first block of metadata (RFC 9639, sections 6 and 8): before them it is none yet.
+#: Bytes up to the end of the first block of metadata (RFC 9639, sections 6, 8): before them it is none yet.
 HEADER = 42
 #: Samples of each side that are read at a time: a block of such a file.
 BLOCK = 1152

@@ -92,7 +92,7 @@ def overview(chromium: Any, service: PageService, file: Path) -> None:
 def _page(chromium: Any, service: PageService, **options: Any) -> Any:
     page = chromium.new_context(**options).new_page()
     sign_in(page, service)
-    page.wait_for_function("() => document.getElementById('live-rows').childElementCount >= 500")
+    page.wait_for_function("() => document.querySelectorAll('#live-rows tr').length >= 500")
     return page
 
 
