@@ -48,7 +48,7 @@ from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
 from eslbot.arbiter import CallArbiter
-from eslbot.esl import Session
+from eslbot.esl.session import Session
 from eslbot.worker import CallWorker
 
 REPOSITORY = Path(__file__).parents[2]
