@@ -6,7 +6,7 @@ A browser takes sound as slowly as it plays it, and none of that may hold a thre
   answer says which bytes it has, and the player asks on. A piece is read before its first byte is sent, and
   fits into what the server lets wait for a browser, so its thread is free as soon as the disk has been read.
 * Who asks for a whole file holds a thread while they take it, so there are few of those (:class:`Slots`).
-* A disk that hangs holds :data:`MOST_READING` threads, and no more.
+* A disk that hangs holds :data:`MOST_READING` threads, and those of whole files.
 """
 
 from __future__ import annotations
