@@ -212,7 +212,8 @@ class Link:
         headers = {
             control.IDENTITY: self._way.identity,
             control.CALL: self._session.uuid,
-            control.PART: str(self.part),
+            control.PART: str(Part.UNDER_WAY if self.part is Part.HEARD else self.part),
+            **({control.HEARD: "1"} if self.part is Part.HEARD else {}),
             control.PTIME: str(self._way.ptime),
             **({control.SWITCH: self._way.switch} if self._way.switch else {}),
         }

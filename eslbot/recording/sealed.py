@@ -43,6 +43,10 @@ class BadSeal(Exception):
     """What is there was not sealed with this key, or was changed, or is none of ours; the text says which."""
 
 
+class NoKey(BadSeal):
+    """None of the keys that there are opens it."""
+
+
 class CutOff(BadSeal):
     """All that is there is as it was sealed, but it is not all."""
 
@@ -123,7 +127,7 @@ class Opener:
             raise BadSeal("is no sealed recording")
         key = next((key for key in keys if hmac.compare_digest(key_id(key), named)), None)
         if key is None:
-            raise BadSeal(f"is sealed with another key ({named.hex()})")
+            raise NoKey(f"is sealed with another key ({named.hex()})")
         self._chunk = chunk
         self._cipher = _own_key(key, salt, name)
         self._whole_chunk = _NONCE + chunk + _TAG

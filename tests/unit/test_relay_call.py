@@ -654,6 +654,21 @@ def test_the_relay_before_died(world: World) -> None:
     run(story)
 
 
+@pytest.mark.parametrize(("part", "silent"), [(Part.UNDER_WAY, True), (Part.HEARD, False)])
+def test_who_has_spoken_to_the_relay_before_may_listen(world: World, part: Part, silent: bool) -> None:
+    """It is told `resumed`, and right not to greet again."""
+
+    async def story() -> None:
+        call, stream = await up(world, part, first_audio_timeout=0.02)
+        assert world.socket.got("start")[0]["resumed"] is True
+        assert stream.of("state")[0]["spoken"] is not silent
+        while silent and not stream.of("ended"):
+            await asyncio.sleep(0.005)
+        assert (call._first_audio is not None) is silent
+
+    run(story)
+
+
 def test_the_relay_before_died_with_the_last_words_on_the_line(world: World) -> None:
     async def story() -> None:
         call = world.call()
