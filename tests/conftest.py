@@ -17,7 +17,7 @@ from tests.support.turn import Turn
 # No test is a timed one: on a busy machine an example may take as long as it likes.
 settings.register_profile("eslbot", deadline=None)
 #: For `scripts/test --fast`: a fault that few examples find is found by the whole run.
-settings.register_profile("fast", deadline=None, max_examples=15)
+settings.register_profile("fast", deadline=None, max_examples=5)
 settings.load_profile("eslbot")
 
 #: What a directory's tests are, as marks; those of others are `laboratory`. The order of the first two is
@@ -43,8 +43,13 @@ SLOW = frozenset(
         "ledger/test_writer.py",
         "unit/test_ameyo_limits.py",
         "unit/test_ameyo_unkind.py",
+        "unit/test_doctor.py",
         "unit/test_exposition.py",
+        "unit/test_health_probes.py",
+        "unit/test_recording_writer.py",
+        "unit/test_relay_playout.py",
         "unit/test_relay_process.py",
+        "web/test_server.py",
     }
 )
 #: Seconds that a test may take that is `alone`: it runs for minutes on purpose. The others: pyproject.toml.

@@ -894,7 +894,6 @@ PASSES = st.one_of(st.floats(0, 0.00005), st.floats(0, 0.00005), st.floats(0, 0.
 MESSAGE = st.tuples(st.floats(0, 0.5), st.integers(1, 4000))
 
 
-@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     messages=st.lists(MESSAGE, min_size=1, max_size=12),
@@ -925,7 +924,6 @@ def test_what_is_heard_is_what_was_said(
         assert world.playout.idle
 
 
-@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     messages=st.lists(MESSAGE, min_size=2, max_size=12),
