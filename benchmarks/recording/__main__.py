@@ -114,7 +114,7 @@ class Calls:
         self._lab = lab
         self.calls: list[tuple[PbxCall, BotCall]] = []
         for _ in range(count):
-            call = lab.pbx.call("00919990152080", None, workspace, caller_tone=said, timeout=600)  # type: ignore[arg-type]
+            call = lab.pbx.call("00919990152080", None, workspace, caller_tone=said, timeout=600)
             crt = call.crt_object_id
             bot = lab.bot.wait_for_call(lambda one, crt=crt: one.headers.get("X-CRT-Object-ID") == crt, 60)
             self.calls.append((call, bot))

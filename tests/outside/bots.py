@@ -25,6 +25,7 @@ from urllib.request import ProxyHandler, build_opener
 from eslbot.sim.lab import free_port
 
 HERE = Path(__file__).parent
+PIPECAT_ESLBOT = HERE.parents[1] / "integrations" / "pipecat-eslbot"
 
 #: Seconds until a bot listens; Pipecat imports for some.
 START_LIMIT = 60.0
@@ -40,6 +41,10 @@ class Running:
 
     url: str
     log: Path
+
+    def lines(self, text: str) -> list[str]:
+        """What it has said so far, of lines with ``text``."""
+        return [line for line in self.log.read_text().splitlines() if text in line]
 
     def wait_said(self, text: str, timeout: float = 10.0) -> None:
         """Wait until it has said ``text``. Raises TimeoutError."""
@@ -63,6 +68,18 @@ def pipecat(folder: Path) -> Iterator[Running]:
     credentials |= {f"{name}": "none" for name in ("PLIVO_AUTH_ID", "PLIVO_AUTH_TOKEN")}
     with _run([*command, "--host", "127.0.0.1", "--port", str(port)], credentials, port, folder) as log:
         yield Running(f"ws://127.0.0.1:{port}/ws", log)
+
+
+@contextmanager
+def pipecat_native(folder: Path, script: Path = HERE / "pipecat_native_bot.py") -> Iterator[Running]:
+    """A bot on ``pipecat-eslbot``, which takes its port as its argument. Raises :class:`Missing`."""
+    python = os.environ.get("ESLBOT_PIPECAT")
+    if not python:
+        raise Missing("no Pipecat: ESLBOT_PIPECAT names no Python that has pipecat-ai[runner,websocket]")
+    port = free_port()
+    environment = {"PYTHONPATH": str(PIPECAT_ESLBOT / "src")}
+    with _run([python, str(script), str(port)], environment, port, folder) as log:
+        yield Running(f"ws://127.0.0.1:{port}/", log)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A receptionist without any cloud: speaks, can be interrupted, takes a key, gives the caller to an agent."""
 
+import asyncio
 import sys
 
 from espeak import Espeak
@@ -38,7 +39,9 @@ class Receptionist(FrameProcessor):
 
 async def bot(call: Call) -> None:
     """One call."""
-    transport, hearing = call.transport(), VADProcessor(vad_analyzer=SileroVADAnalyzer())
+    # Loading the model takes a tenth of a second, in which nobody else's speech would be sent.
+    hearing = VADProcessor(vad_analyzer=await asyncio.to_thread(SileroVADAnalyzer))
+    transport = call.transport()
     steps = [transport.input(), hearing, Receptionist(call), Espeak(), transport.output()]
     await call.run(call.worker(Pipeline(steps)))
 

@@ -331,6 +331,27 @@ def test_the_operator_sees_when_the_caller_speaks() -> None:
     play(House(speak).bot, call)
 
 
+@pytest.mark.parametrize("lead", [0.0, 10.0])
+def test_speech_is_so_much_ahead_of_the_caller(lead: float) -> None:
+    async def bot(call: Call) -> None:
+        transport = call.transport(lead_secs=lead)
+        worker = call.worker(Pipeline([transport.input(), transport.output()]))
+        await worker.queue_frames([OutputAudioRawFrame(SPEECH * 4, 8000, 1), EndFrame()])
+        await call.run(worker)
+
+    async def call(served: Served) -> None:
+        loop = asyncio.get_running_loop()
+        async with served.connection() as eslbot:
+            begun = loop.time()
+            await eslbot.until("end")
+            took = loop.time() - begun
+            assert bytes(eslbot.heard) == SPEECH * 4
+            assert took >= 1.5 if lead == 0.0 else took < 1.4
+            await eslbot.say(ENDED)
+
+    play(bot, call)
+
+
 def test_an_end_frame_by_the_worker_is_an_end() -> None:
     async def bot(call: Call) -> None:
         transport = call.transport()
