@@ -41,3 +41,15 @@ def test_lines_are_counted_as_they_should_be(tmp_path: Path) -> None:
 def test_the_example_loads() -> None:
     receptionist = pytest.importorskip("receptionist")
     assert callable(receptionist.bot)
+
+
+def test_the_readme_shows_the_example() -> None:
+    shown = (EXAMPLES / "receptionist.py").read_text().split('"""\n', 1)[1].strip()
+    assert f"```python\n{shown}\n```" in (EXAMPLES.parent / "README.md").read_text()
+
+
+def test_the_readme_s_python_is_python() -> None:
+    blocks = (EXAMPLES.parent / "README.md").read_text().split("```python\n")[1:]
+    assert len(blocks) == 3
+    for block in blocks:
+        ast.parse(block.split("```", 1)[0])
