@@ -72,13 +72,13 @@ def pipecat(folder: Path) -> Iterator[Running]:
 
 @contextmanager
 def pipecat_native(folder: Path, script: Path = HERE / "pipecat_native_bot.py") -> Iterator[Running]:
-    """A bot on ``pipecat-eslbot``, which takes its port as its argument. Raises :class:`Missing`."""
+    """A bot on ``pipecat-eslbot``. Raises :class:`Missing`."""
     python = os.environ.get("ESLBOT_PIPECAT")
     if not python:
         raise Missing("no Pipecat: ESLBOT_PIPECAT names no Python that has pipecat-ai[runner,websocket]")
     port = free_port()
-    environment = {"PYTHONPATH": str(PIPECAT_ESLBOT / "src")}
-    with _run([python, str(script), str(port)], environment, port, folder) as log:
+    environment = {"PORT": str(port), "PYTHONPATH": str(PIPECAT_ESLBOT / "src")}
+    with _run([python, str(script)], environment, port, folder) as log:
         yield Running(f"ws://127.0.0.1:{port}/", log)
 
 

@@ -1,4 +1,4 @@
-"""A bot for Pipecat on ``pipecat-eslbot``, without a cloud: ``python pipecat_native_bot.py PORT``.
+"""A bot for Pipecat on ``pipecat-eslbot``, without a cloud. Listens on ``PORT``.
 
 It says 440 Hz for three seconds and asks to be told when they were heard; 550 Hz where the caller interrupts
 them by speaking (Silero's VAD); on a key 660 Hz and the end, with properties. The key 0 makes its pipeline
@@ -7,8 +7,8 @@ crash. What it is told it prints, with the call's CRT Object ID, so that a test 
 
 import asyncio
 import math
+import os
 import struct
-import sys
 
 from pipecat.audio.vad.silero import SileroVADAnalyzer
 from pipecat.frames.frames import (
@@ -85,4 +85,4 @@ async def bot(call: Call) -> None:
 
 
 if __name__ == "__main__":
-    run(bot, port=int(sys.argv[1]))
+    run(bot, port=int(os.environ["PORT"]))

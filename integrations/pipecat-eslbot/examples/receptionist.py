@@ -1,7 +1,7 @@
 """A receptionist without any cloud: speaks, can be interrupted, takes a key, gives the caller to an agent."""
 
 import asyncio
-import sys
+import os
 
 from espeak import Espeak
 from pipecat.audio.vad.silero import SileroVADAnalyzer
@@ -47,4 +47,4 @@ async def bot(call: Call) -> None:
 
 
 if __name__ == "__main__":
-    run(bot, port=int(sys.argv[1]) if sys.argv[1:] else 7860)
+    run(bot, port=int(os.environ.get("PORT", "7860")))
