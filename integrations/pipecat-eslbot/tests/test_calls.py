@@ -61,7 +61,8 @@ class House:
 
     def __init__(self, key: Callable[[Conversation], Awaitable[None]] | None = None, **options: Any) -> None:
         self.conversations: list[Conversation] = []
-        self.over: list[str] = []
+        self.disconnected = self.over = 0
+        self.reasons: list[str] = []
         self._key, self._options = key, options
 
     async def bot(self, call: Call) -> None:
@@ -71,10 +72,12 @@ class House:
 
         @transport.event_handler("on_client_disconnected")
         async def disconnected(*_: object) -> None:
-            self.over.append(call.line.stop_reason)
+            self.disconnected += 1
 
         pipeline = Pipeline([transport.input(), conversation, transport.output()])
         await call.run(call.worker(pipeline, **self._options))
+        self.over += 1
+        self.reasons.append(call.line.stop_reason)
 
 
 async def end(conversation: Conversation) -> None:
@@ -138,7 +141,7 @@ def test_a_call_from_the_greeting_to_the_end() -> None:
         assert conversation.heard == 320
 
     play(house.bot, call)
-    assert house.over == []
+    assert house.disconnected == 0
 
 
 def test_an_interruption_is_clear_and_what_follows_is_heard() -> None:
@@ -150,7 +153,7 @@ def test_an_interruption_is_clear_and_what_follows_is_heard() -> None:
 
     house = House(interrupt)
     play(house.bot, call)
-    assert house.over == ["caller_hangup"]
+    assert house.reasons == ["caller_hangup"]
 
 
 def test_a_pipeline_at_another_rate() -> None:
@@ -220,7 +223,7 @@ def test_a_connection_that_breaks_is_followed_and_the_conversation_goes_on() -> 
         assert conversation.noted == ["LineResumedFrame", "MarkPlayedFrame", "5"]
 
     play(house.bot, call)
-    assert house.over == [], "the pipeline has not noticed"
+    assert house.disconnected == 0, "the pipeline has not noticed"
 
 
 def test_a_call_that_was_another_process_s_is_told_as_resumed() -> None:

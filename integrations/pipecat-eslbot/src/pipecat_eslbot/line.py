@@ -223,15 +223,18 @@ class Line:
         """Send; False where there is no connection, or none any more."""
         if self._socket is None:
             return False
+        document = as_object(message) if isinstance(message, str) else {}
+        marks = [document.get("name", "")] if document.get("type") == "mark" else []
+        self._marks += marks  # before: its answer may be faster than the way back from sending
         try:
             if isinstance(message, bytes):
                 await self._socket.send_bytes(message)
             else:
                 await self._socket.send_text(message)
-        except _GONE:
-            return False  # whoever reads from it is told, and how
-        if isinstance(message, str) and (document := as_object(message)).get("type") == "mark":
-            self._marks.append(document["name"])
+        except _GONE:  # whoever reads from it is told, and how
+            for mark in marks:
+                self._marks.remove(mark)
+            return False
         return True
 
     def _keep(self, message: str | bytes, kind: object) -> None:

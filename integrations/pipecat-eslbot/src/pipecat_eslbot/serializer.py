@@ -114,7 +114,7 @@ class EslbotFrameSerializer(FrameSerializer):
             case {"type": "start", "resumed": True}:
                 return LineResumedFrame()
             case {"type": "error"}:
-                logger.warning(f"eslbot: {message.get('code')}: {message.get('message')}")
+                logger.warning(f"eslbot: {message.get('code')!s:.40}: {message.get('message')!s:.200}")
         return None
 
 
@@ -122,5 +122,5 @@ def _key(digit: str) -> Frame | None:
     try:
         return InputDTMFFrame(KeypadEntry(digit))
     except ValueError:
-        logger.warning(f"key {digit!r} is none of Pipecat's")
+        logger.warning(f"key {digit!r:.20} is none of Pipecat's")
         return None
