@@ -46,10 +46,10 @@ class Running:
         """What it has said so far, of lines with ``text``."""
         return [line for line in self.log.read_text().splitlines() if text in line]
 
-    def wait_said(self, text: str, timeout: float = 10.0) -> None:
-        """Wait until it has said ``text``. Raises TimeoutError."""
+    def wait_said(self, text: str, times: int = 1, timeout: float = 20.0) -> None:
+        """Wait until it has said ``text`` so many times. Raises TimeoutError."""
         deadline = time.monotonic() + timeout
-        while text not in self.log.read_text():
+        while self.log.read_text().count(text) < times:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{text!r} is not in {self.log}")
             time.sleep(0.05)  # another process's log file: there is no event to wait for

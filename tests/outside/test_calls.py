@@ -175,7 +175,8 @@ BOTS = {"pipecat": DIALECTS, "twilio_sample": ["twilio"], "openai_agents": ["twi
 @pytest.mark.parametrize("protocol", DIALECTS)
 def test_pipecat_in_a_call(placed: Placed, protocol: str) -> None:
     result = placed.result(f"pipecat-{protocol}")
-    assert 0.8 <= result.recording.heard(GREETING) <= 2.0
+    # The greeting of 0.6 s; of the five seconds that it interrupts itself what was under way by then.
+    assert 0.55 <= result.recording.heard(GREETING) <= 2.0
     assert result.recording.heard(GOODBYE) >= 0.35
 
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -37,23 +36,40 @@ def bot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         pytest.skip(str(missing))
 
 
+@pytest.fixture(scope="module")
+def receptionist(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    example = bots.PIPECAT_ESLBOT / "examples" / "receptionist.py"
+    try:
+        with bots.pipecat_native(tmp_path_factory.mktemp("receptionist"), example) as running:
+            yield running
+    except bots.Missing as missing:
+        pytest.skip(str(missing))
+
+
 @pytest.fixture(scope="module", params=kinds())
 def lab(
-    request: pytest.FixtureRequest, bot: Running, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    bot: Running,
+    receptionist: Running,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp(f"lab-{request.param}")
-    with Lab(folder, [Tenant("native", bot.url)], switch=request.param, workers=2) as lab:
+    tenants = [
+        Tenant("native", bot.url),
+        Tenant("receptionist", receptionist.url, ameyo_keys={"bot_properties": ["key"]}),
+    ]
+    with Lab(folder, tenants, switch=request.param, workers=2) as lab:
         yield lab
 
 
 class OneCaller:
     """One caller of the laboratory's PBX."""
 
-    def __init__(self, lab: Lab, bot: Running, says: Caller = None) -> None:
+    def __init__(self, lab: Lab, bot: Running, says: Caller = None, tenant: str = "native") -> None:
         self.crt = f"d444-{uuid4().hex[:12]}-vce"
         self._lab, self._bot = lab, bot
         self.call: PbxCall = lab.pbx.call(
-            INVITE.did, self.crt, lab.tenants["native"].id, caller_tone=says, timeout=40
+            INVITE.did, self.crt, lab.tenants[tenant].id, caller_tone=says, timeout=60
         )
 
     def waits(self, *words: str) -> None:
@@ -62,7 +78,7 @@ class OneCaller:
 
     def result(self) -> tuple[CallResult, dict[str, Any]]:
         """The call, which has to have ended by the book, and what Ameyo was told."""
-        result = self.call.wait(30)
+        result = self.call.wait(60)
         assert result.completed and result.cause == "accepted", (result, self._lab.log_lines()[-20:])
         (accepted,) = [request for request in self._lab.ameyo.requests_for(self.crt) if request.accepted]
         properties = accepted.json["properties"]
@@ -134,21 +150,15 @@ def test_a_conversation_goes_on_over_another_relay(lab: Lab, bot: Running) -> No
     assert len(bot.lines("[accepted]")) == connections + 2
 
 
-def test_the_example_in_a_call(tmp_path: Path) -> None:
-    """Speaks by espeak-ng, takes a key and ends; on the stand-in switch, which is started sooner."""
+def test_the_example_in_a_call(lab: Lab, receptionist: Running) -> None:
+    """Speaks by espeak-ng, takes a key and ends."""
     if shutil.which("espeak-ng") is None:
         pytest.skip("no espeak-ng on this machine (Debian: espeak-ng)")
-    try:
-        with bots.pipecat_native(tmp_path, bots.PIPECAT_ESLBOT / "examples" / "receptionist.py") as running:
-            folder = tmp_path / "lab"
-            folder.mkdir()
-            with Lab(folder, [Tenant("native", running.url)], switch="stand-in") as lab:
-                caller = OneCaller(lab, running)
-                running.wait_said("Bot started speaking")
-                caller.call.send_dtmf("5")
-                result, told = caller.result()
-    except bots.Missing as missing:
-        pytest.skip(str(missing))
-    assert told["outcome"] == "bot_ended"
+    said = len(receptionist.lines("Bot started speaking"))
+    caller = OneCaller(lab, receptionist, tenant="receptionist")
+    receptionist.wait_said("Bot started speaking", said + 1)
+    caller.call.send_dtmf("5")
+    result, told = caller.result()
+    assert told["outcome"] == "bot_ended" and told["key"] == "5"
     loud = [sample for sample in memoryview(result.received).cast("h") if abs(sample) > 1000]
     assert len(loud) > 2000, "it has spoken"
