@@ -70,12 +70,7 @@ def main(
     begun = time.monotonic()
     folder = keep or Path(tempfile.mkdtemp(prefix="eslbot-bots-"))
     folder.mkdir(parents=True, exist_ok=True)
-    report = Report(
-        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        command=shlex.join(["python", "-m", "benchmarks.bots", *sys.argv[1:]]),
-        machine=Machine.here(),
-        eslbot=f"{eslbot.__version__} ({revision()}), {workers} workers",
-    )
+    report = _begun(workers)
     wanted = [subject for subject in SUBJECTS if not bots or subject.name in bots]
     try:
         with ExitStack() as stack:
@@ -103,6 +98,15 @@ def main(
     print(report.text())
     if as_json is not None:
         as_json.write_text(report.json(), encoding="utf-8")
+
+
+def _begun(workers: int) -> Report:
+    return Report(
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        command=shlex.join(["python", "-m", "benchmarks.bots", *sys.argv[1:]]),
+        machine=Machine.here(),
+        eslbot=f"{eslbot.__version__} ({revision()}), {workers} workers",
+    )
 
 
 def _start(
