@@ -71,8 +71,8 @@ def test_pipecat_by_the_protocol(pipecat: Running, protocol: str) -> None:
     played = play(pipecat.url, protocol, keys={0.3: "5"})
     line = bytes(played.line.heard)
     assert (played.close_code, played.clears, played.bad) == (1000, 1, [])
-    # A greeting of 0.6 s, and about half a second of five before it interrupts itself.
-    assert 0.8 <= heard(line, GREETING) <= 2.0
+    # A greeting of 0.6 s, and of five what was under way when it interrupted itself: half a second, or less.
+    assert 0.55 <= heard(line, GREETING) <= 2.0
     assert heard(line, GOODBYE) == pytest.approx(0.4, abs=0.05)
     pipecat.wait_said(f"CALL {protocol} ")
     pipecat.wait_said("KEY 5")
