@@ -88,6 +88,7 @@ def main(
                 _say(f"{subject.name}: {calls} calls, {share} kills", begun)
                 proxy = proxies[subject.name]
                 report.measured.append(_measure(lab, subject, proxy, calls, share, at_a_time, chance))
+                _say(", ".join(report.measured[-1].row()), begun)
     except (LabError, FreeSwitchError, SippMissing) as error:
         print(f"the benchmark cannot run: {error}", file=sys.stderr)
         sys.exit(1)
