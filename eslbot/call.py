@@ -26,7 +26,10 @@ from eslbot.ameyo.notification import notification_of
 from eslbot.ameyo.told import tell
 from eslbot.bot import EVENTS, PTIME, BotEnd, BotLeg, Found, Preparation, Way, leave_line, reachable
 from eslbot.config.model import Workspace
-from eslbot.esl import CallerHungUp, ConnectionLost, EslError, Session, whole_number
+from eslbot.esl.errors import EslError
+from eslbot.esl.frames import whole_number
+from eslbot.esl.gone import CallerHungUp, ConnectionLost
+from eslbot.esl.session import Session
 from eslbot.invite import Invite, Refused
 from eslbot.ledger.facts import MAX_TIMELINE, MAX_TURNS, OF_TIMELINE, What
 from eslbot.media import media_facts

@@ -21,7 +21,9 @@ from eslbot.budget import Budget
 from eslbot.call import Call
 from eslbot.config.model import Config, Workspace
 from eslbot.ended import EndedCalls
-from eslbot.esl import ConnectionLost, EslError, Session
+from eslbot.esl.errors import EslError
+from eslbot.esl.gone import ConnectionLost
+from eslbot.esl.session import Session
 from eslbot.identity import Signer
 from eslbot.invite import Invite, Refused
 from eslbot.ledger.journal import NoJournal, Notebook

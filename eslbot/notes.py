@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 
 from eslbot.bot import BotEnd
-from eslbot.esl import whole_number
+from eslbot.esl.frames import whole_number
 from eslbot.outcome import Outcome, Stage
 from eslbot.relay.control import OWN_URL
 from eslbot.survival import Left

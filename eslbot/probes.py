@@ -20,7 +20,7 @@ import gevent
 import structlog
 
 from eslbot.config.model import Address
-from eslbot.health.event_socket import why_unreachable
+from eslbot.esl.inbound import why_unreachable
 
 if TYPE_CHECKING:
     from eslbot.controller import Controller

@@ -11,7 +11,8 @@ import time
 from collections.abc import Mapping
 
 from eslbot.bot.lines import VARIABLE as LINES
-from eslbot.esl import ConnectionLost, Session
+from eslbot.esl.gone import ConnectionLost
+from eslbot.esl.session import Session
 from eslbot.notes import BEFORE, MOST_RESTARTS, RESTARTS, SWITCH, CallClock, Notes
 from eslbot.survival import Left, Survival
 

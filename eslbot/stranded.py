@@ -28,8 +28,8 @@ from eslbot.ameyo.notification import notification_of
 from eslbot.ameyo.told import tell
 from eslbot.bot import BotEnd
 from eslbot.config.model import FreeSwitch, Workspace
-from eslbot.esl import whole_number
 from eslbot.esl.errors import EslError
+from eslbot.esl.frames import whole_number
 from eslbot.esl.inbound import InboundClient
 from eslbot.greenlets import spawn
 from eslbot.invite import Invite

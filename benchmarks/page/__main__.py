@@ -76,7 +76,7 @@ def measure(options: argparse.Namespace, context: dict[str, Any], slowdown: int,
             devtools.send("Emulation.setCPUThrottlingRate", {"rate": slowdown})
             sign_in(page, service)
             page.wait_for_function(
-                "count => document.getElementById('live-rows').childElementCount >= count",
+                "count => document.querySelectorAll('#live-rows tr').length >= count",
                 arg=options.calls,
             )
             drawn = page.evaluate(FIRST)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ RATE = 8000
 LOUD, SILENT = 6000, 200
 #: Seconds of silence from which on it is a gap.
 GAP = 0.010
+#: Seconds from one packet to the next from which on it is a pause.
+PAUSE = 0.035
 #: Seconds between two loud tones, at least, and of one.
 APART, LENGTH = 0.5, 0.1
 #: Seconds by which a side may be off and its loud tone still be taken for the one that it is.
@@ -49,6 +52,11 @@ def gaps(side: Side) -> list[tuple[int, int]]:
     steps = np.diff(sounds)
     holes = np.flatnonzero(steps > GAP * RATE)
     return [(int(sounds[at]) + 1, int(steps[at]) - 1) for at in holes]
+
+
+def pauses(times: Sequence[float]) -> int:
+    """How often a wire's packets, 20 ms each, paused: a gap for whoever hears, with no silence in it."""
+    return sum(after - before > PAUSE for before, after in pairwise(times))
 
 
 def wire_onsets(packets: Sequence[tuple[float, Side]]) -> list[float]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from eslbot.esl import Session
+from eslbot.esl.session import Session
 
 #: Behind each re-INVITE with an offer.
 REINVITE = "sofia::reinvite"

@@ -20,7 +20,10 @@ from eslbot.bot.keys import KEYS, key_of_info
 from eslbot.bot.lines import BadLines, Line, Lines, Unheard, lines_of
 from eslbot.bot.link import Link, RelayLost, Way
 from eslbot.config.model import Workspace
-from eslbot.esl import EslError, Event, Session, whole_number
+from eslbot.esl.errors import EslError
+from eslbot.esl.events import Event
+from eslbot.esl.frames import whole_number
+from eslbot.esl.session import Session
 from eslbot.ledger.facts import What
 from eslbot.outcome import Outcome
 from eslbot.redaction import printable
@@ -116,7 +119,7 @@ class BotLeg:
         self._lines = Lines(session, channel)
         self._relay = ""
         self._hold = Hold(session)
-        self._connected = False
+        self._connected = self._spoken = False
         self._ended: BotEnd | None = None
         #: Whether the last word was heard.
         self._done = False
@@ -160,7 +163,9 @@ class BotLeg:
     def _part(self) -> Part:
         if self._ended is not None:
             return Part.OVER
-        return Part.UNDER_WAY if self._connected else Part.NEW
+        if self._connected:
+            return Part.HEARD if self._spoken else Part.UNDER_WAY
+        return Part.NEW
 
     def _stay(self, seconds: float, begin: Callable[[], None]) -> BotEnd:
         self._deadline = time.monotonic() + seconds
@@ -236,6 +241,7 @@ class BotLeg:
                 log.warning("bot_reconnected", reason=why)
                 self._story.note(What.BOT_RECONNECTED, why=why)
             case News.BEGAN:
+                self._has_spoken()
                 self._story.audible(age + _seconds(facts, "ago"))
             case News.SILENT:
                 ago = age + _seconds(facts, "ago")
@@ -290,6 +296,8 @@ class BotLeg:
             self._story.note(What.HOLD, on=self._hold.on)  # it began or ended between two controllers
         if facts.get("bot") == "connected":
             self._bot_is_there(time.monotonic() - told_at)  # it may be heard by now
+        if facts.get("spoken") is True:
+            self._has_spoken()
 
     def _bring(self, lines: tuple[Line, ...]) -> None:
         """Have the lines heard. Raises Unheard where FreeSWITCH refuses twice running.
@@ -327,6 +335,11 @@ class BotLeg:
             self._connected = True
             self._link.part = self._part
             self._story.connected(ago)
+
+    def _has_spoken(self) -> None:
+        """A relay that takes the call over is not to wait for a first word."""
+        self._spoken = True
+        self._link.part = self._part
 
     def _over(self, facts: Mapping[str, Any]) -> None:
         """The bot's part is over but for its last words; told once, however often the relay says it."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from eslbot.esl import Session
+from eslbot.esl.session import Session
 
 log = structlog.get_logger()
 

@@ -34,7 +34,8 @@ import structlog
 from eslbot import metrics
 from eslbot.bot import stream
 from eslbot.config.model import Address
-from eslbot.esl import Event, Session
+from eslbot.esl.events import Event
+from eslbot.esl.session import Session
 from eslbot.relay import control
 from eslbot.relay.control import BadText, News, Order, Part, Text
 
@@ -211,7 +212,8 @@ class Link:
         headers = {
             control.IDENTITY: self._way.identity,
             control.CALL: self._session.uuid,
-            control.PART: str(self.part),
+            control.PART: str(Part.UNDER_WAY if self.part is Part.HEARD else self.part),
+            **({control.HEARD: "1"} if self.part is Part.HEARD else {}),
             control.PTIME: str(self._way.ptime),
             **({control.SWITCH: self._way.switch} if self._way.switch else {}),
         }

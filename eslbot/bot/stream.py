@@ -13,7 +13,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from eslbot.esl import Event, Session, quote
+from eslbot.esl.commands import quote
+from eslbot.esl.events import Event
+from eslbot.esl.session import Session
 from eslbot.redaction import printable
 
 #: Seconds for the module to have let go of a relay; one that does not let go is gone.

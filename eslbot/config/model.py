@@ -210,12 +210,16 @@ class Egress:
 
 @dataclass(frozen=True, slots=True)
 class PageToken:
-    """Who may see the call page: all workspaces, or those of the given names; ``numbers`` unmasked or not."""
+    """Who may see the call page: all workspaces, or those of the given names.
+
+    ``numbers``: unmasked or not; ``recordings``: whether they may be heard.
+    """
 
     name: str
     token: Secret
     numbers: bool = False
     workspaces: tuple[str, ...] = ()
+    recordings: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -333,9 +333,14 @@ class PageTokenSchema(_Table):
         error_messages=_required('a token of at least 16 characters, like "${ESLBOT_PAGE_TOKEN}"'),
     )
     numbers = _flag()
+    recordings = _flag()
     workspaces = _listed(
         fields.String(error_messages={"invalid": "expected a workspace's name in quotes"}), load_default=list
     )
+
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return {**data, "workspaces": tuple(data["workspaces"])}
 
 
 def _long_enough(token: Secret) -> None:
@@ -357,11 +362,7 @@ class WebSchema(_Table):
 
     @post_load
     def _make(self, data: dict[str, Any], **_: Any) -> Web:
-        tokens = tuple(
-            PageToken(name, entry["token"], entry["numbers"], tuple(entry["workspaces"]))
-            for name, entry in data["tokens"].items()
-        )
-        return Web(data["listen"], tokens)
+        return Web(data["listen"], tuple(PageToken(name, **entry) for name, entry in data["tokens"].items()))
 
 
 class LogsSchema(_Table):

@@ -114,7 +114,8 @@ def _own_recordings(own: OwnRecordings, revealed: bool) -> dict[str, Any] | None
 
 def _token(token: PageToken) -> dict[str, Any]:
     workspaces = {"workspaces": list(token.workspaces)} if token.workspaces else {}
-    return {"token": _text(token.token), "numbers": token.numbers, **workspaces}
+    may = {"numbers": token.numbers, "recordings": token.recordings}
+    return {"token": _text(token.token), **may, **workspaces}
 
 
 def _ledger(ledger: Ledger) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element
 
 from eslbot.config.model import IP, Config, Network
 from eslbot.doctor.rendering import Rendering, settings
-from eslbot.esl import CommandFailed, UnsafeArgument
+from eslbot.esl.errors import CommandFailed, UnsafeArgument
 from eslbot.esl.inbound import InboundClient
 
 #: The profile and the ACL that ``eslbot conf`` writes.

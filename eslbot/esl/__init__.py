@@ -1,36 +1,7 @@
-"""FreeSWITCH's outbound event socket: the wire, and one session on it.
+"""FreeSWITCH's event sockets: the wire, one session on the outbound one, and questions on the inbound one.
 
-Built on greenswitch, whose names and commands :class:`Session` keeps; reading, parsing, sending and waiting
-are our own, because greenswitch's lose calls (``docs/architecture.md`` lists each defect and its test).
+The session is built on greenswitch, whose names and commands it keeps; reading, parsing, sending and waiting
+are our own, because greenswitch's lose calls (``docs/architecture.md`` lists each defect and its test). It
+brings gevent along: ``session``, ``waiting``, ``events`` and ``gone`` are for the processes that carry calls,
+the others for everybody.
 """
-
-from eslbot.esl.commands import execute_message, quote
-from eslbot.esl.errors import (
-    CallerHungUp,
-    CommandFailed,
-    CommandTimeout,
-    ConnectionLost,
-    EslError,
-    ProtocolError,
-    UnsafeArgument,
-)
-from eslbot.esl.frames import Event, Frame, FrameReader, whole_number
-from eslbot.esl.session import Execution, Session
-
-__all__ = [
-    "CallerHungUp",
-    "CommandFailed",
-    "CommandTimeout",
-    "ConnectionLost",
-    "EslError",
-    "Event",
-    "Execution",
-    "Frame",
-    "FrameReader",
-    "ProtocolError",
-    "Session",
-    "UnsafeArgument",
-    "execute_message",
-    "quote",
-    "whole_number",
-]

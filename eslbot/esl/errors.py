@@ -1,8 +1,5 @@
-"""What can go wrong on an event socket.
+"""What can go wrong on an event socket. That a session is over stands in :mod:`eslbot.esl.gone`.
 
-greenswitch.esl.OutboundSessionHasGoneAway
- ├── CallerHungUp       the channel is gone: the PBX sent BYE or CANCEL, or we refused the call
- └── ConnectionLost     the socket is gone; the call itself may well be alive
 EslError
  ├── CommandFailed      FreeSWITCH answered ``-ERR``
  ├── CommandTimeout     FreeSWITCH did not answer, or an application did not complete, in time
@@ -12,19 +9,9 @@ EslError
 
 from __future__ import annotations
 
-from greenswitch.esl import OutboundSessionHasGoneAway
-
-
-class CallerHungUp(OutboundSessionHasGoneAway):  # type: ignore[misc]  # greenswitch has no types
-    """The channel is gone; ``linger`` keeps the socket for the last events."""
-
-
-class ConnectionLost(OutboundSessionHasGoneAway):  # type: ignore[misc]  # greenswitch has no types
-    """The event socket ended without a hang-up: the dialplan will call another controller."""
-
 
 class EslError(Exception):
-    """Anything else that went wrong on an event socket."""
+    """Something went wrong on an event socket."""
 
 
 class CommandFailed(EslError):

@@ -1,4 +1,4 @@
-"""The wire: bytes in, frames and events out. No sockets here.
+"""The wire: bytes in, frames and what is in them out. No sockets here.
 
 A frame is a block of ``Name: value`` lines, an empty line, and a body of ``Content-Length`` bytes. The body
 of a ``text/event-plain`` frame is such a block again, with a body of its own
@@ -12,12 +12,9 @@ never become a header.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
-
-from greenswitch.esl import ESLEvent
 
 from eslbot.esl.errors import ProtocolError
 
@@ -107,73 +104,30 @@ class Frame:
         return Headers(self.block)
 
 
-class Event(ESLEvent):  # type: ignore[misc]  # greenswitch has no types
-    """A greenswitch event (``headers``, ``data``) whose ``body`` is the bytes FreeSWITCH sent.
+def parts_of(frame: Frame) -> tuple[Headers, bytes, str | None, int]:
+    """An event's headers, body, name (None: not looked for) and the length of a body too long to keep.
 
-    ``data`` is the body as text; for a command's reply it is the ``Reply-Text``. ``oversized`` is the length
-    of a body that was too long to keep; ``body`` is then empty.
+    It is in the body of a ``text/event-plain`` frame, else it is the frame itself. Raises ProtocolError where
+    it is none, or its headers are beyond the bound.
     """
-
-    def __init__(
-        self, headers: Mapping[str, str], body: bytes = b"", name: str | None = None, oversized: int = 0
-    ) -> None:
-        # ESLEvent's own constructor would parse; ours is given what is parsed already, or will be.
-        self.headers: Mapping[str, str] = headers
-        self.body = body
-        self.oversized = oversized
-        self._name = name
-
-    @property
-    def name(self) -> str:
-        """``Event-Name``, or ``Event-Subclass`` of a CUSTOM event."""
-        if self._name is None:
-            name = self.headers.get("Event-Name", "")
-            self._name = self.headers.get("Event-Subclass", "") if name == "CUSTOM" else name
-        return self._name
-
-    @property
-    def age(self) -> float:
-        """Seconds since FreeSWITCH made it, by both hosts' clocks: it polls a connection every 20 ms."""
-        stamp = whole_number(self.headers.get("Event-Date-Timestamp", ""))
-        return max(0.0, time.time() - stamp / 1e6) if stamp else 0.0
-
-    @property
-    def size(self) -> int:
-        """Bytes that it takes while it waits, nearly."""
-        block = self.headers.size if isinstance(self.headers, Headers) else 0
-        return block + len(self.body)
-
-    @property
-    def data(self) -> str:
-        """The body as text, or a reply's ``Reply-Text``."""
-        return (
-            self.body.decode("utf-8", "replace") if self.body else self.headers.get("Reply-Text", "").strip()
-        )
-
-    @classmethod
-    def of(cls, frame: Frame) -> Event:
-        """The event in ``frame``: in its body for ``text/event-plain``, else the frame itself.
-
-        Raises :class:`ProtocolError` where it is none, or its headers are beyond the bound.
-        """
-        if frame.content_type != "text/event-plain":
-            return cls(frame.headers, frame.body)
-        body = frame.body
-        end = _end(body, 0)
-        if (len(body) if end < 0 else end) > MAX_HEADER_BYTES or (frame.oversized and end < 0):
-            raise ProtocolError(f"the headers of an event of {frame.oversized or len(body)} bytes do not end")
-        block, rest = (b"\n%b\n" % body, b"") if end < 0 else (b"\n" + body[: end + 1], body[end + 2 :])
-        # The length of the body is the last line; a header of that name may stand anywhere, and counts not.
-        last = block.rfind(b"\n", 0, -1)
-        length = _length(block[last + len(_LENGTH) :]) if block.startswith(_LENGTH, last) else 0
-        name = _word(_find(block, _NAME))
-        if name == "CUSTOM":
-            name = _word(_find(block, _SUBCLASS))
-        if frame.oversized:
-            return cls(Headers(block), b"", name, length)
-        if length > len(rest):
-            raise ProtocolError(f"an event announces a body of {length} bytes and carries {len(rest)}")
-        return cls(Headers(block), rest[:length], name)
+    if frame.content_type != "text/event-plain":
+        return frame.headers, frame.body, None, 0
+    body = frame.body
+    end = _end(body, 0)
+    if (len(body) if end < 0 else end) > MAX_HEADER_BYTES or (frame.oversized and end < 0):
+        raise ProtocolError(f"the headers of an event of {frame.oversized or len(body)} bytes do not end")
+    block, rest = (b"\n%b\n" % body, b"") if end < 0 else (b"\n" + body[: end + 1], body[end + 2 :])
+    # The length of the body is the last line; a header of that name may stand anywhere, and counts not.
+    last = block.rfind(b"\n", 0, -1)
+    length = _length(block[last + len(_LENGTH) :]) if block.startswith(_LENGTH, last) else 0
+    name = _word(_find(block, _NAME))
+    if name == "CUSTOM":
+        name = _word(_find(block, _SUBCLASS))
+    if frame.oversized:
+        return Headers(block), b"", name, length
+    if length > len(rest):
+        raise ProtocolError(f"an event announces a body of {length} bytes and carries {len(rest)}")
+    return Headers(block), rest[:length], name, 0
 
 
 def parse_headers(block: bytes) -> dict[str, str]:

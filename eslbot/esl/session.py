@@ -32,15 +32,10 @@ from greenswitch.esl import OutboundSession, OutboundSessionHasGoneAway
 
 from eslbot import redaction
 from eslbot.esl.commands import check_line, execute_message, quote
-from eslbot.esl.errors import (
-    CallerHungUp,
-    CommandFailed,
-    CommandTimeout,
-    ConnectionLost,
-    EslError,
-    ProtocolError,
-)
-from eslbot.esl.frames import Event, Frame, FrameReader, Headers
+from eslbot.esl.errors import CommandFailed, CommandTimeout, EslError, ProtocolError
+from eslbot.esl.events import Event
+from eslbot.esl.frames import Frame, FrameReader, Headers
+from eslbot.esl.gone import CallerHungUp, ConnectionLost
 from eslbot.esl.waiting import Answer, Bell
 from eslbot.greenlets import spawn
 

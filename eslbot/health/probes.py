@@ -17,8 +17,8 @@ from pathlib import Path
 
 from eslbot import recovery
 from eslbot.config.model import Address, Config, FreeSwitch, Ledger
-from eslbot.health import event_socket
-from eslbot.health.event_socket import Denied, Odd, Silent
+from eslbot.esl.errors import CommandTimeout, EslError, UnsafeArgument
+from eslbot.esl.inbound import InboundClient, Refused, WrongPassword
 from eslbot.health.model import Colour, Component, Finding
 from eslbot.redaction import beginning
 from eslbot.switchconf import NoPassword, event_socket_password
@@ -45,25 +45,29 @@ _GREEN = Finding(Colour.GREEN)
 _START_SWITCH = "systemctl status freeswitch and its log say why it ended; systemctl start freeswitch"
 
 
+class NoHttp(Exception):
+    """What answers where HTTP is spoken speaks something else."""
+
+
 def switch(config: FreeSwitch) -> Findings:
     """FreeSWITCH and its event socket: whether it is there, takes calls, and can be asked."""
     address = config.event_socket
     commands = ("status", "fsctl pause_check inbound", "sofia status")
     try:
-        status, paused, profiles = event_socket.ask(
-            address, event_socket_password(config), commands, PATIENCE
-        )
+        with InboundClient(address, event_socket_password(config), PATIENCE, PATIENCE) as client:
+            status, paused, profiles = map(client.api, commands)
     except NoPassword as error:
         return _not_asked(address, str(error), "set freeswitch.event_socket_password, and reload")
-    except Denied as error:
-        remedy = "eslbot doctor says which password or which list is wrong"
-        return _not_asked(address, f"{address}: {error}", remedy)
-    except Silent as error:
-        why = f"FreeSWITCH hangs: {address} takes connections, and {error}"
+    except Refused:
+        return _not_let_in(address, "it refuses this host before it asks for a password")
+    except (WrongPassword, UnsafeArgument) as error:
+        return _not_let_in(address, str(error))
+    except (CommandTimeout, TimeoutError) as error:
+        why = f"FreeSWITCH hangs: {address} does not answer in time: {error}"
         remedy = "systemctl kill -s KILL freeswitch: it is started again and takes its calls up"
         lost = Finding(Colour.RED, why, remedy, perhaps_late=True)
         return {Component.FREESWITCH: lost, Component.EVENT_SOCKET: lost}
-    except Odd as error:
+    except EslError as error:
         remedy = f"look who listens there: ss -ltnp 'sport = {address.port}'"
         lost = Finding(Colour.RED, f"{address} is no event socket: {error}", remedy)
         return {Component.FREESWITCH: _by_sip(config, lost), Component.EVENT_SOCKET: lost}
@@ -74,6 +78,11 @@ def switch(config: FreeSwitch) -> Findings:
         Component.FREESWITCH: _running(config, status, paused, profiles),
         Component.EVENT_SOCKET: _GREEN,
     }
+
+
+def _not_let_in(address: Address, why: str) -> Findings:
+    remedy = "eslbot doctor says which password or which list is wrong"
+    return _not_asked(address, f"{address}: {why}", remedy)
 
 
 def _not_asked(address: Address, why: str, remedy: str) -> Findings:
@@ -149,7 +158,7 @@ def workers(address: Address, count: Callable[[], Count]) -> Findings:
     restart = "systemctl status eslbot; its log says why they ended"
     try:
         status, body = get(address, "/readyz", PATIENCE)
-    except (OSError, Odd) as error:
+    except (OSError, NoHttp) as error:
         why = f"no worker answers at {address}: {_words(error)}"
         late = isinstance(error, TimeoutError)
         return {Component.WORKERS: Finding(Colour.RED, why, restart, perhaps_late=late)}
@@ -192,7 +201,7 @@ def relays(config: Config, count: Callable[[], Count]) -> Findings:
     lost = "new calls get no bot and go to agents"
     try:
         status, body = get(address.from_own_host, "/healthz", PATIENCE)
-    except (OSError, Odd) as error:
+    except (OSError, NoHttp) as error:
         why = f"no relay answers at {address}: {_words(error)}; {lost}"
         late = isinstance(error, TimeoutError)
         return {Component.RELAYS: Finding(Colour.RED, why, restart, perhaps_late=late)}
@@ -281,7 +290,7 @@ def _write_a_byte(folder: Path) -> None:
 def get(address: Address, path: str, seconds: float) -> tuple[int, bytes]:
     """Status and beginning of the body of ``GET path``, within ``seconds`` however it drips.
 
-    Raises OSError, and :class:`~eslbot.health.event_socket.Odd` for what is no HTTP.
+    Raises OSError and :class:`NoHttp`.
     """
     until = time.monotonic() + seconds
     with socket.create_connection(address.pair, seconds) as connection:
@@ -304,7 +313,7 @@ def get(address: Address, path: str, seconds: float) -> tuple[int, bytes]:
     head, _, body = received.partition(b"\r\n\r\n")
     match = re.match(rb"HTTP/1\.[01] ([0-9]{3})\b", head)
     if match is None:
-        raise Odd("something that is no HTTP")
+        raise NoHttp("something that is no HTTP")
     return int(match[1]), body
 
 

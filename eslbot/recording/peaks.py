@@ -22,40 +22,36 @@ class Peaks:
         self._seen: list[np.ndarray[Any, Any]] = []
         self._count = 0
         #: How loud the samples are that make no whole bit yet.
-        self._rest = np.empty((0, 2), np.int32)
+        self._rest = np.empty((2, 0), np.int32)
 
-    def add(self, samples: np.ndarray[Any, Any]) -> None:
-        """Samples, a row for each moment."""
-        loud = np.abs(samples.astype(np.int32))
-        if len(self._rest):
-            loud = np.concatenate((self._rest, loud))
-        bits = len(loud) // self._bit
-        whole, self._rest = loud[: bits * self._bit], loud[bits * self._bit :]
+    def add(self, sides: np.ndarray[Any, Any]) -> None:
+        """Samples, a row for each side: what stands together is compared ten times as fast."""
+        loud = np.abs(sides.astype(np.int32))
+        if self._rest.shape[1]:
+            loud = np.concatenate((self._rest, loud), axis=1)
+        bits = loud.shape[1] // self._bit
+        whole, self._rest = loud[:, : bits * self._bit], loud[:, bits * self._bit :]
         if not bits:
             return
-        self._seen.append(whole.reshape(bits, self._bit, 2).max(axis=1))
+        self._seen.append(whole.reshape(2, bits, self._bit).max(axis=2))
         self._count += bits
         while self._count > MOST:
             self._halve()
 
     def _halve(self) -> None:
-        seen = np.concatenate(self._seen)
-        if len(seen) % 2:  # it waits for its other half
-            self._rest = np.concatenate((np.repeat(seen[-1:], self._bit, axis=0), self._rest))
-            seen = seen[:-1]
-        seen = seen.reshape(-1, 2, 2).max(axis=1)
-        self._seen, self._count = [seen], len(seen)
+        seen = np.concatenate(self._seen, axis=1)
+        if seen.shape[1] % 2:  # it waits for its other half
+            self._rest = np.concatenate((np.repeat(seen[:, -1:], self._bit, axis=1), self._rest), axis=1)
+            seen = seen[:, :-1]
+        seen = seen.reshape(2, -1, 2).max(axis=2)
+        self._seen, self._count = [seen], seen.shape[1]
         self._bit *= 2
 
     def facts(self) -> dict[str, Any]:
         """``seconds`` of each bit, and ``caller`` and ``bot``: 0 to 255, which is full scale."""
         seen = self._seen
-        if len(self._rest):
-            seen = [*seen, self._rest.max(axis=0, keepdims=True)]
-        loud = np.concatenate(seen) if seen else np.zeros((0, 2), np.int32)
-        scaled = np.minimum(255, loud >> 7)
-        return {
-            "seconds": self._bit / RATE,
-            "caller": [int(one) for one in scaled[:, 0]],
-            "bot": [int(one) for one in scaled[:, 1]],
-        }
+        if self._rest.shape[1]:
+            seen = [*seen, self._rest.max(axis=1, keepdims=True)]
+        loud = np.concatenate(seen, axis=1) if seen else np.zeros((2, 0), np.int32)
+        caller, bot = np.minimum(255, loud >> 7).tolist()
+        return {"seconds": self._bit / RATE, "caller": caller, "bot": bot}

@@ -43,6 +43,10 @@ class BadSeal(Exception):
     """What is there was not sealed with this key, or was changed, or is none of ours; the text says which."""
 
 
+class NoKey(BadSeal):
+    """None of the keys that there are opens it."""
+
+
 class CutOff(BadSeal):
     """All that is there is as it was sealed, but it is not all."""
 
@@ -110,6 +114,12 @@ class Opener:
     ) -> None:
         self._read = read
         self._head = read(_HEAD.size, 0)
+        #: Bytes of the file within.
+        self.size = 0
+        #: Whether the last chunk that is there is the file's last.
+        self.whole = False
+        if part and len(self._head) < _HEAD.size:
+            return
         if len(self._head) < _HEAD.size:
             raise CutOff("not even a header is there")
         magic, chunk, salt, named = _HEAD.unpack(self._head)
@@ -117,15 +127,13 @@ class Opener:
             raise BadSeal("is no sealed recording")
         key = next((key for key in keys if hmac.compare_digest(key_id(key), named)), None)
         if key is None:
-            raise BadSeal(f"is sealed with another key ({named.hex()})")
+            raise NoKey(f"is sealed with another key ({named.hex()})")
         self._chunk = chunk
         self._cipher = _own_key(key, salt, name)
         self._whole_chunk = _NONCE + chunk + _TAG
         #: Chunks whose bytes are all there, and those of the one behind them.
         count, rest = divmod(size - _HEAD.size, self._whole_chunk)
         self._cached: tuple[int, bytes] = (-1, b"")
-        #: Whether the last chunk that is there is the file's last.
-        self.whole = False
         last = count if rest else count - 1
         tail = b""
         if last >= 0 and (not rest or rest >= _NONCE + _TAG):
@@ -138,7 +146,6 @@ class Opener:
             raise CutOff("is cut off: its last chunk is not there")
         self._last = last if self.whole else -1
         self._count = last if self.whole else count
-        #: Bytes of the file within.
         self.size = self._count * chunk + len(tail)
 
     def read(self, size: int, at: int) -> bytes:

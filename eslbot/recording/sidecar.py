@@ -36,8 +36,9 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
 #: Bytes of a sidecar that is read; peaks are 20 kB a part.
 MOST_BYTES = 2 * 1024 * 1024
-#: Parts of a recording: deaths of relays and FreeSWITCHes in one call.
+#: Parts of a recording: deaths of relays and FreeSWITCHes in one call; and numbers of a waveform's side.
 MOST_PARTS = 32
+MOST_PEAKS = 10_000
 #: Modes of all directories and files here.
 DIRECTORY, FILE = 0o700, 0o600
 
@@ -88,15 +89,24 @@ class Recording:
     parts: list[Part] = field(default_factory=list)
 
 
+class _Loudness(fields.Field[list[int]]):
+    """A waveform's numbers, looked at as a whole: one by one they cost most of a sidecar's reading."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[int]:
+        if not isinstance(value, list) or len(value) > MOST_PEAKS:
+            raise ValidationError(f"expected at most {MOST_PEAKS} numbers")
+        if not all(type(one) is int and 0 <= one <= 255 for one in value):
+            raise ValidationError("expected numbers from 0 to 255")
+        return value
+
+
 class _Peaks(Schema):
     class Meta:
         unknown = EXCLUDE
 
     seconds = fields.Float(required=True, validate=validate.Range(min=0.001, max=1e6))
-    caller = fields.List(
-        fields.Integer(validate=validate.Range(0, 255)), validate=validate.Length(max=10_000)
-    )
-    bot = fields.List(fields.Integer(validate=validate.Range(0, 255)), validate=validate.Length(max=10_000))
+    caller = _Loudness(required=True)
+    bot = _Loudness(required=True)
 
 
 class _Part(Schema):

@@ -19,6 +19,8 @@ from eslbot.relay.control import RATE
 CHANNELS = 2
 #: libsndfile's measure, 0 to 1: the least work. More saves 5 % of the bytes, for half as much work again.
 EFFORT = 0.0
+#: Bytes up to the end of the first block of metadata (RFC 9639, sections 6, 8): before them it is none yet.
+HEADER = 42
 #: Samples of each side that are read at a time: a block of such a file.
 BLOCK = 1152
 
@@ -120,8 +122,11 @@ def decode(
 ) -> Iterator[np.ndarray[tuple[int, int], np.dtype[np.int16]]]:
     """The samples of a FLAC file of ours, block by block.
 
-    With ``part`` it may break off anywhere. Raises BadSound, and what the file raises.
+    With ``part`` it may break off anywhere, also before its first byte: libsndfile writes its header with the
+    first samples. Raises BadSound, and what the file raises.
     """
+    if part and size < HEADER:
+        return
     as_file = _AsFile(file, size)
     with _errors_of(as_file):
         sound = soundfile.SoundFile(as_file)

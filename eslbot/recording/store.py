@@ -7,7 +7,7 @@ the configuration, by workspace.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,12 +71,16 @@ class Entry:
 
     def state(self, now: float) -> str:
         """``recording``, ``whole``, ``failed``, or ``cut off`` where what has made it died."""
-        states = {part.state for part in self._parts}
-        if State.RECORDING in states:
-            return "recording" if now - self.found.last <= LIVING else "cut off"
-        if State.FAILED in states:
-            return "failed"
-        return "whole" if states else "no sidecar"
+        states = {self.state_of(part, now) for part in self._parts}
+        ordered = ("recording", "cut off", "failed", "whole")
+        return next((state for state in ordered if state in states), "no sidecar")
+
+    def state_of(self, part: Part, now: float) -> str:
+        """That of one part. What is followed by another one is not written to any more."""
+        if part.state is not State.RECORDING:
+            return str(part.state)
+        goes_on = part is self._parts[-1] and now - self.found.last <= LIVING
+        return "recording" if goes_on else "cut off"
 
 
 class Store:
@@ -93,21 +97,16 @@ class Store:
 
     def all(self) -> Iterator[Entry]:
         """Every recording, in no order that counts. Raises OSError."""
-        for found in sweep.recordings(self.directory):
-            if self._may_be_seen(found):
-                yield self._entry(found)
+        for found in sweep.recordings(self.directory, None, self._workspaces):
+            yield self._entry(found)
 
     def named(self, call_id: str) -> Entry | None:
         """The recording of a call; None where there is none for whoever asks. Raises OSError."""
         if not sidecar.CALL_ID.fullmatch(call_id):
             return None
-        for found in sweep.recordings(self.directory, call_id):
-            if self._may_be_seen(found):
-                return self._entry(found)
+        for found in sweep.recordings(self.directory, call_id, self._workspaces):
+            return self._entry(found)
         return None
-
-    def _may_be_seen(self, found: Found) -> bool:
-        return self._workspaces is None or found.folder.name in self._workspaces
 
     def _entry(self, found: Found) -> Entry:
         path = found.folder / f"{found.call_id}.json"
@@ -143,8 +142,8 @@ class Store:
         unended = part.state is not State.WHOLE
         samples = 0
         try:
-            with self._open(entry, part) as (file, size):
-                for block in decode(file, size, part=unended):
+            with self.opened(entry, part) as file:
+                for block in decode(file, file.size, part=unended):
                     samples += len(block)
                     yield block
         except (BadSeal, BadSound, OSError) as error:
@@ -182,41 +181,38 @@ class Store:
         return entry.recording.parts
 
     @contextmanager
-    def _open(self, entry: Entry, part: Part) -> Iterator[tuple[_Plain | _Sealed, int]]:
+    def opened(self, entry: Entry, part: Part) -> Iterator[Opened]:
+        """The bytes of one part's FLAC file, opened where it is sealed. Raises BadSeal, OSError."""
         with sidecar.open_plain(entry.found.folder / part.file) as fd:
-            plain = _Plain(fd)
             size = os.fstat(fd).st_size
+
+            def read(size: int, at: int) -> bytes:
+                return os.pread(fd, size, at)
+
             if not part.sealed:
-                yield plain, size
+                yield Opened(read, size)
                 return
             number = sidecar.PART.fullmatch(part.file)
             assert number is not None  # the sidecar's schema
             name = f"{entry.workspace_id}/{entry.call_id}.{number['number']}"
             keys = self._keys.get(entry.workspace_id, ())
             unended = part.state is not State.WHOLE
-            opener = Opener(plain.read, size, keys, name, part=unended)
-            yield _Sealed(opener), opener.size
+            opener = Opener(read, size, keys, name, part=unended)
+            yield Opened(opener.read, opener.size)
 
 
-class _Plain:
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+class Opened:
+    """A part's file to read, of ``size`` bytes (:class:`eslbot.recording.sound.Bytes`)."""
 
-    def read(self, size: int, at: int) -> bytes:
-        return os.pread(self._fd, size, at)
-
-    def write(self, data: bytes, at: int) -> None:
-        raise OSError("is only read")
-
-
-class _Sealed:
-    def __init__(self, opener: Opener) -> None:
-        self._opener = opener
+    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
+        self._read, self.size = read, size
 
     def read(self, size: int, at: int) -> bytes:
-        return self._opener.read(size, at)
+        """Fewer bytes only at the end. Raises BadSeal, OSError."""
+        return self._read(size, at)
 
     def write(self, data: bytes, at: int) -> None:
+        """Nobody does."""
         raise OSError("is only read")
 
 

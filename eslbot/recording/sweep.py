@@ -10,7 +10,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,16 +42,21 @@ class Found:
     last: float = 0.0
 
 
-def recordings(directory: Path, call_id: str | None = None) -> Iterator[Found]:
-    """All recordings there are, or those of one call. Names that are none of ours are passed over."""
+def recordings(
+    directory: Path, call_id: str | None = None, workspaces: Collection[str] | None = None
+) -> Iterator[Found]:
+    """All recordings there are, or those of one call, or of these workspaces (ids).
+
+    Names that are none of ours are passed over. Raises OSError.
+    """
     for day in _folders(directory):
         if not sidecar.DAY.fullmatch(day.name):
             continue
-        for folder in _folders(day):
+        for folder in _folders(day) if workspaces is None else _named(day, workspaces):
             if not sidecar.WORKSPACE_ID.fullmatch(folder.name):
                 continue
             if call_id is None or (folder / f"{call_id}.json").exists():
-                yield from (found for found in _of_workspace(folder) if call_id in (None, found.call_id))
+                yield from _of_workspace(folder, call_id)
 
 
 def _folders(directory: Path) -> list[Path]:
@@ -62,18 +67,30 @@ def _folders(directory: Path) -> list[Path]:
         return []
 
 
-def _of_workspace(folder: Path) -> Iterator[Found]:
+def _named(day: Path, workspaces: Collection[str]) -> list[Path]:
+    """Those of a day's folders, without a look at all the others."""
+    folders = (day / name for name in sorted(workspaces) if sidecar.WORKSPACE_ID.fullmatch(name))
+    return [folder for folder in folders if folder.is_dir() and not folder.is_symlink()]
+
+
+def _of_workspace(folder: Path, call_id: str | None) -> Iterator[Found]:
     found: dict[str, Found] = {}
-    with os.scandir(folder) as entries:
+    try:
+        listing = os.scandir(folder)
+    except FileNotFoundError:
+        return  # the last of them has just been deleted
+    with listing as entries:
         for entry in entries:
-            call_id, _, rest = entry.name.partition(".")
-            if not rest or not sidecar.CALL_ID.fullmatch(call_id) or not entry.is_file(follow_symlinks=False):
+            name, _, rest = entry.name.partition(".")
+            if call_id not in (None, name) or not rest or not sidecar.CALL_ID.fullmatch(name):
+                continue
+            if not entry.is_file(follow_symlinks=False):
                 continue
             try:
                 status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            one = found.setdefault(call_id, Found(folder, call_id))
+            one = found.setdefault(name, Found(folder, name))
             one.names.append(entry.name)
             one.size += status.st_size
             one.last = max(one.last, status.st_mtime)

@@ -182,12 +182,10 @@ class Track:
     def _encode(self, caller: bytes, line: bytes) -> None:
         assert self._encoder is not None
         self._writer.look_for_room()
-        samples = np.empty((len(caller) // 2, 2), np.int16)
-        samples[:, 0] = np.frombuffer(caller, "<i2")
-        samples[:, 1] = np.frombuffer(line, "<i2")
-        self._encoder.write(samples)
-        self._samples += len(samples)
-        self._peaks.add(samples)
+        sides = np.stack([np.frombuffer(side, "<i2") for side in (caller, line)])
+        self._encoder.write(sides.T)
+        self._samples += sides.shape[1]
+        self._peaks.add(sides)
 
     def _close(self) -> None:
         self._attempt(self._finish)

@@ -462,7 +462,8 @@ class RelayCall(Call):
             self._ended = _end(Outcome.CONTROLLER_LOST, "")
             self._finish()
         else:
-            resumed = part is Part.UNDER_WAY
+            resumed = part is not Part.NEW
+            self._spoken = part is Part.HEARD
             self._dial("its relay was lost" if resumed else "", resumed=resumed)
 
     def _dial(self, why: str, *, resumed: bool) -> None:

@@ -26,6 +26,8 @@ RATE = 8000
 IDENTITY, CALL = "X-Eslbot-Identity", "X-Call-ID"
 #: One more: what the controller knows of the bot's part (:class:`Part`).
 PART = "X-Eslbot-Part"
+#: And ``1`` where the bot has spoken; a header of its own, which a relay of an earlier version passes over.
+HEARD = "X-Eslbot-Heard"
 #: And the milliseconds of the packets that FreeSWITCH sends, 20 where it is missing: so the line is read.
 PTIME = "X-Eslbot-Ptime"
 #: And FreeSWITCH's Core-UUID: another one than before has none of the call's line files open.
@@ -40,6 +42,7 @@ class Part(StrEnum):
 
     NEW = "new"  # nobody has dialled yet
     UNDER_WAY = "under_way"  # the bot was there; where the relay does not know it, it is told `resumed`
+    HEARD = "heard"  # the same, and it has spoken: no first word is awaited. On the wire, UNDER_WAY and HEARD
     OVER = "over"  # only the last words are to be heard: no bot is dialled
 
 

@@ -33,6 +33,8 @@ from eslbot.relay.turns import (
 #: socket, which comes every 20 ms and in any call at the same place between two packets (0 to 20 ms), and is
 #: 2 ms on its way through the module. Measured: 12 ms in the mean (docs/turns.md). A call may be off by 10.
 UPLINK = 0.012
+#: Seconds from FreeSWITCH's read of a frame to its packet, measured in the same way.
+DOWNLINK = 0.003
 #: Seconds after which everything that has happened is known, and what is known later comes too late.
 SETTLED = 0.6
 #: Frames of each of the two stretches by whose earliest frame it is known when one should have come, and
@@ -117,11 +119,11 @@ class Conversation:
 
     def sounds(self, at: float, arrived: float) -> None:
         """FreeSWITCH has read the first frame of the bot's that can be heard; it ``arrived`` here before."""
-        self._put(BotBegins(at, arrived))
+        self._put(BotBegins(at + DOWNLINK, arrived))
 
     def hushed(self, at: float, cut: bool) -> None:
         """It has read the last; ``cut`` by a clear."""
-        self._put(BotStops(at, cut))
+        self._put(BotStops(at + DOWNLINK, cut))
 
     def cleared(self, now: float) -> None:
         """The bot's `clear` has come."""

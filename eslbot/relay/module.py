@@ -282,9 +282,11 @@ def _switch(request: WSUpgradeRequest) -> str:
 
 def _part(request: WSUpgradeRequest) -> Part:
     try:
-        return Part(request.headers.get(control.PART, ""))
+        part = Part(request.headers.get(control.PART, ""))
     except ValueError:
         raise NotTaken(400, "bad_request") from None
+    heard = part is Part.UNDER_WAY and request.headers.get(control.HEARD) == "1"
+    return Part.HEARD if heard else part
 
 
 class ModuleStream(WSListener):

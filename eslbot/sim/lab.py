@@ -7,6 +7,7 @@ renders, or the stand-in. eslbot itself runs as its users run it, by ``eslbot se
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import random
@@ -14,10 +15,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
@@ -56,6 +58,18 @@ _given: set[int] = set()
 
 #: Of a switch that only this laboratory knows.
 EVENT_SOCKET_PASSWORD = "password-of-the-laboratory"
+
+
+@contextmanager
+def _alone_in_starting() -> Iterator[None]:
+    """Hold back while another laboratory of this user's starts, in whatever process. Raises OSError."""
+    path = Path(tempfile.gettempdir()) / f"eslbot-laboratory-starts.{os.getuid()}"
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 @dataclass(frozen=True)
@@ -175,6 +189,12 @@ class Lab:
 
     def start(self) -> Self:
         """Bring everything up, or nothing. Raises :class:`LabError`."""
+        # A start is seconds of CPU and little waiting: four at a time on two cores made one of them miss its
+        # limit, and take no less time.
+        with _alone_in_starting():
+            return self._start()
+
+    def _start(self) -> Self:
         try:
             self.lines.mkdir(parents=True, exist_ok=True)
             self._stack.enter_context(self.bot)

@@ -61,6 +61,7 @@ class Api:
         return {
             "name": viewer.name,
             "numbers": viewer.numbers,
+            "recordings": viewer.recordings,
             "workspaces": sorted(self._names[id] for id in ids if id in self._names),
             "until": viewer.until,
             "version": eslbot.__version__,

@@ -14,6 +14,7 @@ from eslbot.exposition import exposition
 from eslbot.web.api import Api
 from eslbot.web.charts import Charts
 from eslbot.web.files import Files
+from eslbot.web.recordings import Recordings
 from eslbot.web.refusal import SECURITY, Refusal
 from eslbot.web.schemas import SignInForm, form
 from eslbot.web.search import Search
@@ -30,7 +31,7 @@ def create_app(site: Site, access: Access | None = None) -> Flask:
     app.url_map.redirect_defaults = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
     access = access or Access(site.config)
-    for room in (Api(site, access), Search(site, access), Charts(site, access)):
+    for room in (Api(site, access), Search(site, access), Charts(site, access), Recordings(site, access)):
         app.register_blueprint(room.blueprint(), url_prefix="/api")
     _Places(site, access).add_to(app)
     app.before_request(_only_one_spelling)

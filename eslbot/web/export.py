@@ -8,12 +8,10 @@ no connection of the database's. It holds a thread of the server's, so exports a
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
-from http import HTTPStatus
 
 import structlog
 from flask import Request, Response
@@ -26,9 +24,9 @@ from eslbot.ledger.reader import LedgerBusy, Reader
 from eslbot.ledger.schema import calls
 from eslbot.web.asking import answering
 from eslbot.web.live import Body
-from eslbot.web.refusal import Refusal
 from eslbot.web.sessions import Viewer
 from eslbot.web.showing import in_list, may_see
+from eslbot.web.slots import Slots
 
 log = structlog.get_logger()
 
@@ -54,8 +52,7 @@ class Exports:
     """Those of one page process."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: list[str] = []
+        self._slots = Slots("export", MAX_EXPORTS, MAX_OF_SESSION)
 
     def begin(
         self,
@@ -67,18 +64,7 @@ class Exports:
         before: Place | None,
     ) -> Response:
         """The answer that streams it. Raises Refusal."""
-        session = _session(viewer, request)
-        with self._lock:
-            if self._open.count(session) >= MAX_OF_SESSION:
-                raise _come_again("Another export of this session is under way.")
-            if len(self._open) >= MAX_EXPORTS:
-                raise _come_again(f"{MAX_EXPORTS} exports are under way.")
-            self._open.append(session)
-
-        def closed() -> None:
-            with self._lock:
-                self._open.remove(session)
-
+        closed = self._slots.take(viewer, request)
         try:
             with answering():
                 first = reader.calls(wanted, MAX_ROWS, before)
@@ -91,11 +77,6 @@ class Exports:
         name = file_name(wanted, kind, time.time())
         disposition = f'attachment; filename="{name}"'
         return Response(body, content_type=_TYPES[kind], headers={"Content-Disposition": disposition})
-
-
-def _session(viewer: Viewer, request: Request) -> str:
-    """A program with the bare token is one session, whatever it does."""
-    return viewer.name if request.headers.get("Authorization") else f"{viewer.name} {viewer.until}"
 
 
 def file_name(wanted: Filter, kind: Kind, now: float) -> str:
@@ -152,13 +133,3 @@ def _not_whole(kind: Kind, why: str, before: Place) -> bytes:
         return json_lines([{"not_whole": why, "before": before.text}]).encode()
     text = f"NOT WHOLE: {why}; go on with before={before.text}"
     return csv_lines([{COLUMNS[0]: text}], COLUMNS[:1]).encode()
-
-
-def _come_again(problem: str) -> Refusal:
-    return Refusal(
-        HTTPStatus.TOO_MANY_REQUESTS,
-        "too_many_exports",
-        problem,
-        "Try again when it is over.",
-        (("Retry-After", "10"),),
-    )

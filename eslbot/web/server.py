@@ -14,15 +14,18 @@ from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
-from waitress.task import ThreadedTaskDispatcher
+from waitress.task import ThreadedTaskDispatcher, WSGITask
 
+from eslbot.web.export import MAX_EXPORTS
 from eslbot.web.live import MAX_STREAMS
+from eslbot.web.recordings import MOST_READING, MOST_WHOLE
 from eslbot.web.schemas import MAX_FORM
+from eslbot.web.sessions import MAX_WRONG
 
 log = structlog.get_logger()
 
-#: Threads that answer: one for each stream there may be, and these for everything else.
-THREADS = MAX_STREAMS + 16
+#: Threads that answer: one for each answer that may hold one for long, and these for everything else.
+THREADS = MAX_STREAMS + MAX_EXPORTS + MOST_WHOLE + MOST_READING + MAX_WRONG + 16
 #: Connections at one time. Beyond them the one goes that has been silent for longest.
 MAX_CONNECTIONS = 256
 #: Bytes of a request's head.
@@ -35,10 +38,26 @@ REQUEST, IDLE = 5.0, 15.0
 ANSWER = 180.0
 #: Seconds in which a browser has to take something of what waits for it, and bytes that may wait.
 STALL, WAITING = 20.0, 256 * 1024
+#: Bytes of the answers before that may wait where one more is asked for.
+UNTAKEN = 32 * 1024
+
+
+class Answer(WSGITask):  # type: ignore[misc]  # waitress has no types
+    """One answer. Who asks on and does not take what was asked for before gets no more."""
+
+    def service(self) -> None:
+        """Make it."""
+        if self.channel.total_outbufs_len > UNTAKEN:
+            # Or this thread would wait with it for as long as the peer likes; and it has many connections.
+            self.close_on_finish = True
+        else:
+            super().service()
 
 
 class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     """One connection."""
+
+    task_class = Answer
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         #: Since when its next request is awaited, or under way.

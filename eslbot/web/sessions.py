@@ -37,18 +37,23 @@ MAX_WRONG = 4
 NO_TOKENS = """[web.tokens.operator]
 token = "${ESLBOT_PAGE_TOKEN}"     # at least 16 characters; make one with: openssl rand -hex 24
 # numbers = true                   # this token may see phone numbers in full
+# recordings = true                # and hear recordings of calls
 # workspaces = ["acme"]            # and no other tenants' calls"""
 
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Who looks at the page, and what they may see. ``workspaces``: ids, None for all of them."""
+    """Who looks at the page, and what they may see. ``workspaces``: ids, None for all of them.
+
+    ``recordings``: whether they may hear those.
+    """
 
     name: str
     numbers: bool
     workspaces: frozenset[str] | None
     #: Epoch seconds.
     until: float
+    recordings: bool = False
 
 
 class Access:
@@ -151,7 +156,7 @@ class Access:
         # A token that names workspaces never sees all, also where none of them is left.
         ids = (self._ids.get(name) for name in token.workspaces)
         workspaces = frozenset(found for found in ids if found) if token.workspaces else None
-        return Viewer(token.name, token.numbers, workspaces, until)
+        return Viewer(token.name, token.numbers, workspaces, until, token.recordings)
 
 
 class _Signer(TimestampSigner):

@@ -75,7 +75,7 @@ def test_one_calls_timeline_is_drawn_and_told(new_page: Any, service: PageServic
     counts = {name: page.locator(f".track .{name}").count() for name in ("bar.bot", "bar.caller", "attempt")}
     assert counts == {"bar.bot": 7, "bar.caller": 6, "attempt": 3}
     kinds = page.locator(".point").evaluate_all("points => points.map(point => point.dataset.kind)")
-    assert sorted(set(kinds)) == ["cleared", "key", "left", "mark", "taken_over"]
+    assert sorted(set(kinds)) == ["cleared", "key", "left", "mark", "recording_begun", "taken_over"]
     held = page.locator('.stage-bar[data-stage="held"]')
     assert float(held.evaluate("bar => parseFloat(bar.style.left)")) == pytest.approx(
         100 * 52.4 / 70, abs=0.1

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, select
+from sqlalchemy import create_engine, inspect, select
 
 from eslbot.ledger.schema import calls, notifications
 from eslbot.sim.lab import Lab, Tenant
@@ -26,6 +26,8 @@ def records(url: str) -> list[dict[str, Any]]:
     engine = create_engine(url)
     try:
         with engine.connect() as connection:
+            if not inspect(connection).has_table(calls.name):
+                return []  # the page process makes it when it is up, and PostgreSQL is
             return [dict(row) for row in connection.execute(select(calls)).mappings()]
     finally:
         engine.dispose()

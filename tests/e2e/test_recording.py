@@ -33,15 +33,16 @@ def store_of(lab: Lab) -> Store:
     return Store(load(lab.config), None)
 
 
-def recording(lab: Lab, call_id: str, state: str = "whole") -> tuple[Store, Entry]:
-    """Once it is so; another process writes it."""
+def recording(lab: Lab, call_id: str, *states: str) -> tuple[Store, Entry]:
+    """Once its parts, one that is whole without more, are so; another process writes it."""
     deadline = time.monotonic() + 20
     while True:
         store = store_of(lab)
         entry = store.named(call_id)
-        if entry is not None and entry.state(time.time()) == state:
+        parts = [] if entry is None or entry.recording is None else entry.recording.parts
+        if entry is not None and [part.state for part in parts] == list(states or ["whole"]):
             return store, entry
-        assert time.monotonic() < deadline, entry and entry.state(time.time())
+        assert time.monotonic() < deadline, parts
         time.sleep(0.05)
 
 
@@ -175,8 +176,9 @@ def test_it_goes_on_in_another_part(lab: Lab, crt: str, dies: str) -> None:
         then.wait_for_message("start")
     said(then, 1000, 0.5, "behind")
     over(lab, crt, pbx_call, then)
-    state = "recording" if dies == "the relay" else "whole"
-    store, entry = recording(lab, bot.headers["X-Call-ID"], state)
+    # A relay that is killed ends none of its parts.
+    states = ["recording", "whole"] if dies == "the relay" else ["whole", "whole"]
+    store, entry = recording(lab, bot.headers["X-Call-ID"], *states)
     assert entry.recording is not None
     assert [part.file[-7:] for part in entry.recording.parts] == [".1.flac", ".2.flac"]
     caller, line = sides(store, entry)

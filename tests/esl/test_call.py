@@ -15,7 +15,7 @@ from eslbot import metrics
 from eslbot.ameyo.client import AmeyoClient
 from eslbot.call import INFORMATIONAL
 from eslbot.config.model import Edge, loopback
-from eslbot.esl import Session
+from eslbot.esl.session import Session
 from eslbot.ledger.facts import What
 from eslbot.relay import control
 from eslbot.relay.control import CALL, IDENTITY, PART, PTIME, SWITCH, News, Order, Part

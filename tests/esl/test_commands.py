@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from eslbot.esl import UnsafeArgument, execute_message, quote
-from eslbot.esl.commands import check_line
+from eslbot.esl.commands import check_line, execute_message, quote
+from eslbot.esl.errors import UnsafeArgument
 from tests.support.peer import fields
 from tests.support.wire import clean, separate
 

@@ -9,8 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eslbot.esl import Event, Frame, FrameReader, ProtocolError, whole_number
-from eslbot.esl.frames import ABSURD_BYTES, KEPT_BYTES, MAX_BODY_BYTES, MAX_HEADER_BYTES, parse_headers
+from eslbot.esl.errors import ProtocolError
+from eslbot.esl.events import Event
+from eslbot.esl.frames import (
+    ABSURD_BYTES,
+    KEPT_BYTES,
+    MAX_BODY_BYTES,
+    MAX_HEADER_BYTES,
+    Frame,
+    FrameReader,
+    parse_headers,
+    whole_number,
+)
 from tests.support import wire
 
 names = st.text(st.sampled_from("ABCdef-_0"), min_size=1, max_size=12).filter(

@@ -26,7 +26,8 @@ from eslbot.buckets import Buckets
 from eslbot.config.model import Config, FreeSwitch, Server, Web, loopback
 from eslbot.controller import Controller
 from eslbot.ended import EndedCalls
-from eslbot.esl import CallerHungUp, ConnectionLost, Session
+from eslbot.esl.gone import CallerHungUp, ConnectionLost
+from eslbot.esl.session import Session
 from eslbot.limits import CallCounts
 from tests.support import wire
 from tests.support.peer import Hung, Peer, bounded, eventually, fields, free_port, tcp_pair

@@ -17,7 +17,7 @@ from eslbot.bot.link import UNACKNOWLEDGED, WAITING
 from eslbot.bot.stream import NOT_UPGRADED
 from eslbot.ledger.facts import What
 from eslbot.outcome import Outcome
-from eslbot.relay.control import PART, News, Order, Part
+from eslbot.relay.control import HEARD, PART, News, Order, Part
 from tests.esl.conftest import House
 from tests.support.peer import eventually
 from tests.support.relay import DIRECTORY, ScriptedRelay
@@ -585,6 +585,27 @@ def test_a_stream_that_breaks_is_started_again_and_nothing_is_told_twice(house: 
     assert len(noted(house, "bot_connected")) == 1
     assert channel.story.count("displace start") == 2, "what was written plays on"
     assert metrics.RELAY_STREAMS_RESTARTED._value.get() == lost + 1
+
+
+@pytest.mark.parametrize("known_by", ["its beginning", "the state", "nothing"])
+def test_another_relay_is_told_whether_the_bot_has_spoken(house: House, known_by: str) -> None:
+    """Or a bot that only listens there, as it should, would count as silent."""
+    channel = house.talking()
+    if known_by == "its beginning":
+        channel.relay.tells(News.BEGAN, ago=0.0)
+        eventually(lambda: noted(house, "speech_began"))
+    elif known_by == "the state":
+        channel.relay.spoken = True
+        channel = house.taken_over(channel)
+        channel.wait(lambda: channel.relay.told(Order.HELLO))
+    starts = len(channel.starts)
+    channel.lose_stream()
+    channel.wait(lambda: len(channel.starts) == starts + 1)
+    headers = channel.starts[-1]["headers"]
+    assert headers[PART] == Part.UNDER_WAY, "what relays of earlier versions know"
+    assert headers.get(HEARD) == (None if known_by == "nothing" else "1")
+    channel.ends()
+    assert outcome(house, channel)[0] == "bot_ended"
 
 
 @pytest.mark.parametrize("state", ["connecting", "talking", "last words"])

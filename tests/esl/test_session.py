@@ -13,17 +13,11 @@ import pytest
 from gevent import socket
 from greenswitch.esl import OutboundSessionHasGoneAway
 
-from eslbot.esl import (
-    CallerHungUp,
-    CommandFailed,
-    CommandTimeout,
-    ConnectionLost,
-    ProtocolError,
-    Session,
-    UnsafeArgument,
-)
 from eslbot.esl import session as session_module
+from eslbot.esl.errors import CommandFailed, CommandTimeout, ProtocolError, UnsafeArgument
 from eslbot.esl.frames import MAX_BODY_BYTES, MAX_HEADER_BYTES
+from eslbot.esl.gone import CallerHungUp, ConnectionLost
+from eslbot.esl.session import Session
 from tests.support import wire
 from tests.support.peer import Peer, bounded, fields, tcp_pair
 

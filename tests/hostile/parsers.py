@@ -43,11 +43,11 @@ from eslbot.bot import stream
 from eslbot.bot.lines import BadLines
 from eslbot.bot.lines import lines_of as lines_of_relay
 from eslbot.config import Ameyo, ConfigError, Secret, load
-from eslbot.esl import Session
 from eslbot.esl.commands import check_line, execute_message, quote
 from eslbot.esl.errors import ProtocolError, UnsafeArgument
-from eslbot.esl.frames import MAX_HEADER_BYTES, Event, FrameReader, Headers
-from eslbot.esl.session import READ_BYTES
+from eslbot.esl.events import Event
+from eslbot.esl.frames import MAX_HEADER_BYTES, FrameReader, Headers
+from eslbot.esl.session import READ_BYTES, Session
 from eslbot.identity import Signer
 from eslbot.invite import Invite, Refused, parse
 from eslbot.ledger.fold import BadFact, Fact, Story, read_fact

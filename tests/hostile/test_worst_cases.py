@@ -7,9 +7,8 @@ import json
 import pytest
 from structlog.testing import capture_logs
 
-from eslbot.esl import Session
-from eslbot.esl.errors import ConnectionLost
-from eslbot.esl.session import READ_BYTES
+from eslbot.esl.gone import ConnectionLost
+from eslbot.esl.session import READ_BYTES, Session
 from tests.hostile.drive import STALL, drive
 from tests.hostile.parsers import PARSERS, FakeSocket
 

@@ -1,6 +1,9 @@
-"""Bots that nobody here wrote, each as a process of its own; what each needs, and what it is told about.
+"""Bots as processes of their own: the examples in ``integrations``, and bots that nobody here wrote.
 
-Neither their code nor what they run in is part of eslbot. The environment says where it is:
+Of the latter neither the code nor what it runs in is part of eslbot. The environment says where it is, and
+where the packages of the example for Node are:
+
+* ``ESLBOT_NODE_WS``: a folder with the npm package ``ws``;
 
 * ``ESLBOT_PIPECAT``: a Python that has ``pipecat-ai[runner,websocket]``;
 * ``ESLBOT_TWILIO_SAMPLE``: the folder ``node/connect-basic`` of Twilio's ``media-streams`` samples, with its
@@ -14,6 +17,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +29,8 @@ from urllib.request import ProxyHandler, build_opener
 from eslbot.sim.lab import free_port
 
 HERE = Path(__file__).parent
-PIPECAT_ESLBOT = HERE.parents[1] / "integrations" / "pipecat-eslbot"
+INTEGRATIONS = HERE.parents[1] / "integrations"
+PIPECAT_ESLBOT = INTEGRATIONS / "pipecat-eslbot"
 
 #: Seconds until a bot listens; Pipecat imports for some.
 START_LIMIT = 60.0
@@ -108,6 +113,24 @@ def openai_agents(folder: Path) -> Iterator[Running]:
     # It says where it thinks that some of the caller is missing.
     environment = {"PORT": str(port), "DEBUG": "openai-agents:extensions:twilio"}
     with _run([node, str(HERE / "openai_bot.cjs")], environment, port, folder, Path(packages)) as log:
+        yield Running(f"ws://127.0.0.1:{port}/", log)
+
+
+@contextmanager
+def example(name: str, folder: Path, greeting: Path | None = None) -> Iterator[Running]:
+    """The example ``plain``, ``sdk`` or ``node``; ``greeting`` is a WAV file. Raises :class:`Missing`."""
+    port, examples = free_port(), INTEGRATIONS / "examples"
+    environment = {"PORT": str(port)} | ({"GREETING": str(greeting)} if greeting else {})
+    if name == "node":
+        node, packages = shutil.which("node"), os.environ.get("ESLBOT_NODE_WS")
+        if not node or not packages:
+            raise Missing('no ws for Node: eval "$(scripts/prepare-outside FOLDER)" installs it')
+        command = [node, str(examples / "node" / "bot.js")]
+        environment["NODE_PATH"] = str(Path(packages) / "node_modules")
+    else:
+        command = [sys.executable, str(examples / f"python-{name}" / f"{name}_bot.py")]
+        environment["PYTHONPATH"] = str(INTEGRATIONS / "eslbot-bot" / "src")
+    with _run(command, environment, port, folder) as log:
         yield Running(f"ws://127.0.0.1:{port}/", log)
 
 

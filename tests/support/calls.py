@@ -2,11 +2,43 @@
 
 from __future__ import annotations
 
+import math
+import random
 from typing import Any
 
+import numpy as np
+
 from tests.support.fake_ledger import ACME, ZENITH, FakeLedger, row
+from tests.support.voices import RATE, Samples, silence, speech
 
 EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+
+
+#: When the bot speaks and falls silent in :func:`rich_call`; in the third turn the caller breaks in.
+TURNS = [(0.9, 4.8), (7.6, 12.1), (15.0, 17.2), (20.8, 27.5), (31.2, 34.0), (37.5, 41.9), (44.6, 48.7)]
+BROKEN_IN = 2
+
+
+def _caller(number: int) -> tuple[float, float]:
+    """When the caller speaks behind a turn of the bot's."""
+    silent = TURNS[number][1]
+    return silent + (-0.4 if number == BROKEN_IN else 0.5), TURNS[number + 1][0] - 0.7
+
+
+def rich_sound(begin: float, end: float) -> tuple[bytes, bytes]:
+    """What is heard of :func:`rich_call` from ``begin`` to ``end``, in its seconds: caller and bot, L16."""
+    callers = [_caller(number) for number in range(len(TURNS) - 1)]
+    return _voice(callers, begin, end, 2500, 190), _voice(TURNS, begin, end, 4000, 110)
+
+
+def _voice(turns: list[tuple[float, float]], begin: float, end: float, level: float, pitch: float) -> bytes:
+    heard: Samples = silence(TURNS[-1][1] + 30)
+    for number, (said, silent) in enumerate(turns):
+        voice = speech(silent - said, number, level, pitch)
+        at = round(said * RATE)
+        heard[at : at + len(voice)] = voice
+    part = heard[round(begin * RATE) : round(end * RATE)]
+    return np.clip(part, -32768, 32767).astype("<i2").tobytes()
 
 
 def rich_call(
@@ -46,14 +78,16 @@ def rich_call(
         (0.1, "bot_connecting", {}),
         (0.35, "bot_connected", {}),
     ]
-    turns = [(0.9, 4.8), (7.6, 12.1), (15.0, 17.2), (20.8, 27.5), (31.2, 34.0), (37.5, 41.9), (44.6, 48.7)]
-    for number, (said, silent) in enumerate(turns):
-        cut = number == 2
+    facts.append((0.36, "recording_begun", {}))
+    for number, (said, silent) in enumerate(TURNS):
+        cut = number == BROKEN_IN
         facts += [(said, "speech_began", {}), (silent, "speech_ended", {"cut": cut})]
         facts.append((silent - 0.1, "mark", {"name": f"turn-{number}", "cleared": cut}))
-        if number < len(turns) - 1:
-            facts.append((silent + (-0.4 if cut else 0.5), "caller_speaks", {"speaking": True}))
-            facts.append((turns[number + 1][0] - 0.7, "caller_speaks", {"speaking": False}))
+        if number < len(TURNS) - 1:
+            facts += [
+                (at, "caller_speaks", {"speaking": speaking})
+                for at, speaking in zip(_caller(number), (True, False), strict=True)
+            ]
         if cut:
             facts.append((silent, "cleared", {}))
     facts += [(29.0, "key", {}), (29.6, "key", {}), (35.0, "left", {"why": "draining"})]
@@ -68,11 +102,11 @@ def rich_call(
         _attempt(3, began + 51.8, "accepted", 200, 0.6, "OK"),
     ]
     waited = [0.7, 0.66, 0.81, 1.74, 0.92]
-    begins = [at for at, _ in turns]
+    begins = [at for at, _ in TURNS]
     ledger.turns[call_id] = [
         _turn(number, began + at, "answer", seconds, seconds - 0.02)
         for number, (at, seconds) in enumerate(zip([begins[1], *begins[3:]], waited, strict=True), 1)
-    ] + [_turn(6, began + turns[2][1], "barge_in", 0.42, 0.41)]
+    ] + [_turn(6, began + TURNS[BROKEN_IN][1], "barge_in", 0.42, 0.41)]
     ledger.put(one)
     return call_id
 
@@ -91,6 +125,55 @@ def _attempt(number: int, at: float, verdict: str, status: int | None, seconds: 
         "detail": detail,
         "sent_by": None,
     }
+
+
+def a_day(now: float, seed: int = 7) -> list[Any]:
+    """The ended calls of the last 24 hours: some refused, and two bad hours of one tenant's bot."""
+    chance = random.Random(seed)
+    rows = []
+    for number in range(2400):
+        ago = chance.uniform(70, 86_000)
+        if chance.random() > 0.55 + 0.45 * math.cos(2 * math.pi * (ago - 6000) / 86_400):
+            continue
+        at = now - ago
+        number += 100_000
+        tenant = chance.choice((ACME, ACME, ZENITH))
+        if chance.random() < 0.02:
+            cause, status = chance.choice((("worker_full", 503), ("foreign_source", 403), ("no_name", 400)))
+            refused = {"stage": "refused", "refusal": cause, "refusal_status": status, "answered_at": None}
+            rows.append(row(number, tenant, invited_at=at, ended_at=at, bot_connected_at=None, **refused))
+            continue
+        answered = at + chance.lognormvariate(-2.8, 0.3)
+        bot_ended = at + chance.uniform(25, 240)
+        failed = chance.random() < (0.3 if tenant == ZENITH and 18_000 < ago < 25_000 else 0.006)
+        answers = chance.randint(2, 14)
+        median = chance.lognormvariate(-0.3, 0.25)
+        handed_off = bot_ended + chance.lognormvariate(-0.9, 0.6)
+        rows.append(
+            row(
+                number,
+                tenant,
+                invited_at=at,
+                answered_at=answered,
+                bot_connected_at=answered + 0.2,
+                first_audio_at=answered + chance.lognormvariate(-0.4, 0.3),
+                bot_ended_at=bot_ended,
+                notified_at=bot_ended,
+                handed_off_at=handed_off,
+                ended_at=handed_off + chance.uniform(2, 60),
+                stage="held",
+                outcome="bot_failed" if failed else "bot_ended",
+                fault="bot" if failed else "none",
+                sip_hangup_disposition="recv_bye",
+                attempts=chance.choice((1,) * 30 + (2, 3)),
+                take_overs=int(chance.random() < 0.01),
+                answers=answers,
+                answer_p50=median,
+                answer_p95=1.8 * median,
+                answer_worst=2 * median,
+            )
+        )
+    return rows
 
 
 def tenants(now: float) -> list[dict[str, Any]]:

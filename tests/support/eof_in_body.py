@@ -8,7 +8,7 @@ import sys
 import gevent
 from greenswitch.esl import OutboundSession
 
-from eslbot.esl import Session
+from eslbot.esl.session import Session
 from tests.support.peer import tcp_pair
 
 

@@ -187,14 +187,19 @@ def many(count: int, seed: int = 5) -> list[Row]:
     for number in range(count):
         began = now - chance.uniform(1, 900)
         stage = chance.choice(STAGES)
-        handed_off = began + 40 if stage == "held" else None
+        up = now - began
+        ended = began + min(38.0, 0.8 * up) if stage in ("handing_off", "held") else None
+        handed_off = began + min(40.0, 0.9 * up) if stage == "held" else None
         rows.append(
             row(
                 number,
                 chance.choice((ACME, ACME, ZENITH)),
                 invited_at=began,
                 answered_at=began + 0.1,
+                bot_connected_at=None if stage == "connecting" else began + 0.3,
                 stage=stage,
+                bot_ended_at=ended,
+                notified_at=ended,
                 handed_off_at=handed_off,
                 attempts=chance.choice((1, 1, 1, 3)) if stage in ("handing_off", "held") else 0,
                 take_overs=chance.choice((0,) * 20 + (1, 2)),

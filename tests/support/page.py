@@ -29,6 +29,8 @@ TOKENS = {
     "operator": "operator-token-0123456789",
     "acme": "acme-token-0123456789abcdef",
     "seer": "seer-token-0123456789abcdef",
+    "hearer": "hearer-token-0123456789abcdef",
+    "zenith-hearer": "zenith-hearer-token-0123456789",
 }
 CHROMIUM = shutil.which("chromium")
 
@@ -68,6 +70,10 @@ class PageService:
         self._server = PageServer(create_app(self.site), listener)
         threading.Thread(target=self._server.serve, daemon=True).start()
 
+    def take_little(self) -> None:
+        """From now on connections have small buffers: what a browser does not take waits in the process."""
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
     def _health(self) -> Health | None:
         return self.health
 
@@ -95,7 +101,10 @@ def well(**colours: str) -> Health:
 
 
 def page_tree(journal: Path) -> dict[str, Any]:
-    """Two tenants, and three who look: at everything masked, at one tenant, at everything with numbers."""
+    """Two tenants, and who looks: at everything masked, at one tenant, at everything with numbers.
+
+    And who hears: all recordings, and one tenant's.
+    """
     configuration = tree()
     configuration["workspaces"][ZENITH] = {**configuration["workspaces"][ACME], "name": "zenith"}
     configuration["ledger"] = {"journal": str(journal), "url": f"sqlite:///{journal}/calls.db"}
@@ -105,9 +114,21 @@ def page_tree(journal: Path) -> dict[str, Any]:
             "operator": {"token": TOKENS["operator"]},
             "acme": {"token": TOKENS["acme"], "workspaces": ["acme"]},
             "seer": {"token": TOKENS["seer"], "numbers": True},
+            "hearer": {"token": TOKENS["hearer"], "recordings": True},
+            "zenith-hearer": {
+                "token": TOKENS["zenith-hearer"],
+                "workspaces": ["zenith"],
+                "recordings": True,
+            },
         }
     }
+    configuration["recording"] = {"directory": str(recordings_of(journal))}
     return configuration
+
+
+def recordings_of(journal: Path) -> Path:
+    """Where recordings of :func:`page_tree` are."""
+    return journal.parent / "recordings"
 
 
 def recoveries(journal: Path, **known: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import numpy as np
 
 from eslbot.config.loader import from_tree
 from eslbot.config.model import Config
-from eslbot.recording.writer import About, Writer
+from eslbot.recording.writer import About, Track, Writer
 from tests.support.relays import ACME, configuration
 
 OTHER = "5a1d7f0e-96c4-4d57-9c58-0f9b3a2f7c11"
+#: Bytes of ten seconds of one side: what is given to the thread at one time.
+SECONDS = 160_000
 KEY, OTHER_KEY = "0f" * 32, "a1" * 32
 CALL, OTHER_CALL = "0b1a4ad5-6e7c-4d1a-8a2c-1d1b3b3b3b3b", "1b1a4ad5-6e7c-4d1a-8a2c-1d1b3b3b3b3b"
 
@@ -47,12 +50,70 @@ def record(
     directory: Path, whose: About, seconds: float = 5.0, *, began_at: float | None = None, least_free: int = 0
 ) -> tuple[bytes, bytes]:
     """A recording of one more part; what was said on its two sides."""
-    writer = Writer(directory, least_free)
     caller, line = sound(seconds), sound(seconds, 2)
-    track = writer.track(whose, time.time() if began_at is None else began_at)
-    for at in range(0, len(caller), 16000):
-        track.write(caller[at : at + 16000], line[at : at + 16000])
+    write(directory, whose, caller, line, began_at=began_at, least_free=least_free)
+    return caller, line
+
+
+def write(
+    directory: Path,
+    whose: About,
+    caller: bytes,
+    line: bytes,
+    *,
+    began_at: float | None = None,
+    least_free: int = 0,
+) -> None:
+    """A recording of one more part, with this on its two sides."""
+    writer, track = _begin(directory, whose, caller, line, began_at, least_free)
     track.end()
     assert writer.close(20)
     assert track.failed is None, track.failed
-    return caller, line
+
+
+def begin(
+    directory: Path, whose: About, caller: bytes, line: bytes, *, began_at: float | None = None
+) -> tuple[Writer, Track]:
+    """A part with this in it, on the disk, that has not ended."""
+    writer, track = _begin(directory, whose, caller, line, began_at)
+    _wait_for(track)
+    return writer, track
+
+
+def _begin(
+    directory: Path, whose: About, caller: bytes, line: bytes, began_at: float | None, least_free: int = 0
+) -> tuple[Writer, Track]:
+    writer = Writer(directory, least_free)
+    track = writer.track(whose, time.time() if began_at is None else began_at)
+    for at in range(0, len(caller), SECONDS):
+        if at:
+            _wait_for(track)  # so it is never behind, however long it is
+        track.write(caller[at : at + SECONDS], line[at : at + SECONDS])
+    return writer, track
+
+
+def _wait_for(track: Track) -> None:
+    deadline = time.monotonic() + 20
+    while track._put != track._done:
+        assert time.monotonic() < deadline and track.failed is None, track.failed
+        time.sleep(0.001)
+
+
+#: What was cut off, kept: where nobody has them any more, libsndfile ends their files after all.
+_KILLED: list[Track] = []
+
+
+def cut_off(
+    directory: Path, whose: About, caller: bytes, line: bytes, *, began_at: float | None = None
+) -> None:
+    """A part as a relay leaves it that is killed, some minutes ago."""
+    writer, track = _begin(directory, whose, caller, line, began_at)
+    assert writer.close(20)
+    _KILLED.append(track)
+    age(directory, whose.call_id, 600)
+
+
+def age(directory: Path, call_id: str, seconds: float) -> None:
+    """Nobody has written to a call's recording for so long."""
+    for path in directory.rglob(f"{call_id}.*"):
+        os.utime(path, (time.time() - seconds,) * 2)

@@ -33,7 +33,7 @@ class ScriptedRelay:
         #: Whether its bot is there as soon as a stream is.
         self.connects = True
         #: Says nothing by itself, not even STATE.
-        self.silent = False
+        self.silent = self.spoken = False
         #: Tells nothing at all: its texts are lost.
         self.lost = False
         #: Fields of STATE that are not as they should be.
@@ -100,7 +100,7 @@ class ScriptedRelay:
                 **{
                     "acked": self.acknowledged,
                     "bot": self.bot,
-                    "spoken": False,
+                    "spoken": self.spoken,
                     "speaking": False,
                     "ended": self.ended,
                     "done": self.done,

@@ -10,22 +10,25 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from eslbot.health.model import CallInNeed, Colour, Component, Finding, Need
-from tests.support.calls import rich_call, tenants
-from tests.support.fake_ledger import FakeLedger, many, row
-from tests.support.page import CHROMIUM, PageService, browser, page_tree, sign_in, well
+from eslbot.recording.writer import About
+from tests.support.calls import a_day, rich_call, rich_sound, tenants
+from tests.support.fake_ledger import ACME, FakeLedger, many, row
+from tests.support.page import CHROMIUM, PageService, browser, page_tree, recordings_of, sign_in, well
 from tests.support.processes import ROOT
+from tests.support.recordings import write
 
 #: Bytes of one picture.
-MOST = 200_000
+MOST = 280_000
 
 
 def main(folder: Path) -> None:
-    """Four pictures into ``folder``."""
+    """The pictures into ``folder``."""
     if CHROMIUM is None:
         raise SystemExit("chromium is needed; Debian's package is chromium")
     ledger = FakeLedger()
-    ledger.put(*many(500))
-    call_id = rich_call(ledger, time.time() - 100)
+    ledger.put(*many(500), *a_day(time.time()))
+    began = time.time() - 100
+    call_id = rich_call(ledger, began)
     ledger.rows_of_tenants = tenants(time.time())
     with TemporaryDirectory(prefix="eslbot-") as run:
         tree = page_tree(Path(run) / "journal")
@@ -33,9 +36,14 @@ def main(folder: Path) -> None:
             overview(chromium, service, folder / "page-overview.png")
             wide = _page(chromium, service, viewport={"width": 1280, "height": 760})
             _save(wide, folder / "page-live.png")
-            wide.evaluate("place => { location.hash = place; }", f"#/call/{call_id}")
-            wide.locator(".timeline").wait_for()
-            _save(wide, folder / "page-call.png", full_page=True)
+            _go(wide, "#/calls?since=24h&workspace=zenith&outcome=bot_failed")
+            wide.locator("#calls-rows tr").nth(20).wait_for()
+            _save(wide, folder / "page-calls.png")
+            _go(wide, "#/charts")
+            wide.locator(".chart").nth(7).wait_for()
+            _save(wide, folder / "page-charts.png", full_page=True)
+            _record(service, call_id, began)
+            call(chromium, service, call_id, folder / "page-call.png")
             phone = _page(
                 chromium,
                 service,
@@ -89,10 +97,37 @@ def overview(chromium: Any, service: PageService, file: Path) -> None:
     service.health = well()
 
 
+def call(chromium: Any, service: PageService, call_id: str, file: Path) -> None:
+    """One call with its recording, heard up to the third turn, and its turns as a table."""
+    page = chromium.new_context(viewport={"width": 1280, "height": 760}).new_page()
+    sign_in(page, service, "hearer", "live")
+    _go(page, f"#/call/{call_id}")
+    page.locator(".wave path").first.wait_for()
+    page.locator("summary[data-keep=turns]").click()
+    slider = page.get_by_role("slider")
+    slider.click(position={"x": slider.bounding_box()["width"] * 16.4 / 70, "y": 10})
+    page.wait_for_function("() => document.querySelector('audio').readyState >= 2")
+    page.evaluate("() => document.activeElement.blur()")
+    page.mouse.move(0, 0)
+    _save(page, file, full_page=True)
+    page.context.close()
+
+
+def _record(service: PageService, call_id: str, began: float) -> None:
+    """As a relay has written it, up to the bot's end."""
+    about = About(call_id, ACME, "acme", "crt-1", None)
+    sound = rich_sound(0.35, 48.7)
+    write(recordings_of(service.journal), about, *sound, began_at=began + 0.35)
+
+
+def _go(page: Any, place: str) -> None:
+    page.evaluate("place => { location.hash = place; }", place)
+
+
 def _page(chromium: Any, service: PageService, **options: Any) -> Any:
     page = chromium.new_context(**options).new_page()
     sign_in(page, service)
-    page.wait_for_function("() => document.getElementById('live-rows').childElementCount >= 500")
+    page.wait_for_function("() => document.querySelectorAll('#live-rows tr').length >= 500")
     return page
 
 

@@ -353,6 +353,20 @@ def test_each_protocol_has_its_rates(read: Read, protocol: str, rate: int, probl
         assert problems(read, tree) == [f"workspaces.{ACME}.bot.sample_rate: {problem}"]
 
 
+def test_who_may_hear_recordings(read: Read) -> None:
+    tokens = {
+        "ops": {"token": "x" * 16},
+        "qa": {"token": "y" * 16, "recordings": True, "workspaces": ["acme"]},
+    }
+    config = read(put(small(), "web.tokens", tokens))
+    assert [(token.name, token.numbers, token.recordings) for token in config.web.tokens] == [
+        ("ops", False, False),
+        ("qa", False, True),
+    ]
+    shown = tomllib.loads(show(config))["web"]["tokens"]["qa"]
+    assert (shown["numbers"], shown["recordings"], shown["workspaces"]) == (False, True, ["acme"])
+
+
 def test_a_relay_of_ones_own_place(read: Read) -> None:
     table = {"listen": "10.0.0.1:9", "processes": 0, "directory": "/dev/shm/lines/"}
     config = read(put(small(), "relay", table))
@@ -655,6 +669,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("tracing", {**OTLP, "service_name": ""}, "expected 1 to 64 of letters"),
     ("web.tokens", {"ops": {"token": "short"}}, "expected at least 16 characters"),
     ("web.tokens", {"ops": {}}, "is missing; expected a token of at least 16 characters"),
+    ("web.tokens", {"ops": {"token": "x" * 16, "recordings": "yes"}}, "expected true or false"),
     (
         "web.tokens",
         {"ops": {"token": "x" * 16, "workspaces": ["nobody"]}},

@@ -348,7 +348,7 @@ def test_the_wrong_password_is_found_and_not_told(site: Installation) -> None:
     [
         ("rude", "rude rejection", "event-socket"),
         ("alien", "instead of auth/request", "ss -ltnp"),
-        ("silent", "no answer within", "ss -ltnp"),
+        ("silent", "no answer to the connection within", "ss -ltnp"),
     ],
 )
 def test_who_answers_otherwise_is_told(site: Installation, manners: str, found: str, remedy: str) -> None:

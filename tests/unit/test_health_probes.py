@@ -15,7 +15,8 @@ import tomli_w
 
 from eslbot.config import load
 from eslbot.config.model import Address, Config, FreeSwitch, Ledger, Relay, Secret
-from eslbot.health import event_socket, probes
+from eslbot.esl.inbound import why_unreachable
+from eslbot.health import probes
 from eslbot.health.model import Colour, Component, Finding
 from eslbot.health.probes import Count, Findings, Writing
 from eslbot.recovery import Recoveries
@@ -204,8 +205,8 @@ def test_why_freeswitch_cannot_be_reached(behaviour: object, why: str) -> None:
             connection.sendall(_data(behaviour))  # type: ignore[attr-defined]
 
     with peer(first) as address:  # type: ignore[arg-type]
-        assert event_socket.why_unreachable(address, 0.3).startswith(why) or not why
-        assert bool(event_socket.why_unreachable(address, 0.3)) is bool(why)
+        assert why_unreachable(address, 0.3).startswith(why) or not why
+        assert bool(why_unreachable(address, 0.3)) is bool(why)
 
 
 def _data(behaviour: object) -> bytes:
@@ -213,7 +214,7 @@ def _data(behaviour: object) -> bytes:
 
 
 def test_why_freeswitch_cannot_be_reached_where_nobody_listens() -> None:
-    assert event_socket.why_unreachable(nobody(), 0.3) == "Connection refused"
+    assert why_unreachable(nobody(), 0.3) == "Connection refused"
 
 
 # -- workers ------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import re
@@ -16,13 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from websockets.asyncio.client import connect
-from websockets.asyncio.server import serve
 
 from eslbot.ameyo.properties import MAX_VALUE_BYTES
 from eslbot.bot import leg, link
 from eslbot.outcome import Outcome
-from eslbot.relay import audio, budgets, call, margin, playout
+from eslbot.relay import audio, budgets, call, dialler, left, margin, playout
 from eslbot.relay.protocols import headers, speak, texts
 from eslbot.relay.protocols.base import (
     BadMessage,
@@ -36,7 +33,6 @@ from eslbot.relay.protocols.base import (
     Wish,
 )
 from eslbot.relay.protocols.eslbot import MAX_MARK_NAME, MAX_PROPERTIES, MAX_REASON, VERSION
-from eslbot.sim.audio import heard
 from eslbot.sim.bot.wavfiles import wav
 from eslbot.tracing.context import traceparent
 from tests.support.protocols import INVITE, TRACE, bot_of
@@ -425,6 +421,9 @@ def test_the_figures_are_the_codes() -> None:
         f"What is queued is still heard, for up to {call.LAST_WORDS:g} s;",
         f"(at most {margin.LONGEST:g} s)",
         f"no relay carries the line for {link.RELAY_DUE:g} s",
+        f"leaves {dialler.UNREAD >> 20} MiB of the caller unread",
+        f"answers no ping for {dialler.PING:g} s",
+        f"may come up to {left.LATEST:g} s late",
     ):
         assert said in DOCUMENT, said
     assert call.LAST_WORDS < leg.LAST_WORDS, "a relay that tells of its cut is waited for"
@@ -433,45 +432,3 @@ def test_the_figures_are_the_codes() -> None:
 def test_the_outcomes_are_the_codes() -> None:
     others = {"caller_hangup", "controller_lost", "media_timeout", "our_bye"}
     assert set(re.findall(r"hand-off.*?: `([a-z_]+)`", section(5))) == set(Outcome) - others
-
-
-def test_the_documents_bot_greets_and_ends() -> None:
-    (program,) = blocks(DOCUMENT, "python")
-    names: dict[str, Any] = {"__name__": "a_bot"}
-    exec(compile(program, "docs/bot-protocol.md", "exec"), names)
-
-    async def call(*, interrupt: bool = False, resumed: bool = False) -> tuple[bytes, list[dict[str, Any]]]:
-        ours, l16 = protocol(16000), b""
-        others: list[dict[str, Any]] = []
-        async with (
-            serve(names["bot"], "127.0.0.1", 0, compression=None) as server,
-            asyncio.timeout(5),
-            connect(f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/") as socket,
-        ):
-            for message in (bytes(640), *ours.start(resumed=resumed)):
-                await socket.send(message)
-            if interrupt:
-                await socket.send(ours.key("1", 120)[0])
-            while not others or others[-1]["type"] != "end":
-                message = await socket.recv()
-                if isinstance(message, bytes):
-                    (speech,) = ours.read(message)
-                    assert isinstance(speech, Speech)
-                    assert speech.rate == 16000
-                    l16 += speech.audio
-                    continue
-                others.append(json.loads(message))
-                FROM_BOT.validate(others[-1])
-                if others[-1]["type"] == ("clear" if interrupt else "mark"):
-                    await socket.send(ours.mark("greeted", cleared=interrupt)[0])
-            await socket.send(ours.stop("ended")[0])
-        return l16, others
-
-    l16, (mark, end) = asyncio.run(call())
-    assert heard(l16, 440, 16000) == pytest.approx(1.0)
-    assert mark == {"type": "mark", "name": "greeted"}
-    assert end["properties"] == {"summary": "greeted"}
-    _, (_, clear, end) = asyncio.run(call(interrupt=True))
-    assert clear == {"type": "clear"}
-    assert end["properties"] == {"summary": "interrupted"}
-    assert asyncio.run(call(resumed=True)) == (b"", [{**end, "properties": {"summary": "greeted"}}])

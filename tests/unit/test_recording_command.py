@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from eslbot.cli import main
 from eslbot.config import load
+from eslbot.recording.sidecar import State
 from eslbot.recording.store import Store
 from tests.support.recordings import (
     ACME,
@@ -201,3 +202,27 @@ def test_a_configuration_that_records_nothing_has_no_recordings(tmp_path: Path) 
 def test_a_store_of_no_workspace_has_nothing(site: Site) -> None:
     store = Store(recorded(site.folder, key=KEY), [])
     assert list(store.all()) == [] and store.named(CALL) is None
+
+
+@pytest.mark.parametrize("name", ["../2026-11-28/{}", "{}/../{}", "/{}", ".", "..", "*", "", "{}/"])
+def test_a_workspace_is_no_path(site: Site, name: str) -> None:
+    store = Store(recorded(site.folder, key=KEY), [name.replace("{}", OTHER)])
+    assert list(store.all()) == [] and store.named(OTHER_CALL) is None
+
+
+def test_a_part_that_is_followed_by_another_one_is_not_written_to_any_more(site: Site) -> None:
+    """Its relay has died; whether the call goes on is seen at the last part."""
+    store = Store(recorded(site.folder, key=KEY), None)
+    entry = store.named(OTHER_CALL)
+    assert entry is not None and entry.recording is not None
+    first, last = entry.recording.parts
+    now = entry.found.last
+    first.state = State.RECORDING
+    assert (entry.state_of(first, now), entry.state_of(last, now), entry.state(now)) == (
+        "cut off",
+        "whole",
+        "cut off",
+    )
+    last.state = State.RECORDING
+    assert (entry.state_of(last, now), entry.state(now)) == ("recording", "recording")
+    assert (entry.state_of(last, now + 600), entry.state(now + 600)) == ("cut off", "cut off")

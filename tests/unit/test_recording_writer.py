@@ -101,6 +101,26 @@ def test_a_call_of_which_nothing_was_heard_leaves_nothing(tmp_path: Path) -> Non
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.parametrize("written", [0, 41])
+@pytest.mark.parametrize("key", [None, KEY])
+def test_a_part_that_has_only_just_begun_is_empty_and_not_damaged(
+    tmp_path: Path, key: str | None, written: int
+) -> None:
+    """libsndfile writes the header of a file with its first samples."""
+    own = Writer(tmp_path / "recordings", 0)
+    own.track(about(key=key), time.time())
+    store = Store(recorded(tmp_path, **({"key": key} if key else {})), None)
+    wait_for(lambda: store.named(CALL))
+    entry = entry_of(store)
+    part = next(entry.found.folder.glob("*.flac*"))
+    wait_for(lambda: bool(part.stat().st_size) == bool(key))
+    os.truncate(part, written)
+    assert store.check(entry) == []
+    assert list(store.sound(entry)) == []
+    part.write_bytes(b"no such file " * 10)
+    assert len(store.check(entry)) == 1, "one that is something else is"
+
+
 def test_one_that_is_deleted_while_it_goes_on_is_no_failure(tmp_path: Path) -> None:
     before = count("failed")
     own = Writer(tmp_path / "recordings", 0)
@@ -277,6 +297,7 @@ def test_a_full_disk_ends_the_recording_and_leaves_what_there_is(
         track.write(said, said)
     monkeypatch.setattr(os, "pwrite", real)
     track.end()
+    assert own.close(20)
     assert count("full") == before + 1
     (line,) = [line for line in told if line["event"] == "recording_failed"]
     assert (line["why"], line["call_id"]) == ("full", CALL) and "make room" in line["remedy"]
@@ -426,8 +447,8 @@ def test_peaks_are_bounded_and_lose_no_loud_moment() -> None:
         loud = second.copy()
         if number == 1234:
             loud[17] = (-32768, 16384)
-        peaks.add(loud[:5000])
-        peaks.add(loud[5000:])
+        peaks.add(loud[:5000].T)
+        peaks.add(loud[5000:].T)
     facts = peaks.facts()
     assert len(facts["caller"]) == len(facts["bot"]) <= MOST
     assert len(facts["caller"]) * facts["seconds"] >= 3600 > (len(facts["caller"]) - 1) * facts["seconds"]

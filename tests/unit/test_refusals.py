@@ -65,10 +65,11 @@ def test_sums_come_by_themselves_and_end_when_there_is_nothing(monkeypatch: pyte
     monkeypatch.setattr(refusals_module, "EACH", 0.001)
     refusals = Refusals()
     with structlog.testing.capture_logs() as lines:
-        told(refusals, "203.0.113.10", 400)
+        told(refusals, "203.0.113.99", 400)
         with gevent.Timeout(5):
             while refusals._summing:
                 gevent.sleep(0.002)
-    assert [line["event"] for line in lines] == ["more_calls_refused"]
-    assert refusals.aloud("203.0.113.10", "foreign_source")
+    # Those of other tests sum up when their time has come, which may be now.
+    assert [line["event"] for line in lines if line["source"] == "203.0.113.99"] == ["more_calls_refused"]
+    assert refusals.aloud("203.0.113.99", "foreign_source")
     assert refusals._summing

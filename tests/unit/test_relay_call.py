@@ -27,6 +27,7 @@ from eslbot.relay.audio import PIECE
 from eslbot.relay.call import RelayCall
 from eslbot.relay.caller import CallerAudio
 from eslbot.relay.control import Order, Part
+from eslbot.relay.conversation import DOWNLINK
 from eslbot.relay.dialler import BotUnreachable
 from eslbot.relay.margin import Margin
 from eslbot.relay.playout import QueueFull
@@ -653,6 +654,21 @@ def test_the_relay_before_died(world: World) -> None:
     run(story)
 
 
+@pytest.mark.parametrize(("part", "silent"), [(Part.UNDER_WAY, True), (Part.HEARD, False)])
+def test_who_has_spoken_to_the_relay_before_may_listen(world: World, part: Part, silent: bool) -> None:
+    """It is told `resumed`, and right not to greet again."""
+
+    async def story() -> None:
+        call, stream = await up(world, part, first_audio_timeout=0.02)
+        assert world.socket.got("start")[0]["resumed"] is True
+        assert stream.of("state")[0]["spoken"] is not silent
+        while silent and not stream.of("ended"):
+            await asyncio.sleep(0.005)
+        assert (call._first_audio is not None) is silent
+
+    run(story)
+
+
 def test_the_relay_before_died_with_the_last_words_on_the_line(world: World) -> None:
     async def story() -> None:
         call = world.call()
@@ -1165,7 +1181,7 @@ def test_an_answer_is_told_once_with_its_share(world: World, monkeypatch: pytest
         (turn,) = await talks(world, monkeypatch, lambda call: None)
         assert turn["kind"] == "answer" and turn["turn"] == 1 and turn["n"] > 0
         assert turn["seconds"] == pytest.approx(0.52, abs=0.025)
-        assert turn["bot"] == pytest.approx(turn["seconds"] - 0.1, abs=0.002)
+        assert turn["bot"] == pytest.approx(turn["seconds"] - DOWNLINK - 0.1, abs=0.002)
         assert 0.5 < turn["ago"] < 0.8
 
     run(story)

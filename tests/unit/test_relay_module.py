@@ -233,6 +233,26 @@ def test_a_call_that_the_worker_does_not_take_is_refused() -> None:
     run(story)
 
 
+@pytest.mark.parametrize(
+    ("part", "heard", "known"),
+    [
+        ("under_way", "1", Part.HEARD),
+        ("under_way", "yes", Part.UNDER_WAY),
+        ("new", "1", Part.NEW),
+        ("over", "1", Part.OVER),
+    ],
+)
+def test_whether_the_bot_has_spoken_stands_in_a_header_of_its_own(part: str, heard: str, known: Part) -> None:
+    async def story(house: House) -> None:
+        lines = [f"{control.PART}: {part}", f"{control.HEARD}: {heard}"]
+        caller = await house.ask(*UPGRADE, *identity(INVITE), *lines)
+        assert b" 101 " in await caller.head()
+        await caller.frame()
+        assert house.call.told == [("up", known)]
+
+    run(story)
+
+
 def test_prepare_makes_the_call_and_names_the_worker() -> None:
     async def story(house: House) -> None:
         for lines in ([], UPGRADE):

@@ -21,7 +21,7 @@ from eslbot.web.app import create_app
 from eslbot.web.sessions import Access
 from eslbot.web.site import Site
 from tests.support.fake_ledger import FakeLedger
-from tests.support.page import TOKENS, page_tree
+from tests.support.page import TOKENS, page_tree, recordings_of
 
 
 @dataclass
@@ -165,6 +165,12 @@ def ledger() -> Iterator[FakeLedger]:
 def journal(tmp_path: Path) -> Path:
     """Where the configuration says that it is."""
     return tmp_path / "journal"
+
+
+@pytest.fixture
+def directory(journal: Path) -> Path:
+    """Where recordings are."""
+    return recordings_of(journal)
 
 
 @pytest.fixture

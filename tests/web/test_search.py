@@ -17,6 +17,7 @@ from eslbot.ledger.reader import LedgerBusy
 from eslbot.web import export
 from eslbot.web.export import COLUMNS, Kind, file_name
 from tests.support.fake_ledger import ACME, ZENITH, FakeLedger, row
+from tests.support.page import TOKENS
 from tests.web.conftest import Page
 
 NOW = 1_800_000_000.0
@@ -225,9 +226,7 @@ def test_a_browser_that_has_gone_is_asked_for_no_more(page: Page, ledger: FakeLe
     assert len(ledger.asked) <= 2
 
 
-def test_one_export_of_a_session_at_a_time_and_a_few_at_all(
-    page: Page, ledger: FakeLedger, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_export_of_a_session_at_a_time_and_a_few_at_all(page: Page, ledger: FakeLedger) -> None:
     fill(ledger, 3)
     _, first = page.open("/api/calls.csv", **OPERATOR)
     again = page.get("/api/calls.jsonl", "operator")
@@ -237,9 +236,14 @@ def test_one_export_of_a_session_at_a_time_and_a_few_at_all(
         "10",
     )
     assert page.get("/api/calls.csv", "seer").status == 200  # another session
-    monkeypatch.setattr(export, "MAX_EXPORTS", 1)
+    others = [
+        page.open("/api/calls.csv", HTTP_AUTHORIZATION=f"Bearer {TOKENS[name]}")
+        for name in ("acme", "hearer", "zenith-hearer")
+    ]
+    assert [got.status for got, _ in others] == [200] * (export.MAX_EXPORTS - 1)
     assert page.get("/api/calls.csv", "seer").status == 429
-    first.close()  # as the server does, also where it has not begun
+    for parts in (first, *(parts for _, parts in others)):
+        parts.close()  # as the server does, also where it has not begun
     for _ in range(3):
         assert page.get("/api/calls.csv", "operator").status == 200
         assert page.get("/api/calls.csv?nothing=1", "operator").status == 400

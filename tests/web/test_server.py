@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from eslbot.web import live, server
+from eslbot.web import live, recordings, server
 from tests.support.fake_ledger import FakeLedger, row
-from tests.support.page import TOKENS, PageService, page_tree
+from tests.support.page import TOKENS, PageService, page_tree, recordings_of
+from tests.support.recordings import CALL, about, record
 from tests.support.tcp import all_of
 
 AUTHORIZATION = f"Authorization: Bearer {TOKENS['operator']}\r\n"
@@ -237,3 +240,71 @@ def test_an_export_to_a_browser_that_takes_it_slowly_has_its_time(
         monkeypatch.setattr(server, "ANSWER", 0.0)
         until(lambda: sock.recv(1000) and another() == 200, 20)
         assert len(all_of(sock)) < 14_000_000
+
+
+# -- recordings ---------------------------------------------------------------------------------------------
+
+SOUND = f"/api/calls/{CALL}/recording/1"
+HEARER = f"Authorization: Bearer {TOKENS['hearer']}\r\n"
+RANGE = "Range: bytes=0-\r\n"
+
+
+@pytest.fixture
+def sound(service: PageService) -> bytes:
+    """What there is to be heard: more than any buffer takes."""
+    directory = recordings_of(service.journal)
+    record(directory, about(), 0.5)
+    (file,) = directory.rglob("*.flac")
+    data = os.urandom(1 << 20) * 8
+    file.write_bytes(data)
+    return data
+
+
+@contextmanager
+def slow(service: PageService, request: bytes, count: int) -> Iterator[list[socket.socket]]:
+    """Browsers that have asked, and take the head of the answer and nothing else."""
+    service.take_little()
+    with ExitStack() as stack:
+        socks = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in socks:
+            sock.settimeout(20)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(("127.0.0.1", service.web_port))
+            sock.sendall(request)
+            assert sock.recv(12) in (b"HTTP/1.1 206", b"HTTP/1.1 200", b"HTTP/1.1 429")
+        yield socks
+
+
+@pytest.mark.parametrize("at_once", [1, 6], ids=["one by one", "pipelined"])
+def test_players_that_take_nothing_hold_no_thread(service: PageService, sound: bytes, at_once: int) -> None:
+    asked = f"GET {SOUND} HTTP/1.1\r\nHost: x\r\n{HEARER}{RANGE}\r\n".encode() * at_once
+    with slow(service, asked, server.THREADS + 5) as socks:
+        assert status(exchange(service, get("/healthz"))) == 200
+        assert status(exchange(service, get(SOUND, HEARER + RANGE))) == 206
+        # And each gets all of its piece, however late.
+        taken = b""
+        while len(taken) < recordings.PIECE and (data := socks[0].recv(65536)):
+            taken += data
+        _, _, body = taken.partition(b"\r\n\r\n")
+        assert body == sound[: len(body)] and len(body) > recordings.PIECE - 4096
+
+
+def test_downloads_that_are_not_taken_hold_a_few_threads(service: PageService, sound: bytes) -> None:
+    with slow(service, get(SOUND, HEARER), server.THREADS + 5):
+        assert status(exchange(service, get("/healthz"))) == 200
+        assert status(exchange(service, get(SOUND, HEARER))) == 429
+        assert status(exchange(service, get(SOUND, HEARER + RANGE))) == 206
+
+
+def test_a_download_to_a_browser_that_takes_it_slowly_has_its_time(
+    service: PageService, sound: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def another() -> int:
+        answer = exchange(service, get(SOUND, HEARER + "Range: bytes=0-1,3-4\r\n"))  # which is all of it
+        return status(answer) if answer else 0  # it may have been cut off itself
+
+    with slow(service, get(SOUND, HEARER), 1) as (sock,):
+        assert another() == 429
+        monkeypatch.setattr(server, "ANSWER", 0.0)
+        until(lambda: sock.recv(1000) and another() == 200, 20)
+        assert len(all_of(sock)) < len(sound)

@@ -9,7 +9,7 @@ from gevent.socket import IPPROTO_TCP, TCP_NODELAY, socket
 from greenswitch.esl import OutboundSessionHasGoneAway
 
 from benchmarks.esl.controllers.script import marker, start
-from eslbot.esl import Session
+from eslbot.esl.session import Session
 
 CONNECT, JSON = "mod_audio_stream::connect", "mod_audio_stream::json"
 #: Seconds for the bot, more than a run has.

@@ -2,11 +2,13 @@
 
 import { ask } from "./api.js";
 import { byId, el, fill } from "./dom.js";
+import { Player } from "./player.js";
 import { story, ticks } from "./story.js";
-import { clock, dayAndTime, ending, faultName, lasting, notes, outcomeName, restarted, stageName, timeOf, tone, answers, turnName } from "./words.js";
+import { clock, dayAndTime, ending, faultName, lasting, notes, outcomeName, recordingSentence, restarted, stageName, timeOf, tone, answers, turnName } from "./words.js";
 
-/** Milliseconds between two askings because the call changed. */
+/** Milliseconds between two askings because the call changed; and whether its recording is over. */
 const PATIENCE = 1000;
+const RECORDED = 3000;
 const ZOOMS = [1, 2, 4, 8, 16];
 const LANES = [
   ["stages", "Stage"],
@@ -25,11 +27,19 @@ export class CallView {
     this.id = null;
     this.zoom = 0;
     this.timer = 0;
+    this.mayHear = false;
+    this.forget();
+  }
+
+  /** What this session may do. */
+  offer(session) {
+    this.mayHear = session.recordings === true;
   }
 
   show(id) {
     if (id !== this.id) {
       this.zoom = 0;
+      this.forget();
       byId("call").replaceChildren(el("p", { class: "quiet" }, "…"));
     }
     this.id = id;
@@ -38,6 +48,16 @@ export class CallView {
 
   hide() {
     this.id = null;
+    this.forget();
+  }
+
+  /** Of the recording. */
+  forget() {
+    this.player?.close();
+    clearTimeout(this.recordingTimer);
+    this.player = null;
+    this.recordingProblem = null;
+    this.asked = false;
   }
 
   /** It changed. */
@@ -57,11 +77,34 @@ export class CallView {
       this.told = told;
       this.draw();
       this.failed(null);
+      if (this.mayHear && !this.asked && (told.timeline ?? []).some((fact) => fact.what === "recording_begun")) this.loadRecording();
     } catch (error) {
       if (id !== this.id) return;
       if (error.error === "unknown_call") byId("call").replaceChildren(back(), el("p", { class: "quiet" }, error.message));
       else this.failed(error);
     }
+  }
+
+  /** What there is to be heard; while it is being recorded, again and again. */
+  async loadRecording() {
+    const id = this.id;
+    this.asked = true;
+    let again = true;
+    try {
+      const recording = await ask(`calls/${encodeURIComponent(id)}/recording`);
+      if (id !== this.id) return;
+      this.player ??= new Player(() => this.loadRecording());
+      this.player.take(recording);
+      this.recordingProblem = recording.problem;
+      again = recording.state === "recording";
+    } catch (error) {
+      if (id !== this.id) return;
+      this.recordingProblem = [error.message, error.remedy].filter(Boolean).join(" ");
+      again = error.error === "no_answer" || error.error === "busy";
+    }
+    this.draw();
+    clearTimeout(this.recordingTimer);
+    if (again) this.recordingTimer = setTimeout(() => this.id === id && this.loadRecording(), RECORDED);
   }
 
   draw() {
@@ -86,6 +129,8 @@ export class CallView {
         call.reason ? el("p", { class: "reason" }, el("b", {}, "Reason: "), el("q", {}, call.reason)) : null,
       ),
       this.figure(told, call, notifications),
+      this.player?.controls,
+      this.recordingProblem ? el("p", { class: "quiet", id: "recording-problem" }, `Recording: ${this.recordingProblem}`) : null,
       factsOf(call, told, this.told.quality),
       turnsOf(turns, call, turnsOpen),
       attemptsOf(notifications, call),
@@ -141,7 +186,9 @@ export class CallView {
       ),
       el("div", { class: "lane lane-axis" }, el("span", { class: "lane-name" }), el("div", { class: "track" }, ...axis)),
     );
-    lanes.style.minWidth = `${100 * width}%`;
+    this.player?.place(told.begin, told.begin + seconds);
+    const strip = el("div", { class: "strip" }, lanes, this.player?.lanes, this.player?.cursor);
+    strip.style.minWidth = `${100 * width}%`;
     const zoom = (by) => () => {
       this.zoom = Math.min(ZOOMS.length - 1, Math.max(0, this.zoom + by));
       this.draw();
@@ -158,7 +205,7 @@ export class CallView {
           el("button", { type: "button", class: "plain", "data-keep": "in", "aria-label": "Zoom in", onclick: zoom(1), "aria-disabled": this.zoom === ZOOMS.length - 1 ? "true" : null }, "+"),
         ),
       ),
-      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Timeline", "data-keep": "scroll" }, lanes),
+      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Timeline", "data-keep": "scroll" }, strip),
       told.points.some((point) => point.lane === "caller")
         ? el("p", { class: "key" }, el("span", { "data-kind": "cleared" }, "the caller broke in"), el("span", { "data-kind": "key" }, "a key was pressed"))
         : null,
@@ -182,6 +229,7 @@ function saidOf(told, notifications) {
   if (told.turns.length > 0) parts.push(`${told.turns.length} turns`);
   const restarts = told.points.filter((point) => point.kind === "switch_restarted").length;
   if (restarts > 0) parts.push(`FreeSWITCH restarted ${restarts === 1 ? "once" : `${restarts} times`}`);
+  if (told.points.some((point) => point.kind === "recording_begun")) parts.push("recorded");
   if (notifications.length > 0) parts.push(`${notifications.length} notifications`);
   return `${parts.join(", ")}. Everything is in the table below.`;
 }
@@ -269,6 +317,6 @@ function attemptsOf(notifications, call) {
 }
 
 function eventsOf(timeline, call, opened) {
-  const rows = timeline.map((fact) => [`+${lasting(fact.at - call.invited_at)}`, String(fact.what).replaceAll("_", " "), said(fact.facts, ": ")]);
+  const rows = timeline.map((fact) => [`+${lasting(fact.at - call.invited_at)}`, recordingSentence(fact) || String(fact.what).replaceAll("_", " "), said(fact.facts, ": ")]);
   return el("details", { open: opened }, el("summary", { "data-keep": "events" }, `Everything that happened (${rows.length})`), table("Facts", ["After", "What", ""], rows));
 }

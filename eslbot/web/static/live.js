@@ -1,6 +1,7 @@
 // The live calls. Events only note what changed; rows are changed in place, within a frame's budget.
 
 import { byId, el, mark, write } from "./dom.js";
+import { Rows } from "./rows.js";
 import { needsSomebody, notes, stageName, stageOrder, upFor } from "./words.js";
 
 /** Milliseconds of a frame that rows may take, and how many may change (their layout comes behind); the others wait. */
@@ -21,7 +22,9 @@ export class Live {
   constructor(heard, linked) {
     this.heard = heard;
     this.linked = linked;
+    /** By call; `list` has them in the order of their INVITEs, the newest first. */
     this.rows = new Map();
+    this.list = new Rows(byId("live-rows"), (tr) => this.rows.get(tr.dataset.call).row.invited_at, () => this.tick());
     /** Server time less our own, in seconds. */
     this.offset = 0;
     this.waiting = new Map();
@@ -30,16 +33,7 @@ export class Live {
     this.retry = RETRY;
     this.source = null;
     this.timer = 0;
-    this.body = byId("live-rows");
     this.counts = new Map();
-    this.visible = new Set();
-    this.watcher = new IntersectionObserver((entries) => {
-      for (const entry of entries) {
-        if (entry.isIntersecting) this.visible.add(entry.target);
-        else this.visible.delete(entry.target);
-      }
-      this.tick();
-    }, { rootMargin: "200px" });
     for (const stage of stageOrder) {
       const count = el("dd", {}, "0");
       byId("stages").append(el("div", { "data-stage": stage }, el("dt", {}, stageName(stage)), count));
@@ -150,12 +144,7 @@ export class Live {
     if (line === undefined) {
       line = makeLine(row);
       this.rows.set(row.call_id, line);
-      let before = this.body.firstElementChild;
-      while (before !== null && this.rows.get(before.dataset.call).row.invited_at > row.invited_at) {
-        before = before.nextElementSibling;
-      }
-      this.body.insertBefore(line.tr, before);
-      this.watcher.observe(line.tr);
+      this.list.insert(line.tr);
     }
     line.row = row;
     mark(line.tr, "data-stage", String(row.stage));
@@ -172,10 +161,8 @@ export class Live {
   remove(id) {
     const line = this.rows.get(id);
     if (line === undefined) return;
+    this.list.remove(line.tr);
     this.rows.delete(id);
-    this.watcher.unobserve(line.tr);
-    this.visible.delete(line.tr);
-    line.tr.remove();
   }
 
   count() {
@@ -191,7 +178,7 @@ export class Live {
 
   tick() {
     const now = this.now();
-    for (const tr of this.visible) {
+    for (const tr of this.list.inSight()) {
       const line = this.rows.get(tr.dataset.call);
       if (line !== undefined) write(line.time, upFor(line.row, now));
     }

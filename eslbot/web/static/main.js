@@ -86,6 +86,7 @@ async function begin() {
     byId("viewer").textContent = session.name;
     search.offer(session);
     charts.offer(session);
+    call.offer(session);
     notice("begin", null);
     addEventListener("hashchange", () => {
       document.body.dataset.came = "here";

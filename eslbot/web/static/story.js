@@ -1,6 +1,6 @@
 // What the ledger has of a call → what is drawn. No document here: plain values in and out.
 
-import { lasting, turnName } from "./words.js";
+import { lasting, recordingSentence, turnName } from "./words.js";
 
 /** Milliseconds-free: all times are epoch seconds. `now` is the end of what is not over yet. */
 export function story(call, timeline, notifications, now, turns = []) {
@@ -43,6 +43,8 @@ const POINTS = {
   bot_reconnected: { lane: "service", kind: "bot_reconnected" },
   not_verified: { lane: "service", kind: "not_verified" },
   bye_overdue: { lane: "service", kind: "bye_overdue" },
+  recording_begun: { lane: "service", kind: "recording_begun" },
+  recording_failed: { lane: "service", kind: "recording_failed" },
 };
 
 function pointText(fact) {
@@ -66,6 +68,9 @@ function pointText(fact) {
       return "FreeSWITCH has restarted and is back";
     case "bot_reconnected":
       return `bot connected again${of.why ? `: ${of.why}` : ""}`;
+    case "recording_begun":
+    case "recording_failed":
+      return recordingSentence(fact);
     default:
       return "BYE overdue";
   }

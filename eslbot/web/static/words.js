@@ -109,6 +109,21 @@ export function turnName(turn) {
   return turn.by === "bot" ? "The bot speaks over the caller" : "The caller speaks over the bot";
 }
 
+const NOT_RECORDED = {
+  full: "The recording ends here, since the disk is full; the call goes on.",
+  slow: "The recording ends here, since its disk does not keep up; the call goes on.",
+  failed: "The recording ends here, by an error of its disk or a fault of eslbot; the call goes on.",
+  unannounced: "The call is not recorded, since its announcement cannot be played.",
+};
+
+/** What a fact says of the call's recording, as a sentence; empty where it is about something else. */
+export function recordingSentence(fact) {
+  if (fact.what === "recording_begun") return "The call is recorded from here on.";
+  if (fact.what !== "recording_failed") return "";
+  const why = fact.facts?.why;
+  return Object.hasOwn(NOT_RECORDED, why) ? NOT_RECORDED[why] : `The recording ends here${why ? ` (${why})` : ""}; the call goes on.`;
+}
+
 /** How long the caller waited for the bot's answers. */
 export function answers(row) {
   if (!row.answers) return "";

@@ -1,0 +1,29 @@
+// A waveform from a recording's peaks: SVG of our own.
+
+const SVG = "http://www.w3.org/2000/svg";
+/** Of half the height: silence is a line, too. */
+const LEAST = 0.025;
+
+/** How high a peak of 0 to 255 is drawn, 0 to 1. By its root: what people say on a telephone is a tenth of full scale. */
+const height = (peak) => Math.max(LEAST, Math.sqrt(Math.min(255, peak) / 255));
+
+/** The outline of peaks: up along their tops and back along their bottoms, a step a peak. */
+export function outline(peaks) {
+  const round = (value) => Math.round(value * 1000) / 1000;
+  const tops = peaks.map((peak, index) => `V${round(1 - height(peak))}H${index + 1}`);
+  const bottoms = peaks.map((_, index) => peaks.length - 1 - index).map((index) => `V${round(1 + height(peaks[index]))}H${index}`);
+  return `M0 1${tops.join("")}${bottoms.join("")}Z`;
+}
+
+/** One side of one part; it is stretched to its place. */
+export function waveform(peaks, side) {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("class", `wave ${side}`);
+  svg.setAttribute("viewBox", `0 0 ${Math.max(1, peaks.length)} 2`);
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("aria-hidden", "true");
+  const path = document.createElementNS(SVG, "path");
+  path.setAttribute("d", outline(peaks));
+  svg.append(path);
+  return svg;
+}
