@@ -35,7 +35,7 @@ from eslbot.relay.protocols.base import BadMessage, Clear, End, Mark, Message, S
 
 #: Seconds between two looks at what depends on the clock.
 LOOK = 0.05
-FRAME = 2 * SAMPLES
+FRAME, FRAME_SECONDS = 2 * SAMPLES, SAMPLES / RATE
 #: Seconds of speech that are kept of a connection; messages that are noted of a call.
 KEPT, MOST_NOTED = 20, 10_000
 #: A sample beyond this, of 32,768, is in the middle of a sound.
@@ -134,7 +134,8 @@ class BotCall:
         ends: each `end` as it came; other_streams: messages with the id of a stream that is not theirs.
         messages, largest: how many came, and the bytes of the largest.
         halves: how often half a sample was left when an utterance was over.
-        onset: since :meth:`says`, the caller's first frame that can be heard has left.
+        onset, first_onset: the caller's first frame that can be heard since :meth:`says`, and of all.
+        late, stalled: by how much the caller's frames were late at most, and all that together.
         error: a fault of ours.
     """
 
@@ -159,9 +160,11 @@ class BotCall:
         self.messages = self.largest = self.halves = 0
         self._by_second: Counter[int] = Counter()
         self.onset: float | None = None
+        self.first_onset: float | None = None
         self.error: Exception | None = None
         self.muted = False
         self.held = False
+        self.late = self.stalled = 0.0
         self._frames = bytearray()
         self._sent = 0
         self._told: set[str] = set()
@@ -448,6 +451,7 @@ class BotCall:
     def marked(self, name: str, cleared: bool) -> None:
         """Told to the bot."""
         self.marks.append((name, cleared))
+        self.line.heard_out()
         self.tell(lambda protocol: protocol.mark(name, cleared=cleared))
         self.changed()
 
@@ -484,17 +488,22 @@ class BotCall:
 
     async def _pace(self) -> None:
         """The caller: 20 ms every 20 ms, as long as the call lasts."""
-        begun = monotonic()
+        begun, before = monotonic(), 0.0
         while True:
             self._sent += 1
-            await asyncio.sleep(begun + self._sent * 0.02 - monotonic())
+            due = begun + self._sent * FRAME_SECONDS
+            await asyncio.sleep(due - monotonic())
+            late = monotonic() - due
+            self.late, self.stalled = max(self.late, late), self.stalled + max(0.0, late - before)
+            before = late
             if self.muted:
                 continue
             frame = bytes(self._frames[:FRAME]).ljust(FRAME, b"\0")
             del self._frames[:FRAME]
             if self.onset is None and audible(frame):
                 self.onset = monotonic()
-            self.connection.hear(frame, self._sent * 0.02)
+                self.first_onset = self.first_onset or self.onset
+            self.connection.hear(frame, self._sent * FRAME_SECONDS)
 
 
 def loud(linear: bytes) -> bool:

@@ -20,6 +20,9 @@ from eslbot.relay.dialler import BotUnreachable
 SLACK = 0.5
 #: Seconds that are looked at behind a bot's first word, where nothing else tells that it lives.
 AWHILE = 0.5
+#: Seconds by which a frame of the caller's may leave late, beyond which this machine is too busy to tell what
+#: is the bot's lateness.
+BUSY = 0.1
 
 
 class NotTaken(Exception):
@@ -77,6 +80,15 @@ class Kit:
             return float("inf")
         since = self.asked_at if self.waits_for_caller and self.asked_at is not None else self.plain.connected
         return self.plain.spoke_at - since
+
+    @property
+    def late(self) -> float:
+        """Seconds by which this machine was late at most."""
+        return max((call.late for call in self.calls), default=0.0)
+
+    def slack(self, call: BotCall) -> float:
+        """Seconds by which a call may be earlier or later than the plain one."""
+        return SLACK + call.stalled + self.plain.stalled
 
     @asynccontextmanager
     async def call(self, name: str, invite: Invite | None = None) -> AsyncIterator[BotCall]:
@@ -138,8 +150,11 @@ class Kit:
             await call.until(lambda: bool(call.heard) or call.over, most + (3.0 if call.speaks else 0.0))
         return bool(call.heard)
 
-    async def lives(self, call: BotCall, since: float, what: str) -> Verdict:
-        """Whether the bot has survived ``what``, which began at a time, and goes on as in the plain call."""
+    async def lives(self, call: BotCall, since: float, what: str, longer: float = 0.0) -> Verdict:
+        """Whether the bot has survived ``what``, which began at a time, and goes on as in the plain call.
+
+        ``longer``: seconds by which that may take longer now.
+        """
         if not call.heard:
             await self.greeted(call)
         await call.stays(self.times.settle)
@@ -148,7 +163,8 @@ class Kit:
         if self.plain.spoke_at is not None and call.spoke_at is None:
             return failed(f"says nothing any more, behind {what}: in a plain call it does")
         if self.ends_unasked < float("inf") and call.finished_at is None:
-            rest = call.connected + self.ends_unasked + self.times.answer
+            rest = call.connected + self.ends_unasked + longer + self.times.answer
+            rest += self.slack(call)
             await call.until(lambda: call.over, rest - asyncio.get_running_loop().time())
             if call.finished_at is None:
                 return failed(f"does not end any more, behind {what}: in a plain call it does")
@@ -156,13 +172,23 @@ class Kit:
             return passed("the connection stays (the bot says nothing in any call)")
         return passed("goes on as in a plain call")
 
+    def broke(self, call: BotCall) -> str | None:
+        """How the bot has failed, unless it did so in the plain call, at the same point."""
+        if call.broken is None:
+            return None
+        if self.plain.broken and self.plain.lost and call.lost:
+            usual = self.plain.lost[0].at - self.plain.connected
+            if call.lost[0].at - call.connected >= usual - self.slack(call):
+                return None
+        return call.broken
+
     def gave_up(self, call: BotCall, since: float) -> str | None:
         """How the bot broke, or ended before its time, behind a time; None: it did not."""
-        if call.broken is not None:
-            return call.broken
+        if (broken := self.broke(call)) is not None:
+            return broken
         if call.finished_at is None or call.finished_at < since:
             return None
-        if call.finished_at >= self._end_expected(call) - SLACK:
+        if call.finished_at >= self._end_expected(call) - self.slack(call):
             return None
         how = "ended the call" if call.end is not None and not call.end.closed else "closed"
         return f"{how} {call.finished_at - since:.1f} s later"
@@ -173,7 +199,7 @@ class Kit:
         if finished is None:
             return float("inf")
         if self.waits_for_caller and self.asked_at is not None:
-            return (call.onset or call.connected) + finished - self.asked_at
+            return (call.first_onset or call.connected) + finished - self.asked_at
         return call.connected + finished - self.plain.connected
 
     async def hung_up(self, call: BotCall) -> None:
@@ -184,3 +210,8 @@ class Kit:
 def nothing_to_show(kit: Kit) -> Verdict:
     """For a check that needs a bot which speaks."""
     return unseen("the bot has said nothing in the plain call")
+
+
+def too_busy(kit: Kit) -> str:
+    """Why a time says nothing of the bot."""
+    return f"this machine was busy, late itself by up to {1000 * kit.late:.0f} ms: try again on a quiet one"

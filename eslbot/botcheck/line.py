@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from eslbot.relay.audio import audible
 from eslbot.relay.control import RATE
 from eslbot.relay.playout import LONGEST_QUEUE
 
@@ -40,12 +41,18 @@ class ClockedLine:
         self.stands = False
         #: Where the last utterance ends, while it may go on.
         self._end: int | None = None
-        #: The pauses that a late bot has made within its utterances.
+        self._ends_loud = False
+        #: The pauses that a late bot has made within its utterances, in mid-sound.
         self.gaps: list[Gap] = []
 
     def utterance_over(self) -> None:
         """What comes next may come whenever it likes."""
         self._end = None
+
+    def heard_out(self) -> None:
+        """The bot was told of a mark: where nothing is behind it, it may have waited for that."""
+        if self._end is not None and self._end <= self.tick():
+            self.utterance_over()
 
     def tick(self) -> int:
         """By the clock."""
@@ -74,9 +81,10 @@ class ClockedLine:
 
     def write(self, tick: int, linear: bytes, standing: int = 0) -> tuple[int, int]:
         """It stands; and whether there was a gap before it is noted."""
-        if self._end is not None and tick > self._end:
+        loud = audible(linear[: self.frame_bytes])
+        if self._end is not None and tick > self._end and self._ends_loud and loud:
             self.gaps.append(Gap(self.at(self._end), (tick - self._end) * self.period))
-        self._end = self.after(tick, len(linear))
+        self._end, self._ends_loud = self.after(tick, len(linear)), audible(linear[-self.frame_bytes :])
         return tick, self._end
 
     def silence(self, first: int, last: int) -> int:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from eslbot.botcheck.findings import Grade
-from eslbot.botcheck.run import Result
+from eslbot.botcheck.run import UNREACHED, Result
 from eslbot.botcheck.target import Target
 from eslbot.doctor.findings import clean
 
@@ -59,7 +59,8 @@ def text(target: Target, results: Sequence[Result], *, colour: bool = False) -> 
     width = max((len(result.check.name) for result in results), default=0)
     margin = " " * (12 + width)
     yield f"{clean(target.shown)}, protocol {target.bot.protocol}, {target.bot.sample_rate} Hz"
-    for result in results:
+    reached = [result for result in results if result.verdict is not UNREACHED]
+    for result in reached:
         grade = result.verdict.grade
         word = f"{_SHORT.get(grade, grade.value):8}"
         mark = f"\x1b[{_COLOURS[grade]}m{word}\x1b[0m" if colour else word
@@ -71,6 +72,8 @@ def text(target: Target, results: Sequence[Result], *, colour: bool = False) -> 
                 first, *more = wrap(said, WIDTH - len(margin) - 5)
                 yield f"{margin}{what + ':':4} {first}"
                 yield from (f"{margin}     {line}" for line in more)
+    if len(reached) < len(results):
+        yield f"not seen  {len(results) - len(reached)} other checks: {UNREACHED.told}"
     yield _verdict(counts(results))
 
 

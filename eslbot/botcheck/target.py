@@ -31,6 +31,8 @@ class Times:
         answer: that a bot has for an answer, to a sentence of the caller's or to a message.
         settle: behind something unusual, in which a bot that cannot take it breaks.
         silence: that the caller says nothing.
+        listens: that the caller hears the bot before it breaks in, or the connection breaks.
+        held: that a hold lasts.
         pause: without any audio, as when FreeSWITCH dies and comes back.
         close: that a bot has to end TCP behind a close.
     """
@@ -40,6 +42,8 @@ class Times:
     answer: float = 5.0
     settle: float = 1.5
     silence: float = 6.0
+    listens: float = 0.3
+    held: float = 1.0
     pause: float = 3.0
     close: float = 2.0
 

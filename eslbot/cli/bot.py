@@ -227,14 +227,18 @@ def _examine(
     from eslbot.doctor.progress import Progress as OneLine
 
     # The relay's rooms log; here all that they would say is in the report.
+    before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
     def told(name: str, what: str) -> None:
         progress(f"{name} {what}")
 
-    with OneLine(sys.stderr, wanted=not as_json) as one_line:
-        tell: Progress = told if as_json else one_line
-        return asyncio.run(examine(target, times, only=only, parallel=parallel, progress=tell))
+    try:
+        with OneLine(sys.stderr, wanted=not as_json) as one_line:
+            tell: Progress = told if as_json else one_line
+            return asyncio.run(examine(target, times, only=only, parallel=parallel, progress=tell))
+    finally:
+        structlog.configure(**before)
 
 
 def _write_junit(path: Path, target: Target, results: Sequence[Result], *, strict: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from eslbot.botcheck.call import BotCall, Piece
 from eslbot.botcheck.findings import Verdict, check, failed, passed, unseen, warned
-from eslbot.botcheck.kit import Kit
+from eslbot.botcheck.kit import BUSY, Kit, too_busy
 from eslbot.relay import budgets
 from eslbot.relay.playout import UTTERANCE_OVER
 
@@ -84,6 +84,8 @@ async def pacing(kit: Kit) -> Verdict:
     gaps = [gap for call in kit.calls for gap in [g.seconds for g in call.line.gaps] + _broken_off(call)]
     heard = [gap for gap in gaps if gap >= HEARD]
     told = f"{len(heard)} pauses within {seconds:.1f} s of speech, {sum(heard):.1f} s in all"
+    if kit.late > BUSY and sum(heard) > MUCH * seconds:
+        return unseen(f"{told}; {too_busy(kit)}")
     if sum(heard) > TOO_MUCH * seconds:
         return failed(f"{told}: slower than real time")
     if sum(heard) > MUCH * seconds:

@@ -6,15 +6,11 @@ from time import monotonic
 
 from eslbot.botcheck.call import BotCall
 from eslbot.botcheck.findings import ESLBOT, Verdict, check, failed, passed, unseen, warned
-from eslbot.botcheck.kit import AWHILE, SLACK, Kit, nothing_to_show
+from eslbot.botcheck.kit import AWHILE, BUSY, SLACK, Kit, nothing_to_show, too_busy
 from eslbot.relay.protocols.base import Clear, Mark
 
 #: Seconds that a bot may take to fall silent, beyond which a caller speaks twice.
 PROMPT = 1.0
-#: Seconds of the bot's that the caller lets pass before breaking in.
-LISTENS = 0.3
-#: Seconds of a hold.
-HELD = 1.0
 
 
 @check(
@@ -67,8 +63,6 @@ async def marks(kit: Kit) -> Verdict:
         return unseen("it has sent none")
     answered = sum(len(call.marks) for call in kit.calls)
     cleared = sum(cleared for call in kit.calls for _, cleared in call.marks)
-    if kit.plain.marks and kit.plain.broken:
-        return failed(f"{kit.plain.broken}; its marks were answered before")
     told = f"{asked} asked for, {answered} answered in their order"
     return passed(told + (f", {cleared} of them as cleared" if cleared else ""))
 
@@ -89,7 +83,7 @@ async def barge_in(kit: Kit) -> Verdict:
         if not await call.until(lambda: call.sounding or call.over, kit.times.answer) or call.over:
             return unseen("it did not speak long enough to be broken in on")
         before = len(call.heard)
-        await call.stays(LISTENS)
+        await call.stays(kit.times.listens)
         call.says(kit.target.says)
         await call.until(lambda: call.onset is not None or call.over, PROMPT)
         onset = call.onset or monotonic()
@@ -100,7 +94,8 @@ async def barge_in(kit: Kit) -> Verdict:
         await call.stays(AWHILE)
         verdict = _of_barge_in(kit, call, onset, before)
         await kit.hung_up(call)
-        return failed(f"{call.broken}, behind a barge-in") if call.broken else verdict
+        broken = kit.broke(call)
+        return failed(f"{broken}, behind a barge-in") if broken else verdict
 
 
 def _of_barge_in(kit: Kit, call: BotCall, onset: float, before: int) -> Verdict:
@@ -108,8 +103,10 @@ def _of_barge_in(kit: Kit, call: BotCall, onset: float, before: int) -> Verdict:
     if cleared is not None:
         told = f"`clear` {1000 * (cleared - onset):.0f} ms behind the caller's first word"
         slow = cleared - onset > PROMPT
+        if slow and call.late > BUSY:
+            return unseen(f"{told}; {too_busy(kit)}")
         return warned(f"{told}: a caller begins again by then") if slow else passed(told)
-    heard, usual = call.heard[before - 1], kit.plain.heard[0]
+    heard, usual = call.heard[before - 1], kit.plain.heard[0] if kit.plain.heard else call.heard[before - 1]
     if heard.ended is None or heard.ended > onset + PROMPT:
         return unseen("spoke on: it knows no barge-in, or did not take this for a voice (--say)")
     if usual.ended is not None and heard.ended - heard.begun < usual.ended - usual.begun - SLACK:
@@ -136,15 +133,16 @@ async def hold(kit: Kit) -> Verdict:
         began = monotonic()
         if call.over:
             await kit.hung_up(call)
-            return failed(call.broken) if call.broken else unseen("it was finished before")
+            broken = kit.broke(call)
+            return failed(broken) if broken else unseen("it was finished before")
         call.hold(True)
         call.says(kit.target.says)  # whatever the PBX plays: it can be a voice
-        await call.stays(HELD)
+        await call.stays(kit.times.held)
         heeded = call.first(Clear, began) is None
         call.hush()
         if not call.over:
             call.hold(False)
-        verdict = await kit.lives(call, began, "a hold")
+        verdict = await kit.lives(call, began, "a hold", kit.times.held)
         await kit.hung_up(call)
         if not heeded and verdict.grade.value == "pass":
             return warned("took what the PBX played for the caller: it sent `clear` while on hold")
@@ -165,8 +163,8 @@ async def silent_caller(kit: Kit) -> Verdict:
         words = len(call.heard)
         await call.stays(kit.times.silence)
         await kit.hung_up(call)
-        if call.broken:
-            return failed(f"{call.broken}, when the caller was silent")
+        if broken := kit.broke(call):
+            return failed(f"{broken}, when the caller was silent")
         if call.finished_at is not None:
             return passed("was finished by then")
         return passed(
@@ -189,6 +187,6 @@ async def audio_pause(kit: Kit) -> Verdict:
         call.muted = True
         await call.stays(kit.times.pause)
         call.muted = False
-        verdict = await kit.lives(call, began, f"{kit.times.pause:g} s without audio")
+        verdict = await kit.lives(call, began, f"{kit.times.pause:g} s without audio", kit.times.pause)
         await kit.hung_up(call)
         return verdict

@@ -126,8 +126,8 @@ async def resumed_message(kit: Kit) -> Verdict:
             ends = len(call.wishes)
             say(call)
             again = await call.until(lambda: len(call.wishes) > ends or bool(call.lost), kit.times.settle)
-            if call.broken:
-                verdict = failed(f"{call.broken}, behind `resumed` that came behind its `end`")
+            if broken := kit.broke(call):
+                verdict = failed(f"{broken}, behind `resumed` that came behind its `end`")
             elif verdict.grade.value == "pass":
                 verdict = passed(
                     "goes on; " + ("repeats its `end`" if again else "its `end` is not repeated")
@@ -163,7 +163,7 @@ async def stray_mark(kit: Kit) -> Verdict:
             call.tell(lambda protocol, c=cleared: protocol.mark(UNKNOWN, cleared=c))  # type: ignore[misc]
         await kit.greeted(call)
         await call.stays(kit.times.settle)
-        broken = call.broken
+        broken = kit.broke(call)
         await kit.hung_up(call)
         if broken:
             return failed(f"{broken}, behind a mark that it has not sent")
@@ -188,7 +188,7 @@ async def dtmf(kit: Kit) -> Verdict:
             went += 1
             await call.stays(BETWEEN_KEYS)
         await call.stays(kit.times.settle)
-        broken, ended, early = call.broken, call.finished_at, kit.gave_up(call, pressed)
+        broken, ended, early = kit.broke(call), call.finished_at, kit.gave_up(call, pressed)
         await kit.hung_up(call)
         if broken:
             return failed(f"{broken}, behind {went} of the keys {', '.join(digit for digit, _ in KEYS)}")

@@ -15,8 +15,6 @@ from eslbot.relay.control import RATE
 from eslbot.relay.dialler import BotUnreachable
 from eslbot.relay.protocols.base import End
 
-#: Seconds of the bot's that are heard before its connection breaks.
-HEARD = 0.3
 #: Seconds of speech that are compared, and how much later the same may begin; and how alike it is then.
 COMPARED, LATER, ALIKE = 0.4, 0.1, 0.8
 _REMEDY = (
@@ -64,8 +62,8 @@ async def _goes_on(kit: Kit, call: BotCall, began: float) -> Verdict:
         lambda: call.spoken(number) > COMPARED + LATER or call.over, min(kit.spoke_after, 10.0) + 1.0
     )
     await call.stays(kit.times.settle / 2)
-    if call.broken:
-        return failed(f"{call.broken}, on the second connection")
+    if broken := kit.broke(call):
+        return failed(f"{broken}, on the second connection")
     if call.finished_at is not None:
         return passed("ends the call on the second connection")
     if not call.spoken(number):
@@ -86,7 +84,7 @@ async def _broken_in_speech(kit: Kit, name: str, *, shutdown: bool) -> Verdict:
         await call.connect()
         if not await kit.greeted(call) or call.over:
             return unseen("it was finished before its connection could break")
-        await call.stays(HEARD)
+        await call.stays(kit.times.listens)
         if call.over:
             await kit.hung_up(call)
             return unseen("it was finished before its connection could break")
@@ -104,7 +102,7 @@ async def _broken_in_speech(kit: Kit, name: str, *, shutdown: bool) -> Verdict:
 
 
 @check(
-    proves="Its connection may break before it has spoken: then it speaks, or ends, on the second one.",
+    proves="Its connection may break before it has spoken: it takes the second one.",
     remedy=_REMEDY,
     section="5. Reconnecting",
 )
@@ -118,15 +116,13 @@ async def resume_before_speech(kit: Kit) -> Verdict:
         await kit.greeted(call)
         await call.stays(kit.times.settle)
         await kit.hung_up(call)
-        if call.broken:
-            return failed(f"{call.broken}, on the second connection")
+        if broken := kit.broke(call):
+            return failed(f"{broken}, on the second connection")
         if call.finished_at is not None:
             return passed("ends the call on the second connection")
-        if call.heard or kit.plain.spoke_at is None:
-            return passed("takes the second connection" + (", and speaks" if call.heard else ""))
-        return warned(
-            "says nothing to a caller who has heard nothing yet; the call is handed off as `bot_silent`"
-        )
+        if call.heard:
+            return passed("takes the second connection, and speaks")
+        return passed("takes the second connection, and waits for the caller")
 
 
 @check(
@@ -165,13 +161,14 @@ async def resume_after_end(kit: Kit) -> Verdict:
             call.says(kit.target.says)
         await call.until(lambda: call.over, kit.ends_unasked + kit.times.answer)
         if call.finished_at is None:
-            return failed(call.broken) if call.broken else unseen("it did not end this call")
+            broken = kit.broke(call)
+            return failed(broken) if broken else unseen("it did not end this call")
         call.break_off()
         if (how := await _again(kit, call)) is not None:
             return failed(how)
         began = monotonic()
         await call.until(lambda: _finished_again(call, began), kit.times.answer)
-        verdict = _of_the_end(call, began)
+        verdict = _of_the_end(kit, call, began)
         await kit.hung_up(call)
         return verdict
 
@@ -180,9 +177,9 @@ def _finished_again(call: BotCall, since: float) -> bool:
     return call.first(End, since) is not None or any(lost.at >= since for lost in call.lost)
 
 
-def _of_the_end(call: BotCall, began: float) -> Verdict:
-    if call.broken:
-        return failed(f"{call.broken}, on the second connection")
+def _of_the_end(kit: Kit, call: BotCall, began: float) -> Verdict:
+    if broken := kit.broke(call):
+        return failed(f"{broken}, on the second connection")
     if not _finished_again(call, began):
         return failed("does not say again that it was finished: the call would go on with nobody in it")
     ends = [seen.wish for seen in call.wishes if isinstance(seen.wish, End)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eslbot.botcheck.call import BotCall
 from eslbot.botcheck.findings import Verdict, check, failed, passed
-from eslbot.botcheck.kit import SLACK, Kit, NotTaken
+from eslbot.botcheck.kit import Kit, NotTaken
 from eslbot.relay.protocols.base import Clear
 
 #: Seconds between them.
@@ -44,10 +44,10 @@ async def _apart(kit: Kit, one: BotCall, other: BotCall) -> Verdict:
     usual = kit.plain.heard[0] if kit.plain.heard else None
     most = (usual.ended or usual.begun) - usual.begun if usual else 0.0
     for call in (one, other):
-        await call.until(lambda c=call: c.over or not (c.sounding or c.speaks), most + SLACK)  # type: ignore[misc]
+        await call.until(lambda c=call: c.over or not (c.sounding or c.speaks), most + kit.slack(call))  # type: ignore[misc]
     for call, which in ((one, "the first"), (other, "the second")):
-        if call.broken:
-            return failed(f"{which} of two calls: {call.broken}")
+        if broken := kit.broke(call):
+            return failed(f"{which} of two calls: {broken}")
         if call.other_streams:
             return failed(f"{which} of two calls got messages with another's stream id")
         heard = sum((sound.ended or sound.begun + most) - sound.begun for sound in call.heard[:1])
@@ -65,8 +65,8 @@ async def _apart(kit: Kit, one: BotCall, other: BotCall) -> Verdict:
     await other.stays(kit.times.settle)
     if mixed:
         return failed("when one caller spoke, the other's speech was cleared")
-    if other.broken:
-        return failed(f"when one caller had hung up, the other's call: {other.broken}")
+    if broken := kit.broke(other):
+        return failed(f"when one caller had hung up, the other's call: {broken}")
     if (early := kit.gave_up(other, one.connection.watched.closed_at or 0.0)) is not None:
         return failed(f"when one caller had hung up, the other's call: {early}")
     return passed("both were greeted; one hung up, and the other's call went on")
