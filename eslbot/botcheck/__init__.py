@@ -7,7 +7,8 @@ protocol is written down here a second time.
 * :mod:`~eslbot.botcheck.target`: which bot, as a workspace has it, and how long it is waited for.
 * :mod:`~eslbot.botcheck.line`, :mod:`~eslbot.botcheck.socket`, :mod:`~eslbot.botcheck.speech`: what stands
   for FreeSWITCH's line, a bot's socket that is watched at its end, and what the caller says.
-* :mod:`~eslbot.botcheck.call`: one call, over one or several connections, and all that was seen of it.
+* :mod:`~eslbot.botcheck.call`: one call, over one or several connections; :mod:`~eslbot.botcheck.seen`: what
+  was seen of it.
 * :mod:`~eslbot.botcheck.kit`: the calls of one run; the plain call, which the others are held against.
 * :mod:`~eslbot.botcheck.checks`: one room a subject; :mod:`~eslbot.botcheck.findings`: what a check is.
 * :mod:`~eslbot.botcheck.run` runs them, :mod:`~eslbot.botcheck.report` tells the result.

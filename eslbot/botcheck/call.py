@@ -12,14 +12,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-
 from eslbot.botcheck.line import SAMPLES, ClockedLine
+from eslbot.botcheck.seen import Bad, Lost, Piece, Seen, Sound, loud, names_another_stream
 from eslbot.botcheck.socket import WatchedSocket
 from eslbot.botcheck.target import Target, Times
 from eslbot.invite import Invite
@@ -38,57 +36,6 @@ LOOK = 0.05
 FRAME, FRAME_SECONDS = 2 * SAMPLES, SAMPLES / RATE
 #: Seconds of speech that are kept of a connection; messages that are noted of a call.
 KEPT, MOST_NOTED = 20, 10_000
-#: A sample beyond this, of 32,768, is in the middle of a sound.
-LOUD = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A wish of the bot's but speech, and on which of the call's connections, from 0 on."""
-
-    at: float
-    connection: int
-    wish: Wish
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Speech of so many ``seconds``, and whether it begins, and ends, in mid-sound."""
-
-    at: float
-    connection: int
-    seconds: float
-    begins_loud: bool
-    ends_loud: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Bad:
-    """A message that was not used, by the relay's word for it."""
-
-    at: float
-    why: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The bot's side has ended a connection; ``code`` 0: without a close frame."""
-
-    at: float
-    connection: int
-    code: int
-    reason: str
-    ends: bool
-
-
-@dataclass(slots=True)
-class Sound:
-    """The caller hears the bot, from ``begun`` on."""
-
-    begun: float
-    ended: float | None = None
-    cut: bool = False
 
 
 class CheckedConnection(Connection):
@@ -504,17 +451,3 @@ class BotCall:
                 self.onset = monotonic()
                 self.first_onset = self.first_onset or self.onset
             self.connection.hear(frame, self._sent * FRAME_SECONDS)
-
-
-def loud(linear: bytes) -> bool:
-    """Whether L16 has a sample that nobody would take for silence, nor for the end of a word."""
-    samples = np.frombuffer(linear, "<i2", len(linear) // 2)
-    return len(samples) > 0 and bool(samples.max() > LOUD or samples.min() < -LOUD)
-
-
-def names_another_stream(protocol: protocols.Protocol, message: str) -> bool:
-    """Whether a message of the bot's has a stream's id, and it is not this connection's."""
-    if protocol.stream_name is None:
-        return False
-    key, value = protocol.stream_name
-    return f'"{key}"' in message and f'"{value}"' not in message

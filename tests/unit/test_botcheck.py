@@ -33,6 +33,8 @@ TIMES = Times(
 SAYS = voice(0.5, 9)
 #: For bots that take one call at a time.
 SOME = ("upgrade", "dtmf", "first-word", "pacing", "streams", "two-calls", "close-code", "hang-up", "tcp-end")
+#: Checks in which a caller may be silent for long.
+LONG = ("two-calls", "resume-before-speech")
 FAIL, WARN = Grade.FAIL, Grade.WARN
 
 
@@ -83,9 +85,7 @@ FAULTS = {
     "slow barge-in": Case(bots.SlowBargeIn, {"barge-in": WARN}),
     "hold raises": Case(bots.HoldRaises, {"hold": FAIL}),
     "hears music": Case(bots.HearsMusic, {"hold": WARN}),
-    "silence raises": Case(
-        bots.SilenceRaises, {"silent-caller": FAIL}, without=["two-calls", "resume-before-speech"]
-    ),
+    "silence raises": Case(bots.SilenceRaises, {"silent-caller": FAIL}, without=LONG),
     "pause raises": Case(bots.PauseRaises, {"audio-pause": FAIL}),
     "another rate": Case(bots.OtherRate, {"formats": FAIL}),
     "half a sample": Case(bots.HalfSample, {"whole-samples": WARN}),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eslbot.botcheck.call import BotCall, Piece
+from eslbot.botcheck.call import BotCall
 from eslbot.botcheck.findings import Verdict, check, failed, passed, unseen, warned
 from eslbot.botcheck.kit import BUSY, Kit, too_busy
+from eslbot.botcheck.seen import Piece
 from eslbot.relay import budgets
 from eslbot.relay.playout import UTTERANCE_OVER
 
@@ -16,7 +17,7 @@ HEARD, MUCH, TOO_MUCH = 0.06, 0.02, 0.10
 #: Seconds of speech below which a pace means nothing.
 ENOUGH = 0.5
 #: Seconds behind a sound that was broken off within which the next piece continues it; and how often.
-CONTINUES, AGAIN_AND_AGAIN = 0.5, 3
+CONTINUES, AGAIN_AND_AGAIN = 0.4, 3
 
 
 @check(
