@@ -191,7 +191,7 @@ async def dtmf(kit: Kit) -> Verdict:
         broken, ended, early = kit.broke(call), call.finished_at, kit.gave_up(call, pressed)
         await kit.hung_up(call)
         if broken:
-            return failed(f"{broken}, behind {went} of the keys {', '.join(digit for digit, _ in KEYS)}")
+            return failed(f"{broken}, behind the key {KEYS[went - 1][0] if went else ''}".rstrip())
         if ended is not None and ended < pressed:
             return passed("was finished before a key was pressed")
         return passed("ends the call by them" if early else "goes on")
