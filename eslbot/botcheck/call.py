@@ -130,8 +130,7 @@ class BotCall:
         if self._due is not None:
             self._due.cancel()
         for connection in self.connections:
-            if connection.watched.closed_at is None:
-                connection.watched.abandon()
+            await connection.watched.gone()
         if self.error is not None:
             raise self.error
 

@@ -174,7 +174,7 @@ class Kit:
 
     def broke(self, call: BotCall) -> str | None:
         """How the bot has failed, unless it did so in the plain call, at the same point."""
-        if call.broken is None:
+        if call.broken is None or (call.over_budget and self.plain.over_budget):
             return None
         if self.plain.broken and self.plain.lost and call.lost:
             usual = self.plain.lost[0].at - self.plain.connected

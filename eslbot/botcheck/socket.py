@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 
-from picows import WSFrame, WSMsgType, WSTransport
+from picows import WSError, WSFrame, WSMsgType, WSTransport
 
 from eslbot.relay.dialler import BotListener, BotSocket
 
@@ -38,6 +39,14 @@ class WatchedSocket(BotSocket):
         """Have the bot answer with a pong."""
         if self._transport is not None and not self._over:
             self._transport.send_ping()
+
+    async def gone(self) -> None:
+        """Have the connection end; what picows has found wrong with it was told already."""
+        if self.ended_at is None:
+            self.abandon()
+        if self._transport is not None:
+            with suppress(WSError, OSError):
+                await self._transport.wait_disconnected()
 
     def abandon(self) -> None:
         """As when the relay is killed: TCP breaks, without a word."""

@@ -59,8 +59,10 @@ async def end(kit: Kit) -> Verdict:
 async def close_code(kit: Kit) -> Verdict:
     """Of the plain call: what others break, their checks tell."""
     plain = kit.plain
+    if plain.over_budget:
+        return unseen("eslbot ended its part first; see bounds")
     if plain.broken:
-        seconds = plain.lost[0].at - plain.connected if plain.lost else 0.0
+        seconds = plain.lost[0].at - plain.connected
         return failed(
             f"{plain.broken}, {seconds:.1f} s behind `start`: the call is handed off as `bot_failed`"
         )
