@@ -16,8 +16,8 @@ from eslbot.botcheck.findings import ALL, Grade
 from eslbot.botcheck.run import Result, examine
 from eslbot.botcheck.target import Target, Times, of_url
 from eslbot.sim.bot import Bot as SimBot
-from tests.support import check_bots as bots
-from tests.support.check_bots import Bot, Talk, served, voice
+from tests.support import bad_bots as bots
+from tests.support.check_bots import Bot, Ending, Talk, served, voice
 
 TIMES = Times(
     call=8.0,
@@ -55,7 +55,7 @@ class Case:
 
 GOOD = {
     "conversation": Case(Talk),
-    "ends": Case(bots.Ending),
+    "ends": Case(Ending),
     "rate": Case(Talk, keys={"sample_rate": 16000}),
     "talk": Case(path="talk?resumes=1&burst=1"),
     "one-breath": Case(path="one-breath?resumes=1"),

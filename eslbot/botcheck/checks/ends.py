@@ -40,7 +40,7 @@ async def end(kit: Kit) -> Verdict:
             name, value = dropped[0], properties[dropped[0]]
             if name not in names:
                 return failed(f"the property {name!r} is not in the workspace's bot_properties")
-            size = len(json.dumps(value))
+            size = len(json.dumps(value)) if isinstance(value, str) else 0  # others may be nested without end
             why = f"{size} bytes" if size > MAX_VALUE_BYTES else f"a {type(value).__name__}, no plain value"
             return failed(f"the property {name!r} does not reach Ameyo: {why}")
         told = f"sent in {len(ends)} calls, with {', '.join(taken) or 'no properties'}"

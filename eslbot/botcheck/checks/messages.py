@@ -212,7 +212,7 @@ async def own_messages(kit: Kit) -> Verdict:
     told = f"{len(bad)} messages are ignored, as {'; '.join(kinds[:3])}"
     strange = [one.detail.partition("'")[2].rstrip("'") for one in bad if one.why == "unknown_type"]
     known = {word.lower(): word for word in WORDS[kit.protocol]}
-    for word in strange:
+    for word in dict.fromkeys(strange):
         if close := get_close_matches(word.lower().replace("-", "_"), list(known), 1, 0.75):
             return failed(told, f"did the bot mean `{known[close[0]]}`? Nothing is done for {word!r}")
     if any(one.why != "unknown_type" for one in bad):
