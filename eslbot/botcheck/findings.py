@@ -57,6 +57,11 @@ def failed(told: str, remedy: str = "") -> Verdict:
     return Verdict(Grade.FAIL, told, remedy)
 
 
+def harmless(verdict: Verdict, why: str) -> Verdict:
+    """A failure as a warning, where this eslbot never does what it takes."""
+    return warned(f"{verdict.told}; {why}") if verdict.grade is Grade.FAIL else verdict
+
+
 Run = Callable[["Kit"], Awaitable[Verdict]]
 
 

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from time import monotonic
 
 from eslbot.botcheck.call import BotCall
-from eslbot.botcheck.findings import ESLBOT, PROVIDERS, Verdict, check, failed, passed, warned
+from eslbot.botcheck.findings import ESLBOT, PROVIDERS, Verdict, check, failed, harmless, passed, warned
 from eslbot.botcheck.kit import Kit
 from eslbot.relay.protocols.base import Message
 
@@ -144,9 +144,10 @@ async def resumed_message(kit: Kit) -> Verdict:
 )
 async def stray_cleared(kit: Kit) -> Verdict:
     """While idle, and while it speaks."""
-    return await _told(
+    verdict = await _told(
         kit, "stray-cleared", "a stray `cleared`", lambda call: call.tell(lambda protocol: protocol.cleared())
     )
+    return harmless(verdict, "this eslbot only answers with it")
 
 
 @check(
