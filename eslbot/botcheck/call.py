@@ -74,7 +74,7 @@ class BotCall:
 
     Attributes:
         begun, connected: when the first connection was wanted, and its `start` was sent.
-        spoke_at: speech that can be heard has come; ``speech``: each piece of it.
+        spoke_at, loud_at: speech that can be heard has come, first and last; ``speech``: each piece of it.
         wishes, bad, lost, heard, marks: in their order; ``marks`` are those that were answered.
         finished_at: the bot has said that it is finished: by `end`, or by its way to close.
         over_budget: it has sent more than it may.
@@ -94,6 +94,7 @@ class BotCall:
         self.line = ClockedLine()
         self.playout = Playout(self.line, Margin(), self)
         self.spoke_at: float | None = None
+        self.loud_at = 0.0
         self.finished_at: float | None = None
         self.speech: list[Piece] = []
         self.wishes: list[Seen] = []
@@ -233,11 +234,12 @@ class BotCall:
         return await self.until(lambda: self.over or self.quiet_for() >= self.times.hush, limit)
 
     def quiet_for(self) -> float:
-        """Seconds since the caller last heard the bot, or since the beginning."""
-        if not self.heard:
-            return monotonic() - self.connected
-        ended = self.heard[-1].ended
-        return 0.0 if ended is None else monotonic() - ended
+        """Seconds since the caller last heard the bot, or that something to be heard came; or since `start`."""
+        since = max(self.connected, self.loud_at)
+        if self.heard:
+            ended = self.heard[-1].ended
+            since = monotonic() if ended is None else max(since, ended)
+        return monotonic() - since
 
     # -- what was seen ---------------------------------------------------------------------------------------
 
@@ -349,8 +351,8 @@ class BotCall:
         except QueueFull as error:
             self.refuse("queue_full", str(error))
             return False
-        if self.spoke_at is None and audible(linear):
-            self.spoke_at = now
+        if audible(linear):
+            self.spoke_at, self.loud_at = self.spoke_at or now, now
         if len(self.speech) < MOST_NOTED:
             edges = loud(linear[:FRAME]), loud(linear[-FRAME:])
             self.speech.append(Piece(now, connection.number, len(linear) / (2 * RATE), *edges))
