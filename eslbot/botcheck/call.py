@@ -234,7 +234,7 @@ class BotCall:
         return await self.until(lambda: self.over or self.quiet_for() >= self.times.hush, limit)
 
     def quiet_for(self) -> float:
-        """Seconds since the caller last heard the bot, or that something to be heard came; or since `start`."""
+        """Seconds since the caller last heard the bot, something to be heard has come, or `start`."""
         since = max(self.connected, self.loud_at)
         if self.heard:
             ended = self.heard[-1].ended
