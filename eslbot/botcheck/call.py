@@ -442,7 +442,9 @@ class BotCall:
             due = begun + self._sent * FRAME_SECONDS
             await asyncio.sleep(due - monotonic())
             late = monotonic() - due
-            self.late, self.stalled = max(self.late, late), self.stalled + max(0.0, late - before)
+            self.late = max(self.late, late)
+            if late - before > FRAME_SECONDS:  # less is a loop's own unevenness
+                self.stalled += late - before
             before = late
             if self.muted:
                 continue

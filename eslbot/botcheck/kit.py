@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from time import monotonic
 
 from eslbot.botcheck.call import BotCall
 from eslbot.botcheck.findings import Verdict, failed, passed, unseen
@@ -63,15 +64,10 @@ class Kit:
         )
 
     @property
-    def ends_unasked(self) -> float:
-        """Seconds from `start` on until the plain call's bot was finished, before the caller spoke.
-
-        Infinite where it was not.
-        """
-        finished = self.plain.finished_at
-        if finished is None or (self.asked_at is not None and self.asked_at < finished):
-            return float("inf")
-        return finished - self.plain.connected
+    def ends_by_itself(self) -> bool:
+        """Whether the plain call's bot was finished before it was answered to: it will be again."""
+        finished, asked = self.plain.finished_at, self.asked_at
+        return finished is not None and (asked is None or finished <= asked or self.waits_for_caller)
 
     @property
     def spoke_after(self) -> float:
@@ -80,6 +76,13 @@ class Kit:
             return float("inf")
         since = self.asked_at if self.waits_for_caller and self.asked_at is not None else self.plain.connected
         return self.plain.spoke_at - since
+
+    @property
+    def greeting(self) -> float:
+        """Seconds of speech that the plain call's bot had sent before it was the caller's turn (again)."""
+        if self.waits_for_caller or self.asked_at is None:
+            return self.plain.spoken(0)
+        return sum(piece.seconds for piece in self.plain.speech if piece.at < self.asked_at)
 
     @property
     def late(self) -> float:
@@ -162,10 +165,9 @@ class Kit:
             return failed(f"{early}, behind {what}")
         if self.plain.spoke_at is not None and call.spoke_at is None:
             return failed(f"says nothing any more, behind {what}: in a plain call it does")
-        if self.ends_unasked < float("inf") and call.finished_at is None:
-            rest = call.connected + self.ends_unasked + longer + self.times.answer
-            rest += self.slack(call)
-            await call.until(lambda: call.over, rest - asyncio.get_running_loop().time())
+        if self.ends_by_itself and call.finished_at is None:
+            rest = self.end_expected(call) + longer + self.times.answer + self.slack(call)
+            await call.until(lambda: call.over, rest - monotonic())
             if call.finished_at is None:
                 return failed(f"does not end any more, behind {what}: in a plain call it does")
         if self.plain.spoke_at is None and self.plain.finished_at is None:
@@ -188,12 +190,12 @@ class Kit:
             return broken
         if call.finished_at is None or call.finished_at < since:
             return None
-        if call.finished_at >= self._end_expected(call) - self.slack(call):
+        if call.finished_at >= self.end_expected(call) - self.slack(call):
             return None
         how = "ended the call" if call.end is not None and not call.end.closed else "closed"
         return f"{how} {call.finished_at - since:.1f} s later"
 
-    def _end_expected(self, call: BotCall) -> float:
+    def end_expected(self, call: BotCall) -> float:
         """When a call's bot would be finished if it took as long as the plain call's did."""
         finished = self.plain.finished_at
         if finished is None:

@@ -33,6 +33,8 @@ TIMES = Times(
 SAYS = voice(0.5, 9)
 #: For bots that take one call at a time.
 SOME = ("upgrade", "dtmf", "first-word", "pacing", "streams", "two-calls", "close-code", "hang-up", "tcp-end")
+#: What is said where it was the machine that was late.
+BUSY = "this machine was busy"
 #: Checks in which a caller may be silent for long.
 LONG = ("two-calls", "resume-before-speech")
 FAIL, WARN = Grade.FAIL, Grade.WARN
@@ -138,7 +140,7 @@ async def _all_examined(cases: Mapping[str, Case], sim: SimBot) -> Mapping[str, 
     results = dict(zip(cases, await asyncio.gather(*(one(case) for case in cases.values())), strict=True))
     for _ in range(ONCE_MORE):
         for name, case in cases.items():
-            if grades(results[name]) != case.expected:
+            if not as_expected(case, results[name]):
                 results[name] = await _examined(case, sim)
     return results
 
@@ -166,6 +168,13 @@ def grades(results: Sequence[Result]) -> dict[str, Grade]:
     return {check: grade for check, (grade, _) in told(results).items()}
 
 
+def as_expected(case: Case, results: Sequence[Result]) -> bool:
+    """Whether that was found which is to be; of times nothing can be on a busy machine."""
+    late = {r.check.name for r in results if BUSY in r.verdict.told}
+    expected = {check: grade for check, grade in case.expected.items() if check not in late}
+    return grades(results) == expected
+
+
 @pytest.mark.parametrize("name", GOOD)
 def test_a_good_bot_is_clean(examined: Mapping[str, Sequence[Result]], name: str) -> None:
     assert told(examined[name]) == {}
@@ -175,12 +184,9 @@ def test_a_good_bot_is_clean(examined: Mapping[str, Sequence[Result]], name: str
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_named(examined: Mapping[str, Sequence[Result]], name: str) -> None:
-    found = grades(examined[name])
-    if busy := [r for r in examined[name] if "this machine was busy" in r.verdict.told]:
-        late = {result.check.name: FAULTS[name].expected.get(result.check.name) for result in busy}
-        if found | late == FAULTS[name].expected:
-            pytest.skip(busy[0].verdict.told)
-    assert found == FAULTS[name].expected, told(examined[name])
+    assert as_expected(FAULTS[name], examined[name]), told(examined[name])
+    if busy := [r.verdict.told for r in examined[name] if BUSY in r.verdict.told]:
+        pytest.skip(busy[0])
 
 
 def test_every_check_has_a_fault_that_it_names() -> None:

@@ -85,7 +85,8 @@ async def pacing(kit: Kit) -> Verdict:
     gaps = [gap for call in kit.calls for gap in [g.seconds for g in call.line.gaps] + _broken_off(call)]
     heard = [gap for gap in gaps if gap >= HEARD]
     told = f"{len(heard)} pauses within {seconds:.1f} s of speech, {sum(heard):.1f} s in all"
-    if kit.late > BUSY and sum(heard) > MUCH * seconds:
+    ours = sum(call.stalled for call in kit.calls) if kit.late > BUSY else 0.0
+    if ours and MUCH * seconds < sum(heard) < TOO_MUCH * seconds + ours:
         return unseen(f"{told}; {too_busy(kit)}")
     if sum(heard) > TOO_MUCH * seconds:
         return failed(f"{told}: slower than real time")

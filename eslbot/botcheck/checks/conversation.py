@@ -103,7 +103,7 @@ def _of_barge_in(kit: Kit, call: BotCall, onset: float, before: int) -> Verdict:
     if cleared is not None:
         told = f"`clear` {1000 * (cleared - onset):.0f} ms behind the caller's first word"
         slow = cleared - onset > PROMPT
-        if slow and call.late > BUSY:
+        if slow and call.late > BUSY and cleared - onset - call.stalled < PROMPT:
             return unseen(f"{told}; {too_busy(kit)}")
         return warned(f"{told}: a caller begins again by then") if slow else passed(told)
     heard, usual = call.heard[before - 1], kit.plain.heard[0] if kit.plain.heard else call.heard[before - 1]

@@ -153,13 +153,15 @@ async def resume_after_shutdown(kit: Kit) -> Verdict:
 )
 async def resume_after_end(kit: Kit) -> Verdict:
     """The connection breaks when it has said `end`, or closed."""
-    if kit.ends_unasked == float("inf"):
+    if not kit.ends_by_itself:
         return unseen("it does not end a call by itself")
     async with kit.call("resume-after-end") as call:
         await call.connect()
         if kit.waits_for_caller:
             call.says(kit.target.says)
-        await call.until(lambda: call.over, kit.ends_unasked + kit.times.answer)
+            await call.until(lambda: call.onset is not None or call.over, kit.times.answer)
+        usual = kit.end_expected(call) - monotonic()
+        await call.until(lambda: call.over, usual + kit.times.answer + kit.slack(call))
         if call.finished_at is None:
             broken = kit.broke(call)
             return failed(broken) if broken else unseen("it did not end this call")

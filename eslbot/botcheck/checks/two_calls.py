@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from eslbot.botcheck.call import BotCall
 from eslbot.botcheck.findings import Verdict, check, failed, passed
 from eslbot.botcheck.kit import Kit, NotTaken
@@ -41,18 +43,18 @@ async def two_calls(kit: Kit) -> Verdict:
 async def _apart(kit: Kit, one: BotCall, other: BotCall) -> Verdict:
     await kit.greeted(one)
     await kit.greeted(other)
-    usual = kit.plain.heard[0] if kit.plain.heard else None
-    most = (usual.ended or usual.begun) - usual.begun if usual else 0.0
-    for call in (one, other):
-        await call.until(lambda c=call: c.over or not (c.sounding or c.speaks), most + kit.slack(call))  # type: ignore[misc]
+    usual = kit.greeting
     for call, which in ((one, "the first"), (other, "the second")):
+        enough = partial(_has_heard, call, SHARE * usual)
+        await call.until(lambda c=call, e=enough: c.over or e(), usual + kit.slack(call))  # type: ignore[misc]
         if broken := kit.broke(call):
             return failed(f"{which} of two calls: {broken}")
         if call.other_streams:
             return failed(f"{which} of two calls got messages with another's stream id")
-        heard = sum((sound.ended or sound.begun + most) - sound.begun for sound in call.heard[:1])
-        if heard < SHARE * most:
-            return failed(f"{which} of two callers heard {heard:.1f} s of {most:.1f} s that one hears alone")
+        if not enough():
+            return failed(
+                f"{which} of two callers got {call.spoken(0):.1f} s of {usual:.1f} s that one gets alone"
+            )
     if one.over or other.over:
         await kit.hung_up(one)
         return passed("both were greeted, each by itself")
@@ -70,6 +72,10 @@ async def _apart(kit: Kit, one: BotCall, other: BotCall) -> Verdict:
     if (early := kit.gave_up(other, one.connection.watched.closed_at or 0.0)) is not None:
         return failed(f"when one caller had hung up, the other's call: {early}")
     return passed("both were greeted; one hung up, and the other's call went on")
+
+
+def _has_heard(call: BotCall, seconds: float) -> bool:
+    return call.spoken(0) >= seconds
 
 
 def _cleared(call: BotCall, since: int) -> bool:
