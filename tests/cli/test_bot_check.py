@@ -44,7 +44,7 @@ def run(*arguments: str | Path, **environment: str) -> Result:
 
 
 def test_a_good_bot_is_code_0_and_a_table(bot: Bot) -> None:
-    result = run(bot.url("one-breath"), *ONE_CALL)
+    result = run(bot.url("one-breath"), *ONE_CALL, "--connect-timeout", "30s")
     assert result.exit_code == 0, result.output
     head, *lines = result.stdout.splitlines()
     assert head == f"{bot.url('one-breath')}, protocol eslbot, 8000 Hz"

@@ -146,7 +146,7 @@ async def _all_examined(cases: Mapping[str, Case], sim: SimBot) -> Mapping[str, 
 
 
 def target(url: str, case: Case) -> Target:
-    keys = {"protocol": case.protocol, "first_audio_timeout": "1s", **case.keys}
+    keys = {"protocol": case.protocol, "connect_timeout": "20s", "first_audio_timeout": "1s", **case.keys}
     return of_url(url, keys, [], SAYS)
 
 
