@@ -42,6 +42,46 @@ def test_what_stands_behind_the_audio_is_refused_alone(lab: Lab, calling: Callin
     flows(lab, call)
 
 
+VIDEO = ["m=video 9002 RTP/AVPF 96", "a=rtpmap:96 H264/90000"]
+FINGERPRINT = ["a=setup:actpass", f"a=fingerprint:SHA-256 {':'.join(['4F'] * 32)}"]
+ICE = ["a=ice-ufrag:abcd", "a=ice-pwd:abcdefabcdefabcdefabcd"]
+
+
+@pytest.mark.parametrize("address", ["10.9.9.9", "fd00::9", "phone.local", "none"])
+def test_ice_is_not_there(lab: Lab, calling: Calling, address: str) -> None:
+    """RFC 8839, section 4.2.5: no ICE in the answer, and RTP as the c= line says."""
+    call = calling("hold")
+    candidate = [] if address == "none" else [f"a=candidate:1 1 UDP 2113929471 {address} 9000 typ host"]
+    answer = call.established(call.offer(lines=[*ICE, *candidate])).body.decode()
+    assert "a=ice" not in answer and "a=candidate" not in answer
+    flows(lab, call)
+
+
+def test_feedback_is_answered_in_its_profile(lab: Lab, calling: Calling) -> None:
+    """RFC 3264, section 6: the transport of the answer is the offer's."""
+    call = calling("hold")
+    assert " RTP/AVPF 0" in call.established(call.offer(profile="RTP/AVPF")).body.decode()
+    flows(lab, call)
+
+
+UNANSWERABLE: dict[str, dict[str, Any]] = {
+    "RTP/SAVP without keys": {"profile": "RTP/SAVP"},
+    "RTP/SAVPF with keys": {"profile": "RTP/SAVPF", "lines": [CRYPTO]},
+    "DTLS": {"profile": "UDP/TLS/RTP/SAVP", "lines": FINGERPRINT},
+    "DTLS with feedback": {"profile": "UDP/TLS/RTP/SAVPF", "lines": FINGERPRINT},
+    "video with feedback": {"behind": VIDEO},
+}
+
+
+@pytest.mark.parametrize("how", UNANSWERABLE.values(), ids=UNANSWERABLE)
+def test_what_freeswitch_would_answer_with_port_0_is_refused(
+    lab: Lab, calling: Calling, how: dict[str, Any]
+) -> None:
+    call = calling("hold")
+    assert call.refused(call.invite(call.offer(**how))).status == 488
+    assert line_of(lab, "call_refused", crt_object_id=call.crt)["why"] == "profile_unanswerable"
+
+
 DEAF = {
     "fax behind the audio": lambda sdp: f"{sdp}m=image 9000 udptl t38\r\na=T38FaxVersion:0\r\n",
     "audio that is off before the audio": lambda sdp: sdp.replace(
