@@ -151,6 +151,10 @@ class Baresip(Phone):
     def resume(self) -> None:
         self._change("resume")
 
+    def transfer(self, address: str) -> None:
+        """It is silent from then on, also where it is refused."""
+        self.command("transfer", address)
+
     def hears(self, bot: BotCall, frequency: float) -> None:
         """Behind a hold 1.0.0 has lost what it records with (its issue 1496): it says back what it hears."""
         if not self._was_held:

@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def phones(*names: str) -> list[object]:
-    """Parameters of a test: the phones of these names, or all; one that is not there is skipped, with a word."""
+    """Parameters of a test: the phones of these names, or all; one that is missing is skipped."""
     return [_param(name) for name in names or KINDS]
 
 

@@ -9,7 +9,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-from eslbot.sim.lab import colon, free_port
+from eslbot.sim.lab import free_port
 from tests.interop.pbx import PATIENCE
 from tests.interop.phones.pbx import PhonePbx
 from tests.interop.phones.phone import Phone
@@ -130,6 +130,9 @@ class Linphone(Phone):
 
     def resume(self) -> None:
         self._change("resume", ESTABLISHED)
+
+    def transfer(self, address: str) -> None:
+        self.type(f"transfer {address}")
 
     def wait_established(self) -> None:
         self._wait_said(lambda line: ESTABLISHED in line, "that it is answered")

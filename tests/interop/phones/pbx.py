@@ -6,7 +6,6 @@ import re
 import shutil
 import socket
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -33,7 +32,7 @@ class Traced:
 class PhonePbx(KamailioProcess):
     """The PBX of one workspace at one switch; a context manager.
 
-    Phones that dial ``sip:CRT@address`` call as ``"DID|CRT"``; ``traced`` is all of SIP that went by, in order.
+    Phones that dial ``sip:CRT@address`` call as ``"DID|CRT"``; ``traced`` is all SIP that went by, in order.
     """
 
     def __init__(self, folder: Path, switch: tuple[str, int], workspace: str) -> None:
@@ -82,16 +81,16 @@ class PhonePbx(KamailioProcess):
 
     # -- calls --------------------------------------------------------------------------------------------
 
-    def call(self, crt: str) -> PhoneCall:
-        """The call of this CRT Object ID, when its INVITE has gone to the switch. Raises TimeoutError."""
+    def call(self, crt: str, number: int = 1) -> PhoneCall:
+        """The first call of this CRT Object ID, or a later one, when its INVITE has gone to the switch.
+        Raises TimeoutError."""
 
-        def found() -> Traced | None:
-            return next((t for t in self.traced if self._is_invite(t, crt)), None)
+        def found() -> list[SipMessage]:
+            invites = [t.message for t in self.traced if self._is_invite(t, crt)]
+            return list({invite.need("Call-ID"): invite for invite in reversed(invites)}.values())[::-1]
 
-        self.wait(lambda: found() is not None)
-        invite = found()
-        assert invite is not None
-        return PhoneCall(self, crt, invite.message)
+        self.wait(lambda: len(found()) >= number)
+        return PhoneCall(self, crt, found()[number - 1])
 
     def wait(self, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
         """Wait until it holds; it is asked whenever something went by. Raises TimeoutError."""

@@ -17,8 +17,8 @@ from uuid import uuid4
 from eslbot.sim.audio import RATE, heard, tone
 from eslbot.sim.bot import BotCall
 from eslbot.sim.lab import colon, end_process
-from tests.interop.phones.pbx import PhoneCall, PhonePbx
 from tests.interop.pbx import CALLER, PATIENCE
+from tests.interop.phones.pbx import PhoneCall, PhonePbx
 
 #: Seconds of the caller's tone; longer than any call here.
 SPEECH = 60.0
@@ -70,6 +70,10 @@ class Phone(ABC):
         """Back from hold, and wait for the answer."""
 
     @abstractmethod
+    def transfer(self, address: str) -> None:
+        """REFER to another address (RFC 3515)."""
+
+    @abstractmethod
     def wait_established(self) -> None:
         """Until the call is answered. Raises TimeoutError."""
 
@@ -103,7 +107,7 @@ class Phone(ABC):
         self.wait_hears(frequency, 0.3, before)
 
     def wait_hears(self, frequency: float, seconds: float, since: int = 0) -> None:
-        """Until it has heard a tone for so long, in what came behind ``since`` bytes. Raises AssertionError."""
+        """Until it has heard a tone for so long, behind ``since`` bytes of it. Raises AssertionError."""
         deadline = time.monotonic() + PATIENCE
         while (length := heard(self.heard()[since:], frequency)) < seconds:
             assert time.monotonic() < deadline, f"{length:g} s of {frequency:g} Hz; {self.log()[-2000:]}"
