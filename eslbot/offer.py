@@ -3,8 +3,9 @@
 ``switch_core_media_negotiate_sdp`` leaves the audio half made where a fax stream stands behind it, and where
 an audio stream that is switched off stands before it. And FreeSWITCH answers in one RTP profile, of which it
 decides by all streams together: it has feedback (AVPF) where any of them has, and is encrypted (SAVP) where
-the audio has keys that it knows. Where that is not the profile of the audio's offer, its SIP stack sends 200
-with port 0 for it. The PBX gets a 488 instead, while it can still route the call, or offer it in plain RTP.
+the audio has a fingerprint (DTLS) or, without feedback, a key that it knows. Where that is not the profile of
+the audio's offer, its SIP stack sends 200 with port 0 for it. The PBX gets a 488 instead, while it can still
+route the call, or offer it in plain RTP.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ CODEC = "read_codec"
 _NO_OFFER = "RECEIVED_NOSDP"
 _SECTION = re.compile(r"^(?=m=)", re.MULTILINE)
 _STREAM = re.compile(r"m=([a-z]{1,16}) (\d{1,5})(?:/\d{1,5})? (\S{1,32})")
-_ICE = re.compile(r"^a=ice-ufrag:", re.MULTILINE | re.IGNORECASE)
+_FINGERPRINT = re.compile(r"^a=fingerprint:\S", re.MULTILINE | re.IGNORECASE)
 _CRYPTO = re.compile(r"^a=crypto:\d{1,9} (\S{1,64}) ", re.MULTILINE | re.IGNORECASE)
 #: SRTP suites that FreeSWITCH has (RFC 4568, 6188, 7714).
 _SUITES = frozenset(
@@ -60,17 +61,23 @@ def check(channel: Mapping[str, str]) -> None:
 
 
 def _check_profile(profile: str, audio: str, feedback: bool) -> None:
-    """Whether FreeSWITCH answers in this profile; those that it refuses itself never come here."""
+    """Whether FreeSWITCH answers in this profile; those that it refuses itself never come here.
+
+    In what it tells us of an offer UDP/TLS/RTP/SAVP is RTP/SAVP, as it is in its answer, which is wrong.
+    """
     keys = any(suite.upper() in _SUITES for suite in _CRYPTO.findall(audio))
+    dtls = bool(_FINGERPRINT.search(audio))
     match profile:
         case "RTP/AVP" | "RTP/SAVP" if feedback:
             what = f"{profile} beside another stream with feedback (AVPF)"
-        case "RTP/AVPF" if _ICE.search(audio):
-            what = "RTP/AVPF with ICE, which is not there"
-        case "RTP/SAVP" if not keys:
-            what = "RTP/SAVP without an a=crypto of a suite that FreeSWITCH has"
-        case "RTP/SAVPF" | "UDP/TLS/RTP/SAVP" | "UDP/TLS/RTP/SAVPF":
-            what = f"{profile}; of what is encrypted only RTP/SAVP with a=crypto can be answered"
+        case "RTP/AVP" | "RTP/AVPF" if dtls:
+            what = f"{profile} with a=fingerprint"
+        case "RTP/SAVP" | "UDP/TLS/RTP/SAVP" if dtls:
+            what = "DTLS without feedback: only UDP/TLS/RTP/SAVPF can be answered"
+        case "RTP/SAVP" | "UDP/TLS/RTP/SAVP" if not keys:
+            what = f"{profile} without an a=crypto of a suite that FreeSWITCH has"
+        case "RTP/SAVPF" | "UDP/TLS/RTP/SAVPF" if not dtls:
+            what = f"{profile} without a=fingerprint"
         case _:
             return
     raise Refused(488, "profile_unanswerable", f"the INVITE offers audio as {what}")

@@ -242,7 +242,7 @@ class Offer:
             [number for number in media[3:] if re.fullmatch(r"\d{1,3}", number, re.A)],
         )
         chosen = next((n for n in formats if names.get(n) in (("PCMU", 8000), ("PCMA", 8000))), None)
-        deaf = _is_deaf(media[2], lines)
+        deaf = _is_deaf(media[2], session, lines)
         if chosen is None or not 0 < port < 65536 or deaf is None or not address:
             return None
         events = next((int(n) for n in formats if names.get(n) == ("TELEPHONE-EVENT", 8000)), None)
@@ -269,18 +269,21 @@ def _has_feedback(kinds: list[list[str]]) -> bool:
     return any(kind[1] != "0" and kind[2].endswith("AVPF") for kind in kinds)
 
 
-def _is_deaf(profile: str, stream: list[str]) -> bool | None:
+def _is_deaf(profile: str, session: list[str], stream: list[str]) -> bool | None:
     """Whether FreeSWITCH answers audio of this profile and does not speak; None is 488, also for what it does
     encrypt, which the stand-in does not."""
-    has_keys = any(line.startswith("a=crypto:") for line in stream)
+    dtls = any(line.startswith("a=fingerprint:") for line in (*session, *stream))
+    keys = any(line.startswith("a=crypto:") for line in stream)
     match profile:
-        case "RTP/AVP":
-            return None if has_keys else False  # "a=crypto in RTP/AVP, refer to rfc3711"
-        case "RTP/AVPF":
-            return False
+        case "RTP/AVP" if keys:
+            return None  # "a=crypto in RTP/AVP, refer to rfc3711"
+        case "RTP/AVP" | "RTP/AVPF":
+            return dtls
         case "RTP/SAVP":
-            return None if has_keys else True
-        case "RTP/SAVPF" | "UDP/TLS/RTP/SAVP" | "UDP/TLS/RTP/SAVPF":
+            return None if keys and not dtls else True
+        case "RTP/SAVPF" | "UDP/TLS/RTP/SAVPF":
+            return None if dtls else True
+        case "UDP/TLS/RTP/SAVP":
             return True
     return None
 
