@@ -204,22 +204,6 @@ def test_checks_say_what_they_prove_and_what_to_do() -> None:
         assert rest or check.section
 
 
-def test_the_documents_example_is_clean() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "bot-protocol.md").read_text()
-    program = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[-1]
-    names: dict[str, object] = {"__name__": "example"}
-    exec(compile(program, "docs/bot-protocol.md", "exec"), names)
-
-    async def run() -> Sequence[Result]:
-        from websockets.asyncio.server import serve
-
-        async with serve(names["bot"], "127.0.0.1", 0, compression=None) as server:  # type: ignore[arg-type]
-            port = server.sockets[0].getsockname()[1]
-            return await examine(target(f"ws://127.0.0.1:{port}/", Case()), TIMES, parallel=16)
-
-    assert told(asyncio.run(run())) == {}
-
-
 def test_only_what_was_asked_for_is_checked_and_a_bot_that_is_not_there_always_fails() -> None:
     with SimBot() as sim:
         url = sim.url("one-breath")

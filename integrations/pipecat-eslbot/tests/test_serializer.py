@@ -94,6 +94,23 @@ def test_the_caller_comes_at_the_pipeline_s_rate() -> None:
     assert 15000 <= len(frame.audio) <= 16000
 
 
+def test_on_hold_nobody_is_heard() -> None:
+    """The PBX's music is a caller who speaks, for a detector; time goes on all the same."""
+
+    async def go() -> list[bytes]:
+        serializer = EslbotFrameSerializer(8000, {})
+        await serializer.setup(Setup(8000))
+        heard = []
+        for message in ('{"type": "hold", "on": true}', '{"type": "hold", "on": false}'):
+            await serializer.deserialize(message)
+            frame = await serializer.deserialize(b"\x11" * 320)
+            assert isinstance(frame, InputAudioRawFrame)
+            heard.append(frame.audio)
+        return heard
+
+    assert asyncio.run(go()) == [bytes(320), b"\x11" * 320]
+
+
 @pytest.mark.parametrize("digit", list("0123456789*#"))
 def test_keys(digit: str) -> None:
     frame = read({"type": "dtmf", "digit": digit, "duration_ms": 120})

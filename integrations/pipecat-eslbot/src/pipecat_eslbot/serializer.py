@@ -45,7 +45,7 @@ class EslbotFrameSerializer(FrameSerializer):
     =================================  ======================================
     from eslbot                        to Pipecat
     =================================  ======================================
-    binary                             ``InputAudioRawFrame``
+    binary                             ``InputAudioRawFrame``; silence while the caller is on hold
     ``dtmf``                           ``InputDTMFFrame`` (Pipecat has no A to D)
     ``mark``                           ``MarkPlayedFrame``
     ``hold``                           ``HoldFrame``
@@ -70,6 +70,7 @@ class EslbotFrameSerializer(FrameSerializer):
         super().__init__(params)
         self._line_rate, self._pipeline_rate = sample_rate, sample_rate
         self._properties = properties
+        self._held = False
         clear_after = self._params.resampler_clear_after_secs
         self._in = create_stream_resampler(clear_after_secs=clear_after)
         self._out = create_stream_resampler(clear_after_secs=clear_after)
@@ -97,7 +98,9 @@ class EslbotFrameSerializer(FrameSerializer):
     async def deserialize(self, data: str | bytes) -> Frame | None:
         """The frame for a message; None for one that the pipeline does not need to know, or nobody knows."""
         if isinstance(data, bytes):
-            audio = await self._in.resample(data, self._line_rate, self._pipeline_rate)
+            # What the PBX plays for a caller on hold is a caller who speaks for every detector.
+            heard = bytes(len(data)) if self._held else data
+            audio = await self._in.resample(heard, self._line_rate, self._pipeline_rate)
             return InputAudioRawFrame(audio, self._pipeline_rate, 1) if audio else None
         try:
             message = as_object(data)
@@ -110,8 +113,10 @@ class EslbotFrameSerializer(FrameSerializer):
             case {"type": "mark", "name": str(name)}:
                 return MarkPlayedFrame(name, message.get("cleared") is True)
             case {"type": "hold", "on": bool(on)}:
+                self._held = on
                 return HoldFrame(on)
             case {"type": "start", "resumed": True}:
+                self._held = False  # where it goes on, that is told next
                 return LineResumedFrame()
             case {"type": "error"}:
                 logger.warning(f"eslbot: {message.get('code')!s:.40}: {message.get('message')!s:.200}")
