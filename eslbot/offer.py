@@ -4,8 +4,9 @@
 an audio stream that is switched off stands before it. And FreeSWITCH answers in one RTP profile, of which it
 decides by all streams together: it has feedback (AVPF) where any of them has, and is encrypted (SAVP) where
 the audio has a fingerprint (DTLS) or, without feedback, a key that it knows. Where that is not the profile of
-the audio's offer, its SIP stack sends 200 with port 0 for it. The PBX gets a 488 instead, while it can still
-route the call, or offer it in plain RTP.
+the audio's offer, its SIP stack sends 200 with port 0 for it. It also takes an address of the other IP
+version, to which it has no way. The PBX gets a 488 instead, while it can still route the call, or offer it
+in plain RTP.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ CODEC = "read_codec"
 _NO_OFFER = "RECEIVED_NOSDP"
 _SECTION = re.compile(r"^(?=m=)", re.MULTILINE)
 _STREAM = re.compile(r"m=([a-z]{1,16}) (\d{1,5})(?:/\d{1,5})? (\S{1,32})")
+#: Of a stream, or of the session where the stream has none (RFC 8866, section 5.7).
+_CONNECTION = re.compile(r"^c=IN IP([46]) ", re.MULTILINE | re.IGNORECASE)
+_CANDIDATE = re.compile(r"^a=candidate:", re.MULTILINE | re.IGNORECASE)
 _FINGERPRINT = re.compile(r"^a=fingerprint:\S", re.MULTILINE | re.IGNORECASE)
 _CRYPTO = re.compile(r"^a=crypto:\d{1,9} (\S{1,64}) ", re.MULTILINE | re.IGNORECASE)
 #: SRTP suites that FreeSWITCH has (RFC 4568, 6188, 7714).
@@ -58,6 +62,19 @@ def check(channel: Mapping[str, str]) -> None:
         if kind == "audio" and on and not audio:
             audio, profile = session + section, its_profile
     _check_profile(profile, audio, feedback)
+    _check_address(audio, channel.get("variable_sip_local_network_addr", ""))
+
+
+def _check_address(audio: str, local: str) -> None:
+    """Whether the audio is wanted where FreeSWITCH, whose SIP address is ``local``, can send it."""
+    versions = _CONNECTION.findall(audio)
+    if not versions or not local or _CANDIDATE.search(audio):  # ICE finds another way, or none
+        return
+    ours = "6" if ":" in local else "4"
+    if versions[-1] != ours:
+        raise Refused(
+            488, "address_family", f"the INVITE wants audio at IPv{versions[-1]}, FreeSWITCH has IPv{ours}"
+        )
 
 
 def _check_profile(profile: str, audio: str, feedback: bool) -> None:

@@ -114,6 +114,34 @@ def test_offers_that_would_be_deaf(streams: list[str], why: str) -> None:
     )
 
 
+C4, C6 = "c=IN IP4 203.0.113.10", "c=IN IP6 2001:db8::10"
+CANDIDATE = "a=candidate:1 1 UDP 2130706431 203.0.113.10 4000 typ host"
+
+
+@pytest.mark.parametrize(
+    ("streams", "local", "refused"),
+    [
+        ([C6, AUDIO], "10.0.0.5", True),
+        ([C4, AUDIO, C6], "10.0.0.5", True),
+        ([AUDIO, C4], "2001:db8::5", True),
+        ([C6, AUDIO, C4], "10.0.0.5", False),
+        ([C6, AUDIO], "2001:db8::5", False),
+        ([C6, AUDIO, CANDIDATE], "10.0.0.5", False),
+        ([C6, AUDIO], "", False),
+        ([AUDIO], "10.0.0.5", False),
+        ([C4, AUDIO, "m=video 9000 RTP/AVP 96", C6], "10.0.0.5", False),
+    ],
+)
+def test_audio_at_an_address_of_the_other_version(streams: list[str], local: str, refused: bool) -> None:
+    channel = sdp(*streams) | {"variable_sip_local_network_addr": local}
+    if not refused:
+        offer.check(channel)
+        return
+    with pytest.raises(Refused) as refusal:
+        offer.check(channel)
+    assert (refusal.value.status, refusal.value.why) == (488, "address_family")
+
+
 @pytest.mark.parametrize(
     "channel",
     [
