@@ -15,6 +15,7 @@ setup(
     package_dir={"eslbot": "eslbot", "eslbot.freeswitch_conf": "freeswitch-conf"},
     package_data={
         "eslbot": ["py.typed"],
+        "eslbot.botcheck": ["caller.flac"],
         "eslbot.relay.protocols": ["protocol.schema.json"],
         "eslbot.freeswitch_conf": [str(f.relative_to(CONF)) for f in CONF.rglob("*") if f.is_file()],
         "eslbot.ledger.migrations": ["*.mako"],

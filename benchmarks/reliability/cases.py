@@ -456,7 +456,7 @@ class Bench:
         call = witness.lab.pbx.call(
             crt_object_id=crt,
             workspace_id=witness.lab.tenants[tenant].id,
-            caller_tone=signals.numbered_frames(),  # type: ignore[arg-type]
+            caller_tone=signals.numbered_frames(),
             timeout=timeout,
         )
         return witness.placed(call, tenant)

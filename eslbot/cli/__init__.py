@@ -10,7 +10,7 @@ from __future__ import annotations
 import click
 
 import eslbot
-from eslbot.cli import calls, configuration, doctor, recording, reload, run, sim, tenant
+from eslbot.cli import bot, calls, configuration, doctor, recording, reload, run, sim, tenant
 from eslbot.cli.output import Program
 
 
@@ -40,6 +40,7 @@ for command in (
     recording.recording_group,
     doctor.doctor,
     doctor.recovery,
+    bot.bot,
     sim.demo,
     sim.sim,
 ):

@@ -113,6 +113,15 @@ def references(text: str) -> list[str]:
     return _REFERENCE.findall(text)
 
 
+def resolved(place: str, text: str, environment: Mapping[str, str] | None = None) -> str:
+    """A ``text`` from elsewhere with what its references stand for. Raises ConfigError."""
+    environment = os.environ if environment is None else environment
+    try:
+        return _REFERENCE.sub(lambda match: _resolve(match[1], environment), text)
+    except LookupError as error:
+        raise ConfigError([f"{place}: {error.args[0]}"]) from error
+
+
 def _expand(
     value: Any,
     environment: Mapping[str, str],

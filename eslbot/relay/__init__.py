@@ -18,7 +18,7 @@ module (:mod:`eslbot.relay.control`).
 * :mod:`~eslbot.relay.line`, :mod:`~eslbot.relay.reads`: the line file, and how far FreeSWITCH has read it.
 * :mod:`~eslbot.relay.left`: what a relay before has left in its own.
 * :mod:`~eslbot.relay.playout`, :mod:`~eslbot.relay.margin`: what is said when.
-* :mod:`~eslbot.relay.dialler`: sockets to bots.
+* :mod:`~eslbot.relay.dialler`: sockets to bots; :mod:`~eslbot.relay.connection`: what is said on one.
 * :mod:`~eslbot.relay.protocols`: what bots speak, without sockets.
 * :mod:`~eslbot.relay.audio`: from what a bot sends to L16 at 8,000 Hz, and back up.
 """

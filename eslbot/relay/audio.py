@@ -57,6 +57,11 @@ class Decoder:
         self._odd = b""  # half a sample, where a bot cuts its stream of raw bytes anywhere
         self._rate = 0
 
+    @property
+    def half(self) -> bool:
+        """Whether half a sample waits for its other half."""
+        return bool(self._odd)
+
     def decode(self, speech: Speech) -> bytes:
         """L16 at 8,000 Hz. Raises :class:`UnusableAudio`."""
         audio = speech.audio

@@ -19,14 +19,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from enum import StrEnum
-from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any
 
 import structlog
 
@@ -37,18 +34,17 @@ from eslbot.invite import Invite
 from eslbot.outcome import Outcome
 from eslbot.recording.recorder import CallRecording
 from eslbot.relay import control, protocols
-from eslbot.relay.audio import PIECE, Decoder, UnusableAudio, Upsampler, audible
-from eslbot.relay.budgets import Budget
+from eslbot.relay.audio import UnusableAudio, audible
 from eslbot.relay.caller import FRAME, CallerAudio
+from eslbot.relay.connection import Connection, guarded
 from eslbot.relay.control import News, Order, Part
 from eslbot.relay.conversation import Conversation
-from eslbot.relay.dialler import BotSocket, BotUnreachable, dial
+from eslbot.relay.dialler import BotUnreachable, dial
 from eslbot.relay.line import Line
 from eslbot.relay.module import Call, Stream
 from eslbot.relay.outbox import Outbox
 from eslbot.relay.playout import Playout, QueueFull
 from eslbot.relay.protocols.base import (
-    BadMessage,
     CallerSpeech,
     Clear,
     End,
@@ -82,20 +78,8 @@ FILLER = b"\xff" * FRAME
 MISSING = control.RATE
 #: In which its time is told.
 FRAME_SAMPLES, FRAME_SECONDS = control.RATE // 50, 0.02
-#: Messages from before there was a caller that are taken in one of the loop's turns.
-AT_A_TIME = 300
 #: Ways to end that leave the bot its last words.
 _FINISHED = (Outcome.BOT_ENDED, Outcome.BOT_CLOSED)
-
-P = ParamSpec("P")
-
-
-class _Faulty(Protocol):
-    def fault(self, error: Exception) -> None:
-        """Of ours."""
-
-
-F = TypeVar("F", bound=_Faulty)
 
 
 class Bot(StrEnum):
@@ -104,19 +88,6 @@ class Bot(StrEnum):
     DIALLING = "dialling"
     CONNECTED = "connected"
     OVER = "over"
-
-
-def _guarded(method: Callable[Concatenate[F, P], None]) -> Callable[Concatenate[F, P], None]:
-    """A fault of ours in one call ends its bot's part, so the customer gets to a human; and no other call."""
-
-    @wraps(method)
-    def guarded(own: F, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            method(own, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001  # told there
-            own.fault(error)
-
-    return guarded
 
 
 class RelayCall(Call):
@@ -161,7 +132,7 @@ class RelayCall(Call):
         #: The turns; None where they cannot be measured.
         self._conversation: Conversation | None = None
         #: Of the bot that has its `start`; it may be there before the caller is.
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self._dialling: asyncio.Task[None] | None = None
         self._first_audio: asyncio.TimerHandle | None = None
         self._last_words: asyncio.TimerHandle | None = None
@@ -174,11 +145,11 @@ class RelayCall(Call):
         self._recording_told: str | None = None
         self._announced = self._announcing = False
         #: The bot whose speech is taken.
-        self._speaks: _Connection | None = None
+        self._speaks: Connection | None = None
 
     # -- the stream ---------------------------------------------------------------------------------------
 
-    @_guarded
+    @guarded
     def prepare(self) -> None:
         """Dial the bot of a call that is about to be answered."""
         self._begin(Part.NEW)
@@ -228,7 +199,7 @@ class RelayCall(Call):
         why = error.strerror if isinstance(error, OSError) else None
         self._give_up(Outcome.RELAY_LOST, f"the relay cannot make its line files: {why or error}")
 
-    @_guarded
+    @guarded
     def stream_up(self, stream: Stream, part: Part) -> None:
         """Go on, or begin, with a stream of the module's; one that there was is nobody's any more."""
         _cancel(self._keep)
@@ -244,7 +215,7 @@ class RelayCall(Call):
             self._connected(self._connection, "", resumed=False)
         self._go_on()
 
-    @_guarded
+    @guarded
     def stream_gone(self, clean: bool) -> None:
         """The stream has ended; ``clean`` where the module has closed it with 1000."""
         self._stream = None
@@ -259,12 +230,12 @@ class RelayCall(Call):
             self._log.warning("stream_lost", kept_for=KEEP)
             self._keep = self._loop.call_later(KEEP, self._call_is_over)
 
-    @_guarded
+    @guarded
     def shutdown(self) -> None:
         """The relay ends at once: part with the bot; the files stay, and what is on the line plays on."""
         self._leave("shutdown", remove=False)
 
-    @_guarded
+    @guarded
     def _call_is_over(self) -> None:
         self._leave("caller_hangup", remove=True)
 
@@ -287,7 +258,7 @@ class RelayCall(Call):
 
     # -- what the controller wants ------------------------------------------------------------------------
 
-    @_guarded
+    @guarded
     def ordered(self, text: str) -> None:
         """One of the controller's texts."""
         try:
@@ -378,7 +349,7 @@ class RelayCall(Call):
 
     def heard(self, frame: bytes) -> None:
         """A frame of the caller's: L16 at 8,000 Hz."""
-        try:  # as `_guarded` does, which is a call more for each of fifty a second
+        try:  # as `guarded` does, which is a call more for each of fifty a second
             frames = self._caller.frames(frame)
             now = time.monotonic()
             if now >= self._caller_looked + LOOK:
@@ -473,7 +444,7 @@ class RelayCall(Call):
     async def _connect(self, why: str, *, resumed: bool) -> None:
         """Try the bot's URLs. ``why`` it is dialled again, where it is."""
         bot = self.workspace.bot
-        connection = _Connection(self)
+        connection = Connection(self, protocols.speak(self.invite, bot, self.trace))
         try:
             connection.socket = await dial(bot, protocols.headers(self.invite, bot, self.trace), connection)
         except BotUnreachable as error:
@@ -490,14 +461,14 @@ class RelayCall(Call):
             return
         self._there(connection, why, resumed=resumed)
 
-    @_guarded
-    def _there(self, connection: _Connection, why: str, *, resumed: bool) -> None:
+    @guarded
+    def _there(self, connection: Connection, why: str, *, resumed: bool) -> None:
         self._connection = connection
         connection.begin(resumed=resumed, held=self._held)
         if self._laid:  # otherwise what it says is kept until the caller is there
             self._connected(connection, why, resumed=resumed)
 
-    def _connected(self, connection: _Connection, why: str, *, resumed: bool) -> None:
+    def _connected(self, connection: Connection, why: str, *, resumed: bool) -> None:
         self._bot = Bot.CONNECTED
         if resumed:
             self._break_turns()  # it may not have heard the caller
@@ -506,7 +477,7 @@ class RelayCall(Call):
             self._tell(News.CONNECTED)
         self._let_speak()
 
-    @_guarded
+    @guarded
     def _let_speak(self) -> None:
         """Take what the bot says, once there is nothing that the caller has to hear before."""
         connection = self._connection
@@ -517,13 +488,13 @@ class RelayCall(Call):
             self._first_audio = self._loop.call_later(seconds, self._silent_bot, seconds)
         connection.catch_up()
 
-    @_guarded
+    @guarded
     def _silent_bot(self, seconds: float) -> None:
         if not self._spoken:
             self._over(Outcome.BOT_SILENT, f"no audio within {seconds:g} s")
 
-    @_guarded
-    def bot_lost(self, connection: _Connection, code: int, reason: str, *, ends: bool) -> None:
+    @guarded
+    def bot_lost(self, connection: Connection, code: int, reason: str, *, ends: bool) -> None:
         """The bot's socket has ended; ``ends`` where that is the bot's way to say that it is finished."""
         if connection is not self._connection or self._ended is not None:
             return
@@ -549,8 +520,8 @@ class RelayCall(Call):
 
     # -- what the bot wants -------------------------------------------------------------------------------
 
-    @_guarded
-    def bot_wants(self, connection: _Connection, wish: Wish) -> None:
+    @guarded
+    def bot_wants(self, connection: Connection, wish: Wish) -> None:
         """One wish of the bot's."""
         if connection is not self._connection:
             return
@@ -577,7 +548,7 @@ class RelayCall(Call):
                 self._tell(News.CALLER_SPEECH, speaking=wish.speaking)
         self._go_on()
 
-    def bot_speaks(self, connection: _Connection, speech: Speech) -> None:
+    def bot_speaks(self, connection: Connection, speech: Speech) -> None:
         """A short piece of speech."""
         if connection is not self._connection:
             return
@@ -590,7 +561,7 @@ class RelayCall(Call):
         else:
             self.bot_says(connection, linear)
 
-    def bot_says(self, connection: _Connection, linear: bytes) -> bool:
+    def bot_says(self, connection: Connection, linear: bytes) -> bool:
         """Speech, L16 at 8,000 Hz, behind what is queued; whether more of it is wanted."""
         if connection is not self._connection:
             return False
@@ -619,8 +590,8 @@ class RelayCall(Call):
         self._placing = False
         self._go_on()
 
-    @_guarded
-    def bot_is_over_budget(self, connection: _Connection, why: str) -> None:
+    @guarded
+    def bot_is_over_budget(self, connection: Connection, why: str) -> None:
         """It sends more than any bot has to say."""
         if connection is self._connection:
             metrics.BOT_OVER_BUDGET.labels(self.workspace.name).inc()
@@ -675,7 +646,7 @@ class RelayCall(Call):
         self._playout.finish()
         self._last_words = self._loop.call_later(LAST_WORDS, self._cut_last_words)
 
-    @_guarded
+    @guarded
     def _cut_last_words(self) -> None:
         self._log.warning("last_words_cut", after_seconds=LAST_WORDS)
         self._playout.clear()
@@ -735,7 +706,7 @@ class RelayCall(Call):
             self._connection.decoder.reset()  # what comes is another utterance
         self._tell(News.SILENT, cut=cut, ago=round(ago, 4))
 
-    @_guarded
+    @guarded
     def _go_on(self) -> None:
         """Do what is due on the line, and come back when the next thing is."""
         _cancel(self._tick)
@@ -796,158 +767,6 @@ def _end(
         "properties": dict(properties or {}),
         "dropped": list(dropped),
     }
-
-
-@dataclass(frozen=True, slots=True)
-class _Closed:
-    """The bot's socket has ended; code 0 where no close frame came."""
-
-    code: int
-    reason: str
-
-
-class _Connection:
-    """One socket to the bot, and what is spoken on it (:class:`eslbot.relay.dialler.BotListener`)."""
-
-    def __init__(self, call: RelayCall) -> None:
-        self._call = call
-        self.socket: BotSocket | None = None
-        self.protocol = protocols.speak(call.invite, call.workspace.bot, call.trace)
-        self.decoder = Decoder()
-        self._budget = Budget(time.monotonic)
-        #: None: it hears what we hear.
-        self._upsampler = Upsampler(self.protocol.rate) if self.protocol.rate != control.RATE else None
-        self._loop = asyncio.get_running_loop()
-        #: What came before there was a caller to hear it, as the budget lets it; and how the socket ended, if
-        #: it did.
-        self._early: deque[Message] = deque()
-        self._early_end: _Closed | None = None
-        self._started = False
-        #: What is to be done, and the speech that is worked on.
-        self._waiting: deque[Wish | _Closed] = deque()
-        self._speech: Iterator[bytes] | None = None
-
-    def begin(self, *, resumed: bool, held: bool) -> None:
-        """Say what comes before all else."""
-        self.say(lambda protocol: protocol.start(resumed=resumed))
-        if held:
-            self.say(lambda protocol: protocol.hold(True))
-
-    def fault(self, error: Exception) -> None:
-        """A fault of ours; see :meth:`RelayCall.fault`."""
-        self._call.fault(error)
-
-    @_guarded
-    def catch_up(self) -> None:
-        """Take what the bot has said before there was a caller, bit by bit: others have calls, too."""
-        for _ in range(min(AT_A_TIME, len(self._early))):
-            self._take(self._early.popleft())
-        if self._early:
-            self._loop.call_soon(self.catch_up)
-            return
-        self._started = True
-        if self._early_end is not None:
-            self._wants(self._early_end)
-
-    def say(self, words: Callable[[protocols.Protocol], Sequence[Message]]) -> None:
-        """Send messages."""
-        if self.socket is not None:
-            for message in words(self.protocol):
-                self.socket.send(message)
-
-    def hear(self, linear: bytes, at: float) -> None:
-        """The caller's audio, L16 at 8,000 Hz."""
-        audio = linear if self._upsampler is None else self._upsampler.resample(linear)
-        if audio and self.socket is not None:
-            self.socket.send(self.protocol.audio(audio, at))
-
-    def close(self) -> None:
-        """Part with the bot; never waits."""
-        self._early.clear()
-        self._waiting.clear()
-        self._speech = None
-        if self.socket is not None:
-            self.socket.close()
-
-    # What the socket tells.
-
-    def received(self, message: Message) -> None:
-        """A message of the bot's."""
-        why = self._budget.message(len(message))
-        if why is not None:
-            self._call.bot_is_over_budget(self, why)
-        elif self._started:
-            self._take(message)
-        else:
-            self._early.append(message)
-
-    def lost(self, code: int, reason: str) -> None:
-        """The socket has ended; 0 where no close frame came."""
-        if self._started:
-            self._wants(_Closed(code, reason))
-        else:
-            self._early_end = _Closed(code, reason)
-
-    def _take(self, message: Message) -> None:
-        try:
-            wishes = self.protocol.read(message)
-        except BadMessage as bad:
-            why, detail = bad.args
-            if why == "unusable_audio":
-                self._call.refuse(why, detail)
-            else:
-                self._call.ignore(why, detail, len(message))
-            return
-        for wish in wishes:
-            if type(wish) is Speech and self._idle and len(wish.audio) <= PIECE:
-                self._call.bot_speaks(self, wish)  # nearly all that bots say; the rest goes the long way
-            else:
-                self._wants(wish)
-
-    @property
-    def _idle(self) -> bool:
-        return self._speech is None and not self._waiting
-
-    # Wishes are done in the order in which they came; a long speech is worked on bit by bit, and what comes
-    # behind it waits.
-
-    def _wants(self, wish: Wish | _Closed) -> None:
-        if isinstance(wish, Clear):  # what would be dropped need not be worked on
-            self._speech = None
-            self._waiting = deque(w for w in self._waiting if not isinstance(w, Speech))
-        self._waiting.append(wish)
-        self._work()
-
-    @_guarded
-    def _work(self) -> None:
-        while self._waiting and self._speech is None:
-            wish = self._waiting.popleft()
-            if isinstance(wish, _Closed):
-                self._call.bot_lost(self, wish.code, wish.reason, ends=self.protocol.ends_with(wish.code))
-            elif isinstance(wish, Speech) and len(wish.audio) > PIECE:
-                self._begin_speech(wish)
-            else:
-                self._call.bot_wants(self, wish)
-
-    def _begin_speech(self, wish: Speech) -> None:
-        try:
-            self._speech = self.decoder.pieces(wish)
-        except UnusableAudio as error:
-            self._call.refuse("unusable_audio", str(error))
-        else:
-            self._go_on_with(self._speech)
-
-    @_guarded
-    def _go_on_with(self, speech: Iterator[bytes]) -> None:
-        """The next bit, and the rest when everybody else has had a turn."""
-        if speech is not self._speech:
-            return
-        linear = next(speech, None)
-        if linear is not None and self._call.bot_says(self, linear):
-            self._loop.call_soon(self._go_on_with, speech)
-            return
-        self._speech = None
-        self._loop.call_soon(self._work)
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

@@ -238,8 +238,7 @@ class BotSocket(WSListener):
         payload = frame.get_payload_as_bytes()  # picows has looked at it: a code, and UTF-8
         code = int.from_bytes(payload[:2]) if payload else _NO_CODE
         self._end(1000 if code == _NO_CODE else code)
-        if self._transport is not None:
-            self._transport.disconnect()
+        self._leave_tcp()
         self._listener.lost(code, _told(payload[2:].decode()))
 
     # -- the end ------------------------------------------------------------------------------------------
@@ -282,7 +281,16 @@ class BotSocket(WSListener):
             self._timer.cancel()
         if self._transport is not None:
             self._transport.send_close(code)  # type: ignore[arg-type]  # any number: picows' C enum is open
-            asyncio.get_running_loop().call_later(ENDED, self._reset)
+            asyncio.get_running_loop().call_later(self._patience(), self._reset)
+
+    def _patience(self) -> float:
+        """Seconds that a bot has to end a connection that was closed, until it is reset."""
+        return ENDED
+
+    def _leave_tcp(self) -> None:
+        """The bot has closed, and was answered: its part of TCP's end is not waited for."""
+        if self._transport is not None:
+            self._transport.disconnect()
 
     def _reset(self) -> None:
         if self._transport is not None and not self._transport.is_disconnected:
@@ -302,7 +310,7 @@ async def dial(bot: Bot, headers: Mapping[str, str], listener: BotListener) -> B
     for url in bot.urls:
         connection = BotSocket(listener)
         try:
-            await _connect(bot, url, headers, connection)
+            await connect(bot, url, headers, connection)
         except BotUnreachable as error:
             last = str(error)
             log.warning("bot_unreachable", url=shown(url), error=last)
@@ -311,7 +319,8 @@ async def dial(bot: Bot, headers: Mapping[str, str], listener: BotListener) -> B
     raise BotUnreachable(last)
 
 
-async def _connect(bot: Bot, url: str, headers: Mapping[str, str], connection: BotSocket) -> None:
+async def connect(bot: Bot, url: str, headers: Mapping[str, str], connection: BotSocket) -> None:
+    """Try one of the bot's URLs, once. Raises BotUnreachable; then ``connection`` is abandoned."""
     proxy = bot.proxy.reveal() if bot.proxy is not None else None
     where = urlsplit(url).netloc
     connected = False

@@ -22,7 +22,7 @@ from typing import Protocol
 from eslbot.relay.audio import audible, audible_frames
 from eslbot.relay.control import RATE
 from eslbot.relay.lately import Lately
-from eslbot.relay.line import Line, LineFull
+from eslbot.relay.line import LineFull
 from eslbot.relay.margin import Margin
 from eslbot.relay.speech import ECHO_WITHIN
 
@@ -52,6 +52,63 @@ _AHEAD = 0.2
 
 class QueueFull(Exception):
     """More speech, or more marks, than a bot may have waiting."""
+
+
+class Heard(Protocol):
+    """What speech is laid into: :class:`eslbot.relay.line.Line`, where each method is explained.
+
+    Or what stands for it where no FreeSWITCH reads (:mod:`eslbot.botcheck.line`).
+    """
+
+    behind: int
+    frame_bytes: int
+    period: float
+    ring_bytes: int
+    taken: bool
+
+    @property
+    def read_by_freeswitch(self) -> bool:
+        """Whether anybody reads it yet."""
+
+    @property
+    def stands(self) -> bool:
+        """Whether its reader has stopped."""
+
+    def tick(self) -> int:
+        """The tick that is read next."""
+
+    def at(self, tick: int) -> float:
+        """Monotonic time at which a tick is read."""
+
+    def first_at(self, when: float) -> int:
+        """The first tick to be read, and not before this time."""
+
+    def look_at(self) -> float | None:
+        """When a :meth:`tick` would tell most."""
+
+    def room(self, tick: int) -> int:
+        """How many bytes may be written from a tick on."""
+
+    def after(self, tick: int, size: int) -> int:
+        """The tick behind the last one that so many bytes need."""
+
+    def write(self, tick: int, linear: bytes, standing: int = 0) -> tuple[int, int]:
+        """Have this be heard; the first tick of it, and the one behind its last."""
+
+    def silence(self, first: int, last: int) -> int:
+        """Have nothing be heard; the tick that is next behind it."""
+
+    def drop_old(self) -> None:
+        """Have nothing more be heard of earlier relays."""
+
+    def tidy(self) -> None:
+        """Make silence of what was heard."""
+
+    def note(self, always: bool = True) -> None:
+        """Leave word for the next relay."""
+
+    def read_by(self, switch: str) -> bool:
+        """Which FreeSWITCH reads it; whether that has restarted."""
 
 
 class Told(Protocol):
@@ -91,7 +148,7 @@ class Playout:
     """One call's speech."""
 
     def __init__(
-        self, line: Line, margin: Margin, told: Told, now: Callable[[], float] = time.monotonic
+        self, line: Heard, margin: Margin, told: Told, now: Callable[[], float] = time.monotonic
     ) -> None:
         self._line = line
         self._margin = margin

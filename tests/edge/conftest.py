@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.edge.kamailio import MISSING, WHY_MISSING
+from tests.support.kamailio import MISSING, WHY_MISSING
 
 HERE = Path(__file__).parent
 

@@ -14,6 +14,7 @@ from eslbot.sim.lab import Lab, Tenant, free_port
 from tests.e2e.conftest import Labs, kinds
 from tests.interop.controller import Channel, controller, take
 from tests.interop.pbx import PATIENCE, Call
+from tests.interop.phones.pbx import PBX
 
 #: Where the switch looks for a controller first.
 FIRST = ("127.0.0.1", free_port())
@@ -21,6 +22,7 @@ FIRST = ("127.0.0.1", free_port())
 TENANTS = [
     Tenant("hold", "hold?greeting_ms=40"),
     Tenant("behind-nat", "hold?greeting_ms=40", workspace={"nat": True}),
+    Tenant("phones", "hold?greeting_ms=400", sources=[PBX]),
 ]
 
 

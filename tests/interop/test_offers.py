@@ -42,18 +42,63 @@ def test_what_stands_behind_the_audio_is_refused_alone(lab: Lab, calling: Callin
     flows(lab, call)
 
 
-DEAF = {
-    "fax behind the audio": lambda sdp: f"{sdp}m=image 9000 udptl t38\r\na=T38FaxVersion:0\r\n",
-    "audio that is off before the audio": lambda sdp: sdp.replace(
-        "m=audio", "m=audio 0 RTP/AVP 0\r\nm=audio", 1
-    ),
+VIDEO = ["m=video 9002 RTP/AVPF 96", "a=rtpmap:96 H264/90000"]
+FINGERPRINT = ["a=setup:actpass", f"a=fingerprint:SHA-256 {':'.join(['4F'] * 32)}"]
+ICE = ["a=ice-ufrag:abcd", "a=ice-pwd:abcdefabcdefabcdefabcd"]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.9.9.9", "192.168.9.9", "203.0.113.9"])
+def test_ice_is_answered(lab: Lab, calling: Calling, address: str) -> None:
+    """Whatever network the candidates are of: FreeSWITCH's default is 488 for private ones alone."""
+    call = calling("hold")
+    candidate = f"a=candidate:1 1 UDP 2113929471 {address} {call.voice.port} typ host"
+    answer = call.established(call.offer(lines=[*ICE, candidate])).body.decode()
+    assert (lab.real_switch is not None) == ("a=candidate:" in answer), (
+        "the stand-in has no ICE (RFC 8839, 4.2.5)"
+    )
+    call.bye()
+
+
+def test_feedback_is_answered_in_its_profile(lab: Lab, calling: Calling) -> None:
+    """RFC 3264, section 6: the transport of the answer is the offer's."""
+    call = calling("hold")
+    assert " RTP/AVPF 0" in call.established(call.offer(profile="RTP/AVPF")).body.decode()
+    flows(lab, call)
+
+
+UNANSWERABLE: dict[str, dict[str, Any]] = {
+    "RTP/SAVP without keys": {"profile": "RTP/SAVP"},
+    "RTP/SAVPF with keys": {"profile": "RTP/SAVPF", "lines": [CRYPTO]},
+    "DTLS without feedback": {"profile": "UDP/TLS/RTP/SAVP", "lines": FINGERPRINT},
+    "a fingerprint beside RTP/AVP": {"lines": FINGERPRINT},
+    "video with feedback": {"behind": VIDEO},
 }
 
 
-@pytest.mark.parametrize(
-    ("offer", "why"), list(zip(DEAF.values(), ["fax_offered", "audio_off_first"], strict=True)), ids=DEAF
-)
-def test_what_freeswitch_would_be_deaf_to_is_refused(lab: Lab, calling: Calling, offer, why) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("how", UNANSWERABLE.values(), ids=UNANSWERABLE)
+def test_what_freeswitch_would_answer_with_port_0_is_refused(
+    lab: Lab, calling: Calling, how: dict[str, Any]
+) -> None:
+    call = calling("hold")
+    assert call.refused(call.invite(call.offer(**how))).status == 488
+    assert line_of(lab, "call_refused", crt_object_id=call.crt)["why"] == "profile_unanswerable"
+
+
+DEAF = {
+    "fax behind the audio": (
+        "fax_offered",
+        lambda sdp: f"{sdp}m=image 9000 udptl t38\r\na=T38FaxVersion:0\r\n",
+    ),
+    "audio that is off before the audio": (
+        "audio_off_first",
+        lambda sdp: sdp.replace("m=audio", "m=audio 0 RTP/AVP 0\r\nm=audio", 1),
+    ),
+    "audio at IPv6": ("address_family", lambda sdp: sdp.replace("IN IP4 127.0.0.1", "IN IP6 ::1")),
+}
+
+
+@pytest.mark.parametrize(("why", "offer"), DEAF.values(), ids=DEAF)
+def test_what_freeswitch_would_be_deaf_to_is_refused(lab: Lab, calling: Calling, why, offer) -> None:  # type: ignore[no-untyped-def]
     call = calling()
     response = call.refused(call.invite(offer(call.offer())))
     assert response.status == 488

@@ -30,6 +30,7 @@ from eslbot.sim.lab import free_port
 
 HERE = Path(__file__).parent
 INTEGRATIONS = HERE.parents[1] / "integrations"
+PIPECAT_ESLBOT = INTEGRATIONS / "pipecat-eslbot"
 
 #: Seconds until a bot listens; Pipecat imports for some.
 START_LIMIT = 60.0
@@ -46,10 +47,14 @@ class Running:
     url: str
     log: Path
 
-    def wait_said(self, text: str, timeout: float = 10.0) -> None:
-        """Wait until it has said ``text``. Raises TimeoutError."""
+    def lines(self, text: str) -> list[str]:
+        """What it has said so far, of lines with ``text``."""
+        return [line for line in self.log.read_text().splitlines() if text in line]
+
+    def wait_said(self, text: str, times: int = 1, timeout: float = 20.0) -> None:
+        """Wait until it has said ``text`` so many times. Raises TimeoutError."""
         deadline = time.monotonic() + timeout
-        while text not in self.log.read_text():
+        while self.log.read_text().count(text) < times:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{text!r} is not in {self.log}")
             time.sleep(0.05)  # another process's log file: there is no event to wait for
@@ -68,6 +73,18 @@ def pipecat(folder: Path) -> Iterator[Running]:
     credentials |= {f"{name}": "none" for name in ("PLIVO_AUTH_ID", "PLIVO_AUTH_TOKEN")}
     with _run([*command, "--host", "127.0.0.1", "--port", str(port)], credentials, port, folder) as log:
         yield Running(f"ws://127.0.0.1:{port}/ws", log)
+
+
+@contextmanager
+def pipecat_native(folder: Path, script: Path = HERE / "pipecat_native_bot.py") -> Iterator[Running]:
+    """A bot on ``pipecat-eslbot``. Raises :class:`Missing`."""
+    python = os.environ.get("ESLBOT_PIPECAT")
+    if not python:
+        raise Missing("no Pipecat: ESLBOT_PIPECAT names no Python that has pipecat-ai[runner,websocket]")
+    port = free_port()
+    environment = {"PORT": str(port), "PYTHONPATH": str(PIPECAT_ESLBOT / "src")}
+    with _run([python, str(script)], environment, port, folder) as log:
+        yield Running(f"ws://127.0.0.1:{port}/", log)
 
 
 @contextmanager

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from pathlib import Path
-from uuid import uuid4
+from dataclasses import dataclass
 
 import pytest
 
@@ -16,6 +15,7 @@ from eslbot.sim import freeswitch
 from eslbot.sim.audio import heard, speech, tone
 from eslbot.sim.bot import GOODBYE, GREETING, Bot
 from eslbot.sim.lab import Lab, Tenant
+from eslbot.sim.pbx import CallResult, PbxCall
 from eslbot.sim.pbx.media import CALLER_TONE
 from tests.outside import bots
 from tests.outside.bots import Running
@@ -45,9 +45,9 @@ def twilio_sample(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]
     yield from there(bots.twilio_sample(tmp_path_factory.mktemp("twilio-sample")))
 
 
-@pytest.fixture
-def openai_agents(tmp_path: Path) -> Iterator[Running]:
-    yield from there(bots.openai_agents(tmp_path))
+@pytest.fixture(scope="module")
+def openai_agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    yield from there(bots.openai_agents(tmp_path_factory.mktemp("openai")))
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ def test_pipecat_by_the_protocol(pipecat: Running, protocol: str) -> None:
     played = play(pipecat.url, protocol, keys={0.3: "5"})
     line = bytes(played.line.heard)
     assert (played.close_code, played.clears, played.bad) == (1000, 1, [])
-    # A greeting of 0.6 s, and about half a second of five before it interrupts itself.
-    assert 0.8 <= heard(line, GREETING) <= 2.0
+    # A greeting of 0.6 s, and of five what was under way when it interrupted itself: half a second, or less.
+    assert 0.55 <= heard(line, GREETING) <= 2.0
     assert heard(line, GOODBYE) == pytest.approx(0.4, abs=0.05)
     pipecat.wait_said(f"CALL {protocol} ")
     pipecat.wait_said("KEY 5")
@@ -121,49 +121,82 @@ def test_the_stand_in_by_the_protocol(stand_in: Bot, protocol: str) -> None:
 # -- whole calls through a relay ---------------------------------------------------------------------------
 
 
-def whole_call(folder: Path, url: str, protocol: str, limit: float) -> tuple[Lab, object]:
-    """PBX, FreeSWITCH, eslbot with its relay, that bot, Ameyo; the result of the PBX's call."""
-    pytest.importorskip("eslbot.relay.process", reason="no relay yet")
+@dataclass
+class Placed:
+    """One laboratory's calls, one to each bot that is there, beside each other."""
+
+    lab: Lab
+    calls: dict[str, PbxCall]
+
+    def result(self, name: str, limit: float = 30) -> CallResult:
+        """How the call to that bot went; skips the test where there is none."""
+        if name not in self.calls:
+            pytest.skip(f"no {name} on this machine: see scripts/prepare-outside")
+        result = self.calls[name].wait(limit)
+        assert result.completed and result.cause == "accepted", (result, self.lab.log_lines()[-20:])
+        crt = result.crt_object_id
+        (accepted,) = [request for request in self.lab.ameyo.requests_for(crt) if request.accepted]
+        outcome = "bot_ended" if name == "eslbot" else "bot_closed"
+        assert accepted.json["properties"]["outcome"] == outcome
+        return result
+
+
+@pytest.fixture(scope="module")
+def placed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Placed]:
+    """PBX, FreeSWITCH, eslbot with its relay, all bots, Ameyo."""
     if freeswitch.find() is None:
         pytest.skip("no FreeSWITCH with mod_audio_stream on this machine")
-    # A bot that waits for the caller is no silent one.
-    tenant = Tenant("outside", url, bot_keys={"protocol": protocol, "first_audio_timeout": 0})
-    with Lab(folder, [tenant], switch="freeswitch") as lab:
-        crt = f"d444-{uuid4().hex[:12]}-vce"
-        result = lab.pbx.call(INVITE.did, crt, tenant.id, timeout=limit).wait(limit + 10)
-        assert result.completed and result.cause == "accepted", (result, lab.log_lines()[-20:])
-        (accepted,) = [request for request in lab.ameyo.requests_for(crt) if request.accepted]
-        outcome = "bot_ended" if protocol == "eslbot" else "bot_closed"
-        assert accepted.json["properties"]["outcome"] == outcome
-        return lab, result
+    urls: dict[str, tuple[str, str]] = {}
+    for bot, protocols_of_it in BOTS.items():
+        try:
+            running: Running = request.getfixturevalue(bot)
+        except pytest.skip.Exception:
+            continue
+        urls |= {f"{bot}-{protocol}": (running.url, protocol) for protocol in protocols_of_it}
+    with Bot() as stand_in:
+        urls["eslbot"] = (stand_in.url("talk?listen_ms=300&format=binary"), "eslbot")
+        # A bot that waits for the caller is no silent one.
+        tenants = [
+            Tenant(name.replace("_", "-"), url, bot_keys={"protocol": protocol, "first_audio_timeout": 0})
+            for name, (url, protocol) in urls.items()
+        ]
+        with Lab(tmp_path_factory.mktemp("lab"), tenants, switch="freeswitch") as lab:
+            calls = {
+                name: lab.pbx.call(INVITE.did, None, tenant.id, timeout=40)
+                for name, tenant in zip(urls, tenants, strict=True)
+            }
+            yield Placed(lab, calls)
+
+
+#: The bots, and by which protocols they are called.
+BOTS = {"pipecat": DIALECTS, "twilio_sample": ["twilio"], "openai_agents": ["twilio"]}
 
 
 @pytest.mark.parametrize("protocol", DIALECTS)
-def test_pipecat_in_a_call(pipecat: Running, tmp_path: Path, protocol: str) -> None:
-    _, result = whole_call(tmp_path, pipecat.url, protocol, 30)
-    assert 0.8 <= result.recording.heard(GREETING) <= 2.0
+def test_pipecat_in_a_call(placed: Placed, protocol: str) -> None:
+    result = placed.result(f"pipecat-{protocol}")
+    # The greeting of 0.6 s; of the five seconds that it interrupts itself what was under way by then.
+    assert 0.55 <= result.recording.heard(GREETING) <= 2.0
     assert result.recording.heard(GOODBYE) >= 0.35
 
 
-def test_twilios_sample_in_a_call(twilio_sample: Running, tmp_path: Path) -> None:
-    _, result = whole_call(tmp_path, twilio_sample.url, "twilio", 30)
+def test_twilios_sample_in_a_call(placed: Placed) -> None:
+    result = placed.result("twilio_sample-twilio")
     assert result.recording.heard(CALLER_TONE) >= 4.8
 
 
-def test_openais_transport_in_a_call(openai_agents: Running, tmp_path: Path) -> None:
-    folder = tmp_path / "lab"
-    folder.mkdir()
-    _, result = whole_call(folder, openai_agents.url, "twilio", 30)
+def test_openais_transport_in_a_call(placed: Placed, openai_agents: Running) -> None:
+    result = placed.result("openai_agents-twilio")
     assert 0.7 <= result.recording.heard(GREETING) <= 1.8
     assert result.recording.heard(GOODBYE) >= 0.35
     openai_agents.wait_said("CLOSED ")
     said = openai_agents.log.read_text()
-    assert "TRUNCATED i2 " in said and "ERROR" not in said
+    assert said.count("TRUNCATED i2 ") >= said.count("CLOSED ") and "ERROR" not in said
     # Time stamps that are not a frame's length apart make it add silence to what the caller says.
     assert "Padding" not in said
 
 
-def test_a_native_bot_in_a_call(stand_in: Bot, tmp_path: Path) -> None:
-    _, result = whole_call(tmp_path, stand_in.url("talk?listen_ms=300&format=binary"), "eslbot", 30)
+def test_a_native_bot_in_a_call(placed: Placed) -> None:
+    result = placed.result("eslbot")
     assert result.recording.heard(GREETING) >= 0.55
     assert result.recording.heard(GOODBYE) >= 0.35

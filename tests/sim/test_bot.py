@@ -632,6 +632,17 @@ def test_a_failure_of_the_first_connection_only(bot, behaviour):
         until_closed(ws)
 
 
+def test_a_bot_that_resumes_does_not_greet_again(bot):
+    path = "talk?resumes=1&greeting_ms=40&listen_ms=0&goodbye_ms=20"
+    for connection, tones in enumerate([[GREETING, GOODBYE], [GOODBYE]]):
+        with join(bot, path, X_Call_ID="c") as ws:
+            speech, _ = until(ws, "end")
+        call = bot.calls[connection]
+        call.wait_closed()
+        call.finished = False  # it broke off before its end
+        assert [hertz for hertz in (GREETING, GOODBYE) if heard(speech, hertz) > 0.005] == tones
+
+
 @pytest.mark.parametrize(
     ("make", "why"),
     [

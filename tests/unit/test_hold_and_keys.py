@@ -74,6 +74,8 @@ def test_any_info(kind: str, body: bytes) -> None:
 
 
 AUDIO, FAX = "m=audio 4000 RTP/AVP 0 101", "m=image 9000 udptl t38"
+CRYPTO = "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz"
+FINGERPRINT = "a=fingerprint:SHA-256 4F:BD:0C:8C"
 
 
 def sdp(*streams: str) -> dict[str, str]:
@@ -87,6 +89,19 @@ def sdp(*streams: str) -> dict[str, str]:
         ([AUDIO, "m=video 9000 RTP/AVP 96", FAX], "fax_offered"),
         ([AUDIO, "m=image 9000/2 UDPTL t38"], "fax_offered"),
         (["m=audio 0 RTP/AVP 0", AUDIO], "audio_off_first"),
+        ([AUDIO, "m=video 9000 RTP/AVPF 96"], "profile_unanswerable"),
+        (["m=video 9000 udp/tls/rtp/savpf 96", AUDIO], "profile_unanswerable"),
+        ([AUDIO, "m=audio 9002 RTP/SAVPF 0"], "profile_unanswerable"),
+        ([AUDIO, FINGERPRINT], "profile_unanswerable"),
+        ([FINGERPRINT, "m=audio 4000 RTP/AVPF 0"], "profile_unanswerable"),
+        (["m=audio 4000 RTP/SAVP 0", CRYPTO, FINGERPRINT], "profile_unanswerable"),
+        (["m=audio 4000 RTP/SAVP 0"], "profile_unanswerable"),
+        (["m=audio 4000 RTP/SAVP 0", "a=crypto:1 F8_128_HMAC_SHA1_80 inline:x"], "profile_unanswerable"),
+        (["m=audio 4000 RTP/SAVP 0", AUDIO, CRYPTO], "profile_unanswerable"),
+        (["m=audio 4000 RTP/SAVP 0", CRYPTO, "m=video 9000 RTP/AVPF 96"], "profile_unanswerable"),
+        (["m=audio 4000 rtp/savpf 0", CRYPTO], "profile_unanswerable"),
+        (["m=audio 4000 UDP/TLS/RTP/SAVPF 0", "m=video 9 RTP/AVP 96", FINGERPRINT], "profile_unanswerable"),
+        (["m=audio 4000 UDP/TLS/RTP/SAVP 0", FINGERPRINT], "profile_unanswerable"),
     ],
 )
 def test_offers_that_would_be_deaf(streams: list[str], why: str) -> None:
@@ -99,6 +114,34 @@ def test_offers_that_would_be_deaf(streams: list[str], why: str) -> None:
     )
 
 
+C4, C6 = "c=IN IP4 203.0.113.10", "c=IN IP6 2001:db8::10"
+CANDIDATE = "a=candidate:1 1 UDP 2130706431 203.0.113.10 4000 typ host"
+
+
+@pytest.mark.parametrize(
+    ("streams", "local", "refused"),
+    [
+        ([C6, AUDIO], "10.0.0.5", True),
+        ([C4, AUDIO, C6], "10.0.0.5", True),
+        ([AUDIO, C4], "2001:db8::5", True),
+        ([C6, AUDIO, C4], "10.0.0.5", False),
+        ([C6, AUDIO], "2001:db8::5", False),
+        ([C6, AUDIO, CANDIDATE], "10.0.0.5", False),
+        ([C6, AUDIO], "", False),
+        ([AUDIO], "10.0.0.5", False),
+        ([C4, AUDIO, "m=video 9000 RTP/AVP 96", C6], "10.0.0.5", False),
+    ],
+)
+def test_audio_at_an_address_of_the_other_version(streams: list[str], local: str, refused: bool) -> None:
+    channel = sdp(*streams) | {"variable_sip_local_network_addr": local}
+    if not refused:
+        offer.check(channel)
+        return
+    with pytest.raises(Refused) as refusal:
+        offer.check(channel)
+    assert (refusal.value.status, refusal.value.why) == (488, "address_family")
+
+
 @pytest.mark.parametrize(
     "channel",
     [
@@ -109,6 +152,18 @@ def test_offers_that_would_be_deaf(streams: list[str], why: str) -> None:
         sdp(AUDIO, AUDIO),
         sdp("m=video 9000 RTP/AVP 96", AUDIO),
         sdp(AUDIO, "a=m=image 9000 udptl t38"),
+        sdp(AUDIO, "a=ice-ufrag:abcd"),
+        sdp(AUDIO, "m=video 0 UDP/TLS/RTP/SAVPF 96", FINGERPRINT),
+        sdp("m=audio 4000 RTP/SAVPF 0", FINGERPRINT),
+        sdp(FINGERPRINT, "m=audio 4000 UDP/TLS/RTP/SAVPF 0", "m=video 9000 UDP/TLS/RTP/SAVPF 96"),
+        sdp(AUDIO, "m=audio 9002 RTP/SAVP 0", CRYPTO),
+        sdp(AUDIO, "m=video 0 UDP/TLS/RTP/SAVPF 96"),
+        sdp(AUDIO, "m=application 9003 UDP/DTLS/SCTP x"),
+        sdp("m=audio 4000 RTP/AVPF 0", CRYPTO),
+        sdp("m=audio 4000 RTP/AVPF 0", "m=video 9000 RTP/AVPF 96"),
+        sdp("m=audio 4000 RTP/SAVP 0", "a=crypto:1 F8_128_HMAC_SHA1_80 inline:x", CRYPTO),
+        sdp("m=audio 4000 RTP/SAVP 0", CRYPTO.lower()),
+        sdp("m=audio 4000 RTP/SAVP 0", CRYPTO, "m=video 9000 RTP/SAVP 96"),
     ],
 )
 def test_offers_that_are_heard(channel: dict[str, str]) -> None:

@@ -43,6 +43,7 @@ _WHY = {
     "dtmf-type": "keys are not heard",
     "rfc2833-pt": "keys are not heard",
     "liberal-dtmf": "keys sent by SIP INFO are not heard",
+    "apply-candidate-acl": "a PBX with ICE is refused where all its candidates are private",
     "shutdown-on-fail": "a FreeSWITCH whose SIP address is taken comes up deaf",
     "disable-register": "strangers may register",
     "sip-options-respond-503-on-busy": "the PBX does not learn by OPTIONS that this switch is full",

@@ -71,6 +71,9 @@ class Protocol(ABC):
     ``trace``: the call's `traceparent`; empty where there is none.
     """
 
+    #: What a stream is called in the messages of both sides, and this one's id; None: they name none.
+    stream_name: tuple[str, str] | None = None
+
     def __init__(self, invite: Invite, bot: Bot, trace: str) -> None:
         self.invite = invite
         self.bot = bot

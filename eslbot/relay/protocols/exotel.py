@@ -22,6 +22,7 @@ class Exotel(Envelope):
     def __init__(self, invite: Invite, bot: Bot, trace: str) -> None:
         super().__init__(invite, bot, trace)
         self._stream = sid("MZ", self.stream)
+        self.stream_name = "stream_sid", self._stream
         self._call = {"call_sid": sid("CA", invite.call_id), "account_sid": sid("AC", invite.workspace_id)}
 
     def start(self, *, resumed: bool) -> Sequence[Message]:

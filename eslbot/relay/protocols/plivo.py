@@ -30,6 +30,7 @@ class Plivo(Envelope):
 
     def __init__(self, invite: Invite, bot: Bot, trace: str, now: Callable[[], float] = time.time) -> None:
         super().__init__(invite, bot, trace)
+        self.stream_name = "streamId", str(self.stream)
         self._encoding = "audio/x-mulaw" if self.rate == 8000 else "audio/x-l16"
         self._began, self._at = now(), 0.0
         self._clearing = 0  # a `clearAudio` that has no answer yet

@@ -22,6 +22,7 @@ class Twilio(Envelope):
     def __init__(self, invite: Invite, bot: Bot, trace: str) -> None:
         super().__init__(invite, bot, trace)
         self._stream = sid("MZ", self.stream)
+        self.stream_name = "streamSid", self._stream
         self._call = {"accountSid": sid("AC", invite.workspace_id), "callSid": sid("CA", invite.call_id)}
 
     def start(self, *, resumed: bool) -> Sequence[Message]:

@@ -56,7 +56,8 @@ Parameters of the query:
   early or late (``seed`` makes it another one); ``ahead_ms``, by which all go early, so that their own
   lateness is not heard; ``burst=1``: all at once. ``heeds_hold=1`` does not speak to a caller on hold;
 * ``status`` of ``/reject``. ``once=1`` lets ``/abort`` and ``/error-close`` fail only the first connection of
-  a call; the next one talks. ``hears=1`` reports the caller's speech, by loudness;
+  a call; the next one talks. ``resumes=1`` does not greet again there. ``hears=1`` reports the caller's
+  speech, by loudness;
 * ``keep_tcp=1`` leaves the TCP connection open whatever was said on it (a close frame, an answer to the
   peer's, a refusal), until :meth:`Bot.let_go`; ``unread=1`` reads nothing behind the upgrade, and speaks all
   the same.

@@ -17,7 +17,9 @@ Behaviour = Callable[[BotCall], None]
 
 
 def greet(call: BotCall) -> None:
-    """Say 440 Hz for ``greeting_ms``."""
+    """Say 440 Hz for ``greeting_ms``; with ``resumes`` not on a call's second connection."""
+    if call.resumed and call.number("resumes", 0):
+        return
     call.speak(tone(GREETING, call.number("greeting_ms", 600) / 1000, call.rate))
 
 

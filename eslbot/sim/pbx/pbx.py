@@ -18,7 +18,7 @@ from eslbot import g711
 from eslbot.sim.events import Emit, silent
 from eslbot.sim.pbx.ameyo import AmeyoServer
 from eslbot.sim.pbx.control import ACKNOWLEDGED, DIRECTIONS, OFFERED, Answered, CallControl
-from eslbot.sim.pbx.media import CALLER_TONE, Recording, RtpEndpoint, RtpSession, caller_frames
+from eslbot.sim.pbx.media import CALLER_TONE, Caller, Recording, RtpEndpoint, RtpSession, caller_frames
 from eslbot.sim.pbx.ports import Ports
 from eslbot.sim.pbx.sipp import CODECS, CallLine, SippRun, find_sipp
 from eslbot.sim.pbx.trace import Dialog, dialogs, failures, retry_after
@@ -408,7 +408,7 @@ class Pbx:
         hangup_after: float | None = None,
         answer_timeout: float = 10.0,
         media: str = "python",
-        caller_tone: float | None = CALLER_TONE,
+        caller_tone: Caller = CALLER_TONE,
         timeout: float = 30.0,
         offered: str | None = None,
     ) -> PbxCall:
@@ -427,7 +427,7 @@ class Pbx:
             hangup_after: seconds from the answer until the caller hangs up.
             answer_timeout: seconds after the INVITE, or the last provisional response, until CANCEL.
             media: ``"python"`` sends the tone and records; ``"sipp"`` only sends, in the first codec.
-            caller_tone: whole hertz; None for a silent caller.
+            caller_tone: whole hertz; L16 at 8,000 Hz, whole frames of 20 ms, over and over; None for silence.
             timeout: seconds after which the PBX gives up: BYE, and the end of SIPp if that does not help.
             offered: how a re-INVITE of the switch's is answered; None as the PBX does.
         """
@@ -707,7 +707,7 @@ def _offer(codec: str | Sequence[str]) -> list[str]:
     return codecs
 
 
-def _speech(codec: str, caller_tone: float | None) -> tuple[bytes, int] | None:
+def _speech(codec: str, caller_tone: Caller) -> tuple[bytes, int] | None:
     """A second of the caller's speech for SIPp to repeat, and its payload type; G.711 only."""
     if codec not in g711.PAYLOAD_TYPES:
         return None

@@ -173,6 +173,7 @@ class Offer:
 
     ``codec`` is the first of the offer that is PCMU or PCMA at 8,000 Hz, ``events`` the payload type of
     telephone-event at 8,000 Hz. ``before`` and ``behind`` are the other streams, as the answer refuses them.
+    ``profile`` is that of the audio, in the offer as in the answer.
     ``deaf`` is an offer that FreeSWITCH accepts and does not speak with (``eslbot/offer.py`` says why).
     """
 
@@ -185,6 +186,7 @@ class Offer:
     before: tuple[str, ...] = ()
     behind: tuple[str, ...] = ()
     deaf: bool = False
+    profile: str = "RTP/AVP"
 
     @classmethod
     def parse(cls, text: str) -> Offer | None:
@@ -209,7 +211,10 @@ class Offer:
             kind[0] == "audio" for kind in kinds[:place]
         )
         return found and replace(
-            found, before=tuple(refused[:place]), behind=tuple(refused[place + 1 :]), deaf=deaf
+            found,
+            before=tuple(refused[:place]),
+            behind=tuple(refused[place + 1 :]),
+            deaf=found.deaf or deaf or _has_feedback(kinds) != found.profile.endswith("AVPF"),
         )
 
     @classmethod
@@ -230,8 +235,6 @@ class Offer:
                 )
             elif kind == "a" and value in ("sendrecv", "sendonly", "recvonly", "inactive"):
                 direction = value
-            elif kind == "a" and value.startswith("crypto:"):
-                return None  # "a=crypto in RTP/AVP, refer to rfc3711"
         if not re.fullmatch(r"\d{1,5}", media[1], re.A):
             return None
         port, formats = (
@@ -239,10 +242,12 @@ class Offer:
             [number for number in media[3:] if re.fullmatch(r"\d{1,3}", number, re.A)],
         )
         chosen = next((n for n in formats if names.get(n) in (("PCMU", 8000), ("PCMA", 8000))), None)
-        if chosen is None or not 0 < port < 65536 or media[2] not in ("RTP/AVP", "RTP/AVPF"):
+        deaf = _is_deaf(media[2], session, lines)
+        if chosen is None or not 0 < port < 65536 or deaf is None or not address:
             return None
         events = next((int(n) for n in formats if names.get(n) == ("TELEPHONE-EVENT", 8000)), None)
-        return cls(address, port, names[chosen][0], int(chosen), events, direction) if address else None
+        codec = names[chosen][0]
+        return cls(address, port, codec, int(chosen), events, direction, deaf=deaf, profile=media[2])
 
     @property
     def flow(self) -> str:
@@ -252,11 +257,35 @@ class Offer:
     def answer(self, ip: str, port: int, session: int) -> str:
         """Our SDP: the one codec, telephone-event where it was offered, ptime 20."""
         formats = [str(self.payload_type)] + ([str(self.events)] if self.events is not None else [])
-        lines = [*_head(ip, session), *self.before, f"m=audio {port} RTP/AVP {' '.join(formats)}"]
+        lines = [*_head(ip, session), *self.before, f"m=audio {port} {self.profile} {' '.join(formats)}"]
         lines.append(f"a=rtpmap:{self.payload_type} {self.codec}/8000")
         if self.events is not None:
             lines += [f"a=rtpmap:{self.events} telephone-event/8000", f"a=fmtp:{self.events} 0-15"]
         return "\r\n".join([*lines, f"a={self.flow}", "a=ptime:20", *self.behind, ""])
+
+
+def _has_feedback(kinds: list[list[str]]) -> bool:
+    """Whether any stream that is on has a profile of RFC 4585 or 5124."""
+    return any(kind[1] != "0" and kind[2].endswith("AVPF") for kind in kinds)
+
+
+def _is_deaf(profile: str, session: list[str], stream: list[str]) -> bool | None:
+    """Whether FreeSWITCH answers audio of this profile and does not speak; None is 488, also for what it does
+    encrypt, which the stand-in does not."""
+    dtls = any(line.startswith("a=fingerprint:") for line in (*session, *stream))
+    keys = any(line.startswith("a=crypto:") for line in stream)
+    match profile:
+        case "RTP/AVP" if keys:
+            return None  # "a=crypto in RTP/AVP, refer to rfc3711"
+        case "RTP/AVP" | "RTP/AVPF":
+            return dtls
+        case "RTP/SAVP":
+            return None if keys and not dtls else True
+        case "RTP/SAVPF" | "UDP/TLS/RTP/SAVPF":
+            return None if dtls else True
+        case "UDP/TLS/RTP/SAVP":
+            return True
+    return None
 
 
 #: Of an INVITE without an offer, until the ACK brings the answer to ours.
