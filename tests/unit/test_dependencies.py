@@ -63,10 +63,11 @@ PRIVATE = {
 }
 
 
-def foreign_names(path: Path) -> Iterator[str]:
-    """Private names that a module uses and does not define."""
+def names(path: Path) -> tuple[set[object], set[str], set[Path]]:
+    """What a module defines, what it uses, and the modules of eslbot's that it imports from."""
     own: set[object] = {"_exit"}  # os._exit is promised
     used: set[str] = set()
+    others: set[Path] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             own.add(node.name)
@@ -80,6 +81,16 @@ def foreign_names(path: Path) -> Iterator[str]:
             (own if isinstance(node.ctx, ast.Store) else used).add(node.attr)
         elif isinstance(node, ast.keyword):
             used.add(node.arg or "")
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("eslbot."):
+            others.add(REPOSITORY / f"{node.module.replace('.', '/')}.py")
+    return own, used, others
+
+
+def foreign_names(path: Path) -> Iterator[str]:
+    """Private names that a module uses and does not define, nor a module of eslbot's that it imports from."""
+    own, used, others = names(path)
+    for other in filter(Path.is_file, others):
+        own |= names(other)[0]
     return (name for name in used - own if re.match(r"_[a-z]", name))
 
 
