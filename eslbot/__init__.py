@@ -3,4 +3,4 @@
 One call is told in :mod:`eslbot.call`; the rooms around it are described in ``docs/architecture.md``.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,7 +1,8 @@
-"""What holds for every suite: its secrets, its time, and which files run at one time."""
+"""What holds for every suite: its marks, its secrets, its time, and which files run at one time."""
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -16,7 +17,44 @@ from tests.support.turn import Turn
 
 # No test is a timed one: on a busy machine an example may take as long as it likes.
 settings.register_profile("eslbot", deadline=None)
+#: For `scripts/test --fast`: a fault that few examples find is found by the whole run.
+settings.register_profile("fast", deadline=None, max_examples=5)
 settings.load_profile("eslbot")
+
+#: What a directory's tests are, as marks; those of others are `laboratory`. The order of the first two is
+#: random: none of them may need another one.
+UNIT = frozenset({"cli", "signals", "unit"})
+COMPONENT = frozenset({"esl", "ledger", "web"})
+STAND_IN = frozenset({"sim"})
+#: Of these, files that start services or databases, or measure: `slow`, as are some single tests.
+SLOW = frozenset(
+    {
+        "cli/test_reload.py",
+        "esl/test_deploy.py",
+        "esl/test_greenswitch_defects.py",
+        "esl/test_greenswitch_server.py",
+        "esl/test_peers.py",
+        "esl/test_relay_child.py",
+        "esl/test_worker.py",
+        "ledger/test_database.py",
+        "ledger/test_search.py",
+        "ledger/test_service.py",
+        "ledger/test_summary.py",
+        "ledger/test_traces.py",
+        "ledger/test_writer.py",
+        "unit/test_ameyo_limits.py",
+        "unit/test_ameyo_unkind.py",
+        "unit/test_doctor.py",
+        "unit/test_exposition.py",
+        "unit/test_health_probes.py",
+        "unit/test_recording_writer.py",
+        "unit/test_relay_playout.py",
+        "unit/test_relay_process.py",
+        "web/test_server.py",
+    }
+)
+#: Seconds that a test may take that is `alone`: it runs for minutes on purpose. The others: pyproject.toml.
+BOUND_ALONE = 1200
 
 #: Directories whose files are soon over. In the others time goes by in calls and starts of processes.
 SHORT = frozenset({"ledger", "signals", "unit", "web"})
@@ -38,10 +76,36 @@ def _alone(item: pytest.Item) -> bool:
     return item.get_closest_marker("alone") is not None
 
 
+def _kind(item: pytest.Item) -> str:
+    place = item.path.parent.name
+    for kind, places in {"unit": UNIT, "component": COMPONENT, "standin": STAND_IN}.items():
+        if place in places:
+            return kind
+    return "laboratory"
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what a test is, how long it may take, and whether its order is random."""
+    kind = _kind(item)
+    item.add_marker(kind)
+    if f"{item.path.parent.name}/{item.path.name}" in SLOW:
+        item.add_marker("slow")
+    if _alone(item) and item.get_closest_marker("timeout") is None:
+        item.add_marker(pytest.mark.timeout(BOUND_ALONE))
+    if kind not in {"unit", "component"}:
+        item.add_marker(pytest.mark.random_order(disabled=True))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """First come the long files, then short ones, which fill up the end; last those that are to be alone."""
     items.sort(key=lambda item: (_alone(item), item.path.parent.name in SHORT))
+
+
+def pytest_collection_finish() -> None:
+    """Let garbage be looked for in what tests make, not in all tests each time: a fifth of their work."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

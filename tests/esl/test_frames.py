@@ -167,6 +167,7 @@ def test_a_body_beyond_the_bound_is_skipped_and_what_follows_is_read(chunk: int)
     assert Event.of(reply).data == "+OK next"
 
 
+@pytest.mark.slow
 def test_a_long_event_whose_headers_do_not_end_is_an_error() -> None:
     for size in (MAX_HEADER_BYTES + 1, MAX_BODY_BYTES + 1):
         (frame,) = FrameReader().feed(

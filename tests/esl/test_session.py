@@ -337,6 +337,7 @@ def test_an_application_that_was_refused_is_not_waited_for(line: Line) -> None:
 # -- time-outs --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_wait_has_an_end(impatient: Line) -> None:
     session = impatient.session
     session.session_data = {"Unique-ID": "the-call"}
@@ -491,6 +492,7 @@ def test_stop_after_freeswitch_has_closed(line: Line) -> None:
     line.session.stop()
 
 
+@pytest.mark.slow
 def test_a_stopped_session_leaves_nothing_behind() -> None:
     def sessions() -> int:
         gc.collect()

@@ -397,6 +397,7 @@ def test_an_alarm_is_told_once_whoever_has_the_call(house: House) -> None:
         second.wait(lambda: len(overdue(lines)) == 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [3600.0, -3600.0])
 def test_a_step_of_the_hosts_clock_is_no_alarm(
     house: House, monkeypatch: pytest.MonkeyPatch, step: float
@@ -485,6 +486,7 @@ def test_a_bye_that_is_due_finds_its_controller(house: House) -> None:
     assert "noevents" not in channel.story
 
 
+@pytest.mark.slow
 def test_a_post_that_is_under_way_is_noted_first(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     house.ameyo.answers[:] = [Answer(200, write=_slowly)]
     channel = house.talking()

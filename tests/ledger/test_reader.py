@@ -53,6 +53,7 @@ def names(rows: list[dict[str, Any]]) -> list[str]:
     return [row["call_id"] for row in rows]
 
 
+@pytest.mark.slow
 def test_it_answers(asked: Reader) -> None:
     assert not asked.attended
     assert names(asked.calls(Filter(), 50, None)) == ["c1", "d0", "c0"]

@@ -627,6 +627,7 @@ def wait_for_ever(handler: Any) -> None:
     handler.rfile.read(1)
 
 
+@pytest.mark.slow
 def test_an_attempt_is_interrupted_when_the_call_is_over() -> None:
     with AmeyoServer(Answer(write=wait_for_ever)) as server:
         verdict, status, detail, seconds = one_attempt(server, over_after=0.3)
@@ -668,6 +669,7 @@ result = [server.get(timeout=10), attempt.verdict, attempt.status, attempt.detai
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked_first", "found"),
     [
@@ -712,6 +714,7 @@ def drip_interim(handler: Any) -> None:
         time.sleep(0.3)
 
 
+@pytest.mark.slow
 def test_an_answer_that_never_comes_to_its_status_is_bounded() -> None:
     with AmeyoServer(Answer(write=drip_interim)) as server:
         verdict, status, detail, seconds = one_attempt(server, timeout=1.0)
@@ -719,6 +722,7 @@ def test_an_answer_that_never_comes_to_its_status_is_bounded() -> None:
     assert seconds < 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [drip_headers, drip_text])
 @pytest.mark.parametrize("timeout", [0.6, 10.0], ids=["beyond its time", "within its time"])
 def test_a_2xx_whose_headers_or_text_drip_is_accepted_all_the_same(write: Any, timeout: float) -> None:
@@ -728,6 +732,7 @@ def test_a_2xx_whose_headers_or_text_drip_is_accepted_all_the_same(write: Any, t
     assert seconds < 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [500, 401, 302])
 def test_another_status_counts_too_whatever_becomes_of_its_text(status: int) -> None:
     def drip(handler: Any) -> None:

@@ -200,6 +200,7 @@ def test_an_unkind_proxy_is_bounded_and_told(kind: str) -> None:
     assert UNKIND[kind][1] in attempt.detail
 
 
+@pytest.mark.slow
 def test_a_proxy_that_holds_a_tenants_posts_holds_no_other_tenants() -> None:
     """In a worker, whose sockets are gevent's: all of the one's slots are taken, and stay so."""
     with ConnectProxy() as silent, AmeyoServer() as server:

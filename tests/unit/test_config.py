@@ -261,6 +261,7 @@ def test_a_bots_url_is_dialled_as_it_was_checked(read: Read, url: str) -> None:
     assert dialled.resource_name == (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
+@pytest.mark.slow
 @given(
     st.text(st.sampled_from("wsWS:/?#[]@!$&'()*+,;=%aB.-_09 \t\n\x00é"), max_size=24).map("wss://".__add__)
     | st.text(max_size=24)

@@ -23,6 +23,7 @@ def test_the_first_start_makes_it_and_the_next_ones_read_it(tmp_path: Path) -> N
     assert load_or_make(tmp_path / "other.key").fingerprints != made.fingerprints
 
 
+@pytest.mark.slow
 def test_of_several_that_make_it_at_once_all_have_the_same(tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         found = pool.map(fingerprints, [tmp_path / "identity.key"] * 16)

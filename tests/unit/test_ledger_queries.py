@@ -385,6 +385,7 @@ def sent_by_hand(ledger: Ledger) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.slow
 def test_a_notification_is_sent_again_and_recorded(
     with_ameyo: tuple[Path, AmeyoServer], ledger: Ledger
 ) -> None:
@@ -432,6 +433,7 @@ def test_what_cannot_be_sent_again(configuration: Path, ledger: Ledger, name: st
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_nothing_is_sent_that_could_not_be_recorded(with_ameyo: tuple[Path, AmeyoServer]) -> None:
     path, ameyo = with_ameyo
     path.write_text(path.read_text().replace("calls.db", "no.db"))

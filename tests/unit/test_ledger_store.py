@@ -53,6 +53,7 @@ def test_what_is_in_the_database_already_is_not_written_again(engine: Engine) ->
     assert store.offsets() == {"j": 100}
 
 
+@pytest.mark.slow
 def test_a_call_that_cannot_be_written_does_not_hold_up_the_others(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ def test_what_was_taken_back_is_silence(worlds: Callable[..., World]) -> None:
     assert any(any(frame) for frame in read(world)[-40:])
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     steps=st.lists(

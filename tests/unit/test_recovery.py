@@ -373,6 +373,7 @@ def test_a_foreign_database_is_told_and_stays_as_it_is(host: Host, script: str) 
     assert host.word.restarts == 0
 
 
+@pytest.mark.slow
 def test_one_that_takes_for_ever_is_given_up(host: Host) -> None:
     """A trigger that somebody else put there: the delete would never end."""
     endless = "with recursive r(n) as (select 1 union all select n + 1 from r) select count(*) from r"

@@ -133,6 +133,7 @@ def test_silence_stays_silence(rate: int) -> None:
     assert decoded(bytes(rate // 5), "raw", rate) == bytes(1600)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 2000), max_size=30), st.sampled_from(RATES))
 def test_a_stream_of_raw_may_be_cut_anywhere(cuts: list[int], rate: int) -> None:
     sound = tone(700, 0.1, rate)

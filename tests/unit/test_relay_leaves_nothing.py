@@ -218,6 +218,7 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+@pytest.mark.slow
 def test_no_call_leaves_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "STREAM_DUE", 0.3)
     monkeypatch.setattr(relay_call, "KEEP", 0.1)

@@ -498,6 +498,7 @@ class Heard:
         self.world.playout.mark(name)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(
     messages=st.lists(MESSAGE, min_size=1, max_size=12),
@@ -558,6 +559,7 @@ def test_whenever_it_dies_each_sample_is_heard_once_and_in_order(
         assert files(world) == 3 and world.line.lost == 0
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     messages=st.lists(MESSAGE, min_size=2, max_size=10),
@@ -596,6 +598,7 @@ def test_where_the_relay_dies_while_it_is_away_only_its_memory_is_lost(
         assert world.playout.idle and files(world) == 3
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     messages=st.lists(MESSAGE, min_size=3, max_size=10),
