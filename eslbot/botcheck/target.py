@@ -13,7 +13,7 @@ from marshmallow import ValidationError
 
 from eslbot.config.loader import resolved
 from eslbot.config.model import Bot, ConfigError, Workspace
-from eslbot.config.schemas import BotSchema
+from eslbot.config.schemas import INSECURE, BotSchema
 from eslbot.config.urls import shown
 from eslbot.invite import Invite
 
@@ -131,5 +131,5 @@ def _problems(messages: Mapping[Any, Any], place: str = "") -> Sequence[str]:
         if isinstance(message, Mapping):
             found += _problems(message, where)
         else:
-            found += [f"{where}: {one}" for one in message]
+            found += [f"{where}: {one}".replace(INSECURE, "say --insecure") for one in message]
     return found

@@ -415,6 +415,10 @@ class _OneOrMoreUrls(fields.Field[Any]):
         return (str(url.deserialize(value)),)
 
 
+#: What lets clear text pass.
+INSECURE = "say insecure = true in the same table"
+
+
 class _Insecure(_Table):
     """A table whose clear-text URLs need ``insecure = true``."""
 
@@ -423,7 +427,7 @@ class _Insecure(_Table):
     def _clear_text(self, urls: tuple[str, ...], insecure: bool) -> list[str]:
         return [
             f"{url!r} sends everything in clear text; use {'wss' if url[0] in 'wW' else 'https'}://, "
-            "or say insecure = true in the same table"
+            f"or {INSECURE}"
             for url in urls
             if url.lower().startswith(("ws:", "http:")) and not insecure
         ]

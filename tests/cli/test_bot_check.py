@@ -110,7 +110,7 @@ def test_headers_are_sent_and_their_values_never_told(bot: Bot) -> None:
         ((), "say which bot"),
         (("ws://127.0.0.1:1/", "--workspace", "acme"), "say which bot"),
         (("ws://127.0.0.1:1/", "--only", "nonsense"), "there is no check nonsense"),
-        (("ws://bot.example.com/",), "clear text"),
+        (("ws://bot.example.com/",), "say --insecure"),
         (("http://127.0.0.1:1/",), "URL"),
         (("ws://127.0.0.1:1/", "--protocol", "twilio", "--rate", "16000"), "expected 8000"),
         (("ws://127.0.0.1:1/", "--header", "Host=evil"), "set by eslbot"),
