@@ -280,7 +280,7 @@ def test_a_source_that_is_still_let_in_is_code_1(site: Site) -> None:
     [
         (Spoiled(manners="rude"), "Access Denied"),
         (Spoiled(manners="alien"), "the event socket 127.0.0.1:"),
-        (Spoiled(manners="silent"), "no answer within 0.2 s"),
+        (Spoiled(manners="silent"), "no answer to the connection within 0.2 s"),
         (Spoiled(replies={"reloadxml": "-ERR [line 3]: unclosed tag\n"}), "reloadxml: -ERR [line 3]"),
         (Spoiled(replies={"reloadxml": "+OK [Success]\n", "reloadacl": "-ERR\n"}), "reloadacl: -ERR"),
     ],

@@ -140,6 +140,8 @@ def _run(
 ) -> Iterator[Path]:
     path = folder / "bot.log"
     inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    # A detector of voices would take a thread for each core, for 32 ms of sound at a time.
+    inherited["OMP_NUM_THREADS"] = "1"
     with path.open("wb") as log:
         process = subprocess.Popen(
             command,

@@ -14,6 +14,8 @@ from eslbot.botcheck.speech import sentence
 from eslbot.botcheck.target import of_url
 from tests.outside import bots
 
+#: It judges when a bot speaks, and a detector takes a core that others would want.
+pytestmark = pytest.mark.alone
 BOTS = ("plain", "sdk", "node", "pipecat")
 RECEPTIONIST = bots.PIPECAT_ESLBOT / "examples" / "receptionist.py"
 #: Calls at one time, of each bot.

@@ -22,6 +22,8 @@ from tests.outside.bots import Running
 from tests.support import voices
 from tests.support.invites import INVITE
 
+#: Its detector takes a core that other laboratories would want.
+pytestmark = pytest.mark.alone
 GREETING, YES, GOODBYE = 440, 550, 660
 #: A caller who speaks a second after the answer, and then listens.
 SPEAKS = silence(1.0) + b"".join(voices.frames(voices.speech(1.4, level=6000))) + silence(60.0)

@@ -22,6 +22,11 @@ _DISPLACE_USAGE = "-USAGE: <uuid> [start|stop] <path> [<limit>] [mux]\n"
 Reply = str | Coroutine[Any, Any, str]
 
 
+#: What `fsctl` tells of a switch that is neither paused nor going; and what `sofia` does of its one profile.
+CHECKS = ("pause_check", "pause_check inbound", "pause_check outbound", "shutdown_check")
+PROFILES = "ameyo\tprofile\tsip:stand-in\tRUNNING (0)\n1 profile 0 aliases\n"
+
+
 class Api:
     """Runs API commands. All but ``uuid_audio_stream … stop`` end at once."""
 
@@ -44,6 +49,8 @@ class Api:
             "uuid_audio_stream": lambda arguments: audio_stream.command(core, arguments),
             "global_getvar": self._global_getvar,
             "status": self._status,
+            "fsctl": lambda arguments: "false" if arguments in CHECKS else "-ERR this is the stand-in\n",
+            "sofia": lambda arguments: PROFILES if arguments == "status" else "-ERR this is the stand-in\n",
             "uptime": lambda _: f"{time.time() - core.started:.0f}\n",
         }
 
