@@ -96,12 +96,17 @@ def posted(lab: Lab, crt: str) -> None:
 def came_back(lab: Lab, crt: str) -> dict[str, object]:
     """What the controller says that has the call behind FreeSWITCH's death; its relay says that, too."""
     logged(lab, crt, "call_taken_over")
-    (line,) = [
-        line
-        for line in lab.log_lines()
-        if line["event"] == "switch_restarted" and line.get("crt_object_id") == crt and "known" in line
-    ]
-    return line
+    deadline = time.monotonic() + 10
+    while True:
+        lines = [
+            line
+            for line in lab.log_lines()
+            if line["event"] == "switch_restarted" and line.get("crt_object_id") == crt and "known" in line
+        ]
+        if lines or time.monotonic() > deadline:
+            assert len(lines) == 1, (crt, lines)
+            return lines[0]
+        time.sleep(0.02)  # it is told behind the other, by another process
 
 
 def mark_of_now(bot: BotCall, name: str) -> None:
