@@ -6,6 +6,7 @@ import logging
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -134,7 +135,8 @@ class PageServer(TcpWSGIServer):  # type: ignore[misc]
     def stop(self) -> None:
         """End, from another thread: nothing more is accepted, and what is under way is broken off."""
         self._stopping = True
-        self.pull_trigger()
+        with suppress(OSError):  # it may have seen that by itself, and be gone
+            self.pull_trigger()
         self._ended.wait(timeout=2)
 
     def handle_accept(self) -> None:

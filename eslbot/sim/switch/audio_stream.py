@@ -391,6 +391,8 @@ class _Wire:
 
     def send(self, message: bytes | str) -> bool:
         """Whether there was room for it."""
+        if self._protocol.state is not State.OPEN:
+            return True  # its close is here and not noticed yet: nobody wants it any more
         if self._writer.transport.get_write_buffer_size() > MAX_UNSENT:
             return False
         if isinstance(message, str):
