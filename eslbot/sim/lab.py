@@ -7,7 +7,6 @@ renders, or the stand-in. eslbot itself runs as its users run it, by ``eslbot se
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import random
@@ -29,6 +28,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import tomli_w
 
+from eslbot import locks
 from eslbot.sim import freeswitch
 from eslbot.sim.bot import Bot
 from eslbot.sim.events import Emit, silent
@@ -56,17 +56,28 @@ NETLINK_SOCK_DIAG, NOBODY = 4, 65534
 _given: set[int] = set()
 
 
+#: Seconds in which all other laboratories that are about to start have done so.
+OTHERS_LIMIT = 180.0
 #: Of a switch that only this laboratory knows.
 EVENT_SOCKET_PASSWORD = "password-of-the-laboratory"
 
 
 @contextmanager
 def _alone_in_starting() -> Iterator[None]:
-    """Hold back while another laboratory of this user's starts, in whatever process. Raises OSError."""
+    """Hold back while another laboratory of this user's starts, in whatever process.
+
+    Raises LabError where that takes too long, OSError.
+    """
     path = Path(tempfile.gettempdir()) / f"eslbot-laboratory-starts.{os.getuid()}"
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    deadline = time.monotonic() + OTHERS_LIMIT
+    while (lock := locks.held(path)) is None:
+        if time.monotonic() > deadline:
+            raise LabError(
+                f"another laboratory has been starting for {OTHERS_LIMIT:g} s: end the process that has "
+                f"{path} locked (lsof {path})"
+            )
+        time.sleep(0.05)  # the lock is another process's: there is no event to wait for
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
         os.close(lock)

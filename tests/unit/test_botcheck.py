@@ -8,13 +8,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from eslbot.botcheck.call import BotCall
 from eslbot.botcheck.checks import CHECKS, NAMES
+from eslbot.botcheck.checks.two_calls import only_the_other_was_cleared
 from eslbot.botcheck.findings import ALL, Grade
 from eslbot.botcheck.run import Result, examine
 from eslbot.botcheck.target import Target, Times, of_url
+from eslbot.relay.protocols.base import Clear
 from eslbot.sim.bot import Bot as SimBot
 from tests.support import bad_bots as bots
 from tests.support.check_bots import Bot, Ending, Talk, served, voice
@@ -187,6 +192,25 @@ def test_a_fault_is_named(examined: Mapping[str, Sequence[Result]], name: str) -
     assert as_expected(FAULTS[name], examined[name]), told(examined[name])
     if busy := [r.verdict.told for r in examined[name] if BUSY in r.verdict.told]:
         pytest.skip(busy[0])
+
+
+CLEARED, OTHERWISE = SimpleNamespace(wish=Clear()), SimpleNamespace(wish=None)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "mixed"),
+    [
+        ([OTHERWISE], [OTHERWISE, CLEARED], True),
+        ([OTHERWISE, CLEARED], [OTHERWISE, CLEARED], False),
+        ([CLEARED, OTHERWISE], [OTHERWISE, CLEARED], False),  # by a clock of its own, before anybody spoke
+        ([OTHERWISE], [CLEARED, OTHERWISE], False),
+    ],
+)
+def test_whose_speech_was_cleared(one: list[Any], other: list[Any], mixed: bool) -> None:
+    found = only_the_other_was_cleared(
+        cast(BotCall, SimpleNamespace(wishes=one)), cast(BotCall, SimpleNamespace(wishes=other)), 1
+    )
+    assert found is mixed
 
 
 def test_every_check_has_a_fault_that_it_names() -> None:

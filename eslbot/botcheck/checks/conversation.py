@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic
 
 from eslbot.botcheck.call import BotCall
-from eslbot.botcheck.findings import ESLBOT, Verdict, check, failed, passed, unseen, warned
+from eslbot.botcheck.findings import ESLBOT, Grade, Verdict, check, failed, passed, unseen, warned
 from eslbot.botcheck.kit import AWHILE, BUSY, SLACK, Kit, nothing_to_show, too_busy
 from eslbot.relay.protocols.base import Clear, Mark
 
@@ -144,7 +144,7 @@ async def hold(kit: Kit) -> Verdict:
             call.hold(False)
         verdict = await kit.lives(call, began, "a hold", kit.times.held)
         await kit.hung_up(call)
-        if not heeded and verdict.grade.value == "pass":
+        if not heeded and verdict.grade is Grade.PASS:
             return warned("took what the PBX played for the caller: it sent `clear` while on hold")
         return verdict
 

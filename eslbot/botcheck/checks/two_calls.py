@@ -58,11 +58,11 @@ async def _apart(kit: Kit, one: BotCall, other: BotCall) -> Verdict:
     if one.over or other.over:
         await kit.hung_up(one)
         return passed("both were greeted, each by itself")
-    began = len(one.wishes), len(other.wishes)
+    began = len(other.wishes)
     one.says(kit.target.says)
     await one.until(lambda: not one.speaks or one.over, kit.times.call)
     await one.stays(kit.times.settle)
-    mixed = not _cleared(one, began[0]) and _cleared(other, began[1])
+    mixed = only_the_other_was_cleared(one, other, began)
     await kit.hung_up(one)
     await other.stays(kit.times.settle)
     if mixed:
@@ -76,6 +76,14 @@ async def _apart(kit: Kit, one: BotCall, other: BotCall) -> Verdict:
 
 def _has_heard(call: BotCall, seconds: float) -> bool:
     return call.spoken(0) >= seconds
+
+
+def only_the_other_was_cleared(one: BotCall, other: BotCall, since: int) -> bool:
+    """Whether the second call had a `clear` from its ``since``-th wish on, and the first none at all.
+
+    It is the first whose caller has spoken. Who clears by a clock of its own has done so there before.
+    """
+    return not _cleared(one, 0) and _cleared(other, since)
 
 
 def _cleared(call: BotCall, since: int) -> bool:
