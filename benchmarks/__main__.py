@@ -21,13 +21,13 @@ import click
 from benchmarks import plots
 from benchmarks.esl import told as esl
 from benchmarks.esl.cases import EventSocketCases
-from benchmarks.machine import Machine
 from benchmarks.outcome import CannotRun, Case, Outcome, Status, Told
 from benchmarks.plan import FULL, QUICK, Plan
 from benchmarks.report import About, document, faults, markdown
 from benchmarks.switch import told as switch
 from benchmarks.switch.cases import SwitchCases
 from benchmarks.versions import versions
+from eslbot.sim.loadtest.machine import Machine
 
 CASES = ("throughput", "paced", "burst", "hold", "workers", "set-up", "handoff", "media", "storm")
 SUBJECTS = ("eslbot", "eslbot.esl alone", "bare gevent", "greenswitch", "Genesis", "C")

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from benchmarks.machine import Machine
 from benchmarks.outcome import Case, Outcome, Status, Told
-from benchmarks.speech.report import table
+from eslbot.sim.loadtest.machine import Machine
+from eslbot.sim.loadtest.tables import table
 
 #: A load average from which on something else is running.
 BUSY = 0.5

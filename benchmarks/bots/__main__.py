@@ -21,12 +21,14 @@ import eslbot
 from benchmarks.bots.call import place
 from benchmarks.bots.report import Measured, Report
 from benchmarks.bots.subjects import SUBJECTS, Subject, running
-from benchmarks.machine import Machine, revision
 from benchmarks.outcome import CannotRun
 from eslbot.sim.freeswitch import FreeSwitchError
-from eslbot.sim.lab import Lab, LabError, Tenant
+from eslbot.sim.lab import Tenant
+from eslbot.sim.loadtest.machine import Machine, revision
 from eslbot.sim.pbx import SippMissing
-from eslbot.sim.proxy import TcpProxy
+from eslbot.sim.service import LabError
+from tests.support.lab import Lab
+from tests.support.proxy import TcpProxy
 
 #: Seconds within which a second worker serves again; a machine may be busy.
 SERVING_LIMIT = 120.0

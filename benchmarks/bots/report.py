@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.bots.call import Called
-from benchmarks.machine import Machine
-from benchmarks.speech.report import Verdict, table
+from benchmarks.speech.report import Verdict
+from eslbot.sim.loadtest.machine import Machine
+from eslbot.sim.loadtest.tables import table
 
 #: Seconds of silence that each take-over by another controller may cost in the bot's speech
 #: (docs/architecture.md); anything longer is a gap.

@@ -25,7 +25,7 @@ from benchmarks.esl.subjects import (
 )
 from benchmarks.outcome import CannotRun, Data
 from benchmarks.plan import Plan
-from eslbot.sim.lab import free_port
+from eslbot.sim.addresses import free_port
 from eslbot.sim.pbx import AmeyoServer
 from eslbot.sim.pbx.ameyo import Notification
 

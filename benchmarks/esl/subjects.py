@@ -12,12 +12,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import tomli_w
 
 from benchmarks.esl.generator import HERE, build
 from benchmarks.machine import memory
-from eslbot.sim.lab import free_port
-from eslbot.sim.processes import ESTABLISHED, LISTEN, children, serves, sockets_of, tcp_sockets, tells
+from eslbot.sim.addresses import free_port
+from eslbot.sim.processes import children, serves, tells
+from tests.support.sockets import established
 
 #: As it is in channel.txt.
 WORKSPACE = "4a1c7a52-8f0b-4d59-9d3c-000000000001"
@@ -63,7 +65,8 @@ class Running:
     def ready(self, port: int) -> bool:
         """Whether it takes connections."""
         if self.subject.polls:
-            return any(s.state == LISTEN and s.local[1] == port for s in tcp_sockets())
+            listening = [c for c in psutil.net_connections("tcp4") if c.status == psutil.CONN_LISTEN]
+            return any(c.laddr.port == port for c in listening)
         serving = [pid for pid in self.pids() if serves(pid, ("127.0.0.1", port))]
         return len(serving) >= self.subject.processes
 
@@ -77,8 +80,7 @@ class Running:
 
     def connections(self, port: int) -> list[int]:
         """How many of the calls at ``port`` each worker has now."""
-        calls = {s.inode for s in tcp_sockets() if s.state == ESTABLISHED and s.local[1] == port}
-        return [len(calls & sockets_of(pid).keys()) for pid in self.workers()]
+        return [established(pid, port) for pid in self.workers()]
 
     def memory(self) -> int:
         """Bytes of memory that it has made, all of its processes together."""

@@ -16,8 +16,10 @@ from pathlib import Path
 import click
 
 from benchmarks.hostile.kinds import KINDS
-from benchmarks.machine import Machine
-from eslbot.sim.lab import Lab, LabError, Tenant
+from eslbot.sim.lab import Tenant
+from eslbot.sim.loadtest.machine import Machine
+from eslbot.sim.service import LabError
+from tests.support.lab import Lab
 
 #: Milliseconds by which the 99th percentile may differ (the issue's bar).
 BAR = 5.0

@@ -11,12 +11,12 @@ from typing import Any
 from sqlalchemy import Connection, Engine, func, select
 
 from benchmarks.ledger.made import DAYS, TENANTS, make
-from benchmarks.machine import Machine, revision
 from eslbot.config.model import Ledger, Secret
 from eslbot.ledger.database import migrate, open_database, reading, writing
 from eslbot.ledger.queries import Filter, Place, find
 from eslbot.ledger.schema import calls
 from eslbot.ledger.summary import chart, rebuild
+from eslbot.sim.loadtest.machine import Machine, revision
 
 #: Times that each question is asked.
 TIMES = 5

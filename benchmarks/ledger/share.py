@@ -13,9 +13,10 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.machine import Machine
-from eslbot.sim.lab import Lab, Tenant
+from eslbot.sim.lab import Tenant
+from eslbot.sim.loadtest.machine import Machine
 from eslbot.sim.processes import children, descendants, relays, tells
+from tests.support.lab import Lab
 
 #: Clock ticks of proc(5) a second.
 TICKS = os.sysconf("SC_CLK_TCK")

@@ -15,7 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.machine import Cpu, Machine, revision
+from benchmarks.machine import Cpu
+from eslbot.sim.loadtest.machine import Machine, revision
 from tests.support.fake_ledger import FakeLedger, many, stir
 from tests.support.page import CHROMIUM, PageService, browser, page_tree, sign_in
 

@@ -20,17 +20,20 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.machine import Machine
 from benchmarks.recording.measures import alignment, gaps, onsets, pauses, second_of_sound, wire_onsets
-from benchmarks.speech.report import Verdict, table
+from benchmarks.speech.report import Verdict
 from eslbot import g711
 from eslbot.config import load
 from eslbot.recording.store import Damaged, Store
 from eslbot.sim.bot import BotCall
-from eslbot.sim.lab import Lab, LabError, Tenant
+from eslbot.sim.lab import Tenant
+from eslbot.sim.loadtest.machine import Machine
+from eslbot.sim.loadtest.tables import table
 from eslbot.sim.pbx import PbxCall
 from eslbot.sim.pbx.media import RtpSession
 from eslbot.sim.rtp import RtpPacket
+from eslbot.sim.service import LabError
+from tests.support.lab import Lab
 
 #: What each of them says: a quiet tone and a loud one, in hertz, that the other's are not.
 CALLER, BOT = (400.0, 800.0), (500.0, 1000.0)
@@ -217,7 +220,7 @@ def _round(
 
 def _look_at(lab: Lab, up: Calls, figures: Figures, sent: dict[int, list[tuple[float, np.ndarray]]]) -> None:
     """Each recording beside what was on the wire."""
-    os.environ.update(lab._tokens())
+    os.environ.update(lab.tokens)
     store = Store(load(lab.config), None)
     for number, (call, bot) in enumerate(up.calls):
         entry = None

@@ -19,12 +19,12 @@ from pathlib import Path
 import click
 
 import eslbot
-from benchmarks.machine import Machine, revision
 from benchmarks.reliability.cases import CROWDS, DEATHS, Bench, Unmeasured
 from benchmarks.reliability.report import Report
 from eslbot.sim.freeswitch import FreeSwitchError
-from eslbot.sim.lab import LabError
+from eslbot.sim.loadtest.machine import Machine, revision
 from eslbot.sim.pbx import SippMissing
+from eslbot.sim.service import LabError
 
 CASES = ("kills", "uplink", "away", "storm", "calm", "hup", "rolling", "deaths")
 

@@ -20,16 +20,17 @@ from websockets.exceptions import ConnectionClosed
 from benchmarks.reliability.measures import Gap, spoken
 from benchmarks.speech import signals
 from benchmarks.speech.measures import uplink
-from eslbot.sim.account import Account, Ending
 from eslbot.sim.audio import tone
 from eslbot.sim.bot import GOODBYE, GREETING, Bot, BotCall
-from eslbot.sim.chaos.faults import Faults
-from eslbot.sim.chaos.witness import Witness
-from eslbot.sim.lab import Lab, Tenant
+from eslbot.sim.lab import Tenant
 from eslbot.sim.pbx import Answer, PbxCall, Stall
 from eslbot.sim.pbx.voices import Voices
-from eslbot.sim.proxy import Passage
 from eslbot.sim.service import send, wait_gone
+from tests.support.audit import Account, Ending
+from tests.support.chaos.faults import Faults
+from tests.support.chaos.witness import Witness
+from tests.support.lab import Lab
+from tests.support.proxy import Passage
 
 #: Bots that do what the benchmark says; that say one tone without a break and end; and that say one, listen,
 #: and say another.

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.machine import Machine
 from benchmarks.reliability.cases import Away, Death, Deploys, Storm, TakeOvers
-from benchmarks.speech.measures import percentile
-from benchmarks.speech.report import Verdict, ms, table
-from eslbot.sim.account import Account, Duplicate, Ending, Entry
+from benchmarks.speech.report import Verdict
+from eslbot.sim.loadtest.machine import Machine
+from eslbot.sim.loadtest.tables import ms, percentile, table
+from tests.support.audit import Account, Duplicate, Ending, Entry
 
 #: The bars.
 GAP_MEDIAN, GAP_P99 = 0.020, 0.100

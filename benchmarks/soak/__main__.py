@@ -13,7 +13,6 @@ from pathlib import Path
 
 import click
 
-from benchmarks.load.sites import rtp_ports
 from benchmarks.soak.bots import BotProcess
 from benchmarks.soak.faults import fake_clock, small_disk
 from benchmarks.soak.picture import draw
@@ -22,9 +21,11 @@ from benchmarks.soak.report import text
 from benchmarks.soak.run import Soak, document
 from benchmarks.soak.samples import read
 from eslbot.sim.freeswitch import FreeSwitchError
-from eslbot.sim.lab import Lab, LabError
+from eslbot.sim.loadtest.sites import rtp_ports
 from eslbot.sim.pbx import SippMissing, Voices
 from eslbot.sim.pbx.voices import VoicesError
+from eslbot.sim.service import LabError
+from tests.support.lab import Lab
 
 _BEGUN = time.monotonic()
 

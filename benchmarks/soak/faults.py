@@ -1,4 +1,4 @@
-"""What :mod:`eslbot.sim.chaos.faults` does not do: relay, FreeSWITCH, disk, Ameyo's moods, clock."""
+"""What :mod:`tests.support.chaos.faults` does not do: relay, FreeSWITCH, disk, Ameyo's moods, clock."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.soak.bots import BotProcess
-from eslbot.sim.chaos.faults import Faults
-from eslbot.sim.chaos.witness import Witness
 from eslbot.sim.pbx.ameyo import Answer, Stall, Step, Unkind
 from eslbot.sim.service import send, wait_listening
+from tests.support.chaos.faults import Faults
+from tests.support.chaos.witness import Witness
 
 #: Bytes of the file system of the line files: enough for all calls, and little to fill up.
 DISK = 96 << 20

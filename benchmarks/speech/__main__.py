@@ -20,7 +20,6 @@ from pathlib import Path
 
 import click
 
-from benchmarks.machine import Machine
 from benchmarks.speech import cases
 from benchmarks.speech.bot import Bots
 from benchmarks.speech.calls import CallFailed, Stage
@@ -29,6 +28,7 @@ from benchmarks.speech.peer import Peer
 from benchmarks.speech.report import Report, Told, Verdict
 from benchmarks.speech.rows import CROWD, FULL, HUP, KILLS, ODD, RELAY, ROWS, SEAMS, TALK, Row
 from benchmarks.speech.subjects import BEFORE, NoSubject, Site, Subject, before, this
+from eslbot.sim.loadtest.machine import Machine
 
 _BEGUN = time.monotonic()
 #: Seconds after which the run is given up, without and with ``--long``.

@@ -5,7 +5,7 @@ Nothing here talks to a network. Times are epoch seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -90,11 +90,3 @@ def _alignment(l16: bytes) -> int:
     return max(
         range(0, FRAME, 4), key=lambda offset: (int((numbers_of(part[2 * offset :]) >= 0).sum()), -offset)
     )
-
-
-def percentile(values: Iterable[float], percent: float) -> float:
-    """The smallest value that ``percent`` of all do not exceed; NaN without values."""
-    ordered = sorted(values)
-    if not ordered:
-        return float("nan")
-    return ordered[max(0, -(-len(ordered) * percent // 100).__int__() - 1)]

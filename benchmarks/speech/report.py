@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.machine import Machine
+from eslbot.sim.loadtest.machine import Machine
+from eslbot.sim.loadtest.tables import table
 
 
 @dataclass(frozen=True)
@@ -96,20 +96,3 @@ def _rounded(value: Any) -> Any:
 
 
 MET = {True: "met", False: "**missed**", None: "not measured"}
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with even columns."""
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
-
-    return (
-        "\n".join([line(head), "|" + "|".join("-" * (w + 2) for w in widths) + "|", *map(line, rows)]) + "\n"
-    )
-
-
-def ms(seconds: float | None) -> str:
-    """Milliseconds."""
-    return "–" if seconds is None or math.isnan(seconds) else f"{seconds * 1000:.0f} ms"

@@ -12,8 +12,10 @@ import sys
 from pathlib import Path
 
 from eslbot import __file__ as package
-from eslbot.sim.lab import Lab, LabError, Tenant
-from eslbot.sim.service import EslbotService
+from eslbot.sim.lab import Tenant
+from eslbot.sim.service import LabError
+from tests.support.lab import Lab
+from tests.support.service import LabService
 
 
 def main() -> None:
@@ -49,7 +51,7 @@ def _lab(wanted: dict[str, object], tenants: list[Tenant]) -> Lab:
             return lab
 
 
-def answer(lab: Lab, service: EslbotService, what: str, *args: object) -> object:
+def answer(lab: Lab, service: LabService, what: str, *args: object) -> object:
     """One question."""
     match what:
         case "accepted":

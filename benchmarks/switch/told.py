@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from benchmarks.outcome import Data, Told
-from benchmarks.speech.measures import percentile
-from benchmarks.speech.report import Verdict, table
+from benchmarks.speech.report import Verdict
 from benchmarks.switch.cases import LISTENS, ONLY_ANSWER, SPEAKS
+from eslbot.sim.loadtest.tables import percentile, table
 
 #: The bars.
 ADDED_P99_MS, SHARE_PERCENT = 25.0, 10.0

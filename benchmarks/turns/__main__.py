@@ -10,10 +10,12 @@ from pathlib import Path
 
 import click
 
-from benchmarks.machine import Machine
 from benchmarks.turns.measure import Errors, converse
 from eslbot.relay.turns import Kind
-from eslbot.sim.lab import Lab, LabError, Tenant
+from eslbot.sim.lab import Tenant
+from eslbot.sim.loadtest.machine import Machine
+from eslbot.sim.service import LabError
+from tests.support.lab import Lab
 
 #: Seconds within which a turn is to be (the issue's bar).
 BAR = 0.020

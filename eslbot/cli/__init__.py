@@ -10,7 +10,7 @@ from __future__ import annotations
 import click
 
 import eslbot
-from eslbot.cli import bot, calls, configuration, doctor, recording, reload, run, sim, tenant
+from eslbot.cli import bot, calls, configuration, doctor, loadtest, recording, reload, run, sim, tenant
 from eslbot.cli.output import Program
 
 
@@ -43,5 +43,6 @@ for command in (
     bot.bot,
     sim.demo,
     sim.sim,
+    loadtest.loadtest,
 ):
     main.add_command(command)

@@ -11,10 +11,10 @@ import pytest
 from benchmarks.bots.call import Called, judge
 from benchmarks.bots.report import Measured, Report
 from benchmarks.bots.subjects import GOODBYE, GREETING, SAID, SUBJECTS, YES, Subject, command
-from benchmarks.machine import Machine
 from benchmarks.outcome import CannotRun
 from eslbot import g711
 from eslbot.sim.audio import silence, tone
+from eslbot.sim.loadtest.machine import Machine
 from eslbot.sim.pbx import CallResult
 from eslbot.sim.pbx.media import Arrival, Recording
 from eslbot.sim.rtp import RtpPacket

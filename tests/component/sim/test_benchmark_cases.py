@@ -20,7 +20,7 @@ from benchmarks.plan import QUICK
 from benchmarks.switch.cases import ONLY_ANSWER, SwitchCases, with_only_answer
 from eslbot.config import load
 from eslbot.sim import freeswitch
-from eslbot.sim.lab import free_port
+from eslbot.sim.addresses import free_port
 from eslbot.sim.pbx.ameyo import Notification
 
 

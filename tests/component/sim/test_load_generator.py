@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks.esl.generator import HERE, Generator, GeneratorError, build
-from eslbot.sim.lab import free_port
+from eslbot.sim.addresses import free_port
 from eslbot.sim.processes import serves
 from tests.support.processes import until
 

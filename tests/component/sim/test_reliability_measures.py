@@ -6,15 +6,15 @@ import json
 
 import pytest
 
-from benchmarks.machine import Machine
 from benchmarks.reliability.cases import Away, Deploys, Kill, Storm, TakeOvers
 from benchmarks.reliability.measures import Gap, spoken
 from benchmarks.reliability.report import Report
 from eslbot import g711
-from eslbot.sim.account import Fault, Leftovers, Placed, Post, account
 from eslbot.sim.audio import silence, tone
+from eslbot.sim.loadtest.machine import Machine
 from eslbot.sim.pbx.media import Arrival
 from eslbot.sim.rtp import FRAME_SAMPLES, PTIME, RtpPacket
+from tests.support.audit import Fault, Leftovers, Placed, Post, account
 
 
 def arrivals(l16: bytes, late: dict[int, float] | None = None) -> list[Arrival]:

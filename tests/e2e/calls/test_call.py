@@ -7,10 +7,10 @@ import time
 import pytest
 
 from eslbot.sim.bot import GOODBYE, GREETING
-from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import CallResult, Notification, Pbx, PbxCall
 from eslbot.sim.pbx.media import CALLER_TONE
 from tests.e2e.calls.conftest import FOREIGN_SOURCE, OTHER_SOURCE
+from tests.support.lab import Lab
 
 DID = "00919990152080"
 

@@ -9,7 +9,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-from eslbot.sim.lab import free_port
+from eslbot.sim.addresses import free_port
 from tests.e2e.interop.pbx import PATIENCE
 from tests.e2e.interop.phones.pbx import PhonePbx
 from tests.e2e.interop.phones.phone import Phone

@@ -7,8 +7,9 @@ import signal
 import time
 from collections.abc import Callable
 
-from eslbot.sim.chaos.witness import Witness
-from eslbot.sim.service import EslbotService, send
+from eslbot.sim.service import send
+from tests.support.chaos.witness import Witness
+from tests.support.service import LabService
 
 
 class Faults:
@@ -140,7 +141,7 @@ class Faults:
 
     # -- whom ---------------------------------------------------------------------------------------------
 
-    def _service(self) -> EslbotService:
+    def _service(self) -> LabService:
         return self._rng.choice(self._lab.services)
 
     def _worker(self) -> int | None:

@@ -7,11 +7,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from eslbot.sim.account import Account
-from eslbot.sim.chaos.faults import Faults
-from eslbot.sim.chaos.plan import AMEYO, Plan, PlannedCall
-from eslbot.sim.chaos.witness import Witness
-from eslbot.sim.lab import Lab
+from tests.support.audit import Account
+from tests.support.chaos.faults import Faults
+from tests.support.chaos.plan import AMEYO, Plan, PlannedCall
+from tests.support.chaos.witness import Witness
+from tests.support.lab import Lab
 
 #: Seconds after which the PBX gives a call up: it was lost. And for all calls to end behind the last fault.
 CALL_LIMIT, END_LIMIT = 45.0, 50.0

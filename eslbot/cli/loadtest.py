@@ -1,41 +1,33 @@
-"""``python -m benchmarks.load``."""
+"""A load test: ``loadtest``."""
 
 from __future__ import annotations
 
 import math
 import os
 import shlex
-import shutil
 import signal
 import sys
 import tempfile
-import time
-from contextlib import AbstractContextManager
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import click
 
 import eslbot
-from benchmarks.load import profiles
-from benchmarks.load.drive import drive
-from benchmarks.load.report import Report
-from benchmarks.load.sites import Site, installation, is_own, laboratory, source_for
-from benchmarks.machine import Machine, revision
 from eslbot.cli.options import AddressParam
-from eslbot.sim.freeswitch import FreeSwitchError
-from eslbot.sim.lab import LabError
-from eslbot.sim.pbx import AmeyoServer, SippMissing, VoicesError
-from eslbot.sim.pbx.pbx import DID
+from eslbot.cli.output import FAILED, give_up
+from eslbot.cli.sim import stand_ins
+
+if TYPE_CHECKING:
+    from eslbot.sim.loadtest.profiles import Plan
+    from eslbot.sim.loadtest.sites import Site
+    from eslbot.sim.pbx import AmeyoServer
 
 TOKEN_VARIABLE = "LOADTEST_AMEYO_TOKEN"
-
-LOST, UNUSABLE = 1, 2
-
-_BEGUN = time.monotonic()
 
 #: Which options belong to which profile, and their defaults.
 _DEFAULTS: dict[str, dict[str, float]] = {
@@ -101,7 +93,7 @@ def _uuid(context: click.Context, parameter: click.Parameter, value: str | None)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("profile", type=click.Choice(["rate", "ramp", "hold"]), default="rate")
 @click.option("--rate", type=Number(), metavar="R", help="rate, hold: new calls a second.  [default: 5]")
 @click.option("--seconds", type=Number(0.1, 86_400), metavar="S", help="rate, hold: how long.  [default: 30]")
@@ -142,7 +134,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     show_default=True,
     help="ramp: the bot's end → POST at p99; a step with more is no good one.",
 )
-@click.option("--did", default=DID, show_default=True, help="First half of the display name.")
+@click.option("--did", default="00919990152080", show_default=True, help="First half of the display name.")
 @click.option("--user", default="bot", show_default=True, help="Of the request URI.")
 @click.option("--codec", type=click.Choice(["PCMU", "PCMA"]), default="PCMU", show_default=True)
 @click.option("--transport", type=click.Choice(["udp", "tcp"]), default="udp", show_default=True)
@@ -217,7 +209,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="Target: a process that runs here, freeswitch=PID or eslbot=PID; may be repeated.",
 )
 @click.pass_context
-def main(context: click.Context, /, profile: str, as_json: Path | None, **given: Any) -> None:
+def loadtest(context: click.Context, /, profile: str, as_json: Path | None, **given: Any) -> None:
     """Place calls with media, by SIPp, and tell how a FreeSWITCH with eslbot bore them.
 
     \b
@@ -232,7 +224,11 @@ def main(context: click.Context, /, profile: str, as_json: Path | None, **given:
     Exit code: 0 no call was lost, 1 some were, or the test could not run, 2 it could not begin as it was
     told.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(LOST))
+    with stand_ins():
+        from eslbot.sim.loadtest import profiles
+        from eslbot.sim.loadtest.run import CannotRun, run
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(FAILED))
     _check_options(context, profile, given)
     try:
         plan = _plan(profile, given)
@@ -245,36 +241,34 @@ def main(context: click.Context, /, profile: str, as_json: Path | None, **given:
         if profile == "ramp"
         else None
     )
-    placing = {name: given[name] for name in ("did", "user", "codec", "transport")}
-    folder = given["keep"] or Path(tempfile.mkdtemp(prefix="eslbot-load-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    machine = Machine.here()
-    # The callers' control, Ameyo and the clock are threads of this process.
-    sys.setswitchinterval(0.001)
-    try:
-        with _site(given, plan, folder) as site:
-            _say(f"{site.name}; {plan.calls} calls, at most about {plan.at_once} at once")
-            result = drive(plan, site, limits, placing, given["answer_timeout"], _say)
-    except (LabError, FreeSwitchError, SippMissing, VoicesError, OSError) as error:
-        print(f"the load test cannot run: {error}", file=sys.stderr)
-        sys.exit(LOST)
-    finally:
-        if given["keep"] is None:
-            shutil.rmtree(folder, ignore_errors=True)
-    report = Report(
-        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        command=shlex.join(["scripts/loadtest", *sys.argv[1:]]),
-        machine=machine,
-        eslbot=f"{eslbot.__version__} ({revision()})",
-        site=site.name,
-        details=site.details,
-        result=result,
-        seconds=time.monotonic() - _BEGUN,
-    )
-    print(report.markdown())
+    with _folder(given["keep"]) as folder:
+        try:
+            report = run(
+                _site(given, plan, folder),
+                plan,
+                limits,
+                {name: given[name] for name in ("did", "user", "codec", "transport")},
+                answer_timeout=given["answer_timeout"],
+                version=eslbot.__version__,
+                command=shlex.join(["eslbot", *sys.argv[1:]]),
+            )
+        except CannotRun as error:
+            give_up(f"the load test cannot run: {error}", FAILED)
+    click.echo(report.markdown())
     if as_json is not None:
         as_json.write_text(report.json(), encoding="utf-8")
-    sys.exit(LOST if report.lost or result.whole is None else 0)
+    raise SystemExit(FAILED if report.lost or report.result.whole is None else 0)
+
+
+@contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    """Where logs and configurations go; without ``keep`` they go again."""
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        yield keep
+        return
+    with tempfile.TemporaryDirectory(prefix="eslbot-load-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def _check_options(context: click.Context, profile: str, given: dict[str, Any]) -> None:
@@ -327,7 +321,9 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _plan(profile: str, given: dict[str, Any]) -> profiles.Plan:
+def _plan(profile: str, given: dict[str, Any]) -> Plan:
+    from eslbot.sim.loadtest import profiles
+
     wanted = {**given, "from": given["from_"]}
     told = {
         name: default if wanted[name] is None else wanted[name]
@@ -344,7 +340,9 @@ def _plan(profile: str, given: dict[str, Any]) -> profiles.Plan:
             return profiles.hold(int(told["calls"]), told["rate"], told["seconds"])
 
 
-def _site(given: dict[str, Any], plan: profiles.Plan, folder: Path) -> AbstractContextManager[Site]:
+def _site(given: dict[str, Any], plan: Plan, folder: Path) -> AbstractContextManager[Site]:
+    from eslbot.sim.loadtest.sites import installation, is_own, laboratory, source_for
+
     if given["target"] is None:
         return laboratory(
             folder,
@@ -374,6 +372,8 @@ def _site(given: dict[str, Any], plan: profiles.Plan, folder: Path) -> AbstractC
 
 
 def _ameyo(given: dict[str, Any]) -> AmeyoServer | None:
+    from eslbot.sim.pbx import AmeyoServer
+
     if given["ameyo_listen"] is None:
         return None
     if given["token_file"] is not None:
@@ -392,11 +392,3 @@ def _ameyo(given: dict[str, Any]) -> AmeyoServer | None:
         tls=not given["ameyo_http"],
         certificate=given["ameyo_certificate"],
     )
-
-
-def _say(what: str) -> None:
-    print(f"» {time.monotonic() - _BEGUN:4.0f} s  {what}", file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    main()

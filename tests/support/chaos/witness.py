@@ -1,4 +1,4 @@
-"""Gathers what everybody saw of a run, as the records that :mod:`eslbot.sim.account` judges."""
+"""Gathers what everybody saw of a run, as the records that :mod:`tests.support.audit` judges."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from eslbot.sim.account import PATIENCE, Account, Fault, Leftovers, Placed, Post, account
 from eslbot.sim.bot import BotCall
-from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import Notification, PbxCall
-from eslbot.sim.processes import ESTABLISHED, sockets_of, tcp_sockets
-from eslbot.sim.proxy import Passage
+from tests.support.audit import PATIENCE, Account, Fault, Leftovers, Placed, Post, account
+from tests.support.lab import Lab
+from tests.support.proxy import Passage
+from tests.support.sockets import connections, established, open_sockets
 
 #: Seconds everything gets to be tidied up when the last call is over.
 TIDY_LIMIT = 20.0
@@ -75,8 +75,7 @@ class Witness:
 
     def passages_of(self, pid: int) -> list[Passage]:
         """The connections that this worker has accepted."""
-        own = sockets_of(pid)
-        ends = {(s.local, s.remote) for s in tcp_sockets() if s.inode in own}
+        ends = {(c.laddr, c.raddr) for c in connections(pid)}
         return [p for p in self.passages() if (p.server_address, p.server_peer) in ends]
 
     def calls_of(self, pid: int) -> list[str]:
@@ -174,16 +173,14 @@ class Witness:
             time.sleep(_LOOK)
 
     def _look(self) -> Leftovers:
-        ports = {service.listen for service in self.lab.services}
-        inodes = {s.inode for s in tcp_sockets() if s.local in ports and s.state == ESTABLISHED and s.inode}
-        sockets = {pid: sockets_of(pid) for service in self.lab.services for pid in service.worker_pids()}
+        workers = {pid: service.listen for service in self.lab.services for pid in service.worker_pids()}
         running = [service for service in self.lab.services if service.process is not None]
         return Leftovers(
             channels=self.lab.live_channels(),
             calls_active=sum(service.metric("eslbot_calls_active") for service in running),
             files=sorted({path.name for path in self.lab.lines.glob("*")} - self._files),
-            event_sockets=sum(len(inodes & own.keys()) for own in sockets.values()),
-            sockets={pid: len(own) for pid, own in sockets.items()},
+            event_sockets=sum(established(pid, listen[1]) for pid, listen in workers.items()),
+            sockets={pid: open_sockets(pid) for pid in workers},
             internal_errors=self._count_tracebacks() - self._tracebacks,
         )
 

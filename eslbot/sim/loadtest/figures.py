@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.load.calls import Call
-from benchmarks.load.usage import Used
-from benchmarks.speech.measures import percentile
+from eslbot.sim.loadtest.calls import Call
+from eslbot.sim.loadtest.tables import percentile
+from eslbot.sim.loadtest.usage import Used
 
 #: Share of a core from which on one process is taken to be its own limit, and of all cores the machine.
 FULL = 0.90

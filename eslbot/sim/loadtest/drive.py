@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.load.calls import Call, Post, early_failure, mean_up, most_at_once
-from benchmarks.load.figures import GENERATOR, Figures, StepResult, Symptoms, figures
-from benchmarks.load.profiles import Limits, Plan
-from benchmarks.load.sites import Site, wait_for
-from benchmarks.load.usage import Usage, Used, udp_dropped
-from benchmarks.speech.measures import percentile
+from eslbot.sim.loadtest.calls import Call, Post, early_failure, mean_up, most_at_once
+from eslbot.sim.loadtest.figures import GENERATOR, Figures, StepResult, Symptoms, figures
+from eslbot.sim.loadtest.profiles import Limits, Plan
+from eslbot.sim.loadtest.sites import Site, wait_for
+from eslbot.sim.loadtest.tables import percentile
+from eslbot.sim.loadtest.usage import Usage, Used, udp_dropped
 from eslbot.sim.pbx import Load, Voices
 from eslbot.sim.pbx.trace import Dialog
 from eslbot.sim.pbx.voices import Voice

@@ -1,4 +1,4 @@
-"""``python -m eslbot.sim.chaos``: a longer run by hand."""
+"""``python -m tests.support.chaos``: a longer run by hand."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pathlib import Path
 
 import click
 
-from eslbot.sim.chaos.faults import Faults
-from eslbot.sim.chaos.plan import plan, tenants
-from eslbot.sim.chaos.run import run
-from eslbot.sim.chaos.witness import Witness
 from eslbot.sim.freeswitch import FreeSwitchError
-from eslbot.sim.lab import Lab, LabError
 from eslbot.sim.pbx import SippMissing
+from eslbot.sim.service import LabError
+from tests.support.chaos.faults import Faults
+from tests.support.chaos.plan import plan, tenants
+from tests.support.chaos.run import run
+from tests.support.chaos.witness import Witness
+from tests.support.lab import Lab
 
 
 @click.command()

@@ -1,7 +1,7 @@
 """A voice bot for hundreds of calls, as ``eslbot.sim.bot`` with its two threads a call is not.
 
-``python -m benchmarks.load.bot`` listens on a free port of loopback and writes a line of JSON for each thing
-that happens. A call's URL says how it goes: ``/?seconds=10&speak_ms=2000&pause_ms=1000``: it speaks and
+``python -m eslbot.sim.loadtest.bot`` listens on a free port of loopback and writes a line of JSON for each
+thing that happens. A call's URL says how it goes: ``/?seconds=10&speak_ms=2000&pause_ms=1000``: it speaks and
 pauses by turns, and says ``end`` so many seconds behind ``start``.
 """
 

@@ -18,11 +18,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from benchmarks.load.figures import BOT, ESLBOT, FREESWITCH
-from benchmarks.load.profiles import Plan
-from eslbot.sim.lab import Lab, LabError, Tenant
+from eslbot.sim.lab import Lab, Tenant
+from eslbot.sim.loadtest.figures import BOT, ESLBOT, FREESWITCH
+from eslbot.sim.loadtest.profiles import Plan
 from eslbot.sim.pbx import AmeyoServer, Pbx
 from eslbot.sim.processes import children
+from eslbot.sim.service import LabError
 
 TENANT = "load"
 #: RTP ports of a laboratory begin here, and stay below those that the kernel gives out.
@@ -65,7 +66,7 @@ class Site:
 
 
 class BotProcess:
-    """``python -m benchmarks.load.bot``; ``events`` is what it has told. A context manager."""
+    """``python -m eslbot.sim.loadtest.bot``; ``events`` is what it has told. A context manager."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
@@ -74,7 +75,9 @@ class BotProcess:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.load.bot"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+            [sys.executable, "-m", "eslbot.sim.loadtest.bot"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
         )
         self._reader = threading.Thread(target=self._read, name="bot's events", daemon=True)
         self._reader.start()
@@ -127,15 +130,10 @@ def laboratory(
         stack.enter_context(lab)
         arbiter = lab.service
         assert arbiter is not None
-        switch_pid = (
-            lab.real_switch.pid
-            if lab.real_switch is not None
-            else owner_of_udp(lab.sip, children(os.getpid()))
-        )
 
         def watched() -> dict[str, list[int]]:
-            found = {ESLBOT: [arbiter.pid, *children(arbiter.pid)], BOT: [bot.pid]}
-            return {FREESWITCH: [switch_pid], **found} if switch_pid is not None else found
+            own = [arbiter.pid, *children(arbiter.pid)]
+            return {FREESWITCH: [lab.switch.pid], ESLBOT: own, BOT: [bot.pid]}
 
         log = lab.real_switch.log_file if lab.real_switch is not None else None
         yield Site(
@@ -261,21 +259,6 @@ def complaints(log: str) -> Counter[str]:
         text = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|sofia/\S+|\d{4,}", "…", match[2]).strip()
         found[text] += 1
     return found
-
-
-def owner_of_udp(address: tuple[str, int], pids: Sequence[int]) -> int | None:
-    """Which of these processes has a UDP socket on that port (proc(5)); None where none has."""
-    inodes = set()
-    for line in Path("/proc/net/udp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if int(fields[1].rpartition(":")[2], 16) == address[1]:
-            inodes.add(f"socket:[{fields[9]}]")
-    for pid in pids:
-        with suppress(OSError):  # it has ended
-            for link in Path(f"/proc/{pid}/fd").iterdir():
-                if str(link.readlink()) in inodes:
-                    return pid
-    return None
 
 
 def wait_for(done: Callable[[], bool], seconds: float) -> bool:

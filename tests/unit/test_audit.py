@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from eslbot.calls import stranded
-from eslbot.sim.account import (
+from tests.support.audit import (
     STRANDED_LIMIT,
     Account,
     Duplicate,

@@ -1,4 +1,4 @@
-"""Processor time and memory of named groups of processes, sampled while a load runs (proc(5))."""
+"""Processor time and memory of named groups of processes, sampled while a load runs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+import psutil
 
 #: Seconds between two samples.
 PERIOD = 0.5
@@ -123,7 +122,10 @@ def between(samples: Sequence[Sample], begin: float, end: float) -> Used | None:
 
 
 def udp_dropped() -> int:
-    """UDP packets that this machine's processes had no room for, since it was started (RFC 4113)."""
+    """UDP packets that this machine's processes had no room for, since it was started (RFC 4113).
+
+    Of proc(5) itself: psutil counts packets at the interfaces alone.
+    """
     names, numbers = (
         line.split() for line in Path("/proc/net/snmp").read_text().splitlines() if line.startswith("Udp:")
     )
@@ -133,15 +135,16 @@ def udp_dropped() -> int:
 def _of_process(pid: int) -> tuple[float, int] | None:
     """Processor seconds and resident bytes; None where it is gone."""
     try:
-        # Behind the name, which may hold anything: utime and stime are the 12th and 13th, rss the 22nd.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            used = process.cpu_times()
+            return used.user + used.system, process.memory_info().rss
+    except psutil.Error:
         return None
-    return (int(fields[11]) + int(fields[12])) / _TICKS, int(fields[21]) * _PAGE
 
 
 def _of_machine() -> tuple[float, float]:
     """Processor seconds of all cores since the start: busy, and in all."""
-    fields = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-    total = sum(fields) / _TICKS
-    return total - (fields[3] + fields[4]) / _TICKS, total
+    times = psutil.cpu_times()
+    total = sum(times[:8])  # behind these come guests', which is in users' already
+    return total - times.idle - times.iowait, total

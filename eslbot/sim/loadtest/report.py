@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.load.drive import Result
-from benchmarks.load.figures import (
+from eslbot.sim.loadtest.drive import Result
+from eslbot.sim.loadtest.figures import (
     BOT,
     ESLBOT,
     FREESWITCH,
@@ -23,9 +23,9 @@ from benchmarks.load.figures import (
     disturbance,
     generator_limits,
 )
-from benchmarks.load.usage import Used
-from benchmarks.machine import Machine
-from benchmarks.speech.report import ms, table
+from eslbot.sim.loadtest.machine import Machine
+from eslbot.sim.loadtest.tables import ms, table
+from eslbot.sim.loadtest.usage import Used
 
 _NAMES = {FREESWITCH: "FreeSWITCH", ESLBOT: "eslbot", BOT: "bot", GENERATOR: "generator"}
 

@@ -7,7 +7,7 @@ been written down. Where FreeSWITCH itself dies, what it could not have written 
 were not answered, and calls of the last second. Of those, and of callers whose BYE fell into its absence,
 Ameyo is told later, when they may be gone. Nothing stays behind.
 
-Here is only judging, over plain records: what was seen is gathered by :mod:`eslbot.sim.chaos.witness`.
+Here is only judging, over plain records: what was seen is gathered by :mod:`tests.support.chaos.witness`.
 Times are epoch seconds.
 """
 
