@@ -20,8 +20,15 @@ def stand_ins() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
+        if error.name == "eslbot.sim":
+            give_up(
+                "the stand-ins are not installed: they are a distribution of their own, eslbot-sim; install it "
+                "from eslbot's sources with `pip install ./eslbot/sim` or `scripts/install --extras sim`",
+                UNUSABLE,
+            )
         give_up(
-            f"{error.name} is not installed; install the stand-ins with: pip install 'eslbot[sim]'", UNUSABLE
+            f"{error.name} is not installed; what the stand-ins need comes with: pip install 'eslbot[sim]'",
+            UNUSABLE,
         )
 
 
