@@ -12,7 +12,10 @@ from setuptools import find_packages, setup
 CONF = Path("freeswitch-conf")
 
 setup(
-    packages=[*find_packages(include=["eslbot", "eslbot.*"], exclude=["eslbot.sim", "eslbot.sim.*"]), "eslbot.freeswitch_conf"],
+    packages=[
+        *find_packages(include=["eslbot", "eslbot.*"], exclude=["eslbot.sim", "eslbot.sim.*"]),
+        "eslbot.freeswitch_conf",
+    ],
     package_dir={"eslbot": "eslbot", "eslbot.freeswitch_conf": "freeswitch-conf"},
     package_data={
         "eslbot": ["py.typed"],

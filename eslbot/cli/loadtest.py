@@ -90,6 +90,12 @@ def _uuid(context: click.Context, parameter: click.Parameter, value: str | None)
         raise click.BadParameter(f"{value!r} is no UUID; it is the NAME of [workspaces.NAME]") from None
 
 
+def _new_file(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and value.name.startswith("--"):
+        raise click.BadParameter(f"{value} is an option, and this wants a file")
+    return value
+
+
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -152,7 +158,14 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     metavar="S",
     help="The callers hang up by themselves; nothing has to be handed off then.",
 )
-@click.option("--json", "as_json", type=click.Path(dir_okay=False, path_type=Path), help="All raw figures.")
+@click.option(
+    "--json",
+    "as_json",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_new_file,
+    metavar="FILE",
+    help="Write all raw figures there.",
+)
 @click.option(
     "--switch",
     type=click.Choice(["freeswitch", "stand-in", "auto"]),

@@ -1,4 +1,4 @@
-"""This machine, as ``/proc`` and a few system calls tell of it; nothing here changes anything."""
+"""This machine, as psutil, ``/proc`` and a few system calls tell of it; nothing here changes anything."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+
+import psutil
 
 from eslbot.config.model import IP, Address
 
@@ -160,6 +162,8 @@ class Process:
     def _folder(self) -> Path:
         return Path("/proc", str(self.pid))
 
+    # What psutil does not have, or only of one's own processes, is read from proc(5): limits, cgroups, signals.
+
     def status(self, field: str) -> str | None:
         """A line of ``/proc/PID/status``."""
         try:
@@ -172,8 +176,10 @@ class Process:
     @property
     def uid(self) -> int | None:
         """Whose it is."""
-        line = self.status("Uid")
-        return int(line.split()[1]) if line else None
+        try:
+            return psutil.Process(self.pid).uids().effective
+        except psutil.Error:
+            return None
 
     @property
     def unit(self) -> str | None:
@@ -213,10 +219,18 @@ class Process:
     def argument(self, switch: str) -> str | None:
         """What follows ``switch`` on its command line."""
         try:
-            words = (self._folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")[:-1]
-        except OSError:
+            words = psutil.Process(self.pid).cmdline()
+        except psutil.Error:
             return None
         return next((after for before, after in pairwise(words) if before == switch), None)
+
+    @property
+    def environment(self) -> dict[str, str] | None:
+        """What it was started with."""
+        try:
+            return psutil.Process(self.pid).environ()
+        except psutil.Error:
+            return None
 
     def identity_of(self, path: str) -> tuple[int, int] | None:
         """Which directory ``path`` is for it: device and inode; it may live in a file system of its own."""
@@ -229,6 +243,7 @@ class Process:
 
 def listener(address: Address) -> Process | None:
     """The oldest process that listens at ``address`` by TCP; None where it cannot be known."""
+    # Not psutil's net_connections: of those who share a socket it names the youngest.
     inodes = set()
     for table in ("tcp", "tcp6"):
         try:

@@ -23,7 +23,7 @@ from eslbot.config.model import Config, ConfigError, Network, Secret
 from eslbot.config.secrets import secrets_of
 from eslbot.doctor.checks.event_socket import password_of
 from eslbot.doctor.findings import Finding, clean
-from eslbot.doctor.host import is_own, listener
+from eslbot.doctor.host import Process, is_own, listener
 from eslbot.doctor.switch import ACL, MAX_ASKED
 from eslbot.esl.errors import CommandTimeout, EslError
 from eslbot.esl.inbound import InboundClient
@@ -132,7 +132,7 @@ class _Reload:
                 notice = running(usable(path, _Any()), path)
             except (NotInForce, ConfigError):
                 notice = None
-            environment = _environment(notice.pid) if notice is not None else None
+            environment = Process(notice.pid).environment if notice is not None else None
             return usable(path, environment), notice
         try:
             notice = running(ours, path)
@@ -141,7 +141,7 @@ class _Reload:
             self._tell("service", False, f"no service of {path} is known to run here: {error}", remedy)
             return ours, None
         try:
-            return usable(path, _environment(notice.pid)), notice
+            return usable(path, Process(notice.pid).environment), notice
         except ConfigError as error:  # our environment has what the service's has not
             more = "for the service, whose environment only a restart reads again; ${file:/path} needs none"
             raise ConfigError([f"{problem} {more}" for problem in error.problems]) from error
@@ -389,19 +389,6 @@ class _Any(Mapping[str, str]):
 
     def __contains__(self, name: object) -> bool:
         return True
-
-
-def _environment(pid: int) -> dict[str, str] | None:
-    """What the process was started with; None where this user may not see that."""
-    try:
-        pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return None
-    return {
-        os.fsdecode(name): os.fsdecode(value)
-        for name, _, value in (pair.partition(b"=") for pair in pairs)
-        if name
-    }
 
 
 def _admits(client: InboundClient, ip: object, deadline: float) -> bool:
