@@ -22,8 +22,8 @@ def stand_ins() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name == "eslbot.sim":
             give_up(
-                "the stand-ins are not installed: they are a distribution of their own, eslbot-sim; install it "
-                "from eslbot's sources with `pip install ./eslbot/sim` or `scripts/install --extras sim`",
+                "the stand-ins are not installed: they are a distribution of their own, eslbot-sim, and come "
+                "from eslbot's sources by `pip install ./eslbot/sim` or `scripts/install --extras sim`",
                 UNUSABLE,
             )
         give_up(

@@ -162,7 +162,7 @@ class Process:
     def _folder(self) -> Path:
         return Path("/proc", str(self.pid))
 
-    # What psutil does not have, or only of one's own processes, is read from proc(5): limits, cgroups, signals.
+    # What psutil has not, or of one's own processes alone, is read from proc(5): limits, cgroups, signals.
 
     def status(self, field: str) -> str | None:
         """A line of ``/proc/PID/status``."""
