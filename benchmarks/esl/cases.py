@@ -27,7 +27,7 @@ from benchmarks.outcome import CannotRun, Data
 from benchmarks.plan import Plan
 from eslbot.sim.addresses import free_port
 from eslbot.sim.pbx import AmeyoServer
-from eslbot.sim.pbx.ameyo import Notification
+from eslbot.sim.pbx.notification import Notification
 
 #: What Ameyo does in a storm, as the generator names it.
 AWAY = {"refused": "connection refused", "hanging": "accepts, never answers", "503": "503 at once"}

@@ -245,7 +245,7 @@ def _look_at(lab: Lab, up: Calls, figures: Figures, sent: dict[int, list[tuple[f
         caller, heard = sound[:, 0], sound[:, 1]
         packets = [(arrival.at, linear(arrival.packet)) for arrival in call.recording.arrivals]
         received = np.concatenate([samples for _, samples in packets])
-        session = call._session
+        session = call.session
         assert session is not None
         said = sent[session.port]
         found = alignment(onsets(caller), onsets(heard), wire_onsets(said), wire_onsets(packets))

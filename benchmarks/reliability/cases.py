@@ -228,7 +228,7 @@ class Bench:
             found.bots = len(_bots(lab, crt))
             if not speaking:
                 time.sleep(1.0)  # the last frames
-                found.left_out = call._session.left_out if call._session is not None else 0
+                found.left_out = call.session.left_out if call.session is not None else 0
                 found.lost, found.lost_elsewhere = _uplink_losses(bot, found.kills)
             lab.ameyo.script(crt, [])
             _end_all(lab, [crt])

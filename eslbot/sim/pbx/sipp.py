@@ -48,6 +48,9 @@ EXIT = {
 _TRACE_LIMIT = 4 << 20
 _HEADER_FIELDS = 4
 
+#: Seconds SIPp gets to end in order after a call's time is up, before it is killed.
+GRACE = 2.0
+
 
 class SippMissing(RuntimeError):
     """There is no SIPp on this machine."""
@@ -158,18 +161,16 @@ class SippRun:
         refresh: bool,
         offered: str = "sendrecv",
     ) -> None:
-        program = find_sipp()
         self.local_port, self.rtp_port = local_port, rtp_port
         self.killed = False
         csv = "\n".join(["SEQUENTIAL", *(line.csv() for line in lines), ""])
         self._directory = tempfile.TemporaryDirectory(prefix="eslbot-sipp-")
         self.directory = Path(self._directory.name)
         (self.directory / "calls.csv").write_text(csv, encoding="utf-8")
-        (self.directory / "uac.xml").write_text(
-            self._scenario(answer_timeout, play, refresh, offered), encoding="utf-8"
-        )
+        scenario = self._scenario(answer_timeout, play, refresh, offered)
+        (self.directory / "uac.xml").write_text(scenario, encoding="utf-8")
         command = [
-            program,
+            find_sipp(),
             f"{switch[0]}:{switch[1]}",
             *("-sf", "uac.xml", "-inf", "calls.csv"),
             *("-i", local_ip, "-p", str(local_port), "-bind_local"),

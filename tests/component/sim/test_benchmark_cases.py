@@ -21,7 +21,7 @@ from benchmarks.switch.cases import ONLY_ANSWER, SwitchCases, with_only_answer
 from eslbot.config import load
 from eslbot.sim import freeswitch
 from eslbot.sim.addresses import free_port
-from eslbot.sim.pbx.ameyo import Notification
+from eslbot.sim.pbx.notification import Notification
 
 
 @pytest.fixture

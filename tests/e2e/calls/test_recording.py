@@ -134,7 +134,7 @@ def test_the_sides_are_as_they_were_on_the_wire(lab: Lab, crt: str, monkeypatch:
     transmit = RtpSession._transmit
 
     def noted(session: RtpSession, packet: RtpPacket) -> None:
-        if pbx_call is None or session is pbx_call._session:
+        if pbx_call is None or session is pbx_call.session:
             sent.append((time.time(), _linear(packet)))
         transmit(session, packet)
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eslbot.sim.lab import Tenant
-from eslbot.sim.pbx import Answer, Stall, Unkind
-from eslbot.sim.pbx.ameyo import Step
+from eslbot.sim.pbx import Answer, Stall
+from eslbot.sim.pbx.steps import Step
+from tests.support.unkind_ameyo import unkind_answer
 
 #: The callers' fates: the bot's behaviour, and how often in a hundred.
 KINDS = {
@@ -27,8 +28,8 @@ AMEYO: dict[str, tuple[Sequence[Step], int]] = {
     "slow": ((Stall(1.0, Answer(200)),), 10),
     "busy": ((503, 503), 15),
     "too many": ((Answer(429, {"Retry-After": "1"}),), 5),
-    "early hints": ((Unkind("103 first"),), 5),
-    "no text": ((Unkind("text never comes"),), 5),
+    "early hints": ((unkind_answer("103 first"),), 5),
+    "no text": ((unkind_answer("text never comes"),), 5),
 }
 #: Seconds until a caller of a bot that holds hangs up.
 HANGS_UP = (1.5, 5.0)

@@ -9,16 +9,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from enum import Enum
 
+from eslbot.sim.pbx.steps import TAKEN, Mark, Raw
 
-class Mark(Enum):
-    """No bytes: something has come to pass."""
-
-    TAKEN = "taken"
-
-
-TAKEN = Mark.TAKEN
 Pieces = Iterator[bytes | float | Mark]
 
 _OK = b"HTTP/1.1 200 OK\r\n"
@@ -150,3 +143,8 @@ NO_ANSWER: dict[str, Callable[[], Pieces]] = {
 }
 
 UNKIND = {**ACCEPTING, **NO_ANSWER}
+
+
+def unkind_answer(how: str) -> Raw:
+    """One of :data:`UNKIND`, as a step for :meth:`AmeyoServer.script`."""
+    return Raw(UNKIND[how])
