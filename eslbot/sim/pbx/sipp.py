@@ -167,8 +167,7 @@ class SippRun:
         self._directory = tempfile.TemporaryDirectory(prefix="eslbot-sipp-")
         self.directory = Path(self._directory.name)
         (self.directory / "calls.csv").write_text(csv, encoding="utf-8")
-        scenario = self._scenario(answer_timeout, play, refresh, offered)
-        (self.directory / "uac.xml").write_text(scenario, encoding="utf-8")
+        (self.directory / "uac.xml").write_bytes(self._scenario(answer_timeout, play, refresh, offered))
         command = [
             find_sipp(),
             f"{switch[0]}:{switch[1]}",
@@ -198,7 +197,7 @@ class SippRun:
 
     def _scenario(
         self, answer_timeout: float, play: tuple[bytes, int] | None, refresh: bool, offered: str
-    ) -> str:
+    ) -> bytes:
         scenarios = files("eslbot.sim") / "scenarios"
         text = (scenarios / "uac.xml").read_text(encoding="utf-8")
         again = (scenarios / "refresh.xml").read_text(encoding="utf-8") if refresh else ""
@@ -210,7 +209,7 @@ class SippRun:
             action = f'<nop><action><exec rtp_stream="{path},-1,{payload_type}"/></action></nop>'
         text = text.replace("@ANSWER_MS@", str(round(answer_timeout * 1000)))
         text = text.replace("@PLAY@", action).replace("@REFRESH@", again)
-        return text.replace("@OFFERED@", _answer_to_offer(offered))
+        return text.replace("@OFFERED@", _answer_to_offer(offered)).encode()
 
     def wait(self, timeout: float | None) -> int:
         """Its exit status: 0, 1 where a call failed, others in :data:`EXIT`, negative for a signal.
