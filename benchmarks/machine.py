@@ -1,19 +1,19 @@
-"""The machine, what is measured on it, and what processes use of it."""
+"""What processes use of the machine."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+import psutil
 
 
 def memory(pids: Iterable[int]) -> int:
     """Bytes of memory that these processes have made, pages shared among processes in equal parts.
 
-    Pages of files are left out: a library's count for less as soon as a stranger uses it, too.
+    Pages of files are left out: a library's count for less as soon as a stranger uses it, too. That is of
+    proc(5): psutil does not tell them apart.
     """
     total = 0
     for pid in pids:
@@ -32,12 +32,8 @@ class Cpu:
         self._used = self._seconds()
 
     def _seconds(self) -> float:
-        ticks = 0
-        for pid in self._pids:
-            # Behind the name, which may hold anything, "utime" and "stime" are the 12th and 13th (proc(5)).
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / _TICKS
+        times = [psutil.Process(pid).cpu_times() for pid in self._pids]
+        return sum(one.user + one.system for one in times)
 
     def cores(self) -> float:
         """How many cores they have used on average."""

@@ -66,7 +66,7 @@ class Running:
         """Whether it takes connections."""
         if self.subject.polls:
             listening = [c for c in psutil.net_connections("tcp4") if c.status == psutil.CONN_LISTEN]
-            return any(c.laddr.port == port for c in listening)
+            return any(c.laddr and c.laddr.port == port for c in listening)
         serving = [pid for pid in self.pids() if serves(pid, ("127.0.0.1", port))]
         return len(serving) >= self.subject.processes
 

@@ -14,8 +14,9 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
+
+import psutil
 
 from benchmarks.machine import Cpu
 from benchmarks.speech.bot import Talk
@@ -487,8 +488,8 @@ def _busy(pids: Iterable[int], core: int, seconds: float) -> Iterator[None]:
 
 def _tasks(pid: int) -> list[int]:
     try:
-        return [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
-    except OSError:
+        return [thread.id for thread in psutil.Process(pid).threads()]
+    except psutil.Error:
         return []
 
 

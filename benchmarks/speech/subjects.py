@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
+from benchmarks.outcome import CannotRun
 from eslbot.sim.processes import children, relays, tells
 from tests.support.sockets import established
 
@@ -29,7 +30,7 @@ HERE = Path(__file__).resolve().parents[2]
 PATIENCE, _LOOK = 30.0, 0.002
 
 
-class NoSubject(Exception):
+class NoSubject(CannotRun):
     """It cannot be measured here; the text says why."""
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.outcome import Data, Told
-from benchmarks.speech.report import Verdict
+from benchmarks.outcome import Data, Told, Verdict
 from benchmarks.switch.cases import LISTENS, ONLY_ANSWER, SPEAKS
 from eslbot.sim.loadtest.tables import percentile, table
 

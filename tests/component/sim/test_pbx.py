@@ -890,7 +890,7 @@ def test_load_with_voices_is_watched_while_it_goes_on(pbx, switch):
     with pytest.raises(RuntimeError, match="finished"):
         load.finish()
     with pytest.raises(RuntimeError, match="by SIPp"):
-        Load(pbx, [], [], None).voices_report()
+        Load([], [], None, pbx._control, lambda load, run: None, accepts=True).voices_report()
 
 
 def test_ameyo_with_a_certificate_that_is_given(tmp_path):
