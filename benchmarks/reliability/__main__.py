@@ -12,8 +12,9 @@ from pathlib import Path
 import click
 
 from benchmarks.frame import Run, measuring
-from benchmarks.reliability.cases import CROWDS, DEATHS, Bench, Unmeasured
+from benchmarks.reliability.cases import CROWDS, DEATHS, Bench
 from benchmarks.reliability.report import Report
+from benchmarks.reliability.results import Unmeasured
 from eslbot.sim.service import LabError
 
 CASES = ("kills", "uplink", "away", "storm", "calm", "hup", "rolling", "deaths")

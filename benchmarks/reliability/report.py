@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.frame import About
 from benchmarks.outcome import Verdict
-from benchmarks.reliability.cases import Away, Death, Deploys, Storm, TakeOvers
+from benchmarks.reliability.results import Away, Death, Deploys, Storm, TakeOvers
 from benchmarks.report import verdict_table
 from eslbot.sim.loadtest.tables import ms, percentile
 from tests.support.audit import Account, Duplicate, Ending, Entry

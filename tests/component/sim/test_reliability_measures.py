@@ -7,9 +7,9 @@ import json
 import pytest
 
 from benchmarks.frame import About
-from benchmarks.reliability.cases import Away, Deploys, Kill, Storm, TakeOvers
 from benchmarks.reliability.measures import Gap, spoken
 from benchmarks.reliability.report import Report
+from benchmarks.reliability.results import Away, Deploys, Kill, Storm, TakeOvers
 from eslbot import g711
 from eslbot.sim.audio import silence, tone
 from eslbot.sim.loadtest.machine import Machine
