@@ -89,13 +89,16 @@ class Run:
 
 
 @contextmanager
-def measuring(command: str, *, keep: Path | None = None, limit: float | None = None) -> Iterator[Run]:
-    """Run a measure, and leave the program with 1 where it cannot be.
+def measuring(
+    command: str, *, keep: Path | None = None, limit: float | None = None, absent: int = 1
+) -> Iterator[Run]:
+    """Run a measure, and leave the program where it cannot be.
 
     Args:
         command: how people call it, without its options.
         keep: a folder that stays; without one it is a temporary one.
         limit: seconds after which it is interrupted, as by Ctrl-C.
+        absent: the exit code where it cannot run.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     sys.setswitchinterval(0.001)  # callers, bots and Ameyo are threads of this process
@@ -115,7 +118,7 @@ def measuring(command: str, *, keep: Path | None = None, limit: float | None = N
         yield Run(about, folder, time.monotonic())
     except ABSENT as error:
         print(f"the benchmark cannot run: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(absent)
     except KeyboardInterrupt:
         print("interrupted, or not over in time", file=sys.stderr)
         sys.exit(1)

@@ -17,9 +17,17 @@ from uuid import uuid4
 from websockets.exceptions import ConnectionClosed
 
 from benchmarks.reliability.measures import Gap, spoken
-from benchmarks.reliability.results import Away, Death, Deploys, Kill, Storm, TakeOvers, Unmeasured
+from benchmarks.reliability.results import (
+    Away,
+    Death,
+    Deploys,
+    Kill,
+    Storm,
+    TakeOvers,
+    Unmeasured,
+    uplink_losses,
+)
 from benchmarks.speech import signals
-from benchmarks.speech.measures import uplink
 from eslbot.sim.audio import tone
 from eslbot.sim.bot import GOODBYE, GREETING, Bot, BotCall
 from eslbot.sim.lab import Tenant
@@ -48,8 +56,6 @@ SET_UP_LIMIT, TAKE_OVER_LIMIT, END_LIMIT = 15.0, 15.0, 60.0
 STORM_LIMIT = 120.0
 #: Seconds between a worker's being there and the next kill: at any phase of FreeSWITCH's 20 ms.
 BEFORE_KILL = (0.05, 0.25)
-#: Seconds around a kill in which a lost frame of the caller's belongs to it.
-AROUND_KILL = (0.1, 0.6)
 _LOOK = 0.0005
 #: What calls are at when FreeSWITCH dies; each a process of its own, so not too many.
 DEATHS = {
@@ -130,7 +136,7 @@ class Bench:
             if not speaking:
                 time.sleep(1.0)  # the last frames
                 found.left_out = call.session.left_out if call.session is not None else 0
-                found.lost, found.lost_elsewhere = _uplink_losses(bot, found.kills)
+                found.lost, found.lost_elsewhere = uplink_losses(bot, found.kills)
             lab.ameyo.script(crt, [])
             _end_all(lab, [crt])
             with contextlib.suppress(TimeoutError):
@@ -233,13 +239,7 @@ class Bench:
                     for bot in bots:
                         speech.enter_context(_speech(bot))
                 time.sleep(1.0)  # the youngest call's row is written
-                with witness.fault("crash FreeSWITCH", "crash", ids):
-                    at = time.time()
-                    lab.crash_switch(signum)
-                    for call in calls:
-                        with contextlib.suppress(TimeoutError):
-                            call.wait_taken_up(1, 0.1 if call.result is not None else 20.0)
-                    lab.wait_switch_ready()
+                at = _crash(lab, witness, calls, signum)
                 time.sleep(1.0)  # of what comes behind it
                 unbroken = sum(not bot.closed for bot in bots)
             _end_all(lab, ids)
@@ -423,6 +423,18 @@ def _holder(lab: Lab, witness: Witness, call: PbxCall) -> tuple[Passage, int]:
     raise Unmeasured("no worker has the call")
 
 
+def _crash(lab: Lab, witness: Witness, calls: Sequence[PbxCall], signum: int) -> float:
+    """FreeSWITCH dies, and is back with its calls; when it died."""
+    with witness.fault("crash FreeSWITCH", "crash", [call.crt_object_id for call in calls]):
+        at = time.time()
+        lab.crash_switch(signum)
+        for call in calls:
+            with contextlib.suppress(TimeoutError):
+                call.wait_taken_up(1, 0.1 if call.result is not None else 20.0)
+        lab.wait_switch_ready()
+    return at
+
+
 def _bots_of(lab: Lab, crts: Sequence[str]) -> list[BotCall]:
     """The bots of all these calls, once they are there and hear their callers."""
     deadline = time.monotonic() + END_LIMIT
@@ -466,22 +478,6 @@ def _wait_taken_over(lab: Lab, crts: set[str], since: float, timeout: float) -> 
                 seen.setdefault(line["crt_object_id"], told - since)
         time.sleep(0.05)
     return sorted(seen.values())
-
-
-def _uplink_losses(bot: BotCall, kills: Sequence[Kill]) -> tuple[list[int], int]:
-    """Frames lost at each kill whose stream went on, and those lost at no kill."""
-    survived = [kill for kill in kills if kill.bot_stays]
-    lost = uplink(bot.audio(), list(bot.arrivals)).lost
-    counts = [0] * len(survived)
-    elsewhere = 0
-    for at in lost:
-        for index, kill in enumerate(survived):
-            if kill.at - AROUND_KILL[0] <= at <= kill.at + kill.answered + AROUND_KILL[1]:
-                counts[index] += 1
-                break
-        else:
-            elsewhere += 1
-    return counts, elsewhere
 
 
 def _heard(calls: Sequence[PbxCall]) -> tuple[list[tuple[str, Gap]], list[tuple[str, float]]]:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.reliability.measures import Gap
+from benchmarks.speech.measures import uplink
+from eslbot.sim.bot import BotCall
 from tests.support.audit import Account
+
+#: Seconds around a kill in which a lost frame of the caller's belongs to it.
+AROUND_KILL = (0.1, 0.6)
 
 
 class Unmeasured(Exception):
@@ -101,3 +107,19 @@ class Death:
     done: int
     byes: int
     account: Account | None = None
+
+
+def uplink_losses(bot: BotCall, kills: Sequence[Kill]) -> tuple[list[int], int]:
+    """Frames lost at each kill whose stream went on, and those lost at no kill."""
+    survived = [kill for kill in kills if kill.bot_stays]
+    lost = uplink(bot.audio(), list(bot.arrivals)).lost
+    counts = [0] * len(survived)
+    elsewhere = 0
+    for at in lost:
+        for index, kill in enumerate(survived):
+            if kill.at - AROUND_KILL[0] <= at <= kill.at + kill.answered + AROUND_KILL[1]:
+                counts[index] += 1
+                break
+        else:
+            elsewhere += 1
+    return counts, elsewhere

@@ -19,6 +19,7 @@ from benchmarks.speech import cases
 from benchmarks.speech.bot import Bots
 from benchmarks.speech.calls import CallFailed, Stage
 from benchmarks.speech.cases import CALLS, OTHERS, TALKS, Figures
+from benchmarks.speech.measures import merge
 from benchmarks.speech.peer import Peer
 from benchmarks.speech.report import Report, Told
 from benchmarks.speech.rows import CROWD, FULL, HUP, KILLS, ODD, RELAY, ROWS, SEAMS, TALK, Row
@@ -73,7 +74,7 @@ class Bench:
             return
         found = {**found, "load": [os.getloadavg()[0]], "took": [time.monotonic() - begun]}
         known = self.figures.setdefault(who, {})
-        known[case] = cases.merge(known.get(case, {}), found)
+        known[case] = merge(known.get(case, {}), found)
 
 
 OURS, THEIRS = "this", "before"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -90,3 +91,16 @@ def _alignment(l16: bytes) -> int:
     return max(
         range(0, FRAME, 4), key=lambda offset: (int((numbers_of(part[2 * offset :]) >= 0).sum()), -offset)
     )
+
+
+def merge(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Both together: lists behind each other, numbers added."""
+    both = dict(one)
+    for key, value in other.items():
+        if key not in both:
+            both[key] = value
+        elif isinstance(value, dict):
+            both[key] = merge(both[key], value)
+        elif value is not None:
+            both[key] = value if both[key] is None else both[key] + value
+    return both

@@ -15,10 +15,10 @@ from websockets.sync.client import connect  # noqa: E402
 
 from benchmarks.speech import rows, signals  # noqa: E402
 from benchmarks.speech.bot import Bots, Talk  # noqa: E402
-from benchmarks.speech.cases import around, merge, soundness  # noqa: E402
+from benchmarks.speech.cases import around, soundness  # noqa: E402
 from benchmarks.speech.hearing import Arrival, Downlink, Said, Uplink, Utterance, uplink  # noqa: E402
 from benchmarks.speech.marks import CALLER, FOREIGN, LENGTH, LINE, Marks, Piece, codes_of  # noqa: E402
-from benchmarks.speech.measures import is_loud  # noqa: E402
+from benchmarks.speech.measures import is_loud, merge  # noqa: E402
 from benchmarks.speech.measures import uplink as numbered_uplink  # noqa: E402
 from benchmarks.speech.peer import Peer  # noqa: E402
 from benchmarks.speech.signals import FRAME, NUMBERS  # noqa: E402
