@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from eslbot import redaction
+from tests.support.again import Again
 from tests.support.turn import Turn
 
 # No test is a timed one: on a busy machine an example may take as long as it likes.
@@ -119,6 +120,7 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    Again.install(config)
     if (shared := getattr(config, "workerinput", None)) is not None:
         config.stash[_TURN] = Turn(Path(shared["room"]))
 
