@@ -30,14 +30,14 @@ from gevent.socket import socket as GeventSocket
 from gevent.socket import wait_write
 from greenswitch.esl import OutboundSession, OutboundSessionHasGoneAway
 
-from eslbot import redaction
 from eslbot.esl.commands import check_line, execute_message, quote
 from eslbot.esl.errors import CommandFailed, CommandTimeout, EslError, ProtocolError
 from eslbot.esl.events import Event
 from eslbot.esl.frames import Frame, FrameReader, Headers
 from eslbot.esl.gone import CallerHungUp, ConnectionLost
 from eslbot.esl.waiting import Answer, Bell
-from eslbot.greenlets import spawn
+from eslbot.runtime.greenlets import spawn
+from eslbot.telemetry import redaction
 
 log = structlog.get_logger()
 
