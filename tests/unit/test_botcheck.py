@@ -180,6 +180,7 @@ def as_expected(case: Case, results: Sequence[Result]) -> bool:
     return grades(results) == expected
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("name", GOOD)
 def test_a_good_bot_is_clean(examined: Mapping[str, Sequence[Result]], name: str) -> None:
     assert told(examined[name]) == {}
@@ -187,6 +188,7 @@ def test_a_good_bot_is_clean(examined: Mapping[str, Sequence[Result]], name: str
     assert len(passed) >= 15
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_named(examined: Mapping[str, Sequence[Result]], name: str) -> None:
     assert as_expected(FAULTS[name], examined[name]), told(examined[name])

@@ -142,7 +142,9 @@ def test_at_most_so_many_are(run: Run) -> None:
     result, runs = run(BUSY, BUSY.replace("busy", "busier"), limit=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert [ran for ran in runs if ran.endswith(" alone")] == ["busy alone"]
-    result.stdout.fnmatch_lines(["FAILED, not measured again: *::test_busier", "*1 failed, 1 measured again*"])
+    result.stdout.fnmatch_lines(
+        ["FAILED, not measured again: *::test_busier", "*1 failed, 1 measured again*"]
+    )
 
 
 def test_a_run_that_was_broken_off_is_not_saved(run: Run) -> None:

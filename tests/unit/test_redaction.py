@@ -222,6 +222,7 @@ def test_a_line_costs_the_same_for_hundreds_of_tenants() -> None:
     assert looks(500) == looks(5)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("hostile", ["%25", "\\u005c", "&amp;", "\\\\", "%", "a" * 64], ids=repr)
 def test_an_answer_made_to_cost_does_not_hold_up_the_calls(hostile: str) -> None:
     protect(frozenset(f"{number:04}abcdefghijklmnopqrst" for number in range(500)))

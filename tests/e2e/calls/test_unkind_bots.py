@@ -75,6 +75,7 @@ def nothing_is_heard(lab: Lab, crt: str) -> None:
     assert [bot.frames_after(since) for bot in bots(lab, crt)] == [0] * len(bots(lab, crt))
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(("tenant", "outcome", "seconds"), UNKIND, ids=[tenant for tenant, _, _ in UNKIND])
 def test_the_customer_is_handed_off_and_the_bye_is_seen(
     lab: Lab, pbx: Pbx, crt: str, tenant: str, outcome: str, seconds: float
@@ -93,6 +94,7 @@ def test_the_customer_is_handed_off_and_the_bye_is_seen(
     assert not told & {"relay_call_failed", "bot_message_failed", "relay_stream_lost"}
 
 
+@pytest.mark.timed
 def test_a_caller_who_leaves_in_the_last_words_of_a_bot_that_holds_its_line(
     lab: Lab, pbx: Pbx, crt: str
 ) -> None:

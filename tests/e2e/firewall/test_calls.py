@@ -68,6 +68,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
                 lab.stop()
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("display", ["00919990152080|crt-{number}", "Alice"])
 def test_a_tenants_flood_is_that_tenants(site: Site, display: str) -> None:
     """Of another one's workspace, or with nonsense for a name: refused, and refused is not free."""

@@ -83,6 +83,7 @@ def handed_off(lab: Lab, crt: str, call: PbxCall) -> dict[str, object]:
     return dict(post.json["properties"])
 
 
+@pytest.mark.timed
 def test_a_call_that_is_interrupted_while_a_relay_and_a_controller_die(
     house: House, name: str, crt: str
 ) -> None:
@@ -109,6 +110,7 @@ def test_a_call_that_is_interrupted_while_a_relay_and_a_controller_die(
     assert recording.heard(GOODBYE) == pytest.approx(0.4, abs=0.05)
 
 
+@pytest.mark.timed
 def test_a_greeting_that_a_relay_dies_in_is_heard_whole_and_once(house: House, name: str, crt: str) -> None:
     lab = house.lab
     call = house.call(name, crt, None)
