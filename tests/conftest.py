@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from eslbot.telemetry import redaction
 from tests.support.again import Again
@@ -57,8 +59,15 @@ SLOW = frozenset(
 #: Seconds that a test may take that is `alone`: it runs for minutes on purpose. The others: pyproject.toml.
 BOUND_ALONE = 1200
 
-#: Directories whose files are soon over. In the others time goes by in calls and starts of processes.
-SHORT = ("unit/", "component/ledger/", "component/web/")
+#: Directories whose files share a laboratory for each kind of switch. They take longest.
+LABORATORIES = ("e2e/calls/", "e2e/interop/")
+#: Files in them that have one of their own, or none.
+OWN = frozenset(
+    {f"e2e/calls/test_{name}.py" for name in ("fault_of_ours", "ledger", "removed_tenant", "two_hosts")}
+)
+#: In which order directories begin: short files, which fill up the end, come last.
+ORDER = (*LABORATORIES, "e2e/", "process/", "component/", "unit/")
+KIND = re.compile(r"\[(?:.*-)?(stand-in|freeswitch)(?:-.*)?\]$")
 
 #: What the processes of a run share (pytest-xdist); and in each of them its turn.
 _SHARED = pytest.StashKey[TemporaryDirectory[str]]()
@@ -101,8 +110,32 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """First come the long files, then short ones, which fill up the end; last those that are to be alone."""
-    items.sort(key=lambda item: (_alone(item), _place(item).startswith(SHORT)))
+    """First come the long ones, then short ones; last those that are to be alone."""
+    items.sort(key=lambda item: (_alone(item), _rank(_place(item))))
+
+
+def _rank(place: str) -> int:
+    return next((rank for rank, directory in enumerate(ORDER) if place.startswith(directory)), len(ORDER))
+
+
+class Shares(LoadScopeScheduling):
+    """What one process of a run takes at a time: all that shares a laboratory, or a file.
+
+    Where both kinds of switch are asked, each is a share of its own: a process has one laboratory, not two.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        place = file.removeprefix("tests/")
+        shared = next((lab for lab in LABORATORIES if place.startswith(lab) and place not in OWN), file)
+        kind = KIND.search(nodeid)
+        return f"{shared}[{kind[1]}]" if kind else shared
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shares | None:
+    """Of the whole run, which is by files; `scripts/test --fast` is by tests."""
+    return Shares(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_collection_finish() -> None:

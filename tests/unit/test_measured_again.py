@@ -122,7 +122,7 @@ def test_what_passes_alone_is_no_failure_and_is_told_loudly(run: Run) -> None:
 
 
 def test_what_fails_alone_too_and_what_is_not_measured_again_fails_the_run(run: Run) -> None:
-    """What is not timed is not, nor what was alone at first, nor what did not start. A skip measures nothing."""
+    """What is not timed is not, nor what was alone, nor what did not start. A skip measures nothing."""
     result, runs = run(BUSY, SLOW, SKIPPED, WRONG, ALONE, BROKEN)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     beside = [f"{name} beside" for name in ("alone", "broken", "busy", "skipped", "slow", "wrong")]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from benchmarks.turns.measure import Conversation, Errors
 from eslbot.sim.lab import Lab
 from tests.support.voices import frames, music, silence, tones

@@ -109,8 +109,8 @@ class Voice:
     def held_up(self, since: float) -> float:
         """Seconds by which packets since then went later than all before them: for so long there was none.
 
-        Whoever takes one a tick had taken what there was, and goes behind by so much; a packet that is late by
-        no more than an earlier one finds him behind, and is missed by nobody.
+        Whoever takes one a tick found nothing for so long, and stays behind by it. So he misses no packet that
+        is late by no more than an earlier one.
         """
         sent = list(self._sent)
         before = max((late for at, late in sent if at < since), default=0.0)

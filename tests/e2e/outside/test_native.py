@@ -19,7 +19,7 @@ from eslbot.sim.audio import gaps, heard_at, silence, tone
 from eslbot.sim.lab import Lab, Tenant, colon, free_port
 from eslbot.sim.pbx import PbxCall
 from eslbot.sim.proxy import TcpProxy
-from tests.e2e.calls.conftest import kinds
+from tests.e2e.calls.conftest import one_kind
 from tests.e2e.calls.test_call import DID, accepted, logged
 from tests.e2e.calls.test_take_over import kill_controller, taken_over
 from tests.e2e.outside import bots
@@ -46,7 +46,7 @@ class House:
         return self.lab.pbx.call(DID, crt, self.lab.tenants[name].id, caller_tone=caller)  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module", params=kinds())
+@pytest.fixture(scope="module", params=one_kind())
 def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     tenants, proxies, missing = [], {}, {}
     with ExitStack() as stack:

@@ -24,7 +24,7 @@ from gevent import socket
 
 from eslbot.sim.lab import Lab, Tenant
 from eslbot.sim.service import send
-from tests.e2e.calls.conftest import kinds
+from tests.e2e.calls.conftest import one_kind
 from tests.support.switch import Channel
 from tests.unit.signals.evaluate import firing
 
@@ -133,7 +133,7 @@ def until(condition: Callable[[], object], seconds: float, what: Callable[[], ob
     return time.monotonic() - began
 
 
-@pytest.fixture(scope="module", params=kinds())
+@pytest.fixture(scope="module", params=one_kind())
 def watch(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
     folder: Path = tmp_path_factory.mktemp("outages")
     with Lab(folder, TENANTS, switch=request.param, workers=2, ledger=True, page_tokens=TOKENS) as lab:
