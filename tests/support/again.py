@@ -1,8 +1,8 @@
 """A test marked ``timed`` that failed beside others is measured again: once, alone, behind all of them.
 
-It judges durations, and on a busy machine these say little. The run's own processes are over by then, and each
-test has a new one for itself. What fails there, too, has failed; so has, at once, what is not ``timed``. A test
-that is ``alone`` has been measured alone already.
+It judges durations, and on a busy machine these say little. The run's own processes are over by then, and
+each test has a new one for itself. What fails there, too, has failed; so has, at once, what is not ``timed``.
+A test that is ``alone`` has been measured alone already.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LIMIT = 8
 BOUND = 400.0
 #: What those are called in the run's last line that have passed then.
 CATEGORY = "measured again"
-#: What the new process runs: it notes the test's outcome, of which the exit code says too little (a skip is 0).
+#: What the new process runs: it notes the test's outcome. The exit code says too little: of a skip it is 0.
 _RUN = """
 import pathlib, sys, pytest
 

@@ -108,7 +108,7 @@ def kinds() -> list[object]:
 
 @cache
 def one_kind() -> list[object]:
-    """The real switch where this machine has one, else the stand-in: for bots, hosts, tenants, faults, load."""
+    """The real switch where this machine has one, else the stand-in: for all but the switch."""
     return ["freeswitch" if freeswitch.find() else "stand-in"]
 
 

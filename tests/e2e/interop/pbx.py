@@ -107,7 +107,7 @@ class Voice:
         return sum(since <= at < since + seconds for at, _ in list(self._sent)) * self.ptime / 1000
 
     def held_up(self, since: float) -> float:
-        """Seconds by which packets since then went later than all before them: for so long there was none.
+        """Seconds by which packets since then went later than all before them: so long there was none.
 
         Whoever takes one a tick found nothing for so long, and stays behind by it. So he misses no packet that
         is late by no more than an earlier one.
