@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
@@ -23,6 +24,14 @@ settings.register_profile("eslbot", deadline=None)
 #: For `scripts/test --fast`: a fault that few examples find is found by the whole run.
 settings.register_profile("fast", deadline=None, max_examples=5)
 settings.load_profile("eslbot")
+
+# Where `rich` is, as beside import-linter, structlog's own draws each traceback with all that was in it: for seconds.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 HERE = Path(__file__).parent
 #: What the tests in a directory are, as marks. The order of units and components is random: none of them may

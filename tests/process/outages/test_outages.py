@@ -28,8 +28,7 @@ from tests.e2e.calls.conftest import one_kind
 from tests.support.switch import Channel
 from tests.unit.signals.evaluate import firing
 
-#: Ten seconds are ten seconds only where nothing else has the machine.
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 #: Seconds in which an outage is said, and in which it is over again.
 WITHIN, AGAIN = 10.0, 40.0
