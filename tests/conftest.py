@@ -25,7 +25,7 @@ settings.register_profile("eslbot", deadline=None)
 settings.register_profile("fast", deadline=None, max_examples=5)
 settings.load_profile("eslbot")
 
-# Where `rich` is, as beside import-linter, structlog's own draws each traceback with all that was in it: for seconds.
+# Where `rich` is (import-linter has it), structlog draws a traceback with all that was in it, which takes seconds.
 structlog.configure(
     processors=[
         *structlog.get_config()["processors"][:-1],

@@ -594,7 +594,7 @@ def free_port(host: str = "127.0.0.1") -> int:
     """A port for a server on an address of loopback, TCP and UDP, which nobody else gets before that listens.
 
     It is bound here, and nobody listens: connections are refused, and no other process that looks for a port
-    finds it free. A server that sets SO_REUSEADDR may listen there all the same: all do that are started here.
+    finds it free. A server that sets SO_REUSEADDR, as all here do, may listen there all the same.
     """
     own = PORTS[os.getpid() % SHARES :: SHARES]
     while True:

@@ -109,8 +109,8 @@ class Voice:
     def held_up(self, since: float) -> float:
         """Seconds by which packets since then went later than all before them: so long there was none.
 
-        Whoever takes one a tick found nothing for so long, and stays behind by it. So he misses no packet that
-        is late by no more than an earlier one.
+        Whoever takes one a tick found nothing for so long, and stays behind by it: a packet that is late by no
+        more than an earlier one is missed by nobody.
         """
         sent = list(self._sent)
         before = max((late for at, late in sent if at < since), default=0.0)
