@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import structlog
-from hypothesis import settings
+from hypothesis import is_hypothesis_test, settings
 from xdist.scheduler import LoadScopeScheduling
 
 from eslbot.telemetry import redaction
@@ -21,11 +21,9 @@ from tests.support.turn import Turn
 
 # No test is a timed one: on a busy machine an example may take as long as it likes.
 settings.register_profile("eslbot", deadline=None)
-#: For `scripts/test --fast`: a fault that few examples find is found by the whole run.
-settings.register_profile("fast", deadline=None, max_examples=5)
 settings.load_profile("eslbot")
 
-# Where `rich` is (import-linter has it), structlog draws a traceback with all that was in it, which takes seconds.
+# Where `rich` is (import-linter has it), structlog draws tracebacks with all that was in them: for seconds.
 structlog.configure(
     processors=[
         *structlog.get_config()["processors"][:-1],
@@ -38,7 +36,8 @@ HERE = Path(__file__).parent
 #: need another one.
 KINDS = {"unit": "unit", "component": "component", "process": "laboratory", "e2e": "laboratory"}
 STAND_IN = "component/sim"
-#: Of these, files that start services or databases, or measure: `slow`, as are some single tests.
+#: Of these, files that start processes or databases, or measure: `slow`, as are some single tests, and all that
+#: go through examples by the hundred (hypothesis).
 SLOW = frozenset(
     {
         "unit/cli/test_reload.py",
@@ -56,10 +55,13 @@ SLOW = frozenset(
         "component/ledger/test_writer.py",
         "unit/test_ameyo_limits.py",
         "unit/test_ameyo_unkind.py",
+        "unit/test_botcheck.py",
         "unit/test_doctor.py",
         "unit/test_exposition.py",
         "unit/test_health_probes.py",
+        "unit/test_imports.py",
         "unit/test_recording_writer.py",
+        "unit/test_recovery.py",
         "unit/test_relay_playout.py",
         "unit/test_relay_process.py",
         "component/web/test_server.py",
@@ -109,7 +111,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark what a test is, how long it may take, and whether its order is random."""
     kind = _kind(item)
     item.add_marker(kind)
-    if _place(item) in SLOW:
+    if _place(item) in SLOW or is_hypothesis_test(getattr(item, "obj", None)):
         item.add_marker("slow")
     if _alone(item) and item.get_closest_marker("timeout") is None:
         item.add_marker(pytest.mark.timeout(BOUND_ALONE))

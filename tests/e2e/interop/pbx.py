@@ -109,7 +109,7 @@ class Voice:
     def held_up(self, since: float) -> float:
         """Seconds by which packets since then went later than all before them: so long there was none.
 
-        Whoever takes one a tick found nothing for so long, and stays behind by it: a packet that is late by no
+        Whoever takes one a tick found nothing for so long, and stays behind by it: a packet late by no
         more than an earlier one is missed by nobody.
         """
         sent = list(self._sent)
