@@ -36,8 +36,8 @@ HERE = Path(__file__).parent
 #: need another one.
 KINDS = {"unit": "unit", "component": "component", "process": "laboratory", "e2e": "laboratory"}
 STAND_IN = "component/sim"
-#: Of these, files that start processes or databases, or measure: `slow`, as are some single tests, and all that
-#: go through examples by the hundred (hypothesis).
+#: Of these, files that start processes or databases, or measure: `slow`, as are some single tests, and all
+#: that go through examples by the hundred (hypothesis).
 SLOW = frozenset(
     {
         "unit/cli/test_reload.py",
