@@ -76,8 +76,10 @@ LABORATORIES = ("e2e/calls/", "e2e/interop/")
 OWN = frozenset(
     {f"e2e/calls/test_{name}.py" for name in ("fault_of_ours", "ledger", "removed_tenant", "two_hosts")}
 )
-#: In which order directories begin: short files, which fill up the end, come last.
-ORDER = (*LABORATORIES, "e2e/", "process/", "component/", "unit/")
+#: Others that take a minute and more.
+LONG = ("process/install/", "process/load/", "component/esl/test_deploy.py", "unit/test_botcheck.py")
+#: In which order they begin: short files, which fill up the end, come last.
+ORDER = (*LABORATORIES, *LONG, "e2e/", "process/", "component/", "unit/")
 KIND = re.compile(r"\[(?:.*-)?(stand-in|freeswitch)(?:-.*)?\]$")
 
 #: What the processes of a run share (pytest-xdist); and in each of them its turn.
