@@ -156,9 +156,16 @@ def target(url: str, case: Case) -> Target:
 
 
 @pytest.fixture(scope="module")
-def examined() -> Mapping[str, Sequence[Result]]:
+def examined(request: pytest.FixtureRequest) -> Mapping[str, Sequence[Result]]:
+    """Those that are asked about in this run."""
+    asked = {
+        item.callspec.params.get("name")
+        for item in request.session.items
+        if item.path == request.path and isinstance(item, pytest.Function) and hasattr(item, "callspec")
+    }
+    cases = {name: case for name, case in {**GOOD, **FAULTS}.items() if name in asked}
     with SimBot() as sim:
-        return asyncio.run(_all_examined({**GOOD, **FAULTS}, sim))
+        return asyncio.run(_all_examined(cases, sim))
 
 
 def told(results: Sequence[Result]) -> dict[str, tuple[Grade, str]]:
