@@ -12,6 +12,7 @@ from eslbot.sim.audio import tone
 from eslbot.sim.bot import GREETING, BotCall
 from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import PbxCall
+from tests.e2e.calls.conftest import Labs, one_kind
 from tests.e2e.calls.test_call import accepted, call, ended_by_pbx, logged
 from tests.e2e.calls.test_speech import end, mark_of, talking
 from tests.e2e.calls.test_take_over import not_heard, undisturbed
@@ -22,6 +23,11 @@ from tests.support.rows import wait_row
 BACK, ALL_BACK = 2.0, 3.0
 #: Seconds by which a row is certainly written (151 ms at worst).
 ROW = 0.3
+
+
+@pytest.fixture(params=one_kind())
+def lab(request: pytest.FixtureRequest, labs: Labs) -> Lab:
+    return labs.of(request.param)
 
 
 def crash(lab: Lab, *calls: PbxCall, signum: int = signal.SIGKILL) -> list[float]:

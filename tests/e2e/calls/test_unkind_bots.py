@@ -14,7 +14,7 @@ from eslbot.relay import control
 from eslbot.sim.bot import GREETING, BotCall
 from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import Pbx, PbxCall
-from tests.e2e.calls.conftest import UNKIND
+from tests.e2e.calls.conftest import UNKIND, Labs, one_kind
 from tests.e2e.calls.test_call import DID, accepted, call, logged
 from tests.e2e.calls.test_take_over import kill_controller
 
@@ -22,6 +22,11 @@ from tests.e2e.calls.test_take_over import kill_controller
 TOLD = 2.0
 #: Seconds in which what was on its way to the bot may still arrive.
 IN_FLIGHT = 0.1
+
+
+@pytest.fixture(params=one_kind())
+def lab(request: pytest.FixtureRequest, labs: Labs) -> Lab:
+    return labs.of(request.param)
 
 
 @pytest.fixture
