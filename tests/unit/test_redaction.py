@@ -58,7 +58,9 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 }
 
 
-@pytest.mark.parametrize("many", [0, 1000], ids=["few", "many"])
+@pytest.mark.parametrize(
+    "many", [pytest.param(0, id="few"), pytest.param(1000, id="many", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("secret", [SECRET, PLAIN, "p@ss/1"])
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_a_secret_is_found_in_every_usual_spelling(spelling: str, secret: str, many: int) -> None:
