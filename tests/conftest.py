@@ -132,18 +132,23 @@ def _rank(place: str) -> int:
     return next((rank for rank, directory in enumerate(ORDER) if place.startswith(directory)), len(ORDER))
 
 
-class Shares(LoadScopeScheduling):
-    """What one process of a run takes at a time: all that shares a laboratory, or a file.
+def share(test: str) -> str:
+    """Of a run's tests, those that one of its processes takes at a time: what shares a laboratory, or a file.
 
     Where both kinds of switch are asked, each is a share of its own: a process has one laboratory, not two.
     """
+    file = test.partition("::")[0]
+    place = file.removeprefix("tests/")
+    shared = next((lab for lab in LABORATORIES if place.startswith(lab) and place not in OWN), file)
+    kind = KIND.search(test)
+    return f"{shared}[{kind[1]}]" if kind else shared
+
+
+class Shares(LoadScopeScheduling):
+    """xdist's scheduling of scopes, which are :func:`share`."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        place = file.removeprefix("tests/")
-        shared = next((lab for lab in LABORATORIES if place.startswith(lab) and place not in OWN), file)
-        kind = KIND.search(nodeid)
-        return f"{shared}[{kind[1]}]" if kind else shared
+        return share(nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)
