@@ -144,7 +144,10 @@ class Worker:
 
     def _orphaned(self) -> None:
         self._loop.remove_reader(self._lifeline)
-        log.error("relay_parent_lost", remedy="calls that are up stay; new ones need another relay")
+        log.error(
+            "relay_parent_lost",
+            remedy="calls that are up stay; if serve or systemd starts no other relay, start one",
+        )
         self.leave()
 
     def _look_done(self) -> None:

@@ -100,7 +100,7 @@ class Controller:
         if not self.config.server.knows_switch(address[0]):
             metrics.PEERS_REFUSED.inc()
             log.warning(
-                "esl_peer_refused", peer=address[0], remedy="add it to server.switches if it is yours"
+                "esl_peer_refused", peer=address[0], remedy="if this host is yours, add it to server.switches"
             )
             client.close()
             return

@@ -102,7 +102,11 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             if self.config is None:
                 raise
             self.refused = error.problems if isinstance(error, ConfigError) else [str(error)]
-            log.error("configuration_refused", problems=self.refused, remedy="the one before stays in force")
+            log.error(
+                "configuration_refused",
+                problems=self.refused,
+                remedy="correct the file and reload; the previous configuration stays in force",
+            )
         if self._reloads == 1 and not self.refused:
             log.info(
                 "service_starts",

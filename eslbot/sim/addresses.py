@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import socket
+from collections import deque
 
 #: RTP ports of one lab: two a call.
 RTP_PORTS = 600
@@ -13,7 +14,9 @@ RTP_PORTS = 600
 #: is still so when its server, which may take seconds to start, wants it. A process takes every eighth.
 PORTS = range(61000, 65536)
 SHARES = 8
-_given: set[int] = set()
+#: The ports that were given out last; earlier ones go back when there are so many.
+_held: deque[socket.socket] = deque()
+HELD = 400
 
 
 def colon(address: tuple[str, int]) -> str:
@@ -22,24 +25,29 @@ def colon(address: tuple[str, int]) -> str:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that is free for TCP and UDP on an address of loopback now; each once while there are others."""
+    """A port for a server on an address of loopback, TCP and UDP, which nobody else gets before that listens.
+
+    It is bound here, and nobody listens: connections are refused, and no other process that looks for a port
+    finds it free. A server that sets SO_REUSEADDR, as all here do, may listen there all the same.
+    """
     own = PORTS[os.getpid() % SHARES :: SHARES]
     while True:
-        if _given.issuperset(own):
-            _given.clear()
         port = random.choice(own)
-        if port in _given:
-            continue
-        _given.add(port)
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        held = socket.socket()
+        with socket.socket(type=socket.SOCK_DGRAM) as udp:
             try:
-                tcp.bind((host, port))
+                held.bind((host, port))
                 udp.bind((host, port))
             except OSError as error:
+                held.close()
                 if error.errno != errno.EADDRINUSE:
                     raise
                 continue
-            return port
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _held.append(held)
+        if len(_held) > HELD:
+            _held.popleft().close()
+        return port
 
 
 def free_rtp_ports() -> tuple[int, int]:

@@ -11,7 +11,7 @@ import pytest
 
 from eslbot.sim.bot import GOODBYE, GREETING
 from eslbot.sim.lab import Tenant
-from tests.e2e.calls.conftest import kinds
+from tests.e2e.calls.conftest import one_kind
 from tests.support.chaos.witness import Witness
 from tests.support.lab import Lab
 
@@ -19,7 +19,7 @@ from tests.support.lab import Lab
 SIZE = 1 << 20
 
 
-@pytest.fixture(scope="module", params=kinds())
+@pytest.fixture(scope="module", params=one_kind())
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder: Path = tmp_path_factory.mktemp("full-disk")
     lines = folder / "lines"
