@@ -92,21 +92,25 @@ def cpu_seconds(pid: int) -> float:
 
 
 def eslbot_service(
-    folder: Path, port: int, ameyo_url: str, *, workers: int = 1, ca_file: Path | None = None
+    folder: Path, port: int, ameyo_url: str, relay_port: int, *, workers: int = 1, ca_file: Path | None = None
 ) -> Subject:
     """``eslbot serve`` with ``workers`` workers; ``ca_file`` is who has signed Ameyo's certificate."""
     config = folder / f"eslbot-{workers}{'-tls' if ca_file else ''}.toml"
-    config.write_text(tomli_w.dumps(_configuration(port, ameyo_url, workers, ca_file, folder)))
+    document = _configuration(port, ameyo_url, workers, ca_file, folder)
+    document["relay"] = {"processes": 0, "listen": f"127.0.0.1:{relay_port}"}  # the generator's
+    config.write_text(tomli_w.dumps(document))
     command = (sys.executable, "-m", "eslbot", "serve", "--config", str(config), "--log", "json")
     return Subject("eslbot" if workers == 1 else f"eslbot, {workers} workers", command, processes=workers)
 
 
-def subjects(folder: Path, port: int, ameyo_port: int, genesis: Path | None) -> list[Subject]:
+def subjects(
+    folder: Path, port: int, ameyo_port: int, relay_port: int, genesis: Path | None
+) -> list[Subject]:
     """All that can run here; Genesis where ``genesis`` is a Python that has it."""
     python = sys.executable
     controllers = "benchmarks.esl.controllers"
     found = [
-        eslbot_service(folder, port, f"http://127.0.0.1:{ameyo_port}"),
+        eslbot_service(folder, port, f"http://127.0.0.1:{ameyo_port}", relay_port),
         Subject("eslbot.esl alone", (python, "-m", f"{controllers}.session_alone", str(port))),
         Subject("bare gevent", (python, "-m", f"{controllers}.bare_gevent", str(port))),
         Subject("greenswitch", (python, "-m", f"{controllers}.greenswitch_released", str(port)), polls=True),
@@ -135,7 +139,6 @@ def _configuration(
             "max_calls": MANY,
             "key_file": str(folder / "identity.key"),
         },
-        "relay": {"processes": 0},
         "web": {"listen": f"127.0.0.1:{free_port()}"},
         "workspaces": {
             WORKSPACE: {

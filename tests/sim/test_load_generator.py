@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def generator(folder: Path) -> Generator:
-    return Generator(folder, 0, free_port())
+    return Generator(folder, 0, free_port(), free_port())
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_a_storm_ends_when_ameyo_is_back_and_everything_is_counted(
     folder: Path, away: str, while_away: int | None
 ) -> None:
     ameyo_port = free_port()
-    generator = Generator(folder, 0, ameyo_port)
+    generator = Generator(folder, 0, ameyo_port, free_port())
     statuses: list[int | None] = []
     with controller(patient_controller(ameyo_port, statuses)) as port:
         result = generator.run("storm", port, calls=1, rate=100, talk=5, away=away, down=0.3, seconds=10)
@@ -190,7 +190,7 @@ def test_a_storm_ends_when_ameyo_is_back_and_everything_is_counted(
 
 
 def test_calls_that_ameyo_never_hears_of_are_told(folder: Path, yardstick: int) -> None:
-    generator = Generator(folder, 0, free_port())
+    generator = Generator(folder, 0, free_port(), free_port())
     result = generator.run(
         "storm", yardstick, calls=3, rate=100, talk=5, away="503", down=0.1, seconds=0.2, fresh=50
     )
