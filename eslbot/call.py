@@ -170,6 +170,8 @@ class Call:
             raise
         finally:
             self._record.close()
+            if self._preparation is not None:
+                self._preparation.close()
             for figure in self._needs:
                 figure.dec()
             if self.workspace is not None:
@@ -206,17 +208,17 @@ class Call:
         """Send the 200; who calls is told while FreeSWITCH does it."""
         assert self.invite is not None
         self._stage = Stage.ADMITTED
-        signed = self.controller.signer.sign(self.invite)
+        way = self._way(self.invite)
         late = offer.is_late(self.channel)
         first = {"eslbot_late_offer": "true"} if late else {}
-        first |= {identity.VARIABLE: signed, "eslbot_stage": self._stage}
+        first |= {identity.VARIABLE: way.identity, "eslbot_stage": self._stage}
         self._record.begin(self.notes, self.clock, **first)
         with self._undisturbed():
             if self.workspace is not None and self.workspace.nat:
                 self.session.set_variables({"disable_rtp_auto_adjust": "false"})
             answer = self.session.begin_answer(at_once=not late)
             if not late:
-                self._prepare(self.invite)
+                self._prepare(way)
             try:
                 self.session.flush()
             finally:
@@ -252,11 +254,11 @@ class Call:
     def _way(self, invite: Invite) -> Way:
         return Way.to(self.controller.config.relay.listen, self.controller.signer.sign(invite))
 
-    def _prepare(self, invite: Invite) -> None:
+    def _prepare(self, way: Way) -> None:
         """Let the bot be dialled meanwhile, where its relay can be asked from here."""
         listen = self.controller.config.relay.listen
         if reachable(listen, self.session.client_address[0]):
-            self._preparation = Preparation(self._way(invite), listen, self.session.uuid)
+            self._preparation = Preparation(way, listen, self.session.uuid)
 
     def _tell_admitted(self) -> None:
         assert self.invite is not None

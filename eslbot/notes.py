@@ -13,6 +13,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import structlog
@@ -61,9 +62,10 @@ class Notes:
     def __init__(self, channel: Mapping[str, str], left: Left | None = None) -> None:
         self._channel = channel
         # Who has lost the call may notice when another one has it already, and be late.
-        since = whole_number(channel.get("variable_eslbot_take_overs", ""))
-        if left is not None and whole_number(left.variables.get("eslbot_take_overs", "")) < since:
-            left = None
+        if left is not None:
+            since = whole_number(channel.get("variable_eslbot_take_overs", ""))
+            if whole_number(left.variables.get("eslbot_take_overs", "")) < since:
+                left = None
         #: What a controller has left, where it counts.
         self.left = left
 
@@ -84,7 +86,7 @@ class Notes:
         times = (_seconds(text) for text in self._text(RESTARTS).split(",")[-MOST_RESTARTS:])
         return tuple(time for time in times if time is not None)
 
-    @property
+    @cached_property
     def before(self) -> tuple[float, float]:
         """Seconds that FreeSWITCH's own times since the INVITE, and since the answer, are short of.
 
@@ -114,7 +116,7 @@ class Notes:
         """Seconds since the answer, by FreeSWITCH's own clock, since ours may be another host's."""
         if self.left is not None:
             return max(0.0, time.monotonic() - self.left.answered_at)
-        return self._since("Caller-Channel-Answered-Time") + self.before[1]
+        return self.counted[1] + self.before[1]
 
     @property
     def invited_for(self) -> float:
@@ -122,12 +124,16 @@ class Notes:
         if self.left is not None:
             return max(0.0, time.monotonic() - self.left.invited_at)
         # A FreeSWITCH that has died and is back says when it was answered, and has created it since.
-        return max(self._since("Caller-Channel-Created-Time") + self.before[0], self.answered_for)
+        return max(self.counted[0] + self.before[0], self.answered_for)
 
-    @property
+    @cached_property
     def counted(self) -> tuple[float, float]:
         """Seconds since the INVITE and since the answer, as FreeSWITCH itself counts them."""
-        return self._since("Caller-Channel-Created-Time"), self._since("Caller-Channel-Answered-Time")
+        now = whole_number(self._channel.get("Event-Date-Timestamp", ""))
+        invited, answered = (
+            whole_number(self._channel.get(f"Caller-Channel-{what}-Time", "")) for what in ("Created", "Answered")
+        )
+        return _seconds_between(invited, now), _seconds_between(answered, now)
 
     @property
     def noted(self) -> dict[str, str]:
@@ -190,11 +196,6 @@ class Notes:
             facts.update(outcome=ended.outcome, reason=ended.reason)
         return facts
 
-    def _since(self, name: str) -> float:
-        now = whole_number(self._channel.get("Event-Date-Timestamp", ""))
-        then = whole_number(self._channel.get(name, ""))
-        return max(0.0, (now - then) / 1e6) if then else 0.0
-
     def _text(self, name: str) -> str:
         if self.left is not None:
             return self.left.variables.get(name, "")
@@ -205,6 +206,11 @@ class Notes:
 
     def _time(self, name: str) -> float | None:
         return _seconds(self._text(name))
+
+
+def _seconds_between(then: int, now: int) -> float:
+    """Of FreeSWITCH's microseconds; ``then`` is 0 where it has not happened."""
+    return max(0.0, (now - then) / 1e6) if then else 0.0
 
 
 def _seconds(text: str) -> float | None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 import structlog
 from gevent.event import Event
+from gevent.monkey import get_original
 from gevent.pool import Pool
 from gevent.server import StreamServer
 from gevent.socket import wait_read
@@ -54,6 +55,23 @@ ORDERS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
 
 #: What a worker shows the arbiter of itself.
 STARTING, ACCEPTING, LEAVING = 0, 1, 2
+
+
+#: Python's own: gevent's has watchers of its own, and waits where a session never does.
+_Socket: type[std_socket.socket] = get_original("socket", "socket")
+
+
+class CallServer(StreamServer):
+    """Takes connections for sessions, which wait for no read and no write, as Python's own sockets."""
+
+    def do_read(self) -> tuple[std_socket.socket, Any] | None:
+        """The next connection; None where there is none, or its peer has left already."""
+        listener: Any = self.socket
+        try:
+            descriptor, address = listener._accept()
+        except BlockingIOError:
+            return None
+        return _Socket(listener.family, listener.type, listener.proto, fileno=descriptor), address
 
 
 class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -174,7 +192,7 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         if listener.getsockname()[:2] == self.wsgi.config.server.listen.pair:
             notice_dead_peers(listener)
             pool = Pool(self.worker_connections)
-            server = StreamServer(listener, handle=self.take, spawn=pool)
+            server = CallServer(listener, handle=self.take, spawn=pool)
             server.max_accept = ACCEPTS
             self._pools.append(pool)
         else:

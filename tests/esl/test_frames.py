@@ -159,7 +159,7 @@ def test_a_body_beyond_the_bound_is_skipped_and_what_follows_is_read(chunk: int)
     frames = []
     for start in range(0, len(wire_bytes), chunk):
         frames += reader.feed(wire_bytes[start : start + chunk])
-        assert len(reader._buffer) <= KEPT_BYTES + 65536 or chunk > 65536, "it is not collected"
+        assert reader.held <= KEPT_BYTES + 65536 or chunk > 65536, "it is not collected"
     long, reply = frames
     assert (long.oversized > size, len(long.body)) == (True, KEPT_BYTES)
     event = Event.of(long)
