@@ -1,7 +1,8 @@
 """The service: gunicorn's arbiter, configured by our file instead of gunicorn's own settings.
 
 gunicorn brings the pre-forked workers, HUP, TTIN/TTOU, USR2, the watchdog over hung workers and the privilege
-drop. This module is the arbiter's side; what runs in a worker is imported there, in :meth:`Service.load`.
+drop. This module is the arbiter's side. What runs in a worker is imported by :meth:`Service.run`, before the
+first fork: it costs a worker nothing then.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,7 @@ from eslbot.ended import EndedCalls
 from eslbot.identity import Signer
 from eslbot.inforce import UP, InForce
 from eslbot.limits import CallCounts
+from eslbot.memory import settle_memory
 from eslbot.privacy import keep_to_ourselves
 from eslbot.sources import Sources
 from eslbot.worker import HAND_OVER
@@ -50,6 +53,8 @@ WATCHDOG = 5
 MARGIN = 2
 #: Connections beyond the calls: port probes, refusals on their way.
 HEADROOM = 1000
+#: What a worker runs. Not imported with this module, since metrics are made where ``eslbot serve`` has said.
+OF_WORKERS = ("eslbot.controller", "eslbot.ledger.journal", "eslbot.probes", "eslbot.stranded")
 
 
 class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
@@ -187,10 +192,13 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def run(self) -> None:
         """Run until a signal ends it; leaves by SystemExit."""
+        for module in OF_WORKERS:
+            import_module(module)
+        settle_memory()  # what is there now is every worker's, and none has to look through it
         CallArbiter(self).run()
 
     def load(self) -> Controller:
-        """In the worker, after gevent has patched the standard library."""
+        """In the worker, for which :meth:`run` has imported it all."""
         from eslbot.controller import Controller
         from eslbot.ledger.journal import Journal
 

@@ -1,9 +1,9 @@
 """A gunicorn worker whose connections on the event-socket listener become calls.
 
 Beside it, on a port of loopback, it answers whether it is well (:mod:`eslbot.probes`); gunicorn's own HTTP is
-not used. This module is imported by the arbiter, before the worker patches the
-standard library for gevent, so it must import nothing that opens sockets: the controller, with requests and
-ssl, is loaded in the worker by :meth:`eslbot.service.Service.load`.
+not used. All that a worker runs is imported by the arbiter, before the worker patches the standard library
+for gevent (:meth:`CallWorker.patch`): a worker is ready as soon as it is forked. So no module may keep a
+class, a function or a lock of what is patched, or be derived from one: what waits is gevent's own by name.
 
 A worker that is told to leave closes its listening sockets at once, because all workers share them: it must
 not get the calls back that it gives up. Only then does it hand its calls over.
@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 import structlog
+from gevent import monkey
 from gevent.event import Event
 from gevent.monkey import get_original
 from gevent.pool import Pool
 from gevent.server import StreamServer
+from gevent.socket import socket as GeventSocket
 from gevent.socket import wait_read
 from gunicorn.workers.ggevent import GeventWorker
 
@@ -121,6 +123,17 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         os.close(self.lifeline[1])
         super().init_process()
 
+    def patch(self) -> None:
+        """Let what waits in the standard library wait for its greenlet alone, and take the listeners over.
+
+        Not `ssl`, whose contexts would call themselves for ever where they were made before: TLS is spoken
+        over no socket here (:class:`eslbot.ameyo.sockets.FedContext`).
+        """
+        monkey.patch_all(ssl=False)
+        self.sockets = [
+            GeventSocket(one.FAMILY, std_socket.SOCK_STREAM, fileno=one.sock.detach()) for one in self.sockets
+        ]
+
     def run(self) -> None:
         """Accept until told to leave, hand the calls over, return."""
         # As watchers of the event loop signals are heard at once, each in a greenlet of its own.
@@ -179,7 +192,7 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _watch_stranded(self) -> None:
         """Hand off whom FreeSWITCH has lost."""
-        from eslbot.stranded import Stranded  # not in the arbiter: it would have our sockets unpatched
+        from eslbot.stranded import Stranded  # by now: see eslbot.service.OF_WORKERS
 
         gevent.spawn(Stranded(self.wsgi).watch)
 
