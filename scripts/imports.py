@@ -11,30 +11,13 @@ import grimp
 DOCUMENT = Path("docs/architecture.md")
 BEGIN, END = "<!-- made by scripts/imports -->\n", "<!-- end of it -->\n"
 
-#: Modules at the top of the package that are one room together. Whatever is not here is a room itself.
-ROOMS = {
-    "story": "call hangup invite media offer outcome",
-    "whose": "identity keyfile peers",
-    "survival": "ended notes record stranded survival",
-    "workers": "arbiter children controller greenlets keepalive limits memory privacy probes service worker",
-    "figures": "exposition locks metrics rows",
-    "logs": "logs masking redaction",
-    "reload": "changes inforce living reload",
-    "switchconf": "edgeconf firewallconf switchconf",
-    "recovery": "capture recovery",
-    "admission": "budget buckets refusals sources",
-    "doctor": "onboard",
-}
-ROOM_OF = {module: room for room, modules in ROOMS.items() for module in modules.split()}
-
 
 def imports() -> Counter[tuple[str, str]]:
     """How many modules of a room import another one, for anything but types; the program's entry left out."""
     graph = grimp.build_graph("eslbot", exclude_type_checking_imports=True, cache_dir=None)
 
     def room(module: str) -> str:
-        top = module.split(".")[1] if "." in module else ""
-        return ROOM_OF.get(top, top)
+        return module.split(".")[1] if "." in module else ""
 
     found: Counter[tuple[str, str]] = Counter()
     for module in graph.modules:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from eslbot import redaction
+from eslbot.telemetry import redaction
 from tests.support.turn import Turn
 
 # No test is a timed one: on a busy machine an example may take as long as it likes.
@@ -21,27 +21,27 @@ settings.register_profile("eslbot", deadline=None)
 settings.register_profile("fast", deadline=None, max_examples=5)
 settings.load_profile("eslbot")
 
-#: What a directory's tests are, as marks; those of others are `laboratory`. The order of the first two is
-#: random: none of them may need another one.
-UNIT = frozenset({"cli", "signals", "unit"})
-COMPONENT = frozenset({"esl", "ledger", "web"})
-STAND_IN = frozenset({"sim"})
+HERE = Path(__file__).parent
+#: What the tests in a directory are, as marks. The order of units and components is random: none of them may
+#: need another one.
+KINDS = {"unit": "unit", "component": "component", "process": "laboratory", "e2e": "laboratory"}
+STAND_IN = "component/sim"
 #: Of these, files that start services or databases, or measure: `slow`, as are some single tests.
 SLOW = frozenset(
     {
-        "cli/test_reload.py",
-        "esl/test_deploy.py",
-        "esl/test_greenswitch_defects.py",
-        "esl/test_greenswitch_server.py",
-        "esl/test_peers.py",
-        "esl/test_relay_child.py",
-        "esl/test_worker.py",
-        "ledger/test_database.py",
-        "ledger/test_search.py",
-        "ledger/test_service.py",
-        "ledger/test_summary.py",
-        "ledger/test_traces.py",
-        "ledger/test_writer.py",
+        "unit/cli/test_reload.py",
+        "component/esl/test_deploy.py",
+        "component/esl/test_greenswitch_defects.py",
+        "component/esl/test_greenswitch_server.py",
+        "component/esl/test_peers.py",
+        "component/esl/test_relay_child.py",
+        "component/esl/test_worker.py",
+        "component/ledger/test_database.py",
+        "component/ledger/test_search.py",
+        "component/ledger/test_service.py",
+        "component/ledger/test_summary.py",
+        "component/ledger/test_traces.py",
+        "component/ledger/test_writer.py",
         "unit/test_ameyo_limits.py",
         "unit/test_ameyo_unkind.py",
         "unit/test_doctor.py",
@@ -50,14 +50,14 @@ SLOW = frozenset(
         "unit/test_recording_writer.py",
         "unit/test_relay_playout.py",
         "unit/test_relay_process.py",
-        "web/test_server.py",
+        "component/web/test_server.py",
     }
 )
 #: Seconds that a test may take that is `alone`: it runs for minutes on purpose. The others: pyproject.toml.
 BOUND_ALONE = 1200
 
 #: Directories whose files are soon over. In the others time goes by in calls and starts of processes.
-SHORT = frozenset({"ledger", "signals", "unit", "web"})
+SHORT = ("unit/", "component/ledger/", "component/web/")
 
 #: What the processes of a run share (pytest-xdist); and in each of them its turn.
 _SHARED = pytest.StashKey[TemporaryDirectory[str]]()
@@ -77,18 +77,20 @@ def _alone(item: pytest.Item) -> bool:
 
 
 def _kind(item: pytest.Item) -> str:
-    place = item.path.parent.name
-    for kind, places in {"unit": UNIT, "component": COMPONENT, "standin": STAND_IN}.items():
-        if place in places:
-            return kind
-    return "laboratory"
+    place = _place(item)
+    return "standin" if place.startswith(STAND_IN) else KINDS.get(place.partition("/")[0], "laboratory")
+
+
+def _place(item: pytest.Item) -> str:
+    """Its file within this directory; those of ``integrations`` are beside it."""
+    return item.path.relative_to(HERE).as_posix() if item.path.is_relative_to(HERE) else ""
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark what a test is, how long it may take, and whether its order is random."""
     kind = _kind(item)
     item.add_marker(kind)
-    if f"{item.path.parent.name}/{item.path.name}" in SLOW:
+    if _place(item) in SLOW:
         item.add_marker("slow")
     if _alone(item) and item.get_closest_marker("timeout") is None:
         item.add_marker(pytest.mark.timeout(BOUND_ALONE))
@@ -99,7 +101,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """First come the long files, then short ones, which fill up the end; last those that are to be alone."""
-    items.sort(key=lambda item: (_alone(item), item.path.parent.name in SHORT))
+    items.sort(key=lambda item: (_alone(item), _place(item).startswith(SHORT)))
 
 
 def pytest_collection_finish() -> None:

@@ -21,7 +21,7 @@ from eslbot.sim.service import wait_listening
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = REPOSITORY / "integrations" / "examples"
-OUTSIDE = REPOSITORY / "tests" / "outside"
+OUTSIDE = REPOSITORY / "tests" / "e2e" / "outside"
 UNCHANGED = Path(__file__).parent / "pipecat_twilio.py"
 PIPECAT_ESLBOT = REPOSITORY / "integrations" / "pipecat-eslbot" / "src"
 

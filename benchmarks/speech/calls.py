@@ -13,7 +13,7 @@ from benchmarks.speech.hearing import Downlink, Said, Uplink, Utterance, uplink
 from benchmarks.speech.marks import CALLER
 from benchmarks.speech.peer import Peer, Sent, Voice
 from benchmarks.speech.subjects import Site
-from tests.interop.pbx import Call
+from tests.e2e.interop.pbx import Call
 
 #: Seconds between two INVITEs; until a bot is there and hears; and for Ameyo to accept.
 STAGGER, SET_UP, HAND_OFF = 0.05, 15.0, 15.0

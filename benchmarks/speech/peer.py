@@ -33,7 +33,7 @@ Sent = list[tuple[float, int, int]]
 
 
 class Voice:
-    """One caller's RTP port, as :class:`tests.interop.pbx.Call` wants it."""
+    """One caller's RTP port, as :class:`tests.e2e.interop.pbx.Call` wants it."""
 
     def __init__(self, peer: Peer, number: int, port: int, ptime: int) -> None:
         self._peer, self.number, self.port, self.ptime = peer, number, port, ptime

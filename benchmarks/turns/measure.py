@@ -15,7 +15,7 @@ from eslbot.relay.turns import Kind
 from eslbot.sim.bot import BotCall
 from eslbot.sim.lab import Lab
 from eslbot.sim.rtp import PTIME
-from tests.interop.pbx import Call
+from tests.e2e.interop.pbx import Call
 from tests.support.voices import frames, silence, speech
 
 #: Seconds by which a turn of the ledger's is taken for one of the capture's.

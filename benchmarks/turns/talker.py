@@ -34,7 +34,7 @@ class Packet:
 
 
 class Talker:
-    """One RTP port, as :class:`tests.interop.pbx.Call` wants its voice; silence where nothing is said."""
+    """One RTP port, as :class:`tests.e2e.interop.pbx.Call` wants its voice; silence where nothing is said."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

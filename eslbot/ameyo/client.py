@@ -17,7 +17,6 @@ from gevent.event import Event as Flag
 from urllib3.exceptions import HTTPError
 
 import eslbot
-from eslbot import redaction
 from eslbot.ameyo.answer import Answer
 from eslbot.ameyo.connections import CallOver, Connections
 from eslbot.ameyo.limit import OutOfTime, limit
@@ -26,6 +25,7 @@ from eslbot.ameyo.slots import Slots
 from eslbot.ameyo.tunnel import Proxy
 from eslbot.config.model import Ameyo
 from eslbot.config.secrets import spoken
+from eslbot.telemetry import redaction
 
 log = structlog.get_logger()
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import structlog
 
-from eslbot import metrics
 from eslbot.ameyo.client import Attempt, Verdict
+from eslbot.telemetry import metrics
 
 log = structlog.get_logger()
 

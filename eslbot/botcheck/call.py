@@ -20,7 +20,7 @@ from eslbot.botcheck.line import SAMPLES, ClockedLine
 from eslbot.botcheck.seen import Bad, Lost, Piece, Seen, Sound, loud, names_another_stream
 from eslbot.botcheck.socket import WatchedSocket
 from eslbot.botcheck.target import Target, Times
-from eslbot.invite import Invite
+from eslbot.caller.invite import Invite
 from eslbot.relay import dialler, protocols
 from eslbot.relay.audio import UnusableAudio, audible
 from eslbot.relay.connection import Connection, guarded

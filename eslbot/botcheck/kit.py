@@ -14,7 +14,7 @@ from time import monotonic
 from eslbot.botcheck.call import BotCall
 from eslbot.botcheck.findings import Verdict, failed, passed, unseen
 from eslbot.botcheck.target import Target, Times
-from eslbot.invite import Invite
+from eslbot.caller.invite import Invite
 from eslbot.relay.dialler import BotUnreachable
 
 #: Seconds by which a bot may be earlier or later than it was before.

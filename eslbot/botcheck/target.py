@@ -11,11 +11,11 @@ from uuid import uuid4
 
 from marshmallow import ValidationError
 
+from eslbot.caller.invite import Invite
 from eslbot.config.loader import resolved
 from eslbot.config.model import Bot, ConfigError, Workspace
 from eslbot.config.schemas import INSECURE, BotSchema
 from eslbot.config.urls import shown
-from eslbot.invite import Invite
 
 #: Who calls, where no workspace says so.
 WORKSPACE, DID, CALLER, CALLED = "00000000-0000-4000-8000-000000000000", "00919990152080", "0401234567", "bot"

@@ -39,7 +39,7 @@ def key(path: Path, as_json: bool) -> None:
     be verified, and nobody hands it off. The fingerprint tells nothing of the key. Exit code 2 where the file
     cannot be used.
     """
-    from eslbot import keyfile
+    from eslbot.caller import keyfile
 
     file = read(path).server.key_file
     try:
@@ -74,7 +74,7 @@ def conf(path: Path, out: Path, edge: bool, firewall: bool, force: bool, as_json
     With --edge: that of Kamailio, the edge in front of several FreeSWITCH hosts. With --firewall: eslbot.nft,
     a table of nftables that lets nobody but the PBXs reach FreeSWITCH, and each tenant within its budget.
     """
-    from eslbot import edgeconf, firewallconf, switchconf
+    from eslbot.freeswitch import edgeconf, firewallconf, switchconf
 
     if edge and firewall:
         raise click.UsageError("--edge and --firewall are for two machines; ask for one at a time")

@@ -87,7 +87,7 @@ def say_yes(yes: bool, *, as_json: bool) -> None:
 
 def give_up(message: str, code: int, problems: Sequence[str] = ()) -> NoReturn:
     """Say why, each of ``problems`` on a line of its own, and leave."""
-    from eslbot import redaction
+    from eslbot.telemetry import redaction
 
     message, problems = redaction.redact(message), [redaction.redact(problem) for problem in problems]
     if wants_json():

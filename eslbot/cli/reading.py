@@ -27,9 +27,9 @@ def configuration_errors() -> Iterator[None]:
 
 def read(path: Path) -> Config:
     """The configuration, its warnings told; from here on nothing that goes wrong quotes a secret of it."""
-    from eslbot import redaction
     from eslbot.config import load
     from eslbot.config.secrets import secrets_of
+    from eslbot.telemetry import redaction
 
     with configuration_errors():
         config = load(path)

@@ -24,7 +24,7 @@ from eslbot.cli.reading import configuration_errors
 )
 def serve(path: Path, json_logs: bool, drain: float) -> None:
     """Run the service until SIGTERM or SIGINT. SIGHUP reads the configuration again; see: eslbot reload."""
-    from eslbot.service import serve
+    from eslbot.server.service import serve
 
     with configuration_errors():
         serve(path, drain=drain, json_logs=json_logs)

@@ -271,7 +271,7 @@ def _ask_for_secrets(new: NewTenant, beside: Path) -> list[Path]:
 
 def _told(path: Path, new: NewTenant, warnings: list[str], *, as_json: bool) -> None:
     """What is to be done now: secrets, what Ameyo is to get, what brings it into force."""
-    from eslbot import onboard
+    from eslbot.doctor import onboard
 
     found = onboard.checklist(path, new.id)
     secrets = [_secret(key, reference) for key, reference in new.references]
@@ -318,9 +318,9 @@ def _secret(key: str, reference: str) -> dict[str, Any]:
 
 def _seen(path: Path) -> tuple[Draft, Looked]:
     """The file as it is, also where this process lacks secrets."""
-    from eslbot import redaction
     from eslbot.config.edit import Draft, look
     from eslbot.config.secrets import secrets_of
+    from eslbot.telemetry import redaction
 
     with edit_errors():
         draft = Draft.of(path)
@@ -331,7 +331,7 @@ def _seen(path: Path) -> tuple[Draft, Looked]:
 
 def _calls(looked: Looked) -> Mapping[str, int] | str:
     """Calls that are up, by tenants' names; else why that is not known."""
-    from eslbot.living import CannotCount, living_calls
+    from eslbot.server.living import CannotCount, living_calls
 
     try:
         return living_calls(looked.config.web.listen)
@@ -448,7 +448,7 @@ def onboard(
 
     To be sent to Ameyo as it is: the token is masked. Exit code 0 when nothing is owed any more, else 1.
     """
-    from eslbot import onboard as room
+    from eslbot.doctor import onboard as room
 
     if as_json and markdown:
         raise click.UsageError("--json and --markdown are two forms of one thing; ask for one")

@@ -32,7 +32,7 @@ from eslbot.config.show import workspace_table
 log = structlog.get_logger()
 
 #: Seconds without a call after which nobody needs a tenant any more: a FreeSWITCH that was away may bring its
-#: calls back, and a hand-off without its call (:mod:`eslbot.stranded`) goes on for five minutes.
+#: calls back, and a hand-off without its call (:mod:`eslbot.calls.stranded`) goes on for five minutes.
 QUIET = 600.0
 #: Seconds between two looks for files that nobody needs.
 SWEEP = 60.0

@@ -82,7 +82,7 @@ class Server:
     """The event-socket listener and its workers; ``max_calls`` is per worker.
 
     ``health`` is where workers answer ``/healthz`` and ``/readyz``, on loopback, and nothing else.
-    ``key_file`` holds the key that signs whose call a call is (:mod:`eslbot.identity`).
+    ``key_file`` holds the key that signs whose call a call is (:mod:`eslbot.caller.identity`).
     ``switch_user``: name or number of the only user of this host, but root, who may speak to the listener;
     None for root, the service's own user and one called ``freeswitch``; :data:`ANY_USER` for everybody.
     """

@@ -14,6 +14,7 @@ from marshmallow import Schema, ValidationError, fields, post_load, validate, va
 
 from eslbot import recovery
 from eslbot.ameyo.properties import PLACEHOLDERS, unknown_placeholders
+from eslbot.caller.keyfile import default_key_file
 from eslbot.config.fields import (
     AddressField,
     BotUrl,
@@ -54,7 +55,6 @@ from eslbot.config.model import (
     Workspace,
     loopback,
 )
-from eslbot.keyfile import default_key_file
 
 #: Headers of the WebSocket upgrade that are not the workspace's to set.
 RESERVED_HEADERS = frozenset(

@@ -10,7 +10,7 @@ from typing import Any
 
 from eslbot.config.model import Ameyo, Bot, Config, Ledger, Secret
 from eslbot.config.urls import database_secrets, login_secrets, query_secrets
-from eslbot.redaction import SHORTEST
+from eslbot.telemetry.redaction import SHORTEST
 
 
 def secrets_of(config: Config) -> frozenset[str]:

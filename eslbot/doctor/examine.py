@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from eslbot import redaction
 from eslbot.config import Config, ConfigError, load
 from eslbot.config.secrets import secrets_of
 from eslbot.doctor.checks import (
@@ -42,7 +41,8 @@ from eslbot.doctor.findings import Finding, Severity, error, late, unknown
 from eslbot.doctor.host import Process, User, listener
 from eslbot.doctor.parallel import together
 from eslbot.doctor.site import Site
-from eslbot.switchconf import CONF_DIR
+from eslbot.freeswitch.switchconf import CONF_DIR
+from eslbot.telemetry import redaction
 
 #: Seconds that one step over the network may take at most.
 PATIENCE = 5.0

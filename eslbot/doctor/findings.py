@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from eslbot import redaction
+from eslbot.telemetry import redaction
 
 
 class Severity(Enum):

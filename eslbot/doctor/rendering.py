@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from eslbot.config.model import Config
-from eslbot.switchconf import NO_PASSWORD, tree
+from eslbot.freeswitch.switchconf import NO_PASSWORD, tree
 
 _VARIABLE = re.compile(r"\$\$\{([^}]*)\}")
 

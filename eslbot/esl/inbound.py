@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from eslbot import redaction
 from eslbot.config.model import Address, Secret
 from eslbot.esl.commands import check_line
 from eslbot.esl.errors import CommandFailed, CommandTimeout, EslError, ProtocolError
 from eslbot.esl.frames import Frame, FrameReader
+from eslbot.telemetry import redaction
 
 
 class Refused(EslError):

@@ -29,14 +29,14 @@ from gevent.event import Event as Flag
 from gevent.socket import wait_write
 from greenswitch.esl import OutboundSession, OutboundSessionHasGoneAway
 
-from eslbot import redaction
 from eslbot.esl.commands import check_line, execute_message, quote
 from eslbot.esl.errors import CommandFailed, CommandTimeout, EslError, ProtocolError
 from eslbot.esl.events import Event
 from eslbot.esl.frames import Frame, FrameReader, Headers
 from eslbot.esl.gone import CallerHungUp, ConnectionLost
 from eslbot.esl.waiting import Answer, Bell
-from eslbot.greenlets import spawn
+from eslbot.runtime.greenlets import spawn
+from eslbot.telemetry import redaction
 
 log = structlog.get_logger()
 
@@ -609,7 +609,8 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
     def set_variables(self, variables: Mapping[str, str | None]) -> None:
         """Set channel variables (None unsets), whatever they hold, in this order and without waiting.
 
-        Plain ones of one moment share one command. A variable cannot fail to be set on a channel that exists; when it does not, the next wait says so.
+        Plain ones of one moment share one command. A variable cannot fail to be set on a channel that exists;
+        when it does not, the next wait says so.
         """
         for name, value in variables.items():
             pair = f"{name}={value or ''}"

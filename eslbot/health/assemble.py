@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from eslbot import metrics
 from eslbot.config.model import Config, FreeSwitch
 from eslbot.health import probes
 from eslbot.health.counts import latest, total
@@ -18,6 +17,7 @@ from eslbot.health.model import Colour, Component
 from eslbot.health.probes import Count, Findings, Probe, Writing
 from eslbot.health.rounds import Rounds
 from eslbot.ledger.projection import Projection
+from eslbot.telemetry import metrics
 
 
 def rounds_of(config: Config, projection: Projection, writing: Callable[[], Writing]) -> Rounds:

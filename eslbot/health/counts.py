@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prometheus_client.mmap_dict import MmapedDict
 
-from eslbot import rows
+from eslbot.telemetry import rows
 
 
 def total(directory: Path, gauge: str) -> int:

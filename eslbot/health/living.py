@@ -15,7 +15,7 @@ from typing import Any
 from eslbot.config.model import Workspace
 from eslbot.health.model import CallInNeed, Colour, Component, Finding, Need, Place
 from eslbot.outcome import Outcome, Stage
-from eslbot.redaction import beginning
+from eslbot.telemetry.redaction import beginning
 
 Row = Mapping[str, Any]
 #: What has changed and what has ended since the last look; whether what has changed is all that lives.

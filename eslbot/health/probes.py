@@ -19,9 +19,9 @@ from eslbot import recovery
 from eslbot.config.model import Address, Config, FreeSwitch, Ledger
 from eslbot.esl.errors import CommandTimeout, EslError, UnsafeArgument
 from eslbot.esl.inbound import InboundClient, Refused, WrongPassword
+from eslbot.freeswitch.switchconf import NoPassword, event_socket_password
 from eslbot.health.model import Colour, Component, Finding
-from eslbot.redaction import beginning
-from eslbot.switchconf import NoPassword, event_socket_password
+from eslbot.telemetry.redaction import beginning
 
 Findings = Mapping[Component, Finding]
 Probe = Callable[[], Findings]

@@ -13,7 +13,6 @@ from typing import Protocol
 
 import structlog
 
-from eslbot import metrics
 from eslbot.health.model import (
     NUMBERS,
     Board,
@@ -26,6 +25,7 @@ from eslbot.health.model import (
     State,
 )
 from eslbot.health.probes import PATIENCE, Probe
+from eslbot.telemetry import metrics
 
 log = structlog.get_logger()
 

@@ -15,7 +15,7 @@ from eslbot.ledger.masks import masked_facts, masked_row
 from eslbot.ledger.queries import MEASURES, Story
 from eslbot.ledger.schema import calls
 from eslbot.ledger.sentences import ending, quality
-from eslbot.masking import masked_text
+from eslbot.telemetry.masking import masked_text
 
 _AGO = re.compile(r"(\d{1,6})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

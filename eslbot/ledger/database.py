@@ -22,10 +22,10 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
-from eslbot import redaction
 from eslbot.config.model import Ledger
 from eslbot.config.urls import database_secrets, database_shown
-from eslbot.redaction import Redactor
+from eslbot.telemetry import redaction
+from eslbot.telemetry.redaction import Redactor
 
 log = structlog.get_logger()
 

@@ -22,8 +22,8 @@ import gevent
 import structlog
 from gevent.monkey import get_original
 
-from eslbot import metrics, redaction
 from eslbot.ledger.facts import What
+from eslbot.telemetry import metrics, redaction
 
 log = structlog.get_logger()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from eslbot.ledger.fold import Row
-from eslbot.masking import masked, masked_text
+from eslbot.telemetry.masking import masked, masked_text
 
 #: Columns that hold a number, or what a caller wrote where one is expected.
 NUMBERS = ("did", "caller", "called")

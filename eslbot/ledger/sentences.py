@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eslbot import hangup
+from eslbot.calls import hangup
 from eslbot.ledger.fold import REFUSED, Row
 
 _BOT = {
@@ -110,7 +110,7 @@ class Quality:
 
 
 def quality(media: Mapping[str, Any] | None) -> Quality | None:
-    """By what FreeSWITCH has counted (:mod:`eslbot.media`): the worse of its MOS and the loss.
+    """By what FreeSWITCH has counted (:mod:`eslbot.calls.media`): the worse of its MOS and the loss.
 
     None where it has counted nothing.
     """

@@ -19,7 +19,6 @@ from pathlib import Path
 import structlog
 from sqlalchemy import Engine
 
-from eslbot import metrics
 from eslbot.config.model import Ledger
 from eslbot.ledger.database import LedgerDown, migrate, open_database
 from eslbot.ledger.facts import What
@@ -27,7 +26,8 @@ from eslbot.ledger.fold import BadFact, Fact, read_fact
 from eslbot.ledger.projection import Health, Projection
 from eslbot.ledger.store import FEW, Batch, OffsetsMoved, Store
 from eslbot.ledger.tail import Folder, Journal, Piece
-from eslbot.locks import held
+from eslbot.runtime.locks import held
+from eslbot.telemetry import metrics
 
 log = structlog.get_logger()
 

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 import structlog
 
-from eslbot import metrics
+from eslbot.caller.invite import Invite
 from eslbot.config.model import Config, Workspace
-from eslbot.invite import Invite
 from eslbot.recording.announcement import UnusableAnnouncement, speech
 from eslbot.recording.choice import chosen
 from eslbot.recording.sides import Sides
 from eslbot.recording.sweep import Sweeper
 from eslbot.recording.writer import About, Failed, Track, Writer
+from eslbot.telemetry import metrics
 
 if TYPE_CHECKING:
     from eslbot.relay.line import Line
@@ -112,7 +112,7 @@ class CallRecording:
     ) -> None:
         self._writer, self._about, self._line, self._now = writer, about, line, now
         self._held = False
-        #: Why there is none any more, of :data:`eslbot.metrics.RECORDING_WHYS`.
+        #: Why there is none any more, of :data:`eslbot.telemetry.metrics.RECORDING_WHYS`.
         self.failed: str | None = None
         self._track: Track | None = None
         self._begin()

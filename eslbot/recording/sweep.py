@@ -16,9 +16,9 @@ from pathlib import Path
 
 import structlog
 
-from eslbot import metrics
 from eslbot.config.model import Config
 from eslbot.recording import sidecar
+from eslbot.telemetry import metrics
 
 log = structlog.get_logger()
 

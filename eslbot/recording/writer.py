@@ -22,13 +22,13 @@ from pathlib import Path
 import numpy as np
 import structlog
 
-from eslbot import metrics
 from eslbot.recording import sidecar
 from eslbot.recording.peaks import Peaks
 from eslbot.recording.sealed import Sealer
 from eslbot.recording.sidecar import Part, Recording, State
 from eslbot.recording.sound import Encoder
 from eslbot.relay.control import RATE
+from eslbot.telemetry import metrics
 
 log = structlog.get_logger()
 
@@ -40,7 +40,7 @@ SECOND = 4 * RATE
 LOOK, ROOM = 0.25, 5.0
 #: Seconds in which a reason is told once.
 TELL = 60.0
-#: What to do about each of :data:`eslbot.metrics.RECORDING_WHYS`.
+#: What to do about each of :data:`eslbot.telemetry.metrics.RECORDING_WHYS`.
 REMEDIES = {
     "full": "make room there, or lower recording.keep or recording.max_bytes; calls go on without",
     "slow": "see what the disk of recording.directory does; calls go on without",
@@ -63,7 +63,7 @@ class About:
 
 
 class Failed(Exception):
-    """A recording cannot go on; ``why`` is one of :data:`eslbot.metrics.RECORDING_WHYS`."""
+    """A recording cannot go on; ``why`` is one of :data:`eslbot.telemetry.metrics.RECORDING_WHYS`."""
 
     def __init__(self, why: str, text: str) -> None:
         super().__init__(text)

@@ -27,10 +27,9 @@ from typing import Any
 
 import structlog
 
-from eslbot import metrics, redaction
 from eslbot.ameyo.properties import allowed
+from eslbot.caller.invite import Invite
 from eslbot.config.model import Workspace
-from eslbot.invite import Invite
 from eslbot.outcome import Outcome
 from eslbot.recording.recorder import CallRecording
 from eslbot.relay import control, protocols
@@ -55,6 +54,7 @@ from eslbot.relay.protocols.base import (
 )
 from eslbot.relay.shared import Shared
 from eslbot.relay.turns import Turn
+from eslbot.telemetry import metrics, redaction
 from eslbot.tracing.context import traceparent
 
 log = structlog.get_logger()

@@ -22,7 +22,7 @@ from typing import Any
 MAX_BYTES = 256 * 1024
 #: Hz of everything between FreeSWITCH and a relay.
 RATE = 8000
-#: Headers of the stream's upgrade request: the signed identity (:mod:`eslbot.identity`), and its call.
+#: Headers of the stream's upgrade request: the signed identity (:mod:`eslbot.caller.identity`), and its call.
 IDENTITY, CALL = "X-Eslbot-Identity", "X-Call-ID"
 #: One more: what the controller knows of the bot's part (:class:`Part`).
 PART = "X-Eslbot-Part"

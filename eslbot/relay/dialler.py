@@ -25,9 +25,9 @@ from picows import WSError, WSFrame, WSHandshakeError, WSListener, WSMsgType, WS
 from python_socks import ProxyError
 
 import eslbot
-from eslbot import metrics, redaction
 from eslbot.config.model import Bot
 from eslbot.config.urls import shown
+from eslbot.telemetry import metrics, redaction
 
 log = structlog.get_logger()
 

@@ -35,11 +35,11 @@ from picows import (
     ws_create_server,
 )
 
-from eslbot import metrics
-from eslbot.identity import Signer
-from eslbot.invite import Invite
+from eslbot.caller.identity import Signer
+from eslbot.caller.invite import Invite
 from eslbot.relay import control
 from eslbot.relay.control import Part
+from eslbot.telemetry import metrics
 
 log = structlog.get_logger()
 
@@ -128,7 +128,7 @@ REMEDIES = {
 
 
 class NotTaken(Exception):
-    """A stream that gets no call. ``why`` is one of :data:`eslbot.metrics.REFUSED_WHYS`."""
+    """A stream that gets no call. ``why`` is one of :data:`eslbot.telemetry.metrics.REFUSED_WHYS`."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)

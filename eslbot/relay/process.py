@@ -5,8 +5,8 @@ another one accepts within milliseconds. A generation is what was forked with on
 
 * SIGHUP makes a new one. When its relays accept, those before are told to leave: they stay until their calls
   are over. Where a configuration cannot be used, or its relays do not come up, the generation before stays.
-* SIGTERM, or the end of who has started us (:func:`eslbot.children.lifeline`): all leave, and we end behind
-  the last, at most ``drain`` seconds later. A second SIGTERM, SIGINT or SIGQUIT: at once.
+* SIGTERM, or the end of who has started us (:func:`~eslbot.runtime.children.lifeline`): all leave, and we end
+  behind the last, at most ``drain`` seconds later. A second SIGTERM, SIGINT or SIGQUIT: at once.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ from typing import NoReturn
 import structlog
 
 from eslbot import config as configuration
-from eslbot import keyfile, logs, metrics
-from eslbot.children import lifeline
+from eslbot.caller import keyfile
+from eslbot.caller.identity import Signer
 from eslbot.config.former import Former
 from eslbot.config.model import Config, ConfigError
-from eslbot.identity import Signer
-from eslbot.memory import settle_memory
-from eslbot.privacy import keep_to_ourselves
 from eslbot.relay.dialler import tls
 from eslbot.relay.worker import ACCEPTING, STARTING, Parts, Worker, shared_socket
+from eslbot.runtime.children import lifeline
+from eslbot.runtime.memory import settle_memory
+from eslbot.runtime.privacy import keep_to_ourselves
+from eslbot.telemetry import logs, metrics
 
 log = structlog.get_logger()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from eslbot import metrics
+from eslbot.telemetry import metrics
 
 if TYPE_CHECKING:
     from eslbot.recording.recorder import Recorder

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from eslbot import metrics
+from eslbot.caller.identity import Signer
+from eslbot.caller.invite import Invite
 from eslbot.config.model import Config, Workspace
-from eslbot.identity import Signer
-from eslbot.invite import Invite
-from eslbot.keepalive import notice_dead_peers
 from eslbot.relay.module import Call, Door, NotTaken
 from eslbot.relay.shared import Shared
+from eslbot.runtime.keepalive import notice_dead_peers
+from eslbot.telemetry import metrics
 
 if TYPE_CHECKING:
     from eslbot.recording.recorder import Recorder

@@ -28,7 +28,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import tomli_w
 
-from eslbot import locks
+from eslbot.runtime import locks
 from eslbot.sim import freeswitch
 from eslbot.sim.bot import Bot
 from eslbot.sim.events import Emit, silent

@@ -27,11 +27,11 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 import eslbot
-from eslbot import metrics
 from eslbot.config.model import Tracing
 from eslbot.ledger.database import LedgerDown
 from eslbot.ledger.queries import Story
 from eslbot.ledger.reader import LedgerBusy
+from eslbot.telemetry import metrics
 from eslbot.tracing.context import is_sampled, span_id, trace_id
 from eslbot.tracing.plan import CALL, spans_of
 

@@ -10,7 +10,7 @@ from flask import Flask, Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from eslbot.exposition import exposition
+from eslbot.telemetry.exposition import exposition
 from eslbot.web.api import Api
 from eslbot.web.charts import Charts
 from eslbot.web.files import Files

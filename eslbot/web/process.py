@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from eslbot import capture, config, exposition, logs
-from eslbot.children import lifeline
+from eslbot import config
 from eslbot.config.model import Address, Config, Tracing
+from eslbot.freeswitch import capture
 from eslbot.health.assemble import rounds_of
 from eslbot.health.probes import Writing
 from eslbot.ledger.projection import Projection
 from eslbot.ledger.reader import Reader
 from eslbot.ledger.writer import Writer
-from eslbot.privacy import keep_to_ourselves
+from eslbot.runtime.children import lifeline
+from eslbot.runtime.privacy import keep_to_ourselves
+from eslbot.telemetry import exposition, logs
 from eslbot.web.app import create_app
 from eslbot.web.server import PageServer
 from eslbot.web.site import Site

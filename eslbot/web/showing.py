@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eslbot.masking import masked, masked_text
+from eslbot.telemetry.masking import masked, masked_text
 from eslbot.web.sessions import Viewer
 
 #: What is a number as a whole.

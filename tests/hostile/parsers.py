@@ -32,36 +32,36 @@ from gevent import socket
 from waitress.adjustments import Adjustments
 from waitress.parser import HTTPRequestParser
 
-from eslbot import masking
 from eslbot.ameyo.answer import Answer
 from eslbot.ameyo.client import MAX_RETRY_AFTER, AmeyoClient, _retry_after
 from eslbot.ameyo.notification import notification
 from eslbot.ameyo.properties import allowed, fill
 from eslbot.ameyo.sockets import MAX_BYTES, PIECE
 from eslbot.ameyo.tunnel import Proxy, ProxyFailed
-from eslbot.bot import stream
-from eslbot.bot.lines import BadLines
-from eslbot.bot.lines import lines_of as lines_of_relay
+from eslbot.caller.identity import Signer
+from eslbot.caller.invite import Invite, Refused, parse
+from eslbot.calls.bot import stream
+from eslbot.calls.bot.lines import BadLines
+from eslbot.calls.bot.lines import lines_of as lines_of_relay
+from eslbot.calls.media import media_facts
+from eslbot.calls.notes import Notes
 from eslbot.config import Ameyo, ConfigError, Secret, load
 from eslbot.esl.commands import check_line, execute_message, quote
 from eslbot.esl.errors import ProtocolError, UnsafeArgument
 from eslbot.esl.events import Event
 from eslbot.esl.frames import MAX_HEADER_BYTES, FrameReader, Headers
 from eslbot.esl.session import READ_BYTES, Session
-from eslbot.identity import Signer
-from eslbot.invite import Invite, Refused, parse
 from eslbot.ledger.fold import BadFact, Fact, Story, read_fact
 from eslbot.ledger.queries import Filter
 from eslbot.ledger.tail import Folder
-from eslbot.media import media_facts
-from eslbot.notes import Notes
-from eslbot.probes import Probes
-from eslbot.redaction import Redactor, printable
 from eslbot.relay import control, protocols
 from eslbot.relay.audio import UnusableAudio
 from eslbot.relay.control import BadText, News, read_news
 from eslbot.relay.protocols.base import BadMessage
+from eslbot.server.probes import Probes
 from eslbot.sim.bot.wavfiles import wav
+from eslbot.telemetry import masking
+from eslbot.telemetry.redaction import Redactor, printable
 from eslbot.tracing.context import traceparent
 from eslbot.web.refusal import Refusal
 from eslbot.web.schemas import CallsQuery, ChartsQuery, SignInForm, form, query

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from tests.esl.conftest import House
+from tests.component.esl.conftest import House
 from tests.hostile.parsers import EVENTS
 from tests.support.ameyo_server import AmeyoServer
 from tests.support.mutation import KINDS, RANGE, Edit, mutated

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eslbot.invite import Invite
+from eslbot.caller.invite import Invite
 
 INVITE = Invite(
     call_id="6e7cd1a1-0b1a-4ad5-8a2c-1d1b3b3b3b3b",

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from eslbot.caller.invite import Invite
 from eslbot.config.model import Workspace
-from eslbot.invite import Invite
 from eslbot.recording.recorder import Recorder
 from eslbot.relay.control import Part
 from eslbot.relay.module import Call, Stream
@@ -99,8 +99,8 @@ def configuration(folder: Path, port: int, processes: int = 1, name: str = "acme
 
 
 if __name__ == "__main__":
-    from eslbot import logs
     from eslbot.relay.process import Parent
+    from eslbot.telemetry import logs
 
     logs.configure(json_logs=True)
     drain = float(sys.argv[2]) if len(sys.argv) > 2 else None

@@ -16,8 +16,8 @@ from typing import Any
 import gevent
 from gevent import socket
 
-from eslbot.identity import VARIABLE, Signer
-from eslbot.invite import Invite
+from eslbot.caller.identity import VARIABLE, Signer
+from eslbot.caller.invite import Invite
 from tests.support import wire
 from tests.support.peer import Peer, bounded, fields
 from tests.support.relay import ScriptedRelay

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from eslbot import stranded
+from eslbot.calls import stranded
 from eslbot.sim.account import (
     STRANDED_LIMIT,
     Account,

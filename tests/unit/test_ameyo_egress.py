@@ -14,13 +14,13 @@ import pytest
 import trustme
 from gevent.event import Event as Flag
 
-from eslbot import redaction
 from eslbot.ameyo.client import MAX_POSTS, AmeyoClient, Attempt, Verdict
 from eslbot.ameyo.tunnel import MAX_HEAD, Proxy, ProxyFailed
 from eslbot.config.loader import from_tree
 from eslbot.config.model import Secret
 from eslbot.config.model import address_in as ip
 from eslbot.config.secrets import secrets_of
+from eslbot.telemetry import redaction
 from tests.support.ameyo_server import AmeyoServer, Answer
 from tests.support.connect_proxy import ConnectProxy, Manners
 from tests.support.patched import run_patched

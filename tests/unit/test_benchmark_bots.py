@@ -144,5 +144,5 @@ def test_a_bot_that_is_not_there_cannot_run(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.delenv("ESLBOT_PIPECAT", raising=False)
     with pytest.raises(CannotRun, match="prepare-outside"):
         command(NATIVE)
-    with pytest.raises(CannotRun, match=r"there is no tests/outside/none\.py"):
+    with pytest.raises(CannotRun, match=r"there is no tests/e2e/outside/none\.py"):
         command(Subject("none", "eslbot", "python", NATIVE.script.with_name("none.py")))

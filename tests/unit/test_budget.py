@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from eslbot import buckets as buckets_module
-from eslbot.buckets import NOBODY, Buckets
-from eslbot.budget import BURST, STRANGERS, Budget
-from eslbot.invite import Refused
-from eslbot.sources import Sources
+from eslbot.caller.invite import Refused
+from eslbot.config.sources import Sources
+from eslbot.server import buckets as buckets_module
+from eslbot.server.buckets import NOBODY, Buckets
+from eslbot.server.budget import BURST, STRANGERS, Budget
 from tests.support.clock import Clock
 from tests.unit.test_switchconf import config, workspace
 

@@ -13,9 +13,10 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eslbot import capture, metrics
-from eslbot.capture import LINES, MARK, Refusals, refusal
 from eslbot.config.model import loopback
+from eslbot.freeswitch import capture
+from eslbot.freeswitch.capture import LINES, MARK, Refusals, refusal
+from eslbot.telemetry import metrics
 from tests.support.peer import free_port
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from eslbot import children
-from eslbot.children import AGAIN, RELAY, ChildProcess, Kind
+from eslbot.runtime import children
+from eslbot.runtime.children import AGAIN, RELAY, ChildProcess, Kind
 from tests.support.clock import Clock
 
 

@@ -124,7 +124,7 @@ def test_drain_reaches_the_service(
     good: Path, arguments: list[str], seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = []
-    monkeypatch.setattr("eslbot.service.serve", lambda path, drain, json_logs: told.append(drain))
+    monkeypatch.setattr("eslbot.server.service.serve", lambda path, drain, json_logs: told.append(drain))
     assert run("serve", "--config", good, *arguments).exit_code == 0
     assert told == [seconds]
 

@@ -47,9 +47,9 @@ from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
-from eslbot.arbiter import CallArbiter
 from eslbot.esl.session import Session
-from eslbot.worker import CallWorker
+from eslbot.server.arbiter import CallArbiter
+from eslbot.server.worker import CallWorker
 
 REPOSITORY = Path(__file__).parents[2]
 

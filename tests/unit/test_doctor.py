@@ -27,7 +27,6 @@ import tomli_w
 import trustme
 from click.testing import CliRunner, Result
 
-from eslbot import redaction
 from eslbot.cli import main
 from eslbot.config import load
 from eslbot.doctor import host, logs
@@ -38,6 +37,7 @@ from eslbot.doctor.host import Process, User
 from eslbot.doctor.parallel import together
 from eslbot.doctor.report import exit_code
 from eslbot.doctor.site import Site
+from eslbot.telemetry import redaction
 from tests.support.connect_proxy import ConnectProxy
 from tests.support.inbound_switch import PASSWORD, InboundSwitch, Spoiled
 from tests.support.processes import until
@@ -741,14 +741,26 @@ def test_databases_of_somebody_else_are_found(site: Installation, monkeypatch: p
 
 
 UNITS: dict[str, tuple[str, Severity, str]] = {
-    "as deployed": ("Restart=always RestartUSec=0 ExecStartPre=…eslbot.recovery…", Severity.OK, "at once"),
-    "no restart": ("Restart=no RestartUSec=0 ExecStartPre=…eslbot.recovery…", Severity.ERROR, "Restart=no"),
+    "as deployed": (
+        "Restart=always RestartUSec=0 ExecStartPre=…eslbot.recovery…",
+        Severity.OK,
+        "at once",
+    ),
+    "no restart": (
+        "Restart=no RestartUSec=0 ExecStartPre=…eslbot.recovery…",
+        Severity.ERROR,
+        "Restart=no",
+    ),
     "at success only": (
         "Restart=on-success RestartUSec=0 ExecStartPre=…eslbot.recovery…",
         Severity.ERROR,
         "on-success",
     ),
-    "slow": ("Restart=always RestartUSec=5s ExecStartPre=…eslbot.recovery…", Severity.WARNING, "after 5s"),
+    "slow": (
+        "Restart=always RestartUSec=5s ExecStartPre=…eslbot.recovery…",
+        Severity.WARNING,
+        "after 5s",
+    ),
     "no brake": ("Restart=always RestartUSec=0", Severity.WARNING, "without `eslbot recovery`"),
 }
 

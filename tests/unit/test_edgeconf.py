@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from eslbot.cli import main
 from eslbot.config.model import Address, Config
-from eslbot.edgeconf import MARKER, notes, render, texts
-from eslbot.switchconf import SwitchConfError
+from eslbot.freeswitch.edgeconf import MARKER, notes, render, texts
+from eslbot.freeswitch.switchconf import SwitchConfError
 from tests.unit.test_switchconf import EDGE, TREE, config, workspace
 
 HERE = Path("/etc/kamailio")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from eslbot.ended import KEPT, EndedCalls
-from eslbot.limits import ROWS
+from eslbot.calls.ended import KEPT, EndedCalls
+from eslbot.server.limits import ROWS
 from tests.unit.test_limits import in_child
 
 

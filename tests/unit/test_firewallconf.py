@@ -1,4 +1,4 @@
-"""What `eslbot conf --firewall` writes; what a kernel makes of it is in tests/firewall."""
+"""What `eslbot conf --firewall` writes; what a kernel makes of it is in tests/e2e/firewall."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from eslbot.cli import main
 from eslbot.config.model import Config
-from eslbot.firewallconf import MARKER, RULES, notes, render, text
-from eslbot.switchconf import SwitchConfError
+from eslbot.freeswitch.firewallconf import MARKER, RULES, notes, render, text
+from eslbot.freeswitch.switchconf import SwitchConfError
 from tests.unit.test_switchconf import EDGE, config, workspace
 
 SITE = config(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eslbot.hangup import WHYS, By, read
+from eslbot.calls.hangup import WHYS, By, read
 
 
 def complete(cause: str = "NORMAL_CLEARING", **variables: str) -> dict[str, str]:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from eslbot import metrics
 from eslbot.config import load
 from eslbot.config.model import Address, Secret, loopback
 from eslbot.health.assemble import News, Switch, rounds_of
@@ -20,6 +19,7 @@ from eslbot.health.counts import latest, total
 from eslbot.health.model import Board, Colour, Health, Place
 from eslbot.health.probes import Writing
 from eslbot.ledger.projection import Projection
+from eslbot.telemetry import metrics
 from tests.support.fake_ledger import row
 from tests.support.inbound_switch import PASSWORD, InboundSwitch
 from tests.support.processes import WORKSPACE, tree

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import structlog
 
-from eslbot import metrics
 from eslbot.health import rounds as rounds_module
 from eslbot.health.model import CallInNeed, Colour, Component, Finding, Need, Place, State
 from eslbot.health.probes import Findings
 from eslbot.health.rounds import DUE, STALE, Rounds
+from eslbot.telemetry import metrics
 
 ACME = "2b37ba17-7b20-4b3e-b138-1161e351d5c5"
 GREEN = Finding(Colour.GREEN)

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eslbot import offer
-from eslbot.bot.hold import is_held
-from eslbot.bot.keys import KEYS, LEAST_MS, MOST_MS, key_of_info
-from eslbot.invite import Refused
+from eslbot.caller.invite import Refused
+from eslbot.calls import offer
+from eslbot.calls.bot.hold import is_held
+from eslbot.calls.bot.keys import KEYS, LEAST_MS, MOST_MS, key_of_info
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eslbot.identity import MAX_TOKEN, VARIABLE, Signer
+from eslbot.caller.identity import MAX_TOKEN, VARIABLE, Signer
 from tests.support.invites import INVITE
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
@@ -79,7 +79,7 @@ def test_a_new_key_is_believed_before_it_signs() -> None:
 
 def test_a_signature_of_another_version_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as later:
-        later.setattr("eslbot.identity._FIELDS", ("workspace_id", "did"))
+        later.setattr("eslbot.caller.identity._FIELDS", ("workspace_id", "did"))
         token = signer.sign(INVITE)
     assert signer.verify(INVITE.call_id, token) is None
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from eslbot.caller.invite import Refused, header, parse, parse_display, parse_workspace_id, source_ip
 from eslbot.config.model import IP
-from eslbot.invite import Refused, header, parse, parse_display, parse_workspace_id, source_ip
 
 WORKSPACE = "2b37ba17-7b20-4b3e-b138-1161e351d5c5"
 #: The mission's own example.

@@ -12,10 +12,10 @@ from typing import Any
 import gevent
 import pytest
 
-from eslbot import metrics, redaction
 from eslbot.ledger import journal as room
 from eslbot.ledger.facts import What
 from eslbot.ledger.journal import Journal
+from eslbot.telemetry import metrics, redaction
 from tests.unit.test_redaction import PLAIN, SPELLINGS
 
 

@@ -18,7 +18,6 @@ import gevent.event
 import pytest
 import structlog
 
-from eslbot import logs, redaction
 from eslbot.config import (
     Ameyo,
     Bot,
@@ -35,7 +34,8 @@ from eslbot.config import (
 from eslbot.config.model import loopback
 from eslbot.config.secrets import secrets_of
 from eslbot.config.urls import MASK
-from eslbot.greenlets import spawn
+from eslbot.runtime.greenlets import spawn
+from eslbot.telemetry import logs, redaction
 
 NUMBER = "00919990152080"
 CRT = "d444-69139035-vce-1234567"

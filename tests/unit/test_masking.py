@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eslbot.masking import LONGEST, masked, masked_text
+from eslbot.telemetry.masking import LONGEST, masked, masked_text
 
 
 @pytest.mark.parametrize(

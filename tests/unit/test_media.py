@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eslbot.media import media_facts
+from eslbot.calls.media import media_facts
 
 
 def test_numbers_are_numbers_and_what_is_missing_is_left_out() -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from eslbot.notes import FAR, CallClock, Notes
+from eslbot.calls.notes import FAR, CallClock, Notes
 from eslbot.outcome import Outcome, Stage
 from tests.support.wire import NO_NUMBERS
 
@@ -76,7 +76,9 @@ def test_the_time_since_the_answer_is_freeswitchs_own() -> None:
 def test_the_calls_clock_goes_on_where_freeswitchs_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step of the host's clock, here of an hour, moves it by nothing."""
     monotonic, wall = 1000.0, 1_700_000_000.0
-    monkeypatch.setattr("eslbot.notes.time", SimpleNamespace(monotonic=lambda: monotonic, time=lambda: wall))
+    monkeypatch.setattr(
+        "eslbot.calls.notes.time", SimpleNamespace(monotonic=lambda: monotonic, time=lambda: wall)
+    )
     clock = CallClock(30.0)
     assert clock.now() == 30.0
     monotonic, wall = 1002.5, wall + 3600 + 2.5

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from eslbot.ameyo.properties import MAX_VALUE_BYTES
-from eslbot.bot import leg, link
+from eslbot.calls.bot import leg, link
 from eslbot.outcome import Outcome
 from eslbot.relay import audio, budgets, call, dialler, left, margin, playout
 from eslbot.relay.protocols import headers, speak, texts

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from eslbot import metrics
 from eslbot.config.loader import from_tree
 from eslbot.recording import recorder as recorder_module
 from eslbot.recording.announcement import LENGTH, LONGEST, UnusableAnnouncement, speech
@@ -21,6 +20,7 @@ from eslbot.recording.store import Store
 from eslbot.recording.writer import Writer
 from eslbot.relay.control import Part
 from eslbot.sim.audio import heard, tone
+from eslbot.telemetry import metrics
 from tests.support.clock import Clock
 from tests.support.recordings import ACME, CALL, about, tree
 from tests.support.recordings import recorded as recorded_config

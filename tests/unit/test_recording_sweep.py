@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from eslbot import metrics
 from eslbot.recording import sweep as sweep_module
 from eslbot.recording.sweep import LIVING, LOCK, Sweeper, recordings, sweep
+from eslbot.telemetry import metrics
 from tests.support.recordings import ACME, OTHER, record, recorded
 from tests.support.recordings import about as about_call
 

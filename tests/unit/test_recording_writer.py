@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from eslbot import metrics
 from eslbot.recording import sidecar, writer
 from eslbot.recording.peaks import MOST, Peaks
 from eslbot.recording.sealed import CHUNK
 from eslbot.recording.store import Damaged, Entry, Store, facts
 from eslbot.recording.writer import Failed, Track, Writer
+from eslbot.telemetry import metrics
 from tests.support.recordings import ACME, CALL, KEY, OTHER_KEY, about, record, recorded, sound
 
 

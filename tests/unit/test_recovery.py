@@ -501,14 +501,31 @@ def config(host: Host, tmp_path: Path) -> Path:
 
 def test_the_command_as_the_unit_runs_it(host: Host, config: Path) -> None:
     host.put(2)
-    command = [sys.executable, "-I", "-m", "eslbot.recovery", "--before-start", "--config", str(config)]
+    command = [
+        sys.executable,
+        "-I",
+        "-m",
+        "eslbot.recovery",
+        "--before-start",
+        "--config",
+        str(config),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout == "eslbot recovery: FreeSWITCH died with 2 calls up\n"
     assert host.word.calls == 2
 
 
 def test_it_loads_little(config: Path) -> None:
-    command = [sys.executable, "-I", "-X", "importtime", "-m", "eslbot.recovery", "--config", str(config)]
+    command = [
+        sys.executable,
+        "-I",
+        "-X",
+        "importtime",
+        "-m",
+        "eslbot.recovery",
+        "--config",
+        str(config),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "sqlite3" in loaded

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from eslbot.config import Ledger, Secret
 from eslbot.config.secrets import secrets_of
 from eslbot.config.urls import MASK
-from eslbot.redaction import Redactor, beginning, protect, redact
+from eslbot.telemetry.redaction import Redactor, beginning, protect, redact
 from tests.unit.test_logs import BOT, CONFIG, WORKSPACE
 
 #: With every character that some spelling escapes.

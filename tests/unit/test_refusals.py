@@ -6,8 +6,8 @@ import gevent
 import pytest
 import structlog
 
-from eslbot import refusals as refusals_module
-from eslbot.refusals import ALOUD, MAX_SOURCES, Refusals
+from eslbot.server import refusals as refusals_module
+from eslbot.server.refusals import ALOUD, MAX_SOURCES, Refusals
 from tests.support.clock import Clock
 
 

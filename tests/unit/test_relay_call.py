@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from eslbot import metrics
+from eslbot.caller.invite import Invite
 from eslbot.config.loader import from_tree
 from eslbot.config.model import Config
-from eslbot.invite import Invite
 from eslbot.recording.recorder import Recorder
 from eslbot.relay import call as relay_call
 from eslbot.relay import control
@@ -33,6 +32,7 @@ from eslbot.relay.margin import Margin
 from eslbot.relay.playout import QueueFull
 from eslbot.relay.protocols.base import Message
 from eslbot.sim.audio import tone
+from eslbot.telemetry import metrics
 from eslbot.tracing.context import traceparent
 from tests.support.relays import ACME, configuration
 from tests.support.voices import Samples, frames, silence, speech

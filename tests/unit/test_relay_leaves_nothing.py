@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from eslbot.caller.invite import Invite
 from eslbot.config.loader import from_tree
-from eslbot.invite import Invite
 from eslbot.recording.recorder import Recorder
 from eslbot.relay import call as relay_call
 from eslbot.relay import control, dialler, module, worker

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from eslbot import metrics
-from eslbot.identity import Signer
-from eslbot.invite import Invite
+from eslbot.caller.identity import Signer
+from eslbot.caller.invite import Invite
 from eslbot.relay import control, module
 from eslbot.relay.control import Part
 from eslbot.relay.module import Call, Door, NotTaken, Stream
+from eslbot.telemetry import metrics
 from tests.unit.test_relay_dialler import frame
 
 SIGNER = Signer([b"k" * 32])

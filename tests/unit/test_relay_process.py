@@ -21,11 +21,11 @@ import tomli_w
 from click.testing import CliRunner
 from structlog.testing import capture_logs
 
+from eslbot.caller.identity import Signer
+from eslbot.caller.invite import Invite
 from eslbot.cli import main
 from eslbot.config import ConfigError, Workspace, former
 from eslbot.config.schemas import WorkspaceSchema
-from eslbot.identity import Signer
-from eslbot.invite import Invite
 from eslbot.relay import control, process
 from eslbot.relay.process import Generation, Parent, make_directory
 from eslbot.sim.processes import children, is_alive

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from eslbot.caller.invite import Invite
 from eslbot.config.loader import from_tree
-from eslbot.invite import Invite
 from eslbot.relay import control, worker
 from eslbot.relay.module import NotTaken
 from eslbot.relay.worker import ACCEPTING, LEAVING, Worker, shared_socket, sweep

@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eslbot.sources import Sources
+from eslbot.config.sources import Sources
 from tests.unit.test_switchconf import config, workspace
 
 

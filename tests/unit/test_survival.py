@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from eslbot import survival
-from eslbot.survival import Left, Survival
+from eslbot.calls import survival
+from eslbot.calls.survival import Left, Survival
 
 CALL = "6e7cd1a1-0b1a-4ad5-8a2c-000000000001"
 LEFT = Left({"eslbot_stage": "talking", "eslbot_reason": ""}, 10.5, 11.0, 99.25, "127.0.0.1")

@@ -27,7 +27,7 @@ from eslbot.config.model import (
     Workspace,
     loopback,
 )
-from eslbot.switchconf import NO_PASSWORD, SwitchConfError, _acl, _vars, notes, render
+from eslbot.freeswitch.switchconf import NO_PASSWORD, SwitchConfError, _acl, _vars, notes, render
 
 ROOT = Path(__file__).parents[2]
 TREE = ROOT / "freeswitch-conf"

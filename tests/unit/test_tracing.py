@@ -19,12 +19,12 @@ from opentelemetry.trace import StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from structlog.testing import capture_logs
 
-from eslbot import metrics
 from eslbot.config.model import Secret, Tracing
 from eslbot.ledger.database import LedgerDown
 from eslbot.ledger.fold import Story as Fold
 from eslbot.ledger.fold import read_fact
 from eslbot.ledger.queries import Story
+from eslbot.telemetry import metrics
 from eslbot.tracing import export
 from eslbot.tracing.context import BOT, is_sampled, span_id, trace_id, traceparent
 from eslbot.tracing.export import MOST_WAITING, Spans, Traces

@@ -12,13 +12,13 @@ from functools import partial
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from eslbot import redaction
 from eslbot.config.model import Workspace
 from eslbot.config.urls import shown
 from eslbot.doctor.findings import Finding, Severity, error, late, note, ok, unknown, warning
 from eslbot.doctor.network import Reached, Unreachable, reach
 from eslbot.doctor.parallel import together
 from eslbot.doctor.site import Site
+from eslbot.telemetry import redaction
 
 #: What the bot sees instead of a call's.
 CRT_OBJECT_ID, DID = "eslbot-doctor", "0000000000"

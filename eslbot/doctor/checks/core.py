@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from eslbot import redaction
 from eslbot.doctor.findings import Finding, error, note, ok, unknown, warning
 from eslbot.doctor.rendering import settings
 from eslbot.doctor.site import Site
 from eslbot.doctor.switch import MODULES
+from eslbot.telemetry import redaction
 
 _RESTART = "restart FreeSWITCH when no call is up (systemctl restart freeswitch)"
 _NEEDED_FOR = {

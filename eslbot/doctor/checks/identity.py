@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from eslbot import keyfile
+from eslbot.caller import keyfile
 from eslbot.doctor.findings import Finding, error, note, ok, unknown
 from eslbot.doctor.site import Site
 

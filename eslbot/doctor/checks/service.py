@@ -14,7 +14,7 @@ from eslbot.doctor.host import is_own
 from eslbot.doctor.rendering import actions
 from eslbot.doctor.site import Site
 
-#: Seconds behind which what a worker says of FreeSWITCH is not what it knew before (eslbot/probes.py: FRESH).
+#: Seconds behind which what a worker says of FreeSWITCH is not what it knew before (server/probes.py: FRESH).
 OLD = 1.2
 #: Bytes of an answer: `/metrics` of a service with many workspaces has a megabyte.
 MAX_BODY = 16 * 1024 * 1024

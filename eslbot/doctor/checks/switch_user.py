@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from eslbot import peers
 from eslbot.config.model import ANY_USER
 from eslbot.doctor.findings import Finding, error, note, ok, unknown, warning
 from eslbot.doctor.host import User
 from eslbot.doctor.site import Site
+from eslbot.server import peers
 
 _KEY = "server.switch_user"
 _REFUSED = "eslbot closes FreeSWITCH's connections, and every call is refused with 503"

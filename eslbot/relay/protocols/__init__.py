@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from eslbot.caller.invite import Invite
 from eslbot.config.model import Bot
-from eslbot.invite import Invite
 from eslbot.relay.protocols import upgrade
 from eslbot.relay.protocols.base import Protocol
 from eslbot.relay.protocols.eslbot import Eslbot

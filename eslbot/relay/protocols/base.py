@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from eslbot.caller.invite import Invite
 from eslbot.config.model import Bot
-from eslbot.invite import Invite
 
 #: One WebSocket message.
 Message = str | bytes

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 from uuid import uuid4
 
 from eslbot import g711
+from eslbot.caller.invite import Invite
 from eslbot.config.model import Bot
-from eslbot.invite import Invite
 from eslbot.relay.protocols import texts
 from eslbot.relay.protocols.base import BadMessage, Clear, End, Mark, Message, Protocol, Speech, Wish
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eslbot.caller.invite import Invite
 from eslbot.config.model import Bot
-from eslbot.invite import Invite
 from eslbot.relay.protocols.base import Message, Speech
 from eslbot.relay.protocols.envelope import Envelope, base64, sid
 from eslbot.relay.protocols.texts import compact

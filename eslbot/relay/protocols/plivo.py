@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from eslbot.caller.invite import Invite
 from eslbot.config.model import Bot
-from eslbot.invite import Invite
 from eslbot.relay.protocols.base import Clear, Message, Speech, Wish
 from eslbot.relay.protocols.envelope import Envelope, base64, mulaw
 from eslbot.relay.protocols.texts import compact, shown

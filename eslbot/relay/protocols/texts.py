@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from eslbot import redaction
 from eslbot.relay.protocols.base import BadMessage
+from eslbot.telemetry import redaction
 
 #: Bytes of speech in one message, binary or as base64: nine minutes of G.711, 87 s of L16 at 24,000 Hz.
 MAX_AUDIO_BYTES = 4 * 1024 * 1024

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from eslbot.invite import Invite
+from eslbot.caller.invite import Invite
 
 _UNFIT = re.compile(rb"[^!-~]|%(?=[0-9A-Fa-f]{2})")
 

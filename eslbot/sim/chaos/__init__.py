@@ -7,5 +7,5 @@
 ``run``       carries a plan out
 ============  =======================================================================================
 
-By hand: ``scripts/chaos``; in the tests: ``tests/chaos``.
+By hand: ``scripts/chaos``; in the tests: ``tests/process/chaos``.
 """

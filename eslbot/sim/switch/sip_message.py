@@ -174,7 +174,7 @@ class Offer:
     ``codec`` is the first of the offer that is PCMU or PCMA at 8,000 Hz, ``events`` the payload type of
     telephone-event at 8,000 Hz. ``before`` and ``behind`` are the other streams, as the answer refuses them.
     ``profile`` is that of the audio, in the offer as in the answer.
-    ``deaf`` is an offer that FreeSWITCH accepts and does not speak with (``eslbot/offer.py`` says why).
+    ``deaf`` is an offer that FreeSWITCH accepts and does not speak with (``eslbot/calls/offer.py`` says why).
     """
 
     address: str

@@ -1,0 +1,125 @@
+"""What one controller notes of a call: on its channel, for the next one, and beside it where FreeSWITCH dies.
+
+Whatever is noted is a channel variable, which :mod:`eslbot.calls.notes` reads. All are remembered here: a
+FreeSWITCH that dies forgets them, and a connection that breaks may swallow the last. They are left to the
+next controller then (:mod:`eslbot.calls.survival`), which brings them back to the channel.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from eslbot.calls.bot.lines import VARIABLE as LINES
+from eslbot.calls.notes import BEFORE, MOST_RESTARTS, RESTARTS, SWITCH, CallClock, Notes
+from eslbot.calls.survival import Left, Survival
+from eslbot.esl.gone import ConnectionLost
+from eslbot.esl.session import Session
+
+#: FreeSWITCH's deaths under a call within so many seconds after which its bot may be what kills it.
+MOST_DEATHS, DEATHS_WITHIN = 2, 60.0
+
+
+class Record:
+    """One call's; :meth:`begin` or :meth:`go_on` first."""
+
+    def __init__(self, session: Session, survival: Survival) -> None:
+        self._session, self._survival = session, survival
+        self._noted: dict[str, str] = {}
+        self._clock = CallClock()
+        self._answered_at = time.monotonic()
+        self._left: Left | None = None
+        #: The Core-UUID of the FreeSWITCH that has the call.
+        self.switch = ""
+        #: Whether that is another one than before this controller, and when that has happened.
+        self.restarted = False
+        self.restarts: tuple[float, ...] = ()
+        #: Whether a notification is under way, and who gets the call next has to wait for what becomes of it.
+        self.notifying = False
+
+    def begin(self, notes: Notes, clock: CallClock, **variables: str) -> None:
+        """Note the first of a call that is about to be answered."""
+        self.switch, self._clock = notes.switch, clock
+        self.write(**variables, **{SWITCH: self.switch})
+        self._session.gone.rawlink(self._gone)
+
+    def go_on(self, notes: Notes, clock: CallClock, channel: Mapping[str, str]) -> Mapping[str, str]:
+        """Go on where a controller before this one has left it.
+
+        Returns what ``channel``, the headers of FreeSWITCH's answer to `connect`, say that is still true.
+        """
+        self.switch, self._clock = notes.switch, clock
+        self._noted, self.restarted, self.restarts = notes.noted, notes.restarted, notes.restarts
+        self._answered_at = time.monotonic() - notes.answered_for
+        self._session.gone.rawlink(self._gone)
+        if self.restarted:
+            channel = self._after_restart(notes, channel)
+        if self.restarted or notes.left is not None:
+            known = channel.get
+            self._session.set_variables(
+                {name: value for name, value in self._noted.items() if known(f"variable_{name}", "") != value}
+            )
+        return channel
+
+    def _after_restart(self, notes: Notes, channel: Mapping[str, str]) -> Mapping[str, str]:
+        self.restarts = (*self.restarts, self._clock.now())[-MOST_RESTARTS:]
+        short = zip((notes.invited_for, notes.answered_for), notes.counted, strict=True)
+        self._noted |= {
+            SWITCH: self.switch,
+            BEFORE: ",".join(f"{max(0.0, true - counted):.3f}" for true, counted in short),
+            RESTARTS: ",".join(f"{at:.3f}" for at in self.restarts),
+        }
+        self._noted.pop(LINES, None)  # it reads none of them any more
+        return {name: value for name, value in channel.items() if name != f"variable_{LINES}"}
+
+    @property
+    def dies_too_often(self) -> bool:
+        """Whether FreeSWITCH has died under this call again, and within a minute."""
+        if not self.restarted or len(self.restarts) < MOST_DEATHS:
+            return False
+        return self.restarts[-1] - self.restarts[-MOST_DEATHS] < DEATHS_WITHIN
+
+    def write(self, **variables: str) -> None:
+        """Note it on the channel; an empty text is none.
+
+        It is remembered first: a session that is gone raises OutboundSessionHasGoneAway.
+        """
+        self._noted |= variables
+        self._session.set_variables(variables)
+
+    def answered(self, ago: float) -> None:
+        """The 200 went out, ``ago`` seconds ago."""
+        self._answered_at = time.monotonic() - ago
+
+    def strand(self) -> None:
+        """FreeSWITCH has dropped the call without a BYE: its customer may still be with the PBX.
+
+        Whoever looks for such (:mod:`eslbot.calls.stranded`) tells Ameyo.
+        """
+        self._leave()
+
+    def close(self) -> None:
+        """This controller does nothing more for the call: what it had under way is over."""
+        self.notifying = False
+        if self._left is not None and (self._left.under_way or self._left.variables != self._noted):
+            self._leave()
+        elif self._left is None and self._session.hung_up.is_set():
+            # A look may have had it when we took the call over, or a controller before us have been late.
+            self._survival.forget(self._session.uuid)
+
+    def _gone(self, _: object) -> None:
+        """The session is over. Does not wait."""
+        if isinstance(self._session.reason, ConnectionLost) and not self._session.stopped:
+            self._leave()
+
+    def _leave(self) -> None:
+        self._left = Left(
+            dict(self._noted),
+            invited_at=self._clock.began,
+            answered_at=self._answered_at,
+            lost_at=time.monotonic() if self._left is None else self._left.lost_at,
+            peer=self._session.client_address[0],
+            recovered=bool(self.restarts),
+            under_way=self.notifying,
+        )
+        self._survival.leave(self._session.uuid, self._left)
