@@ -404,6 +404,7 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
     def _awaited(self, answer: Answer[Event], command: str) -> Event:
         self.flush()
         reply = answer.wait(self.timeout)
+        self._woken = time.monotonic()  # the others have had their turn
         if reply is None:
             raise CommandTimeout(f"no reply to {_told(command)!r} within {self.timeout:g} s")
         return reply

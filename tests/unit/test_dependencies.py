@@ -164,7 +164,7 @@ def test_urllib3s_pools_are_made_by_scheme_and_take_a_context() -> None:
 
 def test_urllib3s_tls_within_tls_takes_what_we_give_it() -> None:
     takes(SSLTransport, "socket", "context", "name")
-    has(HTTPConnection, "sock", "timeout", "source_address", "socket_options", "response_class")
+    has(HTTPConnection, "sock", "timeout", "source_address", "socket_options")
 
 
 def test_requests_gives_the_pool_of_a_request() -> None:
