@@ -89,10 +89,7 @@ class Connections(HTTPAdapter):
 
     @cached_property
     def _head(self) -> bytes:
-        """What stands before each POST's length: the same every time. Raises ValueError where it cannot be sent.
-
-        http.client writes and checks it.
-        """
+        """What stands before each POST's length, written and checked by http.client. Raises ValueError."""
         written = _Written()
         writer = http.client.HTTPConnection("")
         writer.sock = written
@@ -117,7 +114,8 @@ class Connections(HTTPAdapter):
             if over.is_set():  # another controller may have the call by now, and would be the second to tell
                 raise CallOver
             connection.timeout = read_seconds
-            answer: Answer = connection.asked(b"%bContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body))
+            length = b"Content-Length: %d\r\n\r\n" % len(body)
+            answer: Answer = connection.asked(b"".join((self._head, length, body)))
         except BaseException:
             connection.close()
             self._pool._put_conn(connection)

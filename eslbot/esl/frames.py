@@ -223,9 +223,8 @@ class FrameReader:
         #: The beginning of a header block, and how far its end was looked for.
         self._rest = b""
         self._searched = 0
-        #: The headers whose body is not here yet (None: none such), their type, and the length of the body.
+        #: The headers whose body is not here yet (None: none such), and the length of the body.
         self._block: bytes | None = None
-        self._type: str | None = None
         self._length = 0
         #: What of the body is here, the bytes that are still to be kept, and behind those to be passed over.
         self._parts: list[bytes] = []
@@ -241,7 +240,22 @@ class FrameReader:
         at = 0
         if self._rest:
             data, self._rest = self._rest + data, b""
-        while self._block is not None or (at := self._read_headers(data, at)) >= 0:
+        there = len(data)
+        while True:
+            if self._block is None:
+                usual = _USUAL(data, at)
+                if usual is not None:
+                    which = usual.lastindex or 0
+                    start = usual.end()
+                    end = start + int(usual[which]) if which else start
+                    if end <= there and end - start <= MAX_BODY_BYTES:  # as nearly all are
+                        self._searched = 0
+                        yield Frame(b"\n" + data[at : start - 1], data[start:end], 0, _TYPES[which])
+                        at = end
+                        continue
+                at = self._read_headers(data, at)
+                if at < 0:
+                    return
             wanted = self._wanted
             body = data[at : at + wanted]
             at += len(body)
@@ -263,17 +277,10 @@ class FrameReader:
             block, self._block = self._block, None
             assert block is not None
             oversized = self._length if self._length > MAX_BODY_BYTES else 0
-            yield Frame(block, body, oversized, self._type)
+            yield Frame(block, body, oversized)
 
     def _read_headers(self, data: bytes, at: int) -> int:
         """Read a header block that begins at ``at``; where its body begins, or -1 where it has no end yet."""
-        usual = _USUAL(data, at)
-        if usual is not None:
-            which = usual.lastindex or 0
-            self._type, self._searched = _TYPES[which], 0
-            end = usual.end()
-            self._begin(b"\n" + data[at : end - 1], int(usual[which]) if which else 0)
-            return end
         at = _EMPTY_LINES(data, at).end()
         end = data.find(b"\n\n", max(at, self._searched))
         if (len(data) if end < 0 else end) - at > MAX_HEADER_BYTES:
@@ -284,19 +291,15 @@ class FrameReader:
             return -1
         self._searched = 0
         block = b"\n" + data[at : end + 1]
-        length = _find(block, _LENGTH)
-        self._type = None
-        self._begin(block, 0 if length is None else _length(length))
-        return end + 2
-
-    def _begin(self, block: bytes, length: int) -> None:
-        """A body of so many bytes is to come."""
+        raw = _find(block, _LENGTH)
+        length = 0 if raw is None else _length(raw)
         if length > ABSURD_BYTES:
             raise ProtocolError(f"a body of {length} bytes is over {ABSURD_BYTES}")
         self._block, self._length = block, length
         self._wanted, self._skip = (
             (length, 0) if length <= MAX_BODY_BYTES else (KEPT_BYTES, length - KEPT_BYTES)
         )
+        return end + 2
 
 
 #: How FreeSWITCH spells most blocks: replies, and what stands before an event. Others are read line by line.

@@ -324,7 +324,8 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         return answer
 
     def _post(self, data: str, wants: Answer[Event] | _Refusal | None) -> None:
-        self.raise_if_disconnected()
+        if self.reason is not None:
+            raise self._gone_away()
         if self._pairs:
             self._join_pairs()
         self._unsent.append(data.encode("utf-8", "replace"))  # half a surrogate pair is no reason to fail
@@ -613,10 +614,10 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         Plain ones of one moment share one command. A variable cannot fail to be set on a channel that exists;
         when it does not, the next wait says so.
         """
+        self.raise_if_disconnected()
         for name, value in variables.items():
             pair = f"{name}={value or ''}"
             if _PLAIN_PAIR.fullmatch(pair):
-                self.raise_if_disconnected()
                 self._pairs.append(pair)
             else:
                 self.post(f"api uuid_setvar {self.uuid} {check_line(name)} {quote(value or '')}")

@@ -89,7 +89,7 @@ def configure(*, json_logs: bool, for_good: bool = False) -> None:
 
     def finish(logger: object, method: str, event: Event) -> str:
         """The line, without what it must not tell."""
-        # A traceback is made a text before it is masked; without local variables, which are a call's or a token.
+        # A traceback is made a text before it is masked; without local variables: those are a call's.
         if "exc_info" in event:
             event = structlog.processors.format_exc_info(logger, method, event)
         if _mask_numbers:
