@@ -58,8 +58,14 @@ class Headers(Mapping[str, str]):
         """As a dictionary's; a name that is not there costs no exception."""
         if self._all is not None:
             return self._all.get(name, default)
-        raw = _find(self._block, _line(name))
-        return default if raw is None else _value(raw)
+        # As _find and _value would do it: half of a call's lookups are these.
+        block, line = self._block, _line(name)
+        start = block.find(line)
+        if start < 0:
+            return default
+        start += len(line)
+        text = str(block[start : block.find(b"\n", start)], "utf-8", "replace").strip()
+        return _ESCAPED.sub(_plain, text) if "%" in text else text
 
     def raw(self, name: str) -> str:
         """The value as it came, not unquoted; empty where there is none."""
