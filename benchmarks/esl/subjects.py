@@ -37,13 +37,15 @@ class SubjectError(Exception):
 class Subject:
     """A controller by its name and its command.
 
-    ``polls`` where it looks for connections again and again; ``processes`` take them.
+    ``polls`` where it looks for connections again and again; ``processes`` take them. ``besides``: a port on which
+    another process of its listens once it has started, too: what that takes is not what is measured.
     """
 
     name: str
     command: tuple[str, ...]
     polls: bool = False
     processes: int = 1
+    besides: int | None = None
 
 
 class Running:
@@ -65,7 +67,10 @@ class Running:
         if self.subject.polls:
             return any(s.state == LISTEN and s.local[1] == port for s in tcp_sockets())
         serving = [pid for pid in self.pids() if serves(pid, ("127.0.0.1", port))]
-        return len(serving) >= self.subject.processes
+        besides = self.subject.besides
+        return len(serving) >= self.subject.processes and (
+            besides is None or any(s.state == LISTEN and s.local[1] == besides for s in tcp_sockets())
+        )
 
     def cpu_seconds(self) -> float:
         """Processor time so far of all threads that live, by the scheduler's own count."""
@@ -96,11 +101,14 @@ def eslbot_service(
 ) -> Subject:
     """``eslbot serve`` with ``workers`` workers; ``ca_file`` is who has signed Ameyo's certificate."""
     config = folder / f"eslbot-{workers}{'-tls' if ca_file else ''}.toml"
+    page = free_port()
     document = _configuration(port, ameyo_url, workers, ca_file, folder)
+    document["web"] = {"listen": f"127.0.0.1:{page}"}
     document["relay"] = {"processes": 0, "listen": f"127.0.0.1:{relay_port}"}  # the generator's
     config.write_text(tomli_w.dumps(document))
     command = (sys.executable, "-m", "eslbot", "serve", "--config", str(config), "--log", "json")
-    return Subject("eslbot" if workers == 1 else f"eslbot, {workers} workers", command, processes=workers)
+    name = "eslbot" if workers == 1 else f"eslbot, {workers} workers"
+    return Subject(name, command, processes=workers, besides=page)
 
 
 def subjects(
@@ -139,7 +147,6 @@ def _configuration(
             "max_calls": MANY,
             "key_file": str(folder / "identity.key"),
         },
-        "web": {"listen": f"127.0.0.1:{free_port()}"},
         "workspaces": {
             WORKSPACE: {
                 "name": "acme",

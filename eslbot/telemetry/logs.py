@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +88,13 @@ def configure(*, json_logs: bool, for_good: bool = False) -> None:
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
 
-    def finish(logger: object, method: str, event: Event) -> str:
-        """The line, without what it must not tell."""
+    def line(logger: object, method: str, event: Event) -> str:
+        """The finished line, without what it must not tell. One processor, as each costs all lines of a call."""
+        about = _about.get()
+        if about is not None:
+            event = {**about.facts, **event}
+        structlog.processors.add_log_level(logger, method, event)
+        event["timestamp"] = f"{datetime.now(UTC).replace(tzinfo=None).isoformat()}Z"
         # A traceback is made a text before it is masked; without local variables: those are a call's.
         if "exc_info" in event:
             event = structlog.processors.format_exc_info(logger, method, event)
@@ -97,7 +103,7 @@ def configure(*, json_logs: bool, for_good: bool = False) -> None:
         return redaction.redact(render(logger, method, event))  # whatever slipped into the finished line
 
     structlog.configure(
-        processors=[_begin, finish],
+        processors=[line],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=for_good,
@@ -105,8 +111,7 @@ def configure(*, json_logs: bool, for_good: bool = False) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[_begin],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, finish],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, line],
         )
     )
     root = logging.getLogger()
@@ -129,18 +134,6 @@ def _greenlet_failed(
 
 
 # -- processors -------------------------------------------------------------------------------------------
-
-
-_stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-
-
-def _begin(logger: object, method: str, event: Event) -> Event:
-    """Whose the line is, how grave, and when: one processor, since each costs a line its call."""
-    about = _about.get()
-    if about is not None:
-        event = {**about.facts, **event}
-    event = structlog.processors.add_log_level(logger, method, event)
-    return _stamp(logger, method, event)
 
 
 def _without_any_number(event: Event) -> Event:
