@@ -37,8 +37,8 @@ class SubjectError(Exception):
 class Subject:
     """A controller by its name and its command.
 
-    ``polls`` where it looks for connections again and again; ``processes`` take them. ``besides``: a port on which
-    another process of its listens once it has started, too: what that takes is not what is measured.
+    ``polls`` where it looks for connections again and again; ``processes`` take them. ``besides``: a port on
+    which another process of its listens once it has started, too: what that takes is not what is measured.
     """
 
     name: str

@@ -89,7 +89,7 @@ def configure(*, json_logs: bool, for_good: bool = False) -> None:
         )
 
     def line(logger: object, method: str, event: Event) -> str:
-        """The finished line, without what it must not tell. One processor, as each costs all lines of a call."""
+        """The finished line, without what it must not tell; one processor, as each costs every line."""
         about = _about.get()
         if about is not None:
             event = {**about.facts, **event}
