@@ -287,7 +287,8 @@ class FrameReader:
 
     def _read_headers(self, data: bytes, at: int) -> int:
         """Read a header block that begins at ``at``; where its body begins, or -1 where it has no end yet."""
-        at = _EMPTY_LINES(data, at).end()
+        while data.startswith(b"\n", at):
+            at += 1
         end = data.find(b"\n\n", max(at, self._searched))
         if (len(data) if end < 0 else end) - at > MAX_HEADER_BYTES:
             raise ProtocolError(f"a header block is over {MAX_HEADER_BYTES} bytes")
@@ -316,4 +317,3 @@ _USUAL = re.compile(
 ).match
 #: Their types, by the group of the length.
 _TYPES = ("command/reply", "api/response", "text/event-plain")
-_EMPTY_LINES = re.compile(rb"\n*").match

@@ -66,8 +66,8 @@ _Socket: type[std_socket.socket] = get_original("socket", "socket")
 class CallServer(StreamServer):
     """Takes connections for sessions, which wait for no read and no write, as Python's own sockets."""
 
-    def do_read(self) -> tuple[std_socket.socket, Any] | None:
-        """The next connection; None where there is none, or its peer has left already."""
+    def do_read(self) -> Any:
+        """The next connection and its peer's address; None where there is none."""
         listener: Any = self.socket
         try:
             descriptor, address = listener._accept()
@@ -81,6 +81,7 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
 
     app: Service
     alive: bool
+    sockets: list[Any]  # gunicorn's, then gevent's
     wsgi: Controller  # gunicorn's name for what the application loads
     row: int
     #: A pipe whose writing end only the arbiter keeps: the reading end tells when the arbiter is gone.
@@ -192,9 +193,9 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _watch_stranded(self) -> None:
         """Hand off whom FreeSWITCH has lost."""
-        from eslbot.calls.stranded import Stranded  # by now: see eslbot.server.service.OF_WORKERS
+        from eslbot.calls.stranded import StrandedCalls  # by now: see eslbot.server.service.OF_WORKERS
 
-        gevent.spawn(Stranded(self.wsgi).watch)
+        gevent.spawn(StrandedCalls(self.wsgi).watch)
 
     # -- connections --------------------------------------------------------------------------------------
 
@@ -205,7 +206,7 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         if listener.getsockname()[:2] == self.wsgi.config.server.listen.pair:
             notice_dead_peers(listener)
             pool = Pool(self.worker_connections)
-            server = CallServer(listener, handle=self.take, spawn=pool)
+            server: StreamServer = CallServer(listener, handle=self.take, spawn=pool)
             server.max_accept = ACCEPTS
             self._pools.append(pool)
         else:
