@@ -39,11 +39,13 @@ class Headers(Mapping[str, str]):
     ``block`` begins and ends with a line end. Of equal names the first counts.
     """
 
-    __slots__ = ("_all", "_block")
+    __slots__ = ("_all", "_block", "_raw")
 
     def __init__(self, block: bytes) -> None:
         self._block = block
+        #: All of them; and all as they came, where :meth:`index` has cut the block.
         self._all: dict[str, str] | None = None
+        self._raw: dict[bytes, bytes] | None = None
 
     def __getitem__(self, name: str) -> str:
         value: str | None = self.get(name)
@@ -58,6 +60,9 @@ class Headers(Mapping[str, str]):
         """As a dictionary's; a name that is not there costs no exception."""
         if self._all is not None:
             return self._all.get(name, default)
+        if self._raw is not None:
+            raw = self._raw.get(_line(name)[1:-1])
+            return default if raw is None else _value(raw)
         # As _find and _value would do it: half of a call's lookups are these.
         block, line = self._block, _line(name)
         start = block.find(line)
@@ -66,6 +71,13 @@ class Headers(Mapping[str, str]):
         start += len(line)
         text = str(block[start : block.find(b"\n", start)], "utf-8", "replace").strip()
         return _ESCAPED.sub(_plain, text) if "%" in text else text
+
+    def index(self) -> Headers:
+        """Cut the block into its lines, once: that is less where more than a dozen are looked for."""
+        lines = [line.split(b":", 1) for line in self._block.split(b"\n") if b":" in line]
+        lines.reverse()  # of equal names the first counts
+        self._raw = dict(lines)
+        return self
 
     def raw(self, name: str) -> str:
         """The value as it came, not unquoted; empty where there is none."""

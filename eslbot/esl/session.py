@@ -465,7 +465,9 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         """
         connected = self.ask("connect")  # the first command must be this one
         replies = {name: self.ask(f"getvar {check_line(name)}") for name in plain}
-        self.session_data = self._reply(connected, "connect").headers
+        channel = self._reply(connected, "connect").headers
+        assert isinstance(channel, Headers)
+        self.session_data = channel.index()
         self._uuid = self.session_data.get("Unique-ID") or self.session_data.get("variable_uuid", "")
         self._outbound_connected = True
         for name, reply in replies.items():

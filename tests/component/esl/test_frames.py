@@ -18,6 +18,7 @@ from eslbot.esl.frames import (
     MAX_HEADER_BYTES,
     Frame,
     FrameReader,
+    Headers,
     parse_headers,
     whole_number,
 )
@@ -91,6 +92,16 @@ def test_no_value_makes_a_header_of_its_own(name: str, value: str) -> None:
     block = f"{name}: {wire.url_encode(value)}\n".encode() + b"Unique-ID: real"
     assert set(parse_headers(block)) <= {name, "Unique-ID"}
     assert parse_headers(block)["Unique-ID"] == "real" or name == "Unique-ID"
+
+
+@given(st.lists(st.tuples(names, values), max_size=6), names)
+def test_a_header_is_the_same_however_it_is_looked_for(lines: list[tuple[str, str]], other: str) -> None:
+    block = b"\n" + b"".join(f"{name}: {wire.url_encode(value)}\n".encode() for name, value in lines)
+    every = parse_headers(block)
+    for name in (*every, other):
+        assert Headers(block).get(name) == Headers(block).index().get(name) == every.get(name)
+        assert (name in Headers(block).index()) == (name in every)
+    assert dict(Headers(block).index()) == every
 
 
 def test_of_equal_names_the_first_counts() -> None:

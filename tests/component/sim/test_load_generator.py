@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import socket
 import subprocess
@@ -127,6 +129,35 @@ def test_events_follow_what_the_controller_sets(generator: Generator) -> None:
     )
     assert "variable_eslbot_y: a%20b" in lines
     assert not any(line.startswith("variable_switch_r_sdp") for line in lines)
+
+
+def test_a_stream_with_an_identity_is_a_relays(folder: Path) -> None:
+    """Who asks for one is told by news; and the generator answers whoever asks where the call is prepared."""
+    relay_port = free_port()
+    prepared = seen = b""
+
+    def conversation(connection: socket.socket) -> None:
+        nonlocal prepared, seen
+        with socket.create_connection(("127.0.0.1", relay_port), 5) as relay:
+            relay.sendall(b"GET /prepare HTTP/1.1\r\n\r\n")
+            while not prepared.endswith(b"/"):
+                prepared += relay.recv(4096)
+        for command in (
+            "event plain CUSTOM mod_audio_stream::json",
+            'api uuid_setvar u STREAM_EXTRA_HEADERS {"X-Eslbot-Identity":"token"}',
+            "api uuid_audio_stream u start ws://127.0.0.1:9/ mono 8000",
+        ):
+            connection.sendall(f"{command}\n\n".encode())
+        while b'"news":"done"' not in seen:
+            seen += connection.recv(65536)
+
+    with controller(conversation) as port:
+        Generator(folder, 0, free_port(), relay_port).run("burst", port, calls=1, talk=5)
+    own = f"ws://127.0.0.1:{relay_port}/"
+    assert prepared.endswith(f"\r\n\r\n{own}".encode())
+    news = [json.loads(text) for text in re.findall(rb'\n(\{"news".*\})', seen)]
+    assert [text["news"] for text in news] == ["state", "connected", "ended", "done"]
+    assert (news[0]["url"], news[0]["bot"]) == (own, "connected")
 
 
 # -- Ameyo ------------------------------------------------------------------------------------------------
