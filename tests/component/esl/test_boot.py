@@ -59,7 +59,7 @@ print(json.dumps([has_hub, sockets, threads, sorted(held)]))
 #: queue that is only asked without waiting.
 MEANT = {
     "eslbot.calls.bot.prepare._Socket: socket.socket",
-    "eslbot.server.peers._Socket: socket.socket",
+    "eslbot.server.peer_credentials._Socket: socket.socket",
     "eslbot.server.worker._Socket: socket.socket",
     "prometheus_client.metrics.Lock: threading.Lock",
     "prometheus_client.registry.Lock: threading.Lock",
