@@ -33,16 +33,13 @@ class NoAnswer(HTTPException):
 
 
 class Answer:
-    """An answer on ``sock``, for http.client, which makes it and has it :meth:`begin`.
+    """An answer on ``sock``; :meth:`begin` first.
 
     ``status`` is there then. ``text``, without a content coding undone, and ``reusable``, whether the
     connection can serve another POST, are there after :meth:`read`.
     """
 
-    #: http.client would close the connection; who has read the answer does.
-    will_close = False
-
-    def __init__(self, sock: Any, debuglevel: int = 0, method: str | None = None) -> None:
+    def __init__(self, sock: Any) -> None:
         self.status = 0
         self.text = bytearray()
         self.whole = False
@@ -53,7 +50,6 @@ class Answer:
         self._lines = 0
         self._version_1_0 = False
         self._fields: dict[bytes, bytes] = {}
-        self._closed = False
 
     def begin(self) -> None:
         """Read up to the status, behind all interim answers. Raises NoAnswer, OSError."""
@@ -77,14 +73,6 @@ class Answer:
         """The value of one of the headers that we care for; only after :meth:`read`."""
         value = self._fields.get(name.lower().encode())
         return None if value is None else value.decode("latin-1")
-
-    def close(self) -> None:
-        """Nobody reads on; the socket is the connection's."""
-        self._closed = True
-
-    def isclosed(self) -> bool:
-        """Whether the next POST may go out, as far as this answer is concerned."""
-        return self._closed
 
     def _read_status(self) -> int:
         while (found := _STATUS.match(self._held)) is None:

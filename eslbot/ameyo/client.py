@@ -45,8 +45,8 @@ MAX_ANSWER_SECONDS = 2.0
 MAX_DETAIL = 200
 MAX_ACCEPTED_SECONDS = 0.25
 
-#: Seconds between two connections that are opened before they are needed.
-WARM_PAUSE = 1.0
+#: Seconds between two connections that are opened before they are needed, and between two looks for one.
+WARM_PAUSE, WARM_LOOK = 1.0, 0.05
 
 _RETRIED = frozenset({408, 425, 429})
 
@@ -109,15 +109,15 @@ class AmeyoClient:
             settings.url + PATH,
             settings.ca_file,
             MAX_POSTS,
+            {
+                **headers(settings.tenant_host, settings.token.reveal()),
+                "Accept": "*/*",
+                "User-Agent": f"eslbot/{eslbot.__version__}",
+            },
             source=settings.source_address,
             proxy=None if settings.proxy is None else Proxy.of(settings.proxy),
             until=until,
         )
-        self._headers = {
-            **headers(settings.tenant_host, settings.token.reveal()),
-            "Accept": "*/*",
-            "User-Agent": f"eslbot/{eslbot.__version__}",
-        }
         self._slots = Slots(MAX_POSTS)
         self._warm_after = 0.0  # on the monotonic clock
 
@@ -130,7 +130,9 @@ class AmeyoClient:
         if now < self._warm_after:
             return
         try:
-            if not self._connections.one_waits():
+            if self._connections.one_waits():
+                self._warm_after = now + WARM_LOOK
+            else:
                 self._warm_after = now + max(WARM_PAUSE, self._settings.connect_timeout)
                 gevent.spawn(self._open_one)
         except (HTTPError, OSError, ValueError) as error:
@@ -202,7 +204,7 @@ class AmeyoClient:
         try:
             with limit(self._settings.timeout, hung_up, LAST_ANSWER):
                 answer = self._connections.post(
-                    body, self._headers, self._settings.connect_timeout, self._settings.timeout, over
+                    body, self._settings.connect_timeout, self._settings.timeout, over
                 )
             status, verdict = answer.status, _judge(answer.status)
             accepted = verdict is Verdict.ACCEPTED

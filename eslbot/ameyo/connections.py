@@ -63,6 +63,7 @@ class Connections(HTTPAdapter):
         url: str,
         ca_file: str | None,
         size: int,
+        headers: Mapping[str, str],
         *,
         source: IP | None = None,
         proxy: Proxy | None = None,
@@ -70,6 +71,7 @@ class Connections(HTTPAdapter):
     ) -> None:
         self._until = until
         self._request = Request("POST", url).prepare()
+        self._headers = headers
         self._ca_file = ca_file
         self._source, self._proxy = source, proxy
         self._names = Resolver()
@@ -85,14 +87,19 @@ class Connections(HTTPAdapter):
         found: HTTPConnectionPool = pool
         return found
 
-    def post(
-        self,
-        body: bytes,
-        headers: Mapping[str, str],
-        connect_seconds: float,
-        read_seconds: float,
-        over: Flag,
-    ) -> Answer:
+    @cached_property
+    def _head(self) -> bytes:
+        """What stands before each POST's length, written and checked by http.client. Raises ValueError."""
+        written = _Written()
+        writer = http.client.HTTPConnection("")
+        writer.sock = written
+        writer.putrequest("POST", self._request.path_url, skip_host=True)
+        for name, value in self._headers.items():
+            writer.putheader(name, value)
+        writer.endheaders()
+        return bytes(written.removesuffix(b"\r\n"))
+
+    def post(self, body: bytes, connect_seconds: float, read_seconds: float, over: Flag) -> Answer:
         """The answer to one POST, no more of it read than its status; :meth:`finish` is to be called.
 
         ``connect_seconds`` are for each address and for a proxy's answer, ``read_seconds`` for each read.
@@ -107,10 +114,8 @@ class Connections(HTTPAdapter):
             if over.is_set():  # another controller may have the call by now, and would be the second to tell
                 raise CallOver
             connection.timeout = read_seconds
-            # It may have answered before it closed; where it has not, reading tells.
-            with suppress(BrokenPipeError, ConnectionResetError):
-                connection.request("POST", self._request.path_url, body, headers)
-            answer: Answer = connection.getresponse()
+            length = b"Content-Length: %d\r\n\r\n" % len(body)
+            answer: Answer = connection.asked(b"".join((self._head, length, body)))
         except BaseException:
             connection.close()
             self._pool._put_conn(connection)
@@ -124,7 +129,6 @@ class Connections(HTTPAdapter):
             with gevent.Timeout(seconds, False):  # type: ignore[arg-type]  # its stubs forget False
                 answer.read()
         finally:
-            answer.close()
             if not answer.reusable:
                 answer.connection.close()
             self._pool._put_conn(answer.connection)
@@ -200,6 +204,14 @@ def _trusting_all_known() -> ssl.SSLContext:
     return trusting(DEFAULT_CA_BUNDLE_PATH)
 
 
+class _Written(bytearray):
+    """Looks like a socket to who writes to it."""
+
+    def sendall(self, data: bytes) -> None:
+        """One more piece."""
+        self.extend(data)
+
+
 class _OfAmeyo(HTTPConnection):
     """A connection that asks ``resolver`` for its host's addresses, and tries one after the other.
 
@@ -209,7 +221,6 @@ class _OfAmeyo(HTTPConnection):
 
     resolver: Resolver
     way: Proxy | None
-    response_class: Any = Answer
     _bounded: BoundedSocket
 
     @property
@@ -229,13 +240,17 @@ class _OfAmeyo(HTTPConnection):
             self.sock.settimeout(timeout)
         return False  # its end, or bytes that belong to no answer
 
-    def getresponse(self) -> Answer:  # type: ignore[override]
-        """The answer, read up to its status; http.client's state, and none of urllib3's wrapping."""
-        self.sock.settimeout(self.timeout)
+    def asked(self, request: bytes) -> Answer:
+        """The answer to ``request``, read up to its status."""
+        sock: Any = self.sock
+        sock.settimeout(self.timeout)
+        # It may have answered before it closed; where it has not, reading tells.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            sock.sendall(request)
         self._bounded.ask()
-        answer: Any = http.client.HTTPConnection.getresponse(self)
-        found: Answer = answer
-        return found
+        answer = Answer(sock)
+        answer.begin()
+        return answer
 
     def _new_conn(self) -> socket.socket:
         if self.way is None:

@@ -13,6 +13,7 @@ import ssl
 from typing import Any
 
 import gevent
+from gevent.socket import socket as GeventSocket
 from urllib3.util.ssltransport import SSLTransport
 
 #: Bytes that are read between two questions, TLS and all: the longest text that is cared for, twice.
@@ -27,7 +28,7 @@ class TooMuch(OSError):
     """The other end sent more than anybody would care to read."""
 
 
-class BoundedSocket(socket.socket):
+class BoundedSocket(GeventSocket):
     """``connected``'s connection, which it takes over."""
 
     def __init__(self, connected: socket.socket) -> None:

@@ -131,6 +131,8 @@ class Redactor:
 
     def redact(self, text: str) -> str:
         """``text``, each secret in it replaced by asterisks, its escapes and all."""
+        if not (self._may_stand_in(text) or "\\" in text or "%" in text or "&" in text):
+            return text  # as nearly all are
         spans = self.spans(text)
         return _without(text, spans) if spans else text
 
@@ -164,7 +166,7 @@ class Redactor:
             return False
         if self._heads is not None and self._heads.isdisjoint(_every(text, self._head)):
             return False
-        return any(form in text for form in self._odd)
+        return any(map(text.__contains__, self._odd))
 
     def _places(self, text: str) -> Iterator[tuple[int, int]]:
         for form in self._forms:

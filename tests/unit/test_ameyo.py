@@ -319,7 +319,7 @@ def test_a_ca_file_is_read_once_and_one_that_comes_late_is_found(
 ) -> None:
     """Reading it for each connection would hold all calls up each time."""
     late = tmp_path / "ca.pem"
-    connections = Connections(f"https://127.0.0.1:{tls.port}", str(late), 2)
+    connections = Connections(f"https://127.0.0.1:{tls.port}", str(late), 2, {})
     with pytest.raises(FileNotFoundError, match=r"ca\.pem"):
         connections.open_one(5.0)
     late.write_bytes(Path(authority[1]).read_bytes())
