@@ -24,7 +24,7 @@ from eslbot.ameyo.notification import PATH, headers
 from eslbot.ameyo.slots import Slots
 from eslbot.ameyo.tunnel import Proxy
 from eslbot.config.model import Ameyo
-from eslbot.config.secrets import spoken
+from eslbot.config.secrets import texts_in
 from eslbot.telemetry import redaction
 
 log = structlog.get_logger()
@@ -104,7 +104,7 @@ class AmeyoClient:
         self._settings = settings
         self._jitter = jitter
         #: This client keeps its token to itself, whatever else this process knows.
-        self._own = redaction.Redactor(spoken(settings.token))
+        self._own = redaction.Redactor(texts_in(settings.token))
         self._connections = Connections(
             settings.url + PATH,
             settings.ca_file,

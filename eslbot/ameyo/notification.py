@@ -8,9 +8,9 @@ from typing import Any
 
 from marshmallow import Schema, fields
 
-from eslbot.ameyo.properties import fill
 from eslbot.caller.invite import Invite
 from eslbot.config.model import Workspace
+from eslbot.config.placeholders import fill
 
 #: Where every notification goes, below the workspace's ``ameyo.url``.
 PATH = "/ameyorestapi/voice/sendAgentResponseForCallNotification"

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from eslbot.config.schemas import RATES
+from eslbot.config.model import SAMPLE_RATES
 
 if TYPE_CHECKING:
     from eslbot.botcheck.kit import Kit
 
 #: Every protocol, and those of telephony providers alone.
-ALL = tuple(RATES)
+ALL = tuple(SAMPLE_RATES)
 ESLBOT = ("eslbot",)
 PROVIDERS = tuple(name for name in ALL if name != "eslbot")
 

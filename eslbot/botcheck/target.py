@@ -14,7 +14,8 @@ from marshmallow import ValidationError
 from eslbot.caller.invite import Invite
 from eslbot.config.loader import resolved
 from eslbot.config.model import Bot, ConfigError, Workspace
-from eslbot.config.schemas import INSECURE, BotSchema
+from eslbot.config.schemas.table import INSECURE
+from eslbot.config.schemas.workspace import BotSchema
 from eslbot.config.urls import shown
 
 #: Who calls, where no workspace says so.

@@ -207,13 +207,13 @@ def _keys(own: dict[str, Any]) -> dict[str, Any]:
 def _protect(url: str, headers: Sequence[tuple[str, str]]) -> None:
     """From here on nothing that is told quotes a header's value, nor what stands behind the URL's ``?``."""
     from eslbot.config.model import Secret
-    from eslbot.config.secrets import spoken
+    from eslbot.config.secrets import SHORTEST_SECRET, texts_in
     from eslbot.config.urls import login_secrets, query_secrets
     from eslbot.telemetry import redaction
 
     secrets = {*query_secrets(url), *login_secrets(url)}
-    secrets |= {text for _, value in headers for text in spoken(Secret(value))}
-    redaction.protect(frozenset(text for text in secrets if len(text) >= redaction.SHORTEST))
+    secrets |= {text for _, value in headers for text in texts_in(Secret(value))}
+    redaction.protect(frozenset(text for text in secrets if len(text) >= SHORTEST_SECRET))
 
 
 def _examine(

@@ -16,7 +16,7 @@ from eslbot.cli.output import FAILED, UNUSABLE, document, give_up, say_yes, warn
 from eslbot.cli.reading import configuration_errors
 
 if TYPE_CHECKING:
-    from eslbot.config.edit import Draft, Looked, NewTenant
+    from eslbot.config.edit import Draft, NewTenant, Preview
 
 
 @click.group()
@@ -172,7 +172,7 @@ def add(
     from the command line: they are named, as ${NAME} or ${file:/path}. What is to be mailed to Ameyo is
     printed.
     """
-    from eslbot.config.edit import Draft, look
+    from eslbot.config.edit import Draft, preview
 
     if token_env and token_file:
         raise click.UsageError("--token-env and --token-file are two places for one token; name one")
@@ -183,8 +183,8 @@ def add(
     with edit_errors():
         draft = Draft.of(path)
         text = draft.with_tenant(new)
-        looked = look(text, path, os.environ)
-        warnings = _refuse_or_warn(looked, new, shared=shared_source)
+        found = preview(text, path, os.environ)
+        warnings = _refuse_or_warn(found, new, shared=shared_source)
         written = _ask_for_secrets(new, path) if ask else []
         try:
             draft.save(text)
@@ -229,12 +229,13 @@ def _new(name: str, token: str, options: Mapping[str, Any]) -> NewTenant:
     )
 
 
-def _refuse_or_warn(looked: Looked, new: NewTenant, *, shared: bool) -> list[str]:
+def _refuse_or_warn(found: Preview, new: NewTenant, *, shared: bool) -> list[str]:
     """What the operator should know of a tenant that may be added. Raises CannotEdit."""
-    from eslbot.config.edit import CannotEdit, overlapping, wide
+    from eslbot.config.advice import is_wide
+    from eslbot.config.edit import CannotEdit, overlapping
 
-    workspace = looked.config.workspaces[new.id.lower()]
-    shares = overlapping(looked.config, workspace)
+    workspace = found.config.workspaces[new.id.lower()]
+    shares = overlapping(found.config, workspace)
     if shares and not shared:
         raise CannotEdit(
             "; ".join(f"{ours} is also {other.name}'s ({theirs})" for ours, other, theirs in shares)
@@ -245,10 +246,11 @@ def _refuse_or_warn(looked: Looked, new: NewTenant, *, shared: bool) -> list[str
     return [
         *(
             f"{network} is wide: whoever has one of its addresses may call as {new.name}"
-            for network in wide(workspace)
+            for network in workspace.sources
+            if is_wide(network)
         ),
         *(f"{ours} is also {other.name}'s" for ours, other, _ in shares),
-        *(f"{place}: {why}" for place, why in looked.unresolved.items() if not place.startswith(own)),
+        *(f"{place}: {why}" for place, why in found.unresolved.items() if not place.startswith(own)),
     ]
 
 
@@ -316,25 +318,25 @@ def _secret(key: str, reference: str) -> dict[str, Any]:
     return {"key": key, "reference": f"${{{reference}}}", "there": there, "remedy": "" if there else remedy}
 
 
-def _seen(path: Path) -> tuple[Draft, Looked]:
+def _seen(path: Path) -> tuple[Draft, Preview]:
     """The file as it is, also where this process lacks secrets."""
-    from eslbot.config.edit import Draft, look
+    from eslbot.config.edit import Draft, preview
     from eslbot.config.secrets import secrets_of
     from eslbot.telemetry import redaction
 
     with edit_errors():
         draft = Draft.of(path)
-        looked = look(draft.content.decode(), path, os.environ)
-    redaction.protect(secrets_of(looked.config))
-    return draft, looked
+        found = preview(draft.content.decode(), path, os.environ)
+    redaction.protect(secrets_of(found.config))
+    return draft, found
 
 
-def _calls(looked: Looked) -> Mapping[str, int] | str:
+def _calls(found: Preview) -> Mapping[str, int] | str:
     """Calls that are up, by tenants' names; else why that is not known."""
     from eslbot.server.living import CannotCount, living_calls
 
     try:
-        return living_calls(looked.config.web.listen)
+        return living_calls(found.config.web.listen)
     except CannotCount as error:
         return str(error)
 
@@ -344,8 +346,8 @@ def _calls(looked: Looked) -> Mapping[str, int] | str:
 @json_option
 def list_(path: Path, as_json: bool) -> None:
     """List the tenants of the configuration file, and how many calls of each are up."""
-    _, looked = _seen(path)
-    calls = _calls(looked)
+    _, found = _seen(path)
+    calls = _calls(found)
     rows: list[dict[str, Any]] = [
         {
             "id": workspace.id,
@@ -354,7 +356,7 @@ def list_(path: Path, as_json: bool) -> None:
             "max_calls": workspace.max_calls,
             "calls": None if isinstance(calls, str) else calls.get(workspace.name, 0),
         }
-        for workspace in looked.config.workspaces.values()
+        for workspace in found.config.workspaces.values()
     ]
     if as_json:
         document({"tenants": rows})
@@ -378,11 +380,11 @@ def show(path: Path, name: str, as_json: bool) -> None:
 
     from eslbot.config.show import as_tree
 
-    draft, looked = _seen(path)
+    draft, found = _seen(path)
     with edit_errors():
         key = draft.key_of(name).lower()
-    table = as_tree(looked.config)["workspaces"][key]
-    calls = _calls(looked)
+    table = as_tree(found.config)["workspaces"][key]
+    calls = _calls(found)
     count = None if isinstance(calls, str) else calls.get(table["name"], 0)
     if as_json:
         document({"id": key, "workspace": table, "calls": count})
@@ -401,16 +403,16 @@ def remove(path: Path, name: str, yes: bool, as_json: bool) -> None:
 
     Says how many calls of it are up, and asks. Its files of secrets are left where they are.
     """
-    from eslbot.config.edit import look
+    from eslbot.config.edit import preview
 
     say_yes(yes, as_json=as_json)
-    draft, looked = _seen(path)
+    draft, found = _seen(path)
     with edit_errors():
         key = draft.key_of(name)
         text = draft.without_tenant(key)
-        look(text, path, os.environ)
-    workspace = looked.config.workspaces[key.lower()]
-    calls = _calls(looked)
+        preview(text, path, os.environ)
+    workspace = found.config.workspaces[key.lower()]
+    calls = _calls(found)
     count = None if isinstance(calls, str) else calls.get(workspace.name, 0)
     known = f"how many is not known ({calls})" if count is None else str(count)
     if not as_json:

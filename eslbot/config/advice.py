@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from eslbot.ameyo.properties import PLACEHOLDERS
 from eslbot.config.model import ANY_USER, Config, Ledger, Network, Workspace
+from eslbot.config.placeholders import PLACEHOLDERS
 
 #: Longest prefixes of networks that are wider than a site is: a /24 of IPv4, a /48 of IPv6.
 SITE_PREFIX = {4: 24, 6: 48}

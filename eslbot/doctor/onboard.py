@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from eslbot.ameyo.notification import PATH, headers, notification
-from eslbot.ameyo.properties import fill
-from eslbot.config.loader import from_tree, parse, with_stand_ins
+from eslbot.config.loader import from_tree, parse, with_substitutes
 from eslbot.config.model import Config, ConfigError, Network, Workspace
+from eslbot.config.placeholders import fill
 from eslbot.config.urls import MASK, shown
 
 #: The examples of the mission's document.
@@ -41,7 +41,7 @@ _NOBODYS = tuple(
     )
 )
 #: What stands in for a key that is not there, so that the rest can be told; never shown.
-_STAND_INS: Mapping[str, Any] = {
+_SUBSTITUTES: Mapping[str, Any] = {
     "sources": ["192.0.2.1"],
     "ameyo.url": AMEYO_URL,
     "ameyo.tenant_host": "tenant.invalid",
@@ -140,7 +140,7 @@ def _load(tree: dict[str, Any], key: str, environment: Mapping[str, str]) -> tup
     tree = copy.deepcopy(tree)
     missing: set[str] = set()
     ameyo = tree["workspaces"][key].pop("ameyo", None)
-    tree, _ = with_stand_ins(tree, environment)
+    tree, _ = with_substitutes(tree, environment)
     table = tree["workspaces"][key]
     if ameyo is not None:
         table["ameyo"] = ameyo
@@ -151,7 +151,7 @@ def _load(tree: dict[str, Any], key: str, environment: Mapping[str, str]) -> tup
         return from_tree(tree, environment), missing
     except ConfigError as error:
         places = [problem.partition(": ")[0] for problem in error.problems]
-    for place, stand_in in _STAND_INS.items():
+    for place, stand_in in _SUBSTITUTES.items():
         full = f"workspaces.{key}.{place}"
         if any(found == full or found.startswith(f"{full}.") for found in places):
             *above, last = place.split(".")

@@ -18,7 +18,7 @@ from pathlib import Path
 from marshmallow import ValidationError
 
 from eslbot.config.fields import AddressField
-from eslbot.config.loader import STAND_IN
+from eslbot.config.loader import SUBSTITUTE
 from eslbot.config.model import Config, ConfigError, Network, Secret
 from eslbot.config.secrets import secrets_of
 from eslbot.doctor.checks.event_socket import password_of
@@ -379,7 +379,7 @@ class _Any(Mapping[str, str]):
     """An environment that has everything: for what no secret decides."""
 
     def __getitem__(self, name: str) -> str:
-        return STAND_IN
+        return SUBSTITUTE
 
     def __iter__(self) -> Iterator[str]:
         return iter(())

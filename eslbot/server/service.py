@@ -24,7 +24,7 @@ from eslbot.caller import keyfile
 from eslbot.caller.identity import Signer
 from eslbot.calls.ended import EndedCalls
 from eslbot.config import Config, ConfigError
-from eslbot.config.former import Former
+from eslbot.config.former_tenants import FormerTenants
 from eslbot.config.sources import Sources
 from eslbot.runtime.children import PAGE, RELAY, ChildProcess
 from eslbot.runtime.privacy import keep_to_ourselves
@@ -63,7 +63,7 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self.drain = drain
         self._lifeline = os.pipe()
         self.counts = CallCounts()
-        self.former = Former()
+        self.former = FormerTenants()
         self.buckets = Buckets()
         self.ended = EndedCalls()
         options = ["--config", str(path), "--log", "json" if json_logs else "console"]

@@ -35,7 +35,7 @@ from waitress.parser import HTTPRequestParser
 from eslbot.ameyo.answer import Answer
 from eslbot.ameyo.client import MAX_RETRY_AFTER, AmeyoClient, _retry_after
 from eslbot.ameyo.notification import notification
-from eslbot.ameyo.properties import allowed, fill
+from eslbot.ameyo.properties import allowed
 from eslbot.ameyo.sockets import MAX_BYTES, PIECE
 from eslbot.ameyo.tunnel import Proxy, ProxyFailed
 from eslbot.caller.identity import Signer
@@ -46,6 +46,7 @@ from eslbot.calls.bot.lines import lines_of as lines_of_relay
 from eslbot.calls.media import media_facts
 from eslbot.calls.notes import Notes
 from eslbot.config import Ameyo, ConfigError, Secret, load
+from eslbot.config.placeholders import fill
 from eslbot.esl.commands import check_line, execute_message, quote
 from eslbot.esl.errors import ProtocolError, UnsafeArgument
 from eslbot.esl.events import Event

@@ -19,7 +19,7 @@ from eslbot.esl.inbound import why_unreachable
 from eslbot.health import probes
 from eslbot.health.model import Colour, Component, Finding
 from eslbot.health.probes import Count, Findings, Writing
-from eslbot.recovery import Recoveries
+from eslbot.recovery.state import Recoveries
 from tests.support.inbound_switch import PASSWORD, InboundSwitch, Spoiled
 from tests.support.processes import tree
 from tests.support.tcp import drips, floods, hangs, nobody, peer, says

@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from eslbot import recovery
 from eslbot.doctor.checks.profile import restart
 from eslbot.doctor.findings import Finding, error, note, ok, unknown, warning
 from eslbot.doctor.host import file_system
 from eslbot.doctor.logs import log_of
 from eslbot.doctor.site import Site
+from eslbot.recovery.core_database import CORE
+from eslbot.recovery.paths import DATABASES
+from eslbot.recovery.state import REMEDY, RecoveryFileError, read
 
 #: Seconds: what happened longer ago is no finding any more.
 LATELY = 86_400.0
@@ -76,7 +78,7 @@ def _database(site: Site) -> Iterator[Finding]:
     try:
         about = path.lstat()
         # A directory that is FreeSWITCH's alone cannot be entered by doctor, unless root runs it.
-        core = (path / recovery.CORE).lstat() if os.access(path, os.X_OK) else None
+        core = (path / CORE).lstat() if os.access(path, os.X_OK) else None
     except FileNotFoundError:
         yield warning(looked_at, "are not there", _LOST, f"start FreeSWITCH, with -db {wanted}")
         return
@@ -102,11 +104,11 @@ def _database(site: Site) -> Iterator[Finding]:
         )
     if core is not None and core.st_mode & 0o077:
         mode = f"mode {stat.S_IMODE(core.st_mode):o}"
-        remedy = f"chmod 600 {path / recovery.CORE}; {_DROP_IN}: it does so before each start"
+        remedy = f"chmod 600 {path / CORE}; {_DROP_IN}: it does so before each start"
         if open_to_others:
-            yield warning(str(path / recovery.CORE), mode, why, remedy)
+            yield warning(str(path / CORE), mode, why, remedy)
         else:
-            yield note(str(path / recovery.CORE), mode, "its directory alone closes it to others", remedy)
+            yield note(str(path / CORE), mode, "its directory alone closes it to others", remedy)
     kind = file_system(path)
     if kind is None:
         yield unknown(looked_at, "which file system it is on cannot be known")
@@ -115,7 +117,7 @@ def _database(site: Site) -> Iterator[Finding]:
             looked_at,
             f"are on {kind}",
             "a slow disk delays a restart that callers hear, and behind a reboot calls long over are tried",
-            f'freeswitch.db = "{recovery.DATABASES}", and scripts/install',
+            f'freeswitch.db = "{DATABASES}", and scripts/install',
         )
     elif not open_to_others:
         yield ok(looked_at, f"FreeSWITCH's alone, on {kind}")
@@ -184,9 +186,9 @@ def _crashes(site: Site) -> Iterator[Finding]:
     looked_at = "FreeSWITCH's crashes"
     file = Path(site.config.freeswitch.recovery_file)
     try:
-        known = recovery.read(file)
-    except recovery.RecoveryFileError as failed:
-        yield unknown(looked_at, str(failed), recovery.REMEDY)
+        known = read(file)
+    except RecoveryFileError as failed:
+        yield unknown(looked_at, str(failed), REMEDY)
         return
     if not file.exists():
         yield note(

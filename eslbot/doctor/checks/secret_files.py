@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from eslbot.config.former import directory_of
+from eslbot.config.former_tenants import directory_of
 from eslbot.doctor.findings import Finding, ok, unknown, warning
 from eslbot.doctor.host import Process, readable_by_all
 from eslbot.doctor.site import Site
