@@ -33,7 +33,7 @@ from eslbot.config.model import FreeSwitch, Workspace
 from eslbot.esl.errors import EslError
 from eslbot.esl.frames import whole_number
 from eslbot.esl.inbound import InboundClient
-from eslbot.freeswitch.switchconf import NoPassword, event_socket_password
+from eslbot.freeswitch.password import NoPassword, event_socket_password
 from eslbot.ledger.facts import What
 from eslbot.outcome import Outcome, Stage
 from eslbot.runtime.greenlets import spawn

@@ -41,7 +41,7 @@ from eslbot.doctor.findings import Finding, Severity, error, late, unknown
 from eslbot.doctor.host import Process, User, listener
 from eslbot.doctor.parallel import together
 from eslbot.doctor.site import Site
-from eslbot.freeswitch.switchconf import CONF_DIR
+from eslbot.freeswitch.password import CONF_DIR
 from eslbot.telemetry import redaction
 
 #: Seconds that one step over the network may take at most.

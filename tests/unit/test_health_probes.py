@@ -131,7 +131,7 @@ def test_without_a_password_it_is_said_where_one_is_missing(
 
 
 def _no_password(asked: FreeSwitch, folder: Path) -> Secret:
-    from eslbot.freeswitch.switchconf import event_socket_password
+    from eslbot.freeswitch.password import event_socket_password
 
     return event_socket_password(replace(asked, event_socket_password=None), str(folder))
 

@@ -10,7 +10,7 @@ from eslbot.doctor.findings import Finding, error, ok, unknown
 from eslbot.doctor.switch import Switch, look
 from eslbot.esl.errors import EslError
 from eslbot.esl.inbound import InboundClient, Refused, WrongPassword
-from eslbot.freeswitch.switchconf import VARS, kept_password
+from eslbot.freeswitch.password import VARS, kept_password
 
 _WHY = "without it nothing can be asked of FreeSWITCH; the checks that need it are not done"
 _KEY = "freeswitch.event_socket_password"

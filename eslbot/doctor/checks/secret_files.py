@@ -9,7 +9,7 @@ from eslbot.config.former_tenants import directory_of
 from eslbot.doctor.findings import Finding, ok, unknown, warning
 from eslbot.doctor.host import Process, readable_by_all
 from eslbot.doctor.site import Site
-from eslbot.freeswitch.switchconf import VARS
+from eslbot.freeswitch.password import VARS
 
 #: FreeSWITCH writes its whole configuration there at each start and ``reloadxml`` (``switch_xml.c``).
 FSXML = "freeswitch.xml.fsxml"
