@@ -1,6 +1,4 @@
-"""How rendered files get into a directory: whole, never over somebody else's, and never through a symbolic
-link.
-"""
+"""How rendered files get into a directory: whole, not over somebody else's, and through no symbolic link."""
 
 from __future__ import annotations
 

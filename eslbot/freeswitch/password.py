@@ -46,8 +46,7 @@ def kept_password(conf_dir: Path) -> str | None:
 
 
 def read_text(path: Path) -> str:
-    """The file's text; empty where there is none. Raises OSError, so at a symbolic link, UnicodeDecodeError.
-    """
+    """The file's text; empty where there is none. Raises OSError (also at a link), UnicodeDecodeError."""
     if path.is_symlink():
         raise OSError(errno.ELOOP, "it is a symbolic link, and none is followed", str(path))
     return path.read_text("utf-8") if path.is_file() else ""

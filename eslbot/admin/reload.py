@@ -17,6 +17,7 @@ from pathlib import Path
 
 from marshmallow import ValidationError
 
+from eslbot.admin import changes, living
 from eslbot.config.fields import AddressField
 from eslbot.config.loader import SUBSTITUTE
 from eslbot.config.model import Config, ConfigError, Network, Secret
@@ -31,7 +32,6 @@ from eslbot.freeswitch import configuration, firewall
 from eslbot.freeswitch.configuration import MARKER
 from eslbot.freeswitch.files import RenderError
 from eslbot.freeswitch.password import CONF_DIR
-from eslbot.server import changes, living
 from eslbot.server.inforce import CHANGING, UP, Notice, NotInForce, running
 from eslbot.server.service import usable
 from eslbot.telemetry import redaction
