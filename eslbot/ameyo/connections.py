@@ -33,8 +33,8 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from urllib3.util.connection import create_connection
 
 from eslbot.ameyo.answer import Answer
+from eslbot.ameyo.proxy import Proxy
 from eslbot.ameyo.sockets import BoundedSocket, FedContext
-from eslbot.ameyo.tunnel import Proxy
 from eslbot.config.model import IP
 
 #: Name lookups of one workspace at one time.
@@ -249,9 +249,9 @@ class _OfAmeyo(HTTPConnection):
             assert isinstance(error.__cause__, OSError)
             failed = error.__cause__
         if failed is not None:
-            raise self.way.away(failed)
+            raise self.way.unreachable(failed)
         try:
-            self.way.let_through(self._bounded, self._dns_host, self.port, self._seconds())
+            self.way.open_tunnel(self._bounded, self._dns_host, self.port, self._seconds())
         except BaseException:
             self._bounded.close()
             raise

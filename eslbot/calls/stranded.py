@@ -21,8 +21,9 @@ import gevent
 import structlog
 from gevent.event import Event as Flag
 
-from eslbot.ameyo.client import Attempt, Verdict
+from eslbot.ameyo.client import Attempt
 from eslbot.ameyo.notification import notification_of
+from eslbot.ameyo.retry import Verdict
 from eslbot.caller import identity
 from eslbot.caller.invite import Invite
 from eslbot.calls import events

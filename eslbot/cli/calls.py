@@ -198,7 +198,7 @@ def notify(path: Path, name: str, yes: bool, numbers: bool, as_json: bool) -> No
     config = read(path)
     monkey.patch_all()  # the client bounds its waits with it, as in the service
 
-    from eslbot.ameyo.client import Verdict
+    from eslbot.ameyo.retry import Verdict
     from eslbot.ledger.database import open_database
     from eslbot.ledger.resend import CannotResend, Resend
 

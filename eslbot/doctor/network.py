@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from eslbot.ameyo.tunnel import Proxy, ProxyFailed
+from eslbot.ameyo.proxy import Proxy, ProxyFailed
 from eslbot.config.model import IP
 
 #: A certificate that runs out sooner is told of.
@@ -90,7 +90,7 @@ def _connect(host: str, port: int, patience: float, way: Way) -> socket.socket:
         return _straight(host, port, patience, way.source)
     connection = _straight(way.proxy.host, way.proxy.port, patience, way.source)
     try:
-        way.proxy.let_through(connection, host, port, patience)
+        way.proxy.open_tunnel(connection, host, port, patience)
     except ProxyFailed as error:
         connection.close()
         raise Unreachable(error.found, error.remedy) from None

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from eslbot.ameyo.tunnel import Proxy
+from eslbot.ameyo.proxy import Proxy
 from eslbot.config.model import Workspace
 from eslbot.doctor.findings import Finding, error, late, note, ok, warning
 from eslbot.doctor.host import is_own

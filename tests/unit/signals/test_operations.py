@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from eslbot.ameyo.client import Verdict
+from eslbot.ameyo.retry import Verdict
 from eslbot.ledger.schema import calls
 from eslbot.outcome import Fault, Outcome, Stage
 from tests.unit.signals.figures import names, samples

@@ -1,4 +1,4 @@
-"""An end to what a greenlet waits for."""
+"""A deadline for what a greenlet waits for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class OutOfTime(BaseException):
 
 
 @contextmanager
-def limit(seconds: float, over: Flag, afterwards: float) -> Iterator[None]:
+def deadline(seconds: float, over: Flag, afterwards: float) -> Iterator[None]:
     """Raise OutOfTime where the block waits for longer than ``seconds``.
 
     Once ``over`` is set it may go on for ``afterwards`` seconds from that moment, however long it had.
