@@ -25,7 +25,7 @@ from eslbot.config.secrets import secrets_of
 from eslbot.doctor.checks.event_socket import password_of
 from eslbot.doctor.findings import Finding, clean
 from eslbot.doctor.host import is_own, listener
-from eslbot.doctor.switch import ACL, MAX_ASKED
+from eslbot.doctor.switch_state import ACL, MAX_ASKED
 from eslbot.esl.errors import CommandTimeout, EslError
 from eslbot.esl.inbound import InboundClient
 from eslbot.freeswitch import configuration, firewall

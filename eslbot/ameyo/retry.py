@@ -1,4 +1,4 @@
-"""Which answers of Ameyo's are retried, and when; the loop is :meth:`eslbot.ameyo.client.AmeyoClient.notify`."""
+"""Which of Ameyo's answers are retried, and when; :mod:`eslbot.ameyo.client` has the loop."""
 
 from __future__ import annotations
 

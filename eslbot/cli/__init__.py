@@ -10,7 +10,7 @@ from __future__ import annotations
 import click
 
 import eslbot
-from eslbot.cli import bot, calls, configuration, doctor, recording, reload, run, sim, tenant
+from eslbot.cli import bot, calls, configuration, doctor, onboard, recording, reload, run, sim, tenant
 from eslbot.cli.output import Program
 
 
@@ -32,7 +32,7 @@ for command in (
     configuration.key,
     reload.reload,
     tenant.tenant,
-    tenant.onboard,
+    onboard.onboard,
     calls.calls,
     calls.stats,
     calls.notify,

@@ -1,17 +1,16 @@
-"""Tenants in the configuration file: ``tenant add``, ``list``, ``show``, ``remove``; and ``onboard``."""
+"""Tenants in the configuration file: ``tenant add``, ``list``, ``show``, ``remove``."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from eslbot.cli.options import F, config_option, json_option, yes_option
+from eslbot.cli.options import config_option, json_option, options, yes_option
 from eslbot.cli.output import FAILED, UNUSABLE, document, give_up, say_yes, warn
 from eslbot.cli.reading import configuration_errors
 
@@ -61,80 +60,72 @@ class PairParam(click.ParamType[tuple[str, str]]):
         return key, text
 
 
-def new_tenant_options(command: F) -> F:
-    """What a tenant is made of."""
-    options: list[Callable[[F], F]] = [
-        click.option(
-            "--source",
-            "sources",
-            multiple=True,
-            required=True,
-            metavar="CIDR",
-            help="A SIP gateway; again for the next.",
-        ),
-        click.option(
-            "--bot-url",
-            "bot_urls",
-            multiple=True,
-            required=True,
-            metavar="URL",
-            help="Again: tried in order.",
-        ),
-        click.option(
-            "--bot-header",
-            "bot_headers",
-            multiple=True,
-            type=ReferenceParam(),
-            help="Authorization='Bearer ${NAME}'",
-        ),
-        click.option(
-            "--protocol", metavar="NAME", help="What the bot speaks: eslbot (default), twilio, exotel, plivo."
-        ),
-        click.option(
-            "--ameyo-url", default="https://management.ameyo.app:8887", show_default=True, metavar="URL"
-        ),
-        click.option("--tenant-host", required=True, metavar="HOST", help="The tenant's host name at Ameyo."),
-        click.option(
-            "--token-env",
-            metavar="NAME",
-            help="Ameyo's token is in this variable of the service's environment.",
-        ),
-        click.option(
-            "--token-file",
-            type=click.Path(dir_okay=False, path_type=Path),
-            metavar="FILE",
-            help="Ameyo's token is in this file; default: NAME-ameyo-token beside the configuration.",
-        ),
-        click.option(
-            "--ask", is_flag=True, help="Ask for secrets whose files are not there, and write those (0600)."
-        ),
-        click.option(
-            "--ca-file", metavar="FILE", help="Whom Ameyo's TLS certificate is of; default: the system's."
-        ),
-        click.option(
-            "--bot-property",
-            "bot_properties",
-            multiple=True,
-            metavar="KEY",
-            help="A property that the bot sets.",
-        ),
-        click.option(
-            "--property", "properties", multiple=True, type=PairParam(), help="A property: DID='{did}'"
-        ),
-        click.option("--max-calls", type=int, metavar="N", help="Calls at one time; default: 200."),
-        click.option("--max-cps", type=int, metavar="N", help="INVITEs a second; default: 30."),
-        click.option("--max-duration", metavar="DURATION", help="Of a call; default: 30m."),
-        click.option(
-            "--id", "uuid", type=click.UUID, help="The workspace's UUID; made where it is not given."
-        ),
-        click.option(
-            "--insecure", is_flag=True, help="Take ws:// and http://, which send everything in clear text."
-        ),
-        click.option("--shared-source", is_flag=True, help="Take sources that another tenant has, too."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+#: What a tenant is made of.
+new_tenant_options = options(
+    click.option(
+        "--source",
+        "sources",
+        multiple=True,
+        required=True,
+        metavar="CIDR",
+        help="A SIP gateway; again for the next.",
+    ),
+    click.option(
+        "--bot-url",
+        "bot_urls",
+        multiple=True,
+        required=True,
+        metavar="URL",
+        help="Again: tried in order.",
+    ),
+    click.option(
+        "--bot-header",
+        "bot_headers",
+        multiple=True,
+        type=ReferenceParam(),
+        help="Authorization='Bearer ${NAME}'",
+    ),
+    click.option(
+        "--protocol", metavar="NAME", help="What the bot speaks: eslbot (default), twilio, exotel, plivo."
+    ),
+    click.option(
+        "--ameyo-url", default="https://management.ameyo.app:8887", show_default=True, metavar="URL"
+    ),
+    click.option("--tenant-host", required=True, metavar="HOST", help="The tenant's host name at Ameyo."),
+    click.option(
+        "--token-env",
+        metavar="NAME",
+        help="Ameyo's token is in this variable of the service's environment.",
+    ),
+    click.option(
+        "--token-file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Ameyo's token is in this file; default: NAME-ameyo-token beside the configuration.",
+    ),
+    click.option(
+        "--ask", is_flag=True, help="Ask for secrets whose files are not there, and write those (0600)."
+    ),
+    click.option(
+        "--ca-file", metavar="FILE", help="Whom Ameyo's TLS certificate is of; default: the system's."
+    ),
+    click.option(
+        "--bot-property",
+        "bot_properties",
+        multiple=True,
+        metavar="KEY",
+        help="A property that the bot sets.",
+    ),
+    click.option("--property", "properties", multiple=True, type=PairParam(), help="A property: DID='{did}'"),
+    click.option("--max-calls", type=int, metavar="N", help="Calls at one time; default: 200."),
+    click.option("--max-cps", type=int, metavar="N", help="INVITEs a second; default: 30."),
+    click.option("--max-duration", metavar="DURATION", help="Of a call; default: 30m."),
+    click.option("--id", "uuid", type=click.UUID, help="The workspace's UUID; made where it is not given."),
+    click.option(
+        "--insecure", is_flag=True, help="Take ws:// and http://, which send everything in clear text."
+    ),
+    click.option("--shared-source", is_flag=True, help="Take sources that another tenant has, too."),
+)
 
 
 @contextmanager
@@ -164,7 +155,7 @@ def add(
     token_env: str | None,
     token_file: Path | None,
     as_json: bool,
-    **options: Any,
+    **wanted: Any,
 ) -> None:
     """Put a tenant into the configuration file, and say what is to be done for it.
 
@@ -179,7 +170,7 @@ def add(
     if ask and as_json:
         raise click.UsageError("with --json nobody is asked; write the secrets' files yourself")
     file = (token_file or path.parent / f"{name}-ameyo-token").absolute()
-    new = _new(name, f"${{{token_env}}}" if token_env else f"${{file:{file}}}", options)
+    new = _new(name, f"${{{token_env}}}" if token_env else f"${{file:{file}}}", wanted)
     with edit_errors():
         draft = Draft.of(path)
         text = draft.with_tenant(new)
@@ -194,38 +185,38 @@ def add(
             raise
     for warning in warnings:
         warn(warning)
-    _told(path, new, warnings, as_json=as_json)
+    _next_steps(path, new, warnings, as_json=as_json)
 
 
-def _new(name: str, token: str, options: Mapping[str, Any]) -> NewTenant:
+def _new(name: str, token: str, wanted: Mapping[str, Any]) -> NewTenant:
     from uuid import uuid4
 
     from eslbot.config.edit import NewTenant
     from eslbot.config.urls import query_secrets
 
-    for url in options["bot_urls"]:
+    for url in wanted["bot_urls"]:
         if "?" in url and any(part and "${" not in part for part in list(query_secrets(url))[1:]):
             raise click.BadParameter(
                 "its query holds what looks like a secret, and everybody on this host can read a command "
                 "line; write ${NAME} or ${file:/path} instead, in single quotes",
                 param_hint="--bot-url",
             )
-    limits = {key: options[key] for key in ("max_calls", "max_cps", "max_duration")}
+    limits = {key: wanted[key] for key in ("max_calls", "max_cps", "max_duration")}
     return NewTenant(
-        id=str(options["uuid"] or uuid4()),
+        id=str(wanted["uuid"] or uuid4()),
         name=name,
-        sources=options["sources"],
-        bot_urls=options["bot_urls"],
-        ameyo_url=options["ameyo_url"],
-        tenant_host=options["tenant_host"],
+        sources=wanted["sources"],
+        bot_urls=wanted["bot_urls"],
+        ameyo_url=wanted["ameyo_url"],
+        tenant_host=wanted["tenant_host"],
         token=token,
-        bot_headers=dict(options["bot_headers"]),
-        protocol=options["protocol"],
-        ca_file=options["ca_file"],
-        bot_properties=options["bot_properties"],
-        properties=dict(options["properties"]),
+        bot_headers=dict(wanted["bot_headers"]),
+        protocol=wanted["protocol"],
+        ca_file=wanted["ca_file"],
+        bot_properties=wanted["bot_properties"],
+        properties=dict(wanted["properties"]),
         limits={key: value for key, value in limits.items() if value is not None},
-        insecure=options["insecure"],
+        insecure=wanted["insecure"],
     )
 
 
@@ -271,13 +262,14 @@ def _ask_for_secrets(new: NewTenant, beside: Path) -> list[Path]:
     return written
 
 
-def _told(path: Path, new: NewTenant, warnings: list[str], *, as_json: bool) -> None:
-    """What is to be done now: secrets, what Ameyo is to get, what brings it into force."""
-    from eslbot.doctor import onboard
+def _next_steps(path: Path, new: NewTenant, warnings: list[str], *, as_json: bool) -> None:
+    """What is to be done now: secrets, what brings it into force, what Ameyo is to get."""
+    from eslbot.onboarding import forms
+    from eslbot.onboarding.checklist import checklist
 
-    found = onboard.checklist(path, new.id)
+    found = checklist(path, new.id)
     secrets = [_secret(key, reference) for key, reference in new.references]
-    following = [f"eslbot reload --config {path}", f"eslbot doctor --config {path}"]
+    commands = [f"eslbot reload --config {path}", f"eslbot doctor --config {path}"]
     if as_json:
         document(
             {
@@ -285,8 +277,8 @@ def _told(path: Path, new: NewTenant, warnings: list[str], *, as_json: bool) -> 
                 "file": str(path),
                 "warnings": warnings,
                 "secrets": secrets,
-                "next": following,
-                "onboard": json.loads(onboard.as_json(found)),
+                "next": commands,
+                "onboard": forms.as_document(found),
             }
         )
         return
@@ -297,10 +289,10 @@ def _told(path: Path, new: NewTenant, warnings: list[str], *, as_json: bool) -> 
         for secret in missing:
             click.echo(f"  {secret['key']}: {secret['remedy']}")
     click.echo("\nThen:")
-    for command in following:
+    for command in commands:
         click.echo(f"  {command}")
     click.echo("\nTo be mailed to Ameyo:\n")
-    click.echo(onboard.as_text(found))
+    click.echo(forms.as_text(found))
 
 
 def _secret(key: str, reference: str) -> dict[str, Any]:
@@ -427,38 +419,3 @@ def remove(path: Path, name: str, yes: bool, as_json: bool) -> None:
         document({"workspace": told, "file": str(path), "calls": count, "next": [following]})
         return
     click.echo(f"It is out of {path}. Then: {following}")
-
-
-@click.command()
-@config_option
-@click.option("--workspace", required=True, metavar="NAME-or-UUID", help="The tenant.")
-@json_option
-@click.option("--markdown", is_flag=True, help="For mails and tickets.")
-@click.option(
-    "--egress",
-    multiple=True,
-    metavar="IP",
-    help="An address our REST calls come from; again for the next. Default: egress.addresses.",
-)
-@click.option(
-    "--invite-confirmed", is_flag=True, help="Ameyo has confirmed the From display name of its INVITEs."
-)
-def onboard(
-    path: Path, workspace: str, as_json: bool, markdown: bool, egress: tuple[str, ...], invite_confirmed: bool
-) -> None:
-    """The go-live checklist of a workspace: what is set, what is owed, what to whitelist and to try.
-
-    To be sent to Ameyo as it is: the token is masked. Exit code 0 when nothing is owed any more, else 1.
-    """
-    from eslbot.doctor import onboard as room
-
-    if as_json and markdown:
-        raise click.UsageError("--json and --markdown are two forms of one thing; ask for one")
-    try:
-        with configuration_errors():
-            found = room.checklist(path, workspace, egress, invite_confirmed=invite_confirmed)
-    except (room.UnknownWorkspace, ValueError) as error:
-        give_up(str(error), UNUSABLE)
-    form = room.as_json if as_json else room.as_markdown if markdown else room.as_text
-    click.echo(form(found))
-    raise SystemExit(0 if found.complete else FAILED)

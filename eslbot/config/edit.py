@@ -21,7 +21,14 @@ from uuid import UUID
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
-from eslbot.config.loader import MAX_BYTES, from_tree, parse_text, references, with_substitutes
+from eslbot.config.loader import (
+    MAX_BYTES,
+    from_tree,
+    parse_text,
+    references,
+    with_substitutes,
+    workspace_names,
+)
 from eslbot.config.model import Config, ConfigError, Network, Workspace
 from eslbot.runtime.files import replacing
 
@@ -113,9 +120,7 @@ class Draft:
     @property
     def names(self) -> dict[str, str]:
         """The tenants' names by their ids, as they stand in the file."""
-        workspaces = self.tree.get("workspaces")
-        tables = workspaces if isinstance(workspaces, dict) else {}
-        return {key: str(table.get("name")) for key, table in tables.items() if isinstance(table, dict)}
+        return workspace_names(self.tree)
 
     def key_of(self, wanted: str) -> str:
         """The key of the tenant with that name or UUID. Raises CannotEdit with those that there are."""

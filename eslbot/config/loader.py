@@ -84,6 +84,13 @@ def parse_text(content: bytes, path: Path) -> dict[str, Any]:
         raise ConfigError([f"{path}: is nested too deeply"]) from error
 
 
+def workspace_names(tree: Mapping[str, Any]) -> dict[str, str]:
+    """The workspaces' names by their ids, as they stand in a file's tree."""
+    workspaces = tree.get("workspaces")
+    tables = workspaces if isinstance(workspaces, dict) else {}
+    return {str(key): str(table.get("name")) for key, table in tables.items() if isinstance(table, dict)}
+
+
 def with_substitutes(tree: Any, environment: Mapping[str, str]) -> tuple[Any, dict[str, str]]:
     """``tree`` with :data:`SUBSTITUTE` for each reference that cannot be resolved here; and where, and why.
 

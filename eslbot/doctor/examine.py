@@ -45,7 +45,7 @@ from eslbot.freeswitch.password import CONF_DIR
 from eslbot.telemetry import redaction
 
 #: Seconds that one step over the network may take at most.
-PATIENCE = 5.0
+STEP_TIMEOUT = 5.0
 
 CONFIGURATION = "configuration"
 EVENT_SOCKET = "event-socket"
@@ -158,7 +158,7 @@ def examine(request: Request) -> list[Checked]:
         freeswitch=switch_process,
         service=service_process,
         relay=listener(config.relay.listen),
-        patience=min(PATIENCE, request.timeout / 3),
+        patience=min(STEP_TIMEOUT, request.timeout / 3),
         deadline=began + request.timeout,
         conf_dir=request.conf_dir or (switch_process and switch_process.argument("-conf")) or CONF_DIR,
     )
@@ -205,15 +205,15 @@ def _with_switch(site: Site, checks: Sequence[Check], request: Request) -> list[
     """The event socket, and then what needs its answers."""
     request.progress(EVENT_SOCKET, "begins")
     began = time.monotonic()
-    looked, findings = event_socket.examine(site.config, site.conf_dir, site.patience)
+    switch_state, findings = event_socket.examine(site.config, site.conf_dir, site.patience)
     request.progress(EVENT_SOCKET, "done")
     socket_checked = Checked(EVENT_SOCKET, findings, time.monotonic() - began)
-    ready = [check for check in checks if looked is not None or not check.needs_switch]
+    ready = [check for check in checks if switch_state is not None or not check.needs_switch]
     unready = [check for check in checks if check not in ready]
     return [
         socket_checked,
-        *_all(replace(site, looked=looked), ready, request),
-        *(Checked(check.name, [event_socket.not_looked(check.title)]) for check in unready),
+        *_all(replace(site, switch_state=switch_state), ready, request),
+        *(Checked(check.name, [event_socket.not_asked(check.title)]) for check in unready),
     ]
 
 

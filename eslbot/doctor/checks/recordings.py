@@ -9,7 +9,7 @@ from pathlib import Path
 
 from eslbot.config.model import BEEP, Workspace
 from eslbot.doctor.findings import Finding, Severity, error, note, ok, unknown, warning
-from eslbot.doctor.host import CannotLook, first_closed, lacks
+from eslbot.doctor.host import NotPermitted, first_closed_directory, missing_rights
 from eslbot.doctor.site import Site
 
 _NOT_MADE = "calls go on, and are not recorded"
@@ -42,9 +42,9 @@ def _writable(site: Site, path: Path) -> Finding:
     while not there.exists() and there != there.parent:
         there = there.parent
     try:
-        closed = first_closed(site.user, str(there))
-        missing = "" if closed else lacks(site.user, str(there), "drwx" if there == path else "dwx")
-    except CannotLook as cannot:
+        closed = first_closed_directory(site.user, str(there))
+        missing = "" if closed else missing_rights(site.user, str(there), "drwx" if there == path else "dwx")
+    except NotPermitted as cannot:
         return unknown(looked_at, str(cannot), "run doctor as root")
     except OSError as failed:
         return error(looked_at, str(failed), _NOT_MADE, f"look at the file system of {there}")
@@ -119,12 +119,12 @@ def _file(site: Site, looked_at: str, path: str) -> Finding:
     unrecorded = "no call of this workspace is recorded"
     try:
         length = len(speech(path)) / 16000
-        if "r" in lacks(site.user, path, "r"):
+        if "r" in missing_rights(site.user, path, "r"):
             found = f"{site.user.name} may not read {path}"
             return error(looked_at, found, unrecorded, f"let {site.user.name} read it")
     except UnusableAnnouncement as unusable:
         return error(looked_at, str(unusable), unrecorded, "mend the file")
-    except CannotLook as cannot:
+    except NotPermitted as cannot:
         return unknown(looked_at, str(cannot), "run doctor as root")
     except OSError as failed:
         return unknown(looked_at, str(failed), "run doctor as root")

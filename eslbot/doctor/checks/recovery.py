@@ -45,17 +45,17 @@ def prepared(site: Site) -> Iterator[Finding]:
 
 
 def _configured(site: Site) -> Iterator[Finding]:
-    if site.looked is None:
+    if site.switch_state is None:
         yield unknown(
             "track-calls, api_on_startup", "FreeSWITCH could not be asked", "mend `event-socket` first"
         )
         return
-    tracked = site.looked.profile_settings.get("track-calls")
+    tracked = site.switch_state.profile_settings.get("track-calls")
     if tracked != "true":
         yield error(
             "the profile's track-calls", f"{tracked or 'not set'} instead of true", _LOST, restart(site)
         )
-    startup = site.looked.variables.get("api_on_startup", "")
+    startup = site.switch_state.variables.get("api_on_startup", "")
     if startup != STARTUP:
         yield error("api_on_startup", f"{startup or 'not set'} instead of {STARTUP}", _LOST, restart(site))
     if tracked == "true" and startup == STARTUP:
@@ -64,7 +64,7 @@ def _configured(site: Site) -> Iterator[Finding]:
 
 def _database(site: Site) -> Iterator[Finding]:
     wanted = site.config.freeswitch.db
-    said = site.looked.variables.get("db_dir", "") if site.looked is not None else ""
+    said = site.switch_state.variables.get("db_dir", "") if site.switch_state is not None else ""
     path = Path(said or wanted)
     looked_at = f"FreeSWITCH's databases, {path}"
     if said and said.rstrip("/") != wanted:

@@ -8,7 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from eslbot.doctor.findings import Finding, error, note, ok, unknown, warning
-from eslbot.doctor.host import CannotLook, User, first_closed, group_name, is_own, lacks, sysctl
+from eslbot.doctor.host import (
+    NotPermitted,
+    User,
+    first_closed_directory,
+    group_name,
+    is_own,
+    missing_rights,
+    sysctl,
+)
 from eslbot.doctor.logs import log_of
 from eslbot.doctor.site import Site
 from eslbot.relay.control import HEALTH, HEALTHY
@@ -91,9 +99,9 @@ def _rights(site: Site, path: str) -> Iterator[Finding]:
     for user, process, rights in users:
         looked_at = f"relay.directory {path}, for {process} ({user.name})"
         try:
-            closed = first_closed(user, path)
-            missing = "" if closed else lacks(user, path, rights)
-        except CannotLook as cannot:
+            closed = first_closed_directory(user, path)
+            missing = "" if closed else missing_rights(user, path, rights)
+        except NotPermitted as cannot:
             yield unknown(looked_at, str(cannot), "run doctor as root")
             continue
         except OSError as failed:

@@ -35,7 +35,7 @@ def _of_freeswitch(site: Site) -> Iterator[Finding]:
         yield unknown("FreeSWITCH's files", "FreeSWITCH is another host", "run doctor there")
         return
     yield from _look(Path(site.conf_dir) / VARS, _PASSWORD)
-    logs = site.looked.variables.get("log_dir", "") if site.looked is not None else ""
+    logs = site.switch_state.variables.get("log_dir", "") if site.switch_state is not None else ""
     if logs:
         yield from _look(Path(logs) / FSXML, _PASSWORD, f"; chmod o-rwx {logs}; FreeSWITCH's UMask=0007")
     else:
