@@ -181,7 +181,7 @@ class AmeyoClient:
             status, verdict = answer.status, verdict_of(answer.status)
             accepted = verdict is Verdict.ACCEPTED
             self._connections.finish(answer, MAX_ACCEPTED_SECONDS if accepted else MAX_ANSWER_SECONDS)
-            detail, retry_after = self._told(answer), parse_retry_after(answer.field("Retry-After"))
+            detail, retry_after = self._detail(answer), parse_retry_after(answer.field("Retry-After"))
         except CallOver:
             sent, verdict, detail = False, Verdict.INTERRUPTED, "the call was over"
         except OutOfTime:
@@ -203,7 +203,7 @@ class AmeyoClient:
         wait = delay(number, verdict, retry_after, self._jitter)
         return Attempt(number, verdict, status, detail, seconds, retry_after, wait, sent)
 
-    def _told(self, answer: Answer) -> str:
+    def _detail(self, answer: Answer) -> str:
         """What to say of an answer besides its status."""
         coding = answer.field("Content-Encoding")
         if coding and coding.lower() != "identity":  # we asked for none, and unpack nobody's parcels

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from eslbot.config.model import SAMPLE_RATES
 
 if TYPE_CHECKING:
-    from eslbot.botcheck.kit import Kit
+    from eslbot.botcheck.examination import Examination
 
 #: Every protocol, and those of telephony providers alone.
 ALL = tuple(SAMPLE_RATES)
@@ -62,7 +62,7 @@ def harmless(verdict: Verdict, why: str) -> Verdict:
     return warned(f"{verdict.told}; {why}") if verdict.grade is Grade.FAIL else verdict
 
 
-Run = Callable[["Kit"], Awaitable[Verdict]]
+Run = Callable[["Examination"], Awaitable[Verdict]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,14 +161,14 @@ def _target(
     url: str | None, path: Path | None, workspace: str | None, say: Path | None, own: dict[str, Any]
 ) -> Target:
     """Which bot is meant."""
-    from eslbot.botcheck import speech
+    from eslbot.botcheck import caller_speech
     from eslbot.botcheck.target import of_url, of_workspace
 
     if (url is None) == (workspace is None):
         raise click.UsageError("say which bot: its URL, or --config FILE --workspace NAME")
     try:
-        says = speech.of_file(say) if say else speech.sentence()
-    except speech.UnusableSpeech as error:
+        says = caller_speech.of_file(say) if say else caller_speech.sentence()
+    except caller_speech.UnusableSpeech as error:
         give_up(str(error), UNUSABLE)
     if url is not None:
         _protect(url, own["headers"])

@@ -29,19 +29,20 @@ class Program(click.Group):
     ) -> click.Context:
         """Whether programs read the output is known before the options are: some errors are about those."""
         as_json = "--json" in args
-        with _told(as_json):
+        with _json_errors(as_json):
             context = super().make_context(info_name, args, parent, **extra)
         context.meta[_JSON] = as_json
         return context
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
-        with _told(bool(ctx.meta.get(_JSON))):
+        with _json_errors(bool(ctx.meta.get(_JSON))):
             return super().invoke(ctx)
 
 
 @contextmanager
-def _told(as_json: bool) -> Iterator[None]:
+def _json_errors(as_json: bool) -> Iterator[None]:
+    """With ``as_json`` what click would print is one JSON object on standard error."""
     try:
         yield
     except click.ClickException as error:

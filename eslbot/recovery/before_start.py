@@ -49,6 +49,20 @@ def before_start(
     found = _examine(databases, user, flush=len(crashes) + 1 >= CRASHES)
     messages += found.messages
     after = replace(known, boot=boot, starts=tuple(crashes[-KEPT:]), problem="; ".join(messages)[:500])
+    after, news = _counted(after, found, crashes, now)
+    messages += news
+    try:
+        write(file, after)
+    except OSError as error:
+        messages.append(f"{file}: {error.strerror or error}; nobody is told of this start")
+    return messages
+
+
+def _counted(
+    known: Recoveries, found: Found, crashes: Sequence[float], now: float
+) -> tuple[Recoveries, list[str]]:
+    """``known`` with this start in it, and what to tell people of it."""
+    messages, after = list[str](), known
     if found.calls or found.torn:
         least = "at least " if found.torn else ""
         messages.append(f"FreeSWITCH died with {least}{found.calls} calls up")
@@ -67,11 +81,7 @@ def before_start(
         after = replace(
             after, flushes=known.flushes + 1, dropped=known.dropped + found.calls, last_flush=time.time()
         )
-    try:
-        write(file, after)
-    except OSError as error:
-        messages.append(f"{file}: {error.strerror or error}; nobody is told of this start")
-    return messages
+    return after, messages
 
 
 def _examine(databases: Path, user: str, *, flush: bool) -> Found:

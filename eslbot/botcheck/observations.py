@@ -1,4 +1,4 @@
-"""What was seen of a bot in a call. Times are monotonic seconds."""
+"""What was observed of a bot in a call. Times are monotonic seconds."""
 
 from __future__ import annotations
 
