@@ -106,7 +106,7 @@ class AmeyoClient:
         self._warm_after = 0.0  # on the monotonic clock
 
     def warm(self) -> None:
-        """See to it that a connection waits for the POST that is to come. Returns at once; raises nothing.
+        """Open a connection for the POST that is to come, in the background. Raises nothing.
 
         At most one is opened at a time, and nothing is sent on it. Where it fails, the POST will tell why.
         """
@@ -220,7 +220,7 @@ class AmeyoClient:
 
 
 def _explain(error: BaseException) -> str:
-    """The innermost cause, which is what an operator needs; none of them quotes our headers."""
+    """The innermost cause, which is what an operator needs. No cause quotes our headers."""
     cause: BaseException = error
     while (inner := cause.__cause__ or cause.__context__) is not None:
         cause = inner

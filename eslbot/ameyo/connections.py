@@ -1,4 +1,4 @@
-"""The connections to one workspace's Ameyo: kept alive, and opened without standing in another's way.
+"""The connections to one workspace's Ameyo, kept alive; one tenant's never hold up another's.
 
 gevent looks names up in threads, ten for the whole process: with a name server that never answers for one
 tenant's host, a few of its calls would hold all ten, and no other tenant's host would be found any more. A
@@ -183,7 +183,7 @@ class Connections(HTTPAdapter):
 
 
 def trusting(ca_file: str) -> ssl.SSLContext:
-    """How TLS is verified: by the authorities in ``ca_file``. Raises OSError.
+    """A TLS context that trusts the authorities in ``ca_file``. Raises OSError.
 
     Made once for all connections: reading a hundred authorities takes 20 ms, in which every call waits.
     """
@@ -196,7 +196,7 @@ def trusting(ca_file: str) -> ssl.SSLContext:
 
 @lru_cache(maxsize=1)
 def _trusting_all_known() -> ssl.SSLContext:
-    """By those that requests brings along, the same for every workspace."""
+    """The one for requests' own bundle of authorities, shared by every workspace."""
     return trusting(DEFAULT_CA_BUNDLE_PATH)
 
 
@@ -214,7 +214,7 @@ class _OfAmeyo(HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
-        """Whether the other end has not closed it. It says nothing unasked, but for TLS's session tickets."""
+        """Whether the peer has not closed it: unasked it sends nothing but TLS session tickets."""
         if self.sock is None:
             return False
         timeout = self.sock.gettimeout()
@@ -287,6 +287,6 @@ class _OfAmeyo(HTTPConnection):
         raise NewConnectionError(self, str(failed)) from failed
 
     def _seconds(self) -> float:
-        """For one step on the way: whoever uses it has set it."""
+        """The time-out of one step, as set by whoever uses the connection."""
         seconds: Any = self.timeout
         return float(seconds)

@@ -11,7 +11,7 @@ from gevent.event import Event as Flag
 
 
 class OutOfTime(BaseException):
-    """The time of a block was over. Not an Exception, so that no library takes it for one of its own."""
+    """The deadline has passed. Not an Exception, so that no library takes it for one of its own."""
 
 
 @contextmanager

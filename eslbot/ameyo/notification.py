@@ -59,7 +59,7 @@ def notification_of(
 
 
 def headers(tenant_host: str, token: str) -> dict[str, str]:
-    """What goes with it; ``token`` in the clear."""
+    """The headers of the POST; ``token`` in the clear."""
     return {
         "Authorization": token,
         "Host": tenant_host,

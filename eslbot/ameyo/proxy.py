@@ -66,7 +66,7 @@ class Proxy:
         return ProxyFailed(f"the proxy {self} cannot be reached: {said}", "mend ameyo.proxy, or the proxy")
 
     def open_tunnel(self, connection: socket.socket, host: str, port: int, seconds: float) -> None:
-        """Have ``connection``, to this proxy, be one to ``host`` and ``port``. Raises :class:`ProxyFailed`.
+        """Ask this proxy, on ``connection``, for a tunnel to ``host`` and ``port``. Raises ProxyFailed.
 
         It takes at most ``seconds``, however slowly the proxy speaks; the socket's time-out is another one
         behind it.

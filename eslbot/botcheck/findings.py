@@ -43,7 +43,7 @@ def passed(told: str) -> Verdict:
 
 
 def unseen(told: str) -> Verdict:
-    """It never came to it."""
+    """The bot did nothing that would show it."""
     return Verdict(Grade.UNSEEN, told)
 
 
@@ -90,7 +90,7 @@ class Check:
 def check(
     proves: str, remedy: str, section: str, protocols: tuple[str, ...] = ALL, *, behind: bool = False
 ) -> Callable[[Run], Check]:
-    """Make a check of a function; its name is the function's."""
+    """Make a check of a function, which gives it its name."""
 
     def made(run: Run) -> Check:
         name = run.__name__.replace("_", "-")

@@ -31,7 +31,7 @@ class Result:
 
 
 def silent(name: str, what: str) -> None:
-    """For who wants to hear of no progress."""
+    """Shows no progress."""
 
 
 async def examine(

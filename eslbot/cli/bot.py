@@ -1,4 +1,4 @@
-"""For who builds a bot: ``bot check``."""
+"""For those who build a bot: ``bot check``."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def check(
 def _target(
     url: str | None, path: Path | None, workspace: str | None, say: Path | None, own: dict[str, Any]
 ) -> Target:
-    """Which bot is meant."""
+    """The bot that the command line names."""
     from eslbot.botcheck import caller_speech
     from eslbot.botcheck.target import of_url, of_workspace
 
@@ -205,7 +205,7 @@ def _keys(own: dict[str, Any]) -> dict[str, Any]:
 
 
 def _protect(url: str, headers: Sequence[tuple[str, str]]) -> None:
-    """From here on nothing that is told quotes a header's value, nor what stands behind the URL's ``?``."""
+    """Redact headers' values, and what stands behind the URL's ``?``, from all further output."""
     from eslbot.config.model import Secret
     from eslbot.config.secrets import SHORTEST_SECRET, texts_in
     from eslbot.config.urls import login_secrets, query_secrets

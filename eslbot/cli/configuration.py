@@ -1,4 +1,4 @@
-"""What is made of the configuration: ``check``, ``conf``, ``key``."""
+"""Checking the configuration and what is generated from it: ``check``, ``conf``, ``key``."""
 
 from __future__ import annotations
 

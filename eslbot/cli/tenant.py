@@ -311,7 +311,7 @@ def _secret(key: str, reference: str) -> dict[str, Any]:
 
 
 def _seen(path: Path) -> tuple[Draft, Preview]:
-    """The file as it is, also where this process lacks secrets."""
+    """The file as it is, whether this process has its secrets or not."""
     from eslbot.config.edit import Draft, preview
     from eslbot.config.secrets import secrets_of
     from eslbot.telemetry import redaction
@@ -324,7 +324,7 @@ def _seen(path: Path) -> tuple[Draft, Preview]:
 
 
 def _calls(found: Preview) -> Mapping[str, int] | str:
-    """Calls that are up, by tenants' names; else why that is not known."""
+    """The number of calls up by tenant's name; or why that is not known."""
     from eslbot.admin.living import CannotCount, living_calls
 
     try:

@@ -171,7 +171,7 @@ class Draft:
         return dict(found) if isinstance(found, dict) else {}
 
     def _as_meant(self, changed: str, workspaces: Mapping[str, Any]) -> str:
-        """``changed``, if it says what it should and nothing else. Raises CannotEdit."""
+        """``changed``, where it has those workspaces and is otherwise the same. Raises CannotEdit."""
         wanted = {**self.tree, "workspaces": dict(workspaces)}
         if not workspaces:
             del wanted["workspaces"]
@@ -206,7 +206,7 @@ class Draft:
                 os.close(descriptor)
 
     def _lock(self, folder: int, descriptor: int) -> None:
-        """Have the file to ourselves, as far as other commands of ours are concerned. Raises CannotEdit."""
+        """Lock the file against other eslbot commands. Raises CannotEdit."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -268,7 +268,7 @@ def write_secret(path: Path, text: str, beside: Path) -> None:
 
 
 def _toml(table: Mapping[str, Any]) -> str:
-    """Keys of one table; tables in it stand in one line."""
+    """The keys of one table; tables in it are written inline."""
     found = tomlkit.document()
     for key, value in table.items():
         if isinstance(value, Mapping):

@@ -32,7 +32,7 @@ _revealed: ContextVar[bool] = ContextVar("revealed", default=False)
 
 @contextmanager
 def revealing_secrets() -> Iterator[None]:
-    """What is dumped in this block has its secrets in the clear."""
+    """What is dumped within this block has its secrets in the clear."""
     token = _revealed.set(True)
     try:
         yield
@@ -367,11 +367,11 @@ class _AnyUrl(_Text):
         return text
 
     def check(self, text: str, parts: SplitResult) -> None:
-        """Raise ValidationError where it is not fit for its purpose."""
+        """Further conditions of this kind of URL. Raises ValidationError."""
 
 
 class Url(_AnyUrl):
-    """Ameyo's: a path is put behind it."""
+    """Ameyo's, to which a path is appended."""
 
     schemes = ("https", "http")
     expected = "a URL like https://host.example.com/"
@@ -383,7 +383,7 @@ class Url(_AnyUrl):
 
 
 class BotUrl(_AnyUrl):
-    """A bot's, as the dialler reads it (picows' ``parse_url``, which a test holds against this).
+    """A bot's, as the dialler reads it (picows' ``parse_url``; a test compares the two).
 
     That leaves out what stands behind a ``;`` in a path, and takes a port 0 for none: neither is let in.
     """
@@ -421,7 +421,7 @@ class BotUrls(fields.Field[tuple[str, ...]]):
 
 
 def _dialled(host: str) -> bool:
-    """Whether a resolver can be asked for ``host``: an address, or a name of labels of up to 63 letters."""
+    """Whether ``host`` can be resolved: an address, or a name whose labels have up to 63 characters."""
     try:
         ip_address(host)
     except ValueError:

@@ -397,7 +397,7 @@ def _within(ip: str, networks: Sequence[Network]) -> bool:
 
 @lru_cache(maxsize=1024)
 def address_in(text: str) -> IP | None:
-    """None where it is no address; an IPv4 one in IPv6's clothes is an IPv4 one."""
+    """The address, an IPv4-mapped one as IPv4; None where ``text`` is none."""
     try:
         address = ip_address(text)
     except ValueError:

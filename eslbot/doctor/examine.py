@@ -1,4 +1,4 @@
-"""The table of checks, and how they are run: all at one time that do not need each other's result."""
+"""The table of checks, and how they run: at the same time, unless one needs another's result."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ class Check:
     after_switch: bool = True
 
 
-def _apart(name: str, title: str, run: Callable[[Site], Iterable[Finding]]) -> Check:
+def _independent(name: str, title: str, run: Callable[[Site], Iterable[Finding]]) -> Check:
     return Check(name, title, run, needs_switch=False, after_switch=False)
 
 
 #: In the order of the report; ``configuration`` and ``event-socket`` come before them.
 CHECKS = (
-    _apart("service", "eslbot answers", service.running),
-    _apart("identity", "the key that signs calls", identity.key),
+    _independent("service", "eslbot answers", service.running),
+    _independent("identity", "the key that signs calls", identity.key),
     Check("freeswitch", "FreeSWITCH runs and takes calls", core.running),
     Check("modules", "FreeSWITCH's modules are loaded", core.modules),
     Check("audio-stream", "mod_audio_stream takes streams", audio_stream.command),
@@ -85,21 +85,21 @@ CHECKS = (
     Check("silence", "RTP goes on while the bot is silent", silence.sent),
     Check("dialplan", "the dialplan in force is the rendered one", dialplan.loaded),
     Check("controllers", "FreeSWITCH calls this eslbot", service.controllers),
-    _apart("switch-user", "who of this host may speak to eslbot", switch_user.right),
+    _independent("switch-user", "who of this host may speak to eslbot", switch_user.matches),
     Check("sessions", "FreeSWITCH's limits and its logging", core.limits),
-    _apart("relay", "the relay answers mod_audio_stream", relay.answers),
-    _apart("lines", "the directory of the line files", relay.lines),
-    _apart("inotify", "what the relay may watch", relay.inotify),
-    Check("secret-files", "nobody else reads secrets and records", secret_files.closed, needs_switch=False),
-    _apart("open-files", "file descriptors", limits.descriptors),
-    _apart("kernel", "the kernel's patience", limits.kernel),
-    _apart("bot", "the bots take the upgrade", bot.connections),
-    _apart("ameyo", "Ameyo: DNS and TLS", ameyo.endpoints),
-    _apart("egress", "whom Ameyo sees", egress.addresses),
+    _independent("relay", "the relay answers mod_audio_stream", relay.answers),
+    _independent("lines", "the directory of the line files", relay.lines),
+    _independent("inotify", "what the relay may watch", relay.inotify),
+    Check("secret-files", "nobody else reads secrets and records", secret_files.private, needs_switch=False),
+    _independent("open-files", "file descriptors", limits.descriptors),
+    _independent("kernel", "the kernel's patience", limits.kernel),
+    _independent("bot", "the bots take the upgrade", bot.connections),
+    _independent("ameyo", "Ameyo: DNS and TLS", ameyo.endpoints),
+    _independent("egress", "whom Ameyo sees", egress.addresses),
     Check("clock", "clocks", clock.skew, needs_switch=False),
-    _apart("ledger", "the call ledger", ledger.recording),
-    _apart("recordings", "recordings of calls", recordings.prepared),
-    _apart("page", "the call page", service.page),
+    _independent("ledger", "the call ledger", ledger.recording),
+    _independent("recordings", "recordings of calls", recordings.prepared),
+    _independent("page", "the call page", service.page),
 )
 TITLES = {
     CONFIGURATION: "the configuration",
@@ -123,7 +123,7 @@ class Checked:
 
 
 def _silent(name: str, what: str) -> None:
-    """Nobody watches."""
+    """Shows no progress."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,7 @@ def file_system(path: Path) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process that runs now; every look at it may find it gone, or not ours to look at: None."""
+    """A process. Each property is None where it is gone or may not be examined by this user."""
 
     pid: int
 
@@ -165,7 +165,7 @@ class Process:
 
     @property
     def uid(self) -> int | None:
-        """Whose it is."""
+        """The effective user id."""
         line = self.status("Uid")
         return int(line.split()[1]) if line else None
 

@@ -1,4 +1,4 @@
-"""Reaching somebody else's server, step by step, so that it is told which fails: DNS, TCP, proxy, TLS."""
+"""Connects to somebody else's server step by step, to say which one fails: DNS, TCP, proxy or TLS."""
 
 from __future__ import annotations
 

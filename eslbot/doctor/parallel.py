@@ -1,4 +1,4 @@
-"""Several things at one time, none of which can hold up the rest beyond the deadline."""
+"""Runs jobs in threads until a deadline, which no job can delay."""
 
 from __future__ import annotations
 

@@ -218,7 +218,7 @@ class PageTokenSchema(Table):
 
 
 class _ByName(fields.Dict):
-    """Tables by name, of objects that know their names."""
+    """Tables by name; dumped from objects that have their names."""
 
     def _serialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
         return super()._serialize({one.name: one for one in value}, *args, **kwargs)  # type: ignore[no-untyped-call]

@@ -44,14 +44,14 @@ class Table(Schema):
 
 
 class Subtable(fields.Nested):
-    """A table that is not shown where nothing in it is set."""
+    """A table that is left out when dumped with nothing in it."""
 
     def _serialize(self, *args: Any, **kwargs: Any) -> Any:
         return super()._serialize(*args, **kwargs) or None  # type: ignore[no-untyped-call]
 
 
 class Listed(fields.List[Any]):
-    """1 to 256 entries, and not shown where there are none."""
+    """1 to 256 entries; left out when dumped without any."""
 
     def __init__(self, inner: fields.Field[Any], **kwargs: Any) -> None:
         messages = {"invalid": "expected a list in [ ]", **kwargs.pop("error_messages", {})}

@@ -96,7 +96,7 @@ class ConfigSchema(Table):
 
 
 def _listeners(data: dict[str, Any]) -> dict[str, Any]:
-    """Of each table that wants the address of another one's listener: the error."""
+    """An error for each listener whose address another one has."""
     # A table with errors of its own is here as far as it was read: a dictionary, not its object.
     server = data.get("server")
     listeners: list[tuple[str, str, Address]] = []

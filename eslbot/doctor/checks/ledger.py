@@ -74,7 +74,7 @@ def _writer(site: Site) -> Finding:
 
 
 def _figures(body: bytes) -> dict[str, float]:
-    """Those without labels."""
+    """The metrics without labels."""
     found = {}
     for line in body.decode("utf-8", "replace").splitlines():
         name, space, value = line.partition(" ")

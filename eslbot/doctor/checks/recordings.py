@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +29,7 @@ def prepared(site: Site) -> Iterator[Finding]:
     yield writable
     if writable.severity is Severity.OK:
         yield from _closed(path)
-        yield _room(site, path)
+        yield _free_space(site, path)
     for workspace in recorded:
         yield from _own(site, workspace)
 
@@ -71,12 +71,11 @@ def _closed(path: Path) -> Iterator[Finding]:
         )
 
 
-def _room(site: Site, path: Path) -> Finding:
+def _free_space(site: Site, path: Path) -> Finding:
     kept = site.config.recording
     while not path.exists() and path != path.parent:
         path = path.parent
-    system = os.statvfs(path)
-    free = system.f_bavail * system.f_frsize
+    free = shutil.disk_usage(path).free
     looked_at = f"the room at {path}"
     if free < kept.min_free:
         return error(
