@@ -325,7 +325,7 @@ def _seen(path: Path) -> tuple[Draft, Preview]:
 
 def _calls(found: Preview) -> Mapping[str, int] | str:
     """The number of calls up by tenant's name; or why that is not known."""
-    from eslbot.admin.living import CannotCount, living_calls
+    from eslbot.admin.live_calls import CannotCount, living_calls
 
     try:
         return living_calls(found.config.web.listen)
