@@ -6,6 +6,6 @@ of it is in ``docs/doctor.md``.
 * ``examine`` has the table of checks and runs them; ``checks`` has one module a subject.
 * ``site`` is what every check is given: the configuration, ``switch_state`` (FreeSWITCH's answers),
   ``rendering`` (what it should have loaded), and this machine's processes.
-* ``host``, ``network``, ``logs`` and ``parallel`` are what checks examine with; ``findings`` is what they
+* ``host``, ``network`` and ``logs`` are what checks examine with; ``findings`` is what they
   find, ``report`` and ``progress`` show it.
 """

@@ -39,9 +39,9 @@ from eslbot.doctor.checks import (
 )
 from eslbot.doctor.findings import Finding, Severity, error, late, unknown
 from eslbot.doctor.host import Process, User, listener
-from eslbot.doctor.parallel import together
 from eslbot.doctor.site import Site
 from eslbot.freeswitch.password import CONF_DIR
+from eslbot.runtime.parallel import together
 from eslbot.telemetry import redaction
 
 #: Seconds that one step over the network may take at most.

@@ -14,8 +14,8 @@ from eslbot.config.model import Workspace
 from eslbot.doctor.findings import Finding, error, late, note, ok, warning
 from eslbot.doctor.host import is_own
 from eslbot.doctor.network import Route, Unreachable, reach
-from eslbot.doctor.parallel import together
 from eslbot.doctor.site import Site
+from eslbot.runtime.parallel import together
 
 _LOST = "no notification reaches Ameyo: customers wait on the line instead of getting an agent"
 

@@ -50,7 +50,7 @@ def together(
             done(number)
 
     threads = [
-        threading.Thread(target=work, name=f"doctor-{n}", daemon=True) for n in range(min(MOST, len(jobs)))
+        threading.Thread(target=work, name=f"parallel-{n}", daemon=True) for n in range(min(MOST, len(jobs)))
     ]
     for thread in threads:
         thread.start()
