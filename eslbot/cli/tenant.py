@@ -188,7 +188,7 @@ def add(
     _next_steps(path, new, warnings, as_json=as_json)
 
 
-def _new(name: str, token: str, wanted: Mapping[str, Any]) -> NewTenant:
+def _new(name: str, token: str, wanted: dict[str, Any]) -> NewTenant:
     from uuid import uuid4
 
     from eslbot.config.edit import NewTenant
@@ -201,22 +201,15 @@ def _new(name: str, token: str, wanted: Mapping[str, Any]) -> NewTenant:
                 "line; write ${NAME} or ${file:/path} instead, in single quotes",
                 param_hint="--bot-url",
             )
-    limits = {key: wanted[key] for key in ("max_calls", "max_cps", "max_duration")}
+    tables: dict[str, Any] = {key: dict(wanted.pop(key)) for key in ("bot_headers", "properties")}
+    limits = {key: wanted.pop(key) for key in ("max_calls", "max_cps", "max_duration")}
     return NewTenant(
-        id=str(wanted["uuid"] or uuid4()),
+        id=str(wanted.pop("uuid") or uuid4()),
         name=name,
-        sources=wanted["sources"],
-        bot_urls=wanted["bot_urls"],
-        ameyo_url=wanted["ameyo_url"],
-        tenant_host=wanted["tenant_host"],
         token=token,
-        bot_headers=dict(wanted["bot_headers"]),
-        protocol=wanted["protocol"],
-        ca_file=wanted["ca_file"],
-        bot_properties=wanted["bot_properties"],
-        properties=dict(wanted["properties"]),
         limits={key: value for key, value in limits.items() if value is not None},
-        insecure=wanted["insecure"],
+        **tables,
+        **wanted,
     )
 
 
