@@ -67,13 +67,10 @@ class Running:
     def ready(self, port: int) -> bool:
         """Whether it takes connections."""
         if self.subject.polls:
-            listening = [c for c in psutil.net_connections("tcp4") if c.status == psutil.CONN_LISTEN]
-            return any(c.laddr and c.laddr.port == port for c in listening)
+            return _listens(port)
         serving = [pid for pid in self.pids() if serves(pid, ("127.0.0.1", port))]
         besides = self.subject.besides
-        return len(serving) >= self.subject.processes and (
-            besides is None or any(s.state == LISTEN and s.local[1] == besides for s in tcp_sockets())
-        )
+        return len(serving) >= self.subject.processes and (besides is None or _listens(besides))
 
     def cpu_seconds(self) -> float:
         """Processor time so far of all threads that live, by the scheduler's own count."""
@@ -96,6 +93,12 @@ def cpu_seconds(pid: int) -> float:
     """Processor time so far of a process' threads that live, by the scheduler's own count."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return sum(int(task.joinpath("schedstat").read_text().split()[0]) / 1e9 for task in tasks)
+
+
+def _listens(port: int) -> bool:
+    """Whether anybody listens on ``port``."""
+    listening = [c for c in psutil.net_connections("tcp4") if c.status == psutil.CONN_LISTEN]
+    return any(c.laddr and c.laddr.port == port for c in listening)
 
 
 def eslbot_service(

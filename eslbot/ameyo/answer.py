@@ -29,7 +29,7 @@ _NAMES = frozenset(
 
 
 class NoAnswer(HTTPException):
-    """What came is no answer of HTTP/1.x; tells nothing of what it was, which might be our own headers."""
+    """What came is not HTTP/1.x. The text does not quote it: it might be our own headers."""
 
 
 class Answer:
@@ -70,7 +70,7 @@ class Answer:
         self.reusable = framed and not self._held and self._stays_open()
 
     def field(self, name: str) -> str | None:
-        """The value of one of the headers that we care for; only after :meth:`read`."""
+        """The value of one of the headers that are used; only after :meth:`read`."""
         value = self._fields.get(name.lower().encode())
         return None if value is None else value.decode("latin-1")
 
@@ -83,7 +83,7 @@ class Answer:
         return int(found[2])
 
     def _read_fields(self) -> dict[bytes, bytes]:
-        """The headers that we care for, behind the rest of the status line; what is none is skipped."""
+        """The headers that are used, behind the rest of the status line; any other line is skipped."""
         self._line()
         fields: dict[bytes, bytes] = {}
         while line := self._line():
@@ -95,7 +95,7 @@ class Answer:
         return fields
 
     def _read_text(self) -> bool:
-        """Whether it said itself where it ends."""
+        """Whether the answer itself said where it ends."""
         coding, length = self._fields.get(b"transfer-encoding"), self._fields.get(b"content-length")
         if self.status in (204, 304) or self.status < 200:
             return self.status >= 200

@@ -1,4 +1,4 @@
-"""The connections to one workspace's Ameyo: kept alive, and opened without standing in another's way.
+"""The connections to one workspace's Ameyo, kept alive; one tenant's never hold up another's.
 
 gevent looks names up in threads, ten for the whole process: with a name server that never answers for one
 tenant's host, a few of its calls would hold all ten, and no other tenant's host would be found any more. A
@@ -33,8 +33,8 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from urllib3.util.connection import create_connection
 
 from eslbot.ameyo.answer import Answer
+from eslbot.ameyo.proxy import Proxy
 from eslbot.ameyo.sockets import BoundedSocket, FedContext
-from eslbot.ameyo.tunnel import Proxy
 from eslbot.config.model import IP
 
 #: Name lookups of one workspace at one time.
@@ -187,7 +187,7 @@ class Connections(HTTPAdapter):
 
 
 def trusting(ca_file: str) -> ssl.SSLContext:
-    """How TLS is verified: by the authorities in ``ca_file``. Raises OSError.
+    """A TLS context that trusts the authorities in ``ca_file``. Raises OSError.
 
     Made once for all connections: reading a hundred authorities takes 20 ms, in which every call waits.
     """
@@ -200,7 +200,7 @@ def trusting(ca_file: str) -> ssl.SSLContext:
 
 @lru_cache(maxsize=1)
 def _trusting_all_known() -> ssl.SSLContext:
-    """By those that requests brings along, the same for every workspace."""
+    """The one for requests' own bundle of authorities, shared by every workspace."""
     return trusting(DEFAULT_CA_BUNDLE_PATH)
 
 
@@ -225,7 +225,7 @@ class _OfAmeyo(HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
-        """Whether the other end has not closed it. It says nothing unasked, but for TLS's session tickets."""
+        """Whether the peer has not closed it: unasked it sends nothing but TLS session tickets."""
         if self.sock is None:
             return False
         timeout = self.sock.gettimeout()
@@ -264,9 +264,9 @@ class _OfAmeyo(HTTPConnection):
             assert isinstance(error.__cause__, OSError)
             failed = error.__cause__
         if failed is not None:
-            raise self.way.away(failed)
+            raise self.way.unreachable(failed)
         try:
-            self.way.let_through(self._bounded, self._dns_host, self.port, self._seconds())
+            self.way.open_tunnel(self._bounded, self._dns_host, self.port, self._seconds())
         except BaseException:
             self._bounded.close()
             raise
@@ -302,6 +302,6 @@ class _OfAmeyo(HTTPConnection):
         raise NewConnectionError(self, str(failed)) from failed
 
     def _seconds(self) -> float:
-        """For one step on the way: whoever uses it has set it."""
+        """The time-out of one step, as set by whoever uses the connection."""
         seconds: Any = self.timeout
         return float(seconds)

@@ -1,8 +1,8 @@
 """One call to the bot that is checked: what the relay would say and hear, and all that was seen of it.
 
 The bot is read as in the relay (:mod:`eslbot.relay.connection`), and what it says is heard in real time by
-nobody (:mod:`eslbot.botcheck.line`), so its marks come back when a caller would have heard them. A check
-says what happens next: the caller speaks, a key, a hold, a connection that breaks.
+nobody (:mod:`eslbot.botcheck.clocked_line`), so its marks come back when a caller would have heard them. A
+check says what happens next: the caller speaks, a key, a hold, a connection that breaks.
 
 Times are monotonic seconds.
 """
@@ -16,10 +16,10 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from eslbot.botcheck.line import SAMPLES, ClockedLine
-from eslbot.botcheck.seen import Bad, Lost, Piece, Seen, Sound, loud, names_another_stream
-from eslbot.botcheck.socket import WatchedSocket
+from eslbot.botcheck.clocked_line import SAMPLES, ClockedLine
+from eslbot.botcheck.observations import Bad, Lost, Piece, Seen, Sound, loud, names_another_stream
 from eslbot.botcheck.target import Target, Times
+from eslbot.botcheck.watched_socket import WatchedSocket
 from eslbot.caller.invite import Invite
 from eslbot.relay import dialler, protocols
 from eslbot.relay.audio import UnusableAudio, audible
@@ -31,15 +31,15 @@ from eslbot.relay.playout import Playout, QueueFull
 from eslbot.relay.protocols import texts
 from eslbot.relay.protocols.base import BadMessage, Clear, End, Mark, Message, Speech, Wish
 
-#: Seconds between two looks at what depends on the clock.
-LOOK = 0.05
+#: Seconds after which a condition that depends on the clock is evaluated again.
+POLL = 0.05
 FRAME, FRAME_SECONDS = 2 * SAMPLES, SAMPLES / RATE
 #: Seconds of speech that are kept of a connection; messages that are noted of a call.
 KEPT, MOST_NOTED = 20, 10_000
 
 
 class CheckedConnection(Connection):
-    """One of a call's; ``reworded`` changes what is said on it."""
+    """One connection of a call; ``reworded`` changes each message to the bot before it is sent."""
 
     def __init__(self, owner: BotCall, protocol: protocols.Protocol, number: int) -> None:
         super().__init__(owner, protocol)
@@ -115,7 +115,7 @@ class BotCall:
         self.late = self.stalled = 0.0
         self._frames = bytearray()
         self._sent = 0
-        self._told: set[str] = set()
+        self._errors_sent: set[str] = set()
         self._caller: asyncio.Task[None] | None = None
         self._due: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
@@ -220,7 +220,7 @@ class BotCall:
                 return False
             self._changed.clear()
             try:
-                await asyncio.wait_for(self._changed.wait(), min(rest, LOOK))
+                await asyncio.wait_for(self._changed.wait(), min(rest, POLL))
             except TimeoutError:
                 continue
         return True
@@ -379,8 +379,8 @@ class BotCall:
     def refuse(self, code: str, text: str) -> None:
         """Told once a call."""
         self.ignore(code, text, 0)
-        if code not in self._told:
-            self._told.add(code)
+        if code not in self._errors_sent:
+            self._errors_sent.add(code)
             self.tell(lambda protocol: protocol.error(code, text))
 
     def ignore(self, why: str, detail: str, size: int) -> None:

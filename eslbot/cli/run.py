@@ -1,4 +1,4 @@
-"""What runs until it is told to stop: ``serve``, ``relay`` and ``page``."""
+"""The processes of the service: ``serve``, ``relay`` and ``page``."""
 
 from __future__ import annotations
 

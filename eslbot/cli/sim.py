@@ -16,7 +16,7 @@ from eslbot.cli.output import FAILED, UNUSABLE, document, give_up
 
 @contextmanager
 def stand_ins() -> Iterator[None]:
-    """A clear word where the stand-ins' libraries are not installed."""
+    """Says what to install where the stand-ins' libraries are missing."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from eslbot.config.model import IP, Address
 
-#: Seconds for one look through another user's eyes.
-LOOK = 5.0
+#: Seconds for one question about another user's rights.
+PROBE_TIMEOUT = 5.0
 
 _LISTEN = "0A"
 # `test` asks the kernel, so it knows of ACLs and of file systems mounted read-only.
@@ -56,43 +57,36 @@ class User:
         return self.uid == os.geteuid()
 
 
-class CannotLook(Exception):
-    """This user may not look with the eyes of another."""
+class NotPermitted(Exception):
+    """This user may not ask for another user's rights."""
 
 
-def lacks(user: User, path: str, rights: str) -> str:
+def missing_rights(user: User, path: str, rights: str) -> str:
     """Which of ``rights`` (letters of ``test``: d, r, w, x) ``user`` does not have on ``path``.
 
-    Raises :class:`CannotLook` where this process cannot become that user, and OSError.
+    Raises :class:`NotPermitted` where this process cannot become that user, and OSError.
     """
     if not user.is_me and os.geteuid() != 0:
-        raise CannotLook(f"only root can look as {user.name}")
+        raise NotPermitted(f"only root can look as {user.name}")
     command = ["/bin/sh", "-c", _PROBE, "look", " ".join(rights), path]
+    other: dict[str, Any] = {}
+    if not user.is_me:
+        other = {"user": user.uid, "group": user.gid, "extra_groups": sorted(user.groups)}
     try:
-        if user.is_me:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=LOOK, check=True)
-        else:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                timeout=LOOK,
-                check=True,
-                user=user.uid,
-                group=user.gid,
-                extra_groups=sorted(user.groups),
-            )
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            command, capture_output=True, text=True, timeout=PROBE_TIMEOUT, check=True, **other
+        )
     except subprocess.TimeoutExpired:
-        raise TimeoutError(f"{path} did not answer within {LOOK:g} s") from None
+        raise TimeoutError(f"{path} did not answer within {PROBE_TIMEOUT:g} s") from None
     except subprocess.CalledProcessError as failed:
         raise OSError(f"looking at {path} ended with {failed.returncode}") from None
     return done.stdout
 
 
-def first_closed(user: User, path: str) -> str | None:
+def first_closed_directory(user: User, path: str) -> str | None:
     """The first directory on the way to ``path`` that ``user`` may not enter, if any."""
     for parent in reversed(Path(path).parents):
-        if lacks(user, str(parent), "x"):
+        if missing_rights(user, str(parent), "x"):
             return str(parent)
     return None
 
@@ -154,7 +148,7 @@ def file_system(path: Path) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process that runs now; every look at it may find it gone, or not ours to look at: None."""
+    """A process. Each property is None where it is gone or may not be examined by this user."""
 
     pid: int
 

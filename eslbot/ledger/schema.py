@@ -69,7 +69,7 @@ calls = Table(
     Column("sip_hangup_disposition", String(32)),
     Column("hangup_cause", String(64)),
     Column("attempts", Integer, nullable=False, default=0),
-    # The last attempt that is over; eslbot.ameyo.client.Verdict, and what Ameyo said.
+    # The last attempt that is over; eslbot.ameyo.retry.Verdict, and what Ameyo said.
     Column("attempt_verdict", String(16)),
     Column("attempt_status", Integer),
     Column("attempt_detail", Text),
@@ -113,7 +113,7 @@ notifications = Table(
     Column("call_id", String(64), nullable=False),
     Column("number", Integer, nullable=False),
     Column("began_at", Double, nullable=False),
-    # eslbot.ameyo.client.Verdict; NULL while it is under way, or for ever where its sender died.
+    # eslbot.ameyo.retry.Verdict; NULL while it is under way, or for ever where its sender died.
     Column("verdict", String(16)),
     Column("status", Integer),  # NULL: no answer came
     Column("seconds", Double),

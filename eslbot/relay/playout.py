@@ -57,7 +57,7 @@ class QueueFull(Exception):
 class Heard(Protocol):
     """What speech is laid into: :class:`eslbot.relay.line.Line`, where each method is explained.
 
-    Or what stands for it where no FreeSWITCH reads (:mod:`eslbot.botcheck.line`).
+    Or what stands for it where no FreeSWITCH reads (:mod:`eslbot.botcheck.clocked_line`).
     """
 
     behind: int

@@ -30,7 +30,7 @@ import structlog
 from eslbot import config as configuration
 from eslbot.caller import keyfile
 from eslbot.caller.identity import Signer
-from eslbot.config.former import Former
+from eslbot.config.former_tenants import FormerTenants
 from eslbot.config.model import Config, ConfigError
 from eslbot.relay.dialler import tls
 from eslbot.relay.worker import ACCEPTING, STARTING, Parts, Worker, shared_socket
@@ -104,7 +104,7 @@ class Parent:
         self._end_at = float("inf")
         self._kill_at = float("inf")
         self._short_lives, self._not_before = 0, 0.0
-        self._former = Former()
+        self._former = FormerTenants()
 
     def run(self) -> None:
         """Until told to end. Raises ConfigError when the configuration cannot be used at the start."""

@@ -13,7 +13,8 @@ import gevent
 import structlog
 from greenswitch.esl import OutboundSessionHasGoneAway
 
-from eslbot.ameyo.client import AmeyoClient, Verdict
+from eslbot.ameyo.client import AmeyoClient
+from eslbot.ameyo.retry import Verdict
 from eslbot.caller.identity import Signer
 from eslbot.caller.invite import Invite, Refused
 from eslbot.calls.call import Call

@@ -25,7 +25,7 @@ from eslbot import config as configuration
 from eslbot.caller import keyfile
 from eslbot.caller.identity import Signer
 from eslbot.config import Config, ConfigError
-from eslbot.config.former import Former
+from eslbot.config.former_tenants import FormerTenants
 from eslbot.config.sources import Sources
 from eslbot.runtime.children import PAGE, RELAY, ChildProcess
 from eslbot.runtime.garbage import settle_memory
@@ -73,7 +73,7 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self.drain = drain
         self._lifeline = os.pipe()
         self.counts = CallCounts()
-        self.former = Former()
+        self.former = FormerTenants()
         self.buckets = TokenBuckets()
         self.ended = EndedCalls()
         options = ["--config", str(path), "--log", "json" if json_logs else "console"]

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from html.entities import html5
 from types import TracebackType
 
+from eslbot.config.secrets import SHORTEST_SECRET
 from eslbot.config.urls import MASK
 
 #: How many times a text may be escaped: by who quotes it, by a gateway's page around that, and by us.
@@ -33,8 +34,6 @@ SPELT = 12
 RUN, PIECE, STEP = 12, 8, 5
 #: With more secrets than this that have no such row it is cheaper to look first whether any may begin.
 MANY = 150
-#: A shorter text is found in too many places that are not it.
-SHORTEST = 6
 
 _ESCAPE = re.compile(
     r"%[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\x[0-9A-Fa-f]{2}|\\[^ux]"
@@ -193,7 +192,7 @@ def _spellings(secret: str) -> set[str]:
         forms.add(form)
     forms |= {form.replace(" ", "+") for form in forms}  # in a URL's query
     forms |= {form.encode("utf-8", "surrogatepass").decode("latin-1") for form in forms}  # of %C3%A9
-    return {form for form in forms if len(form) >= SHORTEST}
+    return {form for form in forms if len(form) >= SHORTEST_SECRET}
 
 
 def _in_hex(secret: str) -> Iterator[str]:
@@ -209,7 +208,7 @@ def _in_base64(secret: str) -> Iterator[str]:
     for before in range(3):
         first, last = -(-before * 8 // 6), (before + len(data)) * 8 // 6
         stable = b64encode(bytes(before) + data).decode()[first:last]
-        if len(stable) >= SHORTEST:
+        if len(stable) >= SHORTEST_SECRET:
             yield stable
             yield stable.translate(_URL_SAFE)
 

@@ -14,7 +14,8 @@ import pytest
 import trustme
 from gevent.event import Event as Flag
 
-from eslbot.ameyo.client import AmeyoClient, Attempt, Verdict
+from eslbot.ameyo.client import AmeyoClient, Attempt
+from eslbot.ameyo.retry import Verdict
 from eslbot.sim.pbx import AmeyoServer as Ameyo
 from tests.support.ameyo_server import AmeyoServer, Answer
 from tests.support.patched import run_patched

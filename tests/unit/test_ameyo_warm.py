@@ -13,7 +13,8 @@ import pytest
 import trustme
 from gevent.event import Event as Flag
 
-from eslbot.ameyo.client import MAX_POSTS, AmeyoClient, Verdict
+from eslbot.ameyo.client import MAX_POSTS, AmeyoClient
+from eslbot.ameyo.retry import Verdict
 from tests.support.ameyo_server import AmeyoServer
 from tests.support.peer import eventually, free_port
 from tests.unit.test_ameyo import authority, settings, tls

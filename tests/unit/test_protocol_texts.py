@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eslbot.config.schemas import RATES
+from eslbot.config.model import SAMPLE_RATES
 from eslbot.relay.protocols import PROTOCOLS, texts
 from eslbot.relay.protocols.base import BadMessage, Clear, End, Mark, Message, Speech
 from tests.support.protocols import speak
@@ -44,7 +44,7 @@ def speech_text(protocol: str, audio: bytes | str, **more: Any) -> str:
 
 
 def test_the_configuration_knows_the_same_protocols() -> None:
-    assert set(PROTOCOLS) == set(RATES)
+    assert set(PROTOCOLS) == set(SAMPLE_RATES)
 
 
 # -- anything ---------------------------------------------------------------------------------------------

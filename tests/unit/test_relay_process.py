@@ -25,7 +25,7 @@ from eslbot.caller.identity import Signer
 from eslbot.caller.invite import Invite
 from eslbot.cli import main
 from eslbot.config import ConfigError, Workspace, former
-from eslbot.config.schemas import WorkspaceSchema
+from eslbot.config.schemas.workspace import WorkspaceSchema
 from eslbot.relay import control, process
 from eslbot.relay.process import Generation, Parent, make_directory
 from eslbot.sim.processes import children, is_alive

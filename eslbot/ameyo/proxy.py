@@ -55,7 +55,7 @@ class Proxy:
     def __str__(self) -> str:
         return authority(self.host, self.port)
 
-    def away(self, error: OSError) -> ProxyFailed:
+    def unreachable(self, error: OSError) -> ProxyFailed:
         """What to say where no connection to it could be made."""
         if isinstance(error, TimeoutError):
             said = "timed out"
@@ -65,8 +65,8 @@ class Proxy:
             said = error.strerror or str(error)
         return ProxyFailed(f"the proxy {self} cannot be reached: {said}", "mend ameyo.proxy, or the proxy")
 
-    def let_through(self, connection: socket.socket, host: str, port: int, seconds: float) -> None:
-        """Have ``connection``, to this proxy, be one to ``host`` and ``port``. Raises :class:`ProxyFailed`.
+    def open_tunnel(self, connection: socket.socket, host: str, port: int, seconds: float) -> None:
+        """Ask this proxy, on ``connection``, for a tunnel to ``host`` and ``port``. Raises ProxyFailed.
 
         It takes at most ``seconds``, however slowly the proxy speaks; the socket's time-out is another one
         behind it.

@@ -1,4 +1,4 @@
-"""A socket to a bot as the relay has it, watched at its end: who ends TCP, and when; and a ping."""
+"""The relay's socket to a bot, which also notes who ends TCP, and when, and answers to a ping."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class WatchedSocket(BotSocket):
         super().abandon()
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Look at what matters here, and go on as ever."""
+        """Note what matters here, and go on as the relay does."""
         kind = frame.msg_type
         if kind == WSMsgType.PONG:
             self.pong_at = self.pong_at or monotonic()

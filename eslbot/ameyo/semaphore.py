@@ -1,4 +1,4 @@
-"""So many at one time, and the others in the order in which they came."""
+"""A semaphore for greenlets that serves them in the order in which they came."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import gevent
 from gevent.event import Event as Flag
 
 
-class Slots:
+class FifoSemaphore:
     """``number`` slots for greenlets of one thread. One that is given back goes to who has waited longest.
 
     gevent's own semaphore lets a newcomer overtake those who wait, and cannot be left when a call is over.

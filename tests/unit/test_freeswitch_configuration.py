@@ -27,7 +27,9 @@ from eslbot.config.model import (
     Workspace,
     loopback,
 )
-from eslbot.freeswitch.switchconf import NO_PASSWORD, SwitchConfError, _acl, _vars, notes, render
+from eslbot.freeswitch.configuration import _acl, _vars, notes, render
+from eslbot.freeswitch.files import RenderError
+from eslbot.freeswitch.password import NO_PASSWORD
 
 ROOT = Path(__file__).parents[2]
 TREE = ROOT / "freeswitch-conf"
@@ -155,7 +157,7 @@ def test_no_symbolic_link_is_followed(tmp_path: Path, name: str) -> None:
     before = there()
     try:
         render(config(workspace(1, "demo", ["203.0.113.9"])), out)
-    except SwitchConfError as refused:
+    except RenderError as refused:
         assert "symbolic link" in str(refused)
     else:
         assert not (out / name).is_symlink()
@@ -176,7 +178,7 @@ def test_an_edited_file_is_put_right_and_others_are_left_alone(tmp_path: Path) -
 def test_somebody_elses_configuration_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("<document/>")
-    with pytest.raises(SwitchConfError, match="--force"):
+    with pytest.raises(RenderError, match="--force"):
         render(config(), tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
     assert {change.what for change in render(config(), tmp_path, force=True)} == {"written"}
@@ -202,7 +204,7 @@ def test_force_leaves_the_files_of_the_other_configuration_unread(tmp_path: Path
 def test_a_broken_vars_file_is_not_replaced_silently(tmp_path: Path) -> None:
     render(config(), tmp_path)
     (tmp_path / "vars.xml").write_text("<include>")
-    with pytest.raises(SwitchConfError, match="not XML any more"):
+    with pytest.raises(RenderError, match="not XML any more"):
         render(config(), tmp_path)
     render(config(), tmp_path, force=True)
     assert len(settings((tmp_path / "vars.xml").read_text())["event_socket_password"]) >= 32
@@ -210,14 +212,14 @@ def test_a_broken_vars_file_is_not_replaced_silently(tmp_path: Path) -> None:
 
 def test_a_path_that_cannot_be_a_directory_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SwitchConfError, match="not a directory"):
+    with pytest.raises(RenderError, match="not a directory"):
         render(config(), tmp_path / "file")
-    with pytest.raises(SwitchConfError, match="may write"):
+    with pytest.raises(RenderError, match="may write"):
         render(config(), tmp_path / "file" / "below")
 
 
 def test_a_directory_that_cannot_be_written_is_a_clear_error() -> None:
-    with pytest.raises(SwitchConfError, match="cannot write"):
+    with pytest.raises(RenderError, match="cannot write"):
         render(config(), Path("/proc/eslbot"))
 
 
@@ -231,7 +233,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(SwitchConfError, match="No space left"):
+    with pytest.raises(RenderError, match="No space left"):
         render(config(sip_port=5070), tmp_path)
     assert (tmp_path / "vars.xml").read_bytes() == before
     assert not list(tmp_path.rglob(".*"))

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from eslbot.config import former
-from eslbot.config.former import MAX_FILE, OLDEST, QUIET, Former, directory_of, read, write
+from eslbot.config.former_tenants import MAX_FILE, OLDEST, QUIET, FormerTenants, directory_of, read, write
 from eslbot.config.loader import from_tree
 from eslbot.config.model import Config, Workspace
-from eslbot.config.schemas import WorkspaceSchema
+from eslbot.config.schemas.workspace import WorkspaceSchema
 from eslbot.config.secrets import secrets_of
 from eslbot.config.show import workspace_table
 from eslbot.server.call_counts import COLUMNS, CallCounts
@@ -138,7 +138,7 @@ def test_what_is_shown_of_a_tenant_is_a_table_again(seconds: float, text: str) -
     tree["ameyo"]["connect_timeout"] = f"{seconds}s"
     tree["ameyo"]["properties"] = {"note": text}
     workspace = made(tree)
-    assert made(workspace_table(workspace, revealed=True)) == workspace
+    assert made(workspace_table(workspace)) == workspace
 
 
 def test_nobody_else_may_read_it(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_without_a_directory_there_is_none_and_one_that_cannot_be_made_is_told(t
 
 
 def test_a_tenant_that_is_taken_out_is_kept_as_it_was_last(configured: Configured) -> None:
-    room = Former()
+    room = FormerTenants()
     first = room.settle(None, configured(ACME, OTHER))
     changed = room.settle(first, configured(ACME, OTHER, max_calls=9))
     assert (first.former, changed.former, files(changed)) == ({}, {}, set())
@@ -238,7 +238,7 @@ def test_a_tenant_that_is_taken_out_is_kept_as_it_was_last(configured: Configure
 
 
 def test_one_that_comes_back_is_as_the_file_says(configured: Configured) -> None:
-    room = Former()
+    room = FormerTenants()
     without = room.settle(room.settle(None, configured(ACME, OTHER)), configured(OTHER))
     back = room.settle(without, configured(ACME, OTHER, max_calls=11))
     found = back.of_admitted(ACME)
@@ -247,15 +247,15 @@ def test_one_that_comes_back_is_as_the_file_says(configured: Configured) -> None
 
 
 def test_the_next_service_knows_them_by_their_files(configured: Configured) -> None:
-    Former().settle(configured(ACME, OTHER), configured(OTHER))
-    (kept,) = Former().settle(None, configured(OTHER)).former.values()
+    FormerTenants().settle(configured(ACME, OTHER), configured(OTHER))
+    (kept,) = FormerTenants().settle(None, configured(OTHER)).former.values()
     assert kept == configured(ACME).workspaces[ACME]
 
 
 def test_what_is_in_the_process_counts_more_than_a_file(configured: Configured) -> None:
     config = configured(ACME, OTHER)
     write(directory_of(config), [replace(config.workspaces[ACME], max_calls=1)])
-    without = Former().settle(config, configured(OTHER))
+    without = FormerTenants().settle(config, configured(OTHER))
     assert without.former[ACME].max_calls == 7
     assert read(directory_of(config))[ACME].max_calls == 7
 
@@ -265,7 +265,7 @@ def test_where_nothing_can_be_written_the_process_knows_it_all_the_same(
 ) -> None:
     (tmp_path / "tenants").write_text("in the way")
     with capture_logs() as lines:
-        without = Former().settle(configured(ACME, OTHER), configured(OTHER))
+        without = FormerTenants().settle(configured(ACME, OTHER), configured(OTHER))
     assert set(without.former) == {ACME}
     assert "former_tenant_not_kept" in {line["event"] for line in lines}
 
@@ -274,7 +274,7 @@ def test_without_room_to_count_its_calls_none_is_kept_and_the_start_goes_on(conf
     counts = CallCounts()
     counts.know([f"tenant {number}" for number in range(COLUMNS)])
     with capture_logs() as lines:
-        without = Former().settle(configured(ACME, OTHER), configured(OTHER), counts.know)
+        without = FormerTenants().settle(configured(ACME, OTHER), configured(OTHER), counts.know)
     assert (without.former, files(without)) == ({}, set())
     (line,) = lines
     assert line["event"] == "former_tenant_not_kept"
@@ -282,7 +282,7 @@ def test_without_room_to_count_its_calls_none_is_kept_and_the_start_goes_on(conf
 
 
 def test_another_place_leaves_none_behind(configured: Configured, tmp_path: Path) -> None:
-    room = Former()
+    room = FormerTenants()
     without = room.settle(configured(ACME, OTHER), configured(OTHER))
     elsewhere = configured(OTHER)
     elsewhere = replace(elsewhere, server=replace(elsewhere.server, key_file=str(tmp_path / "other" / "key")))
@@ -296,7 +296,7 @@ def test_another_place_leaves_none_behind(configured: Configured, tmp_path: Path
 def test_it_is_kept_while_calls_are_up_and_some_minutes_behind_the_last(
     configured: Configured, clock: list[float]
 ) -> None:
-    room, calls = Former(), {ACME: 5}
+    room, calls = FormerTenants(), {ACME: 5}
     config = room.settle(configured(ACME, OTHER), configured(OTHER))
     for _ in range(5):
         clock[0] += QUIET
@@ -313,7 +313,7 @@ def test_it_is_kept_while_calls_are_up_and_some_minutes_behind_the_last(
 
 
 def test_a_reload_does_not_begin_its_time_anew(configured: Configured, clock: list[float]) -> None:
-    room = Former()
+    room = FormerTenants()
     config = room.settle(configured(ACME, OTHER), configured(OTHER))
     clock[0] += QUIET - 1
     config = room.settle(config, configured(OTHER))
@@ -328,7 +328,7 @@ def test_with_several_machines_it_is_kept_for_as_long_as_a_call(
     after = configured(OTHER)
     far = from_tree(put(small(), "freeswitch.controllers", ["10.0.0.21:8084", "127.0.0.1:8084"]), {})
     after = replace(after, freeswitch=replace(after.freeswitch, controllers=far.freeswitch.controllers))
-    room = Former()
+    room = FormerTenants()
     config = room.settle(configured(ACME, OTHER), after)
     clock[0] += QUIET + 89
     assert set(room.tend(config, lambda _: 0).former) == {ACME}
@@ -337,7 +337,7 @@ def test_with_several_machines_it_is_kept_for_as_long_as_a_call(
 
 
 def test_files_that_a_refused_reload_has_left_are_swept(configured: Configured, clock: list[float]) -> None:
-    room = Former()
+    room = FormerTenants()
     config = room.settle(None, configured(ACME, OTHER))
     room.settle(config, configured(OTHER))  # and its workers did not come up: the one before is in force
     assert files(config) == {f"{ACME}.json"}
@@ -347,19 +347,19 @@ def test_files_that_a_refused_reload_has_left_are_swept(configured: Configured, 
 
 
 def test_a_service_that_ends_leaves_those_with_calls(configured: Configured) -> None:
-    room = Former()
+    room = FormerTenants()
     config = room.settle(None, configured(ACME, OTHER))
     room.leave(config, {ACME: 2, OTHER: 0}.__getitem__)
     assert files(config) == {f"{ACME}.json"}
-    assert set(Former().settle(None, configured(OTHER)).former) == {ACME}
-    assert Former().settle(None, configured(ACME, OTHER)).former == {}
+    assert set(FormerTenants().settle(None, configured(OTHER)).former) == {ACME}
+    assert FormerTenants().settle(None, configured(ACME, OTHER)).former == {}
     assert files(config) == set(), "who is configured needs no file"
 
 
 def test_a_relays_parent_keeps_them_for_as_long_as_a_call_and_writes_none(
     configured: Configured, clock: list[float]
 ) -> None:
-    room = Former()
+    room = FormerTenants()
     config = room.carry(configured(ACME, OTHER), configured(OTHER))
     assert (set(config.former), files(config)) == ({ACME}, set())
     clock[0] += 90 + QUIET - 1
@@ -368,4 +368,4 @@ def test_a_relays_parent_keeps_them_for_as_long_as_a_call_and_writes_none(
     clock[0] += 1
     assert room.carry(config, configured(OTHER)).former == {}
     write(directory_of(config), [configured(ACME).workspaces[ACME]])
-    assert set(Former().carry(None, configured(OTHER)).former) == {ACME}
+    assert set(FormerTenants().carry(None, configured(OTHER)).former) == {ACME}

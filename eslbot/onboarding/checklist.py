@@ -1,6 +1,6 @@
-"""What ``eslbot onboard`` tells: a workspace's way to its first real call (the mission's document, part 3).
+"""A workspace's way to its first real call (the mission's document, part 3): what is set, and what is owed.
 
-The text is for Ameyo as well as for us, so no secret is in it, and nothing of the bot.
+It goes to Ameyo as well as to us, so no secret is in it, and nothing of the bot.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 from eslbot.ameyo.notification import PATH, headers, notification
-from eslbot.ameyo.properties import fill
-from eslbot.config.loader import from_tree, parse, with_stand_ins
+from eslbot.config.loader import from_tree, parse, with_substitutes, workspace_names
 from eslbot.config.model import Config, ConfigError, Network, Workspace
+from eslbot.config.placeholders import fill
 from eslbot.config.urls import MASK, shown
 
 #: The examples of the mission's document.
@@ -41,7 +41,7 @@ _NOBODYS = tuple(
     )
 )
 #: What stands in for a key that is not there, so that the rest can be told; never shown.
-_STAND_INS: Mapping[str, Any] = {
+_SUBSTITUTES: Mapping[str, Any] = {
     "sources": ["192.0.2.1"],
     "ameyo.url": AMEYO_URL,
     "ameyo.tenant_host": "tenant.invalid",
@@ -122,25 +122,23 @@ def checklist(
 
 
 def _find(tree: Mapping[str, Any], wanted: str) -> str:
-    workspaces = tree.get("workspaces")
-    tables = workspaces if isinstance(workspaces, dict) else {}
-    names = {key: table.get("name") for key, table in tables.items() if isinstance(table, dict)}
+    names = workspace_names(tree)
     for key, name in names.items():
-        if wanted == name or wanted.lower() == str(key).lower():
-            return str(key)
+        if wanted == name or wanted.lower() == key.lower():
+            return key
     known = ", ".join(f"{name} ({key})" for key, name in names.items()) or "none"
     raise UnknownWorkspace(f"there is no workspace {wanted!r} in the configuration; there is {known}")
 
 
 def _load(tree: dict[str, Any], key: str, environment: Mapping[str, str]) -> tuple[Config, set[str]]:
-    """The configuration, stand-ins put where this workspace lacks what others have to tell; and where.
+    """The configuration, with substitutes for what this workspace lacks of others; and where.
 
     Other secrets than Ameyo's token are not asked for: who tells a tenant what it owes need not have those.
     """
     tree = copy.deepcopy(tree)
     missing: set[str] = set()
     ameyo = tree["workspaces"][key].pop("ameyo", None)
-    tree, _ = with_stand_ins(tree, environment)
+    tree, _ = with_substitutes(tree, environment)
     table = tree["workspaces"][key]
     if ameyo is not None:
         table["ameyo"] = ameyo
@@ -151,7 +149,7 @@ def _load(tree: dict[str, Any], key: str, environment: Mapping[str, str]) -> tup
         return from_tree(tree, environment), missing
     except ConfigError as error:
         places = [problem.partition(": ")[0] for problem in error.problems]
-    for place, stand_in in _STAND_INS.items():
+    for place, stand_in in _SUBSTITUTES.items():
         full = f"workspaces.{key}.{place}"
         if any(found == full or found.startswith(f"{full}.") for found in places):
             *above, last = place.split(".")
@@ -214,59 +212,52 @@ def _items(
     egress: tuple[str, ...],
     invite_confirmed: bool,
 ) -> tuple[Item, ...]:
-    ameyo = workspace.ameyo
-
-    def theirs(what: str, value: str, known: bool, ask: str) -> Item:
-        return Item(what, value) if known else Item(what, "missing", "Ameyo", ask)
-
-    real = [network for network in workspace.sources if not _nobodys(network)]
-    all_real = "sources" not in missing and len(real) == len(workspace.sources)
-    host_known = "ameyo.tenant_host" not in missing and not _PLACEHOLDER.fullmatch(ameyo.tenant_host)
-    token_known = "ameyo.token" not in missing and not _PLACEHOLDER.fullmatch(ameyo.token.reveal())
-    unclear = sorted(name for name, text in ameyo.properties.items() if _PLACEHOLDER.fullmatch(text))
-    properties = sorted({*ameyo.properties, *ameyo.bot_properties})
+    sip, rest = "Our SIP address", "Our addresses for REST calls"
+    set_ip = "set freeswitch.external_ip, or sip_ip where there is no NAT"
+    asked = 'that the From display name is "<DID>|<CRT Object ID>", and X-Workspace-ID is sent (see below)'
     return (
-        Item("Our SIP address", _host_port(ours, sip_port))
-        if ours
-        else Item(
-            "Our SIP address", "missing", "us", "set freeswitch.external_ip, or sip_ip where there is no NAT"
-        ),
-        Item("Our addresses for REST calls", ", ".join(egress))
-        if egress
-        else Item("Our addresses for REST calls", "missing", "us", "set egress.addresses"),
-        theirs(
-            "SIP gateway addresses",
-            ", ".join(map(_network, workspace.sources)),
-            all_real,
-            "the source addresses of your SIP gateways"
-            + (
-                " (what we have is not a gateway: "
-                + ", ".join(_network(n) for n in workspace.sources if _nobodys(n))
-                + ")"
-                if "sources" not in missing and not all_real
-                else ""
-            ),
-        ),
+        Item(sip, f"{_host(ours)}:{sip_port}") if ours else Item(sip, "missing", "us", set_ip),
+        Item(rest, ", ".join(egress)) if egress else Item(rest, "missing", "us", "set egress.addresses"),
+        _gateways(workspace, missing),
         Item("INVITE format", "confirmed")
         if invite_confirmed
-        else Item(
-            "INVITE format",
-            "not confirmed",
-            "Ameyo",
-            'that the From display name is "<DID>|<CRT Object ID>", and X-Workspace-ID is sent (see below)',
-        ),
-        theirs(
-            "Properties of the notification",
-            ", ".join(properties),
-            bool(properties) and not unclear,
-            "the keys that the notification must carry, and what stands in them"
-            + (f" (still open: {', '.join(unclear)})" if unclear else ""),
-        ),
-        theirs(
-            "Tenant host of the REST server", ameyo.tenant_host, host_known, "the value of the Host header"
-        ),
-        theirs("Authorization token", MASK, token_known, "the token, by a channel that is fit for secrets"),
+        else Item("INVITE format", "not confirmed", "Ameyo", asked),
+        _properties(workspace),
+        *_access(workspace, missing),
     )
+
+
+def _from_ameyo(what: str, value: str, known: bool, ask: str) -> Item:
+    return Item(what, value) if known else Item(what, "missing", "Ameyo", ask)
+
+
+def _gateways(workspace: Workspace, missing: set[str]) -> Item:
+    fictional = [network for network in workspace.sources if _nobodys(network)]
+    ask = "the source addresses of your SIP gateways"
+    if fictional and "sources" not in missing:
+        ask += f" (what we have is not a gateway: {', '.join(map(_network, fictional))})"
+    known = not fictional and "sources" not in missing
+    return _from_ameyo("SIP gateway addresses", ", ".join(map(_network, workspace.sources)), known, ask)
+
+
+def _properties(workspace: Workspace) -> Item:
+    ameyo = workspace.ameyo
+    names = sorted({*ameyo.properties, *ameyo.bot_properties})
+    unclear = sorted(name for name, text in ameyo.properties.items() if _PLACEHOLDER.fullmatch(text))
+    ask = "the keys that the notification must carry, and what stands in them"
+    if unclear:
+        ask += f" (still open: {', '.join(unclear)})"
+    known = bool(names) and not unclear
+    return _from_ameyo("Properties of the notification", ", ".join(names), known, ask)
+
+
+def _access(workspace: Workspace, missing: set[str]) -> Iterator[Item]:
+    """What lets us in to Ameyo's REST server."""
+    host, token = workspace.ameyo.tenant_host, workspace.ameyo.token.reveal()
+    known = "ameyo.tenant_host" not in missing and not _PLACEHOLDER.fullmatch(host)
+    yield _from_ameyo("Tenant host of the REST server", host, known, "the value of the Host header")
+    known = "ameyo.token" not in missing and not _PLACEHOLDER.fullmatch(token)
+    yield _from_ameyo("Authorization token", MASK, known, "the token, by a channel that is fit for secrets")
 
 
 def _invite(workspace: Workspace, ours: str | None, port: int, theirs: tuple[str, ...]) -> str:
@@ -323,111 +314,3 @@ def _network(network: Network) -> str:
 
 def _host(address: str) -> str:
     return f"[{address}]" if ":" in address else address
-
-
-def _host_port(address: str, port: int) -> str:
-    return f"{_host(address)}:{port}"
-
-
-# -- forms ------------------------------------------------------------------------------------------------
-
-
-def as_json(found: Checklist) -> str:
-    """For programs."""
-    return json.dumps(
-        {
-            "workspace": {"id": found.workspace_id, "name": found.name},
-            "complete": found.complete,
-            "items": [
-                {"what": i.what, "value": i.value, "owed_by": i.owed_by, "ask": i.ask} for i in found.items
-            ],
-            "ours": {
-                "sip": found.ours,
-                "sip_port": found.sip_port,
-                "sip_transports": ["udp", "tcp"],
-                "rtp": found.media,
-                "rtp_ports": list(found.rtp_ports),
-                "rest_egress": list(found.egress),
-            },
-            "theirs": {"sip_gateways": list(found.theirs), "rest_url": found.rest_url},
-            "invite": found.invite,
-            "notification": {"body": found.body, "curl": found.curl},
-            "tests": list(found.tests),
-        },
-        indent=2,
-        ensure_ascii=False,
-    )
-
-
-def as_markdown(found: Checklist) -> str:
-    """For mails and tickets."""
-    return _told(found, "# {}", "## {}", "- [x] ", "- [ ] ", "- ", "```\n{}\n```")
-
-
-def _lines_to_us(found: Checklist, ours: str) -> list[str]:
-    """Which address has which ports."""
-    sip = f"SIP {found.sip_port} (UDP, TCP)"
-    rtp = "RTP {}-{} (UDP)".format(*found.rtp_ports)
-    if found.media == found.ours:
-        return [f"{ours}: {sip}, {rtp}"]
-    media = found.media or "(our address for RTP: still missing)"
-    return [f"{ours}: {sip}", f"{media}, and each further machine of ours: {rtp}"]
-
-
-def as_text(found: Checklist) -> str:
-    """For a terminal, and for mails of plain text."""
-    return _told(found, "{}", "{}", "  done  ", "  OWED  ", "  * ", "{}")
-
-
-def _told(found: Checklist, title: str, heading: str, done: str, owed: str, point: str, block: str) -> str:
-    ours = found.ours or "(our address: still missing)"
-    theirs = ", ".join(found.theirs) or "(your gateways: still missing)"
-    state = (
-        "Nothing is owed any more."
-        if found.complete
-        else f"{len(found.owed)} of {len(found.items)} are owed."
-    )
-    sections = (
-        (
-            f"1. State: {state}",
-            [
-                f"{owed}{item.what}: owed by {item.owed_by}: {item.ask}"
-                if item.owed_by
-                else f"{done}{item.what}: {item.value}"
-                for item in found.items
-            ],
-        ),
-        (
-            "2. Firewalls",
-            [
-                *(f"{point}Ameyo, to and from {line}." for line in _lines_to_us(found, ours)),
-                f"{point}Ameyo, in to {found.rest_url}: from {', '.join(found.egress) or '(still missing)'}.",
-                f"{point}We, in from {theirs}: the same ports. Everybody else is refused with 403.",
-            ],
-        ),
-        (
-            "3. INVITE",
-            [
-                "The DID (00, then 7 to 15 digits; no +) and the CRT Object ID are examples; X-Workspace-ID "
-                "is as here in every call. PCMU or PCMA; no digest authentication.",
-                "",
-                block.format(found.invite),
-            ],
-        ),
-        (
-            "4. Notification, when the bot is done",
-            [
-                "This is what we send, repeated until it is answered with 2xx or the call has ended:",
-                "",
-                block.format(found.curl),
-                "",
-                f"Then the PBX sends BYE to {ours}, port {found.sip_port}, and the customer to an agent. "
-                "We send no BYE.",
-            ],
-        ),
-        ("5. Tests, in this order", [f"{number}. {test}" for number, test in enumerate(found.tests, 1)]),
-    )
-    lines = [title.format(f"Going live: {found.name} ({found.workspace_id})")]
-    for name, told in sections:
-        lines += ["", heading.format(name), "", *told]
-    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What ``eslbot conf --firewall`` does: write nftables rules for a FreeSWITCH host, as ``eslbot.nft``.
+"""Renders nftables rules for a FreeSWITCH host, ``eslbot.nft`` (``eslbot conf --firewall``).
 
 They are one table, ``inet eslbot``, which only ever takes away: SIP and RTP from others than the
 configuration names, and of each tenant what goes beyond its budget. Other tables of the host are not touched,
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from eslbot.config.model import IP, Config
 from eslbot.config.sources import Party, Sources
-from eslbot.freeswitch.switchconf import Change, SwitchConfError, write
+from eslbot.freeswitch.files import Change, refuse_foreign, write
 
 #: In every file that we wrote.
 MARKER = "eslbot:firewall"
@@ -78,16 +78,11 @@ _RTP = """
 
 
 def render(config: Config, out: Path, *, force: bool = False) -> list[Change]:
-    """Write the rules for ``config`` to ``out``. Raises :class:`SwitchConfError`.
+    """Write the rules for ``config`` to ``out``. Raises :class:`~eslbot.freeswitch.files.RenderError`.
 
     ``force`` writes over a file of that name that eslbot did not write.
     """
-    try:
-        theirs = (out / RULES).read_text("utf-8", "replace") if (out / RULES).exists() else MARKER
-    except OSError as error:
-        raise SwitchConfError(f"cannot read {out / RULES}: {error.strerror}") from error
-    if MARKER not in theirs and not force:
-        raise SwitchConfError(f"{out / RULES} is not eslbot's; give --out another directory, or --force")
+    refuse_foreign(out / RULES, MARKER, force)
     return write(out, {RULES: text(config)})
 
 

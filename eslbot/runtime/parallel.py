@@ -1,4 +1,4 @@
-"""Several things at one time, none of which can hold up the rest beyond the deadline."""
+"""Runs jobs in threads until a deadline, which no job can delay."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def together(
             done(number)
 
     threads = [
-        threading.Thread(target=work, name=f"doctor-{n}", daemon=True) for n in range(min(MOST, len(jobs)))
+        threading.Thread(target=work, name=f"parallel-{n}", daemon=True) for n in range(min(MOST, len(jobs)))
     ]
     for thread in threads:
         thread.start()

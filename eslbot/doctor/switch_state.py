@@ -1,4 +1,4 @@
-"""What a running FreeSWITCH tells of itself, asked once; the checks only read it.
+"""What a running FreeSWITCH says of itself: asked once, before the checks, which only read it.
 
 Nothing here changes anything: ``status``, ``version``, ``fsctl …`` without a value, ``global_getvar``,
 ``module_exists``, ``acl``, ``xml_locate``, ``sofia xmlstatus``, ``strmicroepoch``.
@@ -53,10 +53,13 @@ STRANGERS = tuple(ip_address(ip) for ip in ("198.51.100.77", "203.0.113.77", "19
 
 
 @dataclass(frozen=True)
-class Switch:
-    """One look at FreeSWITCH. What could not be asked is None, empty or missing."""
+class SwitchState:
+    """FreeSWITCH as it was when it was asked. What it did not answer is None, empty or missing.
 
-    told: Mapping[str, str] = field(default_factory=dict)
+    ``answers`` are by question.
+    """
+
+    answers: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
     modules: Mapping[str, bool] = field(default_factory=dict)
     #: Of the profile as it runs (``sofia xmlstatus``); None where there is none of that name.
@@ -82,7 +85,7 @@ class Switch:
 
     def number(self, question: str) -> int | None:
         """The number at the end of an answer, such as of ``fsctl max_sessions``."""
-        match = re.search(r"(\d+)\s*$", self.told.get(question, ""))
+        match = re.search(r"(\d+)\s*$", self.answers.get(question, ""))
         return int(match[1]) if match else None
 
 
@@ -93,9 +96,9 @@ def profile_of(sofia: Element | None) -> Element | None:
     return next((found for found in sofia.iter("profile") if found.get("name") == PROFILE), None)
 
 
-def look(client: InboundClient, config: Config) -> Switch:
+def ask(client: InboundClient, config: Config) -> SwitchState:
     """Ask everything. Raises OSError and EslError where the connection does not hold."""
-    told = {question: answer for question in _QUESTIONS if (answer := _ask(client, question)) is not None}
+    answers = {question: answer for question in _QUESTIONS if (answer := _ask(client, question)) is not None}
     variables = {
         name: value
         for name in _VARIABLES
@@ -116,8 +119,8 @@ def look(client: InboundClient, config: Config) -> Switch:
     before = time.time()
     stamp = _ask(client, "strmicroepoch") or ""
     after = time.time()
-    return Switch(
-        told=told,
+    return SwitchState(
+        answers=answers,
         variables=variables,
         modules={
             name: answer == "true"

@@ -1,4 +1,4 @@
-"""What ``eslbot conf --edge`` does: write Kamailio's configuration for the edge of a configuration.
+"""Renders Kamailio's configuration for the edge (``eslbot conf --edge``).
 
 ``kamailio.cfg`` is copied from ``freeswitch-conf/kamailio/`` as it is; the files that it reads are generated.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from eslbot.config.model import Address, Config, Edge, Network
 from eslbot.config.sources import Sources
-from eslbot.freeswitch.switchconf import EDGE, Change, SwitchConfError, cannot_write, packaged_files, write
+from eslbot.freeswitch.files import KAMAILIO, Change, RenderError, packaged, refuse_foreign, write
 
 #: In every ``kamailio.cfg`` that we wrote; a directory whose one is without it is somebody else's.
 MARKER = "eslbot:kamailio"
@@ -31,29 +31,22 @@ def render(config: Config, out: Path, *, force: bool = False) -> list[Change]:
     """Write the files for ``config`` to ``out``, an absolute path; the changes are sorted by path.
 
     ``force`` writes over a configuration that eslbot did not write, such as the Debian package's. Raises
-    :class:`SwitchConfError`.
+    :class:`RenderError`.
     """
     files = texts(config, out)
-    try:
-        theirs = (out / MAIN).read_text("utf-8", "replace") if (out / MAIN).exists() else MARKER
-    except OSError as error:
-        raise cannot_write(out, error) from error
-    if MARKER not in theirs and not force:
-        raise SwitchConfError(
-            f"{out / MAIN} is not eslbot's; give --out another directory, or --force to overwrite it"
-        )
+    refuse_foreign(out / MAIN, MARKER, force)
     return write(out, files)
 
 
 def texts(config: Config, out: Path) -> dict[Path, str]:
-    """The text of every file for ``config``, by its path in ``out``. Raises :class:`SwitchConfError`."""
+    """The text of every file for ``config``, by its path in ``out``. Raises :class:`RenderError`."""
     if config.edge is None:
-        raise SwitchConfError("the configuration has no [edge]; add the table, with sip_ip and switches")
+        raise RenderError("the configuration has no [edge]; add the table, with sip_ip and switches")
     if not _PATH.fullmatch(str(out)):
-        raise SwitchConfError(
+        raise RenderError(
             f"--out {out}: Kamailio needs a path of letters, digits, '_', '.', '-' there, from the root"
         )
-    main = {Path(path.name): text for path, text in packaged_files(".cfg") if path.parts[0] == EDGE}
+    main = {Path(path.name): text for path, text in packaged(".cfg") if path.parts[0] == KAMAILIO}
     return {
         **main,
         SETTINGS: _settings(config.edge, out),

@@ -8,7 +8,7 @@ import gevent
 import pytest
 from gevent.event import Event as Flag
 
-from eslbot.ameyo.limit import OutOfTime, limit
+from eslbot.ameyo.deadline import OutOfTime, deadline
 
 LONG = 30.0
 
@@ -16,7 +16,7 @@ LONG = 30.0
 def seconds_of(seconds: float, over: Flag, afterwards: float) -> float:
     """How long a block lasts that would wait for ever."""
     began = time.monotonic()
-    with pytest.raises(OutOfTime), limit(seconds, over, afterwards):
+    with pytest.raises(OutOfTime), deadline(seconds, over, afterwards):
         gevent.sleep(LONG)
     return time.monotonic() - began
 
@@ -39,13 +39,13 @@ def test_it_may_use_its_last_time_up_although_its_own_would_be_over() -> None:
 
 def test_behind_a_block_nothing_is_raised_any_more() -> None:
     over = Flag()
-    with limit(0.01, over, 0.01):
+    with deadline(0.01, over, 0.01):
         over.set()
-    with limit(0.01, Flag(), 0.01):
+    with deadline(0.01, Flag(), 0.01):
         pass
     gevent.sleep(0.05)  # a time-out that is left would be raised here
 
 
 def test_what_a_block_raises_is_raised() -> None:
-    with pytest.raises(ValueError, match="of the block"), limit(LONG, Flag(), LONG):
+    with pytest.raises(ValueError, match="of the block"), deadline(LONG, Flag(), LONG):
         raise ValueError("of the block")

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 from eslbot.cli import main
 from eslbot.config.model import Address, Config
-from eslbot.freeswitch.edgeconf import MARKER, notes, render, texts
-from eslbot.freeswitch.switchconf import SwitchConfError
-from tests.unit.test_switchconf import EDGE, TREE, config, workspace
+from eslbot.freeswitch.edge import MARKER, notes, render, texts
+from eslbot.freeswitch.files import RenderError
+from tests.unit.test_freeswitch_configuration import EDGE, TREE, config, workspace
 
 HERE = Path("/etc/kamailio")
 SITE = replace(
@@ -99,7 +99,7 @@ def test_a_second_run_changes_nothing(tmp_path: Path) -> None:
 
 def test_the_packages_own_configuration_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "kamailio.cfg").write_text("#!KAMAILIO\n")
-    with pytest.raises(SwitchConfError, match="--force"):
+    with pytest.raises(RenderError, match="--force"):
         render(SITE, tmp_path)
     assert (tmp_path / "kamailio.cfg").read_text() == "#!KAMAILIO\n"
     assert not (tmp_path / "edge.cfg").exists()
@@ -109,17 +109,17 @@ def test_the_packages_own_configuration_is_not_written_over(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("out", ["kamailio", "/etc/my kamailio", "/etc/k!m", '/etc/k"m', "/etc/k\nm"])
 def test_a_path_that_kamailio_cannot_hold_is_refused(out: str) -> None:
-    with pytest.raises(SwitchConfError, match="--out"):
+    with pytest.raises(RenderError, match="--out"):
         texts(SITE, Path(out))
 
 
 def test_without_an_edge_there_is_nothing_to_write() -> None:
-    with pytest.raises(SwitchConfError, match=r"no \[edge\]; add the table"):
+    with pytest.raises(RenderError, match=r"no \[edge\]; add the table"):
         texts(replace(SITE, edge=None), HERE)
 
 
 def test_a_directory_that_cannot_be_written_is_a_clear_error() -> None:
-    with pytest.raises(SwitchConfError, match="cannot write"):
+    with pytest.raises(RenderError, match="cannot write"):
         render(SITE, Path("/proc/eslbot"))
 
 

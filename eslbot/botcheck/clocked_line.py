@@ -46,7 +46,7 @@ class ClockedLine:
         self.gaps: list[Gap] = []
 
     def utterance_over(self) -> None:
-        """What comes next may come whenever it likes."""
+        """The next audio is a new utterance: no gap is noted before it."""
         self._end = None
 
     def heard_out(self) -> None:

@@ -1,4 +1,4 @@
-"""An end to what a greenlet waits for."""
+"""A deadline for what a greenlet waits for."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from gevent.event import Event as Flag
 
 
 class OutOfTime(BaseException):
-    """The time of a block was over. Not an Exception, so that no library takes it for one of its own."""
+    """The deadline has passed. Not an Exception, so that no library takes it for one of its own."""
 
 
 @contextmanager
-def limit(seconds: float, over: Flag, afterwards: float) -> Iterator[None]:
+def deadline(seconds: float, over: Flag, afterwards: float) -> Iterator[None]:
     """Raise OutOfTime where the block waits for longer than ``seconds``.
 
     Once ``over`` is set it may go on for ``afterwards`` seconds from that moment, however long it had.

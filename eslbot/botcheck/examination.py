@@ -1,7 +1,7 @@
-"""The calls of one run, and the plain call: what this bot does where nothing is unusual.
+"""The calls of one examination; first the plain call, which the others are compared with.
 
-What a bot says, and when, is its own. So a check cannot know that a bot which says nothing has broken, or one
-that ends was about to: it is held against the plain call, which is placed first and alone.
+What a bot says, and when, is its own affair. So no check can know that a bot which says nothing is broken, or
+that one which ends was about to: each is compared with the plain call, which is placed first and alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from eslbot.relay.dialler import BotUnreachable
 
 #: Seconds by which a bot may be earlier or later than it was before.
 SLACK = 0.5
-#: Seconds that are looked at behind a bot's first word, where nothing else tells that it lives.
+#: Seconds for which a call goes on behind the bot's first word, where nothing else shows that it lives.
 AWHILE = 0.5
 #: Seconds by which a frame of the caller's may leave late, beyond which this machine is too busy to tell what
 #: is the bot's lateness.
@@ -30,8 +30,8 @@ class NotTaken(Exception):
     """The bot has not taken a call of the run; the text says how."""
 
 
-class Kit:
-    """One run.
+class Examination:
+    """One run of the checks against one bot.
 
     Attributes:
         plain: the plain call.
@@ -209,11 +209,11 @@ class Kit:
         await call.part("ended" if call.over else "caller_hangup")
 
 
-def nothing_to_show(kit: Kit) -> Verdict:
+def nothing_to_show(exam: Examination) -> Verdict:
     """For a check that needs a bot which speaks."""
     return unseen("the bot has said nothing in the plain call")
 
 
-def too_busy(kit: Kit) -> str:
+def too_busy(exam: Examination) -> str:
     """Why a time says nothing of the bot."""
-    return f"this machine was busy, late itself by up to {1000 * kit.late:.0f} ms: try again on a quiet one"
+    return f"this machine was busy, late itself by up to {1000 * exam.late:.0f} ms: try again on a quiet one"

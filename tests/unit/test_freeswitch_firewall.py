@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 from eslbot.cli import main
 from eslbot.config.model import Config
-from eslbot.freeswitch.firewallconf import MARKER, RULES, notes, render, text
-from eslbot.freeswitch.switchconf import SwitchConfError
-from tests.unit.test_switchconf import EDGE, config, workspace
+from eslbot.freeswitch.files import RenderError
+from eslbot.freeswitch.firewall import MARKER, RULES, notes, render, text
+from tests.unit.test_freeswitch_configuration import EDGE, config, workspace
 
 SITE = config(
     replace(workspace(1, "acme", ["203.0.113.10", "203.0.113.64/28"]), max_cps=10, max_calls=200),
@@ -77,7 +77,7 @@ def test_a_second_run_changes_nothing_and_somebody_elses_file_is_kept(tmp_path: 
     assert [change.what for change in render(SITE, tmp_path)] == ["written"]
     assert [change.what for change in render(SITE, tmp_path)] == ["unchanged"]
     (tmp_path / RULES).write_text("table inet mine { }\n")
-    with pytest.raises(SwitchConfError, match="--force"):
+    with pytest.raises(RenderError, match="--force"):
         render(SITE, tmp_path)
     assert (tmp_path / RULES).read_text() == "table inet mine { }\n"
     render(SITE, tmp_path, force=True)

@@ -1,14 +1,14 @@
 """Tenants that were taken out of the configuration, for as long as calls of theirs are up.
 
 A call that was admitted is handed off to its own Ameyo, with its own token, whatever becomes of the file
-meanwhile. So who reads a configuration anew keeps what it does not have any more: for the processes that it
-forks in :attr:`~eslbot.config.model.Config.former`, and for those that come without it (a release, a relay's
-parent, the service's next start) in a directory of the service's own (0700), a file a tenant (0600). Secrets
-stand in there as they do in the process: hence only those of tenants that are gone or have calls at the stop,
-and no longer than calls need them.
+meanwhile. So whoever reads a changed configuration keeps the tenants that it no longer has: for the processes
+that it forks in :attr:`~eslbot.config.model.Config.former`; for those that start without it (a release, a
+relay's parent, the service's next start) in a directory of the service's own (0700), one file a tenant
+(0600). Secrets are in the clear there, so only tenants that are gone, or have calls at the stop, are written,
+and they are deleted as soon as no call needs them.
 
-A tenant that is still there goes on with what the file says now: whoever mends its token, or the host of its
-Ameyo, mends it for the customers who wait (the contract with Ameyo: a rejected notification is tried again).
+A tenant that is still in the file goes by what the file says now: who mends its token, or the host of its
+Ameyo, mends it for the customers who wait.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import structlog
 from marshmallow import ValidationError
 
 from eslbot.config.model import Config, Workspace
-from eslbot.config.schemas import WorkspaceSchema
+from eslbot.config.schemas.workspace import WorkspaceSchema
 from eslbot.config.show import workspace_table
 
 log = structlog.get_logger()
@@ -38,8 +38,8 @@ QUIET = 600.0
 SWEEP = 60.0
 #: Seconds: no call is older, so no file is of use any more (``max_duration`` is a day at most).
 OLDEST = 86400.0 + QUIET
-#: Bytes of a file, and how many are read.
-MAX_FILE, MOST = 512 * 1024, 1024
+#: Bytes of a file, and files that are read.
+MAX_FILE, MAX_FILES = 512 * 1024, 1024
 
 _NAME = re.compile(r"(?P<id>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\.json")
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -50,11 +50,11 @@ def directory_of(config: Config) -> Path:
     return Path(config.server.key_file).parent / "tenants"
 
 
-def _known_by_all(ids: list[str]) -> None:
-    """There is room for any number."""
+def _unbounded(ids: list[str]) -> None:
+    """There are counters for any number."""
 
 
-class Former:
+class FormerTenants:
     """What one arbiter, or one relay's parent, knows of them. Raises nothing: no reload fails by it."""
 
     def __init__(self) -> None:
@@ -63,12 +63,12 @@ class Former:
         self._swept = float("-inf")
 
     def settle(
-        self, before: Config | None, config: Config, know: Callable[[list[str]], None] = _known_by_all
+        self, before: Config | None, config: Config, know: Callable[[list[str]], None] = _unbounded
     ) -> Config:
-        """``config`` with the tenants that it has no more: of ``before``, and of files, which are then those.
+        """``config`` with the tenants that it no longer has; the files are brought to the same state.
 
-        For the arbiter, which is told of calls (:meth:`tend`). ``know`` makes room for counting those of
-        these ids; where it has none (ValueError) they are not kept, and told.
+        For the arbiter, which counts calls (:meth:`tend`). ``know`` reserves a counter for each of these ids;
+        where there is none left (ValueError) they are not kept, and that is logged.
         """
         known = read(directory_of(config))
         gone = _gone(known, before, config)
@@ -90,9 +90,9 @@ class Former:
         return replace(config, former=gone)
 
     def carry(self, before: Config | None, config: Config) -> Config:
-        """The same for a relay's parent, which is told of no calls and writes no files.
+        """The same for a relay's parent, which counts no calls and writes no files.
 
-        It keeps each for as long as its calls can last.
+        Each is kept as long as its calls can last.
         """
         now = time.monotonic()
         gone = {
@@ -104,9 +104,9 @@ class Former:
         return replace(config, former=gone)
 
     def tend(self, config: Config, calls: Callable[[str], int]) -> Config:
-        """``config`` without the former tenants that nobody needs any more; the very same where all are.
+        """``config`` without the former tenants that no call needs; the same object where all are needed.
 
-        ``calls`` tells how many a workspace has on this host. With controllers on others their calls may
+        ``calls``: how many a workspace has on this host. With controllers on other hosts, those calls may
         still come here.
         """
         now = time.monotonic()
@@ -125,13 +125,13 @@ class Former:
         return config
 
     def leave(self, config: Config, calls: Callable[[str], int]) -> None:
-        """This arbiter ends: write down whose calls are up, in case that the next one's file lacks them."""
+        """This arbiter ends: write down the tenants with calls up, which the next one's file may lack."""
         tenants = {**config.former, **config.workspaces}
         write(directory_of(config), (workspace for key, workspace in tenants.items() if calls(key)))
 
 
 def _gone(known: Mapping[str, Workspace], before: Config | None, config: Config) -> dict[str, Workspace]:
-    """What was there last of each tenant that ``config`` does not have."""
+    """The last known state of each tenant that ``config`` does not have."""
     last = {**known, **(before.former if before else {}), **(before.workspaces if before else {})}
     return {key: workspace for key, workspace in last.items() if key not in config.workspaces}
 
@@ -145,9 +145,9 @@ def _quiet(workspace: Workspace, config: Config) -> float:
 
 
 def write(directory: Path, workspaces: Iterable[Workspace]) -> None:
-    """A file for each, whole or not at all. What cannot be written is told: this process knows it still."""
+    """A file for each, whole or not at all. What cannot be written is logged: this process still has it."""
     for workspace in workspaces:
-        data = json.dumps(workspace_table(workspace, revealed=True)).encode()
+        data = json.dumps(workspace_table(workspace)).encode()
         temporary = ""
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -168,9 +168,9 @@ def write(directory: Path, workspaces: Iterable[Workspace]) -> None:
 
 
 def read(directory: Path) -> dict[str, Workspace]:
-    """Those of the files that are fit for use, by their ids; the others are told and deleted."""
+    """The tenants of the files that can be used, by id; the others are logged and deleted."""
     found: dict[str, Workspace] = {}
-    for key in sorted(_ids(directory))[:MOST]:
+    for key in sorted(_ids(directory))[:MAX_FILES]:
         path = directory / f"{key}.json"
         try:
             descriptor = os.open(path, _FLAGS)

@@ -1,4 +1,4 @@
-"""What was seen of a bot in a call. Times are monotonic seconds."""
+"""What was observed of a bot in a call. Times are monotonic seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOUD = 1000
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A wish of the bot's but speech, and on which of the call's connections, from 0 on."""
+    """Something other than speech that the bot asked for, and on which connection of the call (from 0)."""
 
     at: float
     connection: int
