@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from eslbot.config import former
+from eslbot.config import former_tenants
 from eslbot.config.former_tenants import MAX_FILE, OLDEST, QUIET, FormerTenants, directory_of, read, write
 from eslbot.config.loader import from_tree
 from eslbot.config.model import Config, Workspace
@@ -99,7 +99,7 @@ Configured = Callable[..., Config]
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr(former.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(former_tenants.time, "monotonic", lambda: now[0])
     return now
 
 
@@ -341,7 +341,7 @@ def test_files_that_a_refused_reload_has_left_are_swept(configured: Configured, 
     config = room.settle(None, configured(ACME, OTHER))
     room.settle(config, configured(OTHER))  # and its workers did not come up: the one before is in force
     assert files(config) == {f"{ACME}.json"}
-    clock[0] += former.SWEEP
+    clock[0] += former_tenants.SWEEP
     assert room.tend(config, lambda _: 1) is config
     assert files(config) == set()
 

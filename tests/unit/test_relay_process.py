@@ -24,7 +24,7 @@ from structlog.testing import capture_logs
 from eslbot.caller.identity import Signer
 from eslbot.caller.invite import Invite
 from eslbot.cli import main
-from eslbot.config import ConfigError, Workspace, former
+from eslbot.config import ConfigError, Workspace, former_tenants
 from eslbot.config.schemas.workspace import WorkspaceSchema
 from eslbot.relay import control, process
 from eslbot.relay.process import Generation, Parent, make_directory
@@ -259,7 +259,7 @@ def test_a_call_of_a_tenant_that_was_removed_finds_its_bot_at_the_next_relay(
     relay.finish()
     tenants = relay.folder / "tenants"
     assert not tenants.exists(), "the arbiter's to write"
-    former.write(tenants, [Workspace(id=ACME, **WorkspaceSchema().load(removed))])
+    former_tenants.write(tenants, [Workspace(id=ACME, **WorkspaceSchema().load(removed))])
     other = start()
     tree["relay"]["listen"] = f"127.0.0.1:{other.port}"
     other.file.write_text(tomli_w.dumps({**tree, "server": {"key_file": str(relay.folder / "identity.key")}}))
