@@ -49,7 +49,7 @@ SLOW = frozenset(
         "unit/test_health_probes.py",
         "unit/test_recording_writer.py",
         "unit/test_relay_playout.py",
-        "unit/test_relay_process.py",
+        "unit/test_relay_parent.py",
         "component/web/test_server.py",
     }
 )

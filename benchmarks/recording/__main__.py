@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.machine import Machine
 from benchmarks.recording.measures import alignment, gaps, onsets, pauses, second_of_sound, wire_onsets
 from benchmarks.speech.report import Verdict, table
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.config import load
 from eslbot.recording.store import Damaged, Store
 from eslbot.sim.bot import BotCall

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from benchmarks.speech.signals import FRAME, NUMBERS, numbers_of
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim.audio import RATE, SILENCE
 from eslbot.sim.rtp import RtpPacket
 

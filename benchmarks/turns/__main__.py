@@ -12,8 +12,8 @@ import click
 
 from benchmarks.machine import Machine
 from benchmarks.turns.measure import Errors, converse
-from eslbot.relay.turns import Kind
 from eslbot.sim.lab import Lab, LabError, Tenant
+from eslbot.turns import Kind
 
 #: Seconds within which a turn is to be (the issue's bar).
 BAR = 0.020

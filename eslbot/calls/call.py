@@ -35,10 +35,10 @@ from eslbot.esl.errors import EslError
 from eslbot.esl.frames import whole_number
 from eslbot.esl.gone import CallerHungUp, ConnectionLost
 from eslbot.esl.session import Session
-from eslbot.ledger.facts import MAX_TIMELINE, MAX_TURNS, OF_TIMELINE, What
+from eslbot.ledger.facts import MAX_TIMELINE, OF_TIMELINE, What
 from eslbot.outcome import Outcome, Stage, fault_of
-from eslbot.relay.turns import Kind, Turn
 from eslbot.telemetry import logs, metrics
+from eslbot.turns import MAX_TURNS, Kind, Turn
 
 if TYPE_CHECKING:
     from eslbot.server.controller import Controller

@@ -65,5 +65,3 @@ OF_TIMELINE = frozenset(
     {What.SPEECH_BEGAN, What.SPEECH_ENDED, What.CALLER_SPEAKS, What.CLEARED, What.MARK, What.HOLD, What.KEY}
 )
 MAX_TIMELINE = 1000
-#: And of turns; a relay tells no more, and one that follows another counts anew.
-MAX_TURNS = 500

@@ -17,11 +17,11 @@ from typing import Any
 
 from sqlalchemy import String
 
-from eslbot.ledger.facts import MAX_TURNS, What
+from eslbot.ledger.facts import What
 from eslbot.ledger.percentile import percentile
 from eslbot.ledger.schema import calls
 from eslbot.outcome import Fault, Outcome, Stage, fault_of
-from eslbot.relay.turns import By, Kind
+from eslbot.turns import MAX_TURNS, By, Kind
 
 Row = dict[str, Any]
 

@@ -38,6 +38,7 @@ from eslbot.ameyo.notification import notification
 from eslbot.ameyo.properties import allowed, fill
 from eslbot.ameyo.sockets import MAX_BYTES, PIECE
 from eslbot.ameyo.tunnel import Proxy, ProxyFailed
+from eslbot.audio import UnusableAudio
 from eslbot.caller.identity import Signer
 from eslbot.caller.invite import Invite, Refused, parse
 from eslbot.calls.bot import stream
@@ -55,7 +56,6 @@ from eslbot.ledger.fold import BadFact, Fact, Story, read_fact
 from eslbot.ledger.queries import Filter
 from eslbot.ledger.tail import Folder
 from eslbot.relay import control, protocols
-from eslbot.relay.audio import UnusableAudio
 from eslbot.relay.control import BadText, News, read_news
 from eslbot.relay.protocols.base import BadMessage
 from eslbot.server.probes import Probes

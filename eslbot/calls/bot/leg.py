@@ -28,8 +28,8 @@ from eslbot.ledger.facts import What
 from eslbot.outcome import Outcome
 from eslbot.relay import control
 from eslbot.relay.control import News, Order, Part, Text
-from eslbot.relay.turns import By, Kind, Turn
 from eslbot.telemetry.redaction import printable
+from eslbot.turns import By, Kind, Turn
 
 log = structlog.get_logger()
 

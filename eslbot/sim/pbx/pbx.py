@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim.events import Emit, silent
 from eslbot.sim.pbx.ameyo import AmeyoServer
 from eslbot.sim.pbx.control import ACKNOWLEDGED, DIRECTIONS, OFFERED, Answered, CallControl

@@ -10,7 +10,7 @@ from benchmarks.machine import Machine
 from benchmarks.reliability.cases import Away, Deploys, Kill, Storm, TakeOvers
 from benchmarks.reliability.measures import Gap, spoken
 from benchmarks.reliability.report import Report
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim.account import Fault, Leftovers, Placed, Post, account
 from eslbot.sim.audio import silence, tone
 from eslbot.sim.pbx.media import Arrival
