@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-#: Turns of a call that are told; further ones are not.
+#: Turns of a call that are told: a relay tells no more, and one that follows another counts anew.
 MAX_TURNS = 500
 
 
