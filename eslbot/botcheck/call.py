@@ -453,4 +453,4 @@ class BotCall:
             if self.onset is None and audible(frame):
                 self.onset = monotonic()
                 self.first_onset = self.first_onset or self.onset
-            self.connection.hear(frame, self._sent * FRAME_SECONDS)
+            self.connection.send_audio(frame, self._sent * FRAME_SECONDS)

@@ -134,7 +134,7 @@ class Connection:
             for message in words(self.protocol):
                 self.socket.send(message)
 
-    def hear(self, linear: bytes, at: float) -> None:
+    def send_audio(self, linear: bytes, at: float) -> None:
         """The caller's audio, L16 at 8,000 Hz."""
         audio = linear if self._upsampler is None else self._upsampler.resample(linear)
         if audio and self.socket is not None:

@@ -2,9 +2,9 @@
 
 ::
 
-    caller ─▶ FreeSWITCH ─ stream ─▶ RelayCall.heard ─▶ caller audio ─▶ bot connection ─▶ bot
-                                          ├▶ recording
-                                          └▶ turn-taking
+    caller ─▶ FreeSWITCH ─ stream ─▶ RelayCall.receive_audio ─▶ bot connection ─▶ bot
+                                          ├▶ recording (call_recording)
+                                          └▶ turns (turn_taking)
     caller ◀─ FreeSWITCH ◀─ line ◀─ playout ◀─ RelayCall.play ◀─ decoder ◀─ bot connection ◀─ bot
 
 The bot's part has states of its own (:mod:`eslbot.relay.bot_part`). Those of the call are its streams':
@@ -108,7 +108,7 @@ class RelayCall(Call):
 
     # -- the audio ----------------------------------------------------------------------------------------
 
-    def heard(self, frame: bytes) -> None:
+    def receive_audio(self, frame: bytes) -> None:
         """From the caller to the bot: a frame of the stream's, L16 at 8,000 Hz."""
         try:  # as `guarded` does, which is a call more for each of fifty a second
             frames = self._caller.frames(frame)
@@ -120,8 +120,8 @@ class RelayCall(Call):
                 self._recording.caller(audio, now)
                 at = self._media_time.next(len(audio) // 2, now)
                 if self._bot.connection is not None:
-                    self._bot.connection.hear(audio, at)
-                    self._turns.heard(audio, now, missing=frame == FILLER)
+                    self._bot.connection.send_audio(audio, at)
+                    self._turns.caller_frame(audio, now, missing=frame == FILLER)
         except Exception as error:  # noqa: BLE001  # told there
             self.fault(error)
 
@@ -357,7 +357,7 @@ class RelayCall(Call):
     # -- what the controller wants, and is told -------------------------------------------------------------
 
     @guarded
-    def ordered(self, text: str) -> None:
+    def receive_order(self, text: str) -> None:
         """One of the controller's texts."""
         try:
             order = control.read_order(text)

@@ -170,7 +170,7 @@ class Parent:
             if sum(relay.state[0] == ACCEPTING for relay in current.relays.values()) >= current.processes:
                 self._complete(self._before)
             elif now >= self._boot_until:
-                self._take_back(f"no new relays accept after {BOOT_TIMEOUT:g} s")
+                self._roll_back(f"no new relays accept after {BOOT_TIMEOUT:g} s")
                 return
         while len(current.relays) < current.processes and now >= self._not_before:
             self._fork(current)
@@ -196,7 +196,7 @@ class Parent:
         metrics.RELAY_DEATHS.inc()
         log.error("relay_died", pid=relay.pid, status=how, remedy="another is started; see its lines above")
         if relay.state[0] == STARTING and self._before is not None:
-            self._take_back("a new relay died before it accepted")
+            self._roll_back("a new relay died before it accepted")
             return
         if time.monotonic() - relay.born >= SHORT_LIFE:
             self._short_lives = 0
@@ -247,7 +247,7 @@ class Parent:
         if self._stopping:
             return
         if self._before is not None:
-            self._take_back("another HUP came")
+            self._roll_back("another HUP came")
         current = self._current
         try:
             new = self._generation(current)
@@ -263,21 +263,21 @@ class Parent:
         assert self._current is not None
         log.info("relay_reloaded", relays=len(self._current.relays), leaving=len(before.relays))
         self._before = None
-        self._part_with(before)
+        self._retire(before)
         if before.listening is not self._current.listening:
             before.listening.close()
 
-    def _take_back(self, why: str) -> None:
+    def _roll_back(self, why: str) -> None:
         """The relays before stay, with their configuration."""
         new, before = self._current, self._before
         assert new is not None and before is not None
         log.error("reload_failed", error=why, remedy="the relays and the configuration before stay in force")
         self._current, self._before = before, None
-        self._part_with(new)
+        self._retire(new)
         if new.listening is not before.listening:
             new.listening.close()
 
-    def _part_with(self, generation: Generation) -> None:
+    def _retire(self, generation: Generation) -> None:
         for relay in generation.relays.values():
             relay.leaving = True
             os.kill(relay.pid, signal.SIGTERM)

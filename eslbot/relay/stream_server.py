@@ -100,11 +100,11 @@ class Call(ABC):
         """There is a stream, the first or another one; the one before is gone without further notice."""
 
     @abstractmethod
-    def heard(self, frame: bytes) -> None:
+    def receive_audio(self, frame: bytes) -> None:
         """A binary frame of the module's: L16 at 8,000 Hz, 320 bytes."""
 
     @abstractmethod
-    def ordered(self, text: str) -> None:
+    def receive_order(self, text: str) -> None:
         """A text of the controller's, which may be anything (:func:`eslbot.relay.control.read_order`)."""
 
     @abstractmethod
@@ -127,7 +127,7 @@ REMEDIES = {
 }
 
 
-class NotTaken(Exception):
+class StreamRefused(Exception):
     """A stream that gets no call. ``why`` is one of :data:`eslbot.telemetry.metrics.REFUSED_WHYS`."""
 
     def __init__(self, status: int, why: str) -> None:
@@ -143,7 +143,7 @@ class Calls(Protocol):
         """Where this very worker is reached."""
 
     def find_or_make(self, invite: Invite) -> Call:
-        """The call, made where there is none. Raises NotTaken."""
+        """The call, made where there is none. Raises StreamRefused."""
 
     def has_stream(self, call_id: str) -> None:
         """A stream of this call is up."""
@@ -205,7 +205,7 @@ class StreamServer:
         try:
             is_prepare = request.path == b"/prepare"
             if not is_prepare and request.path != b"/":
-                raise NotTaken(404, "bad_request")
+                raise StreamRefused(404, "bad_request")
             invite = self._identity(request)
             part = Part.NEW if is_prepare else _part(request)
             ptime = int(_header(request, control.PTIME, _PTIME, "20"))
@@ -213,7 +213,7 @@ class StreamServer:
             call = self._calls.find_or_make(invite)
             if not is_prepare:
                 call.open_line(ptime, switch)
-        except NotTaken as refused:
+        except StreamRefused as refused:
             metrics.RELAY_REFUSED.labels(refused.why).inc()
             log.warning(
                 "stream_refused",
@@ -231,13 +231,13 @@ class StreamServer:
         return ModuleStream(self, invite.call_id, call, part)
 
     def _identity(self, request: WSUpgradeRequest) -> Invite:
-        """Whose call it is. Raises NotTaken."""
+        """Whose call it is. Raises StreamRefused."""
         calls, tokens = (request.headers.getall(name, []) for name in (control.CALL, control.IDENTITY))
         if len(calls) == len(tokens) == 1 and _CALL_ID.fullmatch(calls[0]):
             invite = self._signer.verify(calls[0], tokens[0])
             if invite is not None:
                 return invite
-        raise NotTaken(403, "no_identity")
+        raise StreamRefused(403, "no_identity")
 
     # -- for streams --------------------------------------------------------------------------------------
 
@@ -266,7 +266,7 @@ def _claimed(request: WSUpgradeRequest) -> str:
 def _header(request: WSUpgradeRequest, name: str, form: re.Pattern[str], default: str) -> str:
     text = request.headers.get(name, default)
     if not form.fullmatch(text):
-        raise NotTaken(400, "bad_request")
+        raise StreamRefused(400, "bad_request")
     return text
 
 
@@ -274,7 +274,7 @@ def _part(request: WSUpgradeRequest) -> Part:
     try:
         part = Part(request.headers.get(control.PART, ""))
     except ValueError:
-        raise NotTaken(400, "bad_request") from None
+        raise StreamRefused(400, "bad_request") from None
     heard = part is Part.UNDER_WAY and request.headers.get(control.HEARD) == "1"
     return Part.HEARD if heard else part
 
@@ -336,9 +336,9 @@ class ModuleStream(WSListener):
                 if not frame.fin:
                     self._reset()  # the module sends no fragments: this is something else
                 elif kind == _BINARY:
-                    call.heard(frame.get_payload_as_bytes())
+                    call.receive_audio(frame.get_payload_as_bytes())
                 elif kind == _TEXT:
-                    call.ordered(frame.get_payload_as_bytes().decode("utf-8", "replace"))
+                    call.receive_order(frame.get_payload_as_bytes().decode("utf-8", "replace"))
                 elif kind == WSMsgType.CONTINUATION:
                     self._reset()  # nor their ends
             except Exception as error:  # noqa: BLE001  # told there

@@ -24,7 +24,7 @@ from eslbot.caller.identity import Signer
 from eslbot.caller.invite import Invite
 from eslbot.config.model import Config, Workspace
 from eslbot.relay.resources import Resources
-from eslbot.relay.stream_server import Call, NotTaken, StreamServer
+from eslbot.relay.stream_server import Call, StreamRefused, StreamServer
 from eslbot.runtime.keepalive import notice_dead_peers
 from eslbot.telemetry import metrics
 
@@ -160,17 +160,17 @@ class Worker:
     # -- calls (eslbot.relay.stream_server.Calls) ----------------------------------------------------------
 
     def find_or_make(self, invite: Invite) -> Call:
-        """The call, made where there is none. Raises NotTaken."""
+        """The call, made where there is none. Raises StreamRefused."""
         call = self.calls.get(invite.call_id)
         if call is not None:
             return call
         if self._server is None:  # who asks here comes late: another relay has it by now
-            raise NotTaken(503, "leaving")
+            raise StreamRefused(503, "leaving")
         workspace = self._config.of_admitted(invite.workspace_id)  # the controllers admit; we verify
         if workspace is None:
-            raise NotTaken(403, "unknown_workspace")
+            raise StreamRefused(403, "unknown_workspace")
         if len(self.calls) >= MAX_CALLS:
-            raise NotTaken(503, "full")
+            raise StreamRefused(503, "full")
         call = self._parts.call(invite, workspace, self._resources)
         self.calls[invite.call_id] = call
         metrics.RELAY_CALLS.set(len(self.calls))

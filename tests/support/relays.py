@@ -40,10 +40,10 @@ class EchoCall(Call):
         self.stream = stream
         stream.send_text(f"{os.getpid()} {self.workspace.name} {self.shared.url}")
 
-    def heard(self, frame: bytes) -> None:
+    def receive_audio(self, frame: bytes) -> None:
         self.told.append("heard")
 
-    def ordered(self, text: str) -> None:
+    def receive_order(self, text: str) -> None:
         assert self.stream is not None
         if text == "die":
             os._exit(3)

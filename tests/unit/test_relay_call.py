@@ -265,7 +265,7 @@ def test_the_next_controller_is_told_which_ring_is_not_on_yet(world: World) -> N
         call, stream = await up(world)
         for opened in [(False, False), (True, False), (True, True)]:
             world.line.opened = opened
-            call.ordered(control.order(Order.HELLO, hold=False))
+            call.receive_order(control.order(Order.HELLO, hold=False))
             assert tuple(ring["on"] for ring in stream.of("state")[-1]["lines"]) == opened
         call.stream_gone(True)
 
@@ -333,9 +333,9 @@ def test_a_call_without_line_files_is_over_at_once_and_says_why(
             control.order(Order.STOP, reason="ended"),
         ):
             with capture_logs() as told:
-                call.ordered(order)
+                call.receive_order(order)
             assert told == []
-        call.heard(TONE)
+        call.receive_audio(TONE)
         call.stream_gone(True)
         assert world.forgotten == [UUID]
 
@@ -397,7 +397,7 @@ def test_each_frame_of_the_callers_is_a_message_of_its_own(world: World, caller:
     async def story() -> None:
         call, _ = await up(world)
         before = len(world.socket.sent)
-        call.heard(TONE)
+        call.receive_audio(TONE)
         assert world.socket.sent[before:] == [TONE, TONE]
 
     run(story)
@@ -411,11 +411,11 @@ def test_lateness_is_told_once_and_then_it_settles(
     async def story() -> None:
         call, stream = await up(world)
         caller.late = 0.02
-        call.heard(TONE)
+        call.receive_audio(TONE)
         assert not stream.of("late")
         caller.late = 0.04
-        call.heard(TONE)
-        call.heard(TONE)
+        call.receive_audio(TONE)
+        call.receive_audio(TONE)
         assert [entry["by"] for entry in stream.of("late")] == [0.04]
         assert caller.settled == 1
 
@@ -426,9 +426,9 @@ def test_behind_a_jitter_buffer_nobody_is_made_to_flush(world: World, caller: Fa
     async def story() -> None:
         call, stream = await up(world)
         caller.short_packets = True
-        call.heard(TONE)
+        call.receive_audio(TONE)
         caller.late, caller.short_packets = 0.3, False
-        call.heard(TONE)
+        call.receive_audio(TONE)
         assert len(stream.of("short_packets")) == 1 and not stream.of("late")
 
     run(story)
@@ -440,7 +440,7 @@ def test_what_costs_ticks_is_not_late(
 ) -> None:
     async def story() -> None:
         call, _ = await up(world)
-        call.ordered(control.order(order[0], ack=0, **order[1]))
+        call.receive_order(control.order(order[0], ack=0, **order[1]))
         assert caller.settled == 1
 
     run(story)
@@ -538,9 +538,9 @@ def test_a_new_controller_asks_once_and_knows_all(world: World) -> None:
         call, stream = await up(world)
         world.socket.listener.received(TONE)
         world.socket.says(type="end")
-        call.ordered(control.order(Order.ACK, ack=1))
+        call.receive_order(control.order(Order.ACK, ack=1))
         before = len(stream.texts)
-        call.ordered(control.order(Order.HELLO, hold=True))
+        call.receive_order(control.order(Order.HELLO, hold=True))
         state, *again = stream.news[before:]
         assert state["news"] == "state" and state["acked"] == 1
         assert state["bot"] == "over" and state["spoken"] and state["ended"]["outcome"] == "bot_ended"
@@ -571,14 +571,14 @@ def test_a_freeswitch_that_has_restarted_is_told_of_its_own_rings(world: World, 
     async def story() -> None:
         call, _ = await up(world)
         caller.short_packets = True
-        call.heard(TONE)
-        call.ordered(control.order(Order.HOLD, on=True))
+        call.receive_audio(TONE)
+        call.receive_order(control.order(Order.HOLD, on=True))
         world.socket.listener.received(TONE)
         world.line.opened = (True, True)
         call.stream_gone(clean=False)
         call.open_line(20, "same")
         call.stream_up(stream := FakeStream(), Part.UNDER_WAY)
-        call.heard(TONE)
+        call.receive_audio(TONE)
         assert stream.of("state")[0]["lines"][0]["on"], "the stream merely broke"
         assert len(stream.of("short_packets")) == 1, "told again, and no second time"
         call.stream_gone(clean=False)
@@ -591,7 +591,7 @@ def test_a_freeswitch_that_has_restarted_is_told_of_its_own_rings(world: World, 
         assert (state["bot"], state["speaking"], state["hold"]) == ("connected", True, True)
         assert [did[1] for did in world.playout.did if did[0] == "attached"] == ["same", "restarted"]
         told = len(stream.of("short_packets"))
-        call.heard(TONE)
+        call.receive_audio(TONE)
         assert len(stream.of("short_packets")) == told + 1, "its jitter buffer is gone as well"
         assert len(world.sockets) == 1 and not world.socket.closed
         assert not world.socket.got("stop") and len(world.socket.got("start")) == 1
@@ -629,7 +629,7 @@ def test_a_stream_that_is_to_be_followed_by_another_is_not_the_calls_end(
 
     async def story() -> None:
         call, _ = await up(world)
-        call.ordered(control.order(Order.AGAIN))
+        call.receive_order(control.order(Order.AGAIN))
         call.stream_gone(clean=True)
         world.socket.says(type="end")  # while nobody is there to be told
         assert not world.line.removed and not world.forgotten
@@ -727,7 +727,7 @@ def test_the_controller_stops_the_bot(world: World) -> None:
     async def story() -> None:
         call, _ = await up(world)
         world.socket.listener.received(TONE)
-        call.ordered(control.order(Order.STOP, reason="max_duration"))
+        call.receive_order(control.order(Order.STOP, reason="max_duration"))
         assert (
             world.socket.got("stop") == [{"type": "stop", "reason": "max_duration"}] and world.socket.closed
         )
@@ -743,10 +743,10 @@ def test_the_callers_audio_has_no_gap_in_its_time(world: World) -> None:
         call, _ = await up(world, protocol="twilio")
         frame = tone(1000, 0.02)
         for _ in range(300):
-            call.heard(frame)
+            call.receive_audio(frame)
         call._media_time._began -= 20.0137  # of which none was heard
         for _ in range(2000):
-            call.heard(frame)
+            call.receive_audio(frame)
         messages = [json.loads(message) for message in world.socket.sent]
         times = [int(it["media"]["timestamp"]) for it in messages if it["event"] == "media"]
         assert times[:3] == [0, 20, 40]
@@ -760,7 +760,7 @@ def test_the_callers_audio_has_no_gap_in_its_time(world: World) -> None:
 def test_a_key_goes_to_the_bot_and_an_unknown_order_nowhere(world: World) -> None:
     async def story() -> None:
         call, _ = await up(world)
-        call.ordered(control.order(Order.KEY, digit="5", ms=120))
+        call.receive_order(control.order(Order.KEY, digit="5", ms=120))
         for text in (
             "{",
             "[]",
@@ -768,7 +768,7 @@ def test_a_key_goes_to_the_bot_and_an_unknown_order_nowhere(world: World) -> Non
             '{"order": "key", "digit": 5}',
             '{"order": "ack", "ack": "x"}',
         ):
-            call.ordered(text)
+            call.receive_order(text)
         assert world.socket.got("dtmf") == [{"type": "dtmf", "digit": "5", "duration_ms": 120}]
 
     run(story)
@@ -908,7 +908,7 @@ def test_a_fault_that_each_frame_has_is_told_once_and_counted(world: World, call
         caller.frames = None  # type: ignore[assignment, method-assign]
         before = metrics.INTERNAL_ERRORS._value.get()
         for _ in range(50):
-            call.heard(TONE)
+            call.receive_audio(TONE)
         assert metrics.INTERNAL_ERRORS._value.get() == before + 50
         assert len(stream.of("ended")) == len(stream.of("done")) == 1
 
@@ -1106,7 +1106,7 @@ def test_a_hold_that_is_told_while_the_bot_is_dialled_reaches_it(world: World) -
         call, stream = world.call(), FakeStream()
         call.open_line(20, "")
         call.stream_up(stream, Part.NEW)
-        call.ordered(control.order(Order.HELLO, hold=True))
+        call.receive_order(control.order(Order.HELLO, hold=True))
         assert [(state["bot"], state["hold"]) for state in stream.of("state")] == [("dialling", False)] * 2
         await turn()
         texts = [json.loads(message)["type"] for message in world.socket.sent]
@@ -1120,10 +1120,10 @@ def test_a_stop_while_the_bot_is_dialled_is_the_end_of_it(world: World) -> None:
         call, stream = world.call(), FakeStream()
         call.open_line(20, "")
         call.stream_up(stream, Part.NEW)
-        call.ordered(control.order(Order.STOP, reason="max_duration"))
+        call.receive_order(control.order(Order.STOP, reason="max_duration"))
         await turn()
         assert not world.sockets
-        call.ordered(control.order(Order.HELLO, hold=False))
+        call.receive_order(control.order(Order.HELLO, hold=False))
         state = stream.of("state")[-1]
         assert (state["bot"], state["done"]) == ("over", True)
         assert not stream.of("ended") and not stream.of("done")
@@ -1162,7 +1162,7 @@ async def talks(
     def hear(*pieces: Samples) -> None:
         nonlocal now
         for frame in frames(*pieces):
-            call.heard(frame)
+            call.receive_audio(frame)
             now += 0.02
 
     hear(silence(1), speech(1, 1), silence(0.5))
@@ -1190,8 +1190,8 @@ def test_an_answer_is_told_once_with_its_share(world: World, monkeypatch: pytest
 @pytest.mark.parametrize(
     "breaks",
     [
-        lambda call: call.ordered(control.order(Order.KEY, digit="5", ms=100)),
-        lambda call: call.ordered(control.order(Order.HOLD, on=True)),
+        lambda call: call.receive_order(control.order(Order.KEY, digit="5", ms=100)),
+        lambda call: call.receive_order(control.order(Order.HOLD, on=True)),
         lambda call: call.stream_gone(False),
         lambda call: call.stream_up(FakeStream(), Part.UNDER_WAY),
         lambda call: call.open_line(20, "restarted"),
@@ -1217,7 +1217,7 @@ def test_a_barge_in_is_told_and_an_echo_is_none(world: World, monkeypatch: pytes
         def hear(*pieces: Samples) -> None:
             nonlocal now
             for frame in frames(*pieces):
-                call.heard(frame)
+                call.receive_audio(frame)
                 now += 0.02
 
         hear(silence(1))
@@ -1248,13 +1248,13 @@ def test_with_other_packets_or_a_jitter_buffer_nothing_is_measured(
         call.stream_up(stream, Part.NEW)
         await turn()
         for frame in frames(silence(0.1)):
-            call.heard(frame)
+            call.receive_audio(frame)
         assert not call._turns.measured
         call.stream_gone(True)
         call, stream = await up(world)
         assert call._turns.measured
         call._caller.short_packets = True
-        call.heard(TONE)
+        call.receive_audio(TONE)
         assert not call._turns.measured
         assert stream.of("short_packets")
         call.stream_gone(True)

@@ -39,7 +39,7 @@ class Call:
     def says(self, *pieces: Samples, missing: bool = False) -> None:
         """The caller."""
         for frame in frames(*pieces):
-            self.relay.heard(frame, self.now + UPLINK + self.late, missing=missing)
+            self.relay.caller_frame(frame, self.now + UPLINK + self.late, missing=missing)
             self.now += FRAME_SECONDS
 
     def wait(self, seconds: float) -> None:
@@ -120,7 +120,7 @@ def test_who_is_late_now_and_then_measures_right_all_the_same() -> None:
     call.wait(1)
     said = list(frames(speech(1, 1), silence(0.4)))
     for number, frame in enumerate(said):
-        call.relay.heard(frame, call.now + UPLINK + (number * 7 % 25) / 1000, missing=False)
+        call.relay.caller_frame(frame, call.now + UPLINK + (number * 7 % 25) / 1000, missing=False)
         call.now += FRAME_SECONDS
     stopped = call.now - FRAME_SECONDS - 0.4
     call.relay.bot_audible(call.now, call.now)
@@ -195,7 +195,7 @@ def test_so_many_are_told_and_no_more() -> None:
     question = list(frames(speech(0.3, 1), silence(0.9)))
     for _ in range(MAX_TURNS + 3):
         for number, frame in enumerate(question):
-            call.relay.heard(frame, call.now + UPLINK, missing=False)
+            call.relay.caller_frame(frame, call.now + UPLINK, missing=False)
             if number == 25:
                 call.relay.bot_audible(call.now, call.now)
             if number == 30:

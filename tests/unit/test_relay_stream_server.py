@@ -17,7 +17,7 @@ from eslbot.caller.identity import Signer
 from eslbot.caller.invite import Invite
 from eslbot.relay import control, stream_server
 from eslbot.relay.control import Part
-from eslbot.relay.stream_server import Call, NotTaken, Stream, StreamServer
+from eslbot.relay.stream_server import Call, Stream, StreamRefused, StreamServer
 from eslbot.telemetry import metrics
 from tests.unit.test_relay_dialler import frame
 
@@ -48,12 +48,12 @@ class Taken(Call):
         self.stream = stream
         stream.send_text("state")
 
-    def heard(self, frame: bytes) -> None:
+    def receive_audio(self, frame: bytes) -> None:
         if self.faulty:
             raise KeyError("ours")
         self.told.append(("heard", frame))
 
-    def ordered(self, text: str) -> None:
+    def receive_order(self, text: str) -> None:
         self.told.append(("ordered", text))
         assert self.stream is not None
         self.stream.send_text(text)
@@ -74,7 +74,7 @@ class Server:
     def __init__(self) -> None:
         self.calls: dict[str, Taken] = {}
         self.streams: list[str] = []
-        self.refuses: NotTaken | None = None
+        self.refuses: StreamRefused | None = None
 
     async def __aenter__(self) -> Server:
         listening = socket.create_server(("127.0.0.1", 0))
@@ -226,7 +226,7 @@ def test_a_call_id_that_is_no_file_name_is_nobodys_though_it_is_signed() -> None
 
 def test_a_call_that_the_worker_does_not_take_is_refused() -> None:
     async def story(server: Server) -> None:
-        server.refuses = NotTaken(503, "full")
+        server.refuses = StreamRefused(503, "full")
         caller = await server.ask(*UPGRADE, *identity(), f"{control.PART}: new")
         assert b" 503 " in await caller.head()
 
@@ -269,7 +269,7 @@ def test_prepare_makes_the_call_and_names_the_worker() -> None:
 def test_anybody_is_told_that_this_is_a_relay_and_nothing_else() -> None:
     async def story(server: Server) -> None:
         refused = [sample.value for sample in metrics.RELAY_REFUSED.collect()[0].samples]
-        server.refuses = NotTaken(503, "full")
+        server.refuses = StreamRefused(503, "full")
         with capture_logs() as told:
             for lines in ([], UPGRADE, [*UPGRADE, *identity(), f"{control.PART}: new"]):
                 caller = await server.ask(*lines, path=control.HEALTH)

@@ -26,7 +26,7 @@ def heard(
     caller = SpeechDetector(level)
     found = []
     for now, frame in enumerate(frames(*pieces)):
-        edge = caller.hear(frame, now * FRAME_SECONDS, missing=now in missing)
+        edge = caller.process(frame, now * FRAME_SECONDS, missing=now in missing)
         if edge is not None:
             found.append(edge)
     return found
@@ -139,9 +139,9 @@ def test_a_lost_packet_in_a_word_changes_nothing() -> None:
 def test_another_stream_begins_anew() -> None:
     caller = SpeechDetector(lambda: 0.0)
     for number, frame in enumerate(frames(silence(1), speech(0.5))):
-        caller.hear(frame, number * FRAME_SECONDS)
+        caller.process(frame, number * FRAME_SECONDS)
     caller.reset()
-    assert [caller.hear(frame, 2.0) for frame in frames(silence(1))] == [None] * 50
+    assert [caller.process(frame, 2.0) for frame in frames(silence(1))] == [None] * 50
 
 
 def test_it_costs_next_to_nothing() -> None:
@@ -152,7 +152,7 @@ def test_it_costs_next_to_nothing() -> None:
     for _ in range(5):
         began = time.thread_time()
         for number, frame in enumerate(said):
-            caller.hear(frame, number * FRAME_SECONDS)
+            caller.process(frame, number * FRAME_SECONDS)
         best = min(best, (time.thread_time() - began) / len(said))
     assert best < 20e-6
 

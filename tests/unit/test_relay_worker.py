@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from eslbot.caller.invite import Invite
 from eslbot.config.loader import from_tree
 from eslbot.relay import control, worker
-from eslbot.relay.stream_server import NotTaken
+from eslbot.relay.stream_server import StreamRefused
 from eslbot.relay.worker import ACCEPTING, LEAVING, Worker, shared_socket, sweep
 from tests.support.relays import ACME, EchoCall, configuration, parts
 from tests.unit.test_relay_stream_server import SIGNER, UPGRADE, Caller, identity
@@ -95,12 +95,12 @@ def test_a_prepared_call_gets_its_stream_at_the_workers_own_door(tmp_path: Path)
 def test_calls_that_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(running: Running) -> None:
         def refused(given: Invite) -> tuple[int, str]:
-            with pytest.raises(NotTaken) as not_taken:
+            with pytest.raises(StreamRefused) as not_taken:
                 running.worker.find_or_make(given)
             return not_taken.value.status, not_taken.value.why
 
         assert refused(invite(workspace="00000000-0000-4000-8000-000000000009")) == (403, "unknown_workspace")
-        assert running.worker.find_or_make(invite()) is running.worker.of(invite())
+        assert running.worker.find_or_make(invite()) is running.worker.find_or_make(invite())
         monkeypatch.setattr(worker, "MAX_CALLS", 1)
         assert refused(invite("call-2")) == (503, "full")
         assert running.worker.find_or_make(invite()) is not None

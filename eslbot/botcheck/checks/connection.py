@@ -68,7 +68,7 @@ async def early_audio(kit: Kit) -> Verdict:
         await call.connect(start=False)
         began = monotonic()
         for number in range(EARLY):
-            call.connection.hear(bytes(FRAME), number * 0.02)
+            call.connection.send_audio(bytes(FRAME), number * 0.02)
         call.start()
         verdict = await kit.lives(call, began, "audio before `start`")
         await kit.hung_up(call)

@@ -85,7 +85,7 @@ class Conversation:
 
     # -- the caller ---------------------------------------------------------------------------------------
 
-    def heard(self, frame: bytes, now: float, *, missing: bool) -> None:
+    def caller_frame(self, frame: bytes, now: float, *, missing: bool) -> None:
         """20 ms of the caller's, or what stands for a packet that is ``missing``."""
         if not self.measured:
             return
@@ -93,7 +93,7 @@ class Conversation:
         if late > MAX_LATENESS:
             self.broken(now)
         elif not self._held:
-            edge = self._speech.hear(frame, now - late - UPLINK, missing=missing)
+            edge = self._speech.process(frame, now - late - UPLINK, missing=missing)
             if edge is not None:
                 self._take(edge, now)
         self.settle(now)

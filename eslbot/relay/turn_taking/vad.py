@@ -122,7 +122,7 @@ class SpeechDetector:
         self._loud_since = None
         self._begin_anew()
 
-    def hear(self, frame: bytes, at: float, *, missing: bool = False) -> Edge | None:
+    def process(self, frame: bytes, at: float, *, missing: bool = False) -> Edge | None:
         """20 ms of L16 at 8,000 Hz, whose packet came ``at``, or should have. What is known by it."""
         if not missing:
             level = rms(frame)
