@@ -1,12 +1,15 @@
 """The relay's parent: it binds, forks relays, and forks another when one dies.
 
 It has no event loop and no call. Everything that a relay needs is loaded here before the fork, so that
-another one accepts within milliseconds. A generation is what was forked with one configuration:
+another one accepts within milliseconds. A generation is what was forked with one configuration::
 
-* SIGHUP makes a new one. When its relays accept, those before are told to leave: they stay until their calls
-  are over. Where a configuration cannot be used, or its relays do not come up, the generation before stays.
-* SIGTERM, or the end of who has started us (:func:`~eslbot.runtime.children.lifeline`): all leave, and we end
-  behind the last, at most ``drain`` seconds later. A second SIGTERM, SIGINT or SIGQUIT: at once.
+    serving ──SIGHUP──▶ reloading: a new generation boots ──all of it accept──▶ serving; the one before leaves
+                                └──BOOT_TIMEOUT, a death, another HUP──▶ serving, by the generation before
+    serving ──SIGTERM, or our parent is gone──▶ leaving ──no relay is left, or `drain` is over──▶ ended
+                └── a second SIGTERM, SIGINT, SIGQUIT: at once ──────────────────────────────────────▶ ended
+
+A configuration that cannot be used changes nothing. Relays that leave stay until their calls are over. The
+end of our parent is the end of a pipe (:func:`~eslbot.runtime.children.lifeline`).
 """
 
 from __future__ import annotations

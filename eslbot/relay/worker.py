@@ -1,8 +1,12 @@
 """One relay process: an asyncio loop, its stream server, its calls.
 
 It accepts at the socket that all relays share, and at one of its own that no other has: a call that was
-prepared here gets its stream here. Told to leave, it closes the shared one and stays until its calls are
-over.
+prepared here gets its stream here. Its parent sees its state, a byte in memory that both share::
+
+    STARTING ──listens──▶ ACCEPTING ──SIGTERM, or no parent any more──▶ LEAVING ──no call is left──▶ ended
+                              └─────────────── SIGQUIT, or `drain` is over: at once ────────────────▶ ended
+
+Leaving, it has closed the shared socket.
 """
 
 from __future__ import annotations

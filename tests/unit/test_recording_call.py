@@ -345,7 +345,7 @@ def test_the_bot_waits_for_the_announcement_and_nobody_takes_it_for_the_bot(worl
         assert world.playout.queued == tone(1400, 0.4)
         assert [entry["news"] for entry in stream.news] == ["state", "recording", "connected"]
         world.playout.told.utterance_began(0.0)
-        assert call._first_audio is None, "the bot's time has not begun"
+        assert call._bot._first_audio is None, "the bot's time has not begun"
         await turn()
         assert world.playout.queued == tone(1400, 0.4)
         world.playout.queued = b""

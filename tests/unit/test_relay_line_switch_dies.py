@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eslbot.relay import line as line_module
 from eslbot.relay.line import predecessor
 from tests.support.line_reader import PERIOD
 from tests.unit.test_relay_playout import MESSAGE, PASSES, World, dropped
@@ -395,7 +394,7 @@ def full(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
         left[0] -= size
         return size
 
-    monkeypatch.setattr(line_module.os, "pwrite", pwrite)
+    monkeypatch.setattr(os, "pwrite", pwrite)
 
 
 def test_what_the_disk_has_no_room_for_is_counted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,7 +462,7 @@ def test_a_relay_whose_line_was_taken_lays_nothing(world: World) -> None:
     old, old_line = world.playout, world.line
     world.succeed()
     names = sorted(world.directory.iterdir())
-    old.read_by("core-2")
+    old.attach("core-2")
     assert old_line.taken and old.tick() is None
     assert sorted(world.directory.iterdir()) == names
     world.play(2)
@@ -484,13 +483,13 @@ class Heard:
     def __init__(self, world: World) -> None:
         self.world = world
         self.said: dict[str, int] = {}
-        marked = world.told.marked
+        marked = world.told.mark_reached
 
         def noted(name: str, cleared: bool) -> None:
             marked(name, cleared)
             assert world.line.missed or len(world.reader.speech()) >= self.said[name], "too early"
 
-        world.told.marked = noted  # type: ignore[method-assign]
+        world.told.mark_reached = noted  # type: ignore[method-assign]
 
     def mark(self) -> None:
         name = str(len(self.said))

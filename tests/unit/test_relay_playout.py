@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eslbot.relay import line as line_module
 from eslbot.relay.line import Line
 from eslbot.relay.line.read_counter import ReadCounter
 from eslbot.relay.playout import MAX_MARKS, Playout, QueueFull
@@ -876,7 +875,7 @@ def test_a_full_disk_is_counted_and_no_end(world: World, monkeypatch: pytest.Mon
         room[0] -= size
         return size
 
-    monkeypatch.setattr(line_module.os, "pwrite", pwrite)
+    monkeypatch.setattr(os, "pwrite", pwrite)
     world.say(8000)
     world.playout.mark("lost")
     world.play(1)
@@ -1017,9 +1016,9 @@ def test_a_whole_answer_in_many_messages_is_written_in_few_pieces(
     monkeypatch.setattr(world.line, "write", noted)
     for _ in range(200):
         world.playout.say(world.speech(160))
-    assert len(written) < 20 and world.playout.queued > 3  # what is heard next stands already
+    assert len(written) < 20 and world.playout._queued > 3 * 16_000  # what is heard next stands already
     world.playout.tick()
-    assert sum(written) == 200 * 320 and world.playout.queued == 0
+    assert sum(written) == 200 * 320 and world.playout._queued == 0
     world.play(4.5)
     assert world.reader.speech() == world.speech.said
     assert world.silent_ticks() == 0
