@@ -20,7 +20,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -188,7 +187,8 @@ class Playout:
         self._level = PlayedLevel(line.frame_bytes, round(ECHO_WINDOW / line.period))
         #: The ticks of a silence.
         self._silence = round(UTTERANCE_OVER / line.period)
-        #: Seconds of speech that were lost because the disk had no room.
+        #: How often the disk had no room, and the seconds of speech that were lost by it.
+        self.full = 0
         self.lost = 0.0
 
     @property
@@ -241,8 +241,10 @@ class Playout:
         now = self._now()
         self._line.drop_predecessors()
         tick = self._line.tick()
-        with suppress(LineFull):  # then it is heard: the file system wants room even for silence
+        try:
             tick = self._line.silence(tick, self._next)
+        except LineFull:
+            self.full += 1  # it is heard: the file system wants room even for silence
         self._next = tick
         self._cut_audible(tick)
         self._queue.clear()
@@ -288,6 +290,7 @@ class Playout:
         try:
             line.erase_played()
         except LineFull:
+            self.full += 1
             due.append(now + _IDLE_POLL_INTERVAL)  # it has a round's time to succeed
         self._place(now, tick)
         awaited = not line.read_by_freeswitch and (self._queue or self._utterance is not None)
@@ -330,6 +333,7 @@ class Playout:
                 stands = len(linear)
             except LineFull as full:
                 first, self._next, stands = full.first, full.next, full.written
+                self.full += 1
                 self.lost += (len(linear) - stands) / (2 * SAMPLE_RATE)
             if self._fresh:
                 self._utterance, self._fresh = first, False
