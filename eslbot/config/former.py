@@ -76,7 +76,9 @@ class Former:
             know(list(gone))
         except ValueError as error:
             log.error(
-                "former_tenant_not_kept", error=str(error), remedy="put them back: their customers wait"
+                "former_tenant_not_kept",
+                error=str(error),
+                remedy="put their workspaces back into the configuration: their customers wait",
             )
             gone = {}
         if before is not None and directory_of(before) != directory_of(config):

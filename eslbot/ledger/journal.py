@@ -104,7 +104,10 @@ class Journal:
         """``what`` has happened to ``call``, ``ago`` seconds ago."""
         if self._error is not None and not self._told:
             log.error(
-                "journal_not_written", folder=str(self._folder), error=self._error, remedy="see [ledger]"
+                "journal_not_written",
+                folder=str(self._folder),
+                error=self._error,
+                remedy="check space and permissions of [ledger] journal",
             )
         self._told = self._error is not None
         if len(self._waiting) >= MAX_WAITING:

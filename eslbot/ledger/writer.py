@@ -26,7 +26,7 @@ from eslbot.ledger.fold import BadFact, Fact, read_fact
 from eslbot.ledger.projection import Health, Projection
 from eslbot.ledger.store import FEW, Batch, OffsetsMoved, Store
 from eslbot.ledger.tail import Folder, Journal, Piece
-from eslbot.runtime.locks import held
+from eslbot.runtime.file_locks import held
 from eslbot.telemetry import metrics
 
 log = structlog.get_logger()

@@ -101,7 +101,9 @@ class Recorder:
         """Write what waits, for a while. Not to be called in the loop: it waits."""
         self.leave()
         if self._writer is not None and not self._writer.close(CLOSE):
-            log.error("recordings_cut_off", seconds=CLOSE, remedy="the disk hangs: see recording.directory")
+            log.error(
+                "recordings_cut_off", seconds=CLOSE, remedy="the disk of recording.directory hangs: check it"
+            )
 
 
 class CallRecording:

@@ -159,7 +159,11 @@ class Sweeper:
             try:
                 self._sweep()
             except OSError as error:
-                log.error("recordings_not_swept", error=str(error), remedy="see recording.directory")
+                log.error(
+                    "recordings_not_swept",
+                    error=str(error),
+                    remedy="check the permissions of recording.directory",
+                )
             except Exception as error:  # a fault of ours: the next round may do better
                 metrics.INTERNAL_ERRORS.inc()
                 log.error("recordings_not_swept", exc_info=error)

@@ -38,8 +38,8 @@ from eslbot.config.model import Config, ConfigError
 from eslbot.relay.dialler import tls
 from eslbot.relay.worker import ACCEPTING, STARTING, Parts, Worker, shared_socket
 from eslbot.runtime.children import lifeline
-from eslbot.runtime.memory import settle_memory
-from eslbot.runtime.privacy import keep_to_ourselves
+from eslbot.runtime.garbage import settle_memory
+from eslbot.runtime.hardening import keep_to_ourselves
 from eslbot.telemetry import logs, metrics
 
 log = structlog.get_logger()
@@ -139,7 +139,10 @@ class Parent:
         busy = self._before is not None or self._stopping
         happened = dict(poll.poll(1000 * (BUSY_POLL_INTERVAL if busy else POLL_INTERVAL)))
         if self._lifeline in happened and not self._stopping:
-            log.error("arbiter_lost", remedy="relays stay with their calls, and take no new ones")
+            log.error(
+                "arbiter_lost",
+                remedy="start the service again; relays keep their calls, and take no new ones",
+            )
             self._leave()
         if self._wake in happened:
             # At most one of each: what comes twice while it is dealt with is one wish.
@@ -197,7 +200,9 @@ class Parent:
             log.info("relay_has_left", pid=relay.pid, status=how)
             return
         metrics.RELAY_DEATHS.inc()
-        log.error("relay_died", pid=relay.pid, status=how, remedy="another is started; see its lines above")
+        log.error(
+            "relay_died", pid=relay.pid, status=how, remedy="see its log lines above; another one is started"
+        )
         if relay.state[0] == STARTING and self._before is not None:
             self._roll_back("a new relay died before it accepted")
             return
@@ -274,7 +279,11 @@ class Parent:
         """The relays before stay, with their configuration."""
         new, before = self._current, self._before
         assert new is not None and before is not None
-        log.error("reload_failed", error=why, remedy="the relays and the configuration before stay in force")
+        log.error(
+            "reload_failed",
+            error=why,
+            remedy="see the lines above; the old relays and configuration stay in force",
+        )
         self._current, self._before = before, None
         self._retire(new)
         if new.listening is not before.listening:

@@ -29,7 +29,7 @@ from eslbot.caller.invite import Invite
 from eslbot.config.model import Config, Workspace
 from eslbot.relay.resources import Resources
 from eslbot.relay.stream_server import Call, StreamRefused, StreamServer
-from eslbot.runtime.keepalive import notice_dead_peers
+from eslbot.runtime.tcp_keepalive import notice_dead_peers
 from eslbot.telemetry import metrics
 
 if TYPE_CHECKING:
@@ -154,7 +154,10 @@ class Worker:
 
     def _orphaned(self) -> None:
         self._loop.remove_reader(self._lifeline)
-        log.error("relay_parent_lost", remedy="calls that are up stay; new ones need another relay")
+        log.error(
+            "relay_parent_lost",
+            remedy="calls that are up stay; if serve or systemd starts no other relay, start one",
+        )
         self.leave()
 
     def _look_done(self) -> None:

@@ -22,7 +22,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 from gunicorn.sock import TCP6Socket, TCPSocket
 
-from eslbot.server.inforce import CHANGING, FAILED, REFUSED, UP
+from eslbot.server.status_file import CHANGING, FAILED, REFUSED, UP
 from eslbot.server.worker import LEAVING, ORDERS
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ log = structlog.get_logger()
 #: Seconds the new workers of a HUP have until they accept.
 BOOT = 10.0
 #: Seconds between two looks at them.
-LOOK = 0.05
+POLL_INTERVAL = 0.05
 #: Seconds until a worker that could not boot is tried again, while others serve.
 RETRY = 5.0
 #: TTIN adds no more than the configuration allows.
@@ -127,7 +127,11 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._take_back(why)
         else:
             self._no_spawn_until = time.monotonic() + RETRY
-            log.error("worker_cannot_boot", error=why, remedy="the others go on; see above")
+            log.error(
+                "worker_cannot_boot",
+                error=why,
+                remedy="see the lines above; the other workers continue, and this one is tried again",
+            )
 
     def handle_ttin(self) -> None:
         """One worker more."""
@@ -136,7 +140,7 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
         """Look more often while new workers are about to accept."""
-        signals: list[int] = super().wait_for_signals(timeout if self._change is None else LOOK)
+        signals: list[int] = super().wait_for_signals(timeout if self._change is None else POLL_INTERVAL)
         return signals
 
     def stop(self, graceful: bool = True) -> None:
@@ -168,7 +172,11 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         try:
             listeners = self._listeners()
         except OSError as error:
-            log.error("configuration_refused", problems=[str(error)], remedy="the one before stays in force")
+            log.error(
+                "configuration_refused",
+                problems=[str(error)],
+                remedy="correct the file and reload; the previous configuration stays in force",
+            )
             self.app.cfg, self.app.config = change.cfg, change.config
             self.app.refused = [str(error)]
             listeners = change.listeners
@@ -218,7 +226,11 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         """The old workers stay, with their configuration and listeners; the new ones go."""
         change, self._change = self._change, None
         assert change is not None
-        log.error("reload_failed", error=why, remedy="the workers and the configuration before stay in force")
+        log.error(
+            "reload_failed",
+            error=why,
+            remedy="see the lines above; the old workers and configuration stay in force",
+        )
         for worker in self.WORKERS.values():
             if worker.age > change.age and not worker.leaving:
                 self._dismiss(worker)

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import tomli_w
 
-from eslbot.runtime import locks
+from eslbot.runtime import file_locks
 from eslbot.sim import freeswitch
 from eslbot.sim.bot import Bot
 from eslbot.sim.events import Emit, silent
@@ -53,7 +54,9 @@ PORTS = range(61000, 65536)
 SHARES = 8
 #: By what a kernel tells whose a connection is; and as whom it shows those for whom it has no number.
 NETLINK_SOCK_DIAG, NOBODY = 4, 65534
-_given: set[int] = set()
+#: The ports that were given out last; earlier ones go back when there are so many.
+_held: deque[socket.socket] = deque()
+HELD = 400
 
 
 #: Seconds in which all other laboratories that are about to start have done so.
@@ -70,7 +73,7 @@ def _alone_in_starting() -> Iterator[None]:
     """
     path = Path(tempfile.gettempdir()) / f"eslbot-laboratory-starts.{os.getuid()}"
     deadline = time.monotonic() + OTHERS_LIMIT
-    while (lock := locks.held(path)) is None:
+    while (lock := file_locks.held(path)) is None:
         if time.monotonic() > deadline:
             raise LabError(
                 f"another laboratory has been starting for {OTHERS_LIMIT:g} s: end the process that has "
@@ -588,24 +591,29 @@ def switch_user() -> str | None:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that is free for TCP and UDP on an address of loopback now; each once while there are others."""
+    """A port for a server on an address of loopback, TCP and UDP, which nobody else gets before that listens.
+
+    It is bound here, and nobody listens: connections are refused, and no other process that looks for a port
+    finds it free. A server that sets SO_REUSEADDR, as all here do, may listen there all the same.
+    """
     own = PORTS[os.getpid() % SHARES :: SHARES]
     while True:
-        if _given.issuperset(own):
-            _given.clear()
         port = random.choice(own)
-        if port in _given:
-            continue
-        _given.add(port)
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        held = socket.socket()
+        with socket.socket(type=socket.SOCK_DGRAM) as udp:
             try:
-                tcp.bind((host, port))
+                held.bind((host, port))
                 udp.bind((host, port))
             except OSError as error:
+                held.close()
                 if error.errno != errno.EADDRINUSE:
                     raise
                 continue
-            return port
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _held.append(held)
+        if len(_held) > HELD:
+            _held.popleft().close()
+        return port
 
 
 def free_rtp_ports() -> tuple[int, int]:

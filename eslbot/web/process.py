@@ -26,7 +26,7 @@ from eslbot.ledger.projection import Projection
 from eslbot.ledger.reader import Reader
 from eslbot.ledger.writer import Writer
 from eslbot.runtime.children import lifeline
-from eslbot.runtime.privacy import keep_to_ourselves
+from eslbot.runtime.hardening import keep_to_ourselves
 from eslbot.telemetry import exposition, logs
 from eslbot.web.app import create_app
 from eslbot.web.server import PageServer

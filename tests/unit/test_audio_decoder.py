@@ -303,6 +303,7 @@ def test_a_message_of_minutes_is_worked_on_piece_by_piece(kind: str, rate: int) 
     assert sorted(times)[-3] < 0.02
 
 
+@pytest.mark.timed
 def test_a_wav_file_of_nothing_but_heads_is_soon_given_up() -> None:
     began = time.thread_time()
     for content in (

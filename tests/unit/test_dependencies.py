@@ -94,6 +94,7 @@ def foreign_names(path: Path) -> Iterator[str]:
     return (name for name in used - own if re.match(r"_[a-z]", name))
 
 
+@pytest.mark.slow
 def test_no_private_name_of_others_is_used_that_has_no_test() -> None:
     used = {name for path in (REPOSITORY / "eslbot").rglob("*.py") for name in foreign_names(path)}
     assert used == set(PRIVATE)

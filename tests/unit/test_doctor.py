@@ -1095,6 +1095,7 @@ def test_a_bot_that_refuses_the_upgrade_is_found(
     assert "\x1b" not in told.found
 
 
+@pytest.mark.timed
 def test_a_bot_that_says_nothing_holds_up_nobody(site: Installation) -> None:
     with server(lambda connection: head(connection) and connection.recv(1)) as port:
         site.set("bot", url=f"ws://127.0.0.1:{port}/")

@@ -50,7 +50,7 @@ def speech_text(protocol: str, audio: bytes | str, **more: Any) -> str:
 
 
 def test_a_protocol_is_known_wherever_its_name_stands() -> None:
-    """docs/bots.md, "Add a protocol", has the same places."""
+    """CONTRIBUTING.md, "Extend", has the same places."""
     (option,) = (option for option in check.params if option.name == "protocol")
     assert isinstance(option.type, click.Choice)
     for place, names in {

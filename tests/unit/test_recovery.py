@@ -338,6 +338,7 @@ def test_torn_ones_in_a_loop_are_flushed_too(host: Host) -> None:
     assert "was torn" in host.word.problem and "saved" not in host.word.problem
 
 
+@pytest.mark.timed
 def test_a_locked_one_is_left_alone_and_told(host: Host) -> None:
     host.put(3)
     free = locked(host)
@@ -373,6 +374,7 @@ def test_a_foreign_database_is_told_and_stays_as_it_is(host: Host, script: str) 
     assert host.word.restarts == 0
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 def test_one_that_takes_for_ever_is_given_up(host: Host) -> None:
     """A trigger that somebody else put there: the delete would never end."""

@@ -141,6 +141,7 @@ def test_a_directory_that_is_not_there_is_an_error_and_leaks_nothing(tmp_path: P
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
+@pytest.mark.timed
 def test_fetching_costs_microseconds_a_read(tmp_path: Path, files: list[Path]) -> None:
     reads = ReadCounter(tmp_path)
     count = reads.watch(files[0], 0)

@@ -171,6 +171,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Relay]]:
         relay.finish()
 
 
+@pytest.mark.timed
 def test_a_relay_that_dies_is_replaced_at_once_and_its_figures_stay(start: Callable[..., Relay]) -> None:
     relay = start()
     (first,) = relay.relays()

@@ -423,6 +423,7 @@ def test_so_many_strangers_are_let_in_and_forgotten_when_they_go(monkeypatch: py
     run(story)
 
 
+@pytest.mark.timed
 def test_who_says_nothing_or_drips_is_sent_away_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_server, "HANDSHAKE_TIMEOUT", 0.3)
 

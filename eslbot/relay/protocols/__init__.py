@@ -8,7 +8,7 @@
 * :mod:`~eslbot.relay.protocols.texts`: reading what a bot has sent.
 * :mod:`~eslbot.relay.protocols.upgrade`: who is calling, on the upgrade request.
 
-To add one: ``docs/bots.md``, "Add a protocol".
+To add one: ``CONTRIBUTING.md``, "Extend".
 """
 
 from __future__ import annotations

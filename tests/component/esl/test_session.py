@@ -472,6 +472,7 @@ def test_a_rude_rejection_is_a_lost_connection() -> None:
         line.session.stop()
 
 
+@pytest.mark.timed
 def test_stop_is_quick_and_may_come_twice(line: Line) -> None:
     greenlets = waits(line)
     began = time.monotonic()
@@ -648,6 +649,7 @@ def test_a_job_is_none_of_the_connections_business(line: Line) -> None:
     assert greenlet.get(timeout=2) == "+OK Success\n"
 
 
+@pytest.mark.timed
 def test_a_job_that_does_not_end_is_waited_for_so_long(line: Line) -> None:
     began = time.monotonic()
     assert line.session.background("uuid_audio_stream the-call stop")(0.1) is None

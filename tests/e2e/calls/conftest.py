@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
@@ -95,12 +96,20 @@ UNKIND = [
 ]
 
 
+@cache
 def kinds() -> list[object]:
+    """Both switches: for what is about the switch, and for what holds the stand-in to the real one."""
     found = freeswitch.find()
     missing = pytest.mark.skipif(
         found is None, reason="no FreeSWITCH with mod_audio_stream on this machine; the stand-in is tested"
     )
     return ["stand-in", pytest.param("freeswitch", marks=missing)]
+
+
+@cache
+def one_kind() -> list[object]:
+    """The real switch where this machine has one, else the stand-in: for all but the switch."""
+    return ["freeswitch" if freeswitch.find() else "stand-in"]
 
 
 def pytest_report_header() -> str:

@@ -316,6 +316,7 @@ def test_caller_hangs_up_during_retries(lab: Lab, crt: str) -> None:
     assert accepted(lab, crt) == []
 
 
+@pytest.mark.timed
 def test_caller_hangs_up_while_ameyo_is_silent(lab: Lab, crt: str) -> None:
     from eslbot.sim.pbx import Stall
 

@@ -21,11 +21,17 @@ from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import PbxCall
 from eslbot.sim.pbx.media import CALLER_TONE, RtpSession, _linear
 from eslbot.sim.rtp import RtpPacket
+from tests.e2e.calls.conftest import Labs, one_kind
 from tests.e2e.calls.test_call import call, ended_by_pbx, handed_off
 from tests.e2e.calls.test_speech import mark_of
 from tests.e2e.calls.test_switch_dies import crash, tracked
 
 Sides = tuple[np.ndarray, np.ndarray]
+
+
+@pytest.fixture(params=one_kind())
+def lab(request: pytest.FixtureRequest, labs: Labs) -> Lab:
+    return labs.of(request.param)
 
 
 def store_of(lab: Lab) -> Store:

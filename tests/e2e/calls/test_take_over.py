@@ -171,6 +171,7 @@ def test_a_reload_is_heard_by_nobody(lab: Lab, crt: str) -> None:
     assert wait_gone(list(relays), 10), "its calls are over"
 
 
+@pytest.mark.timed
 def test_a_relay_dies_and_what_was_written_is_heard(lab: Lab, crt: str) -> None:
     pbx_call, bot = talking(lab, "hold", crt)
     speech = tone(1000, 3.0)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from benchmarks.turns.measure import Conversation, Errors
 from eslbot.sim.lab import Lab
 from tests.support.voices import frames, music, silence, tones
@@ -16,6 +18,7 @@ from tests.support.voices import frames, music, silence, tones
 CLOSE = 0.1
 
 
+@pytest.mark.timed
 def test_what_caller_and_bot_say_is_told_as_it_was(lab: Lab) -> None:
     talk = Conversation.begin(lab, "hold")
     talk.answer(0.8, 0.4, 0.8, 1)

@@ -20,7 +20,7 @@ from eslbot.sim.lab import Lab, Tenant
 from eslbot.sim.pbx import PbxCall
 from eslbot.sim.pbx.media import Recording
 from eslbot.sim.service import EslbotService
-from tests.e2e.calls.conftest import kinds
+from tests.e2e.calls.conftest import one_kind
 from tests.e2e.calls.test_call import accepted, ended_by_pbx, logged
 from tests.e2e.calls.test_speech import arrivals_of, end, mark_of, talking
 from tests.e2e.calls.test_take_over import another, not_heard, taken_over, undisturbed
@@ -32,7 +32,7 @@ SCALE = range(600, 3400, 140)
 WORD = 0.2
 
 
-@pytest.fixture(scope="module", params=kinds())
+@pytest.fixture(scope="module", params=one_kind())
 def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder: Path = tmp_path_factory.mktemp("two")
     lines = folder / "lines"

@@ -13,7 +13,7 @@ import pytest
 
 from eslbot.sim.lab import Lab, Tenant
 from eslbot.sim.switch.sip_message import SipMessage
-from tests.e2e.calls.conftest import kinds
+from tests.e2e.calls.conftest import one_kind
 from tests.e2e.edge.sip import Caller
 from tests.support.flood import FloodingPbx, run
 from tests.support.netns import WHY_NOT, Namespace, cable
@@ -46,7 +46,7 @@ class Site:
         return int(json.loads(told)["nftables"][-1]["counter"]["packets"])
 
 
-@pytest.fixture(scope="module", params=kinds())
+@pytest.fixture(scope="module", params=one_kind())
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder: Path = tmp_path_factory.mktemp(f"firewall-{request.param}")
     with Namespace() as host, Namespace() as world:
@@ -68,6 +68,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
                 lab.stop()
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("display", ["00919990152080|crt-{number}", "Alice"])
 def test_a_tenants_flood_is_that_tenants(site: Site, display: str) -> None:
     """Of another one's workspace, or with nonsense for a name: refused, and refused is not free."""

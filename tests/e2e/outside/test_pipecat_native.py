@@ -15,7 +15,7 @@ from eslbot.sim.audio import RATE, gaps, heard, silence, speech
 from eslbot.sim.lab import Lab, Tenant
 from eslbot.sim.pbx import CallResult, PbxCall
 from eslbot.sim.pbx.media import Caller
-from tests.e2e.calls.conftest import kinds
+from tests.e2e.calls.conftest import one_kind
 from tests.e2e.calls.test_take_over import taken_over
 from tests.e2e.outside import bots
 from tests.e2e.outside.bots import Running
@@ -48,7 +48,7 @@ def receptionist(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         pytest.skip(str(missing))
 
 
-@pytest.fixture(scope="module", params=kinds())
+@pytest.fixture(scope="module", params=one_kind())
 def lab(
     request: pytest.FixtureRequest,
     bot: Running,

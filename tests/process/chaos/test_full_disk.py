@@ -12,13 +12,13 @@ import pytest
 from eslbot.sim.bot import GOODBYE, GREETING
 from eslbot.sim.chaos.witness import Witness
 from eslbot.sim.lab import Lab, Tenant
-from tests.e2e.calls.conftest import kinds
+from tests.e2e.calls.conftest import one_kind
 
 #: Bytes of the file system that holds the line files.
 SIZE = 1 << 20
 
 
-@pytest.fixture(scope="module", params=kinds())
+@pytest.fixture(scope="module", params=one_kind())
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder: Path = tmp_path_factory.mktemp("full-disk")
     lines = folder / "lines"

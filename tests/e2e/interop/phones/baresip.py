@@ -47,7 +47,6 @@ class Baresip(Phone):
         self._control: socket.socket | None = None
         self._reader: threading.Thread | None = None
         self._control_at = ("127.0.0.1", free_port())
-        self.sip = ("127.0.0.1", free_port())
         name = f'"{display}" ' if display else ""
         address = f"sip:phone@{colon(pbx.address)};transport={transport}"
         (self.folder / "accounts").write_text(f"{name}<{address}>;regint=0{account}\n")
@@ -57,7 +56,7 @@ class Baresip(Phone):
     def _settings(self, modules: tuple[str, ...]) -> list[str]:
         wanted = [*CODECS, "sndfile", "aufile", "aubridge", *modules]
         return [
-            f"sip_listen {colon(self.sip)}",
+            "sip_listen 127.0.0.1:0",  # it wants one more for TLS
             "net_interface 127.0.0.1",
             f"ctrl_tcp_listen {colon(self._control_at)}",
             f"audio_source aufile,{self.speech}",
