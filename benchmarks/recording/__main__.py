@@ -22,7 +22,7 @@ from benchmarks.frame import About, measuring
 from benchmarks.outcome import Verdict
 from benchmarks.recording.measures import alignment, gaps, onsets, pauses, second_of_sound, wire_onsets
 from benchmarks.report import verdict_table
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.config import load
 from eslbot.recording.store import Damaged, Store
 from eslbot.sim.bot import BotCall

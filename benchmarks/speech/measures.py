@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.speech.signals import FRAME, NUMBERS, numbers_of
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim.audio import RATE, SILENCE
 from eslbot.sim.rtp import RtpPacket
 

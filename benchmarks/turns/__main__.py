@@ -8,9 +8,9 @@ import click
 
 from benchmarks.frame import measuring
 from benchmarks.turns.measure import Errors, converse
-from eslbot.relay.turns import Kind
 from eslbot.sim.lab import Tenant
 from eslbot.sim.loadtest.tables import table
+from eslbot.turns import Kind
 from tests.support.lab import Lab
 
 #: Seconds within which a turn is to be (the issue's bar).

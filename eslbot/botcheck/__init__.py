@@ -1,8 +1,8 @@
 """``eslbot bot check``: plays FreeSWITCH and eslbot to any bot, and grades what the bot does.
 
 A bot is dialled, spoken to and read by the relay's own code (:mod:`eslbot.relay.dialler`,
-:mod:`eslbot.relay.connection`, :mod:`eslbot.relay.protocols`, :mod:`eslbot.relay.playout`); no protocol is
-written down here a second time.
+:mod:`eslbot.relay.bot_connection`, :mod:`eslbot.relay.protocols`, :mod:`eslbot.relay.playout`); no protocol
+is written down here a second time.
 
 * :mod:`~eslbot.botcheck.target`: which bot, as a workspace has it, and how long it is waited for.
 * :mod:`~eslbot.botcheck.call`: one call, over one or several connections.

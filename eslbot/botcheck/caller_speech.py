@@ -8,9 +8,8 @@ from pathlib import Path
 
 import soundfile
 
-from eslbot.relay.audio import Decoder, UnusableAudio
-from eslbot.relay.control import RATE
-from eslbot.relay.protocols.base import Speech
+from eslbot.audio import SAMPLE_RATE, UnusableAudio
+from eslbot.audio.decoder import Decoder, EncodedAudio
 
 #: Seconds of a file at most: a caller who never stops gets no answer.
 LONGEST = 20.0
@@ -38,9 +37,9 @@ def of_file(path: Path) -> bytes:
     except OSError as error:
         raise UnusableSpeech(f"{path} cannot be read: {error.strerror or error}") from error
     try:
-        linear = Decoder().decode(Speech(content, "wav", 0))
+        linear = Decoder().decode(EncodedAudio(content, "wav", 0))
     except UnusableAudio as error:
         raise UnusableSpeech(f"{path}: {error}; expected {wanted}") from error
-    if len(linear) > LONGEST * RATE * 2:
+    if len(linear) > LONGEST * SAMPLE_RATE * 2:
         raise UnusableSpeech(f"{path} is longer than {LONGEST:g} s")
     return linear

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from eslbot.relay.audio import audible
-from eslbot.relay.control import RATE
-from eslbot.relay.playout import LONGEST_QUEUE
+from eslbot.audio import SAMPLE_RATE
+from eslbot.audio.levels import audible
+from eslbot.relay.playout import MAX_QUEUED_SECONDS
 
 #: Samples of a read.
 SAMPLES = 160
@@ -27,18 +27,18 @@ class Gap:
 
 
 class ClockedLine:
-    """A line that the clock reads (:class:`eslbot.relay.playout.Heard`); its sound is not kept."""
+    """A line that the clock reads (:class:`eslbot.relay.playout.PlayoutLine`); its sound is not kept."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._begun = now()
-        self.behind = 0
+        self.first_free = 0
         self.frame_bytes = 2 * SAMPLES
-        self.period = SAMPLES / RATE
-        self.ring_bytes = 2 * RATE * LONGEST_QUEUE
+        self.period = SAMPLES / SAMPLE_RATE
+        self.ring_bytes = 2 * SAMPLE_RATE * MAX_QUEUED_SECONDS
         self.taken = False
         self.read_by_freeswitch = True
-        self.stands = False
+        self.stalled = False
         #: Where the last utterance ends, while it may go on.
         self._end: int | None = None
         self._ends_loud = False
@@ -67,7 +67,7 @@ class ClockedLine:
         tick = self.tick()
         return tick + max(0, math.ceil((when - self.at(tick)) / self.period))
 
-    def look_at(self) -> float | None:
+    def poll_at(self) -> float | None:
         """Nothing is learnt by looking."""
         return None
 
@@ -92,15 +92,15 @@ class ClockedLine:
         self._end = None
         return self.tick()
 
-    def drop_old(self) -> None:
+    def drop_predecessors(self) -> None:
         """There is nothing of earlier relays."""
 
-    def tidy(self) -> None:
+    def erase_played(self) -> None:
         """Nothing comes round again."""
 
-    def note(self, always: bool = True) -> None:
+    def checkpoint(self, always: bool = True) -> None:
         """There is no next relay."""
 
-    def read_by(self, switch: str) -> bool:
+    def attach(self, switch: str) -> bool:
         """It is never another FreeSWITCH."""
         return False

@@ -77,7 +77,7 @@ class WatchedSocket(BotSocket):
         self.closed_at = self.closed_at or monotonic()
         super()._end(code)
 
-    def _patience(self) -> float:
+    def _close_timeout(self) -> float:
         return self.patience
 
     def _leave_tcp(self) -> None:

@@ -129,10 +129,10 @@ turns = Table(
     Column("call_id", String(64), nullable=False),
     Column("number", Integer, nullable=False),  # as its relay counts
     Column("at", Double, nullable=False),  # when it was over
-    Column("kind", String(16), nullable=False),  # eslbot.relay.turns.Kind
+    Column("kind", String(16), nullable=False),  # eslbot.turns.Kind
     Column("seconds", Double, nullable=False),
     Column("bot", Double),  # of these, the bot's own share
-    Column("by", String(16)),  # eslbot.relay.turns.By: who spoke over the other
+    Column("by", String(16)),  # eslbot.turns.By: who spoke over the other
     Index("turns_call", "call_id", "at"),
     Index("turns_at", "at"),
 )

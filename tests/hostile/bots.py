@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 from eslbot.ameyo.notification import notification
 from eslbot.ameyo.properties import allowed
+from eslbot.audio.decoder import KINDS, RATES, Decoder
+from eslbot.audio.levels import audible
 from eslbot.config.placeholders import fill
-from eslbot.relay.audio import KINDS, RATES, Decoder, audible
 from eslbot.relay.protocols import PROTOCOLS
 from eslbot.relay.protocols.base import BadMessage, End, Mark, Speech
 from tests.support.protocols import INVITE, speak

@@ -39,6 +39,7 @@ from eslbot.ameyo.properties import allowed
 from eslbot.ameyo.proxy import Proxy, ProxyFailed
 from eslbot.ameyo.retry import MAX_RETRY_AFTER, parse_retry_after
 from eslbot.ameyo.sockets import MAX_BYTES, PIECE
+from eslbot.audio import UnusableAudio
 from eslbot.caller.identity import Signer
 from eslbot.caller.invite import Invite, Refused, parse
 from eslbot.calls.bot import stream
@@ -57,7 +58,6 @@ from eslbot.ledger.fold import BadFact, Fact, Story, read_fact
 from eslbot.ledger.queries import Filter
 from eslbot.ledger.tail import Folder
 from eslbot.relay import control, protocols
-from eslbot.relay.audio import UnusableAudio
 from eslbot.relay.control import BadText, News, read_news
 from eslbot.relay.protocols.base import BadMessage
 from eslbot.server.probes import Probes

@@ -13,7 +13,7 @@ from benchmarks.bots.report import Measured, Report
 from benchmarks.bots.subjects import GOODBYE, GREETING, SAID, SUBJECTS, YES, Subject, command
 from benchmarks.frame import About
 from benchmarks.outcome import CannotRun
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim.audio import silence, tone
 from eslbot.sim.loadtest.machine import Machine
 from eslbot.sim.pbx import CallResult

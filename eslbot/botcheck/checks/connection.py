@@ -70,7 +70,7 @@ async def early_audio(exam: Examination) -> Verdict:
         await call.connect(start=False)
         began = monotonic()
         for number in range(EARLY):
-            call.connection.hear(bytes(FRAME), number * 0.02)
+            call.connection.send_audio(bytes(FRAME), number * 0.02)
         call.start()
         verdict = await exam.lives(call, began, "audio before `start`")
         await exam.hung_up(call)

@@ -7,11 +7,11 @@ from time import monotonic
 import numpy as np
 
 from eslbot.ameyo.properties import allowed
+from eslbot.audio import SAMPLE_RATE
+from eslbot.audio.levels import AUDIBLE
 from eslbot.botcheck.call import BotCall
 from eslbot.botcheck.examination import Examination, nothing_to_show
 from eslbot.botcheck.findings import ESLBOT, Verdict, check, failed, passed, unseen, warned
-from eslbot.relay.audio import AUDIBLE
-from eslbot.relay.control import RATE
 from eslbot.relay.dialler import BotUnreachable
 from eslbot.relay.protocols.base import End
 
@@ -36,12 +36,12 @@ async def _again(exam: Examination, call: BotCall) -> str | None:
 def _says_the_same(call: BotCall) -> bool:
     """Whether the newest connection's speech begins as the first's did."""
     first, second = (_heard_of(bytes(call.connections[n].audio)) for n in (0, -1))
-    size = min(len(first), len(second) - round(LATER * RATE), round(COMPARED * RATE))
-    if size < RATE // 10:
+    size = min(len(first), len(second) - round(LATER * SAMPLE_RATE), round(COMPARED * SAMPLE_RATE))
+    if size < SAMPLE_RATE // 10:
         return False
     wanted = first[:size] - first[:size].mean()
     best = 0.0
-    for at in range(0, round(LATER * RATE), 2):
+    for at in range(0, round(LATER * SAMPLE_RATE), 2):
         piece = second[at : at + size]
         power = float(np.sqrt(np.dot(wanted, wanted) * np.dot(piece, piece))) or 1.0
         best = max(best, float(np.dot(wanted, piece)) / power)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim.events import Emit, silent
 from eslbot.sim.pbx.ameyo import AmeyoServer
 from eslbot.sim.pbx.call import PbxCall

@@ -17,7 +17,7 @@ import pytest
 import requests
 import trustme
 
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim.audio import gaps, heard, tone
 from eslbot.sim.pbx import AmeyoServer, Answer, Drop, Load, Pbx, Recording, SippMissing, Stall, Voices
 from eslbot.sim.pbx.media import Arrival

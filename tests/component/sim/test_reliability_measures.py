@@ -10,7 +10,7 @@ from benchmarks.frame import About
 from benchmarks.reliability.measures import Gap, spoken
 from benchmarks.reliability.report import Report
 from benchmarks.reliability.results import Away, Deploys, Kill, Storm, TakeOvers
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim.audio import silence, tone
 from eslbot.sim.loadtest.machine import Machine
 from eslbot.sim.pbx.media import Arrival

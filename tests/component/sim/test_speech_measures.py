@@ -22,7 +22,7 @@ from benchmarks.speech.measures import is_loud, merge  # noqa: E402
 from benchmarks.speech.measures import uplink as numbered_uplink  # noqa: E402
 from benchmarks.speech.peer import Peer  # noqa: E402
 from benchmarks.speech.signals import FRAME, NUMBERS  # noqa: E402
-from eslbot import g711  # noqa: E402
+from eslbot.audio import g711  # noqa: E402
 from eslbot.sim.loadtest.tables import percentile  # noqa: E402
 from eslbot.sim.pbx.media import caller_frames  # noqa: E402
 from eslbot.sim.rtp import RtpPacket  # noqa: E402

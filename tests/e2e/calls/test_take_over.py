@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim.audio import SILENCE, samples, tone
 from eslbot.sim.bot import GREETING, BotCall
 from eslbot.sim.pbx import Answer, PbxCall

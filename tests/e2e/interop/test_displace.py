@@ -18,7 +18,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.calls.bot import leg
 from eslbot.sim.audio import heard, tone
 from tests.e2e.interop.conftest import Calling
