@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.esl.subjects import cpu_seconds, eslbot_service, running
-from eslbot.sim.lab import free_port
+from eslbot.sim.addresses import free_port
 
 ROUNDS = 7
 
