@@ -55,7 +55,7 @@ from eslbot.relay.protocols.base import (
 from eslbot.relay.shared import Shared
 from eslbot.relay.turns import Turn
 from eslbot.telemetry import metrics, redaction
-from eslbot.tracing.context import traceparent
+from eslbot.telemetry.trace_context import traceparent
 
 log = structlog.get_logger()
 

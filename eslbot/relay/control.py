@@ -75,7 +75,7 @@ class News(StrEnum):
     CALLER_SPEECH = "caller_speech"  # `speaking`
     #: A turn is over (:mod:`eslbot.relay.turns`): `turn`, its number, `kind`, `ago`, `seconds`; of an answer
     #: and a barge-in the bot's own share of them, `bot`; of an overlap `by`. So many a call
-    #: (:data:`eslbot.ledger.facts.MAX_TURNS`).
+    #: (:data:`eslbot.relay.turns.MAX_TURNS`).
     TURN = "turn"
     #: The bot's part is over but for its last words: `outcome`, `reason`, `properties` (those the workspace
     #: lets through), `dropped` (names of the others).

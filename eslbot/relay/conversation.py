@@ -14,10 +14,10 @@ import heapq
 import math
 from collections.abc import Callable
 
-from eslbot.ledger.facts import MAX_TURNS
 from eslbot.relay import speech
 from eslbot.relay.speech import FRAME, Began, Speech, Stopped
 from eslbot.relay.turns import (
+    MAX_TURNS,
     BotBegins,
     BotStops,
     Broken,

@@ -35,6 +35,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 
+#: Turns of a call that one relay reports.
+MAX_TURNS = 500
 #: Seconds beyond which what a bot says is no answer any more: it goes on by itself.
 LONGEST_WAIT = 30.0
 #: Seconds behind the caller's last word in which a `clear` is still for it.

@@ -1,7 +1,4 @@
-"""What a request may hold besides its path: the fields of a query or a form, each once, each checked.
-
-An error names the field and what it held.
-"""
+"""The fields of a query or a form: each at most once, each checked."""
 
 from __future__ import annotations
 
@@ -14,20 +11,21 @@ from urllib.parse import parse_qsl
 from flask import Request
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, pre_load, validate, validates_schema
 
-from eslbot.ledger.console import moment
-from eslbot.ledger.queries import MAX_VALUE, Place
+from eslbot.ledger.filters import MAX_VALUE
+from eslbot.ledger.queries import Place
+from eslbot.ledger.terminal import parse_time
 from eslbot.outcome import Fault, Outcome, Stage
-from eslbot.web.refusal import Refusal, bad_request
+from eslbot.web.errors import ApiError, bad_request
 
 _CALL_ID = re.compile(r"[!-~]{1,64}")
 #: Characters of a query, bytes of a form, and fields of either.
 MAX_QUERY, MAX_FORM, MAX_FIELDS = 2048, 4096, 24
-#: Calls of one answer.
-LIMIT, MAX_LIMIT = 50, 200
+#: Calls of one answer, by default and at most.
+DEFAULT_LIMIT, MAX_LIMIT = 50, 200
 
 
-class Text(fields.String):
-    """Something to look for."""
+class TextField(fields.String):
+    """A text to look for."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         text: str = super()._deserialize(value, attr, data, **kwargs)
@@ -36,7 +34,7 @@ class Text(fields.String):
         return text.strip()
 
 
-class Flag(fields.Field[bool]):
+class FlagField(fields.Field[bool]):
     """``true`` or ``false``."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
@@ -45,12 +43,12 @@ class Flag(fields.Field[bool]):
         return bool(value == "true")
 
 
-class Moment(fields.Field[float]):
-    """Epoch seconds, or as the command line takes it: so long ago, or a date and time."""
+class TimeField(fields.Field[float]):
+    """Epoch seconds, or a time as the command line takes it."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:
         try:
-            at = _moment(value) if len(value) <= 40 else -1.0
+            at = _time(value) if len(value) <= 40 else -1.0
         except (ValueError, OverflowError):
             at = -1.0
         if not 0 <= at < 1e11:
@@ -58,15 +56,15 @@ class Moment(fields.Field[float]):
         return at
 
 
-def _moment(text: str) -> float:
+def _time(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        return moment(text, time.time())
+        return parse_time(text, time.time())
 
 
-class After(fields.Field[Place]):
-    """A call's place in the list, as an answer has told it."""
+class PlaceField(fields.Field[Place]):
+    """A call's place in the list: the `next` of an answer."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Place:
         at, _, call_id = value.partition(",")
@@ -79,17 +77,17 @@ class After(fields.Field[Place]):
         return Place(invited_at, call_id)
 
 
-class Count(fields.Field[int]):
-    """A whole number from 1 on, in ASCII digits."""
+class CountField(fields.Field[int]):
+    """A whole number from 1 to ``maximum``, in ASCII digits."""
 
-    def __init__(self, most: int, **kwargs: Any) -> None:
+    def __init__(self, maximum: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._most = most
+        self._maximum = maximum
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
         number = int(value) if value.isascii() and value.isdigit() and len(value) <= 9 else 0
-        if not 1 <= number <= self._most:
-            raise ValidationError(f"expected a whole number from 1 to {self._most}")
+        if not 1 <= number <= self._maximum:
+            raise ValidationError(f"expected a whole number from 1 to {self._maximum}")
         return number
 
 
@@ -97,8 +95,8 @@ def _word(*words: str, **options: Any) -> fields.String:
     return fields.String(validate=validate.OneOf(words, error="expected one of {choices}"), **options)
 
 
-class Fields(Schema):
-    """None at all. An empty field is as none."""
+class EmptyQuery(Schema):
+    """No fields. An empty field counts as absent."""
 
     class Meta:
         """A field that is not known is an error."""
@@ -110,16 +108,16 @@ class Fields(Schema):
         return {name: value for name, value in data.items() if value or name not in self.fields}
 
 
-class ExportQuery(Fields):
-    """``/api/calls.csv``: which calls, and from where on."""
+class ExportQuery(EmptyQuery):
+    """``/api/calls.csv``: which calls, and behind which place."""
 
-    prefix, workspace, did, crt, caller = Text(), Text(), Text(), Text(), Text()
+    prefix, workspace, did, crt, caller = TextField(), TextField(), TextField(), TextField(), TextField()
     outcome = _word(*Outcome)
     fault = _word(*Fault)
     stage = _word(*Stage, "refused")
-    attention, live, handed_off = Flag(), Flag(), Flag()
-    since, until = Moment(), Moment()
-    before = After(load_default=None)
+    attention, live, handed_off = FlagField(), FlagField(), FlagField()
+    since, until = TimeField(), TimeField()
+    before = PlaceField(load_default=None)
 
     @validates_schema
     def _some_time(self, data: dict[str, Any], **_: Any) -> None:
@@ -128,16 +126,16 @@ class ExportQuery(Fields):
 
 
 class CallsQuery(ExportQuery):
-    """``/api/calls``: how many of them, too."""
+    """``/api/calls``: the same, and how many."""
 
-    limit = Count(MAX_LIMIT, load_default=LIMIT)
+    limit = CountField(MAX_LIMIT, load_default=DEFAULT_LIMIT)
 
 
-class ChartsQuery(Fields):
-    """``/api/charts``: of which time, and of whom."""
+class ChartsQuery(EmptyQuery):
+    """``/api/charts``: which time, and which tenant."""
 
     span = _word("24h", "7d", load_default="24h")
-    workspace = Text(load_default=None)
+    workspace = TextField(load_default=None)
 
 
 class SignInForm(Schema):
@@ -152,23 +150,23 @@ class SignInForm(Schema):
 
 
 def query(request: Request, schema: Schema) -> dict[str, Any]:
-    """The fields behind ``?``. Raises Refusal."""
+    """The fields behind ``?``. Raises ApiError."""
     if len(request.query_string) > MAX_QUERY:
         raise bad_request(f"the query is longer than {MAX_QUERY} characters")
     return _load(schema, _pairs(request.query_string))
 
 
 def form(request: Request, schema: Schema) -> dict[str, Any]:
-    """The fields of a posted form. Raises Refusal."""
+    """The fields of a posted form. Raises ApiError."""
     if request.mimetype != "application/x-www-form-urlencoded":
-        raise Refusal(
+        raise ApiError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             "not_a_form",
             "expected the content type application/x-www-form-urlencoded",
         )
     data = request.stream.read(MAX_FORM + 1)
     if len(data) > MAX_FORM:
-        raise Refusal(
+        raise ApiError(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", f"a form here has at most {MAX_FORM} bytes"
         )
     return _load(schema, _pairs(data))
@@ -183,8 +181,8 @@ def _load(schema: Schema, values: dict[str, str]) -> dict[str, Any]:
         if unknown is not None:
             known = ", ".join(sorted(schema.fields)) or "none"
             raise bad_request(f"unknown field {unknown[:64]!r}; known: {known}") from None
-        told = {name: f"{problems[name][0]}, got {values[name][:64]!r}" for name in problems}
-        raise bad_request("\n".join(f"{name}: {problem}" for name, problem in told.items()), told) from None
+        texts = {name: f"{problems[name][0]}, got {values[name][:64]!r}" for name in problems}
+        raise bad_request("\n".join(f"{name}: {problem}" for name, problem in texts.items()), texts) from None
     return loaded
 
 

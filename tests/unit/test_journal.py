@@ -21,8 +21,8 @@ from tests.unit.test_redaction import PLAIN, SPELLINGS
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "LOOK", 0.01)
-    monkeypatch.setattr(room, "RETRY", 0.02)
+    monkeypatch.setattr(room, "WRITE_INTERVAL", 0.01)
+    monkeypatch.setattr(room, "RETRY_INTERVAL", 0.02)
 
 
 def files(folder: Path) -> list[Path]:
@@ -139,7 +139,7 @@ def test_half_a_line_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(room, "os", Disk())
     journal = Journal(tmp_path)
-    monkeypatch.setattr(room, "RETRY", 0.001)
+    monkeypatch.setattr(room, "RETRY_INTERVAL", 0.001)
     for number in range(20):
         journal.note(str(number), What.ANSWERED, {"filling": "x" * 50})
     journal.flush(10)

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from eslbot.ledger.facts import MAX_TURNS
 from eslbot.relay.conversation import DOWNLINK, LATE, SETTLED, UPLINK, Arrivals, Conversation
 from eslbot.relay.speech import FRAME
-from eslbot.relay.turns import By, Kind, Turn
+from eslbot.relay.turns import MAX_TURNS, By, Kind, Turn
 from tests.support.voices import Samples, frames, silence, speech
 
 

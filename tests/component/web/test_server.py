@@ -146,7 +146,7 @@ def test_pipelined_requests_are_few(service: PageService) -> None:
 def test_a_request_that_does_not_come_is_not_waited_for(
     service: PageService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "REQUEST", 0.3)
+    monkeypatch.setattr(server, "REQUEST_TIMEOUT", 0.3)
     beginnings = [b"", b"GET / HTTP/1.1\r\n", b"POST /sign-in HTTP/1.1\r\nContent-Length: 20\r\n\r\ntoken"]
     for beginning in beginnings:
         with connect(service) as sock:
@@ -164,7 +164,7 @@ def test_a_request_that_does_not_come_is_not_waited_for(
 
 
 def test_an_idle_connection_is_closed(service: PageService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "IDLE", 0.3)
+    monkeypatch.setattr(server, "IDLE_TIMEOUT", 0.3)
     with connect(service) as sock:
         sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert all_of(sock).endswith(b'{"status":"ok"}\n')
@@ -202,7 +202,7 @@ def test_streams_do_not_take_all_threads(service: PageService) -> None:
 def test_a_browser_that_takes_nothing_is_cut_off(
     service: PageService, ledger: FakeLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "STALL", 0.5)
+    monkeypatch.setattr(server, "STALL_TIMEOUT", 0.5)
     monkeypatch.setattr(live, "PACE", 0.0)
     ledger.put(*(row(number, reason="x" * 500) for number in range(5000)))
     with socket.socket() as sock:
@@ -237,7 +237,7 @@ def test_an_export_to_a_browser_that_takes_it_slowly_has_its_time(
         sock.sendall(get("/api/calls.csv", AUTHORIZATION))
         assert sock.recv(1000).startswith(b"HTTP/1.1 200 OK")
         assert another() == 429
-        monkeypatch.setattr(server, "ANSWER", 0.0)
+        monkeypatch.setattr(server, "ANSWER_TIMEOUT", 0.0)
         until(lambda: sock.recv(1000) and another() == 200, 20)
         assert len(all_of(sock)) < 14_000_000
 
@@ -283,10 +283,10 @@ def test_players_that_take_nothing_hold_no_thread(service: PageService, sound: b
         assert status(exchange(service, get(SOUND, HEARER + RANGE))) == 206
         # And each gets all of its piece, however late.
         taken = b""
-        while len(taken) < recordings.PIECE and (data := socks[0].recv(65536)):
+        while len(taken) < recordings.RANGE_SIZE and (data := socks[0].recv(65536)):
             taken += data
         _, _, body = taken.partition(b"\r\n\r\n")
-        assert body == sound[: len(body)] and len(body) > recordings.PIECE - 4096
+        assert body == sound[: len(body)] and len(body) > recordings.RANGE_SIZE - 4096
 
 
 def test_downloads_that_are_not_taken_hold_a_few_threads(service: PageService, sound: bytes) -> None:
@@ -305,6 +305,6 @@ def test_a_download_to_a_browser_that_takes_it_slowly_has_its_time(
 
     with slow(service, get(SOUND, HEARER), 1) as (sock,):
         assert another() == 429
-        monkeypatch.setattr(server, "ANSWER", 0.0)
+        monkeypatch.setattr(server, "ANSWER_TIMEOUT", 0.0)
         until(lambda: sock.recv(1000) and another() == 200, 20)
         assert len(all_of(sock)) < len(sound)

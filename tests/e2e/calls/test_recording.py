@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, select
 from eslbot.config import load
 from eslbot.ledger.schema import timeline
 from eslbot.recording.announcement import TONE
-from eslbot.recording.store import Entry, Store
+from eslbot.recording.store import Entry, RecordingStore
 from eslbot.sim.audio import heard, heard_at, tone
 from eslbot.sim.bot import GOODBYE, GREETING, BotCall
 from eslbot.sim.lab import Lab
@@ -28,17 +28,17 @@ from tests.e2e.calls.test_switch_dies import crash, tracked
 Sides = tuple[np.ndarray, np.ndarray]
 
 
-def store_of(lab: Lab) -> Store:
+def store_of(lab: Lab) -> RecordingStore:
     os.environ.update(lab._tokens())
-    return Store(load(lab.config), None)
+    return RecordingStore(load(lab.config), None)
 
 
-def recording(lab: Lab, call_id: str, *states: str) -> tuple[Store, Entry]:
+def recording(lab: Lab, call_id: str, *states: str) -> tuple[RecordingStore, Entry]:
     """Once its parts, one that is whole without more, are so; another process writes it."""
     deadline = time.monotonic() + 20
     while True:
         store = store_of(lab)
-        entry = store.named(call_id)
+        entry = store.get(call_id)
         parts = [] if entry is None or entry.recording is None else entry.recording.parts
         if entry is not None and [part.state for part in parts] == list(states or ["whole"]):
             return store, entry
@@ -46,9 +46,9 @@ def recording(lab: Lab, call_id: str, *states: str) -> tuple[Store, Entry]:
         time.sleep(0.05)
 
 
-def sides(store: Store, entry: Entry) -> Sides:
+def sides(store: RecordingStore, entry: Entry) -> Sides:
     assert store.check(entry) == []
-    samples = np.concatenate(list(store.sound(entry)))
+    samples = np.concatenate(list(store.audio(entry)))
     return samples[:, 0], samples[:, 1]
 
 
@@ -201,7 +201,7 @@ def test_the_caller_is_told_first_and_only_the_key_opens_it(lab: Lab, crt: str) 
     assert entry.sealed
     _, line = sides(store, entry)
     assert seconds(line, TONE) >= 0.3 and seconds(line, GREETING) >= 0.54
-    (file,) = entry.found.folder.glob("*.enc")
+    (file,) = entry.files.folder.glob("*.enc")
     assert b"fLaC" not in file.read_bytes()
     assert told(lab, bot.headers["X-Call-ID"], lambda whats: "ended" in whats) == ["recording_begun"]
 
