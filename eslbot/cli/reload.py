@@ -13,7 +13,7 @@ from eslbot.cli.output import FAILED, document, progress
 from eslbot.cli.reading import configuration_errors
 
 if TYPE_CHECKING:
-    from eslbot.server.reload import Outcome, Step
+    from eslbot.admin.reload import Outcome, Step
 
 _MARKS = {True: ("ok", 32), False: ("FAILED", 31), None: ("-", 36)}
 
@@ -48,7 +48,7 @@ def reload(
 
     Exit code: 0 all of it is in force, 1 something is not, 2 the configuration cannot be used.
     """
-    from eslbot.server.reload import Request, reload
+    from eslbot.admin.reload import Request, reload
 
     def tell(step: Step) -> None:
         if not as_json:

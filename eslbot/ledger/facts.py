@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from eslbot.relay.turns import MAX_TURNS as MAX_TURNS  # the relay's own bound
-
 
 class What(StrEnum):
     """What can happen to a call; the comments name the further fields."""

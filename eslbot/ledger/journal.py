@@ -1,9 +1,9 @@
 """The journal of a worker: a file of its own, one line a fact, only ever appended to.
 
-Noting a fact never waits and never fails: a thread of the system's writes, so a disk that hangs holds up no
-call. The thread writes four times a second of its own accord: waking it for each fact, or being woken by it,
-costs a call a hundred times what noting costs. What is not written yet is lost with the process: a quarter of
-a second of facts where the disk is well.
+Appending a fact never waits and never fails: a thread of the system's writes, so a disk that hangs holds up
+no call. The thread writes four times a second of its own accord: waking it for each fact, or being woken by
+it, costs a call a hundred times as much as appending. What is not written yet is lost with the process: a
+quarter of a second of facts where the disk is well.
 """
 
 from __future__ import annotations
@@ -55,20 +55,20 @@ _NOT_REDACTED = frozenset(
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
-class Notebook(Protocol):
+class FactSink(Protocol):
     """Where facts go."""
 
-    def note(self, call: str, what: What, facts: dict[str, Any], ago: float = 0.0) -> None:
-        """``what`` has happened to ``call``, ``ago`` seconds ago."""
+    def append(self, call: str, what: What, facts: dict[str, Any], ago: float = 0.0) -> None:
+        """Add the fact that ``what`` happened to ``call``, ``ago`` seconds ago."""
 
     def flush(self, seconds: float) -> None:
         """Wait until everything is written, for at most ``seconds``."""
 
 
-class NoJournal:
-    """Without ``[ledger]`` nothing is noted."""
+class NullJournal:
+    """Drops every fact: there is no ``[ledger]``."""
 
-    def note(self, call: str, what: What, facts: dict[str, Any], ago: float = 0.0) -> None:
+    def append(self, call: str, what: What, facts: dict[str, Any], ago: float = 0.0) -> None:
         """Nothing."""
 
     def flush(self, seconds: float) -> None:
@@ -76,7 +76,7 @@ class NoJournal:
 
 
 class Journal:
-    """The journal of this process, in ``folder``; to be made after the fork."""
+    """The journal of this process, in ``folder``; make it after the fork."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -91,8 +91,8 @@ class Journal:
         # gevent's own threads tell the event loop of what they have done, which is what must not be.
         get_original("_thread", "start_new_thread")(self._write_forever, ())
 
-    def note(self, call: str, what: What, facts: dict[str, Any], ago: float = 0.0) -> None:
-        """``what`` has happened to ``call``, ``ago`` seconds ago."""
+    def append(self, call: str, what: What, facts: dict[str, Any], ago: float = 0.0) -> None:
+        """Add the fact that ``what`` happened to ``call``, ``ago`` seconds ago."""
         if self._error is not None and not self._error_logged:
             log.error(
                 "journal_not_written", folder=str(self._folder), error=self._error, remedy="see [ledger]"

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eslbot.ledger import parsing
-from eslbot.ledger.facts import MAX_TURNS, What
+from eslbot.ledger.facts import What
 from eslbot.ledger.parsing import IDENTITY, MAX_COUNT, Fact
 from eslbot.ledger.percentile import percentile
 from eslbot.ledger.schema import REFUSED, Row, calls
 from eslbot.outcome import Fault, Outcome, Stage, fault_of
-from eslbot.relay.turns import By, Kind
+from eslbot.relay.turns import MAX_TURNS, By, Kind
 
 Fields = Mapping[str, Any]
 

@@ -35,7 +35,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 
-#: Turns of a call that one relay reports.
+#: Turns of a call that are told: a relay tells no more, and one that follows another counts anew.
 MAX_TURNS = 500
 #: Seconds beyond which what a bot says is no answer any more: it goes on by itself.
 LONGEST_WAIT = 30.0

@@ -8,7 +8,6 @@ from __future__ import annotations
 import socket
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import gevent
 import structlog
@@ -18,22 +17,24 @@ from eslbot.ameyo.client import AmeyoClient, Verdict
 from eslbot.caller.identity import Signer
 from eslbot.caller.invite import Invite, Refused
 from eslbot.calls.call import Call
-from eslbot.calls.ended import EndedCalls
-from eslbot.calls.survival import Survival
+from eslbot.calls.events import Observer
+from eslbot.calls.host import Leaves
+from eslbot.calls.observers.log import log_observer
+from eslbot.calls.observers.metrics import MetricsObserver
+from eslbot.calls.resume_state import ResumeStates
 from eslbot.config.model import Config, Workspace
 from eslbot.esl.errors import EslError
 from eslbot.esl.gone import ConnectionLost
 from eslbot.esl.session import Session
-from eslbot.ledger.journal import NoJournal, Notebook
+from eslbot.ledger.journal import FactSink, NullJournal
+from eslbot.ledger.observer import JournalObserver
 from eslbot.server.buckets import Buckets
 from eslbot.server.budget import Budget
+from eslbot.server.ended_calls import EndedCalls
 from eslbot.server.limits import CallCounts
 from eslbot.server.peers import Gone, LocalPeers, Stranger
 from eslbot.server.refusals import Refusals
 from eslbot.telemetry import logs, metrics
-
-if TYPE_CHECKING:
-    from eslbot.calls.stranded import HandOff
 
 log = structlog.get_logger()
 
@@ -60,7 +61,7 @@ class Controller:
         signer: Signer,
         counts: CallCounts,
         row: int,
-        journal: Notebook | None = None,
+        journal: FactSink | None = None,
         *,
         buckets: Buckets,
         ended: EndedCalls,
@@ -69,15 +70,15 @@ class Controller:
         #: Signs whose call a call is, and knows it again.
         self.signer = signer
         #: What each source may send: charged before anything else is known of an INVITE.
-        self.budget = Budget(config, buckets)
-        self.refusals = Refusals()
+        self._budget = Budget(config, buckets)
+        self._refusals = Refusals()
         self.draining = False
         #: Those that it has, and the customers whom it hands off without one.
-        self.calls: set[Call | HandOff] = set()
+        self.calls: set[Leaves] = set()
         #: What the ledger gets to know.
-        self.journal: Notebook = journal or NoJournal()
+        self.journal: FactSink = journal or NullJournal()
         #: What is known of calls whose connection was lost.
-        self.survival = Survival(Path(config.server.key_file).parent / "calls")
+        self.resume_states = ResumeStates(Path(config.server.key_file).parent / "calls")
         self._local_peers = LocalPeers(config.server.switch_user)
         self._counts = counts
         self._ended = ended
@@ -171,7 +172,7 @@ class Controller:
         self._wait_until_empty(LEAVE_LIMIT)
         if self.calls:
             log.warning("calls_left_behind", calls=len(self.calls), after_seconds=LEAVE_LIMIT)
-        self.refusals.sum_up()
+        self._refusals.sum_up()
         self.journal.flush(LAST_FACTS)
 
     def _wait_until_empty(self, seconds: float) -> None:
@@ -179,7 +180,19 @@ class Controller:
         while self.calls and (left := deadline - time.monotonic()) > 0:
             gevent.sleep(min(left, LOOK))
 
-    # -- what a call asks ---------------------------------------------------------------------------------
+    # -- what a call asks (eslbot.calls.host.CallHost) ----------------------------------------------------
+
+    def observers(self) -> list[Observer]:
+        """New ones, for one call: who gets to know what happens to it."""
+        return [MetricsObserver(), log_observer, JournalObserver(self.journal)]
+
+    def charge(self, source: str) -> None:
+        """Charge an INVITE to its source's budget, before anything else is known of it. Raises Refused."""
+        self._budget.charge(source)
+
+    def reports_refusal(self, source: str, why: str) -> bool:
+        """Whether this refusal gets a log line and a record of its own: in a flood most do not."""
+        return self._refusals.aloud(source, why)
 
     def admit(self, invite: Invite) -> Workspace:
         """The workspace of a new call, counted in. Raises Refused.

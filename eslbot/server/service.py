@@ -22,7 +22,6 @@ import eslbot
 from eslbot import config as configuration
 from eslbot.caller import keyfile
 from eslbot.caller.identity import Signer
-from eslbot.calls.ended import EndedCalls
 from eslbot.config import Config, ConfigError
 from eslbot.config.former import Former
 from eslbot.config.sources import Sources
@@ -31,6 +30,7 @@ from eslbot.runtime.privacy import keep_to_ourselves
 from eslbot.server import peers
 from eslbot.server.arbiter import CallArbiter
 from eslbot.server.buckets import Buckets
+from eslbot.server.ended_calls import EndedCalls
 from eslbot.server.inforce import UP, InForce
 from eslbot.server.limits import CallCounts
 from eslbot.server.worker import HAND_OVER

@@ -161,9 +161,11 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _watch_stranded(self) -> None:
         """Hand off whom FreeSWITCH has lost."""
-        from eslbot.calls.stranded import Stranded  # not in the arbiter: it would have our sockets unpatched
+        from eslbot.calls.stranded import (
+            StrandedCalls,  # not in the arbiter: it would have our sockets unpatched
+        )
 
-        gevent.spawn(Stranded(self.wsgi).watch)
+        gevent.spawn(StrandedCalls(self.wsgi).watch)
 
     # -- connections --------------------------------------------------------------------------------------
 

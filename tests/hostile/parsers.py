@@ -43,8 +43,8 @@ from eslbot.caller.invite import Invite, Refused, parse
 from eslbot.calls.bot import stream
 from eslbot.calls.bot.lines import BadLines
 from eslbot.calls.bot.lines import lines_of as lines_of_relay
+from eslbot.calls.channel_state import ChannelState
 from eslbot.calls.media import media_facts
-from eslbot.calls.notes import Notes
 from eslbot.config import Ameyo, ConfigError, Secret, load
 from eslbot.esl.commands import check_line, execute_message, quote
 from eslbot.esl.errors import ProtocolError, UnsafeArgument
@@ -340,10 +340,10 @@ def identity(content: bytes) -> None:
 
 def notes(content: bytes) -> None:
     """What a controller before may have noted on the channel."""
-    noted = Notes(block(content))
+    noted = ChannelState(block(content))
     assert noted.attempts >= 0 and noted.take_overs >= 0
     assert noted.invited_for >= 0.0 and noted.answered_for >= 0.0
-    json.dumps([noted.stage, noted.next_attempt, noted.held_at, noted.all()], allow_nan=False)
+    json.dumps([noted.stage, noted.next_attempt, noted.held_at, noted.summary()], allow_nan=False)
     ended = noted.ended
     assert isinstance(ended.properties, dict)
 
@@ -370,7 +370,9 @@ def news(content: bytes) -> None:
         noted = json.dumps(taken)
         quote_or_refuse(noted)
         quote_or_refuse(reason)
-        back = Notes({"variable_eslbot_properties": noted, "variable_eslbot_outcome": "bot_ended"}).ended
+        back = ChannelState(
+            {"variable_eslbot_properties": noted, "variable_eslbot_outcome": "bot_ended"}
+        ).ended
         assert json.dumps(back.properties) == noted
 
 

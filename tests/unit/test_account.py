@@ -381,7 +381,7 @@ def test_freeswitch_s_death_excuses_no_other_word_for_a_lost_call(outcome: str) 
 
 
 def test_the_account_waits_as_long_as_eslbot_takes() -> None:
-    assert stranded.BACK_DUE + stranded.LOOK + stranded.ASK_DUE == STRANDED_LIMIT
+    assert stranded.BACK_DUE + stranded.SEARCH_INTERVAL + stranded.ASK_DUE == STRANDED_LIMIT
 
 
 def test_a_call_that_is_lost_with_freeswitch_is_not_told_twice_nor_without_end() -> None:

@@ -8,6 +8,9 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("first", ["bot", "config", "identity", "invite", "keyfile", "notes"])
+@pytest.mark.parametrize(
+    "first",
+    ["calls.bot", "calls.channel_state", "caller.identity", "caller.invite", "caller.keyfile", "config"],
+)
 def test_each_module_can_be_the_first(first: str) -> None:
     subprocess.run([sys.executable, "-c", f"import eslbot.{first}"], check=True, timeout=60)

@@ -26,6 +26,7 @@ from eslbot.ledger import queries, tenants, terminal
 from eslbot.ledger.database import migrate, open_database, reading
 from eslbot.ledger.filters import BadFilter, Filter
 from eslbot.ledger.parsing import read_fact
+from eslbot.ledger.percentile import percentile
 from eslbot.ledger.queries import Place
 from eslbot.ledger.resend import CannotResend, Resend
 from eslbot.ledger.schema import notifications

@@ -8,8 +8,8 @@
 * :mod:`~eslbot.calls.bot.hold`, :mod:`~eslbot.calls.bot.keys`: what the PBX says of holds and keys.
 """
 
-from eslbot.calls.bot.leg import EVENTS, PTIME, BotEnd, BotLeg, Found, leave_line
+from eslbot.calls.bot.leg import EVENTS, PTIME, BotLeg, Found, leave_line
 from eslbot.calls.bot.link import Way
 from eslbot.calls.bot.prepare import Preparation, reachable
 
-__all__ = ["EVENTS", "PTIME", "BotEnd", "BotLeg", "Found", "Preparation", "Way", "leave_line", "reachable"]
+__all__ = ["EVENTS", "PTIME", "BotLeg", "Found", "Preparation", "Way", "leave_line", "reachable"]

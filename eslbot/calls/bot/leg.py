@@ -1,7 +1,7 @@
 """The bot's leg of a call: have the relay connect it, follow what it tells, know when it is done.
 
-The audio is the relay's. Its news become the call's story here, and what the caller's side does (keys, holds)
-becomes its orders.
+The audio is the relay's. Its news become events of the call here, and what the caller's side does (keys,
+holds) becomes its orders.
 """
 
 from __future__ import annotations
@@ -9,29 +9,26 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
-import structlog
-
+from eslbot.calls import events
 from eslbot.calls.bot import hold, stream
 from eslbot.calls.bot.hold import Hold
 from eslbot.calls.bot.keys import KEYS, key_of_info
 from eslbot.calls.bot.lines import BadLines, Line, Lines, Unheard, lines_of
 from eslbot.calls.bot.link import Link, RelayLost, Way
+from eslbot.calls.events import BotEnd, CallEvent
 from eslbot.config.model import Workspace
 from eslbot.esl.errors import EslError
 from eslbot.esl.events import Event
 from eslbot.esl.frames import whole_number
 from eslbot.esl.session import Session
-from eslbot.ledger.facts import What
 from eslbot.outcome import Outcome
 from eslbot.relay import control
 from eslbot.relay.control import News, Order, Part, Text
-from eslbot.relay.turns import By, Kind, Turn
+from eslbot.relay.turns import MAX_TURNS, By, Kind, Turn
 from eslbot.telemetry.redaction import printable
-
-log = structlog.get_logger()
 
 #: Seconds that what is queued may still play when the bot has ended. The relay's own bound is 60 s; this one
 #: is for a relay that does not keep it.
@@ -58,40 +55,6 @@ LONG_AGO = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class BotEnd:
-    """How the bot's part ended. ``reason`` is the bot's own word or the error's, ``properties`` the bot's."""
-
-    outcome: Outcome
-    reason: str = ""
-    properties: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Story(Protocol):
-    """Who notes how far the bot's part is, so that another controller could go on from there."""
-
-    def note(self, what: What, ago: float = 0.0, **facts: Any) -> None:
-        """For the call's timeline; ``ago`` in seconds."""
-
-    def connecting(self) -> None:
-        """A stream is about to be started."""
-
-    def connected(self, ago: float) -> None:
-        """The bot is there, since ``ago`` seconds."""
-
-    def audible(self, ago: float) -> None:
-        """The caller begins to hear it, since ``ago`` seconds."""
-
-    def turn(self, turn: Turn, number: int, ago: float) -> None:
-        """A turn is over since ``ago`` seconds, the relay's ``number``-th; its ``at`` says nothing."""
-
-    def relay_is(self, url: str) -> None:
-        """The relay process at ``url`` has the call."""
-
-    def over(self, ended: BotEnd) -> None:
-        """The bot is done; its last words may still be playing."""
-
-
-@dataclass(frozen=True, slots=True)
 class Found:
     """What the controller before us has left of a bot's part.
 
@@ -108,19 +71,25 @@ class BotLeg:
     """One bot on one answered call, whose ``channel`` (headers and variables) says what was left there."""
 
     def __init__(
-        self, session: Session, workspace: Workspace, way: Way, story: Story, channel: Mapping[str, str]
+        self,
+        session: Session,
+        workspace: Workspace,
+        way: Way,
+        publish: Callable[[CallEvent], None],
+        channel: Mapping[str, str],
     ) -> None:
         self._session = session
         self._workspace = workspace
-        self._story = story
+        self._publish = publish
         self._channel = channel
-        self._link = Link(session, way)
+        self._link = Link(session, way, publish)
         session.keeps = stream.of_stream
         self._lines = Lines(session, channel)
         self._relay = ""
         self._hold = Hold(session)
         self._connected = self._spoken = False
         self._ended: BotEnd | None = None
+        self._turns_left = MAX_TURNS
         #: Whether the last word was heard.
         self._done = False
         self._deadline = float("inf")
@@ -139,7 +108,7 @@ class BotLeg:
         """
 
         def begin() -> None:
-            self._story.connecting()
+            self._publish(events.BotConnecting())
             self._link.begin()
 
         return self._stay(seconds, begin)
@@ -154,7 +123,7 @@ class BotLeg:
             if self._ended is not None:
                 self._limit_last_words()
             elif not self._connected:
-                self._story.connecting()
+                self._publish(events.BotConnecting())
             self._link.find()
 
         return self._stay(seconds, begin)
@@ -177,7 +146,7 @@ class BotLeg:
             return ended
         except (RelayLost, Unheard) as error:
             self._believe()  # how the bot's part had ended, a relay that is lost by now may have told
-            log.error("relay_lost", reason=str(error), relay=self._link.url, remedy=error.remedy)
+            self._publish(events.RelayLost(str(error), self._link.url, error.remedy))
             return self._ended or BotEnd(Outcome.RELAY_LOST, str(error))
         finally:
             # Also where a fault of ours ended it: who is handed off is not the bot's to hear any more. Where
@@ -190,7 +159,7 @@ class BotLeg:
             self._link.close(reason)
             self._lines.take_off()
         except EslError as error:  # its part is over all the same, and what it said counts
-            log.warning("bot_leg_not_closed", error=str(error))
+            self._publish(events.BotLegNotClosed(str(error)))
 
     # -- what happens -------------------------------------------------------------------------------------
 
@@ -200,7 +169,7 @@ class BotLeg:
             until = min(self._deadline, self._link.due, self._hold.due, self._word_counts)
             event = self._session.next_event(max(0.0, until - time.monotonic()))
             if event is not None:
-                self._happened(event)
+                self._on_event(event)
             self._link.tick()
             now = time.monotonic()
             if now >= self._hold.due:
@@ -210,11 +179,11 @@ class BotLeg:
             if now >= self._deadline:
                 if self._ended is None:
                     return BotEnd(Outcome.MAX_DURATION, f"{self._workspace.max_duration:g} s")
-                log.warning("last_words_cut", after_seconds=LAST_WORDS)
+                self._publish(events.LastWordsCut(LAST_WORDS))
                 break
         return self._ended
 
-    def _happened(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         match event.name:
             case "DTMF":
                 self._key(event)
@@ -225,10 +194,10 @@ class BotLeg:
             case _ if stream.of_stream(event):
                 news = self._link.happened(event)
                 if news is not None:
-                    self._told(news, event.age)
+                    self._on_news(news, event.age)
                     self._link.handled(news)
 
-    def _told(self, news: Text, age: float) -> None:
+    def _on_news(self, news: Text, age: float) -> None:
         """What the relay tells, ``age`` seconds ago."""
         facts = news.facts
         match news.what:
@@ -237,22 +206,20 @@ class BotLeg:
             case News.CONNECTED:
                 self._bot_is_there(age)
             case News.RECONNECTED:
-                why = printable(_text(facts, "why"))
-                log.warning("bot_reconnected", reason=why)
-                self._story.note(What.BOT_RECONNECTED, why=why)
+                self._publish(events.BotReconnected(printable(_text(facts, "why"))))
             case News.BEGAN:
                 self._has_spoken()
-                self._story.audible(age + _seconds(facts, "ago"))
+                self._publish(events.SpeechBegan(ago=age + _seconds(facts, "ago")))
             case News.SILENT:
                 ago = age + _seconds(facts, "ago")
-                self._story.note(What.SPEECH_ENDED, ago, cut=facts.get("cut") is True)
+                self._publish(events.SpeechEnded(facts.get("cut") is True, ago=ago))
             case News.MARK:
                 name, cleared = printable(_text(facts, "name")), facts.get("cleared") is True
-                self._story.note(What.MARK, age, name=name, cleared=cleared)
+                self._publish(events.MarkReached(name, cleared, ago=age))
             case News.CLEARED:
-                self._story.note(What.CLEARED, age)
+                self._publish(events.Cleared(ago=age))
             case News.CALLER_SPEECH:
-                self._story.note(What.CALLER_SPEAKS, age, speaking=facts.get("speaking") is True)
+                self._publish(events.CallerSpeech(facts.get("speaking") is True, ago=age))
             case News.TURN:
                 self._turn(facts, age)
             case News.ENDED:
@@ -262,9 +229,9 @@ class BotLeg:
             case News.SHORT_PACKETS:
                 self._lengthen_packets()
             case News.RECORDING if why := printable(_text(facts, "why")):
-                self._story.note(What.RECORDING_FAILED, age, why=why)
+                self._publish(events.RecordingFailed(why, ago=age))
             case News.RECORDING:
-                self._story.note(What.RECORDING_BEGUN, age)
+                self._publish(events.RecordingBegan(ago=age))
             case News.LATE:
                 self._flush(_seconds(facts, "by"))
 
@@ -278,7 +245,10 @@ class BotLeg:
             return
         bot = _seconds(facts, "bot") if "bot" in facts else None
         turn = Turn(kind, 0.0, _seconds(facts, "seconds"), bot, by)
-        self._story.turn(turn, _count(facts, "turn"), age + _seconds(facts, "ago"))
+        self._turns_left -= 1
+        if self._turns_left >= 0:
+            ago = age + _seconds(facts, "ago")
+            self._publish(events.TurnTaken(turn, _count(facts, "turn"), ago=ago))
 
     def _state(self, facts: Mapping[str, Any], told_at: float) -> None:
         """The relay is there, and this is where the call is for it. Raises Unheard."""
@@ -293,7 +263,8 @@ class BotLeg:
         self._at(_text(facts, "url"))
         self._bring(lines)
         if facts.get("hold") is not self._hold.on and self._part is not Part.NEW:
-            self._story.note(What.HOLD, on=self._hold.on)  # it began or ended between two controllers
+            # It began or ended between two controllers.
+            self._publish(events.HoldChanged(self._hold.on, seen=False))
         if facts.get("bot") == "connected":
             self._bot_is_there(time.monotonic() - told_at)  # it may be heard by now
         if facts.get("spoken") is True:
@@ -321,7 +292,7 @@ class BotLeg:
             self._link.at(url)
             if url != self._relay:
                 self._relay = url
-                self._story.relay_is(url)
+                self._publish(events.RelayFound(url))
 
     def _believe(self) -> None:
         self._word_counts = float("inf")
@@ -334,7 +305,7 @@ class BotLeg:
         if not self._connected and self._ended is None:
             self._connected = True
             self._link.part = self._part
-            self._story.connected(ago)
+            self._publish(events.BotConnected(ago=ago))
 
     def _has_spoken(self) -> None:
         """A relay that takes the call over is not to wait for a first word."""
@@ -349,21 +320,18 @@ class BotLeg:
             outcome = Outcome(_text(facts, "outcome"))
         except ValueError:
             outcome = Outcome.INTERNAL_ERROR
-            log.error("relay_outcome_unknown", remedy="run relay and controllers of one version")
+            self._publish(events.RelayOutcomeUnknown())
         if outcome is Outcome.RELAY_LOST:
-            log.error(
-                "relay_lost",
-                reason=printable(_text(facts, "reason")),
-                relay=self._link.url,
-                remedy="the relay's log says more; so does `eslbot doctor` on its host",
-            )
+            remedy = "the relay's log says more; so does `eslbot doctor` on its host"
+            self._publish(events.RelayLost(printable(_text(facts, "reason")), self._link.url, remedy))
         properties, dropped = facts.get("properties"), facts.get("dropped")
         if isinstance(dropped, list) and dropped:
-            log.warning("bot_properties_dropped", names=[printable(str(name)[:64]) for name in dropped[:20]])
+            names = tuple(printable(str(name)[:64]) for name in dropped[:20])
+            self._publish(events.PropertiesDropped(names))
         self._ended = BotEnd(
             outcome, printable(_text(facts, "reason")), properties if isinstance(properties, dict) else {}
         )
-        self._story.over(self._ended)
+        self._publish(events.BotEnded(self._ended))
         self._link.part = self._part
         self._limit_last_words()
 
@@ -379,12 +347,7 @@ class BotLeg:
         ptime = whole_number(self._session.api(f"uuid_getvar {uuid} {PTIME}"))
         wanted = JITTER_BUFFERS.get(ptime, JITTER_BUFFER)
         answer = self._session.api(f"uuid_jitterbuffer {uuid} {wanted}")
-        log.warning(
-            "short_packets",
-            jitter_buffer=wanted,
-            answer=printable(answer),
-            remedy="have the PBX send packets as long as its SDP says",
-        )
+        self._publish(events.ShortPackets(wanted, printable(answer)))
 
     def _flush(self, late: float) -> None:
         """The caller is ``late`` seconds since FreeSWITCH has stalled: have it drop what waits in its socket.
@@ -397,7 +360,7 @@ class BotLeg:
             return
         self._flush_again = now + FLUSH_AGAIN
         answer = self._session.api(f"uuid_displace {self._session.uuid} start {FLUSH}")
-        log.warning("caller_audio_late", seconds=late, flush=printable(answer))
+        self._publish(events.CallerAudioLate(late, printable(answer)))
 
     # -- the caller's side --------------------------------------------------------------------------------
 
@@ -406,8 +369,7 @@ class BotLeg:
         if not self._hold.look():
             return
         self._link.held = self._hold.on
-        self._story.note(What.HOLD, on=self._hold.on)
-        log.info("hold", on=self._hold.on)
+        self._publish(events.HoldChanged(self._hold.on))
         self._link.order(Order.HOLD, on=self._hold.on)
 
     def _key(self, event: Event) -> None:
@@ -426,7 +388,7 @@ class BotLeg:
             self._pressed(*key)
 
     def _pressed(self, digit: str, milliseconds: int) -> None:
-        self._story.note(What.KEY)
+        self._publish(events.KeyPressed())
         self._link.order(Order.KEY, digit=digit, ms=milliseconds)
 
 

@@ -26,20 +26,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
-
 from eslbot.calls.bot import stream
+from eslbot.calls.events import CallEvent, RelayNewsMissing, RelayStreamLost, RelayTextIgnored
 from eslbot.config.model import Address
 from eslbot.esl.events import Event
 from eslbot.esl.session import Session
 from eslbot.relay import control
 from eslbot.relay.control import BadText, News, Order, Part, Text
-from eslbot.telemetry import metrics
-
-log = structlog.get_logger()
 
 #: Seconds without a relay after which the customer goes to an agent.
 RELAY_DUE = 5.0
@@ -99,8 +96,9 @@ class Way:
 class Link:
     """One call's, in this controller. Raises what the session raises."""
 
-    def __init__(self, session: Session, way: Way) -> None:
+    def __init__(self, session: Session, way: Way, publish: Callable[[CallEvent], None]) -> None:
         self._session = session
+        self._publish = publish
         self._way = way
         #: The relay process that has the call, and how often a stream may still be tried there.
         self._own, self._own_tries = way.own, OWN_TRIES
@@ -131,7 +129,7 @@ class Link:
         self._heard: deque[Text] = deque(maxlen=HEARD)
         self._waiting: deque[tuple[Order, dict[str, Any]]] = deque(maxlen=WAITING)
         self._lost_events = session.lost_events
-        self._told_bad = False
+        self._ignored = False
 
     @property
     def url(self) -> str:
@@ -294,8 +292,7 @@ class Link:
                 )
             self._wait(why)
             return
-        log.warning("relay_stream_lost", reason=why)
-        metrics.RELAY_STREAMS_RESTARTED.inc()
+        self._publish(RelayStreamLost(why))
         steady = time.monotonic() - self._up_since >= STEADY
         self._down()
         if steady:
@@ -332,11 +329,9 @@ class Link:
         return text if self.up and self._is_next(text) else None
 
     def ignore(self, why: str) -> None:
-        """Count a text that is none of a relay's, and tell the first of a call."""
-        metrics.RELAY_TEXTS_IGNORED.inc()
-        if not self._told_bad:
-            self._told_bad = True
-            log.warning("relay_text_ignored", why=why)
+        """A text is none of a relay's."""
+        self._publish(RelayTextIgnored(why, first=not self._ignored))
+        self._ignored = True
 
     def synchronised(self, acknowledged: int) -> None:
         """A STATE was taken: what follows are the news behind ``acknowledged``."""
@@ -363,7 +358,7 @@ class Link:
             return False
         if number > self._last + 1 and self._missing != self._last + 1:
             self._missing = self._last + 1  # once: what a relay does not have any more, it cannot tell
-            log.warning("relay_news_missing", number=self._missing, came=number)
+            self._publish(RelayNewsMissing(self._missing, number))
             self._in_doubt()
             self._hello()
             return False

@@ -13,7 +13,8 @@ from typing import Any
 import gevent
 import pytest
 
-from eslbot.calls.ended import EndedCalls
+from eslbot.calls.call import NEXT
+from eslbot.calls.context import CallContext
 from eslbot.config.model import (
     Address,
     Ameyo,
@@ -30,8 +31,10 @@ from eslbot.config.model import (
 )
 from eslbot.config.sources import Sources
 from eslbot.ledger.facts import What
+from eslbot.outcome import Stage
 from eslbot.server.buckets import Buckets
 from eslbot.server.controller import Controller
+from eslbot.server.ended_calls import EndedCalls
 from eslbot.server.limits import CallCounts
 from tests.support.ameyo_server import AmeyoServer
 from tests.support.peer import bounded, eventually, tcp_pair
@@ -88,7 +91,7 @@ class House:
         self._controller: Controller | None = None
         self.facts: list[dict[str, Any]] = []
 
-    def note(self, call: str, what: What, facts: dict[str, Any], ago: float = 0.0) -> None:
+    def append(self, call: str, what: What, facts: dict[str, Any], ago: float = 0.0) -> None:
         """What the ledger is told."""
         self.facts.append({"call": call, "what": str(what), **facts})
 
@@ -171,7 +174,27 @@ def ameyo() -> Iterator[AmeyoServer]:
 
 
 @pytest.fixture
-def house(ameyo: AmeyoServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[House]:
+def forbidden_steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Stage | None, Stage]]:
+    """Steps from stage to stage that are not in the story's table."""
+    found: list[tuple[Stage | None, Stage]] = []
+    enter = CallContext.enter
+
+    def checked(context: CallContext, stage: Stage, **variables: str) -> None:
+        if stage not in NEXT[context.stage]:
+            found.append((context.stage, stage))
+        enter(context, stage, **variables)
+
+    monkeypatch.setattr(CallContext, "enter", checked)
+    return found
+
+
+@pytest.fixture
+def house(
+    ameyo: AmeyoServer,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    forbidden_steps: list[tuple[Stage | None, Stage]],
+) -> Iterator[House]:
     monkeypatch.setattr("eslbot.ameyo.client.FIRST_DELAY", 0.02)
     house = House(ameyo, tmp_path)
     with bounded(20):
@@ -185,3 +208,4 @@ def house(ameyo: AmeyoServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert [channel.violations for channel in house.channels] == [[] for _ in house.channels]
     assert (house.controller.calls, house.controller._admitted) == (set(), 0)
     assert house.counts.total(WORKSPACE) == 0
+    assert forbidden_steps == []

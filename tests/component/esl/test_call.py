@@ -751,7 +751,7 @@ def test_of_a_flood_that_is_refused_the_ledger_gets_the_first_ones(
     with structlog.testing.capture_logs() as lines:
         for _ in range(8):
             assert refusal(house.call()) == [("respond", "403 Forbidden")]
-        house.controller.refusals.sum_up()
+        house.controller._refusals.sum_up()
     assert [fact["what"] for fact in house.facts] == [What.REFUSED] * 3
     told = [line["event"] for line in lines if "refused" in line["event"]]
     assert told == ["call_refused"] * 3 + ["more_calls_refused"]

@@ -10,7 +10,7 @@ import pytest
 from gevent.event import Event as Flag
 
 from eslbot.ameyo.client import AmeyoClient, Attempt, Verdict
-from eslbot.calls import call as call_module
+from eslbot.ledger import observer
 from eslbot.ledger.facts import What
 from eslbot.relay.control import News
 from tests.component.esl.conftest import OTHER, House
@@ -121,7 +121,7 @@ def test_a_take_over_says_all_that_is_known(house: House) -> None:
 
 
 def test_the_timeline_is_bounded(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(call_module, "MAX_TIMELINE", 5)
+    monkeypatch.setattr(observer, "MAX_TIMELINE", 5)
     channel = house.talking()
     for _ in range(20):
         channel.relay.tells(News.CALLER_SPEECH, speaking=True)

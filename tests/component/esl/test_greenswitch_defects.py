@@ -22,12 +22,12 @@ from gevent import socket
 from gevent.server import StreamServer
 from greenswitch import esl as greenswitch
 
-from eslbot.calls.ended import EndedCalls
 from eslbot.config.model import Config, FreeSwitch, Server, Web, loopback
 from eslbot.esl.gone import CallerHungUp, ConnectionLost
 from eslbot.esl.session import Session
 from eslbot.server.buckets import Buckets
 from eslbot.server.controller import Controller
+from eslbot.server.ended_calls import EndedCalls
 from eslbot.server.limits import CallCounts
 from tests.support import wire
 from tests.support.peer import Hung, Peer, bounded, eventually, fields, free_port, tcp_pair

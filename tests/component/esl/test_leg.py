@@ -114,7 +114,7 @@ def test_turns_are_noted_and_measured(house: House) -> None:
 
 
 def test_more_turns_than_a_call_has_are_not_noted(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eslbot.calls.call.MAX_TURNS", 3)
+    monkeypatch.setattr("eslbot.calls.bot.leg.MAX_TURNS", 3)
     channel = house.talking()
     for number in range(1, 6):
         channel.relay.tells(News.TURN, turn=number, kind="answer", seconds=0.5, bot=0.4, ago=0.6)

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from eslbot.ameyo.client import Verdict
 from eslbot.calls import stranded
-from eslbot.calls.stranded import Fate, Stranded
+from eslbot.calls.stranded import Fate, StrandedCalls
 from eslbot.config.model import Address, Secret
 from eslbot.ledger.facts import What
 from eslbot.telemetry import metrics
@@ -68,7 +68,7 @@ def lost(house: House, stage: str = "talking") -> Channel:
 
 def look(house: House) -> None:
     """Once, and until whoever is handed off is."""
-    Stranded(house.controller).look()
+    StrandedCalls(house.controller).look()
     eventually(lambda: not house.controller.calls)
 
 
@@ -130,7 +130,7 @@ def test_a_call_that_comes_back_behind_its_hand_off_is_not_handed_off_again(
 def test_a_call_that_comes_back_while_it_is_handed_off_waits_for_that(house: House) -> None:
     ameyo = SlowAmeyo(house, Verdict.ACCEPTED)
     first = lost(house)
-    Stranded(house.controller).look()
+    StrandedCalls(house.controller).look()
     eventually(lambda: ameyo.begun)
     second = house.call(first.tracked, {"Core-UUID": "2"}, answered=True)
     second.wait(lambda: second.stages.count("handing_off"))
@@ -161,7 +161,7 @@ def test_a_worker_that_leaves_finishes_what_is_under_way(house: House, verdict: 
     """The next one would not know of it, and tell Ameyo again."""
     ameyo = SlowAmeyo(house, verdict, Verdict.ACCEPTED)
     lost(house)
-    Stranded(house.controller).look()
+    StrandedCalls(house.controller).look()
     eventually(lambda: ameyo.begun)
     leaving = gevent.spawn(house.controller.hand_over, 0.0)
     leaving.join(timeout=0.2)
@@ -169,11 +169,11 @@ def test_a_worker_that_leaves_finishes_what_is_under_way(house: House, verdict: 
     ameyo.release.set()
     leaving.join(timeout=5)
     assert leaving.ready() and ameyo.begun == 1
-    left_over = house.controller.survival.take(UUID)
+    left_over = house.controller.resume_states.take(UUID)
     assert left_over is not None and not left_over.under_way
     stage = "held" if verdict is Verdict.ACCEPTED else "handing_off"
     assert (left_over.variables["eslbot_stage"], left_over.variables["eslbot_attempts"]) == (stage, "1")
-    house.controller.survival.leave(UUID, left_over)
+    house.controller.resume_states.save(UUID, left_over)
     look(house)
     assert ameyo.begun == 1, "who leaves begins nothing"
 
@@ -257,7 +257,7 @@ def test_where_nobody_can_tell_it_is_said_once_and_nothing_is_done(house: House,
         house.event_socket = (Address(ip_address(host), inbound.port), password)
         inbound.holds(house.controller.config, Spoiled(manners="silent" if why == "silent" else None))
         lost(house)
-        looker = Stranded(house.controller)
+        looker = StrandedCalls(house.controller)
         with capture_logs() as told:
             looker.look()
             looker.look()
@@ -286,7 +286,7 @@ def test_only_a_port_that_nobody_has_says_that_freeswitch_is_away(
 
 def test_two_workers_that_look_are_one_notification(house: House) -> None:
     lost(house)
-    lookers = [Stranded(house.controller) for _ in range(4)]
+    lookers = [StrandedCalls(house.controller) for _ in range(4)]
     gevent.joinall([gevent.spawn(looker.look) for looker in lookers], raise_error=True)
     eventually(lambda: not house.controller.calls)
     assert len(house.posts()) == 1
@@ -374,7 +374,7 @@ def test_a_recovered_call_that_its_pbx_ends_is_over(house: House) -> None:
 def test_what_was_left_of_a_call_that_somebody_has_is_gone_with_it(house: House) -> None:
     """A look at it came in between: the next controller could not take it."""
     first = lost(house)
-    with house.controller.survival.claim(UUID):
+    with house.controller.resume_states.claim(UUID):
         second = house.restarted(first)
         second.wait(lambda: second.displaced)
     assert left(house) == [UUID]
@@ -388,11 +388,11 @@ def test_what_was_left_of_a_call_that_somebody_has_is_gone_with_it(house: House)
 def test_what_a_controller_that_was_late_has_left_is_gone_with_the_call(house: House) -> None:
     """It has noticed when another one had the call already: that one knows how it has ended."""
     first = lost(house)
-    late = house.controller.survival.take(UUID)
+    late = house.controller.resume_states.take(UUID)
     assert late is not None
     second = house.restarted(first)
     second.wait(lambda: second.displaced)
-    house.controller.survival.leave(UUID, late)
+    house.controller.resume_states.save(UUID, late)
     second.ends()
     second.wait_stage("held")
     second.hang_up()

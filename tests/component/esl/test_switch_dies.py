@@ -154,7 +154,7 @@ def test_a_notification_that_failed_meanwhile_is_repeated_when_it_is_due(house: 
 def test_a_notification_that_was_not_sent_any_more_is_sent_at_once(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eslbot.calls.call.DOUBT", 60.0)
+    monkeypatch.setattr("eslbot.calls.hand_off.DOUBT", 60.0)
     ameyo = SlowAmeyo(house, Verdict.INTERRUPTED, sent=False)
     second = under_way(house, ameyo)
     ameyo.release.set()
@@ -164,7 +164,7 @@ def test_a_notification_that_was_not_sent_any_more_is_sent_at_once(
 def test_a_notification_of_which_its_sender_knows_nothing_is_repeated_behind_the_doubt(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eslbot.calls.call.DOUBT", 0.1)
+    monkeypatch.setattr("eslbot.calls.hand_off.DOUBT", 0.1)
     ameyo = SlowAmeyo(house, Verdict.INTERRUPTED)
     doubts = metrics.IN_DOUBT.labels("acme")._value.get()
     second = under_way(house, ameyo)
@@ -237,7 +237,7 @@ def test_another_worker_knows_of_its_end_too(house: House) -> None:
 def test_an_ended_call_that_its_pbx_accepts_lives_after_all(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eslbot.calls.call.DROP_DUE", 0.1)
+    monkeypatch.setattr("eslbot.calls.take_over.DROP_DUE", 0.1)
     with capture_logs() as told:
         second = ended_and_back(house)
         second.wait(lambda: second.displaced)
@@ -258,7 +258,7 @@ def test_a_call_that_our_side_ended_is_no_ended_call(house: House) -> None:
 
 
 def test_a_death_that_is_long_ago_does_not_count(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eslbot.calls.record.DEATHS_WITHIN", 0.0)
+    monkeypatch.setattr("eslbot.calls.checkpoint.DEATHS_WITHIN", 0.0)
     first = house.talking()
     second = house.restarted(first, "2")
     second.wait(lambda: second.displaced)

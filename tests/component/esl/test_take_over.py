@@ -24,7 +24,7 @@ from tests.support.switch import CRT, DID, INVITE, SIGNER, UUID, WORKSPACE, Chan
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eslbot.calls.call.DOUBT", 0.2)
+    monkeypatch.setattr("eslbot.calls.hand_off.DOUBT", 0.2)
 
 
 def identity_of(channel: Channel) -> Invite | None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import tomli_w
 
+from eslbot.admin.changes import Changes, between
 from eslbot.config import load
 from eslbot.server import inforce
-from eslbot.server.changes import Changes, between
 from tests.support.processes import tree
 from tests.support.switch import WORKSPACE
 

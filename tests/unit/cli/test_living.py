@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from eslbot.admin.living import CannotCount, living_calls
 from eslbot.config.model import Address, loopback
-from eslbot.server.living import CannotCount, living_calls
 
 METRICS = """\
 # HELP eslbot_calls_active Calls that a worker holds now.

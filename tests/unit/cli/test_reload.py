@@ -19,12 +19,12 @@ import tomli_w
 from click.testing import CliRunner, Result
 
 import eslbot
+from eslbot.admin.changes import between
 from eslbot.cli import main
 from eslbot.config import load
 from eslbot.freeswitch import firewallconf
 from eslbot.freeswitch.switchconf import ACL, render
 from eslbot.server import inforce
-from eslbot.server.changes import between
 from tests.support.inbound_switch import PASSWORD, InboundSwitch, Spoiled
 from tests.support.processes import EslbotService, tree
 
@@ -252,7 +252,7 @@ def test_a_call_of_a_removed_tenant_is_warned_of(site: Site, monkeypatch: pytest
     del site.workspaces[ZETA]
     site.write()
     site.rendered()
-    monkeypatch.setattr("eslbot.server.living.living_calls", lambda web: {"zeta": 3})
+    monkeypatch.setattr("eslbot.admin.living.living_calls", lambda web: {"zeta": 3})
     result = site.reload("--dry-run", "--json")
     assert json.loads(result.stdout)["changes"]["removed"][0]["calls"] == 3
     assert "3 calls of it up; they keep its configuration until they end" in told(result, None)
@@ -289,7 +289,7 @@ def test_a_source_that_is_still_let_in_is_code_1(site: Site) -> None:
 def test_a_freeswitch_that_refuses_or_hangs_is_code_1_with_the_service_changed(
     site: Site, spoiled: Spoiled, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eslbot.server.reload.PATIENCE", 0.2)
+    monkeypatch.setattr("eslbot.admin.reload.PATIENCE", 0.2)
     site.rendered(spoiled)
     result = site.reload("--json")
     assert result.exit_code == 1
@@ -315,7 +315,7 @@ def test_rules_of_a_firewall_that_lack_the_new_source_are_code_1_with_the_remedy
 def test_a_change_that_is_under_way_is_waited_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     notices = iter([replace(site.notice(), state=inforce.CHANGING)])
     monkeypatch.setattr(
-        "eslbot.server.reload.running",
+        "eslbot.admin.reload.running",
         lambda config, path: next(notices, None) or inforce.running(config, path),
     )
     result = site.reload("--json")
@@ -339,7 +339,7 @@ def test_a_directory_that_is_somebody_elses_is_code_1(site: Site) -> None:
 
 
 def test_a_page_whose_address_is_taken_is_code_1(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eslbot.server.reload.PAGE_DUE", 1.0)
+    monkeypatch.setattr("eslbot.admin.reload.PAGE_DUE", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         site.service.tree["web"]["listen"] = f"127.0.0.1:{taken.getsockname()[1]}"
         text = site.service.config.read_text()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from marshmallow import ValidationError
 
+from eslbot.admin import changes, living
 from eslbot.config.fields import AddressField
 from eslbot.config.loader import STAND_IN
 from eslbot.config.model import Config, ConfigError, Network, Secret
@@ -29,7 +30,6 @@ from eslbot.esl.errors import CommandTimeout, EslError
 from eslbot.esl.inbound import InboundClient
 from eslbot.freeswitch import firewallconf, switchconf
 from eslbot.freeswitch.switchconf import CONF_DIR, MARKER, SwitchConfError
-from eslbot.server import changes, living
 from eslbot.server.inforce import CHANGING, UP, Notice, NotInForce, running
 from eslbot.server.service import usable
 from eslbot.telemetry import redaction

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eslbot.calls.ended import KEPT, EndedCalls
+from eslbot.server.ended_calls import KEPT, EndedCalls
 from eslbot.server.limits import ROWS
 from tests.unit.test_limits import in_child
 

@@ -1,9 +1,9 @@
-"""What is known of a call whose connection to FreeSWITCH was lost: a file a call, for whoever has it next.
+"""Resume states: how far a call was when its connection to FreeSWITCH broke, for its next controller.
 
-A controller notes on the channel how far a call is. Where FreeSWITCH dies, ``sofia recover`` brings the
+A controller writes to the channel how far a call is. Where FreeSWITCH dies, ``sofia recover`` brings the
 channel back as it was at its answer or its last re-INVITE (``switch_core_sqldb.c:
-switch_core_recovery_track``), and what was noted since is gone. But the controller lives: it leaves all that
-it has noted, and the next controller on this host takes it. While no connection is lost nothing is written.
+switch_core_recovery_track``), and what was written since is gone. But the controller lives: it saves all that
+it has written, and the next controller on this host takes it. While no connection is lost nothing is written.
 
 A file is locked (``flock``) as long as its writer has a notification under way: whether Ameyo accepts it is
 in the file that takes its place, and until then nobody notifies again. Where the writer dies over it, so does
@@ -40,12 +40,12 @@ _VARIABLE = re.compile(r"eslbot_[a-z_]{1,40}")
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """What a controller has left of a call.
+class ResumeState:
+    """How far a call was in its last controller.
 
-    ``variables``: what it had noted on the channel. ``invited_at``, ``answered_at``, ``lost_at``: seconds of
-    the monotonic clock. ``peer``: the IP address of its FreeSWITCH, which had ``recovered`` the call or was
-    the first. ``under_way``: whether a notification still is.
+    ``variables``: those that it had written to the channel. ``invited_at``, ``answered_at``, ``lost_at``:
+    seconds of the monotonic clock. ``peer``: the IP address of its FreeSWITCH, which had ``recovered`` the
+    call or was the first. ``under_way``: whether a notification still is.
     """
 
     variables: Mapping[str, str]
@@ -59,17 +59,17 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Something left that nobody else touches meanwhile."""
+    """A resume state that nobody else touches meanwhile."""
 
     path: Path
-    left: Left
+    state: ResumeState
 
     def done(self) -> None:
         """Nobody needs it any more."""
         self.path.unlink(missing_ok=True)
 
 
-class Survival:
+class ResumeStates:
     """The files in ``directory``, which is made when it is needed, for this user alone."""
 
     def __init__(self, directory: Path) -> None:
@@ -78,7 +78,7 @@ class Survival:
         self._locks: dict[str, int] = {}
         self._swept = float("-inf")
 
-    def leave(self, call_id: str, left: Left) -> None:
+    def save(self, call_id: str, left: ResumeState) -> None:
         """Write down what is known of a call; with ``under_way`` more will come. Raises nothing.
 
         What cannot be written is told: the next controller goes by what FreeSWITCH knows then.
@@ -183,7 +183,7 @@ class Survival:
         except OSError as error:
             log.error("left_call_not_deleted", file=str(path), error=error.strerror)
 
-    def take(self, call_id: str) -> Left | None:
+    def take(self, call_id: str) -> ResumeState | None:
         """What was left of a call, once; one whose notification is under way is left where it is."""
         if not _CALL_ID.fullmatch(call_id):
             return None
@@ -197,7 +197,7 @@ class Survival:
             log.error("left_call_not_read", file=str(path), error=str(error))
             return None
 
-    def _read(self, data: bytes, under_way: bool) -> Left | None:
+    def _read(self, data: bytes, under_way: bool) -> ResumeState | None:
         """Raises ValueError where it is not one of ours; None for one of before the host's start."""
         if len(data) > MAX_FILE:
             raise ValueError("too long")
@@ -217,7 +217,7 @@ class Survival:
         peer = document.get("peer")
         peer = peer if isinstance(peer, str) else ""
         recovered = document.get("recovered") is True
-        return Left(variables, invited_at, answered_at, lost_at, peer, recovered, under_way)
+        return ResumeState(variables, invited_at, answered_at, lost_at, peer, recovered, under_way)
 
     def _sweep(self) -> None:
         """Delete what nobody has come for, now and then."""

@@ -7,25 +7,25 @@ from types import SimpleNamespace
 
 import pytest
 
-from eslbot.calls.notes import FAR, CallClock, Notes
+from eslbot.calls.channel_state import FAR, CallClock, ChannelState
 from eslbot.outcome import Outcome, Stage
 from tests.support.wire import NO_NUMBERS
 
 
-def notes(answered: bool = True, **variables: str) -> Notes:
+def state(answered: bool = True, **variables: str) -> ChannelState:
     state = {"Answer-State": "answered" if answered else "ringing"}
-    return Notes({**state, **{f"variable_eslbot_{name}": value for name, value in variables.items()}})
+    return ChannelState({**state, **{f"variable_eslbot_{name}": value for name, value in variables.items()}})
 
 
 def test_nothing_was_noted() -> None:
-    empty = Notes({})
+    empty = ChannelState({})
     assert (empty.stage, empty.take_overs, empty.attempts) == (None, 0, 0)
     assert (empty.next_attempt, empty.held_at, empty.answered_for) == (None, None, 0.0)
     assert empty.ended.outcome is Outcome.CONTROLLER_LOST
 
 
 def test_everything_was_noted() -> None:
-    full = notes(
+    full = state(
         stage="held",
         take_overs="3",
         attempts="2",
@@ -43,41 +43,41 @@ def test_everything_was_noted() -> None:
 
 @pytest.mark.parametrize("text", ["", "nonsense", "HELD"])
 def test_an_answered_call_is_at_least_answered(text: str) -> None:
-    assert notes(stage=text).stage is Stage.ANSWERED
-    assert notes(answered=False, stage="held").stage is None
+    assert state(stage=text).stage is Stage.ANSWERED
+    assert state(answered=False, stage="held").stage is None
 
 
 @pytest.mark.parametrize("text", ["many", "inf", *NO_NUMBERS])
 def test_a_number_that_is_none_is_0(text: str) -> None:
-    assert (notes(take_overs=text).take_overs, notes(attempts=text).attempts) == (0, 0)
+    assert (state(take_overs=text).take_overs, state(attempts=text).attempts) == (0, 0)
 
 
 @pytest.mark.parametrize("text", ["", "soon", "nan", "inf", "-inf", "-1", "1e300", str(2 * FAR)])
 def test_a_time_that_is_none_was_not_noted(text: str) -> None:
-    assert notes(held_at=text).held_at is None
-    assert notes(next_attempt=text).next_attempt is None
+    assert state(held_at=text).held_at is None
+    assert state(next_attempt=text).next_attempt is None
 
 
 @pytest.mark.parametrize("properties", ["", "{", "[]", "null", '"text"', "7"])
 def test_properties_that_are_no_object_end_no_call(properties: str) -> None:
-    ended = notes(outcome="bot_ended", properties=properties).ended
+    ended = state(outcome="bot_ended", properties=properties).ended
     assert (ended.outcome, dict(ended.properties)) == (Outcome.CONTROLLER_LOST, {})
 
 
 def test_the_time_since_the_answer_is_freeswitchs_own() -> None:
     times = {"Event-Date-Timestamp": "1700000060000000", "Caller-Channel-Answered-Time": "1700000000500000"}
-    assert Notes(times).answered_for == pytest.approx(59.5)
-    assert Notes({**times, "Event-Date-Timestamp": "1600000000000000"}).answered_for == 0.0
+    assert ChannelState(times).answered_for == pytest.approx(59.5)
+    assert ChannelState({**times, "Event-Date-Timestamp": "1600000000000000"}).answered_for == 0.0
     for name in times:
         for text in NO_NUMBERS:
-            assert Notes({**times, name: text}).answered_for == 0.0
+            assert ChannelState({**times, name: text}).answered_for == 0.0
 
 
 def test_the_calls_clock_goes_on_where_freeswitchs_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step of the host's clock, here of an hour, moves it by nothing."""
     monotonic, wall = 1000.0, 1_700_000_000.0
     monkeypatch.setattr(
-        "eslbot.calls.notes.time", SimpleNamespace(monotonic=lambda: monotonic, time=lambda: wall)
+        "eslbot.calls.channel_state.time", SimpleNamespace(monotonic=lambda: monotonic, time=lambda: wall)
     )
     clock = CallClock(30.0)
     assert clock.now() == 30.0
@@ -88,6 +88,8 @@ def test_the_calls_clock_goes_on_where_freeswitchs_was(monkeypatch: pytest.Monke
 
 def test_what_the_ledger_is_told_of_a_held_call_is_a_date() -> None:
     times = {"Event-Date-Timestamp": "1700000060000000", "Caller-Channel-Created-Time": "1700000000000000"}
-    held = Notes({**times, "Answer-State": "answered", "variable_eslbot_held_at": "50.0"}).all()["held_since"]
+    held = ChannelState({**times, "Answer-State": "answered", "variable_eslbot_held_at": "50.0"}).summary()[
+        "held_since"
+    ]
     assert held == pytest.approx(time.time() - 10, abs=1)
-    assert "held_since" not in Notes(times).all()
+    assert "held_since" not in ChannelState(times).summary()

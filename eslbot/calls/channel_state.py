@@ -1,10 +1,12 @@
-"""What the controllers before us have noted of a call on its channel. (:mod:`eslbot.calls.record` writes it.)
+"""Where a call is, as its channel says: what the controllers before have written there.
+
+:mod:`eslbot.calls.checkpoint` writes it.
 
 Channel variables are texts, and half of a note may be missing: whatever cannot be used counts as not there.
 Times are noted by the call's own clock (:class:`CallClock`), which no step of a host's clock moves.
 
-Where FreeSWITCH has died since, the channel is as it was at its answer, and what was left of it
-(:mod:`eslbot.calls.survival`) counts instead.
+Where FreeSWITCH has died since, the channel is as it was at its answer, and the resume state that a
+controller has saved (:mod:`eslbot.calls.resume_state`) counts instead.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from typing import Any
 
 import structlog
 
-from eslbot.calls.bot import BotEnd
-from eslbot.calls.survival import Left
+from eslbot.calls.events import BotEnd
+from eslbot.calls.resume_state import ResumeState
 from eslbot.esl.frames import whole_number
 from eslbot.outcome import Outcome, Stage
 from eslbot.relay.control import OWN_URL
@@ -55,17 +57,18 @@ class CallClock:
         return time.time() - (self.now() - at)
 
 
-class Notes:
-    """Read from ``channel``, the headers of FreeSWITCH's answer to `connect`, or from what was ``left``."""
+class ChannelState:
+    """Where a call is, by ``channel``, the headers of FreeSWITCH's answer to `connect`, or a resume state."""
 
-    def __init__(self, channel: Mapping[str, str], left: Left | None = None) -> None:
+    def __init__(self, channel: Mapping[str, str], resume_state: ResumeState | None = None) -> None:
         self._channel = channel
         # Who has lost the call may notice when another one has it already, and be late.
         since = whole_number(channel.get("variable_eslbot_take_overs", ""))
-        if left is not None and whole_number(left.variables.get("eslbot_take_overs", "")) < since:
-            left = None
-        #: What a controller has left, where it counts.
-        self.left = left
+        if resume_state is not None:
+            seen = whole_number(resume_state.variables.get("eslbot_take_overs", ""))
+            resume_state = resume_state if seen >= since else None
+        #: What a controller has saved, where it counts.
+        self.resume_state = resume_state
 
     @property
     def restarted(self) -> bool:
@@ -112,15 +115,15 @@ class Notes:
     @property
     def answered_for(self) -> float:
         """Seconds since the answer, by FreeSWITCH's own clock, since ours may be another host's."""
-        if self.left is not None:
-            return max(0.0, time.monotonic() - self.left.answered_at)
+        if self.resume_state is not None:
+            return max(0.0, time.monotonic() - self.resume_state.answered_at)
         return self._since("Caller-Channel-Answered-Time") + self.before[1]
 
     @property
     def invited_for(self) -> float:
         """Seconds since the INVITE, by FreeSWITCH's own clock."""
-        if self.left is not None:
-            return max(0.0, time.monotonic() - self.left.invited_at)
+        if self.resume_state is not None:
+            return max(0.0, time.monotonic() - self.resume_state.invited_at)
         # A FreeSWITCH that has died and is back says when it was answered, and has created it since.
         return max(self._since("Caller-Channel-Created-Time") + self.before[0], self.answered_for)
 
@@ -132,8 +135,8 @@ class Notes:
     @property
     def noted(self) -> dict[str, str]:
         """All of it, as it is noted."""
-        if self.left is not None:
-            return dict(self.left.variables)
+        if self.resume_state is not None:
+            return dict(self.resume_state.variables)
         named = ((name.removeprefix("variable_"), value) for name, value in self._channel.items())
         return {name: value for name, value in named if name.startswith("eslbot_")}
 
@@ -175,8 +178,8 @@ class Notes:
         """When Ameyo had accepted, by the call's clock."""
         return self._time("eslbot_held_at")
 
-    def all(self) -> dict[str, Any]:
-        """What the ledger should know, in case that the facts before were lost with their worker."""
+    def summary(self) -> dict[str, Any]:
+        """What the ledger should know, in case the facts before were lost with their worker."""
         facts: dict[str, Any] = {
             "stage": self.stage,
             "invited_for": round(self.invited_for, 3),
@@ -196,8 +199,8 @@ class Notes:
         return max(0.0, (now - then) / 1e6) if then else 0.0
 
     def _text(self, name: str) -> str:
-        if self.left is not None:
-            return self.left.variables.get(name, "")
+        if self.resume_state is not None:
+            return self.resume_state.variables.get(name, "")
         return self._channel.get(f"variable_{name}", "")
 
     def _number(self, name: str) -> int:
