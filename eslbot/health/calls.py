@@ -290,14 +290,5 @@ def _explain_hand_off(row: Row) -> tuple[str, str]:
 
 
 def _call_in_need(row: Row, need: Need, since: float, why: str, remedy: str) -> CallInNeed:
-    return CallInNeed(
-        call_id=row["call_id"],
-        need=need,
-        since=since,
-        why=why,
-        remedy=remedy,
-        workspace_id=row.get("workspace_id"),
-        workspace=row.get("workspace"),
-        crt_object_id=row.get("crt_object_id"),
-        stage=row.get("stage"),
-    )
+    about = {name: row.get(name) for name in ("workspace_id", "workspace", "crt_object_id", "stage")}
+    return CallInNeed(row["call_id"], need, since, why, remedy, **about)

@@ -196,9 +196,7 @@ class LedgerWriter:
                 raise
             self._engine = engine
             log.info("ledger_open", revision=revision)
-        store = LedgerStore(self._engine, self._host)
-        self._offsets = store.offsets()
-        self._store = store
+        self._store = LedgerStore(self._engine, self._host)
         self._load_offsets()
         if self._live_loaded:
             return

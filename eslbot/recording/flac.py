@@ -6,9 +6,8 @@ and can be read up to where it breaks off.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 import numpy as np
 import soundfile
@@ -26,33 +25,29 @@ MIN_SIZE = 42
 BLOCK_SIZE = 1152
 
 
+#: Reads so many bytes at an offset; fewer only at the file's end. Raises OSError.
+ReadAt = Callable[[int, int], bytes]
+#: Writes all of some bytes at an offset. Raises OSError.
+WriteAt = Callable[[bytes, int], None]
+
+
 class BadFlac(Exception):
     """It is no FLAC file of ours."""
-
-
-class RandomAccessFile(Protocol):
-    """Bytes by their offset. Both methods raise OSError."""
-
-    def write(self, data: bytes, at: int) -> None:
-        """All of them."""
-
-    def read(self, size: int, at: int) -> bytes:
-        """Fewer only at the end."""
 
 
 class _AsFile:
     """A file as soundfile needs it. No exception may leave: libsndfile would go on, and Python print it."""
 
-    def __init__(self, file: RandomAccessFile, size: int) -> None:
-        self._file, self.size = file, size
+    def __init__(self, size: int, *, read: ReadAt | None = None, write: WriteAt | None = None) -> None:
+        self.size, self._read, self._write = size, read, write
         self._at = 0
         self.error: Exception | None = None
 
     def write(self, data: bytes) -> int:
-        if self.error is not None:
+        if self.error is not None or self._write is None:
             return 0
         try:
-            self._file.write(data, self._at)
+            self._write(data, self._at)
         except Exception as error:  # noqa: BLE001  # raised by _errors_of
             self.error = error
             return 0
@@ -61,10 +56,10 @@ class _AsFile:
         return len(data)
 
     def read(self, size: int = -1) -> bytes:
-        if self.error is not None:
+        if self.error is not None or self._read is None:
             return b""
         try:
-            data = self._file.read(self.size - self._at if size < 0 else size, self._at)
+            data = self._read(self.size - self._at if size < 0 else size, self._at)
         except Exception as error:  # noqa: BLE001  # raised by _errors_of
             self.error = error
             return b""
@@ -80,10 +75,10 @@ class _AsFile:
 
 
 class Encoder:
-    """Writes one FLAC file. Every method raises what the file raises."""
+    """Writes one FLAC file by ``write``. Every method raises what that raises."""
 
-    def __init__(self, file: RandomAccessFile) -> None:
-        self._as_file = _AsFile(file, 0)
+    def __init__(self, write: WriteAt) -> None:
+        self._as_file = _AsFile(0, write=write)
         with _errors_of(self._as_file):
             self._sound = soundfile.SoundFile(
                 self._as_file,
@@ -119,16 +114,16 @@ def _errors_of(file: _AsFile) -> Iterator[None]:
 
 
 def decode(
-    file: RandomAccessFile, size: int, *, part: bool
+    read: ReadAt, size: int, *, part: bool
 ) -> Iterator[np.ndarray[tuple[int, int], np.dtype[np.int16]]]:
     """The samples of a FLAC file of ours, block by block.
 
     With ``part`` it may break off anywhere, also before its first byte: libsndfile writes its header with the
-    first samples. Raises BadFlac, and what the file raises.
+    first samples. Raises BadFlac, and what ``read`` raises.
     """
     if part and size < MIN_SIZE:
         return
-    as_file = _AsFile(file, size)
+    as_file = _AsFile(size, read=read)
     with _errors_of(as_file):
         sound = soundfile.SoundFile(as_file)
     with sound:

@@ -46,7 +46,7 @@ def _guarded(
     def guarded(own: CallRecording, /, *args: P.args, **kwargs: P.kwargs) -> None:
         try:
             method(own, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001  # told there
+        except Exception as error:  # noqa: BLE001  # `fault` logs it
             own.fault(error)
 
     return guarded

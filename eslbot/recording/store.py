@@ -7,7 +7,7 @@ configuration's, by workspace.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 
 from eslbot.config.model import Config
 from eslbot.recording import retention, sidecar
-from eslbot.recording.flac import BadFlac, decode
+from eslbot.recording.flac import BadFlac, ReadAt, decode
 from eslbot.recording.retention import ACTIVE_FOR, RecordingFiles
 from eslbot.recording.sealed import BadSeal, Opener
 from eslbot.recording.sidecar import BadSidecar, Part, Recording, State
@@ -27,6 +27,14 @@ Block = np.ndarray[tuple[int, int], np.dtype[np.int16]]
 
 #: Seconds of silence between two parts, at most.
 MAX_GAP = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class PartReader:
+    """A part's FLAC file of ``size`` bytes. ``read(size, offset)`` raises BadSeal and OSError."""
+
+    read: ReadAt
+    size: int
 
 
 class Damaged(Exception):
@@ -142,7 +150,7 @@ class RecordingStore:
         samples = 0
         try:
             with self.opened(entry, part) as file:
-                for block in decode(file, file.size, part=unended):
+                for block in decode(file.read, file.size, part=unended):
                     samples += len(block)
                     yield block
         except (BadSeal, BadFlac, OSError) as error:
@@ -198,21 +206,6 @@ class RecordingStore:
             unended = part.state is not State.WHOLE
             opener = Opener(read, size, keys, name, part=unended)
             yield PartReader(opener.read, opener.size)
-
-
-class PartReader:
-    """Reads a part's file of ``size`` bytes (:class:`eslbot.recording.flac.RandomAccessFile`)."""
-
-    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
-        self._read, self.size = read, size
-
-    def read(self, size: int, at: int) -> bytes:
-        """Fewer bytes only at the end. Raises BadSeal, OSError."""
-        return self._read(size, at)
-
-    def write(self, data: bytes, at: int) -> None:
-        """Never: it is only read."""
-        raise OSError("is only read")
 
 
 def describe(entry: Entry, now: float) -> dict[str, Any]:

@@ -154,7 +154,7 @@ class PartWriter:
             sidecar.save(self._sidecar, recording, about.key)
         if about.key is not None:
             self._file.seal(about.key, f"{about.workspace_id}/{about.call_id}.{number}")
-        self._encoder = Encoder(self._file)
+        self._encoder = Encoder(self._file.write)
 
     def _find_recording(self) -> Recording:
         """The recording that another relay has begun of this call, today or yesterday; else a new one."""
@@ -237,7 +237,7 @@ class PartWriter:
 
 
 class _File:
-    """A part's file, sealed or not (:class:`eslbot.recording.flac.RandomAccessFile`). Raises OSError."""
+    """A part's file, sealed or not. Raises OSError."""
 
     def __init__(self, path: Path) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -254,10 +254,6 @@ class _File:
             self._pwrite(data, at)
         else:
             self._sealer.write(data, at)
-
-    def read(self, size: int, at: int) -> bytes:
-        """A file that is being written is never read."""
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     def finish(self) -> None:
         """The file is complete."""

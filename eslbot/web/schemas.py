@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
@@ -24,71 +25,72 @@ MAX_QUERY, MAX_FORM, MAX_FIELDS = 2048, 4096, 24
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200
 
 
-class TextField(fields.String):
-    """A text to look for."""
+class Parsed(fields.Field[Any]):
+    """A field by a function that raises ValueError or OverflowError; ``expected`` says what it takes."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
-        text: str = super()._deserialize(value, attr, data, **kwargs)
-        if len(text) > MAX_VALUE or not text.isprintable():
-            raise ValidationError(f"expected at most {MAX_VALUE} printable characters")
-        return text.strip()
-
-
-class FlagField(fields.Field[bool]):
-    """``true`` or ``false``."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
-        if value not in ("true", "false"):
-            raise ValidationError("expected true or false")
-        return bool(value == "true")
-
-
-class TimeField(fields.Field[float]):
-    """Epoch seconds, or a time as the command line takes it."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:
-        try:
-            at = _time(value) if len(value) <= 40 else -1.0
-        except (ValueError, OverflowError):
-            at = -1.0
-        if not 0 <= at < 1e11:
-            raise ValidationError("expected a time as 2h (ago), 2026-11-23T10:15Z or epoch seconds")
-        return at
-
-
-def _time(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return parse_time(text, time.time())
-
-
-class PlaceField(fields.Field[Place]):
-    """A call's place in the list: the `next` of an answer."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Place:
-        at, _, call_id = value.partition(",")
-        try:
-            invited_at = float(at) if len(at) <= 32 else -1.0
-        except ValueError:
-            invited_at = -1.0
-        if not 0 <= invited_at < 1e11 or not _CALL_ID.fullmatch(call_id):
-            raise ValidationError("expected the `next` of an answer")
-        return Place(invited_at, call_id)
-
-
-class CountField(fields.Field[int]):
-    """A whole number from 1 to ``maximum``, in ASCII digits."""
-
-    def __init__(self, maximum: int, **kwargs: Any) -> None:
+    def __init__(self, parse: Callable[[str], Any], expected: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._maximum = maximum
+        self._parse, self._expected = parse, expected
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        try:
+            return self._parse(value)
+        except (ValueError, OverflowError):
+            raise ValidationError(f"expected {self._expected}") from None
+
+
+def _bounded(at: float) -> float:
+    if not 0 <= at < 1e11:
+        raise ValueError
+    return at
+
+
+def _parse_text(value: str) -> str:
+    if len(value) > MAX_VALUE or not value.isprintable():
+        raise ValueError
+    return value.strip()
+
+
+def _parse_time(value: str) -> float:
+    """Epoch seconds, or a time as the command line takes it."""
+    if len(value) > 40:
+        raise ValueError
+    try:
+        at = float(value)
+    except ValueError:
+        at = parse_time(value, time.time())
+    return _bounded(at)
+
+
+def _parse_place(value: str) -> Place:
+    at, _, call_id = value.partition(",")
+    if len(at) > 32 or not _CALL_ID.fullmatch(call_id):
+        raise ValueError
+    return Place(_bounded(float(at)), call_id)
+
+
+def _text(**options: Any) -> Parsed:
+    return Parsed(_parse_text, f"at most {MAX_VALUE} printable characters", **options)
+
+
+def _flag() -> Parsed:
+    return Parsed(lambda value: ("false", "true").index(value) == 1, "true or false")
+
+
+def _time() -> Parsed:
+    return Parsed(_parse_time, "a time as 2h (ago), 2026-11-23T10:15Z or epoch seconds")
+
+
+def _count(maximum: int, **options: Any) -> Parsed:
+    """A whole number in ASCII digits."""
+
+    def parse(value: str) -> int:
         number = int(value) if value.isascii() and value.isdigit() and len(value) <= 9 else 0
-        if not 1 <= number <= self._maximum:
-            raise ValidationError(f"expected a whole number from 1 to {self._maximum}")
+        if not 1 <= number <= maximum:
+            raise ValueError
         return number
+
+    return Parsed(parse, f"a whole number from 1 to {maximum}", **options)
 
 
 def _word(*words: str, **options: Any) -> fields.String:
@@ -111,13 +113,13 @@ class EmptyQuery(Schema):
 class ExportQuery(EmptyQuery):
     """``/api/calls.csv``: which calls, and behind which place."""
 
-    prefix, workspace, did, crt, caller = TextField(), TextField(), TextField(), TextField(), TextField()
+    prefix, workspace, did, crt, caller = _text(), _text(), _text(), _text(), _text()
     outcome = _word(*Outcome)
     fault = _word(*Fault)
     stage = _word(*Stage, "refused")
-    attention, live, handed_off = FlagField(), FlagField(), FlagField()
-    since, until = TimeField(), TimeField()
-    before = PlaceField(load_default=None)
+    attention, live, handed_off = _flag(), _flag(), _flag()
+    since, until = _time(), _time()
+    before = Parsed(_parse_place, "the `next` of an answer", load_default=None)
 
     @validates_schema
     def _some_time(self, data: dict[str, Any], **_: Any) -> None:
@@ -128,14 +130,14 @@ class ExportQuery(EmptyQuery):
 class CallsQuery(ExportQuery):
     """``/api/calls``: the same, and how many."""
 
-    limit = CountField(MAX_LIMIT, load_default=DEFAULT_LIMIT)
+    limit = _count(MAX_LIMIT, load_default=DEFAULT_LIMIT)
 
 
 class ChartsQuery(EmptyQuery):
     """``/api/charts``: which time, and which tenant."""
 
     span = _word("24h", "7d", load_default="24h")
-    workspace = TextField(load_default=None)
+    workspace = _text(load_default=None)
 
 
 class SignInForm(Schema):

@@ -28,7 +28,7 @@ from tests.support.tcp import nobody
 #: A process that shows gauges of its own and waits; or dies.
 SHOWS = """
 import sys
-from eslbot import metrics
+from eslbot.telemetry import metrics
 metrics.WORKERS_READY.set(1)
 metrics.RELAY_READY.set(2)
 if sys.argv[1:]:

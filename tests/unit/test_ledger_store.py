@@ -65,7 +65,7 @@ def test_a_call_that_cannot_be_written_does_not_hold_up_the_others(
         if story.row["call_id"] == "b":
             story.row["stage"] = None  # the database refuses that
 
-    monkeypatch.setattr(CallRecord, "tell", stumble)
+    monkeypatch.setattr(CallRecord, "apply", stumble)
     rows = LedgerStore(engine, "here").write(batch(0, 100, "a", "b", "c"), NOON)
     assert [row["call_id"] for row in rows] == ["a", "c"]
     assert written(engine) == (["a", "c"], 30)

@@ -100,15 +100,15 @@ def test_the_ends_of_a_histogram() -> None:
     assert quantile({summary._bucket(1e8): 1}, 0.5) == 1000
     # Neighbours meet: nothing is in two buckets, or in none.
     for place in range(1, summary.LAST_BUCKET):
-        edge = summary.FINEST * 10 ** (place / summary.A_DECADE)
+        edge = summary.SMALLEST * 10 ** (place / summary.PER_DECADE)
         assert summary._bucket(edge * 1.0001) == place + 1
         assert summary._bucket(edge * 0.9999) == place
 
 
 def test_causes_are_bounded() -> None:
     told = summary._sum({}, {f"refused cause-{number}": 1 for number in range(100)})
-    assert len(told) == summary.MAX_CAUSES + 1
-    assert told["refused others"] == 100 - summary.MAX_CAUSES
+    assert len(told) == summary.MAX_REFUSAL_CAUSES + 1
+    assert told["refused others"] == 100 - summary.MAX_REFUSAL_CAUSES
 
 
 def test_a_change_that_changes_nothing_is_none() -> None:

@@ -117,7 +117,7 @@ def test_a_part_says_when_its_first_sample_was(tmp_path: Path, monkeypatch: pyte
     recorded.line.read_by_freeswitch, recorded.line.began = True, recorded.clock.now
     recorded.run(3.0)
     recorded.ended()
-    entry = RecordingStore(recorded_config(tmp_path), None).named(CALL)
+    entry = RecordingStore(recorded_config(tmp_path), None).get(CALL)
     assert entry is not None and entry.recording is not None
     (part,) = entry.recording.parts
     assert part.began_at == entry.recording.began_at == pytest.approx(day + 0.6, abs=0.02)

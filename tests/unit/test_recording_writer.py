@@ -236,7 +236,7 @@ CHANGES: dict[str, Callable[[Path, Path], None]] = {
     "a pipe instead of the file": lambda file, _: file.unlink() or os.mkfifo(file),
     "no sidecar": lambda _, beside: beside.unlink(),
     "a sidecar that is none": lambda _, beside: beside.write_text("{}"),
-    "a sidecar without end": lambda _, beside: beside.write_bytes(b" " * (sidecar.MAX_QUEUED_BYTES + 1)),
+    "a sidecar without end": lambda _, beside: beside.write_bytes(b" " * (sidecar.MAX_BYTES + 1)),
     "a sidecar of depth": lambda _, beside: beside.write_text("[" * 100_000),
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, insert
 
-from eslbot.ledger import queries
+from eslbot.ledger import filters, queries
 from eslbot.ledger.database import migrate, open_database, reading, writing
 from eslbot.ledger.filters import Filter
 from eslbot.ledger.queries import Place, find_calls, iterate_calls
@@ -120,9 +120,9 @@ def test_a_search_finds_the_same_whichever_way_it_goes(
     "sort", ["abc", "00919", "a-b", "é", "\u0939", "\ud7ff", "x\U0010ffff", "\U0010ffff"]
 )
 def test_what_is_behind_a_prefix_is_behind_all_that_begin_with_it(sort: str) -> None:
-    behind = queries._behind(sort).encode()
+    behind = filters._after(sort).encode()
     assert sort.encode() < (sort + "\U0010ffff").encode() < behind
-    assert not queries._behind(sort).startswith(sort) or sort.strip("\U0010ffff") == ""
+    assert not filters._after(sort).startswith(sort) or sort.strip("\U0010ffff") == ""
 
 
 # -- plans --------------------------------------------------------------------------------------------------

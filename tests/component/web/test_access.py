@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 from structlog.testing import capture_logs
 
-from eslbot.web import files, schemas, sessions
+from eslbot.web import schemas, sessions, static_files
 from tests.component.web.conftest import Got, Page, make_page
 from tests.support.fake_ledger import FakeLedger
 from tests.support.page import TOKENS, page_tree
@@ -254,7 +254,7 @@ def test_every_answer_has_the_headers(page: Page, journal: Path, ledger: FakeLed
 
 
 def test_static_files(page: Page) -> None:
-    folder = Path(files.__file__).parent / "static"
+    folder = Path(static_files.__file__).parent / "static"
     for file in folder.iterdir():
         if file.suffix == ".html":
             assert "style=" not in file.read_text()
@@ -269,7 +269,7 @@ def test_static_files(page: Page) -> None:
 
 
 def test_no_script_makes_markup_of_a_text() -> None:
-    folder = Path(files.__file__).parent / "static"
+    folder = Path(static_files.__file__).parent / "static"
     for file in folder.glob("*.js"):
         text = file.read_text()
         for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function("):

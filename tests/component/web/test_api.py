@@ -32,8 +32,8 @@ OWN = row(1)
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "PACE", 0.0)
-    monkeypatch.setattr(live, "LOOK", 0.05)
+    monkeypatch.setattr(live, "EVENT_INTERVAL", 0.0)
+    monkeypatch.setattr(live, "POLL_INTERVAL", 0.05)
 
 
 @pytest.fixture(params=[True, False], ids=["ledger", "forgetful ledger"])
@@ -117,7 +117,7 @@ def test_a_token_whose_tenants_are_gone_sees_nothing(page: Page, ledger: FakeLed
     viewer = Viewer("x", False, frozenset(), time.time() + 60)
     ledger.put(OWN)
     assert not may_see(viewer, OWN)
-    stream = page.services.streams.begin(viewer, lambda: False)
+    stream = page.services.streams.open(viewer, lambda: False)
     assert events(stream, 1)[0][1]["live"] == []
 
 
@@ -385,7 +385,7 @@ def test_live_calls_come_go_and_change(page: Page, ledger: FakeLedger) -> None:
 
 def test_streams_are_bounded(page: Page) -> None:
     streams = [page.open("/api/live", **OPERATOR)[1] for _ in range(live.MAX_STREAMS)]
-    assert page.services.streams.open == live.MAX_STREAMS
+    assert page.services.streams.count == live.MAX_STREAMS
     got, _ = page.open("/api/live", **OPERATOR)
     assert (got.status, got.headers["Retry-After"]) == (503, "10")
     streams[0].close()
@@ -395,7 +395,7 @@ def test_streams_are_bounded(page: Page) -> None:
     assert page.open("/api/live", **OPERATOR)[0].status == 503
     for one in [*streams[1:], stream]:
         one.close()
-    assert page.services.streams.open == 0
+    assert page.services.streams.count == 0
     assert not page.services.in_use
 
 
@@ -411,10 +411,10 @@ def test_a_process_that_ends_ends_its_streams_at_once(page: Page, ledger: FakeLe
 
 def test_a_stream_ends_with_its_session_and_with_its_browser(page: Page) -> None:
     brief = Viewer("x", False, None, time.time() + 0.1)
-    assert [piece for piece in page.services.streams.begin(brief, lambda: False) if b"event: " in piece]
+    assert [piece for piece in page.services.streams.open(brief, lambda: False) if b"event: " in piece]
     for_long = Viewer("x", False, None, time.time() + 100)
     looks = iter([False, False, True])
-    assert len(list(page.services.streams.begin(for_long, lambda: next(looks)))) == 2
+    assert len(list(page.services.streams.open(for_long, lambda: next(looks)))) == 2
 
 
 def test_a_browser_that_reads_slowly_is_told_each_calls_last_state(
@@ -427,7 +427,7 @@ def test_a_browser_that_reads_slowly_is_told_each_calls_last_state(
         ledger.change(OWN["call_id"], attempts=attempts)
     (changed,) = next_with(stream, "changed")["changed"]
     assert changed["attempts"] == 49
-    monkeypatch.setattr(projection, "MAX_ENDED", 100)
+    monkeypatch.setattr(projection, "MAX_ENDED_CALLS", 100)
     for number in range(100, 300):  # more than are remembered: it begins anew
         ledger.put(row(number))
         ledger.end(row(number)["call_id"])
@@ -452,7 +452,7 @@ def test_pieces_are_small(page: Page, ledger: FakeLedger) -> None:
 def test_a_stream_that_has_nothing_to_tell_gives_signs_of_life(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "HEARTBEAT", 0.0)
+    monkeypatch.setattr(live, "HEARTBEAT_INTERVAL", 0.0)
     _, stream = page.open("/api/live", **OPERATOR)
     events(stream, 1)
     assert next(stream) == b": here\n\n"
@@ -460,7 +460,7 @@ def test_a_stream_that_has_nothing_to_tell_gives_signs_of_life(
 
 
 def test_events_come_at_a_pace(page: Page, ledger: FakeLedger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "PACE", 0.2)
+    monkeypatch.setattr(live, "EVENT_INTERVAL", 0.2)
     ledger.put(OWN)
     _, stream = page.open("/api/live", **OPERATOR)
     events(stream, 1)

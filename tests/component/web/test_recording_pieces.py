@@ -102,7 +102,7 @@ def test_a_version_that_is_named_is_none_of_ours(page: Page, long: bytes) -> Non
 
 def test_a_piece_fits_into_what_the_server_lets_wait() -> None:
     """Or its thread waits for the browser."""
-    assert RANGE_SIZE + server.UNTAKEN + 4096 <= server.MAX_UNSENT
+    assert RANGE_SIZE + server.MAX_UNSENT_BEFORE_NEXT + 4096 <= server.MAX_UNSENT
 
 
 def test_a_disk_that_hangs_holds_a_few_threads(
@@ -111,14 +111,14 @@ def test_a_disk_that_hangs_holds_a_few_threads(
     record(directory, about(), 0.5)
     monkeypatch.setattr(recordings, "READER_TIMEOUT", 0.05)
     over, hanging = threading.Event(), threading.Semaphore(0)
-    found = store_module.sweep.recordings
+    found = store_module.retention.scan
 
     def hangs(*arguments: Any) -> Any:
         hanging.release()
         assert over.wait(30)
         return found(*arguments)
 
-    monkeypatch.setattr(store_module.sweep, "recordings", hangs)
+    monkeypatch.setattr(store_module.retention, "scan", hangs)
     answers: list[int] = []
     threads = [
         threading.Thread(target=lambda: answers.append(hear(page, SOUND, range_="bytes=0-").status))

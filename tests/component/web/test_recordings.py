@@ -367,7 +367,7 @@ def test_a_directory_that_cannot_be_read(
     def refused(*_: object) -> Iterator[Any]:
         raise PermissionError(13, "Permission denied", str(directory))
 
-    monkeypatch.setattr(store_module.sweep, "recordings", refused)
+    monkeypatch.setattr(store_module.retention, "scan", refused)
     for path in (LIST, SOUND):
         got = hear(page, path)
         assert (got.status, got.json["error"]) == (503, "recordings_unreadable")

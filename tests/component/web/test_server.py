@@ -195,7 +195,7 @@ def test_streams_do_not_take_all_threads(service: PageService) -> None:
     assert status(exchange(service, get("/api/calls", AUTHORIZATION))) == 200
     for sock in streams:
         sock.close()
-    until(lambda: service.site.streams.open == 0)
+    until(lambda: service.services.streams.count == 0)
     stream(service).close()
 
 
@@ -203,14 +203,14 @@ def test_a_browser_that_takes_nothing_is_cut_off(
     service: PageService, ledger: FakeLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "STALL_TIMEOUT", 0.5)
-    monkeypatch.setattr(live, "PACE", 0.0)
+    monkeypatch.setattr(live, "EVENT_INTERVAL", 0.0)
     ledger.put(*(row(number, reason="x" * 500) for number in range(5000)))
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.connect(("127.0.0.1", service.web_port))
         sock.sendall(get("/api/live", AUTHORIZATION))
-        until(lambda: service.site.streams.open == 1)
-        until(lambda: service.site.streams.open == 0)
+        until(lambda: service.services.streams.count == 1)
+        until(lambda: service.services.streams.count == 0)
 
 
 def test_its_end_is_quick_and_ends_streams(service: PageService) -> None:

@@ -239,7 +239,7 @@ def test_a_recording_that_cannot_be_made_is_told_and_the_call_goes_on(lab: Lab, 
     call_id = bot.headers["X-Call-ID"]
     assert told(lab, call_id, lambda whats: "ended" in whats) == ["recording_begun", "recording_failed"]
     assert pbx_call.recording.heard(GREETING) >= 0.54
-    assert store_of(lab).named(call_id) is None
+    assert store_of(lab).get(call_id) is None
 
 
 def _back(folder: Path, aside: Path) -> None:
@@ -251,4 +251,4 @@ def _back(folder: Path, aside: Path) -> None:
 def test_a_tenant_that_is_not_recorded_leaves_no_file(lab: Lab, crt: str) -> None:
     handed_off(lab, "talk", crt)
     bot = lab.bot.wait_for_call(lambda c: c.headers.get("X-CRT-Object-ID") == crt)
-    assert store_of(lab).named(bot.headers["X-Call-ID"]) is None
+    assert store_of(lab).get(bot.headers["X-Call-ID"]) is None

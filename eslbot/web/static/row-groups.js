@@ -1,14 +1,14 @@
-// Rows in their order, in groups: the browser lays a group out only where it is in sight. 500 rows that it watched one
-// by one cost a phone half of its frames.
+// A sorted list of rows in groups: the browser lays out only the groups in sight. Watching 500 rows one by one cost a
+// phone half of its frames.
 
 import { el } from "./dom.js";
 
-/** Rows of a group; one with twice as many becomes two. */
-const ROWS = 16;
+/** Rows of a group; a group of twice as many is split. */
+const GROUP_SIZE = 16;
 
-export class Rows {
-  /** `place` holds the groups; the row with the greatest `rank(row)` comes first; `seen()` is called when others are in sight. */
-  constructor(place, rank, seen) {
+export class RowGroups {
+  /** `place` holds the groups; the row with the greatest `rank(row)` is first; `onScroll()` is called when other groups come into sight. */
+  constructor(place, rank, onScroll) {
     this.place = place;
     this.rank = rank;
     this.visible = new Set();
@@ -17,29 +17,29 @@ export class Rows {
         if (entry.isIntersecting) this.visible.add(entry.target);
         else this.visible.delete(entry.target);
       }
-      seen();
+      onScroll();
     }, { rootMargin: "200px" });
   }
 
   insert(row) {
     const rank = this.rank(row);
-    let group = this.place.firstElementChild ?? this.begin(null);
+    let group = this.place.firstElementChild ?? this.createGroup(null);
     while (group.nextElementSibling !== null && this.rank(group.lastElementChild) > rank) group = group.nextElementSibling;
     let before = group.firstElementChild;
     while (before !== null && this.rank(before) > rank) before = before.nextElementSibling;
     group.insertBefore(row, before);
-    if (group.childElementCount >= 2 * ROWS) {
-      const second = this.begin(group.nextElementSibling);
-      second.append(...[...group.children].slice(ROWS));
-      measure(second);
+    if (group.childElementCount >= 2 * GROUP_SIZE) {
+      const second = this.createGroup(group.nextElementSibling);
+      second.append(...[...group.children].slice(GROUP_SIZE));
+      setHeight(second);
     }
-    measure(group);
+    setHeight(group);
   }
 
   remove(row) {
     const group = row.parentElement;
     row.remove();
-    if (group.childElementCount > 0) measure(group);
+    if (group.childElementCount > 0) setHeight(group);
     else {
       this.watcher.unobserve(group);
       this.visible.delete(group);
@@ -47,12 +47,12 @@ export class Rows {
     }
   }
 
-  /** The rows in sight, and some around them. */
+  /** The rows of the groups in sight. */
   *inSight() {
     for (const group of this.visible) yield* group.children;
   }
 
-  begin(before) {
+  createGroup(before) {
     const group = el("div", { role: "presentation", class: "rows" });
     this.place.insertBefore(group, before);
     this.watcher.observe(group);
@@ -60,7 +60,7 @@ export class Rows {
   }
 }
 
-/** How high a group is that was never laid out. */
-function measure(group) {
+/** Tells CSS the height of a group that was never laid out. */
+function setHeight(group) {
   group.style.setProperty("--rows", String(group.childElementCount));
 }

@@ -1,9 +1,9 @@
-// What the ledger has of a call → what is drawn. No document here: plain values in and out.
+// What the ledger has of a call → the timeline's bars and points. Plain values in and out, no document.
 
-import { lasting, recordingSentence, turnName } from "./words.js";
+import { duration, recordingSentence, turnName } from "./labels.js";
 
-/** Milliseconds-free: all times are epoch seconds. `now` is the end of what is not over yet. */
-export function story(call, timeline, notifications, now, turns = []) {
+/** All times are epoch seconds. `now` is the end of what has not ended yet. */
+export function timelineOf(call, timeline, notifications, now, turns = []) {
   const begin = call.invited_at;
   const times = [...timeline.map((fact) => fact.at), ...notifications.map((one) => one.began_at)];
   const live = call.ended_at == null && call.stage !== "refused";
@@ -29,7 +29,7 @@ export function story(call, timeline, notifications, now, turns = []) {
 }
 
 function turnText(one) {
-  const bot = one.bot == null ? "" : `, of it the bot ${lasting(one.bot)}`;
+  const bot = one.bot == null ? "" : `, of it the bot ${duration(one.bot)}`;
   return `${turnName(one)}${bot}`;
 }
 
@@ -82,8 +82,8 @@ function asSpeech(fact) {
 }
 
 /**
- * From each beginning to its end. One whose end nobody told ends with the bot's part, which may be heard out behind it
- * (then its end is told), or at the story's end.
+ * From each beginning to its end. Without an end of its own it ends with the bot's part (whose last words may be heard
+ * after that, and then have an end), or with the call.
  */
 function spans(facts, began, ended, end) {
   const found = [];
@@ -102,7 +102,7 @@ function spans(facts, began, ended, end) {
   return found;
 }
 
-/** The stages one behind the other, by what the call's row knows; the timeline fills in the bot's connecting. */
+/** The stages in their order, by the call's row; only the timeline knows when the bot was dialled. */
 function stages(call, facts, end) {
   if (call.stage === "refused") return [{ stage: "refused", from: call.invited_at, to: end }];
   const connecting = facts.find((fact) => fact.what === "bot_connecting")?.at;
@@ -123,9 +123,9 @@ function stages(call, facts, end) {
   }));
 }
 
-/** Steps of an axis over `seconds`, about `many` of them, at times a person would choose. */
-export function ticks(seconds, many) {
+/** The ticks of an axis over `seconds`: at most about `most`, at round times. */
+export function ticks(seconds, most) {
   const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 86400];
-  const step = steps.find((one) => seconds / one <= many) ?? steps.at(-1) * Math.ceil(seconds / many / steps.at(-1));
+  const step = steps.find((one) => seconds / one <= most) ?? steps.at(-1) * Math.ceil(seconds / most / steps.at(-1));
   return Array.from({ length: Math.floor(seconds / step + 1e-9) + 1 }, (_, index) => Math.round(index * step * 10) / 10);
 }

@@ -1,4 +1,4 @@
-// The words people read for the words of the ledger, and how times are written.
+// The labels of the ledger's words, and the formats of times.
 
 const STAGES = {
   admitted: "Ringing",
@@ -44,23 +44,23 @@ const NEEDS = {
   bot_silent: "Bot silent",
 };
 
-const known = (words, word) => (Object.hasOwn(words, word) ? words[word] : word ? String(word).replaceAll("_", " ") : "");
-export const stageName = (stage) => known(STAGES, stage);
-export const outcomeName = (outcome) => known(OUTCOMES, outcome);
-export const faultName = (fault) => known(FAULTS, fault);
-export const componentName = (component) => known(COMPONENTS, component);
-export const colourName = (colour) => known(COLOURS, colour);
-export const needName = (need) => known(NEEDS, need);
+const label = (words, word) => (Object.hasOwn(words, word) ? words[word] : word ? String(word).replaceAll("_", " ") : "");
+export const stageName = (stage) => label(STAGES, stage);
+export const outcomeName = (outcome) => label(OUTCOMES, outcome);
+export const faultName = (fault) => label(FAULTS, fault);
+export const componentName = (component) => label(COMPONENTS, component);
+export const colourName = (colour) => label(COLOURS, colour);
+export const needName = (need) => label(NEEDS, need);
 export const stageOrder = Object.keys(STAGES).filter((stage) => stage !== "refused");
 
-/** What a finished call came to, in a word. */
-export function ending(row) {
+/** What a call came to, in a word. */
+export function endLabel(row) {
   if (row.stage === "refused") return `Refused ${row.refusal_status ?? ""}`.trim();
   if (row.ended_at == null) return stageName(row.stage);
   return outcomeName(row.outcome) || "Ended";
 }
 
-/** good, bad, odd or plain: for a colour beside the words, never instead of them. */
+/** good, bad, odd or plain: for a colour besides the words, never instead of them. */
 export function tone(row) {
   if (row.stage === "refused") return "odd";
   if (row.fault && row.fault !== "none") return "bad";
@@ -68,21 +68,21 @@ export function tone(row) {
   return row.handed_off_at != null ? "good" : "plain";
 }
 
-/** That FreeSWITCH died under a call and came back with it. */
-export function restarted(row) {
-  const gap = row.restart_gap == null ? "" : `, ${row.restarts > 1 ? "up to " : ""}${lasting(row.restart_gap)} without it`;
+/** That FreeSWITCH died during a call and came back with it. */
+export function restartText(row) {
+  const gap = row.restart_gap == null ? "" : `, ${row.restarts > 1 ? "up to " : ""}${duration(row.restart_gap)} without it`;
   return `FreeSWITCH restarted${row.restarts > 1 ? ` ${row.restarts}×` : ""}${gap}`;
 }
 
-/** Whether its customer waits for an Ameyo that has not accepted. */
+/** Whether the customer waits for an Ameyo that has not accepted the notification. */
 function waitsForAmeyo(row) {
   return row.ended_at == null && row.handed_off_at == null && (row.attempt_verdict === "failed" || row.attempt_verdict === "rejected");
 }
 
-/** Whether a call that lives needs somebody; that its bot is silent the service says, which knows the time. */
+/** Whether a live call needs somebody. (That its bot is silent is known to the service alone.) */
 export const needsSomebody = (row) => row.unverified_at != null || waitsForAmeyo(row) || (row.ended_at == null && row.byes_overdue > 0);
 
-const BEGINNINGS = {
+const STAGE_COLUMNS = {
   admitted: "invited_at",
   answered: "answered_at",
   connecting: "answered_at",
@@ -92,17 +92,17 @@ const BEGINNINGS = {
   held: "handed_off_at",
 };
 
-/** When a living call came to the stage in which it is. */
-export const stageBegan = (row) => row[BEGINNINGS[row.stage]] ?? row.invited_at;
+/** When a live call came to its stage. */
+export const stageBegan = (row) => row[STAGE_COLUMNS[row.stage]] ?? row.invited_at;
 
-/** For how long it is in its stage, and up: `0:12 of 3:20`. */
-export function upFor(row, now) {
+/** How long it has been in its stage, and up in all: `0:12 of 3:20`. */
+export function durations(row, now) {
   const stage = clock(now - stageBegan(row));
   const all = clock(now - row.invited_at);
   return stage === all ? all : `${stage} of ${all}`;
 }
 
-/** What a turn was, in a word. */
+/** A turn, in a word. */
 export function turnName(turn) {
   if (turn.kind === "answer") return "The bot answers";
   if (turn.kind === "barge_in") return "The caller breaks in, the bot falls silent";
@@ -116,7 +116,7 @@ const NOT_RECORDED = {
   unannounced: "The call is not recorded, since its announcement cannot be played.",
 };
 
-/** What a fact says of the call's recording, as a sentence; empty where it is about something else. */
+/** A fact about the call's recording as a sentence; empty for other facts. */
 export function recordingSentence(fact) {
   if (fact.what === "recording_begun") return "The call is recorded from here on.";
   if (fact.what !== "recording_failed") return "";
@@ -125,12 +125,12 @@ export function recordingSentence(fact) {
 }
 
 /** How long the caller waited for the bot's answers. */
-export function answers(row) {
+export function answerTimes(row) {
   if (!row.answers) return "";
-  return `${row.answers}: half within ${lasting(row.answer_p50)}, 95 % within ${lasting(row.answer_p95)}, at worst ${lasting(row.answer_worst)}`;
+  return `${row.answers}: half within ${duration(row.answer_p50)}, 95 % within ${duration(row.answer_p95)}, at worst ${duration(row.answer_worst)}`;
 }
 
-/** What an operator should notice. */
+/** What an operator should notice about a call. */
 export function notes(row) {
   const parts = [];
   if (row.restarts > 0) parts.push(row.restarts > 1 ? `↻ recovered ${row.restarts}×` : "↻ recovered");
@@ -155,8 +155,8 @@ export function clock(seconds) {
   return minutes < 60 ? `${minutes}:${two(all % 60)}` : `${Math.floor(minutes / 60)}:${two(minutes % 60)}:${two(all % 60)}`;
 }
 
-/** Seconds as people say them. */
-export function lasting(seconds) {
+/** Seconds for people: 250 ms, 3.50 s, 1:02:05. */
+export function duration(seconds) {
   if (seconds == null || !Number.isFinite(seconds)) return "";
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 10) return `${seconds.toFixed(2)} s`;
@@ -180,7 +180,7 @@ export const timeOf = (seconds) => (seconds == null ? "" : TIME.format(date(seco
 export const dayAndTime = (seconds) => (seconds == null ? "" : `${DAY.format(date(seconds))}, ${TIME.format(date(seconds))}`);
 
 /** The time, with the day where it is not today. */
-export function began(seconds) {
+export function recentTime(seconds) {
   if (seconds == null) return "";
   const today = new Date().toDateString() === date(seconds).toDateString();
   return today ? timeOf(seconds) : `${SHORT_DAY.format(date(seconds))} ${timeOf(seconds)}`;
