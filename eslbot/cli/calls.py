@@ -120,11 +120,11 @@ def calls(path: Path | None, limit: int, as_json: bool, as_csv: bool, numbers: b
         return
     one_form(as_json, as_csv)
     from eslbot.ledger import queries, terminal
-    from eslbot.ledger.masking import masked_row
+    from eslbot.ledger.masking import mask_numbers
 
     with asking(path) as connection:
         found = queries.iterate_calls(connection, wanted_calls(wanted), limit)
-        rows = found if numbers else map(masked_row, found)
+        rows = found if numbers else map(mask_numbers, found)
         if as_json:
             terminal.write_json(rows, sys.stdout)
         elif as_csv:
@@ -142,7 +142,7 @@ def calls(path: Path | None, limit: int, as_json: bool, as_csv: bool, numbers: b
 def calls_show(path: Path | None, name: str, as_json: bool, numbers: bool) -> None:
     """Show one call from the INVITE to the BYE. ID is a call id or a CRT Object ID."""
     from eslbot.ledger import queries, terminal
-    from eslbot.ledger.masking import masked_details
+    from eslbot.ledger.masking import mask_details
 
     with asking(path or click.get_current_context().obj) as connection:
         found = queries.call_ids_named(connection, name)
@@ -151,7 +151,7 @@ def calls_show(path: Path | None, name: str, as_json: bool, numbers: bool) -> No
         give_up(f"the ledger has no call {terminal.printable(name)!r}", FAILED)
     for other in found[1:]:
         click.echo(f"also with this CRT Object ID: {other}", err=True)
-    details = details if numbers else masked_details(details)
+    details = details if numbers else mask_details(details)
     for line in [terminal.call_json(details)] if as_json else terminal.format_call(details):
         click.echo(line)
 

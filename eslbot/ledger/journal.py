@@ -16,7 +16,7 @@ import socket
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import gevent
 import structlog
@@ -55,8 +55,8 @@ _NOT_REDACTED = frozenset(
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
-class FactSink(Protocol):
-    """Where facts go."""
+class FactSink:
+    """Takes facts and drops them: there is no ``[ledger]``."""
 
     def append(self, call: str, what: What, facts: dict[str, Any], ago: float = 0.0) -> None:
         """Add the fact that ``what`` happened to ``call``, ``ago`` seconds ago."""
@@ -65,18 +65,8 @@ class FactSink(Protocol):
         """Wait until everything is written, for at most ``seconds``."""
 
 
-class NullJournal:
-    """Drops every fact: there is no ``[ledger]``."""
-
-    def append(self, call: str, what: What, facts: dict[str, Any], ago: float = 0.0) -> None:
-        """Nothing."""
-
-    def flush(self, seconds: float) -> None:
-        """Nothing."""
-
-
-class Journal:
-    """The journal of this process, in ``folder``; make it after the fork."""
+class Journal(FactSink):
+    """Writes facts to the journal of this process, in ``folder``; make it after the fork."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,34 +1,41 @@
-"""Calls for a reader who may not see phone numbers."""
+"""Masks phone numbers in whatever the ledger has, for a reader who may not see them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
 
 from eslbot.ledger.queries import CallDetails
-from eslbot.ledger.schema import Row
 from eslbot.telemetry.masking import masked, masked_text
 
-#: Columns that hold a number, or what a caller sent instead of one.
-NUMBERS = ("did", "caller", "called")
+#: Fields that are a number as a whole.
+_NUMBERS = frozenset({"did", "caller", "called", "from", "to"})
+#: Ids, addresses and fixed words: no number is looked for in them.
+_PLAIN = frozenset(
+    (
+        *("call_id", "call", "workspace_id", "workspace", "crt_object_id", "source", "host", "what"),
+        *("stage", "outcome", "fault", "verdict", "sip_hangup_disposition", "hangup_cause", "sent_by"),
+        *("sip_call_id", "component", "colour", "need", "remedy", "attempt_verdict"),
+    )
+)
+#: Nothing that we write is nested deeper.
+_MAX_DEPTH = 6
 
 
-def masked_row(row: Row) -> Row:
-    """A row of ``calls``, its numbers masked, also those that its reason quotes."""
-    changed = {name: masked(row[name]) for name in NUMBERS if row.get(name)}
-    if row.get("reason"):
-        changed["reason"] = masked_text(row["reason"])
-    return {**row, **changed}
-
-
-def masked_fields(fields: Mapping[str, object] | None) -> Row | None:
-    """The fields of a timeline entry or of a notification, the numbers in their texts masked."""
-    if fields is None:
+def mask_numbers(value: Any, name: str = "", depth: int = _MAX_DEPTH) -> Any:
+    """``value``, a row or any part of an answer, with its numbers masked; ``name`` is its field."""
+    if depth == 0:
         return None
-    return {name: masked_text(value) if isinstance(value, str) else value for name, value in fields.items()}
+    if isinstance(value, Mapping):
+        return {str(key): mask_numbers(part, str(key), depth - 1) for key, part in value.items()}
+    if isinstance(value, list):
+        return [mask_numbers(part, name, depth - 1) for part in value]
+    if name in _NUMBERS:
+        return None if value is None else masked(str(value))
+    return masked_text(value) if isinstance(value, str) and name not in _PLAIN else value
 
 
-def masked_details(details: CallDetails) -> CallDetails:
+def mask_details(details: CallDetails) -> CallDetails:
     """All of a call, its numbers masked."""
-    timeline = [{**entry, "facts": masked_fields(entry["facts"])} for entry in details.timeline]
-    sent = [{**row, **(masked_fields({"detail": row["detail"]}) or {})} for row in details.notifications]
-    return CallDetails(masked_row(details.call), timeline, sent, details.turns)
+    return CallDetails(**mask_numbers(asdict(details)))

@@ -24,9 +24,9 @@ from eslbot.config.model import Config, Workspace
 from eslbot.config.urls import MASK
 from eslbot.ledger import queries
 from eslbot.ledger.database import LedgerDown, reading, writing
-from eslbot.ledger.masking import masked_fields
 from eslbot.ledger.schema import REFUSED, Row, notifications
 from eslbot.ledger.terminal import format_time, printable
+from eslbot.telemetry.masking import masked_text
 
 log = structlog.get_logger()
 
@@ -75,7 +75,7 @@ class Resend:
         """What is going to be sent, and where. The token is masked, and so are numbers unless ``numbers``."""
         ameyo, body = self.workspace.ameyo, json.loads(self.body)
         if not numbers:  # they are in the properties; the user has to see the CRT Object ID
-            body["properties"] = masked_fields(body["properties"])
+            body["properties"] = {name: masked_text(value) for name, value in body["properties"].items()}
         yield f"POST {ameyo.url}{PATH}"
         yield from (f"  {name}: {text}" for name, text in headers(ameyo.tenant_host, MASK).items())
         yield f"  {printable(json.dumps(body, ensure_ascii=False))}"

@@ -26,7 +26,7 @@ from eslbot.config.model import Config, Workspace
 from eslbot.esl.errors import EslError
 from eslbot.esl.gone import ConnectionLost
 from eslbot.esl.session import Session
-from eslbot.ledger.journal import FactSink, NullJournal
+from eslbot.ledger.journal import FactSink
 from eslbot.ledger.observer import JournalObserver
 from eslbot.server.buckets import Buckets
 from eslbot.server.budget import Budget
@@ -76,7 +76,7 @@ class Controller:
         #: Those that it has, and the customers whom it hands off without one.
         self.calls: set[Leaves] = set()
         #: What the ledger gets to know.
-        self.journal: FactSink = journal or NullJournal()
+        self.journal: FactSink = journal or FactSink()
         #: What is known of calls whose connection was lost.
         self.resume_states = ResumeStates(Path(config.server.key_file).parent / "calls")
         self._local_peers = LocalPeers(config.server.switch_user)

@@ -15,6 +15,7 @@ from enum import StrEnum
 
 import structlog
 from flask import Request, Response
+from werkzeug.wsgi import ClosingIterator
 
 from eslbot.ledger.database import LedgerDown
 from eslbot.ledger.filters import Filter
@@ -24,7 +25,6 @@ from eslbot.ledger.query_service import LedgerBusy, QueryService
 from eslbot.ledger.schema import Row, calls
 from eslbot.web.answer_slots import AnswerSlots
 from eslbot.web.ledger_access import ledger_errors
-from eslbot.web.live import ClosingBody
 from eslbot.web.sessions import Viewer
 from eslbot.web.visibility import list_row, may_see
 
@@ -73,7 +73,7 @@ class Exports:
             raise
         log.info("page_export", token_name=viewer.name, kind=kind)
         gone: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
-        body = ClosingBody(_chunks(kind, viewer, ledger, wanted, first, gone), release)
+        body = ClosingIterator(_chunks(kind, viewer, ledger, wanted, first, gone), release)
         name = file_name(wanted, kind, time.time())
         disposition = f'attachment; filename="{name}"'
         return Response(body, content_type=_TYPES[kind], headers={"Content-Disposition": disposition})

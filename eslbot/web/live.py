@@ -12,6 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 
+from werkzeug.wsgi import ClosingIterator
+
 from eslbot.ledger.projection import LiveCall, Projection, Update
 from eslbot.web.errors import ApiError, unavailable
 from eslbot.web.sessions import Viewer
@@ -40,7 +42,7 @@ class EventStreams:
         #: How many are open.
         self.count = 0
 
-    def open(self, viewer: Viewer, gone: Callable[[], bool]) -> Iterator[bytes]:
+    def open(self, viewer: Viewer, gone: Callable[[], bool]) -> ClosingIterator:
         """A stream, until the browser is ``gone`` or the session ends; it must be closed. Raises ApiError."""
         if self._projection.closed:
             raise _try_later("the page's process is about to end", 1)
@@ -48,7 +50,7 @@ class EventStreams:
             raise _try_later(f"{MAX_STREAMS} pages are open already", 10)
         with self._lock:
             self.count += 1
-        return ClosingBody(self._chunks(viewer, gone), self._release)
+        return ClosingIterator(self._chunks(viewer, gone), self._release)
 
     def _release(self) -> None:
         with self._lock:
@@ -71,26 +73,6 @@ class EventStreams:
             sent_at = time.monotonic()
             yield from (data[at : at + CHUNK_SIZE] for at in range(0, len(data), CHUNK_SIZE))
             time.sleep(EVENT_INTERVAL)
-
-
-class ClosingBody:
-    """An answer's body with something to release: the server closes it in any case (PEP 3333)."""
-
-    def __init__(self, chunks: Iterator[bytes], release: Callable[[], None]) -> None:
-        self._chunks = chunks
-        self._release: Callable[[], None] | None = release
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        return next(self._chunks)
-
-    def close(self) -> None:
-        """Release it, once."""
-        release, self._release = self._release, None
-        if release is not None:
-            release()
 
 
 def _message(viewer: Viewer, update: Update) -> str:

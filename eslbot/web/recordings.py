@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 from flask import Response, jsonify, request
+from werkzeug.wsgi import ClosingIterator
 
 from eslbot.recording.sealed import BadSeal
 from eslbot.web.answer_slots import AnswerSlots
 from eslbot.web.endpoints import Endpoints, View
 from eslbot.web.errors import ApiError, unavailable
-from eslbot.web.live import ClosingBody
 from eslbot.web.schemas import EmptyQuery, query
 from eslbot.web.services import PageServices
 from eslbot.web.sessions import Access, Viewer
@@ -89,7 +89,7 @@ class Recordings(Endpoints):
                     return _partial(file, *wanted)
             # The file stays open, and is closed with the answer.
             stack.callback(self._downloads.take(viewer, request))
-            body = ClosingBody(_blocks(file, call_id), stack.pop_all().close)
+            body = ClosingIterator(_blocks(file, call_id), stack.pop_all().close)
             return _flac(Response(body), file.size)
 
     def _hearer(self) -> tuple[Viewer, RecordingAccess]:

@@ -58,10 +58,10 @@ def test_what_is_in_the_database_already_is_not_written_again(engine: Engine) ->
 def test_a_call_that_cannot_be_written_does_not_hold_up_the_others(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell = CallRecord.tell
+    apply = CallRecord.apply
 
     def stumble(story: CallRecord, facts: object) -> None:
-        tell(story, facts)  # type: ignore[arg-type]
+        apply(story, facts)  # type: ignore[arg-type]
         if story.row["call_id"] == "b":
             story.row["stage"] = None  # the database refuses that
 

@@ -103,10 +103,10 @@ def test_at_any_moment_they_are_the_sum_over_the_calls(engine: Engine, seed: int
 
 
 def test_what_is_rolled_back_is_not_counted(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    tell = CallRecord.tell
+    apply = CallRecord.apply
 
     def stumble(story: CallRecord, told: list[Fact]) -> None:
-        tell(story, told)
+        apply(story, told)
         if story.row["call_id"] == "b":
             story.row["stage"] = None  # the database refuses that
 
