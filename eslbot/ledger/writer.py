@@ -137,7 +137,7 @@ class LedgerWriter:
             try:
                 lock = self._lock()
             except OSError as error:
-                self._set_down(
+                self._report_down(
                     f"{self._directory.path}: {error.strerror}; the directory must be writable for the "
                     "service's user"
                 )
@@ -164,7 +164,7 @@ class LedgerWriter:
         try:
             self._directory.scan(self._offsets)
         except OSError as error:
-            self._set_down(f"{self._directory.path}: {error.strerror}")
+            self._report_down(f"{self._directory.path}: {error.strerror}")
             return
         self._publish_health()
         if time.monotonic() < self._retry_at:
@@ -175,14 +175,14 @@ class LedgerWriter:
             while self._write_batch() and not self._stop.is_set():
                 self._directory.scan(self._offsets)
             self._do_maintenance()
-            self._set_up()
+            self._report_up()
         except LedgerDown as error:
-            self._set_down(str(error))
+            self._report_down(str(error))
         except OffsetsMoved as error:
             log.warning("journal_was_further", journal=str(error))
             self._load_offsets()
         except OSError as error:
-            self._set_down(f"{self._directory.path}: {error.strerror}")
+            self._report_down(f"{self._directory.path}: {error.strerror}")
         self._publish_health()
 
     def _connect(self) -> None:
@@ -229,12 +229,12 @@ class LedgerWriter:
                         self._note_owner(fact, journal.name)
         self._projection.put(rows)
 
-    def _set_up(self) -> None:
+    def _report_up(self) -> None:
         if self._problem is not None:
             log.info("ledger_up", backlog=self._directory.backlog)
         self._problem, self._retry, self._retry_at = None, RETRY_MIN, 0.0
 
-    def _set_down(self, why: str) -> None:
+    def _report_down(self, why: str) -> None:
         self._retry_at = time.monotonic() + self._retry
         self._retry = min(self._retry * 2, RETRY_MAX)
         if why != self._problem:
