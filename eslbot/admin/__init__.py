@@ -1,0 +1,1 @@
+"""What operators' commands do to a running service."""

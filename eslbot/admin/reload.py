@@ -17,7 +17,7 @@ from pathlib import Path
 
 from marshmallow import ValidationError
 
-from eslbot.admin import changes, living
+from eslbot.admin import config_diff, live_calls
 from eslbot.config.fields import AddressField
 from eslbot.config.loader import STAND_IN
 from eslbot.config.model import Config, ConfigError, Network, Secret
@@ -30,12 +30,12 @@ from eslbot.esl.errors import CommandTimeout, EslError
 from eslbot.esl.inbound import InboundClient
 from eslbot.freeswitch import firewallconf, switchconf
 from eslbot.freeswitch.switchconf import CONF_DIR, MARKER, SwitchConfError
-from eslbot.server.inforce import CHANGING, UP, Notice, NotInForce, running
 from eslbot.server.service import usable
+from eslbot.server.status_file import CHANGING, UP, Notice, NotInForce, running
 from eslbot.telemetry import redaction
 
 #: Seconds between two looks at what the arbiter says.
-LOOK = 0.05
+POLL_INTERVAL = 0.05
 #: Seconds for the page process to be there again; it takes two to three.
 PAGE_DUE = 15.0
 #: Seconds for one command of FreeSWITCH's.
@@ -75,7 +75,7 @@ class Request:
 class Outcome:
     """What came of it. ``calls``: of removed tenants, how many are up, by their names; None: not known."""
 
-    changes: changes.Changes | None = None
+    changes: config_diff.Changes | None = None
     calls: Mapping[str, int] | None = None
     steps: list[Step] = field(default_factory=list)
 
@@ -103,7 +103,7 @@ class _Reload:
         self._tell("configuration", True, _count(len(config.workspaces), "tenant"))
         if notice is None:
             return self.outcome
-        self.outcome.changes = found = changes.between(notice, config)
+        self.outcome.changes = found = config_diff.between(notice, config)
         self._changes(found, notice)
         if request.dry_run:
             self._dry(config)
@@ -146,7 +146,7 @@ class _Reload:
             more = "for the service, whose environment only a restart reads again; ${file:/path} needs none"
             raise ConfigError([f"{problem} {more}" for problem in error.problems]) from error
 
-    def _changes(self, found: changes.Changes, notice: Notice) -> None:
+    def _changes(self, found: config_diff.Changes, notice: Notice) -> None:
         if not found.any:
             self._tell("changes", None, "none: what is in force stands in the file")
         for tenant in found.added:
@@ -156,7 +156,7 @@ class _Reload:
         for key in found.keys:
             what = (
                 "secrets outside the tenants"
-                if key.key == changes.SECRETS
+                if key.key == config_diff.SECRETS
                 else f"{key.key}: {key.before} → {key.after}"
             )
             self._tell("changes", None, what + (f"; needs {key.needs}" if key.needs else ""))
@@ -164,9 +164,9 @@ class _Reload:
             return
         calls: Mapping[str, int] | None = None
         with suppress(
-            living.CannotCount, ValidationError
+            live_calls.CannotCount, ValidationError
         ):  # where its page is in force, not where it will be
-            calls = living.living_calls(AddressField().read(str(notice.tree["web"]["listen"])))
+            calls = live_calls.living_calls(AddressField().read(str(notice.tree["web"]["listen"])))
         if calls is not None:
             self.outcome.calls = {tenant.name: calls.get(tenant.name, 0) for tenant in found.removed}
         for tenant in found.removed:
@@ -198,7 +198,7 @@ class _Reload:
         if notice.state == CHANGING:
             self.request.progress("the service is in the middle of a change; that is waited for")
             while notice.state == CHANGING and time.monotonic() < deadline:
-                time.sleep(LOOK)
+                time.sleep(POLL_INTERVAL)
                 with suppress(NotInForce):
                     notice = running(config, self.request.path)
         try:
@@ -221,13 +221,13 @@ class _Reload:
                 why = f"process {notice.pid} has not said within {bound} that the change is done"
                 self._tell("service", False, why, "look at its log: eslbot.log, or journalctl -u eslbot")
                 return False
-            time.sleep(LOOK)
+            time.sleep(POLL_INTERVAL)
         problems = "; ".join(notice_now.problems)
         if notice_now.state != UP:
             what = f"did not take it, and the configuration before stays in force: {problems}"
             self._tell("service", False, what, "mend that, and say eslbot reload again")
             return False
-        left = changes.between(notice_now, config)
+        left = config_diff.between(notice_now, config)
         if left.any:
             self._tell(
                 "service",
@@ -246,8 +246,8 @@ class _Reload:
         address = config.web.listen.from_own_host
         self.request.progress(f"the page process comes up at {address}")
         deadline = time.monotonic() + PAGE_DUE
-        while (why := living.is_silent(address)) and time.monotonic() < deadline:
-            time.sleep(LOOK)
+        while (why := live_calls.is_silent(address)) and time.monotonic() < deadline:
+            time.sleep(POLL_INTERVAL)
         if why:
             what = f"the page process does not answer at {address}: {why}"
             remedy = "calls are not affected; see lines page_ in the service's log (is the address taken?)"

@@ -1,0 +1,1 @@
+"""Who is calling: the INVITE's display name and headers, and the signed identity made of them."""

@@ -1,4 +1,4 @@
-"""Whose call it is, settled once: a signed channel variable, written at admission and believed ever after.
+"""The signed identity of a call: a channel variable, written at admission and believed ever after.
 
 FreeSWITCH writes ``sip_from_display``, ``sip_h_*`` and the other ``sip_*`` variables of a channel anew with
 every ACK, re-INVITE and UPDATE of the PBX (mod_sofia, ``sofia.c``), so what they say later is not what was

@@ -1,4 +1,4 @@
-"""The file with the key of a service: made at its first start, for its user alone; the same on all hosts."""
+"""The file with the key that signs identities: made at the first start, the same on all hosts."""
 
 from __future__ import annotations
 

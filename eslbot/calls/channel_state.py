@@ -1,4 +1,4 @@
-"""Where a call is, as its channel says: what the controllers before have written there.
+"""Channel state: where a call is, as the controllers before have written to its channel.
 
 :mod:`eslbot.calls.checkpoint` writes it.
 

@@ -1,8 +1,9 @@
-"""What one controller notes of a call: on its channel, for the next one, and beside it where FreeSWITCH dies.
+"""Checkpoints: how far a call is, written to its channel, and to a file where FreeSWITCH dies.
 
-Whatever is noted is a channel variable, which :mod:`eslbot.calls.channel_state` reads. All are remembered
-here: a FreeSWITCH that dies forgets them, and a connection that breaks may swallow the last. They are left to
-the next controller then (:mod:`eslbot.calls.resume_state`), which brings them back to the channel.
+A checkpoint is a set of channel variables, which :mod:`eslbot.calls.channel_state` reads. All are kept here,
+too: a FreeSWITCH that dies forgets them, and a connection that breaks may swallow the last. Then they are
+saved as a resume state (:mod:`eslbot.calls.resume_state`), and the next controller brings them back to the
+channel.
 """
 
 from __future__ import annotations

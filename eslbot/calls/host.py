@@ -35,7 +35,10 @@ class CallHost(Protocol):
         """New ones, for one call: who gets to know what happens to it."""
 
     def charge(self, source: str) -> None:
-        """Charge an INVITE to its source's budget, before anything else is known of it. Raises Refused."""
+        """Count an INVITE against its source's rate limit, before anything else is known of it.
+
+        Raises Refused.
+        """
 
     def admit(self, invite: Invite) -> Workspace:
         """The workspace of a new call, counted in. Raises Refused, ConnectionLost."""

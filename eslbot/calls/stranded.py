@@ -1,4 +1,4 @@
-"""Customers whose call FreeSWITCH has lost without a BYE: they hear nothing, and their PBX keeps them.
+"""Stranded customers: FreeSWITCH has lost their call without a BYE, and Ameyo is notified without it.
 
 FreeSWITCH dies, and a call does not come back with it: its PBX has refused the re-INVITE, the recovery was
 flushed, or FreeSWITCH stays away. Ameyo can be notified all the same: it has the customer, and gives them to

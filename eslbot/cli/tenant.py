@@ -331,7 +331,7 @@ def _seen(path: Path) -> tuple[Draft, Looked]:
 
 def _calls(looked: Looked) -> Mapping[str, int] | str:
     """Calls that are up, by tenants' names; else why that is not known."""
-    from eslbot.admin.living import CannotCount, living_calls
+    from eslbot.admin.live_calls import CannotCount, living_calls
 
     try:
         return living_calls(looked.config.web.listen)

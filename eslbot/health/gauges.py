@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prometheus_client.mmap_dict import MmapedDict
 
-from eslbot.telemetry import rows
+from eslbot.telemetry import metric_rows
 
 
 def gauge_total(directory: Path, gauge: str) -> int:
@@ -28,12 +28,12 @@ def gauge_latest(directory: Path, gauge: str, label: str) -> dict[str, float]:
 def _read(directory: Path, gauge: str, mode: str) -> Iterator[tuple[dict[str, str], float, float]]:
     """Labels, value, and when it was set, of each running process."""
     prefix = f'["{gauge}"'
-    for path in rows.of_the_living(directory):
+    for path in metric_rows.of_the_living(directory):
         if not path.name.startswith(f"gauge_{mode}_"):
             continue
         try:
             for key, value, at, _ in MmapedDict.read_all_values_from_file(str(path)):  # type: ignore[no-untyped-call]
                 if key.startswith(prefix):
                     yield json.loads(key)[2], value, at
-        except rows.UNREADABLE:  # it is just being made, or its process is ending
+        except metric_rows.UNREADABLE:  # it is just being made, or its process is ending
             continue

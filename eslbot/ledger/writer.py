@@ -27,7 +27,7 @@ from eslbot.ledger.journal_reader import Chunk, JournalDirectory, JournalFile
 from eslbot.ledger.parsing import BadFact, Fact, read_fact
 from eslbot.ledger.projection import LedgerHealth, Projection
 from eslbot.ledger.store import MAX_CALLS_PER_TRANSACTION, Batch, LedgerStore, OffsetsMoved
-from eslbot.runtime.locks import held
+from eslbot.runtime.file_locks import held
 from eslbot.telemetry import metrics
 
 log = structlog.get_logger()

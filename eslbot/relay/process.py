@@ -35,8 +35,8 @@ from eslbot.config.model import Config, ConfigError
 from eslbot.relay.dialler import tls
 from eslbot.relay.worker import ACCEPTING, STARTING, Parts, Worker, shared_socket
 from eslbot.runtime.children import lifeline
-from eslbot.runtime.memory import settle_memory
-from eslbot.runtime.privacy import keep_to_ourselves
+from eslbot.runtime.garbage import settle_memory
+from eslbot.runtime.hardening import keep_to_ourselves
 from eslbot.telemetry import logs, metrics
 
 log = structlog.get_logger()

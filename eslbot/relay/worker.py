@@ -25,7 +25,7 @@ from eslbot.caller.invite import Invite
 from eslbot.config.model import Config, Workspace
 from eslbot.relay.module import Call, Door, NotTaken
 from eslbot.relay.shared import Shared
-from eslbot.runtime.keepalive import notice_dead_peers
+from eslbot.runtime.tcp_keepalive import notice_dead_peers
 from eslbot.telemetry import metrics
 
 if TYPE_CHECKING:

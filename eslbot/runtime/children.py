@@ -1,4 +1,4 @@
-"""Processes beside the arbiter's workers, as it sees them: started, looked after, told, ended.
+"""Child processes of the arbiter beside its workers: the page process and the relays.
 
 The arbiter uses this module, so it imports nothing that opens sockets.
 """
@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 #: Seconds between two starts of one that dies.
 AGAIN = 5.0
-LOOK = 0.02
+POLL_INTERVAL = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class ChildProcess:
                 self._tell(process, signal.SIGTERM if graceful or not self.kind.stays else signal.SIGQUIT)
             deadline = time.monotonic() + self.kind.end
             while not _has_ended(process) and time.monotonic() < deadline:
-                time.sleep(LOOK)
+                time.sleep(POLL_INTERVAL)
             if not _has_ended(process) and stays:
                 log.info(f"{self.kind.name}_stays", pid=process.pid, until="its calls are over")
                 return

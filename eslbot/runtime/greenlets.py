@@ -1,4 +1,4 @@
-"""Greenlets that work for somebody: what they log says for whom, as their parent's lines do."""
+"""Spawns greenlets whose log lines say which call they are about, as their parent's do."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The workers that take FreeSWITCH's connections, and gunicorn's arbiter that runs them."""

@@ -22,7 +22,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 from gunicorn.sock import TCP6Socket, TCPSocket
 
-from eslbot.server.inforce import CHANGING, FAILED, REFUSED, UP
+from eslbot.server.status_file import CHANGING, FAILED, REFUSED, UP
 from eslbot.server.worker import LEAVING, ORDERS
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ log = structlog.get_logger()
 #: Seconds the new workers of a HUP have until they accept.
 BOOT = 10.0
 #: Seconds between two looks at them.
-LOOK = 0.05
+POLL_INTERVAL = 0.05
 #: Seconds until a worker that could not boot is tried again, while others serve.
 RETRY = 5.0
 #: TTIN adds no more than the configuration allows.
@@ -136,7 +136,7 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
         """Look more often while new workers are about to accept."""
-        signals: list[int] = super().wait_for_signals(timeout if self._change is None else LOOK)
+        signals: list[int] = super().wait_for_signals(timeout if self._change is None else POLL_INTERVAL)
         return signals
 
     def stop(self, graceful: bool = True) -> None:

@@ -28,12 +28,12 @@ from eslbot.esl.gone import ConnectionLost
 from eslbot.esl.session import Session
 from eslbot.ledger.journal import FactSink
 from eslbot.ledger.observer import JournalObserver
-from eslbot.server.buckets import Buckets
-from eslbot.server.budget import Budget
+from eslbot.server.call_counts import CallCounts
 from eslbot.server.ended_calls import EndedCalls
-from eslbot.server.limits import CallCounts
-from eslbot.server.peers import Gone, LocalPeers, Stranger
-from eslbot.server.refusals import Refusals
+from eslbot.server.peer_credentials import Gone, LocalPeers, Stranger
+from eslbot.server.rate_limit import RateLimit
+from eslbot.server.refusal_log import RefusalLog
+from eslbot.server.token_buckets import TokenBuckets
 from eslbot.telemetry import logs, metrics
 
 log = structlog.get_logger()
@@ -47,7 +47,7 @@ LEAVE_LIMIT = 12.0
 #: How many calls leave at a time, so that the next controllers take each over without delay, and the seconds
 #: between two times.
 AT_ONCE = 5
-LOOK = 0.02
+POLL_INTERVAL = 0.02
 #: Seconds that what is noted for the ledger may take to be on the disk, when the worker leaves.
 LAST_FACTS = 1.0
 
@@ -63,15 +63,15 @@ class Controller:
         row: int,
         journal: FactSink | None = None,
         *,
-        buckets: Buckets,
+        buckets: TokenBuckets,
         ended: EndedCalls,
     ) -> None:
         self.config = config
         #: Signs whose call a call is, and knows it again.
         self.signer = signer
         #: What each source may send: charged before anything else is known of an INVITE.
-        self._budget = Budget(config, buckets)
-        self._refusals = Refusals()
+        self._rate_limit = RateLimit(config, buckets)
+        self._refusal_log = RefusalLog()
         self.draining = False
         #: Those that it has, and the customers whom it hands off without one.
         self.calls: set[Leaves] = set()
@@ -168,17 +168,17 @@ class Controller:
             for call in list(staying)[:AT_ONCE]:
                 staying.discard(call)
                 gevent.spawn(call.leave)
-            gevent.sleep(LOOK)
+            gevent.sleep(POLL_INTERVAL)
         self._wait_until_empty(LEAVE_LIMIT)
         if self.calls:
             log.warning("calls_left_behind", calls=len(self.calls), after_seconds=LEAVE_LIMIT)
-        self._refusals.sum_up()
+        self._refusal_log.sum_up()
         self.journal.flush(LAST_FACTS)
 
     def _wait_until_empty(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while self.calls and (left := deadline - time.monotonic()) > 0:
-            gevent.sleep(min(left, LOOK))
+            gevent.sleep(min(left, POLL_INTERVAL))
 
     # -- what a call asks (eslbot.calls.host.CallHost) ----------------------------------------------------
 
@@ -187,12 +187,15 @@ class Controller:
         return [MetricsObserver(), log_observer, JournalObserver(self.journal)]
 
     def charge(self, source: str) -> None:
-        """Charge an INVITE to its source's budget, before anything else is known of it. Raises Refused."""
-        self._budget.charge(source)
+        """Count an INVITE against its source's rate limit, before anything else is known of it.
+
+        Raises Refused.
+        """
+        self._rate_limit.charge(source)
 
     def reports_refusal(self, source: str, why: str) -> bool:
         """Whether this refusal gets a log line and a record of its own: in a flood most do not."""
-        return self._refusals.aloud(source, why)
+        return self._refusal_log.reports(source, why)
 
     def admit(self, invite: Invite) -> Workspace:
         """The workspace of a new call, counted in. Raises Refused.

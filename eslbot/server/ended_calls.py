@@ -1,4 +1,4 @@
-"""The calls that ended lately, known to all workers of a host: a FreeSWITCH that dies may bring one back.
+"""The calls that ended lately, known to all workers: a FreeSWITCH that dies may bring one back.
 
 FreeSWITCH deletes a call's recovery row a moment behind its BYE (``switch_core_sqldb.c:
 switch_core_recovery_untrack`` only queues it). Where it dies within that moment it takes the ended call up
@@ -12,7 +12,7 @@ from __future__ import annotations
 import mmap
 from hashlib import blake2b
 
-from eslbot.server.limits import ROWS
+from eslbot.server.call_counts import ROWS
 
 #: Bytes of a call's digest, and of the count that stands before a row's calls.
 _SIZE = 16
@@ -22,7 +22,7 @@ _ROW = (1 + KEPT) * _SIZE
 
 
 class EndedCalls:
-    """A ring of digests a worker row (:class:`~eslbot.server.limits.CallCounts` gives the rows out)."""
+    """A ring of digests a worker row (:class:`~eslbot.server.call_counts.CallCounts` gives the rows out)."""
 
     def __init__(self) -> None:
         self._map = mmap.mmap(-1, ROWS * _ROW)

@@ -1,4 +1,4 @@
-"""What a worker answers about itself, on ``server.health``: ``GET /healthz``, ``GET /readyz``, nothing else.
+"""A worker's answers on ``server.health``: ``GET /healthz`` and ``GET /readyz``.
 
 It is ready where it takes calls and FreeSWITCH, which would bring them, is there.
 

@@ -26,13 +26,13 @@ from eslbot.config import Config, ConfigError
 from eslbot.config.former import Former
 from eslbot.config.sources import Sources
 from eslbot.runtime.children import PAGE, RELAY, ChildProcess
-from eslbot.runtime.privacy import keep_to_ourselves
-from eslbot.server import peers
+from eslbot.runtime.hardening import keep_to_ourselves
+from eslbot.server import peer_credentials
 from eslbot.server.arbiter import CallArbiter
-from eslbot.server.buckets import Buckets
+from eslbot.server.call_counts import CallCounts
 from eslbot.server.ended_calls import EndedCalls
-from eslbot.server.inforce import UP, InForce
-from eslbot.server.limits import CallCounts
+from eslbot.server.status_file import UP, StatusFile
+from eslbot.server.token_buckets import TokenBuckets
 from eslbot.server.worker import HAND_OVER
 from eslbot.telemetry import logs
 
@@ -64,10 +64,10 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self._lifeline = os.pipe()
         self.counts = CallCounts()
         self.former = Former()
-        self.buckets = Buckets()
+        self.buckets = TokenBuckets()
         self.ended = EndedCalls()
         options = ["--config", str(path), "--log", "json" if json_logs else "console"]
-        self._in_force = InForce(path)
+        self._in_force = StatusFile(path)
         #: What was wrong with the configuration of the last HUP, which is therefore not in force.
         self.refused: list[str] = []
         self._page, self._relay = (ChildProcess(kind, options, self._lifeline[0]) for kind in (PAGE, RELAY))
@@ -231,7 +231,7 @@ def usable(path: Path, environment: Mapping[str, str] | None = None) -> Config:
     """
     config = configuration.load(path, environment)
     unreadable = [warning for warning in config.warnings if "ca_file" in warning]
-    unenforced = peers.problem(config.server.switch_user, config.server.listen.ip)
+    unenforced = peer_credentials.problem(config.server.switch_user, config.server.listen.ip)
     if unreadable or unenforced:
         raise ConfigError([*unreadable, *([unenforced] if unenforced else [])])
     return config

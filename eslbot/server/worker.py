@@ -26,8 +26,8 @@ from gevent.server import StreamServer
 from gevent.socket import wait_read
 from gunicorn.workers.ggevent import GeventWorker
 
-from eslbot.runtime.keepalive import notice_dead_peers
-from eslbot.runtime.memory import settle_memory
+from eslbot.runtime.garbage import settle_memory
+from eslbot.runtime.tcp_keepalive import notice_dead_peers
 
 if TYPE_CHECKING:
     from eslbot.server.controller import Controller
@@ -43,7 +43,7 @@ REQUESTS = 2.0
 #: (:data:`eslbot.server.controller.LEAVE_LIMIT`).
 HAND_OVER = 25.0
 #: Seconds between two looks whether all is done.
-LOOK = 0.02
+POLL_INTERVAL = 0.02
 
 #: Connections that a worker accepts before it goes on with the calls it has: one at a time made each wait for
 #: a turn of all calls before it. A worker that has the time to accept has it for its calls, too.
@@ -72,7 +72,7 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self._state = mmap.mmap(-1, 1)
         self._servers: list[StreamServer] = []
         self._pools: list[Pool] = []
-        self._told = Event()
+        self._stop_requested = Event()
         #: When it was told to leave, and how many seconds calls then have to end by themselves.
         self._told_at = self._drain = 0.0
         self._handing_over: gevent.Greenlet[..., None] | None = None
@@ -119,11 +119,11 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self.show(ACCEPTING)
         while self.alive:
             self.notify()
-            self._told.wait(BEAT)
+            self._stop_requested.wait(BEAT)
         while self._busy():
             self.notify()
             gevent.wait([self._handing_over], timeout=BEAT)
-            gevent.sleep(LOOK)
+            gevent.sleep(POLL_INTERVAL)
 
     def notify(self) -> None:
         """A sign of life for the watchdog. (The arbiter's own life is watched by the lifeline.)"""
@@ -144,7 +144,7 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         if self._handing_over is not None:
             self._handing_over.kill(block=False)
         self._handing_over = gevent.spawn(self.wsgi.hand_over, drain)
-        self._told.set()
+        self._stop_requested.set()
 
     def _busy(self) -> bool:
         """Whether there is something to wait for, and time to."""

@@ -28,7 +28,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import tomli_w
 
-from eslbot.runtime import locks
+from eslbot.runtime import file_locks
 from eslbot.sim import freeswitch
 from eslbot.sim.bot import Bot
 from eslbot.sim.events import Emit, silent
@@ -70,7 +70,7 @@ def _alone_in_starting() -> Iterator[None]:
     """
     path = Path(tempfile.gettempdir()) / f"eslbot-laboratory-starts.{os.getuid()}"
     deadline = time.monotonic() + OTHERS_LIMIT
-    while (lock := locks.held(path)) is None:
+    while (lock := file_locks.held(path)) is None:
         if time.monotonic() > deadline:
             raise LabError(
                 f"another laboratory has been starting for {OTHERS_LIMIT:g} s: end the process that has "

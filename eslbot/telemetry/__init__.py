@@ -1,0 +1,1 @@
+"""Logs and metrics, and what may not stand in them: secrets and phone numbers."""

@@ -1,4 +1,4 @@
-"""What `/metrics` says: the figures of all processes of the service added up, in Prometheus' text format."""
+"""`/metrics`: the metrics of all processes of the service added up, in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from eslbot import recovery
 from eslbot.recovery import Recoveries, RecoveryFileError
-from eslbot.telemetry import rows
+from eslbot.telemetry import metric_rows
 
 log = structlog.get_logger()
 
@@ -36,11 +36,11 @@ class Processes(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Each metric once."""
-        files = rows.of_the_living(self._directory)
+        files = metric_rows.of_the_living(self._directory)
         try:
             found = _merged(files)
-        except rows.UNREADABLE:  # which one, is looked for only then: it costs as much again
-            readable = [path for path in files if rows.is_readable(path)]
+        except metric_rows.UNREADABLE:  # which one, is looked for only then: it costs as much again
+            readable = [path for path in files if metric_rows.is_readable(path)]
             for path in set(files) - set(readable):
                 log.error("metrics_unreadable", file=path.name, remedy="what it counted is left out")
             found = _merged(readable)

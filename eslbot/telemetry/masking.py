@@ -1,4 +1,4 @@
-"""Phone numbers for eyes that may not see them: enough to tell two calls apart, too little to call back."""
+"""Masks phone numbers: enough is left to tell two calls apart, too little to call back."""
 
 from __future__ import annotations
 

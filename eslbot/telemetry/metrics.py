@@ -1,8 +1,8 @@
-"""What is counted. Names are few and labels have few values: never a call's id or a number.
+"""The Prometheus metrics. Names are few and labels have few values: never a call's id or a number.
 
-The processes of a service share their figures through files in ``PROMETHEUS_MULTIPROC_DIR``, which
-``eslbot serve`` sets before anything imports this module: a file for each row of processes, not for each
-process (:mod:`eslbot.telemetry.rows`). The page process reads them all (:mod:`eslbot.telemetry.exposition`).
+The processes of a service share their figures through files in ``PROMETHEUS_MULTIPROC_DIR``, which ``eslbot
+serve`` sets before anything imports this module: a file for each row of processes, not for each process
+(:mod:`eslbot.telemetry.metric_rows`). The page process reads them all (:mod:`eslbot.telemetry.exposition`).
 Every gauge is ``live…``: it goes with its process. What each figure means to an operator is told in
 ``docs/operations.md``.
 """
@@ -16,10 +16,10 @@ from typing import Any, Self
 import prometheus_client
 from prometheus_client import values
 
-from eslbot.telemetry import rows
+from eslbot.telemetry import metric_rows
 
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # before the first metric is made
-    values.ValueClass = values.MultiProcessValue(rows.claimed)  # type: ignore[no-untyped-call]
+    values.ValueClass = values.MultiProcessValue(metric_rows.claimed)  # type: ignore[no-untyped-call]
 
 
 class _Remembers(prometheus_client.metrics.MetricWrapperBase):

@@ -1,4 +1,4 @@
-"""Takes the secrets of a configuration out of any text, in whatever spelling they stand there.
+"""Redaction: takes the secrets of a configuration out of any text, however they are spelt there.
 
 Others tell us what we told them: an Ameyo quotes the token in its answer, a bot a header, a database driver
 its URL. They quote it URL-encoded, as JSON, as HTML or in base64, and whatever holds the quotation (a log
@@ -245,7 +245,7 @@ def protect(secrets: frozenset[str]) -> None:
     global _known, _redactor
     if secrets != _known:
         _known, _redactor = secrets, Redactor(secrets)
-    sys.excepthook = _told
+    sys.excepthook = _print_redacted
 
 
 def redact(text: str) -> str:
@@ -272,5 +272,5 @@ def printable(text: str, most: int = 200) -> str:
     return "".join(character if character.isprintable() else " " for character in told)
 
 
-def _told(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _print_redacted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))

@@ -27,7 +27,7 @@ from eslbot.ledger.projection import Projection
 from eslbot.ledger.query_service import QueryService
 from eslbot.ledger.writer import LedgerWriter
 from eslbot.runtime.children import lifeline
-from eslbot.runtime.privacy import keep_to_ourselves
+from eslbot.runtime.hardening import keep_to_ourselves
 from eslbot.telemetry import exposition, logs
 from eslbot.web.app import create_app
 from eslbot.web.server import PageServer

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from eslbot.runtime.memory import settle_memory
+from eslbot.runtime.garbage import settle_memory
 from tests.hostile.drive import STALL, Outcome, drive
 from tests.hostile.parsers import PARSERS, Parser
 from tests.support.mutation import made_up

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from eslbot.runtime.memory import settle_memory
+from eslbot.runtime.garbage import settle_memory
 
 
 @pytest.fixture(autouse=True, scope="package")

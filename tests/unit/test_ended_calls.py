@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from eslbot.server.call_counts import ROWS
 from eslbot.server.ended_calls import KEPT, EndedCalls
-from eslbot.server.limits import ROWS
 from tests.unit.test_limits import in_child
 
 

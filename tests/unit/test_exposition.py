@@ -19,12 +19,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 from eslbot.recovery import Recoveries
-from eslbot.telemetry import metrics, rows
+from eslbot.telemetry import metric_rows, metrics
 from eslbot.telemetry.exposition import SWITCH, Processes, Switch, exposition
 
 #: Counts as a worker would: every kind of figure.
 WORKER = """
-from eslbot import metrics
+from eslbot.telemetry import metrics
 metrics.CALLS.labels("acme", "bot_ended").inc(3)
 metrics.SEND_BYE.inc()
 metrics.SETUP_SECONDS.labels("acme").observe(0.03)
@@ -121,7 +121,7 @@ def test_a_forked_process_has_a_row_of_its_own(tmp_path: Path) -> None:
     """As relays are: their parent counts, too, and goes on when they are gone."""
     forking = """
 import os
-from eslbot import metrics
+from eslbot.telemetry import metrics
 metrics.RELAY_DEATHS.inc()
 for _ in range(2):
     if os.fork() == 0:
@@ -141,7 +141,7 @@ metrics.RELAY_DEATHS.inc()
 def test_a_child_does_not_keep_its_parents_row(tmp_path: Path) -> None:
     """A process that was forked, or started, must not hold a row for one that is dead."""
     forking = (
-        "import subprocess\nfrom eslbot import rows\nrows.claimed()\n"
+        "import subprocess\nfrom eslbot.telemetry import metric_rows\nmetric_rows.claimed()\n"
         "subprocess.Popen(['sleep', '20'], stdout=subprocess.DEVNULL)\n"
         "import os, time\nif os.fork() == 0:\n    os.closerange(0, 3); time.sleep(20); os._exit(0)\n"
     )
@@ -160,16 +160,16 @@ def test_a_child_does_not_keep_its_parents_row(tmp_path: Path) -> None:
 
 
 def test_all_rows_taken_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "MAX_ROWS", 1)
+    monkeypatch.setattr(metric_rows, "MAX_ROWS", 1)
     living = Process(tmp_path)
     with pytest.raises(OSError, match="all 1 rows of metrics are taken"):
-        rows._claim(tmp_path)
+        metric_rows._claim(tmp_path)
     living.die()
 
 
 def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
-        rows._claim(tmp_path / "none")
+        metric_rows._claim(tmp_path / "none")
 
 
 RUBBISH = [

@@ -22,7 +22,7 @@ from eslbot.config.model import Config, Workspace
 from eslbot.config.schemas import WorkspaceSchema
 from eslbot.config.secrets import secrets_of
 from eslbot.config.show import workspace_table
-from eslbot.server.limits import COLUMNS, CallCounts
+from eslbot.server.call_counts import COLUMNS, CallCounts
 from tests.unit.test_config import ACME, put, small
 
 OTHER = "9c3a1f52-70d4-4d83-9c5b-0d5a8f1b2c3d"

@@ -8,7 +8,7 @@ from eslbot.config.model import ANY_USER
 from eslbot.doctor.findings import Finding, error, note, ok, unknown, warning
 from eslbot.doctor.host import User
 from eslbot.doctor.site import Site
-from eslbot.server import peers
+from eslbot.server import peer_credentials
 
 _KEY = "server.switch_user"
 _REFUSED = "eslbot closes FreeSWITCH's connections, and every call is refused with 503"
@@ -23,7 +23,7 @@ def right(site: Site) -> Iterator[Finding]:
     if user is None:
         yield from _usual(site)
         return
-    if problem := peers.problem(user, site.config.server.listen.ip):
+    if problem := peer_credentials.problem(user, site.config.server.listen.ip):
         key, _, what = problem.partition(": ")
         yield error(key, what, "the service does not start with it", f"mend {_KEY} in {site.path}")
         return
@@ -32,9 +32,9 @@ def right(site: Site) -> Iterator[Finding]:
         yield ok(_KEY, f"{user}; FreeSWITCH is another host, where its user is not looked at")
     elif uid is None:
         yield unknown(_KEY, "whom FreeSWITCH runs as is not to be seen", "run doctor as root")
-    elif uid == peers.uid_of(user):
+    elif uid == peer_credentials.uid_of(user):
         yield ok(_KEY, f"{user}, as whom FreeSWITCH runs")
-    elif uid == peers.ROOT:
+    elif uid == peer_credentials.ROOT:
         yield warning(
             _KEY,
             f"{user}, but FreeSWITCH runs as root",
@@ -55,8 +55,12 @@ def _usual(site: Site) -> Iterator[Finding]:
     """Without the key: root, the service's user, and one called as FreeSWITCH's packages call it."""
     uid = site.freeswitch.uid if site.freeswitch is not None else None
     if uid is None or not site.switch_is_here:
-        yield note(_KEY, f"not set: of this host only root, {site.user.name} and {peers.USUAL} may speak", "")
-    elif uid in (peers.ROOT, site.user.uid, peers.uid_of(peers.USUAL)):
+        yield note(
+            _KEY,
+            f"not set: of this host only root, {site.user.name} and {peer_credentials.USUAL} may speak",
+            "",
+        )
+    elif uid in (peer_credentials.ROOT, site.user.uid, peer_credentials.uid_of(peer_credentials.USUAL)):
         yield ok(_KEY, f"not set; FreeSWITCH runs as {_name(uid)}, who is let in")
     else:
         yield error(

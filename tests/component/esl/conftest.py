@@ -32,10 +32,10 @@ from eslbot.config.model import (
 from eslbot.config.sources import Sources
 from eslbot.ledger.facts import What
 from eslbot.outcome import Stage
-from eslbot.server.buckets import Buckets
+from eslbot.server.call_counts import CallCounts
 from eslbot.server.controller import Controller
 from eslbot.server.ended_calls import EndedCalls
-from eslbot.server.limits import CallCounts
+from eslbot.server.token_buckets import TokenBuckets
 from tests.support.ameyo_server import AmeyoServer
 from tests.support.peer import bounded, eventually, tcp_pair
 from tests.support.switch import SIGNER, WORKSPACE, Channel
@@ -80,7 +80,7 @@ class House:
         #: Nobody listens there, so no bot is dialled before the answer.
         self.relay = Relay(listen=loopback(1))
         self.counts = CallCounts()
-        self.buckets = Buckets()
+        self.buckets = TokenBuckets()
         self.ended = EndedCalls()
         self.counts.know([WORKSPACE, OTHER])
         self.row = self.counts.take_row()

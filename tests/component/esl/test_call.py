@@ -745,13 +745,13 @@ def test_a_call_that_is_up_is_taken_over_whatever_was_spent(house: House) -> Non
 def test_of_a_flood_that_is_refused_the_ledger_gets_the_first_ones(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eslbot.server.refusals.ALOUD", 3)
+    monkeypatch.setattr("eslbot.server.refusal_log.ALOUD", 3)
     before = metrics.REFUSALS.labels("foreign_source")._value.get()
     house.workspace = replace(house.workspace, sources=(ip_network("127.0.0.9/32"),), max_cps=1000)
     with structlog.testing.capture_logs() as lines:
         for _ in range(8):
             assert refusal(house.call()) == [("respond", "403 Forbidden")]
-        house.controller._refusals.sum_up()
+        house.controller._refusal_log.sum_up()
     assert [fact["what"] for fact in house.facts] == [What.REFUSED] * 3
     told = [line["event"] for line in lines if "refused" in line["event"]]
     assert told == ["call_refused"] * 3 + ["more_calls_refused"]

@@ -14,7 +14,7 @@ import gevent
 import pytest
 from gevent import socket
 
-from eslbot.runtime.keepalive import notice_dead_peers
+from eslbot.runtime.tcp_keepalive import notice_dead_peers
 from eslbot.sim.processes import children, tells
 from tests.support.ameyo_server import AmeyoServer
 from tests.support.ledger import OTHER

@@ -25,10 +25,10 @@ from greenswitch import esl as greenswitch
 from eslbot.config.model import Config, FreeSwitch, Server, Web, loopback
 from eslbot.esl.gone import CallerHungUp, ConnectionLost
 from eslbot.esl.session import Session
-from eslbot.server.buckets import Buckets
+from eslbot.server.call_counts import CallCounts
 from eslbot.server.controller import Controller
 from eslbot.server.ended_calls import EndedCalls
-from eslbot.server.limits import CallCounts
+from eslbot.server.token_buckets import TokenBuckets
 from tests.support import wire
 from tests.support.peer import Hung, Peer, bounded, eventually, fields, free_port, tcp_pair
 from tests.support.switch import SIGNER
@@ -322,7 +322,7 @@ def controller() -> Controller:
     server = Server(loopback(8084), (ip_network("127.0.0.1/32"),), 1, 10)
     switch = FreeSwitch(None, 5060, None, (10000, 60000), loopback(8021), None, "/tmp", ())
     config = Config(server, switch, Web(loopback(8085)), {})
-    return Controller(config, SIGNER, CallCounts(), 0, buckets=Buckets(), ended=EndedCalls())
+    return Controller(config, SIGNER, CallCounts(), 0, buckets=TokenBuckets(), ended=EndedCalls())
 
 
 def descriptors() -> int:

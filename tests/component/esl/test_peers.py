@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from eslbot.server.peers import Gone, LocalPeers, Stranger, problem
+from eslbot.server.peer_credentials import Gone, LocalPeers, Stranger, problem
 from tests.support import wire
 from tests.support.peer import bounded
 from tests.support.processes import ROOT, EslbotService, tree, until

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import tomli_w
 
-from eslbot.admin.changes import Changes, between
+from eslbot.admin.config_diff import Changes, between
 from eslbot.config import load
-from eslbot.server import inforce
+from eslbot.server import status_file
 from tests.support.processes import tree
 from tests.support.switch import WORKSPACE
 
@@ -25,8 +25,8 @@ def changed(folder: Path, change: Any) -> Changes:
     configuration["server"]["key_file"] = str(folder / "identity.key")
     configuration["web"] = {"tokens": {"one": {"token": "token-of-the-page-1"}}}
     path.write_text(tomli_w.dumps(configuration))
-    inforce.InForce(path).tell(load(path), 0, inforce.UP, [])
-    notice = inforce.running(load(path), path)
+    status_file.StatusFile(path).tell(load(path), 0, status_file.UP, [])
+    notice = status_file.running(load(path), path)
     assert notice.pid == os.getpid()
     change(configuration)
     path.write_text(tomli_w.dumps(configuration))

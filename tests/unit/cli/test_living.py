@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from eslbot.admin.living import CannotCount, living_calls
+from eslbot.admin.live_calls import CannotCount, living_calls
 from eslbot.config.model import Address, loopback
 
 METRICS = """\

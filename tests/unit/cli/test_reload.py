@@ -19,12 +19,12 @@ import tomli_w
 from click.testing import CliRunner, Result
 
 import eslbot
-from eslbot.admin.changes import between
+from eslbot.admin.config_diff import between
 from eslbot.cli import main
 from eslbot.config import load
 from eslbot.freeswitch import firewallconf
 from eslbot.freeswitch.switchconf import ACL, render
-from eslbot.server import inforce
+from eslbot.server import status_file
 from tests.support.inbound_switch import PASSWORD, InboundSwitch, Spoiled
 from tests.support.processes import EslbotService, tree
 
@@ -75,7 +75,7 @@ class Site:
         shutil.rmtree(self.conf, ignore_errors=True)
         self.rendered()
         notice = self.notice()
-        if between(notice, load(self.service.config)).any or notice.state != inforce.UP:
+        if between(notice, load(self.service.config)).any or notice.state != status_file.UP:
             assert self.reload("--no-freeswitch").exit_code == 0
         self.switch.asked.clear()
         self.heard = self.notice().hups
@@ -89,8 +89,8 @@ class Site:
         arguments = ["reload", "--config", str(self.service.config), "--freeswitch-conf", str(self.conf)]
         return CliRunner().invoke(main, [*arguments, *options])
 
-    def notice(self) -> inforce.Notice:
-        return inforce.running(load(self.service.config), self.service.config)
+    def notice(self) -> status_file.Notice:
+        return status_file.running(load(self.service.config), self.service.config)
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +252,7 @@ def test_a_call_of_a_removed_tenant_is_warned_of(site: Site, monkeypatch: pytest
     del site.workspaces[ZETA]
     site.write()
     site.rendered()
-    monkeypatch.setattr("eslbot.admin.living.living_calls", lambda web: {"zeta": 3})
+    monkeypatch.setattr("eslbot.admin.live_calls.living_calls", lambda web: {"zeta": 3})
     result = site.reload("--dry-run", "--json")
     assert json.loads(result.stdout)["changes"]["removed"][0]["calls"] == 3
     assert "3 calls of it up; they keep its configuration until they end" in told(result, None)
@@ -313,10 +313,10 @@ def test_rules_of_a_firewall_that_lack_the_new_source_are_code_1_with_the_remedy
 
 
 def test_a_change_that_is_under_way_is_waited_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    notices = iter([replace(site.notice(), state=inforce.CHANGING)])
+    notices = iter([replace(site.notice(), state=status_file.CHANGING)])
     monkeypatch.setattr(
         "eslbot.admin.reload.running",
-        lambda config, path: next(notices, None) or inforce.running(config, path),
+        lambda config, path: next(notices, None) or status_file.running(config, path),
     )
     result = site.reload("--json")
     assert result.exit_code == 0, result.output
@@ -377,17 +377,17 @@ def test_one_that_was_killed_is_not_taken_for_one_that_runs(own: Site) -> None:
 
 
 @pytest.fixture
-def notice(tmp_path: Path) -> tuple[Path, Callable[[], inforce.Notice]]:
+def notice(tmp_path: Path) -> tuple[Path, Callable[[], status_file.Notice]]:
     """The file that this process has left as a service, and who reads it."""
     path = tmp_path / "eslbot.toml"
     path.write_text(tomli_w.dumps({**tree(), "server": {"key_file": str(tmp_path / "identity.key")}}))
-    inforce.InForce(path).tell(load(path), 0, inforce.UP, [])
+    status_file.StatusFile(path).tell(load(path), 0, status_file.UP, [])
     (file,) = tmp_path.glob("in-force-*.json")
-    return file, lambda: inforce.running(load(path), path)
+    return file, lambda: status_file.running(load(path), path)
 
 
 def test_a_notice_tells_what_is_in_force_without_a_secret(
-    notice: tuple[Path, Callable[[], inforce.Notice]],
+    notice: tuple[Path, Callable[[], status_file.Notice]],
 ) -> None:
     file, read = notice
     assert file.stat().st_mode & 0o777 == 0o600
@@ -398,38 +398,38 @@ def test_a_notice_tells_what_is_in_force_without_a_secret(
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"pid": "1"}', "\0" * 100, "[" * 100_000])
 def test_a_notice_that_is_none_is_no_service(
-    notice: tuple[Path, Callable[[], inforce.Notice]], content: str
+    notice: tuple[Path, Callable[[], status_file.Notice]], content: str
 ) -> None:
     file, read = notice
     file.write_text(content)
-    with pytest.raises(inforce.NotInForce, match="none of ours"):
+    with pytest.raises(status_file.NotInForce, match="none of ours"):
         read()
 
 
 @pytest.mark.parametrize(("key", "value"), [("pid", "1"), ("tree", []), ("problems", "none"), ("salt", 5)])
 def test_a_notice_with_another_kind_of_value_is_none(
-    notice: tuple[Path, Callable[[], inforce.Notice]], key: str, value: object
+    notice: tuple[Path, Callable[[], status_file.Notice]], key: str, value: object
 ) -> None:
     file, read = notice
     file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
-    with pytest.raises(inforce.NotInForce, match="none of ours"):
+    with pytest.raises(status_file.NotInForce, match="none of ours"):
         read()
 
 
-def test_a_link_is_no_notice(notice: tuple[Path, Callable[[], inforce.Notice]], tmp_path: Path) -> None:
+def test_a_link_is_no_notice(notice: tuple[Path, Callable[[], status_file.Notice]], tmp_path: Path) -> None:
     file, read = notice
     file.rename(tmp_path / "elsewhere")
     file.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(inforce.NotInForce, match="cannot be read"):
+    with pytest.raises(status_file.NotInForce, match="cannot be read"):
         read()
 
 
 def test_a_process_with_that_number_but_another_start_is_not_it(
-    notice: tuple[Path, Callable[[], inforce.Notice]],
+    notice: tuple[Path, Callable[[], status_file.Notice]],
 ) -> None:
     file, read = notice
     file.write_text(json.dumps({**json.loads(file.read_text()), "started": 1}))
-    with pytest.raises(inforce.NotInForce, match="is gone"):
+    with pytest.raises(status_file.NotInForce, match="is gone"):
         read()
 
 
@@ -441,7 +441,7 @@ def test_a_place_that_takes_no_notice_is_logged_and_no_more(
         tomli_w.dumps({**tree(), "server": {"key_file": str(tmp_path / "none" / "identity.key")}})
     )
     with structlog.testing.capture_logs() as lines:
-        inforce.InForce(path).tell(load(path), 0, inforce.UP, [])
+        status_file.StatusFile(path).tell(load(path), 0, status_file.UP, [])
     assert [line["event"] for line in lines] == ["in_force_not_written"]
 
 

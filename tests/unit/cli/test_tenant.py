@@ -368,7 +368,7 @@ def test_it_asks_and_says_that_calls_are_not_known(two: Path) -> None:
 
 
 def test_it_says_how_many_calls_are_up(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eslbot.admin.living.living_calls", lambda web: {"zeta": 4})
+    monkeypatch.setattr("eslbot.admin.live_calls.living_calls", lambda web: {"zeta": 4})
     result = remove(two, "zeta", "--yes", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["calls"] == 4

@@ -1,4 +1,4 @@
-"""What a process of the service keeps to itself."""
+"""What keeps other users of the host out of a process of the service."""
 
 from __future__ import annotations
 

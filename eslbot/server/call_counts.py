@@ -1,4 +1,4 @@
-"""How many calls each workspace has, over all workers of this host.
+"""How many calls each workspace has up, over all workers of this host.
 
 Workers are processes; they share one anonymous memory map that the arbiter makes before it forks. Each worker
 counts in a row of its own, so that no two ever write the same cell, and a row is cleared when its worker is

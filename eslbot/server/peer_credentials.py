@@ -1,4 +1,4 @@
-"""Whose process stands at the other end of a connection that comes from this very host.
+"""Which user's process connects to the event-socket listener from this host.
 
 The event socket's protocol has no password. ``server.switches`` says which hosts may connect, and where
 FreeSWITCH runs beside eslbot that is everybody who has a process here. ``server.switch_user`` narrows it to

@@ -1,4 +1,4 @@
-"""A lock on a file that ends with the process that holds it, however that ends (``flock``)."""
+"""A lock on a file that ends with the process that holds it (``flock``)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which refusals are told one by one: of a refused flood, log and ledger get the first ones and a sum.
+"""Which refusals get a log line and a ledger record of their own: in a flood the first ones, then a sum.
 
 Every refusal is counted (``eslbot_refusals_total``). A log line and a ledger record of its own has each of
 the first :data:`ALOUD` of a source, and one each :data:`EACH` seconds from then on; the others become one
@@ -33,14 +33,14 @@ class _Source:
     untold: Counter[str] = field(default_factory=Counter)
 
 
-class Refusals:
+class RefusalLog:
     """Those of one worker."""
 
     def __init__(self) -> None:
         self._sources: dict[str, _Source] = {}
         self._summing = False
 
-    def aloud(self, source: str, why: str) -> bool:
+    def reports(self, source: str, why: str) -> bool:
         """Whether this one is told; where not, it is in the next sum."""
         if source not in self._sources and len(self._sources) >= MAX_SOURCES:
             source = _OTHERS

@@ -10,9 +10,9 @@ import pytest
 
 from eslbot.caller.invite import Refused
 from eslbot.config.sources import Sources
-from eslbot.server import buckets as buckets_module
-from eslbot.server.buckets import NOBODY, Buckets
-from eslbot.server.budget import BURST, STRANGERS, Budget
+from eslbot.server import token_buckets as buckets_module
+from eslbot.server.rate_limit import BURST, STRANGERS, RateLimit
+from eslbot.server.token_buckets import NOBODY, TokenBuckets
 from tests.support.clock import Clock
 from tests.unit.test_switchconf import config, workspace
 
@@ -30,13 +30,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def made() -> Budget:
-    buckets = Buckets()
+def made() -> RateLimit:
+    buckets = TokenBuckets()
     buckets.know(Sources(SITE).parties)
-    return Budget(SITE, buckets)
+    return RateLimit(SITE, buckets)
 
 
-def passed(budget: Budget, source: str, times: int = 100) -> int:
+def passed(budget: RateLimit, source: str, times: int = 100) -> int:
     """How many of so many INVITEs of one moment are not refused."""
     count = 0
     for _ in range(times):
@@ -61,9 +61,9 @@ def test_two_seconds_worth_may_come_at_once_and_then_what_comes_in(clock: Clock)
 def test_as_many_as_may_be_up_may_come_at_once(clock: Clock) -> None:
     """A PBX that was away for a minute brings all its callers back."""
     acme = replace(workspace(1, "acme", [ACME]), max_cps=10, max_calls=60)
-    buckets = Buckets()
+    buckets = TokenBuckets()
     buckets.know(Sources(config(acme)).parties)
-    budget = Budget(config(acme), buckets)
+    budget = RateLimit(config(acme), buckets)
     assert passed(budget, ACME) == 60
     clock.now += 1
     assert passed(budget, ACME) == 10
@@ -97,14 +97,14 @@ def test_the_refusal_says_whose_budget_it_is() -> None:
 
 
 def test_processes_share_a_budget() -> None:
-    buckets = Buckets()
+    buckets = TokenBuckets()
     buckets.know(Sources(SITE).parties)
     reading, writing = os.pipe()
     children = []
     for _ in range(4):
         child = os.fork()
         if child == 0:
-            os.write(writing, bytes([passed(Budget(SITE, buckets), ACME)]))
+            os.write(writing, bytes([passed(RateLimit(SITE, buckets), ACME)]))
             os._exit(0)
         children.append(child)
     began = time.monotonic()
@@ -116,18 +116,21 @@ def test_processes_share_a_budget() -> None:
 
 
 def test_a_reload_keeps_what_was_spent(clock: Clock) -> None:
-    buckets = Buckets()
+    buckets = TokenBuckets()
     buckets.know(Sources(SITE).parties)
-    passed(Budget(SITE, buckets), ACME)
+    passed(RateLimit(SITE, buckets), ACME)
     third = replace(workspace(3, "aaaa", ["203.0.113.40"]), max_cps=10, max_calls=1)
     more = replace(SITE, workspaces={third.id: third, **SITE.workspaces})
     buckets.know(Sources(more).parties)
-    assert (passed(Budget(more, buckets), ACME), passed(Budget(more, buckets), "203.0.113.40")) == (0, 20)
+    assert (passed(RateLimit(more, buckets), ACME), passed(RateLimit(more, buckets), "203.0.113.40")) == (
+        0,
+        20,
+    )
 
 
 def test_too_many_parties_give_none_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buckets_module, "COLUMNS", 3)
-    buckets = Buckets()
+    buckets = TokenBuckets()
     with pytest.raises(ValueError, match="more than 3 owners"):
         buckets.know(Sources(SITE).parties)
     assert list(buckets._columns) == [NOBODY]

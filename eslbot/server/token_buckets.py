@@ -1,4 +1,4 @@
-"""Token buckets over all workers of this host; what is taken from them is :mod:`eslbot.server.budget`'s.
+"""Token buckets in memory that all workers of this host share; :mod:`~eslbot.server.rate_limit` fills them.
 
 Workers are processes; they share one anonymous memory map that the arbiter makes before it forks. One number
 a bucket says all there is to say: when it will be full again (the generic cell rate algorithm, ITU-T I.371),
@@ -22,7 +22,7 @@ _ROUNDING = 1e-6
 NOBODY = ""
 
 
-class Buckets:
+class TokenBuckets:
     """One for each party; they are given out by the arbiter and never taken back."""
 
     def __init__(self) -> None:

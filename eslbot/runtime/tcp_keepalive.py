@@ -1,4 +1,4 @@
-"""How the kernel notices a peer that is gone without a word: its host lost power, or its network."""
+"""TCP keep-alive: the kernel closes a connection whose peer is gone without a word."""
 
 from __future__ import annotations
 

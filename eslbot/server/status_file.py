@@ -1,4 +1,4 @@
-"""What a running service has in force, and what came of its last HUP: a file that its arbiter leaves.
+"""The status file: which configuration a service has in force, and what came of its last HUP.
 
 A signal has no answer. So that ``eslbot reload`` can tell what would change, and what did, the arbiter writes
 beside the service's key which process it is, the configuration of its workers with every secret masked, and
@@ -65,7 +65,7 @@ class Notice:
     fingerprints: Mapping[str, str]
 
 
-class InForce:
+class StatusFile:
     """The arbiter's side, for the configuration file at ``path``. Nothing in here raises."""
 
     def __init__(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rows: which of the files of metrics in ``PROMETHEUS_MULTIPROC_DIR`` are this process's.
+"""Rows: the files in ``PROMETHEUS_MULTIPROC_DIR`` that a process's metrics are kept in.
 
 prometheus_client names them by the process, and a service that lives for a year has thousands of workers in
 its life. Here a process claims a *row*, the first that no living process has, and goes on where the one
@@ -20,7 +20,7 @@ from pathlib import Path
 import structlog
 from prometheus_client.mmap_dict import MmapedDict
 
-from eslbot.runtime.locks import held
+from eslbot.runtime.file_locks import held
 
 log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eslbot.server.limits import COLUMNS, ROWS, CallCounts
+from eslbot.server.call_counts import COLUMNS, ROWS, CallCounts
 
 A, B = "workspace-a", "workspace-b"
 

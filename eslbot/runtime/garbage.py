@@ -1,4 +1,4 @@
-"""Python's garbage collector in processes that have calls: it stops them all while it looks."""
+"""Settings of Python's garbage collector in processes that carry calls: a collection stops them all."""
 
 from __future__ import annotations
 

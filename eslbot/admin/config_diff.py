@@ -1,4 +1,4 @@
-"""What is different between the configuration that a service has in force and the one in its file."""
+"""The differences between the configuration that a service has in force and the one in its file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from eslbot.config.model import Config
 from eslbot.config.show import as_tree
-from eslbot.server.inforce import Notice, fingerprints
+from eslbot.server.status_file import Notice, fingerprints
 
 #: A value that is a secret is told by this word only.
 SECRETS = "secrets"

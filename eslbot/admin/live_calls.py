@@ -1,4 +1,4 @@
-"""Whether the page process answers, and how many calls of each tenant are up; asked from outside."""
+"""Asks a running page process whether it answers, and how many calls of each workspace are up."""
 
 from __future__ import annotations
 
