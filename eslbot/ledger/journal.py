@@ -38,7 +38,7 @@ MAX_LINES = 5_000
 #: Seconds between two looks whether all is written.
 FLUSH_POLL_INTERVAL = 0.02
 #: Bytes of a file after which the next one is begun: what was read can be deleted by the file only.
-MAX_FILE = 16 * 1024 * 1024
+MAX_FILE_BYTES = 16 * 1024 * 1024
 #: Characters of any one text: a bot's reason, an Ameyo's answer.
 MAX_TEXT = 500
 
@@ -117,7 +117,7 @@ class Journal(FactSink):
     def _append(self, data: bytes) -> tuple[bytes, str | None]:
         """Write ``data``; returns what of it is not written, and why. The next write goes on from there."""
         try:
-            if self._file is None or (self._size > MAX_FILE and not self._within_line):
+            if self._file is None or (self._size > MAX_FILE_BYTES and not self._within_line):
                 self._begin()
             assert self._file is not None
             while data:

@@ -22,7 +22,7 @@ def export(store: RecordingStore, entry: Entry, out: Path) -> float:
     Raises Damaged: what was read up to there is in the file. Raises OSError, FileExistsError among them.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(out, flags, sidecar.FILE)
+    fd = os.open(out, flags, sidecar.FILE_MODE)
     samples = 0
     kind = FORMATS[out.suffix.lower()]
     try:

@@ -121,7 +121,7 @@ class CallRecording:
         self._on_hold = False
         #: Why the recording has ended early, one of :data:`eslbot.telemetry.metrics.RECORDING_WHYS`.
         self.failed: str | None = None
-        self._track: PartWriter | None = None
+        self._part: PartWriter | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -130,7 +130,7 @@ class CallRecording:
         self._begin_known = False
         self._due = self._now() + HAND_OVER_INTERVAL
         try:
-            self._track = self._writer.track(self._about, time.time())
+            self._part = self._writer.begin_part(self._about, time.time())
         except RecordingFailed as failed:
             self._writer.report(failed, self._about)
             self._fail(failed)
@@ -139,20 +139,20 @@ class CallRecording:
 
     def caller(self, frame: bytes, at: float) -> None:
         """A frame of the caller's, as the bot gets it, that arrived at this (monotonic) time."""
-        if self._track is not None:
+        if self._part is not None:
             self._sides.caller(frame, at)
 
     @_guarded
     def hold(self, on: bool) -> None:
         """What is played during a hold is not heard."""
-        if self._track is not None:
+        if self._part is not None:
             self._fetch_line()
             self._on_hold = on
 
     @_guarded
     def tick(self) -> None:
         """Hand over what is due; call it every quarter of a second at least."""
-        if self._track is not None and self._now() >= self._due:
+        if self._part is not None and self._now() >= self._due:
             self._due = self._now() + HAND_OVER_INTERVAL
             self._fetch_line()
             self._hand_over()
@@ -160,27 +160,27 @@ class CallRecording:
     @_guarded
     def restarts(self) -> None:
         """FreeSWITCH has died, and its next start is going to read the line."""
-        if self._track is not None:
+        if self._part is not None:
             self._fetch_line()
 
     @_guarded
     def restarted(self) -> None:
         """FreeSWITCH reads the line again: begin the next part."""
-        if self._track is not None:
+        if self._part is not None:
             self._hand_over(everything=True)
-        if self._track is not None:
-            self._track.end()
+        if self._part is not None:
+            self._part.end()
             self._begin()
 
     @_guarded
     def end(self) -> None:
         """The call is over, or another relay has it."""
-        if self._track is not None:
+        if self._part is not None:
             self._fetch_line()
             self._hand_over(everything=True)
-        if self._track is not None:
-            self._track.end()
-            self._track = None
+        if self._part is not None:
+            self._part.end()
+            self._part = None
 
     def _fetch_line(self) -> None:
         """Fetch what the caller has heard of the line."""
@@ -194,16 +194,16 @@ class CallRecording:
         self._sides.line(bytes(len(linear)) if self._on_hold else linear, at)
 
     def _hand_over(self, *, everything: bool = False) -> None:
-        assert self._track is not None
+        assert self._part is not None
         try:
             caller, heard = self._sides.take(everything=everything)
             if caller:
                 if not self._begin_known and self._sides.began is not None:
                     self._begin_known = True
-                    self._track.began_at = time.time() - (self._now() - self._sides.began)
-                self._track.write(caller, heard)
-            elif self._track.failed is not None:
-                raise self._track.failed
+                    self._part.began_at = time.time() - (self._now() - self._sides.began)
+                self._part.write(caller, heard)
+            elif self._part.failed is not None:
+                raise self._part.failed
         except RecordingFailed as failed:
             self._fail(failed)
 
@@ -211,15 +211,15 @@ class CallRecording:
         """End the recording because of a fault of ours."""
         metrics.INTERNAL_ERRORS.inc()
         log.error("recording_fault", call_id=self._about.call_id, exc_info=error)
-        track, failed = self._track, RecordingFailed("failed", type(error).__name__)
+        part, failed = self._part, RecordingFailed("failed", type(error).__name__)
         self._writer.report(failed, self._about)
         self._fail(failed)
-        if track is not None:
-            track.end()
+        if part is not None:
+            part.end()
 
     def _fail(self, failed: RecordingFailed) -> None:
         self.failed = failed.why
-        self._track = None
+        self._part = None
         self._line.keep_no_more()
 
 

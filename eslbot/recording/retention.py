@@ -27,7 +27,7 @@ SWEEP_INTERVAL, FIRST_SWEEP_DELAY = 60.0, 5.0
 #: Seconds after its last write for which a recording may still go on.
 ACTIVE_FOR = 120.0
 #: The file whose lock says who sweeps.
-LOCK = ".sweep"
+LOCK_FILE = ".sweep"
 
 
 @dataclass(slots=True)
@@ -181,7 +181,9 @@ class RetentionSweeper:
             for workspace in self._config.workspaces.values()
             if workspace.recording.keep is not None
         }
-        lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, sidecar.FILE)
+        lock = os.open(
+            directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, sidecar.FILE_MODE
+        )
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             size = sweep(directory, kept.keep, own, kept.max_bytes, time.time())

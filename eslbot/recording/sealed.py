@@ -29,14 +29,14 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 MAGIC = b"ESLREC01"
 #: Bytes of a chunk: some 1.4 seconds of audio. What fills no chunk yet is lost if its relay dies.
-CHUNK = 16 * 1024
+CHUNK_SIZE = 16 * 1024
 #: Bytes of a chunk that a reader accepts.
-MAX_CHUNK = 1024 * 1024
+MAX_CHUNK_SIZE = 1024 * 1024
 _HEAD = struct.Struct("<8sI16s8s")
 _PLACE = struct.Struct("<Q?")
 _NONCE, _TAG = 12, 16
 #: Bytes of a tenant's key.
-KEY = 32
+KEY_SIZE = 32
 
 
 class BadSeal(Exception):
@@ -58,7 +58,7 @@ def key_id(key: bytes) -> bytes:
 
 def _own_key(key: bytes, salt: bytes, name: str) -> AESGCM:
     info = b"eslbot recording 1 " + name.encode()
-    return AESGCM(HKDF(algorithm=SHA256(), length=KEY, salt=salt, info=info).derive(key))
+    return AESGCM(HKDF(algorithm=SHA256(), length=KEY_SIZE, salt=salt, info=info).derive(key))
 
 
 class Sealer:
@@ -67,7 +67,7 @@ class Sealer:
     def __init__(self, write: Callable[[bytes, int], None], key: bytes, name: str) -> None:
         self._write = write
         salt = os.urandom(16)
-        self._head = _HEAD.pack(MAGIC, CHUNK, salt, key_id(key))
+        self._head = _HEAD.pack(MAGIC, CHUNK_SIZE, salt, key_id(key))
         self._cipher = _own_key(key, salt, name)
         self._first = b""  # the first chunk, once it is whole
         self._rest = bytearray()  # what is not sealed yet
@@ -76,17 +76,17 @@ class Sealer:
 
     def write(self, data: bytes, at: int) -> None:
         """Write at the file's end, or within its first chunk. Raises what ``write`` raises."""
-        begin = self._sealed * CHUNK
+        begin = self._sealed * CHUNK_SIZE
         end = begin + len(self._rest)
         if at == end:
             self._rest += data
-            while len(self._rest) > CHUNK:  # a chunk that is just full may be the last
-                self._seal(self._sealed, bytes(self._rest[:CHUNK]), last=False)
+            while len(self._rest) > CHUNK_SIZE:  # a chunk that is just full may be the last
+                self._seal(self._sealed, bytes(self._rest[:CHUNK_SIZE]), last=False)
                 self._sealed += 1
-                del self._rest[:CHUNK]
+                del self._rest[:CHUNK_SIZE]
         elif not self._sealed and at + len(data) <= end:
             self._rest[at : at + len(data)] = data
-        elif self._sealed and at + len(data) <= CHUNK:
+        elif self._sealed and at + len(data) <= CHUNK_SIZE:
             self._seal(0, self._first[:at] + data + self._first[at + len(data) :], last=False)
         else:
             raise OSError(f"cannot write {len(data)} bytes at {at} of a sealed file of {end}")
@@ -100,7 +100,7 @@ class Sealer:
             self._first = chunk
         nonce = os.urandom(_NONCE)
         sealed = self._cipher.encrypt(nonce, chunk, self._head + _PLACE.pack(number, last))
-        self._write(nonce + sealed, _HEAD.size + number * (_NONCE + CHUNK + _TAG))
+        self._write(nonce + sealed, _HEAD.size + number * (_NONCE + CHUNK_SIZE + _TAG))
 
 
 class Opener:
@@ -123,7 +123,7 @@ class Opener:
         if len(self._head) < _HEAD.size:
             raise CutOff("not even a header is there")
         magic, chunk, salt, named = _HEAD.unpack(self._head)
-        if magic != MAGIC or not 0 < chunk <= MAX_CHUNK:
+        if magic != MAGIC or not 0 < chunk <= MAX_CHUNK_SIZE:
             raise BadSeal("is no sealed recording")
         key = next((key for key in keys if hmac.compare_digest(key_id(key), named)), None)
         if key is None:

@@ -39,7 +39,7 @@ MAX_BYTES = 2 * 1024 * 1024
 MAX_PARTS = 32
 MAX_PEAKS = 10_000
 #: Modes of all directories and files.
-DIRECTORY, FILE = 0o700, 0o600
+DIRECTORY_MODE, FILE_MODE = 0o700, 0o600
 
 CALL_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 WORKSPACE_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -168,7 +168,7 @@ def save(path: Path, recording: Recording, key: bytes | None) -> None:
     if key is not None:
         document["seal"] = _seal(document, key)
     beside = path.with_suffix(f".{os.getpid()}.tmp")
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, FILE)
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(_canonical(document))

@@ -167,7 +167,7 @@ class PartWriter:
                 return sidecar.load(self._sidecar, keys)[0]
         self._folder = self._writer.directory / today.isoformat() / about.workspace_id
         for folder in (self._writer.directory, self._folder.parent, self._folder):
-            folder.mkdir(mode=sidecar.DIRECTORY, parents=folder is self._writer.directory, exist_ok=True)
+            folder.mkdir(mode=sidecar.DIRECTORY_MODE, parents=folder is self._writer.directory, exist_ok=True)
         return Recording(
             about.call_id, about.workspace_id, about.workspace, about.crt_object_id, self.began_at
         )
@@ -241,7 +241,7 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._fd = os.open(path, flags, sidecar.FILE)
+        self._fd = os.open(path, flags, sidecar.FILE_MODE)
         self._sealer: Sealer | None = None
 
     def seal(self, key: bytes, name: str) -> None:
@@ -295,13 +295,13 @@ class RecordingWriter:
         """Whether there is room in the queue for so many bytes."""
         return self._put - self._done + size <= MAX_QUEUED_BYTES
 
-    def track(self, about: CallInfo, began_at: float) -> PartWriter:
+    def begin_part(self, about: CallInfo, began_at: float) -> PartWriter:
         """A part of a recording, begun. Raises RecordingFailed where the disk hangs."""
         if not self.has_room(BYTES_PER_SECOND):
             raise RecordingFailed("slow", f"{MAX_QUEUED_BYTES >> 20} MB wait for the disk")
-        track = PartWriter(self, about, began_at)
-        self.submit(track.begin, 0)
-        return track
+        part = PartWriter(self, about, began_at)
+        self.submit(part.begin, 0)
+        return part
 
     def submit(self, work: Callable[[], None], size: int) -> None:
         """Run ``work`` in the thread; ``size`` bytes wait with it."""

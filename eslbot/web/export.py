@@ -54,7 +54,7 @@ class Exports:
     def __init__(self) -> None:
         self._slots = AnswerSlots("export", MAX_EXPORTS, MAX_EXPORTS_PER_SESSION)
 
-    def begin(
+    def answer(
         self,
         kind: Format,
         viewer: Viewer,

@@ -47,7 +47,7 @@ class Search(Endpoints):
         viewer, ledger = self._access.viewer(request), require_ledger(self._services)
         values = query(request, ExportQuery())
         before = values.pop("before")
-        return self._exports.begin(kind, viewer, request, ledger, self._filter(viewer, values), before)
+        return self._exports.answer(kind, viewer, request, ledger, self._filter(viewer, values), before)
 
     def _filter(self, viewer: Viewer, values: dict[str, Any]) -> Filter:
         """A tenant is looked for by id where its name is configured: the id has an index."""

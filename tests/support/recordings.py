@@ -89,7 +89,7 @@ def _begin(
     directory: Path, whose: CallInfo, caller: bytes, line: bytes, began_at: float | None, least_free: int = 0
 ) -> tuple[RecordingWriter, PartWriter]:
     writer = RecordingWriter(directory, least_free)
-    track = writer.track(whose, time.time() if began_at is None else began_at)
+    track = writer.begin_part(whose, time.time() if began_at is None else began_at)
     for at in range(0, len(caller), SECONDS):
         if at:
             _wait_for(track)  # so it is never behind, however long it is

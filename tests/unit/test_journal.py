@@ -120,7 +120,7 @@ def test_what_cannot_be_written_is_kept_until_it_can(tmp_path: Path) -> None:
 
 def test_half_a_line_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that is full in the middle of a line, again and again, and in the middle of a full file."""
-    monkeypatch.setattr(room, "MAX_FILE", 200)
+    monkeypatch.setattr(room, "MAX_FILE_BYTES", 200)
 
     class Disk:
         """Takes 25 bytes, is full, takes 25 bytes more …"""
@@ -150,7 +150,7 @@ def test_half_a_line_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_full_file_is_followed_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "MAX_FILE", 300)
+    monkeypatch.setattr(room, "MAX_FILE_BYTES", 300)
     journal = Journal(tmp_path)
     for number in range(12):
         journal.append(str(number), What.ANSWERED, {})

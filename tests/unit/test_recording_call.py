@@ -153,7 +153,7 @@ def test_a_call_that_ends_before_its_line_is_read(recorded: Recorded) -> None:
 
 def test_a_recording_that_has_failed_is_told_once_and_costs_nothing(recorded: Recorded) -> None:
     recorded.run(1.5)
-    track = recorded.recording._track
+    track = recorded.recording._part
     assert track is not None
     track._failed(recorder_module.RecordingFailed("full", "no room"))
     recorded.run(2.5)
@@ -162,7 +162,7 @@ def test_a_recording_that_has_failed_is_told_once_and_costs_nothing(recorded: Re
     recorded.recording.hold(True)
     recorded.recording.restarts()
     recorded.recording.restarted()
-    assert recorded.recording.failed == "full" and recorded.recording._track is None
+    assert recorded.recording.failed == "full" and recorded.recording._part is None
 
 
 @pytest.mark.parametrize("what", ["tick", "hold", "restarts", "end"])

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from eslbot.recording import retention
-from eslbot.recording.retention import ACTIVE_FOR, LOCK, RetentionSweeper, scan, sweep
+from eslbot.recording.retention import ACTIVE_FOR, LOCK_FILE, RetentionSweeper, scan, sweep
 from eslbot.telemetry import metrics
 from tests.support.recordings import ACME, OTHER, record, recorded
 from tests.support.recordings import about as about_call
@@ -162,5 +162,5 @@ def test_one_relay_sweeps_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for sweeper in sweepers:
         sweeper.stop()
     assert not beyond
-    assert (tmp_path / "recordings" / LOCK).stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "recordings" / LOCK_FILE).stat().st_mode & 0o777 == 0o600
     assert metrics.RECORDINGS_BYTES._value.get() == 12345

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from eslbot.recording import sidecar, writer
 from eslbot.recording.peaks import MAX_PEAKS, Peaks
-from eslbot.recording.sealed import CHUNK
+from eslbot.recording.sealed import CHUNK_SIZE
 from eslbot.recording.store import Damaged, Entry, RecordingStore, describe
 from eslbot.recording.writer import PartWriter, RecordingFailed, RecordingWriter
 from eslbot.telemetry import metrics
@@ -96,7 +96,7 @@ def test_the_next_relay_goes_on_in_another_part_of_the_same_sidecar(tmp_path: Pa
 
 def test_a_call_of_which_nothing_was_heard_leaves_nothing(tmp_path: Path) -> None:
     own = RecordingWriter(tmp_path / "recordings", 0)
-    own.track(about(), time.time()).end()
+    own.begin_part(about(), time.time()).end()
     assert own.close(20)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
@@ -108,7 +108,7 @@ def test_a_part_that_has_only_just_begun_is_empty_and_not_damaged(
 ) -> None:
     """libsndfile writes the header of a file with its first samples."""
     own = RecordingWriter(tmp_path / "recordings", 0)
-    own.track(about(key=key), time.time())
+    own.begin_part(about(key=key), time.time())
     store = RecordingStore(recorded(tmp_path, **({"key": key} if key else {})), None)
     wait_for(lambda: store.get(CALL))
     entry = entry_of(store)
@@ -124,7 +124,7 @@ def test_a_part_that_has_only_just_begun_is_empty_and_not_damaged(
 def test_one_that_is_deleted_while_it_goes_on_is_no_failure(tmp_path: Path) -> None:
     before = count("failed")
     own = RecordingWriter(tmp_path / "recordings", 0)
-    track = own.track(about(), time.time())
+    track = own.begin_part(about(), time.time())
     track.write(sound(1.0), sound(1.0))
     wait_for(lambda: track._done)
     store = RecordingStore(recorded(tmp_path), None)
@@ -142,7 +142,7 @@ def test_one_that_is_deleted_while_it_goes_on_is_no_failure(tmp_path: Path) -> N
 def cut_off(folder: Path, key: str | None, seconds: float = 30.0) -> bytes:
     """As a relay leaves it that is killed; what it was about to write of the caller."""
     own = RecordingWriter(folder / "recordings", 0)
-    track = own.track(about(key=key), time.time())
+    track = own.begin_part(about(key=key), time.time())
     said = sound(seconds)
     for at in range(0, len(said), 16000):
         track.write(said[at : at + 16000], bytes(16000))
@@ -160,7 +160,7 @@ def test_what_a_killed_relay_has_written_is_read(tmp_path: Path, key: str | None
     assert store.check(entry) == []
     caller, _ = read(store)
     lost = len(said) - len(caller)
-    assert caller == said[: len(caller)] and lost < (2 * CHUNK if key else 0) + 16000
+    assert caller == said[: len(caller)] and lost < (2 * CHUNK_SIZE if key else 0) + 16000
 
 
 # -- keys, and who changes what ------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def _flip(file: Path, at: int) -> None:
 
 
 def _swap(file: Path, _: Path) -> None:
-    content, whole = file.read_bytes(), 12 + CHUNK + 16
+    content, whole = file.read_bytes(), 12 + CHUNK_SIZE + 16
     file.write_bytes(
         content[:36]
         + content[36 + whole : 36 + 2 * whole]
@@ -215,7 +215,7 @@ def _link(file: Path) -> None:
 
 def _as_if_cut_off(file: Path, beside: Path) -> None:
     """Whoever cuts a recording off would like it to look like a relay's death."""
-    os.truncate(file, 36 + 2 * (12 + CHUNK + 16))
+    os.truncate(file, 36 + 2 * (12 + CHUNK_SIZE + 16))
     beside.write_text(beside.read_text().replace('"whole"', '"recording"'))
 
 
@@ -224,7 +224,7 @@ CHANGES: dict[str, Callable[[Path, Path], None]] = {
     "a bit of the header": lambda file, _: _flip(file, 20),
     "a bit of the last chunk": lambda file, _: _flip(file, -1),
     "the last byte is gone": lambda file, _: os.truncate(file, file.stat().st_size - 1),
-    "the last chunk is gone": lambda file, _: os.truncate(file, 36 + 3 * (12 + CHUNK + 16)),
+    "the last chunk is gone": lambda file, _: os.truncate(file, 36 + 3 * (12 + CHUNK_SIZE + 16)),
     "nothing is left": lambda file, _: os.truncate(file, 0),
     "two chunks have changed places": _swap,
     "something behind its end": lambda file, _: file.write_bytes(file.read_bytes() + b"x"),
@@ -280,7 +280,7 @@ def test_a_full_disk_ends_the_recording_and_leaves_what_there_is(
     tmp_path: Path, own: RecordingWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = count("full")
-    track = own.track(about(), time.time())
+    track = own.begin_part(about(), time.time())
     said = sound(2.0)
     track.write(said, said)
     wait_for(lambda: track._done)
@@ -315,7 +315,7 @@ def test_many_that_fail_are_told_once(own: RecordingWriter, monkeypatch: pytest.
     monkeypatch.setattr(sidecar, "save", forbidden)
     before = count("failed")
     with capture_logs() as told:
-        tracks = [own.track(about(f"call-{n}"), time.time()) for n in range(20)]
+        tracks = [own.begin_part(about(f"call-{n}"), time.time()) for n in range(20)]
         wait_for(lambda: all(track.failed for track in tracks))
     assert count("failed") == before + 20
     assert len([line for line in told if line["event"] == "recording_failed"]) == 1
@@ -324,7 +324,7 @@ def test_many_that_fail_are_told_once(own: RecordingWriter, monkeypatch: pytest.
 def test_no_room_is_left_to_others(tmp_path: Path) -> None:
     """Below min_free nothing is recorded, though there would be room."""
     own = RecordingWriter(tmp_path / "recordings", 2**60)
-    track = own.track(about(), time.time())
+    track = own.begin_part(about(), time.time())
     wait_for(lambda: track.failed)
     assert track.failed is not None and track.failed.why == "full" and "min_free" in str(track.failed)
     assert list(tmp_path.iterdir()) == []
@@ -352,7 +352,7 @@ def test_a_disk_that_hangs_ends_the_recording_when_too_much_waits(
 ) -> None:
     hanging = Hanging(monkeypatch)
     before = count("slow")
-    track = own.track(about(), time.time())
+    track = own.begin_part(about(), time.time())
     second = sound(1.0)
     took = []
     with capture_logs() as told, pytest.raises(RecordingFailed, match="behind"):
@@ -384,7 +384,7 @@ def test_a_disk_that_hangs_takes_no_more_memory_than_is_bounded(
     tracks: list[PartWriter] = []
     for number in range(40):
         try:
-            tracks.append(own.track(about(f"call-{number}"), time.time()))
+            tracks.append(own.begin_part(about(f"call-{number}"), time.time()))
             tracks[-1].write(second, second)
         except RecordingFailed:
             refused += 1
@@ -398,12 +398,12 @@ def test_a_pipe_where_the_recording_should_be_holds_nothing_up(tmp_path: Path, o
     record(tmp_path / "recordings", about(), 0.1, began_at=time.time())
     (beside,) = tmp_path.rglob("*.json")
     os.mkfifo(beside.with_name(f"{CALL}.2.flac"))
-    track = own.track(about(), time.time())
+    track = own.begin_part(about(), time.time())
     wait_for(lambda: track.failed)
     assert track.failed is not None and track.failed.why == "failed"
     beside.unlink()
     os.mkfifo(beside)
-    track = own.track(about(), time.time())
+    track = own.begin_part(about(), time.time())
     wait_for(lambda: track.failed)
     assert track.failed is not None and "no regular file" in str(track.failed)
 
@@ -412,7 +412,7 @@ def test_a_relay_that_ends_waits_for_a_disk_that_hangs_no_longer_than_it_may(
     own: RecordingWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hanging = Hanging(monkeypatch)
-    own.track(about(), time.time()).write(sound(1.0), sound(1.0))
+    own.begin_part(about(), time.time()).write(sound(1.0), sound(1.0))
     assert hanging.hangs.wait(20)
     begun = time.monotonic()
     assert not own.close(0.2)
@@ -428,7 +428,7 @@ def test_a_fault_of_ours_ends_one_recording_and_is_counted(
     def faulty(*_: Any) -> None:
         raise ZeroDivisionError
 
-    track = own.track(about(), time.time())
+    track = own.begin_part(about(), time.time())
     monkeypatch.setattr(Peaks, "add", faulty)
     track.write(sound(0.5), sound(0.5))
     wait_for(lambda: track.failed)
