@@ -26,7 +26,6 @@ from uuid import uuid4
 import gevent
 import structlog
 from gevent.event import Event as Flag
-from gevent.socket import socket as GeventSocket
 from gevent.socket import wait_write
 from greenswitch.esl import OutboundSession, OutboundSessionHasGoneAway
 
@@ -41,8 +40,10 @@ from eslbot.telemetry import redaction
 
 log = structlog.get_logger()
 
-#: Values that cannot be mistaken for anything else in a list of variables.
-_PLAIN = re.compile(r"[A-Za-z0-9_.:/-]*")
+#: Variables that cannot be mistaken for anything else in a list of them.
+_PLAIN_PAIR = re.compile(r"[A-Za-z0-9_.-]+=[A-Za-z0-9_.:/-]*")
+#: What stands in a reply's block where the command is taken.
+_TAKEN = b"\nReply-Text: +"
 
 #: gevent's word for a watcher of what can be read.
 READ = 1
@@ -81,6 +82,10 @@ class _Refusal:
 
     def __init__(self, refused: Callable[[str], None]) -> None:
         self._refused = refused
+
+    def passes(self, frame: Frame) -> bool:
+        """Whether it is a reply that need not be looked at: nearly all are."""
+        return frame.body.startswith(b"+") or (not frame.body and _TAKEN in frame.block)
 
     def set(self, reply: Event) -> None:
         if reply.data.startswith("-"):
@@ -128,9 +133,9 @@ class Execution:
 class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no types
     """FreeSWITCH's end of one call. :meth:`connect` first; :meth:`stop` always."""
 
-    sock: GeventSocket
+    sock: std_socket.socket
 
-    def __init__(self, client_address: tuple[str, int], sock: GeventSocket, timeout: float = TIMEOUT):
+    def __init__(self, client_address: tuple[str, int], sock: std_socket.socket, timeout: float = TIMEOUT):
         # greenswitch's own constructor makes a buffered file (which hides half-read frames), queues and
         # handlers. This is what of it is needed by those of its methods that are not replaced here.
         self.sock = sock
@@ -211,7 +216,7 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         if kind in ("command/reply", "api/response"):
             if self._pending:
                 wants = self._pending.popleft()
-                if wants is None:
+                if wants is None or (type(wants) is _Refusal and wants.passes(frame)):
                     return
                 if frame.oversized:
                     wants.set_exception(ProtocolError(f"a reply of {frame.oversized} bytes is too long"))
@@ -319,7 +324,8 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         return answer
 
     def _post(self, data: str, wants: Answer[Event] | _Refusal | None) -> None:
-        self.raise_if_disconnected()
+        if self.reason is not None:
+            raise self._gone_away()
         if self._pairs:
             self._join_pairs()
         self._unsent.append(data.encode("utf-8", "replace"))  # half a surrogate pair is no reason to fail
@@ -399,6 +405,7 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
     def _awaited(self, answer: Answer[Event], command: str) -> Event:
         self.flush()
         reply = answer.wait(self.timeout)
+        self._woken = time.monotonic()  # the others have had their turn
         if reply is None:
             raise CommandTimeout(f"no reply to {_told(command)!r} within {self.timeout:g} s")
         return reply
@@ -458,7 +465,9 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         """
         connected = self.ask("connect")  # the first command must be this one
         replies = {name: self.ask(f"getvar {check_line(name)}") for name in plain}
-        self.session_data = self._reply(connected, "connect").headers
+        channel = self._reply(connected, "connect").headers
+        assert isinstance(channel, Headers)
+        self.session_data = channel.index()
         self._uuid = self.session_data.get("Unique-ID") or self.session_data.get("variable_uuid", "")
         self._outbound_connected = True
         for name, reply in replies.items():
@@ -604,27 +613,21 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
     def set_variables(self, variables: Mapping[str, str | None]) -> None:
         """Set channel variables (None unsets), whatever they hold, in this order and without waiting.
 
-        A variable cannot fail to be set on a channel that exists; when it does not, the next wait says so.
+        Plain ones of one moment share one command. A variable cannot fail to be set on a channel that exists;
+        when it does not, the next wait says so.
         """
+        self.raise_if_disconnected()
         for name, value in variables.items():
-            if value is None or _PLAIN.fullmatch(value):
-                self.set_plain_variables({name: value or ""})
+            pair = f"{name}={value or ''}"
+            if _PLAIN_PAIR.fullmatch(pair):
+                self._pairs.append(pair)
             else:
-                self.post(f"api uuid_setvar {self.uuid} {name} {quote(value)}")
+                self.post(f"api uuid_setvar {self.uuid} {check_line(name)} {quote(value or '')}")
+        self._send_soon()
 
     def uuid_break(self) -> None:
         """Stop the application that runs, and drop those that are queued; does not wait."""
         self.post(f"api uuid_break {self.uuid} all")
-
-    def set_plain_variables(self, variables: Mapping[str, str]) -> None:
-        """Set channel variables without waiting: numbers and names without ``;`` and spaces.
-
-        Those of one moment share one command. An empty value unsets.
-        """
-        self.raise_if_disconnected()
-        for name, value in variables.items():
-            self._pairs.append(check_line(f"{name}={value}"))
-        self._send_soon()
 
     def _join_pairs(self) -> None:
         """Make commands of the variables that were set since the last command."""
@@ -652,8 +655,4 @@ class Session(OutboundSession):  # type: ignore[misc]  # greenswitch has no type
         self._readable.close()
         if self._writer is not None:
             self._writer.kill()
-        try:
-            self.sock.shutdown(std_socket.SHUT_RDWR)
-        except OSError as error:
-            log.debug("esl_socket_was_closed", error=str(error))
         self.sock.close()

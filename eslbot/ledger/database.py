@@ -270,7 +270,7 @@ def migrate(engine: Engine) -> str:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
         here = MigrationContext.configure(connection).get_current_revision()
         if here is not None and here not in known:
-            log.warning("ledger_is_newer", revision=here, remedy="none is needed: it is used as it is")
+            log.warning("ledger_is_newer", revision=here, remedy="nothing to do: this version works with it")
             return here
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

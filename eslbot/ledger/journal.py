@@ -16,7 +16,7 @@ import socket
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 import structlog
@@ -55,8 +55,8 @@ _NOT_REDACTED = frozenset(
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
-class FactSink:
-    """Takes facts and drops them: there is no ``[ledger]``."""
+class FactSink(Protocol):
+    """Where facts go."""
 
     def append(self, call: str, what: What, facts: dict[str, Any], ago: float = 0.0) -> None:
         """Add the fact that ``what`` happened to ``call``, ``ago`` seconds ago."""
@@ -65,7 +65,7 @@ class FactSink:
         """Wait until everything is written, for at most ``seconds``."""
 
 
-class Journal(FactSink):
+class Journal:
     """Writes facts to the journal of this process, in ``folder``; make it after the fork."""
 
     def __init__(self, folder: Path) -> None:
@@ -85,7 +85,10 @@ class Journal(FactSink):
         """Add the fact that ``what`` happened to ``call``, ``ago`` seconds ago."""
         if self._error is not None and not self._error_logged:
             log.error(
-                "journal_not_written", folder=str(self._folder), error=self._error, remedy="see [ledger]"
+                "journal_not_written",
+                folder=str(self._folder),
+                error=self._error,
+                remedy="check space and permissions of [ledger] journal",
             )
         self._error_logged = self._error is not None
         if len(self._waiting) >= MAX_WAITING:

@@ -15,7 +15,7 @@ from eslbot.ledger.parsing import IDENTITY, MAX_COUNT, Fact
 from eslbot.ledger.percentile import percentile
 from eslbot.ledger.schema import REFUSED, Row, calls
 from eslbot.outcome import Fault, Outcome, Stage, fault_of
-from eslbot.relay.turns import MAX_TURNS, By, Kind
+from eslbot.turns import MAX_TURNS, By, Kind
 
 Fields = Mapping[str, Any]
 

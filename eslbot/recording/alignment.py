@@ -6,8 +6,8 @@ is:
 
 * The caller's frames have a time of arrival, and a frame may be late for many reasons. A gap is only what a
   frame *and all frames after it* are late by; it becomes silence in front of that frame.
-* The line's ticks have the time at which they were read (:mod:`eslbot.relay.phase`). Ticks that FreeSWITCH
-  has skipped were silence for the caller, and are silence here.
+* The line's ticks have the time at which they were read. Ticks that FreeSWITCH has skipped were silence for
+  the caller, and are silence here.
 
 A caller's packet waits for its tick for half a tick on average, and the line's frame goes out in that tick:
 so a tick's frame of the caller's is half a tick before that of the line.
@@ -17,7 +17,7 @@ Pure: no files, loops or clocks. Times are monotonic, in seconds; audio is L16 a
 
 from __future__ import annotations
 
-from eslbot.relay.control import RATE
+from eslbot.audio import SAMPLE_RATE
 
 #: Seconds that a side may be late without a gap.
 TOLERANCE = 0.015
@@ -28,7 +28,7 @@ SIDE_TIMEOUT = 1.5
 #: Seconds of silence of one gap at most: longer than any call is kept without a stream.
 MAX_GAP = 60.0
 #: Bytes of a second.
-_SECOND = 2 * RATE
+_SECOND = 2 * SAMPLE_RATE
 
 
 class _Side:
@@ -42,7 +42,7 @@ class _Side:
     def gap(self, seconds: float, period: float) -> int:
         """Bytes of silence for a gap of so many seconds: whole ticks."""
         ticks = round(min(seconds, MAX_GAP) / period)
-        return max(0, ticks) * round(period * RATE) * 2
+        return max(0, ticks) * round(period * SAMPLE_RATE) * 2
 
 
 class SideAligner:
@@ -82,11 +82,11 @@ class SideAligner:
     def take(self, *, everything: bool = False) -> tuple[bytes, bytes]:
         """The caller's audio and the line's, as far as both are known: equally long."""
         caller, line = self._caller.audio, self._line.audio
-        patience = round(SIDE_TIMEOUT * RATE) * 2
+        patience = round(SIDE_TIMEOUT * SAMPLE_RATE) * 2
         # No later frames will tell anything of frames that nothing has followed for so long.
         self._place(everything or len(line) - len(caller) > patience)
         longest = max(len(caller), len(line))
-        tick = round(self._period * RATE) * 2
+        tick = round(self._period * SAMPLE_RATE) * 2
         for audio in (caller, line):
             if everything:
                 audio += bytes(longest - len(audio))
@@ -107,7 +107,7 @@ class SideAligner:
         if other.zero is not None:
             place = round((at - other.zero) / self._period) * self._period + ticks * self._period
             place = min(place, MAX_GAP)
-            missing = round((place - self._end(side)) * RATE) * 2
+            missing = round((place - self._end(side)) * SAMPLE_RATE) * 2
             if missing >= 0:
                 side.audio += bytes(missing)
             elif not self._taken and not side.audio:

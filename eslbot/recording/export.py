@@ -7,10 +7,10 @@ from pathlib import Path
 
 import soundfile
 
+from eslbot.audio import SAMPLE_RATE
 from eslbot.recording import sidecar
 from eslbot.recording.flac import CHANNELS
 from eslbot.recording.store import Damaged, Entry, RecordingStore
-from eslbot.relay.control import RATE
 
 #: libsndfile's names of them, by the end of a file's name.
 FORMATS = {".wav": "WAV", ".flac": "FLAC"}
@@ -26,7 +26,7 @@ def export(store: RecordingStore, entry: Entry, out: Path) -> float:
     samples = 0
     kind = FORMATS[out.suffix.lower()]
     try:
-        with soundfile.SoundFile(fd, "w", RATE, CHANNELS, "PCM_16", format=kind) as file:
+        with soundfile.SoundFile(fd, "w", SAMPLE_RATE, CHANNELS, "PCM_16", format=kind) as file:
             for block in store.audio(entry):
                 file.buffer_write(block.tobytes(), "int16")
                 samples += len(block)
@@ -36,4 +36,4 @@ def export(store: RecordingStore, entry: Entry, out: Path) -> float:
         raise
     except soundfile.SoundFileError as error:
         raise OSError(f"{out}: {error}") from error
-    return samples / RATE
+    return samples / SAMPLE_RATE

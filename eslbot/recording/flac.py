@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 import soundfile
 
-from eslbot.relay.control import RATE
+from eslbot.audio import SAMPLE_RATE
 
 #: Caller and bot.
 CHANNELS = 2
@@ -83,7 +83,7 @@ class Encoder:
             self._sound = soundfile.SoundFile(
                 self._as_file,
                 "w",
-                RATE,
+                SAMPLE_RATE,
                 CHANNELS,
                 "PCM_16",
                 format="FLAC",
@@ -127,7 +127,7 @@ def decode(
     with _errors_of(as_file):
         sound = soundfile.SoundFile(as_file)
     with sound:
-        if (sound.samplerate, sound.channels, sound.format) != (RATE, CHANNELS, "FLAC"):
+        if (sound.samplerate, sound.channels, sound.format) != (SAMPLE_RATE, CHANNELS, "FLAC"):
             raise BadFlac("is no FLAC file of two channels at 8,000 Hz")
         while True:
             try:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from eslbot.relay.control import RATE
+from eslbot.audio import SAMPLE_RATE
 
 #: Samples of an interval at first: a tenth of a second.
-PEAK_SAMPLES = RATE // 10
+PEAK_SAMPLES = SAMPLE_RATE // 10
 #: Intervals of a part; where there are more, every two become one.
 MAX_PEAKS = 2000
 
@@ -56,4 +56,4 @@ class Peaks:
             peaks = [*peaks, self._rest.max(axis=1, keepdims=True)]
         loud = np.concatenate(peaks, axis=1) if peaks else np.zeros((2, 0), np.int32)
         caller, bot = np.minimum(255, loud >> 7).tolist()
-        return {"seconds": self._interval / RATE, "caller": caller, "bot": bot}
+        return {"seconds": self._interval / SAMPLE_RATE, "caller": caller, "bot": bot}

@@ -107,7 +107,9 @@ class Recorder:
         self.leave()
         if self._writer is not None and not self._writer.close(CLOSE_TIMEOUT):
             log.error(
-                "recordings_cut_off", seconds=CLOSE_TIMEOUT, remedy="the disk hangs: see recording.directory"
+                "recordings_cut_off",
+                seconds=CLOSE_TIMEOUT,
+                remedy="the disk of recording.directory hangs: check it",
             )
 
 
@@ -189,7 +191,7 @@ class CallRecording:
         if not line.read_by_freeswitch or tick <= self._next_tick:
             return
         at = line.at(self._next_tick)
-        linear = line.heard(self._next_tick, tick)
+        linear = line.played(self._next_tick, tick)
         self._next_tick = tick
         self._sides.line(bytes(len(linear)) if self._on_hold else linear, at)
 

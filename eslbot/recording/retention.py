@@ -166,7 +166,11 @@ class RetentionSweeper:
             try:
                 self._sweep()
             except OSError as error:
-                log.error("recordings_not_swept", error=str(error), remedy="see recording.directory")
+                log.error(
+                    "recordings_not_swept",
+                    error=str(error),
+                    remedy="check the permissions of recording.directory",
+                )
             except Exception as error:  # a fault of ours; the next sweep may succeed
                 metrics.INTERNAL_ERRORS.inc()
                 log.error("recordings_not_swept", exc_info=error)

@@ -80,7 +80,7 @@ class ChildProcess:
                 log.error(
                     f"{self.kind.name}_died",
                     pid=self._process.pid,
-                    remedy="it is started again; see its lines above",
+                    remedy="see its log lines above; it is started again",
                 )
                 self._not_before = self._started + AGAIN
             self._process = None

@@ -127,7 +127,11 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._take_back(why)
         else:
             self._no_spawn_until = time.monotonic() + RETRY
-            log.error("worker_cannot_boot", error=why, remedy="the others go on; see above")
+            log.error(
+                "worker_cannot_boot",
+                error=why,
+                remedy="see the lines above; the other workers continue, and this one is tried again",
+            )
 
     def handle_ttin(self) -> None:
         """One worker more."""
@@ -168,7 +172,11 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         try:
             listeners = self._listeners()
         except OSError as error:
-            log.error("configuration_refused", problems=[str(error)], remedy="the one before stays in force")
+            log.error(
+                "configuration_refused",
+                problems=[str(error)],
+                remedy="correct the file and reload; the previous configuration stays in force",
+            )
             self.app.cfg, self.app.config = change.cfg, change.config
             self.app.refused = [str(error)]
             listeners = change.listeners
@@ -218,7 +226,11 @@ class CallArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         """The old workers stay, with their configuration and listeners; the new ones go."""
         change, self._change = self._change, None
         assert change is not None
-        log.error("reload_failed", error=why, remedy="the workers and the configuration before stay in force")
+        log.error(
+            "reload_failed",
+            error=why,
+            remedy="see the lines above; the old workers and configuration stay in force",
+        )
         for worker in self.WORKERS.values():
             if worker.age > change.age and not worker.leaving:
                 self._dismiss(worker)

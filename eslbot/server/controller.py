@@ -13,7 +13,8 @@ import gevent
 import structlog
 from greenswitch.esl import OutboundSessionHasGoneAway
 
-from eslbot.ameyo.client import AmeyoClient, Verdict
+from eslbot.ameyo.client import AmeyoClient
+from eslbot.ameyo.retry import Verdict
 from eslbot.caller.identity import Signer
 from eslbot.caller.invite import Invite, Refused
 from eslbot.calls.call import Call
@@ -75,8 +76,8 @@ class Controller:
         self.draining = False
         #: Those that it has, and the customers whom it hands off without one.
         self.calls: set[Leaves] = set()
-        #: What the ledger gets to know.
-        self.journal: FactSink = journal or FactSink()
+        #: What the ledger gets to know; None without ``[ledger]``.
+        self.journal = journal
         #: What is known of calls whose connection was lost.
         self.resume_states = ResumeStates(Path(config.server.key_file).parent / "calls")
         self._local_peers = LocalPeers(config.server.switch_user)
@@ -100,7 +101,7 @@ class Controller:
         if not self.config.server.knows_switch(address[0]):
             metrics.PEERS_REFUSED.inc()
             log.warning(
-                "esl_peer_refused", peer=address[0], remedy="add it to server.switches if it is yours"
+                "esl_peer_refused", peer=address[0], remedy="if this host is yours, add it to server.switches"
             )
             client.close()
             return
@@ -173,7 +174,8 @@ class Controller:
         if self.calls:
             log.warning("calls_left_behind", calls=len(self.calls), after_seconds=LEAVE_LIMIT)
         self._refusal_log.sum_up()
-        self.journal.flush(LAST_FACTS)
+        if self.journal is not None:
+            self.journal.flush(LAST_FACTS)
 
     def _wait_until_empty(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -184,7 +186,8 @@ class Controller:
 
     def observers(self) -> list[Observer]:
         """New ones, for one call: who gets to know what happens to it."""
-        return [MetricsObserver(), log_observer, JournalObserver(self.journal)]
+        observers: list[Observer] = [MetricsObserver(), log_observer]
+        return observers if self.journal is None else [*observers, JournalObserver(self.journal)]
 
     def charge(self, source: str) -> None:
         """Count an INVITE against its source's rate limit, before anything else is known of it.

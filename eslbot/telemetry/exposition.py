@@ -13,8 +13,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from eslbot import recovery
-from eslbot.recovery import Recoveries, RecoveryFileError
+from eslbot.recovery import state as recovery
+from eslbot.recovery.state import Recoveries, RecoveryFileError
 from eslbot.telemetry import metric_rows
 
 log = structlog.get_logger()
@@ -42,7 +42,7 @@ class Processes(Collector):
         except metric_rows.UNREADABLE:  # which one, is looked for only then: it costs as much again
             readable = [path for path in files if metric_rows.is_readable(path)]
             for path in set(files) - set(readable):
-                log.error("metrics_unreadable", file=path.name, remedy="what it counted is left out")
+                log.error("metrics_unreadable", file=path.name, remedy="its counts are left out")
             found = _merged(readable)
         yield from sorted(found, key=lambda metric: metric.name)
 

@@ -84,7 +84,7 @@ def _begin(directory: Path, number: int) -> None:
         if kind.startswith("gauge"):
             path.unlink(missing_ok=True)
         elif path.stat().st_size and not is_readable(path):
-            log.error("metrics_unreadable", file=path.name, remedy="its counters begin with 0 again")
+            log.error("metrics_unreadable", file=path.name, remedy="its counters restart at 0")
             path.replace(path.with_suffix(".unreadable"))
 
 

@@ -14,11 +14,11 @@ import structlog
 from flask import Response, request
 
 import eslbot
-from eslbot import recovery
 from eslbot.ledger.database import LedgerDown
 from eslbot.ledger.explanations import audio_quality, why_it_ended
 from eslbot.ledger.query_service import LedgerBusy
 from eslbot.outcome import Fault, Outcome
+from eslbot.recovery import state as recovery
 from eslbot.web.endpoints import Endpoints, View
 from eslbot.web.errors import ApiError, bad_request, method_not_allowed, unavailable
 from eslbot.web.ledger_access import ledger_errors, require_ledger

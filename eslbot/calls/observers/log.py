@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from eslbot.ameyo.client import Verdict
+from eslbot.ameyo.retry import Verdict
 from eslbot.calls import events, hangup
 from eslbot.calls.events import CallEvent, CallFacts
 
@@ -58,7 +58,10 @@ def _taken_over(call: CallFacts, event: events.TakenOver) -> None:
 
 
 def _workspace_missing(call: CallFacts, event: events.WorkspaceMissing) -> None:
-    log.error("workspace_gone", remedy="put the workspace back and reload: its customer waits")
+    log.error(
+        "workspace_gone",
+        remedy="put the workspace back into the configuration and reload: the customer waits",
+    )
 
 
 def _not_verified(call: CallFacts, event: events.NotVerified) -> None:
@@ -89,7 +92,9 @@ def _ended_call_came_back(call: CallFacts, event: events.EndedCallCameBack) -> N
 
 
 def _ended_call_stays(call: CallFacts, event: events.EndedCallStays) -> None:
-    log.error("ended_call_stays", after_seconds=event.after, remedy="its PBX has accepted it: it goes on")
+    log.error(
+        "ended_call_stays", after_seconds=event.after, remedy="its PBX has accepted it, so the call continues"
+    )
 
 
 # -- the bot ----------------------------------------------------------------------------------------------

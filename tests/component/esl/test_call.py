@@ -719,6 +719,7 @@ def test_one_client_for_each_workspace(house: House) -> None:
 # -- floods -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timed
 def test_over_its_budget_a_source_is_503_whatever_it_says(house: House) -> None:
     house.workspace = replace(house.workspace, max_cps=2, max_calls=1)
     before = metrics.OVER_BUDGET.labels("acme")._value.get()

@@ -194,7 +194,7 @@ def test_settled_is_what_freeswitch_has_answered(line: Line) -> None:
 def test_variables_are_quoted_and_not_waited_for(line: Line) -> None:
     value = "{\"a\": 'b'} \\ $ ; {} ${x}\nsecond line"
     line.session.set_variables({"one": value, "two": None, "three": "half \ud800 a pair", "four": "4"})
-    line.session.set_plain_variables({"five": "5"})
+    line.session.set_variables({"five": "5"})
     commands = [line.peer.command() for _ in range(4)]
     assert wire.separate(commands[0].removeprefix("api uuid_setvar "), 3) == ["the-call", "one", value]
     assert commands[1] == "api uuid_setvar_multi the-call two="
@@ -218,8 +218,8 @@ def test_more_variables_than_one_command_takes_are_two(line: Line) -> None:
 
 def test_commands_of_a_moment_go_out_together_when_their_greenlet_waits(line: Line) -> None:
     line.session.post("one")
-    line.session.set_plain_variables({"a": "1"})
-    line.session.set_plain_variables({"b": "2"})
+    line.session.set_variables({"a": "1"})
+    line.session.set_variables({"b": "2"})
     line.session.post("two")
     assert not line.peer.has_data()
     gevent.sleep(0)
@@ -228,7 +228,7 @@ def test_commands_of_a_moment_go_out_together_when_their_greenlet_waits(line: Li
 
 
 def test_flushed_is_on_the_wire_at_once(line: Line) -> None:
-    line.session.set_plain_variables({"a": "1"})
+    line.session.set_variables({"a": "1"})
     line.session.flush()
     assert line.peer.has_data()
     assert line.peer.command() == "api uuid_setvar_multi the-call a=1"
@@ -244,7 +244,7 @@ def test_what_was_posted_before_the_stop_is_sent(line: Line) -> None:
 def test_a_freeswitch_that_reads_late_gets_everything_in_order(line: Line) -> None:
     line.session.post("x" * 20_000_000)
     gevent.sleep(0)
-    line.session.set_plain_variables({"a": "1"})
+    line.session.set_variables({"a": "1"})
     line.session.post("the next")
     flushed = later(line.session.flush)
     assert not flushed.ready()
@@ -472,6 +472,7 @@ def test_a_rude_rejection_is_a_lost_connection() -> None:
         line.session.stop()
 
 
+@pytest.mark.timed
 def test_stop_is_quick_and_may_come_twice(line: Line) -> None:
     greenlets = waits(line)
     began = time.monotonic()
@@ -648,6 +649,7 @@ def test_a_job_is_none_of_the_connections_business(line: Line) -> None:
     assert greenlet.get(timeout=2) == "+OK Success\n"
 
 
+@pytest.mark.timed
 def test_a_job_that_does_not_end_is_waited_for_so_long(line: Line) -> None:
     began = time.monotonic()
     assert line.session.background("uuid_audio_stream the-call stop")(0.1) is None
