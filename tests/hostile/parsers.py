@@ -50,10 +50,11 @@ from eslbot.calls.media import media_facts
 from eslbot.config import Ameyo, ConfigError, Secret, load
 from eslbot.config.placeholders import fill
 from eslbot.esl.commands import check_line, execute_message, quote
+from eslbot.esl.connection import READ_BYTES
 from eslbot.esl.errors import ProtocolError, UnsafeArgument
 from eslbot.esl.events import Event
 from eslbot.esl.frames import MAX_HEADER_BYTES, FrameReader, Headers
-from eslbot.esl.session import READ_BYTES, Session
+from eslbot.esl.session import Session
 from eslbot.ledger.fold import BadFact, Fact, Story, read_fact
 from eslbot.ledger.queries import Filter
 from eslbot.ledger.tail import Folder
@@ -441,7 +442,7 @@ def answered(content: bytes) -> None:
     assert 200 <= status <= 999 or status == 101
     answer.read()
     assert answer.status == status, "it was the verdict already"
-    told = _client()._told(answer)
+    told = _client()._detail(answer)
     assert len(told) <= 200 and "ameyo-token-77c2" not in told
     after = parse_retry_after(answer.field("Retry-After"))
     assert after is None or 0.0 <= after <= MAX_RETRY_AFTER

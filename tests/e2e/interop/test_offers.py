@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from eslbot.esl.session import TIMEOUT
+from eslbot.esl.connection import TIMEOUT
 from eslbot.sim.audio import heard
 from tests.e2e.calls.test_take_over import kill_controller
 from tests.e2e.interop.conftest import Calling, bot_of, line_of
