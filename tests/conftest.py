@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -10,23 +11,33 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import settings
+import structlog
+from hypothesis import is_hypothesis_test, settings
+from xdist.scheduler import LoadScopeScheduling
 
 from eslbot.telemetry import redaction
+from tests.support.again import Again
 from tests.support.turn import Turn
 
-# No test is a timed one: on a busy machine an example may take as long as it likes.
-settings.register_profile("eslbot", deadline=None)
-#: For `scripts/test --fast`: a fault that few examples find is found by the whole run.
-settings.register_profile("fast", deadline=None, max_examples=5)
+# On a busy machine an example may take as long as it likes. Half as many as usual: each run has others.
+settings.register_profile("eslbot", deadline=None, max_examples=50)
 settings.load_profile("eslbot")
+
+# Where `rich` is (import-linter has it), structlog draws tracebacks with all that was in them: for seconds.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 HERE = Path(__file__).parent
 #: What the tests in a directory are, as marks. The order of units and components is random: none of them may
 #: need another one.
 KINDS = {"unit": "unit", "component": "component", "process": "laboratory", "e2e": "laboratory"}
 STAND_IN = "component/sim"
-#: Of these, files that start services or databases, or measure: `slow`, as are some single tests.
+#: Of these, files that start processes or databases, or measure: `slow`, as are some single tests, and all
+#: that go through examples by the hundred (hypothesis).
 SLOW = frozenset(
     {
         "unit/cli/test_reload.py",
@@ -37,6 +48,7 @@ SLOW = frozenset(
         "component/esl/test_relay_child.py",
         "component/esl/test_worker.py",
         "component/ledger/test_database.py",
+        "component/ledger/test_reader.py",
         "component/ledger/test_search.py",
         "component/ledger/test_service.py",
         "component/ledger/test_summary.py",
@@ -44,20 +56,32 @@ SLOW = frozenset(
         "component/ledger/test_writer.py",
         "unit/test_ameyo_limits.py",
         "unit/test_ameyo_unkind.py",
+        "unit/test_botcheck.py",
         "unit/test_doctor.py",
         "unit/test_exposition.py",
         "unit/test_health_probes.py",
+        "unit/test_imports.py",
         "unit/test_recording_writer.py",
+        "unit/test_recovery.py",
         "unit/test_relay_playout.py",
-        "unit/test_relay_process.py",
+        "unit/test_relay_parent.py",
         "component/web/test_server.py",
     }
 )
 #: Seconds that a test may take that is `alone`: it runs for minutes on purpose. The others: pyproject.toml.
 BOUND_ALONE = 1200
 
-#: Directories whose files are soon over. In the others time goes by in calls and starts of processes.
-SHORT = ("unit/", "component/ledger/", "component/web/")
+#: Directories whose files share a laboratory for each kind of switch. They take longest.
+LABORATORIES = ("e2e/calls/", "e2e/interop/")
+#: Files in them that have one of their own, or none.
+OWN = frozenset(
+    {f"e2e/calls/test_{name}.py" for name in ("fault_of_ours", "ledger", "removed_tenant", "two_hosts")}
+)
+#: Others that take a minute and more.
+LONG = ("process/install/", "process/load/", "component/esl/test_deploy.py", "unit/test_botcheck.py")
+#: In which order they begin: short files, which fill up the end, come last.
+ORDER = (*LABORATORIES, *LONG, "e2e/", "process/", "component/", "unit/")
+KIND = re.compile(r"\[(?:.*-)?(stand-in|freeswitch)(?:-.*)?\]$")
 
 #: What the processes of a run share (pytest-xdist); and in each of them its turn.
 _SHARED = pytest.StashKey[TemporaryDirectory[str]]()
@@ -90,7 +114,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark what a test is, how long it may take, and whether its order is random."""
     kind = _kind(item)
     item.add_marker(kind)
-    if _place(item) in SLOW:
+    if _place(item) in SLOW or is_hypothesis_test(getattr(item, "obj", None)):
         item.add_marker("slow")
     if _alone(item) and item.get_closest_marker("timeout") is None:
         item.add_marker(pytest.mark.timeout(BOUND_ALONE))
@@ -100,8 +124,37 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """First come the long files, then short ones, which fill up the end; last those that are to be alone."""
-    items.sort(key=lambda item: (_alone(item), _place(item).startswith(SHORT)))
+    """First come the long ones, then short ones; last those that are to be alone."""
+    items.sort(key=lambda item: (_alone(item), _rank(_place(item))))
+
+
+def _rank(place: str) -> int:
+    return next((rank for rank, directory in enumerate(ORDER) if place.startswith(directory)), len(ORDER))
+
+
+def share(test: str) -> str:
+    """Of a run's tests, those that one of its processes takes at a time: what shares a laboratory, or a file.
+
+    Where both kinds of switch are asked, each is a share of its own: a process has one laboratory, not two.
+    """
+    file = test.partition("::")[0]
+    place = file.removeprefix("tests/")
+    shared = next((lab for lab in LABORATORIES if place.startswith(lab) and place not in OWN), file)
+    kind = KIND.search(test)
+    return f"{shared}[{kind[1]}]" if kind else shared
+
+
+class Shares(LoadScopeScheduling):
+    """xdist's scheduling of scopes, which are :func:`share`."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return share(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shares | None:
+    """Of the whole run, which is by files; `scripts/test --fast` is by tests."""
+    return Shares(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_collection_finish() -> None:
@@ -121,6 +174,7 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    Again.install(config)
     if (shared := getattr(config, "workerinput", None)) is not None:
         config.stash[_TURN] = Turn(Path(shared["room"]))
 

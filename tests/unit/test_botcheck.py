@@ -156,9 +156,16 @@ def target(url: str, case: Case) -> Target:
 
 
 @pytest.fixture(scope="module")
-def examined() -> Mapping[str, Sequence[Result]]:
+def examined(request: pytest.FixtureRequest) -> Mapping[str, Sequence[Result]]:
+    """Those that are asked about in this run."""
+    asked = {
+        item.callspec.params.get("name")
+        for item in request.session.items
+        if item.path == request.path and isinstance(item, pytest.Function) and hasattr(item, "callspec")
+    }
+    cases = {name: case for name, case in {**GOOD, **FAULTS}.items() if name in asked}
     with SimBot() as sim:
-        return asyncio.run(_all_examined({**GOOD, **FAULTS}, sim))
+        return asyncio.run(_all_examined(cases, sim))
 
 
 def told(results: Sequence[Result]) -> dict[str, tuple[Grade, str]]:
@@ -180,6 +187,7 @@ def as_expected(case: Case, results: Sequence[Result]) -> bool:
     return grades(results) == expected
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("name", GOOD)
 def test_a_good_bot_is_clean(examined: Mapping[str, Sequence[Result]], name: str) -> None:
     assert told(examined[name]) == {}
@@ -187,6 +195,7 @@ def test_a_good_bot_is_clean(examined: Mapping[str, Sequence[Result]], name: str
     assert len(passed) >= 15
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_named(examined: Mapping[str, Sequence[Result]], name: str) -> None:
     assert as_expected(FAULTS[name], examined[name]), told(examined[name])

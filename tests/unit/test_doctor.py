@@ -34,9 +34,9 @@ from eslbot.doctor.checks import egress, ledger, relay, rtp
 from eslbot.doctor.examine import TITLES, Checked, Request, examine
 from eslbot.doctor.findings import MAX_TEXT, Finding, Severity, clean, ok
 from eslbot.doctor.host import Process, User
-from eslbot.doctor.parallel import together
 from eslbot.doctor.report import exit_code
 from eslbot.doctor.site import Site
+from eslbot.runtime.parallel import together
 from eslbot.telemetry import redaction
 from tests.support.connect_proxy import ConnectProxy
 from tests.support.inbound_switch import PASSWORD, InboundSwitch, Spoiled
@@ -1095,6 +1095,7 @@ def test_a_bot_that_refuses_the_upgrade_is_found(
     assert "\x1b" not in told.found
 
 
+@pytest.mark.timed
 def test_a_bot_that_says_nothing_holds_up_nobody(site: Installation) -> None:
     with server(lambda connection: head(connection) and connection.recv(1)) as port:
         site.set("bot", url=f"ws://127.0.0.1:{port}/")

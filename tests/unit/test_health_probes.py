@@ -19,7 +19,7 @@ from eslbot.esl.inbound import why_unreachable
 from eslbot.health import probes
 from eslbot.health.model import Colour, Component, Finding
 from eslbot.health.probes import Count, Findings, Writing
-from eslbot.recovery import Recoveries
+from eslbot.recovery.state import Recoveries
 from tests.support.inbound_switch import PASSWORD, InboundSwitch, Spoiled
 from tests.support.processes import tree
 from tests.support.tcp import drips, floods, hangs, nobody, peer, says
@@ -85,6 +85,7 @@ def test_an_event_socket_that_is_lost_while_sip_is_taken(asked: FreeSwitch) -> N
     assert colours(found) == {FREESWITCH: Colour.AMBER, EVENT_SOCKET: Colour.RED}
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("behaviour", [hangs, drips(b""), drips(GREETING[:-1])])
 def test_a_freeswitch_that_hangs_or_drips_costs_no_more_than_its_time(
     asked: FreeSwitch, behaviour: object
@@ -131,7 +132,7 @@ def test_without_a_password_it_is_said_where_one_is_missing(
 
 
 def _no_password(asked: FreeSwitch, folder: Path) -> Secret:
-    from eslbot.freeswitch.switchconf import event_socket_password
+    from eslbot.freeswitch.password import event_socket_password
 
     return event_socket_password(replace(asked, event_socket_password=None), str(folder))
 
@@ -247,6 +248,7 @@ def test_workers(said: bytes, there: int, colour: Colour, why: str) -> None:
     assert bool(found.remedy) is (colour is not Colour.GREEN)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("behaviour", [hangs, drips(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", 0.02)])
 def test_workers_that_hang_or_drip(behaviour: object) -> None:
     began = time.monotonic()
@@ -283,6 +285,7 @@ def test_relays(config: Config, said: bytes, there: int, colour: Colour, why: st
     assert (found.colour, why in found.why) == (colour, True)
 
 
+@pytest.mark.timed
 def test_relays_that_are_gone_or_hang(config: Config) -> None:
     found = probes.relays(with_relay(config, nobody()), lambda: Count(0, 2))[RELAYS]
     assert (found.colour, "go to agents" in found.why) == (Colour.RED, True)

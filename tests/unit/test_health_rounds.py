@@ -88,6 +88,7 @@ def test_nothing_is_said_before_the_first_round_and_when_there_was_none_for_long
     assert rounds.health is None
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 def test_one_that_hangs_delays_none_of_the_others_and_is_not_asked_again(switch: Switch) -> None:
     switch.go.clear()

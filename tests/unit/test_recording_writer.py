@@ -347,6 +347,7 @@ class Hanging:
         monkeypatch.setattr(os, "pwrite", pwrite)
 
 
+@pytest.mark.timed
 def test_a_disk_that_hangs_ends_the_recording_when_too_much_waits(
     tmp_path: Path, own: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

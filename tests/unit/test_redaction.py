@@ -58,7 +58,9 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 }
 
 
-@pytest.mark.parametrize("many", [0, 1000], ids=["few", "many"])
+@pytest.mark.parametrize(
+    "many", [pytest.param(0, id="few"), pytest.param(1000, id="many", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("secret", [SECRET, PLAIN, "p@ss/1"])
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_a_secret_is_found_in_every_usual_spelling(spelling: str, secret: str, many: int) -> None:
@@ -222,6 +224,7 @@ def test_a_line_costs_the_same_for_hundreds_of_tenants() -> None:
     assert looks(500) == looks(5)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("hostile", ["%25", "\\u005c", "&amp;", "\\\\", "%", "a" * 64], ids=repr)
 def test_an_answer_made_to_cost_does_not_hold_up_the_calls(hostile: str) -> None:
     protect(frozenset(f"{number:04}abcdefghijklmnopqrst" for number in range(500)))

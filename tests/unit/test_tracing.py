@@ -272,6 +272,7 @@ def test_a_collector_that_refuses_costs_its_spans_and_is_told_once() -> None:
     assert [line["event"] for line in lines] == ["spans_lost", "spans_taken_again"]
 
 
+@pytest.mark.timed
 def test_a_collector_that_hangs_makes_nobody_wait() -> None:
     release, collector, dropped = threading.Event(), Collector(), count("dropped")
 

@@ -606,7 +606,7 @@ def test_a_hang_up_of_ours_that_its_module_holds_is_told_as_ours(
 
 @pytest.mark.parametrize("behind", [True, False], ids=["behind the flood", "in the middle"])
 def test_an_end_in_a_flood_is_heard(house: House, monkeypatch: pytest.MonkeyPatch, behind: bool) -> None:
-    monkeypatch.setattr("eslbot.esl.session.MAX_INBOX", 50)  # fewer than one read of the socket brings
+    monkeypatch.setattr("eslbot.esl.connection.MAX_INBOX", 50)  # fewer than one read of the socket brings
     channel = house.talking()
     key = wire.event({"Event-Name": "DTMF", "Unique-ID": UUID, "DTMF-Digit": "?"})
     text = wire.event(
@@ -719,6 +719,7 @@ def test_one_client_for_each_workspace(house: House) -> None:
 # -- floods -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timed
 def test_over_its_budget_a_source_is_503_whatever_it_says(house: House) -> None:
     house.workspace = replace(house.workspace, max_cps=2, max_calls=1)
     before = metrics.OVER_BUDGET.labels("acme")._value.get()

@@ -233,6 +233,7 @@ def test_a_hang_up_is_told_from_a_lost_connection(line: Line) -> None:
     assert not isinstance(caught.value, ConnectionLost)
 
 
+@pytest.mark.timed
 @defect()
 def test_stop_does_not_wait_for_a_polling_greenlet(line: Line) -> None:
     line.connect()

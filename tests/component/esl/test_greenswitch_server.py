@@ -71,6 +71,7 @@ def test_an_accept_that_fails_does_not_end_the_server(server: ServerProcess) -> 
             assert greeted(late)
 
 
+@pytest.mark.timed
 @defect()
 def test_a_call_is_taken_at_once(server: ServerProcess) -> None:
     seconds = []

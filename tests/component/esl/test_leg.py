@@ -895,6 +895,7 @@ def test_the_error_that_is_on_its_way_is_not_that_of_the_next_stream(house: Hous
     assert "stream stop" not in channel.story[: channel.story.index("stage talking")]
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 def test_nobody_is_excused_for_ever(house: House) -> None:
     """A customer in silence gets to a human: within RELAY_DUE + EXCUSED, and one try more."""

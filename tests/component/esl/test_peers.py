@@ -219,6 +219,7 @@ def test_a_kernel_that_cannot_be_asked_lets_nobody_in() -> None:
     )
 
 
+@pytest.mark.timed
 def test_it_costs_no_call_anything() -> None:
     """Some 20 µs were measured; what is to be noticed here is a scan of the host's sockets."""
     with listening() as listener, socket.create_connection(listener.getsockname()):

@@ -118,6 +118,7 @@ def test_whatever_else_a_relay_says_is_done_without(
     assert call(house, door).starts[0]["url"] == f"ws://{door.listen}/"
 
 
+@pytest.mark.timed
 def test_nobody_waits_for_it(house: House, door: Door) -> None:
     door.answer = lambda client: gevent.sleep(30)
     began = time.monotonic()

@@ -15,7 +15,7 @@ import gevent
 import pytest
 from structlog.testing import capture_logs
 
-from eslbot.ameyo.client import Verdict
+from eslbot.ameyo.retry import Verdict
 from eslbot.calls import stranded
 from eslbot.calls.stranded import Fate, StrandedCalls
 from eslbot.config.model import Address, Secret
@@ -186,6 +186,7 @@ def test_all_calls_of_a_look_are_asked_for_by_one_connection(house: House) -> No
     assert sum(asked.startswith("uuid_exists") for asked in inbound.asked) == 3
 
 
+@pytest.mark.timed
 def test_a_freeswitch_that_says_nothing_is_waited_for_once_a_look(house: House) -> None:
     with InboundSwitch() as inbound:
         house.event_socket = (Address(ip_address("127.0.0.1"), inbound.port), Secret(PASSWORD))

@@ -14,7 +14,8 @@ import pytest
 from gevent.event import Event as Flag
 from structlog.testing import capture_logs
 
-from eslbot.ameyo.client import Attempt, Verdict
+from eslbot.ameyo.client import Attempt
+from eslbot.ameyo.retry import Verdict
 from eslbot.ledger.facts import What
 from eslbot.outcome import Outcome
 from eslbot.relay import control
@@ -173,6 +174,7 @@ def test_a_notification_of_which_its_sender_knows_nothing_is_repeated_behind_the
     assert metrics.IN_DOUBT.labels("acme")._value.get() == doubts + 1
 
 
+@pytest.mark.timed
 def test_the_calls_own_clock_goes_on(house: House) -> None:
     house.workspace = replace(house.workspace, max_duration=1.0)
     first = house.talking()

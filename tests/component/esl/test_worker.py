@@ -143,6 +143,7 @@ def test_other_pages_and_methods(two_workers: EslbotService) -> None:
 # -- who connects -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.timed
 def test_a_peer_outside_switches_is_closed_at_once_and_counted(two_workers: EslbotService) -> None:
     before = two_workers.metric("eslbot_peers_refused_total")
     began = time.monotonic()

@@ -64,6 +64,7 @@ def test_it_answers(service: PageService) -> None:
     assert json.loads(body) == {"status": "ok"}
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     "cookie",
     ["=" * 7900, "a=" * 3950, "a=a=" * 1975, ";" * 7900, '"' * 7900, 'a="' + "\\" * 7890, "\\" * 7900],
@@ -78,6 +79,7 @@ def test_no_cookie_costs_time(service: PageService, cookie: str) -> None:
     assert (time.process_time() - before) / 10 < 0.1
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     "path", ["/api/calls?" + "&" * 7000, "/api/calls?" + "a=%41&" * 1300, "/" + "%2f" * 2600]
 )
@@ -213,6 +215,7 @@ def test_a_browser_that_takes_nothing_is_cut_off(
         until(lambda: service.site.streams.open == 0)
 
 
+@pytest.mark.timed
 def test_its_end_is_quick_and_ends_streams(service: PageService) -> None:
     sock = stream(service)
     began = time.monotonic()

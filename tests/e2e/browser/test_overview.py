@@ -95,6 +95,7 @@ def test_calls_that_need_somebody_come_first_and_lead_to_the_call_by_keyboard(
     page.locator(".timeline").wait_for()
 
 
+@pytest.mark.timed
 def test_a_service_that_is_gone_looks_gone_and_comes_back(
     new_page: Any, health: PageService, ledger: FakeLedger
 ) -> None:

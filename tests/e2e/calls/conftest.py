@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from eslbot.sim import freeswitch
-from eslbot.sim.lab import Lab, Tenant
+from eslbot.sim.lab import Tenant
+from tests.support.lab import Lab
 
 #: A second tenant's PBX, which the switch lets in; and an address that nobody has configured.
 OTHER_SOURCE, FOREIGN_SOURCE = "127.0.0.3", "127.0.0.9"
@@ -95,12 +97,20 @@ UNKIND = [
 ]
 
 
+@cache
 def kinds() -> list[object]:
+    """Both switches: for what is about the switch, and for what holds the stand-in to the real one."""
     found = freeswitch.find()
     missing = pytest.mark.skipif(
         found is None, reason="no FreeSWITCH with mod_audio_stream on this machine; the stand-in is tested"
     )
     return ["stand-in", pytest.param("freeswitch", marks=missing)]
+
+
+@cache
+def one_kind() -> list[object]:
+    """The real switch where this machine has one, else the stand-in: for all but the switch."""
+    return ["freeswitch" if freeswitch.find() else "stand-in"]
 
 
 def pytest_report_header() -> str:

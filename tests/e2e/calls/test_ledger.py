@@ -14,8 +14,9 @@ import pytest
 from sqlalchemy import create_engine, inspect, select
 
 from eslbot.ledger.schema import calls, notifications
-from eslbot.sim.lab import Lab, Tenant
-from tests.e2e.calls.conftest import kinds
+from eslbot.sim.lab import Tenant
+from tests.e2e.calls.conftest import one_kind
+from tests.support.lab import Lab
 from tests.support.postgres import postgres
 
 #: Seconds for the writer to have all, behind the last call: it tries a database again after 5 s at most.
@@ -68,7 +69,7 @@ def test_a_call_is_recorded(lab: Lab, crt: str) -> None:
         assert row["media"]["codec"] == "PCMU"
 
 
-@pytest.mark.parametrize("switch", kinds())
+@pytest.mark.parametrize("switch", one_kind())
 def test_postgresql_stopped_and_started_under_load(switch: str, tmp_path: Path) -> None:
     """No call notices, no record is lost or doubled; its writer is killed into the bargain."""
     with postgres() as server:

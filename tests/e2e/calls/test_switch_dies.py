@@ -10,11 +10,12 @@ import pytest
 
 from eslbot.sim.audio import tone
 from eslbot.sim.bot import GREETING, BotCall
-from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import PbxCall
+from tests.e2e.calls.conftest import Labs, one_kind
 from tests.e2e.calls.test_call import accepted, call, ended_by_pbx, logged
 from tests.e2e.calls.test_speech import end, mark_of, talking
 from tests.e2e.calls.test_take_over import not_heard, undisturbed
+from tests.support.lab import Lab
 from tests.support.rows import wait_row
 
 #: Seconds from the kill to the first packet, with one call and with many; of a real FreeSWITCH: how long the
@@ -22,6 +23,11 @@ from tests.support.rows import wait_row
 BACK, ALL_BACK = 2.0, 3.0
 #: Seconds by which a row is certainly written (151 ms at worst).
 ROW = 0.3
+
+
+@pytest.fixture(params=one_kind())
+def lab(request: pytest.FixtureRequest, labs: Labs) -> Lab:
+    return labs.of(request.param)
 
 
 def crash(lab: Lab, *calls: PbxCall, signum: int = signal.SIGKILL) -> list[float]:
@@ -75,6 +81,7 @@ def told_once(lab: Lab, crt: str) -> None:
     assert len(lab.ameyo.requests_for(crt)) == 1
 
 
+@pytest.mark.timed
 def test_the_call_comes_back_and_the_bot_never_notices(lab: Lab, crt: str) -> None:
     pbx_call, bot = talking(lab, "hold", crt)
     gaps = crash(lab, pbx_call)
@@ -94,6 +101,7 @@ def test_the_call_comes_back_and_the_bot_never_notices(lab: Lab, crt: str) -> No
     in_time(lab, gaps, BACK)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGABRT])
 def test_speech_goes_on_behind_the_gap(lab: Lab, crt: str, signum: int) -> None:
     pbx_call, bot = talking(lab, "hold", crt)
@@ -115,6 +123,7 @@ def test_speech_goes_on_behind_the_gap(lab: Lab, crt: str, signum: int) -> None:
     assert -2 < lost < 60
 
 
+@pytest.mark.timed
 def test_many_calls_come_back(lab: Lab, crt: str) -> None:
     calls = {f"{crt}-{number}": call(lab, "hold", f"{crt}-{number}") for number in range(20)}
     bots = {name: bot_of(lab, name) for name in calls}
@@ -131,6 +140,7 @@ def test_many_calls_come_back(lab: Lab, crt: str) -> None:
     in_time(lab, gaps, ALL_BACK)
 
 
+@pytest.mark.timed
 def test_a_call_that_the_pbx_has_held_before(lab: Lab, crt: str) -> None:
     """Each re-INVITE writes the row again, and with it what the channel has by then."""
     pbx_call, bot = talking(lab, "hold", crt)

@@ -12,8 +12,8 @@ import pytest
 
 from eslbot.sim.audio import tone
 from eslbot.sim.bot import GREETING, BotCall
-from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import Answer, Stall
+from tests.e2e.calls.conftest import Labs, one_kind
 from tests.e2e.calls.test_call import accepted, call, ended_by_pbx, logged
 from tests.e2e.calls.test_speech import HOLD_TONE, end, mark_of, talking
 from tests.e2e.calls.test_switch_dies import (
@@ -26,12 +26,18 @@ from tests.e2e.calls.test_switch_dies import (
     tracked,
 )
 from tests.e2e.calls.test_take_over import another, bots_of, not_heard, undisturbed, worker_of_the_call
+from tests.support.lab import Lab
 from tests.support.rows import wait_row
 
 #: Seconds that Ameyo takes to accept: longer than FreeSWITCH is away.
 SLOW = 4.0
 #: Seconds behind Ameyo's 2xx until the PBX's BYE: the test sends it.
 BYE_LATE = 60.0
+
+
+@pytest.fixture(params=one_kind())
+def lab(request: pytest.FixtureRequest, labs: Labs) -> Lab:
+    return labs.of(request.param)
 
 
 @pytest.fixture

@@ -12,16 +12,21 @@ from prometheus_client.parser import text_string_to_metric_families
 from eslbot.caller import identity
 from eslbot.relay import control
 from eslbot.sim.bot import GREETING, BotCall
-from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import Pbx, PbxCall
-from tests.e2e.calls.conftest import UNKIND
+from tests.e2e.calls.conftest import UNKIND, Labs, one_kind
 from tests.e2e.calls.test_call import DID, accepted, call, logged
 from tests.e2e.calls.test_take_over import kill_controller
+from tests.support.lab import Lab
 
 #: Seconds from the PBX's BYE to the line that says so, and to the count.
 TOLD = 2.0
 #: Seconds in which what was on its way to the bot may still arrive.
 IN_FLIGHT = 0.1
+
+
+@pytest.fixture(params=one_kind())
+def lab(request: pytest.FixtureRequest, labs: Labs) -> Lab:
+    return labs.of(request.param)
 
 
 @pytest.fixture
@@ -75,6 +80,7 @@ def nothing_is_heard(lab: Lab, crt: str) -> None:
     assert [bot.frames_after(since) for bot in bots(lab, crt)] == [0] * len(bots(lab, crt))
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(("tenant", "outcome", "seconds"), UNKIND, ids=[tenant for tenant, _, _ in UNKIND])
 def test_the_customer_is_handed_off_and_the_bye_is_seen(
     lab: Lab, pbx: Pbx, crt: str, tenant: str, outcome: str, seconds: float
@@ -93,6 +99,7 @@ def test_the_customer_is_handed_off_and_the_bye_is_seen(
     assert not told & {"relay_call_failed", "bot_message_failed", "relay_stream_lost"}
 
 
+@pytest.mark.timed
 def test_a_caller_who_leaves_in_the_last_words_of_a_bot_that_holds_its_line(
     lab: Lab, pbx: Pbx, crt: str
 ) -> None:

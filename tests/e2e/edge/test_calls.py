@@ -12,12 +12,14 @@ from uuid import uuid4
 
 import pytest
 
+from eslbot.sim.addresses import colon
 from eslbot.sim.bot import BotCall
-from eslbot.sim.lab import Lab, Tenant, colon
+from eslbot.sim.lab import Tenant
 from eslbot.sim.pbx import CallResult, Pbx
-from tests.e2e.calls.conftest import kinds
+from tests.e2e.calls.conftest import one_kind
 from tests.e2e.edge.kamailio import Kamailio
 from tests.e2e.edge.sip import Caller
+from tests.support.lab import Lab
 from tests.support.rows import wait_row
 
 ACME, OTHER, STRANGER = "127.0.0.1", "127.0.0.3", "127.0.0.9"
@@ -83,7 +85,7 @@ class Centre:
         return machine
 
 
-@pytest.fixture(scope="module", params=kinds())
+@pytest.fixture(scope="module", params=one_kind())
 def centre(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Centre]:
     folder: Path = tmp_path_factory.mktemp(f"centre-{request.param}")
     table: dict[str, Any] = {}

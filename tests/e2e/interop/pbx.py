@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim.audio import heard, tone
 from eslbot.sim.bot import BotCall
 from eslbot.sim.rtp import FRAME_SAMPLES, RtpPacket
@@ -63,6 +63,7 @@ class Voice:
     """One RTP port of the PBX: says a tone in packets of ``ptime`` and keeps what comes.
 
     ``codec`` is what it says; ``payload_type`` its number. A :meth:`pause` is a gap in the packets.
+    On a busy machine packets go late: :meth:`said`, :meth:`held_up`.
     """
 
     def __init__(self, host: str = "127.0.0.1", codec: str = "PCMU", ptime: int = 20) -> None:
@@ -73,6 +74,8 @@ class Voice:
         self.codec, self.ptime = codec, ptime
         self.ssrc, self.sequence, self.timestamp = 7, 0, 0
         self.arrivals: list[Arrival] = []
+        #: When each packet of the tone went, and how many seconds behind its time.
+        self._sent: list[tuple[float, float]] = []
         self.remote: tuple[str, int] | None = None
         self._saying = threading.Event()
         self._closed = threading.Event()
@@ -98,6 +101,20 @@ class Voice:
         self.timestamp += samples
         with contextlib.suppress(OSError):  # ICMP of one before: its port is closed
             self.socket.sendto(packet.pack(), self.remote)
+
+    def said(self, since: float, seconds: float) -> float:
+        """Seconds of the tone that were sent in a time."""
+        return sum(since <= at < since + seconds for at, _ in list(self._sent)) * self.ptime / 1000
+
+    def held_up(self, since: float) -> float:
+        """Seconds by which packets since then went later than all before them: so long there was none.
+
+        Whoever takes one a tick found nothing for so long, and stays behind by it: a packet late by no
+        more than an earlier one is missed by nobody.
+        """
+        sent = list(self._sent)
+        before = max((late for at, late in sent if at < since), default=0.0)
+        return max(0.0, max((late for at, late in sent if at >= since), default=0.0) - before)
 
     def since(self, at: float) -> list[Arrival]:
         """What has come since ``at``."""
@@ -129,12 +146,13 @@ class Voice:
         while not self._closed.is_set():
             if not self._saying.is_set():
                 self._saying.wait()
-                due = time.monotonic()
+                self._sent, due = [], time.monotonic()
                 continue
             samples = 8 * self.ptime
             frame = (sound[position:] + sound)[:samples]
             position = (position + samples) % len(sound)
             self.send(frame, kind, samples=samples)
+            self._sent.append(((now := time.monotonic()), now - due))
             due += self.ptime / 1000
             self._closed.wait(max(0.0, due - time.monotonic()))
 

@@ -10,10 +10,10 @@ import pytest
 
 from eslbot.sim.audio import tone
 from eslbot.sim.bot import BotCall
-from eslbot.sim.lab import Lab
 from tests.e2e.calls.test_take_over import taken_over, undisturbed
 from tests.e2e.interop.conftest import Calling, bot_of, message_of
 from tests.e2e.interop.pbx import Call
+from tests.support.lab import Lab
 
 #: Seconds behind the ACK in which there has to be audio again.
 SOON = 1.0
@@ -61,6 +61,7 @@ def says(bot: BotCall, seconds: float, mark: str) -> None:
     bot.mark(mark)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("with_sdp", [True, False], ids=["with SDP", "without SDP"])
 @pytest.mark.parametrize("how", ["sendonly", "inactive", "0.0.0.0"])
 def test_hold_and_resume(lab: Lab, calling: Calling, how: str, with_sdp: bool) -> None:
@@ -84,6 +85,7 @@ def test_hold_and_resume(lab: Lab, calling: Calling, how: str, with_sdp: bool) -
     call.bye()
 
 
+@pytest.mark.timed
 def test_a_second_hold_and_a_codec_change_in_between(lab: Lab, calling: Calling) -> None:
     call = calling("hold")
     call.established()
@@ -120,6 +122,7 @@ def test_a_mark_whose_speech_went_by_on_hold_is_not_heard(lab: Lab, calling: Cal
     call.bye()
 
 
+@pytest.mark.timed
 def test_the_next_controller_knows_of_a_hold(lab: Lab, calling: Calling) -> None:
     """It is killed while the caller is on hold."""
     call = calling("hold")

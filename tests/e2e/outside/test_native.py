@@ -15,15 +15,17 @@ from uuid import uuid4
 
 import pytest
 
+from eslbot.sim.addresses import colon, free_port
 from eslbot.sim.audio import gaps, heard_at, silence, tone
-from eslbot.sim.lab import Lab, Tenant, colon, free_port
+from eslbot.sim.lab import Tenant
 from eslbot.sim.pbx import PbxCall
-from eslbot.sim.proxy import TcpProxy
-from tests.e2e.calls.conftest import kinds
+from tests.e2e.calls.conftest import one_kind
 from tests.e2e.calls.test_call import DID, accepted, logged
 from tests.e2e.calls.test_take_over import kill_controller, taken_over
 from tests.e2e.outside import bots
 from tests.e2e.outside.test_examples import CALLER, GOODBYE, GREETING, YES
+from tests.support.lab import Lab
+from tests.support.proxy import TcpProxy
 
 NAMES = ("plain", "sdk", "node")
 #: Seconds until the caller speaks, and for how long; then, for a call of this length, never again.
@@ -46,7 +48,7 @@ class House:
         return self.lab.pbx.call(DID, crt, self.lab.tenants[name].id, caller_tone=caller)  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module", params=kinds())
+@pytest.fixture(scope="module", params=one_kind())
 def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     tenants, proxies, missing = [], {}, {}
     with ExitStack() as stack:
@@ -83,6 +85,7 @@ def handed_off(lab: Lab, crt: str, call: PbxCall) -> dict[str, object]:
     return dict(post.json["properties"])
 
 
+@pytest.mark.timed
 def test_a_call_that_is_interrupted_while_a_relay_and_a_controller_die(
     house: House, name: str, crt: str
 ) -> None:
@@ -109,6 +112,7 @@ def test_a_call_that_is_interrupted_while_a_relay_and_a_controller_die(
     assert recording.heard(GOODBYE) == pytest.approx(0.4, abs=0.05)
 
 
+@pytest.mark.timed
 def test_a_greeting_that_a_relay_dies_in_is_heard_whole_and_once(house: House, name: str, crt: str) -> None:
     lab = house.lab
     call = house.call(name, crt, None)

@@ -12,15 +12,16 @@ from uuid import uuid4
 import pytest
 
 from eslbot.sim.audio import RATE, gaps, heard, silence, speech
-from eslbot.sim.lab import Lab, Tenant
+from eslbot.sim.lab import Tenant
 from eslbot.sim.pbx import CallResult, PbxCall
 from eslbot.sim.pbx.media import Caller
-from tests.e2e.calls.conftest import kinds
+from tests.e2e.calls.conftest import one_kind
 from tests.e2e.calls.test_take_over import taken_over
 from tests.e2e.outside import bots
 from tests.e2e.outside.bots import Running
 from tests.support import voices
 from tests.support.invites import INVITE
+from tests.support.lab import Lab
 
 #: Its detector takes a core that other laboratories would want.
 pytestmark = pytest.mark.alone
@@ -48,7 +49,7 @@ def receptionist(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         pytest.skip(str(missing))
 
 
-@pytest.fixture(scope="module", params=kinds())
+@pytest.fixture(scope="module", params=one_kind())
 def lab(
     request: pytest.FixtureRequest,
     bot: Running,

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 
 from eslbot.sim.bot import GOODBYE, GREETING
-from eslbot.sim.chaos.witness import Witness
-from eslbot.sim.lab import Lab, Tenant
-from tests.e2e.calls.conftest import kinds
+from eslbot.sim.lab import Tenant
+from tests.e2e.calls.conftest import one_kind
+from tests.support.chaos.witness import Witness
+from tests.support.lab import Lab
 
 #: Bytes of the file system that holds the line files.
 SIZE = 1 << 20
 
 
-@pytest.fixture(scope="module", params=kinds())
+@pytest.fixture(scope="module", params=one_kind())
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder: Path = tmp_path_factory.mktemp("full-disk")
     lines = folder / "lines"

@@ -10,12 +10,14 @@ import stat
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from eslbot.config import load
+from eslbot.sim.processes import is_alive
 from tests.support.peer import eventually
 from tests.support.processes import EslbotService, tree
 
@@ -100,10 +102,14 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def copied(root: Path, folder: Path) -> Path:
+    subprocess.run(["cp", "-a", str(root), str(folder / "machine")], check=True, timeout=60)
+    return folder / "machine"
+
+
 @pytest.fixture
 def installed(once: Path, tmp_path: Path) -> Path:
-    subprocess.run(["cp", "-a", str(once), str(tmp_path / "machine")], check=True, timeout=60)
-    return tmp_path / "machine"
+    return copied(once, tmp_path)
 
 
 def test_everything_is_there_with_the_rights_it_needs(installed: Path) -> None:
@@ -333,11 +339,6 @@ class InstalledService(EslbotService):
         return [str(self.current / "bin/eslbot"), "serve", "--config", str(self.config)]
 
 
-def gone(pid: int) -> bool:
-    path = Path(f"/proc/{pid}/stat")
-    return not path.exists() or path.read_text().rpartition(")")[2].split()[0] == "Z"
-
-
 def release(root: Path, path: Path, name: str) -> None:
     """Another release, older than those to come."""
     (root / "opt/eslbot/releases" / name).symlink_to(path)
@@ -390,7 +391,7 @@ def test_a_running_service_changes_to_the_new_release(
             )
         finally:
             os.kill(new, 15)
-            eventually(lambda: gone(new), 20)
+            eventually(lambda: not is_alive(new), 20)
 
 
 def test_uninstalling_keeps_what_is_the_operators(installed: Path) -> None:
@@ -449,21 +450,33 @@ PLANTED = {
 }
 
 
+@pytest.fixture(scope="module")
+def changed(once: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Installed again with other sources, so that there is a backup; by whose directory is looked at."""
+
+    @cache
+    def of(user: int) -> Path:
+        root = copied(once, tmp_path_factory.mktemp("changed"))
+        lines_in_data(root)
+        if user == SWITCH:  # as FreeSWITCH's packages have it, at each of its starts
+            belongs_to(SWITCH, *(root / "etc/freeswitch").rglob("*"), root / "etc/freeswitch")
+        sources(root, "203.0.113.7")
+        install(root)
+        return root
+
+    return of
+
+
 @pytest.mark.skipif(not AS_ROOT, reason="only root could be led anywhere")
 @pytest.mark.parametrize("again", [(), ("--rollback-conf",)], ids=["install", "rollback"])
 @pytest.mark.parametrize("planted", PLANTED)
 def test_root_is_led_nowhere_by_the_services_users(
-    installed: Path, outside: Path, planted: str, again: tuple[str, ...]
+    changed: Callable[[int], Path], outside: Path, tmp_path: Path, planted: str, again: tuple[str, ...]
 ) -> None:
     """Who has taken over a service puts a link where root will write next: nothing behind it changes."""
     user, folder, name, target = PLANTED[planted]
+    installed = copied(changed(user), tmp_path)
     place = installed / folder
-    lines_in_data(installed)
-    belongs_to(user, place)
-    if user == SWITCH:  # as FreeSWITCH's packages have it, at each of its starts
-        belongs_to(SWITCH, *(installed / "etc/freeswitch").rglob("*"), installed / "etc/freeswitch")
-    sources(installed, "203.0.113.7")
-    install(installed)  # a backup is there, and something else to be written
     config = installed / "etc/eslbot/eslbot.toml"
     config.write_text(config.read_text().replace("203.0.113.7", "203.0.113.8"))
     belongs_to(user, place)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from eslbot.sim.lab import Lab, Tenant, free_port
-from tests.e2e.calls.conftest import kinds
+from eslbot.sim.addresses import free_port
+from eslbot.sim.lab import Tenant
+from tests.e2e.calls.conftest import one_kind
+from tests.support.lab import Lab
 
 #: Where a load test's own Ameyo listens.
 AMEYO_PORT = free_port()
@@ -23,7 +25,7 @@ TENANTS = [
 ]
 
 
-@pytest.fixture(scope="package", params=kinds())
+@pytest.fixture(scope="package", params=one_kind())
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder: Path = tmp_path_factory.mktemp(f"load-{request.param}")
     with Lab(folder, TENANTS, switch=request.param, workers=2, ledger=True) as lab:

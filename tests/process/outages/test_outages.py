@@ -22,14 +22,14 @@ import gevent
 import pytest
 from gevent import socket
 
-from eslbot.sim.lab import Lab, Tenant
+from eslbot.sim.lab import Tenant
 from eslbot.sim.service import send
-from tests.e2e.calls.conftest import kinds
+from tests.e2e.calls.conftest import one_kind
+from tests.support.lab import Lab
 from tests.support.switch import Channel
 from tests.unit.signals.evaluate import firing
 
-#: Ten seconds are ten seconds only where nothing else has the machine.
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 #: Seconds in which an outage is said, and in which it is over again.
 WITHIN, AGAIN = 10.0, 40.0
@@ -133,7 +133,7 @@ def until(condition: Callable[[], object], seconds: float, what: Callable[[], ob
     return time.monotonic() - began
 
 
-@pytest.fixture(scope="module", params=kinds())
+@pytest.fixture(scope="module", params=one_kind())
 def watch(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
     folder: Path = tmp_path_factory.mktemp("outages")
     with Lab(folder, TENANTS, switch=request.param, workers=2, ledger=True, page_tokens=TOKENS) as lab:

@@ -7,7 +7,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from eslbot.ameyo.client import Verdict
+import pytest
+
+from eslbot.ameyo.retry import Verdict
 from eslbot.ledger.schema import calls
 from eslbot.outcome import Fault, Outcome, Stage
 from tests.unit.signals.figures import names, samples
@@ -46,6 +48,7 @@ def logged() -> Iterator[tuple[str, str]]:
                 yield str(node.args[0].value), path.name
 
 
+@pytest.mark.slow
 def test_every_log_line_is_told() -> None:
     events = dict(logged())
     assert len(events) > 50

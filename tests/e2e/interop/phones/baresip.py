@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from eslbot.sim.addresses import colon, free_port
 from eslbot.sim.audio import RATE, heard, tone
 from eslbot.sim.bot import BotCall
-from eslbot.sim.lab import colon, free_port
 from tests.e2e.interop.pbx import PATIENCE
 from tests.e2e.interop.phones.pbx import PhonePbx
 from tests.e2e.interop.phones.phone import Phone
@@ -47,7 +47,6 @@ class Baresip(Phone):
         self._control: socket.socket | None = None
         self._reader: threading.Thread | None = None
         self._control_at = ("127.0.0.1", free_port())
-        self.sip = ("127.0.0.1", free_port())
         name = f'"{display}" ' if display else ""
         address = f"sip:phone@{colon(pbx.address)};transport={transport}"
         (self.folder / "accounts").write_text(f"{name}<{address}>;regint=0{account}\n")
@@ -57,7 +56,7 @@ class Baresip(Phone):
     def _settings(self, modules: tuple[str, ...]) -> list[str]:
         wanted = [*CODECS, "sndfile", "aufile", "aubridge", *modules]
         return [
-            f"sip_listen {colon(self.sip)}",
+            "sip_listen 127.0.0.1:0",  # it wants one more for TLS
             "net_interface 127.0.0.1",
             f"ctrl_tcp_listen {colon(self._control_at)}",
             f"audio_source aufile,{self.speech}",

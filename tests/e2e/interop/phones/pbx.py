@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from eslbot.sim.lab import colon, free_port
+from eslbot.sim.addresses import colon, free_port
 from eslbot.sim.switch.sip_message import SipMessage
 from tests.e2e.interop.pbx import DID, PATIENCE
 from tests.support.kamailio import KamailioProcess
@@ -175,10 +175,18 @@ class PhoneCall:
         return found()[-1]
 
     def end(self) -> None:
-        """The PBX ends it: Kamailio's BYE, to both sides."""
+        """The PBX ends it: Kamailio's BYE, to both sides, which the switch accepts. Raises TimeoutError."""
         tags = [re.search(r";tag=([^;\s>]+)", self._established().need(name)) for name in ("From", "To")]
         assert all(tags)
-        self.pbx.command("dlg.terminate_dlg", self.id, *[tag[1] for tag in tags if tag])
+        self.last("ACK")  # or Kamailio has it for a call that is not up
+        # Behind "s:" a tag of digits alone is a string, and no number, which Kamailio refuses.
+        names = [f"s:{name}" for name in (self.id, *(tag[1] for tag in tags if tag))]
+        told = self.pbx.command("dlg.terminate_dlg", *names)
+        try:
+            bye = self.last("BYE")
+        except TimeoutError as error:
+            raise TimeoutError(f"Kamailio sends no BYE: {told}{self.pbx.log()[-1000:]}") from error
+        assert self.answer(bye).status == 200, self.answer(bye)
 
     def _established(self) -> SipMessage:
         answer = self.answer(self.invite)
