@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 import sys
-import tempfile
-import threading
 import time
 import traceback
-from _thread import interrupt_main
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -21,10 +16,10 @@ import click
 from benchmarks import plots
 from benchmarks.esl import told as esl
 from benchmarks.esl.cases import EventSocketCases
-from benchmarks.machine import Machine
+from benchmarks.frame import About, Run, measuring
 from benchmarks.outcome import CannotRun, Case, Outcome, Status, Told
 from benchmarks.plan import FULL, QUICK, Plan
-from benchmarks.report import About, document, faults, markdown
+from benchmarks.report import document, faults, markdown
 from benchmarks.switch import told as switch
 from benchmarks.switch.cases import SwitchCases
 from benchmarks.versions import versions
@@ -34,8 +29,6 @@ SUBJECTS = ("eslbot", "eslbot.esl alone", "bare gevent", "greenswitch", "Genesis
 
 #: Seconds after which the run is given up; what has been measured is written all the same.
 LIMIT = 2400
-
-_BEGUN = time.monotonic()
 
 
 @click.command()
@@ -76,46 +69,34 @@ def main(
     Exits 0 when everything that can be measured here was, whatever the figures; 1 when a case failed, or
     eslbot lost a call or notified one twice; 2 when an option is wrong.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    sys.setswitchinterval(0.001)  # bots, the PBX and Ameyo are threads of this process
-    watchdog = threading.Timer(LIMIT, interrupt_main)
-    watchdog.daemon = True
-    watchdog.start()
     plan = QUICK if quick else FULL
     plan = replace(
         plan, rounds=rounds or plan.rounds, seconds=seconds or plan.seconds, held=held or plan.held
     )
-    date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    machine = Machine.here()
     outcomes: list[Outcome] = []
-    with tempfile.TemporaryDirectory(prefix="eslbot-benchmark-") as folder:
-        cases = _cases(plan, Path(folder), genesis, subjects)
+    with measuring("scripts/benchmark", limit=LIMIT) as run:
+        cases = _cases(plan, run, genesis, subjects)
         for name in names or CASES:
-            outcome = _run(cases[name])
+            outcome = _measure(cases[name], run)
             outcomes.append(outcome)
             if outcome.reason:
-                _say(f"{name}: {outcome.status}: {outcome.reason}")
+                run.say(f"{name}: {outcome.status}: {outcome.reason}")
             if outcome.reason == _INTERRUPTED:
                 break
-    watchdog.cancel()
-    about = About(
-        date=date,
-        command=shlex.join(["scripts/benchmark", *_without_genesis(sys.argv[1:])]),
-        machine=machine,
-        versions=versions(genesis),
-        seconds=time.monotonic() - _BEGUN,
-        left_out={}
-        if genesis
-        else {"Genesis": "not installed here; --genesis may name a Python that has it"},
-    )
+        about = run.over()
+    about.command = shlex.join(["scripts/benchmark", *_without_genesis(sys.argv[1:])])
+    about.versions = versions(genesis)
+    if genesis is None:
+        about.left_out = {"Genesis": "not installed here; --genesis may name a Python that has it"}
     out.mkdir(parents=True, exist_ok=True)
     told = _write(out, about, cases, outcomes)
+    run.say(f"written: {out}/report.md, raw.json and {len(told)} pictures")
     sys.exit(1 if faults(outcomes, told) else 0)
 
 
-def _cases(plan: Plan, folder: Path, genesis: Path | None, subjects: Sequence[str]) -> dict[str, Case]:
-    socket = EventSocketCases(plan, folder, genesis, subjects, _say)
-    calls = SwitchCases(plan, folder, _say)
+def _cases(plan: Plan, run: Run, genesis: Path | None, subjects: Sequence[str]) -> dict[str, Case]:
+    socket = EventSocketCases(plan, run.folder, genesis, subjects, run.say)
+    calls = SwitchCases(plan, run.folder, run.say)
     every = [
         Case("throughput", "Calls a second", socket.throughput, esl.tell_throughput, plots.draw_throughput),
         Case("paced", "Latency", socket.paced, esl.tell_paced, plots.draw_paced),
@@ -133,8 +114,8 @@ def _cases(plan: Plan, folder: Path, genesis: Path | None, subjects: Sequence[st
 _INTERRUPTED = f"interrupted, or not over within {LIMIT} s"
 
 
-def _run(case: Case) -> Outcome:
-    _say(f"{case.name}: {case.title}")
+def _measure(case: Case, run: Run) -> Outcome:
+    run.say(f"{case.name}: {case.title}")
     began = time.monotonic()
     try:
         data, status, reason = case.measure(), Status.MEASURED, ""
@@ -160,7 +141,6 @@ def _write(
     for outcome in measured:
         cases[outcome.case].draw(outcome.data, out / f"{outcome.case}.svg")
     print(text)
-    _say(f"written: {out}/report.md, raw.json and {len(measured)} pictures")
     return told
 
 
@@ -171,10 +151,6 @@ def _without_genesis(arguments: Sequence[str]) -> list[str]:
         at = found.index("--genesis")
         del found[at : at + 2]
     return found
-
-
-def _say(what: str) -> None:
-    print(f"» {time.monotonic() - _BEGUN:4.0f} s  {what}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

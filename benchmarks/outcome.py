@@ -9,8 +9,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speech.report import Verdict
-
 #: What a case has measured; nothing that JSON cannot hold.
 Data = dict[str, Any]
 
@@ -36,6 +34,16 @@ class Outcome:
     data: Data = field(default_factory=dict)
     reason: str = ""
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A bar and how it was met; ``met`` is None where it was not measured."""
+
+    measure: str
+    bar: str
+    measured: str
+    met: bool | None
 
 
 @dataclass

@@ -17,8 +17,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 from benchmarks.esl.cases import AWAY
 from benchmarks.esl.told import ESLBOT
 from benchmarks.outcome import Data, lost
-from benchmarks.speech.measures import percentile
 from benchmarks.switch.told import BOTS, NAMES, above_rest
+from eslbot.sim.loadtest.tables import percentile
 
 #: eslbot, the others, and a moment.
 OWN, OTHER, LINE = "#0b6e99", "#8a9ba8", "#d1495b"

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
-from benchmarks.machine import Machine
-from benchmarks.outcome import Case, Outcome, Status, Told
-from benchmarks.speech.report import table
+from benchmarks.frame import About
+from benchmarks.outcome import Case, Outcome, Status, Told, Verdict
+from eslbot.sim.loadtest.tables import table
 
 #: A load average from which on something else is running.
 BUSY = 0.5
 
-_MET = {True: "met", False: "**missed**", None: "not judged"}
+
+def verdict_row(verdict: Verdict, unknown: str = "not judged") -> tuple[str, str, str, str]:
+    """Cells of a table; ``unknown`` is said of a bar that is neither met nor missed."""
+    met = {True: "met", False: "**missed**", None: unknown}[verdict.met]
+    return verdict.measure, verdict.bar, verdict.measured or "–", met
 
 
-@dataclass(frozen=True)
-class About:
-    """Where and when; ``left_out`` is what is not among the subjects, and why."""
-
-    date: str
-    command: str
-    machine: Machine
-    versions: Mapping[str, str]
-    seconds: float
-    left_out: Mapping[str, str] = field(default_factory=dict)
+def verdict_table(verdicts: Sequence[Verdict], unknown: str = "not judged") -> str:
+    """Each measure against its bar."""
+    return table(("measure", "bar", "measured", ""), [verdict_row(one, unknown) for one in verdicts])
 
 
 def faults(outcomes: Sequence[Outcome], told: Mapping[str, Told]) -> list[str]:
@@ -39,20 +36,12 @@ def markdown(
 ) -> str:
     """The whole report; pictures stand beside it, named after their case."""
     machine = about.machine
-    lines = [
-        "# Benchmark\n",
-        f"{about.date}, {machine}, {about.seconds:.0f} s, `{about.command}`\n",
-        ", ".join(
-            f"{name} {version}" for name, version in {"Python": machine.python, **about.versions}.items()
-        )
-        + "\n",
-    ]
+    lines = [about.head("Benchmark")]
     if machine.load >= BUSY:
         lines.append(f"**The machine was not quiet:** load average {machine.load} at the start.\n")
     verdicts = [verdict for part in told.values() for verdict in part.verdicts]
     if verdicts:
-        rows = [(v.measure, v.bar, v.measured, _MET[v.met]) for v in verdicts]
-        lines.append(table(("measure", "bar", "measured", ""), rows))
+        lines.append(verdict_table(verdicts))
     if broken := faults(outcomes, told):
         lines += ["**Faults:**\n", *(f"* {_one_line(fault)}" for fault in broken), ""]
     absent = {f"`{o.case}`": o.reason for o in outcomes if o.status is Status.CANNOT_RUN}

@@ -10,8 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import eslbot
-from benchmarks.machine import revision
 from eslbot.sim import freeswitch
+from eslbot.sim.loadtest.machine import revision
 
 #: What eslbot's speed hangs on, and what is measured beside it.
 PACKAGES = ("gevent", "greenlet", "greenswitch", "gunicorn", "urllib3", "structlog", "prometheus-client")

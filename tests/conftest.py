@@ -64,7 +64,7 @@ SLOW = frozenset(
         "unit/test_recording_writer.py",
         "unit/test_recovery.py",
         "unit/test_relay_playout.py",
-        "unit/test_relay_process.py",
+        "unit/test_relay_parent.py",
         "component/web/test_server.py",
     }
 )

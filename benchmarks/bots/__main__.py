@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import os
 import random
-import shlex
-import shutil
 import signal
-import sys
-import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-import eslbot
 from benchmarks.bots.call import place
 from benchmarks.bots.report import Measured, Report
 from benchmarks.bots.subjects import SUBJECTS, Subject, running
-from benchmarks.machine import Machine, revision
+from benchmarks.frame import measuring
 from benchmarks.outcome import CannotRun
-from eslbot.sim.freeswitch import FreeSwitchError
-from eslbot.sim.lab import Lab, LabError, Tenant
-from eslbot.sim.pbx import SippMissing
-from eslbot.sim.proxy import TcpProxy
+from eslbot.sim.lab import Tenant
+from tests.support.lab import Lab
+from tests.support.proxy import TcpProxy
 
 #: Seconds within which a second worker serves again; a machine may be busy.
 SERVING_LIMIT = 120.0
@@ -66,48 +58,29 @@ def main(
 
     Exits 0 when everything that can run here was measured, whatever the figures, and 1 when nothing could be.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    begun = time.monotonic()
-    folder = keep or Path(tempfile.mkdtemp(prefix="eslbot-bots-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    report = _begun(workers)
-    wanted = [subject for subject in SUBJECTS if not bots or subject.name in bots]
-    try:
-        with ExitStack() as stack:
-            proxies, report.left_out = _start(wanted, folder, stack)
-            there = [subject for subject in wanted if subject.name in proxies]
-            tenants = [_tenant(subject, proxies[subject.name]) for subject in there]
-            if not tenants:
-                raise LabError(f"none of these bots can run here: {report.left_out}")
-            lab = stack.enter_context(Lab(folder, tenants, switch=switch, workers=workers))
-            report.switch = lab.switch_name
-            chance = random.Random(seed)
-            for number, subject in enumerate(there):
-                # Evenly over all bots: the remainder goes to the first.
-                share = kills // len(there) + (number < kills % len(there))
-                _say(f"{subject.name}: {calls} calls, {share} kills", begun)
-                proxy = proxies[subject.name]
-                report.measured.append(_measure(lab, subject, proxy, calls, share, at_a_time, chance))
-                _say(", ".join(report.measured[-1].row()), begun)
-    except (LabError, FreeSwitchError, SippMissing) as error:
-        print(f"the benchmark cannot run: {error}", file=sys.stderr)
-        sys.exit(1)
-    finally:
-        if keep is None:
-            shutil.rmtree(folder, ignore_errors=True)
-    report.seconds, report.load = time.monotonic() - begun, round(os.getloadavg()[0], 2)
+    measured: list[Measured] = []
+    with measuring("python -m benchmarks.bots", keep=keep) as run, ExitStack() as stack:
+        about = run.about
+        wanted = [subject for subject in SUBJECTS if not bots or subject.name in bots]
+        proxies, about.left_out = _start(wanted, run.folder, stack)
+        there = [subject for subject in wanted if subject.name in proxies]
+        tenants = [_tenant(subject, proxies[subject.name]) for subject in there]
+        if not tenants:
+            raise CannotRun(f"none of these bots is here: {about.left_out}")
+        lab = stack.enter_context(Lab(run.folder, tenants, switch=switch, workers=workers))
+        about.switch = lab.switch_name
+        chance = random.Random(seed)
+        for number, subject in enumerate(there):
+            # Evenly over all bots: the remainder goes to the first.
+            share = kills // len(there) + (number < kills % len(there))
+            run.say(f"{subject.name}: {calls} calls, {share} kills")
+            proxy = proxies[subject.name]
+            measured.append(_measure(lab, subject, proxy, calls, share, at_a_time, chance))
+            run.say(", ".join(measured[-1].row()))
+        report = Report(run.over(), workers, measured)
     print(report.text())
     if as_json is not None:
         as_json.write_text(report.json(), encoding="utf-8")
-
-
-def _begun(workers: int) -> Report:
-    return Report(
-        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        command=shlex.join(["python", "-m", "benchmarks.bots", *sys.argv[1:]]),
-        machine=Machine.here(),
-        eslbot=f"{eslbot.__version__} ({revision()}), {workers} workers",
-    )
 
 
 def _start(
@@ -150,10 +123,6 @@ def _measure(
                 os.kill(chance.choice(serving), signal.SIGKILL)
                 measured.kills += 1
     return measured
-
-
-def _say(what: str, begun: float) -> None:
-    print(f"» {time.monotonic() - begun:4.0f} s  {what}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ from typing import Any
 
 from benchmarks.bots.subjects import GOODBYE, GREETING, GROUPS, SAID, YES, Subject
 from eslbot.sim.audio import RATE, gaps, heard, silence, speech
-from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import CallResult, PbxCall
-from eslbot.sim.proxy import TcpProxy
 from tests.support import voices
+from tests.support.lab import Lab
+from tests.support.proxy import TcpProxy
 
 #: A caller who speaks a second after the answer, and then listens.
 SPEAKS = silence(1.0) + b"".join(voices.frames(voices.speech(1.0, level=6000.0))) + silence(60.0)

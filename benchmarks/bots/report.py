@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.bots.call import Called
-from benchmarks.machine import Machine
-from benchmarks.speech.report import Verdict, table
+from benchmarks.frame import About
+from benchmarks.outcome import Verdict
+from benchmarks.report import verdict_table
+from eslbot.sim.loadtest.tables import table
 
 #: Seconds of silence that each take-over by another controller may cost in the bot's speech
 #: (docs/architecture.md); anything longer is a gap.
@@ -72,17 +73,11 @@ class Measured:
 
 @dataclass
 class Report:
-    """One run. ``left_out`` are bots that cannot run here, and why."""
+    """One run."""
 
-    date: str
-    command: str
-    machine: Machine
-    eslbot: str
-    switch: str = ""
-    seconds: float = 0.0
-    load: float = 0.0
+    about: About
+    workers: int
     measured: list[Measured] = field(default_factory=list)
-    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def text(self) -> str:
         """Markdown."""
@@ -98,25 +93,16 @@ class Report:
             "workers killed",
         )
         lines = [
-            f"{self.date}, {self.machine}, {self.load} at the end; {self.switch}; eslbot {self.eslbot}; "
-            f"{self.seconds:.0f} s, `{self.command}`\n",
+            self.about.head("Bots of every kind", f"{self.workers} workers"),
             table(head, [one.row() for one in self.measured]),
-            verdicts([verdict for one in self.measured for verdict in one.verdicts()]),
+            verdict_table([verdict for one in self.measured for verdict in one.verdicts()]),
         ]
         for one in self.measured:
             faults = [f"* {one.name}: {fault}" for called in one.called for fault in called.faults]
             lines += faults[:SHOWN] + ([f"* and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else [])
-        lines += [f"* cannot run here: {name}: {why}" for name, why in self.left_out.items()]
+        lines += [f"* cannot run here: {name}: {why}" for name, why in self.about.left_out.items()]
         return "\n".join(lines)
 
     def json(self) -> str:
         """All raw figures."""
         return json.dumps(dataclasses.asdict(self), indent=1)
-
-
-def verdicts(found: Sequence[Verdict]) -> str:
-    """A table of them."""
-    met = {True: "met", False: "**missed**", None: "not judged"}
-    return table(
-        ("measure", "bar", "measured", ""), [(v.measure, v.bar, v.measured, met[v.met]) for v in found]
-    )

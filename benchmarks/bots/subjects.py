@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.outcome import CannotRun
-from eslbot.sim.lab import free_port
+from eslbot.sim.addresses import free_port
 from eslbot.sim.service import wait_listening
 
 REPOSITORY = Path(__file__).parents[2]

@@ -25,9 +25,9 @@ from benchmarks.esl.subjects import (
 )
 from benchmarks.outcome import CannotRun, Data
 from benchmarks.plan import Plan
-from eslbot.sim.lab import free_port
+from eslbot.sim.addresses import free_port
 from eslbot.sim.pbx import AmeyoServer
-from eslbot.sim.pbx.ameyo import Notification
+from eslbot.sim.pbx.notification import Notification
 
 #: What Ameyo does in a storm, as the generator names it.
 AWAY = {"refused": "connection refused", "hanging": "accepts, never answers", "503": "503 at once"}
@@ -52,7 +52,7 @@ class EventSocketCases:
     ) -> None:
         self.plan, self.folder = plan, folder
         self._genesis, self._names, self._say = genesis, names, say
-        self._port, self._ameyo_port = free_port(), free_port()
+        self._port, self._ameyo_port, self._relay_port = free_port(), free_port(), free_port()
         self._cores = sorted(os.sched_getaffinity(0))
 
     @cached_property
@@ -62,16 +62,18 @@ class EventSocketCases:
                 raise CannotRun(f"there is no {program} (Debian: {package})")
         if len(self._cores) < 2:
             raise CannotRun("one core: the load generator would measure itself; it needs a core of its own")
-        return Generator(self.folder, self._cores[-1], self._ameyo_port)
+        return Generator(self.folder, self._cores[-1], self._ameyo_port, self._relay_port)
 
     @cached_property
     def _subjects(self) -> list[Subject]:
-        found = subjects(self.folder, self._port, self._ameyo_port, self._genesis)
+        found = subjects(self.folder, self._port, self._ameyo_port, self._relay_port, self._genesis)
         return [subject for subject in found if not self._names or subject.name in self._names]
 
     @property
     def _eslbot(self) -> Subject:
-        return eslbot_service(self.folder, self._port, f"http://127.0.0.1:{self._ameyo_port}")
+        return eslbot_service(
+            self.folder, self._port, f"http://127.0.0.1:{self._ameyo_port}", self._relay_port
+        )
 
     # -- beside others ------------------------------------------------------------------------------------
 
@@ -144,7 +146,7 @@ class EventSocketCases:
         for number in range(plan.rounds):
             for count in (1, 2):
                 self._say(f"workers, round {number + 1}: {count}")
-                subject = eslbot_service(self.folder, self._port, url, workers=count)
+                subject = eslbot_service(self.folder, self._port, url, self._relay_port, workers=count)
                 with running(subject, self.folder, self._cores[:2], self._port) as run:
                     before = [cpu_seconds(pid) for pid in run.workers()]
                     result = _with_cpu(run, lambda: self._throughput(plan.seconds))
@@ -174,7 +176,9 @@ class EventSocketCases:
                 found["plain HTTP"].append(self._paced(run)["end_to_post_ms_all"])
             self._say(f"hand-off, round {number + 1}: TLS")
             with AmeyoServer({TENANT_HOST: TOKEN}) as ameyo:
-                subject = eslbot_service(self.folder, self._port, ameyo.url, ca_file=ameyo.ca_file)
+                subject = eslbot_service(
+                    self.folder, self._port, ameyo.url, self._relay_port, ca_file=ameyo.ca_file
+                )
                 with running(subject, self.folder, self._cores[:1], self._port) as run:
                     result = self._paced(run)
                     found["TLS"].append(_delays(dict(result["ends"]), ameyo.requests))

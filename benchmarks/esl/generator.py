@@ -36,12 +36,12 @@ def build(source: Path, folder: Path) -> Path:
 
 
 class Generator:
-    """``load`` on a core of its own, with Ameyo's stand-in on ``ameyo_port``."""
+    """``load`` on a core of its own, with the stand-ins of Ameyo and of a relay on their ports."""
 
-    def __init__(self, folder: Path, core: int, ameyo_port: int) -> None:
+    def __init__(self, folder: Path, core: int, ameyo_port: int, relay_port: int) -> None:
         self._program = build(HERE / "load.c", folder)
         self._core = core
-        self._ameyo_port = ameyo_port
+        self._ports = {"ameyo": ameyo_port, "relay": relay_port}
 
     def run(
         self, mode: str, port: int, held: Callable[[], None] = lambda: None, **options: float | str
@@ -51,8 +51,8 @@ class Generator:
         Raises :class:`GeneratorError`, also where the run takes a minute longer than it should.
         """
         command = ["taskset", "-c", str(self._core), str(self._program), mode, str(HERE / "channel.txt")]
-        command += [f"127.0.0.1:{port}", "--ameyo", str(self._ameyo_port)]
-        for name, value in options.items():
+        command.append(f"127.0.0.1:{port}")
+        for name, value in {**self._ports, **options}.items():
             command += [f"--{name}", str(value)]
         limit = _expected(options) + GRACE
         late = threading.Event()

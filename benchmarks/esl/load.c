@@ -1,15 +1,16 @@
-/* Plays FreeSWITCH's outbound event socket for many calls at once, and Ameyo's REST interface beside it.
+/* Plays FreeSWITCH's outbound event socket for many calls at once, and Ameyo's REST interface and a relay beside it.
  *
  * One thread, one epoll. Each call is a connection to the controller under test: it answers the controller's
  * commands in their order, and sends the events that were asked for with the headers of a real FreeSWITCH
  * (channel.txt). A variable that the controller sets or unsets is in, or no longer in, the events that follow.
- * A call is: connect, answer, start of the audio stream, the bot's `end` after --talk ms, the controller's
- * marker (`uuid_setvar … eslbot_stage held`), hang-up after --hold ms, and the controller's own close.
+ * A call is: connect, answer, start of the audio stream, the bot's `end` after --talk ms (from a relay, to a
+ * controller whose stream carries an identity: `state` and `connected` at the start, `ended` and `done` then; to the
+ * others one text), the controller's marker (`uuid_setvar … eslbot_stage held`), hang-up after --hold ms, and the controller's own close.
  * What differs from FreeSWITCH: it answers at once instead of every 20 ms, and what one read asks for it sends
  * in one write.
  *
  * Usage: load MODE TEMPLATE HOST:PORT [--calls N] [--rate R] [--seconds S] [--warmup S] [--talk MS]
- *             [--hold MS] [--patience S] [--ameyo PORT] [--away refused|hanging|503] [--down S] [--fresh R]
+ *             [--hold MS] [--patience S] [--ameyo PORT] [--relay PORT] [--away refused|hanging|503] [--down S] [--fresh R]
  *   throughput  N calls at any time, each end begins the next one: calls a second
  *   paced       R calls a second: latencies
  *   hold        N calls, begun R a second, stay where the marker was set; then S seconds
@@ -53,6 +54,16 @@ static const char *const TOKEN_NAMES[TOKENS] = {"", "@NAME@", "@UUID@", "@CRT@",
 static const char BOT_END[] =
     "{\"type\": \"end\", \"properties\": {\"agent_group\": \"sales\", \"summary\": \"The caller wants to buy.\"}, "
     "\"reason\": \"done\"}";
+/* What a relay tells of the same bot: it was dialled while the call was being answered. */
+static const char STATE_NEWS[] =
+    "{\"news\":\"state\",\"acked\":0,\"url\":\"ws://127.0.0.1:%d/\",\"bot\":\"connected\",\"spoken\":false,"
+    "\"speaking\":false,\"hold\":false,\"ended\":null,\"done\":false,"
+    "\"lines\":[{\"path\":\"/var/lib/eslbot/lines/%s.0.raw\",\"on\":false}]}";
+static const char CONNECTED_NEWS[] = "{\"news\":\"connected\",\"n\":1}";
+static const char ENDED_NEWS[] =
+    "{\"news\":\"ended\",\"n\":2,\"outcome\":\"bot_ended\",\"reason\":\"done\",\"properties\":{\"agent_group\":"
+    "\"sales\",\"summary\":\"The caller wants to buy.\"},\"dropped\":[]}";
+static const char DONE_NEWS[] = "{\"news\":\"done\",\"n\":3}";
 
 struct buffer { char *at; size_t used, size; };
 
@@ -63,6 +74,7 @@ struct call {
     int fd;                                  /* -1: a free place */
     unsigned number;
     int connecting, answered, hung_up, held, writing;
+    int by_relay;                            /* its bot is told of by the news of a relay */
     int fresh;                               /* a caller of a storm who only wants to be answered */
     unsigned accepted;                       /* notifications that Ameyo has accepted */
     unsigned wants;                          /* a bit for each enum event */
@@ -95,6 +107,7 @@ static unsigned to_wait, ended, fresh_started, fresh_answered, accepted_once, ac
 static unsigned attempt_slots[MAX_SLOTS], post_slots[MAX_SLOTS], accepted_slots[MAX_SLOTS];
 static uint64_t waiting_since, back_since, taken_at;
 static double down = 10, fresh_rate;
+static int relay_port = 9;
 static enum mode mode;
 static struct sockaddr_in target;
 static int epoll, stopping;
@@ -268,7 +281,7 @@ static void add_value(struct buffer *b, const char *value, size_t n) {
 }
 
 static void set_variable(struct call *call, const char *name, size_t name_n, const char *value, size_t value_n) {
-    static const char attempts[] = "eslbot_attempts";
+    static const char attempts[] = "eslbot_attempts", headers[] = "STREAM_EXTRA_HEADERS";
     if (mode == STORM && value_n && name_n == sizeof attempts - 1 && !memcmp(name, attempts, name_n)) count(attempt_slots);
     for (int i = 0; i < n_lines; i++) {
         const struct line *line = &lines[i];
@@ -287,6 +300,8 @@ static void set_variable(struct call *call, const char *name, size_t name_n, con
         }
         at = next;
     }
+    if (value_n > 1 && name_n == sizeof headers - 1 && !memcmp(name, headers, name_n))
+        call->by_relay = memmem(value, value_n, "X-Eslbot-Identity", 17) != NULL;
     if (value_n) {
         add_text(&call->set, "variable_");
         add(&call->set, name, name_n);
@@ -429,7 +444,17 @@ static void api(struct call *call, const char *command) {
         api_reply("+OK Success\n");
         if (strncmp(command + 18 + strcspn(command + 18, " "), " start ", 7)) return;
         send_event(call, CONNECTED, "", "{\"status\":\"connected\"}");
+        if (call->by_relay) {
+            char state[512];
+            snprintf(state, sizeof state, STATE_NEWS, relay_port, call->uuid);
+            send_event(call, JSON, "", state);
+            send_event(call, JSON, "", CONNECTED_NEWS);
+        }
         enqueue(call->fresh ? &leaving : &talking, call);
+    } else if (!strncmp(command, "uuid_displace ", 14)) {
+        api_reply("+OK Success\n");
+    } else if (!strncmp(command, "bgapi ", 6)) {
+        api_reply("+OK Job-UUID: 7f4db0a2-3c1f-4d4e-9a5e-000000000001\n");
     } else if (!strncmp(command, "uuid_break ", 11) || !strncmp(command, "uuid_answer ", 12)) {
         api_reply("+OK\n"); /* who sends uuid_answer sends `answer` too: that is what is measured */
     } else {
@@ -594,24 +619,26 @@ static void give_up(void) {
     }
 }
 
-/* -- Ameyo ------------------------------------------------------------------------------------------------ */
+/* -- Ameyo and the relay ---------------------------------------------------------------------------------- */
 
-struct client { int fd; int unanswered; struct buffer in; struct client *next; };
-static int ameyo = -1;
+struct client { int fd; int unanswered; int of_relay; struct buffer in; struct client *next; };
+static int ameyo = -1, relay = -1;
 static struct client *clients;
 
-static void listen_ameyo(int port) {
+/* A port that is bound and not listened on refuses, and nobody else can take it. */
+static int bound_to(int port) {
     struct sockaddr_in own = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     own.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    ameyo = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    setsockopt(ameyo, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
-    /* A port that is bound and not listened on refuses, and nobody else can take it. */
-    if (bind(ameyo, (struct sockaddr *)&own, sizeof own)) die("cannot bind port %d: %s", port, strerror(errno));
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
+    if (bind(listener, (struct sockaddr *)&own, sizeof own)) die("cannot bind port %d: %s", port, strerror(errno));
+    return listener;
 }
 
-static void ameyo_accepts(void) {
-    if (listen(ameyo, 1024)) die("cannot listen for notifications: %s", strerror(errno));
-    epoll_ctl(epoll, EPOLL_CTL_ADD, ameyo, &(struct epoll_event){.events = EPOLLIN, .data.ptr = &ameyo});
+/* Take connections on what is bound; its own address is the one that epoll tells. */
+static void accepts(int *listener) {
+    if (listen(*listener, 4096)) die("cannot listen: %s", strerror(errno));
+    epoll_ctl(epoll, EPOLL_CTL_ADD, *listener, &(struct epoll_event){.events = EPOLLIN, .data.ptr = listener});
 }
 
 static void close_client(struct client *client) {
@@ -624,7 +651,7 @@ static void close_client(struct client *client) {
 }
 
 static void ameyo_is_back(void) {
-    if (away == REFUSED) ameyo_accepts();
+    if (away == REFUSED) accepts(&ameyo);
     away = NOT_AWAY;
     for (struct client *client = clients, *next; client; client = next) {
         next = client->next;
@@ -632,17 +659,27 @@ static void ameyo_is_back(void) {
     }
 }
 
-static void accept_client(void) {
-    int fd = accept4(ameyo, NULL, NULL, SOCK_NONBLOCK);
+static void accept_client(int listener) {
+    int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
     if (fd < 0) return;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
     struct client *client = calloc(1, sizeof *client);
     if (!client) die("out of memory");
     client->fd = fd;
+    client->of_relay = listener == relay;
     client->next = clients;
     clients = client;
     /* An odd address: a client's, not a call's. */
     epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &(struct epoll_event){.events = EPOLLIN, .data.ptr = (char *)client + 1});
+}
+
+/* A relay's answer to one request: where the call is, or that it is there at all. */
+static int answer_of_relay(struct client *client, size_t length) {
+    char text[256], url[64] = "relay";
+    if (!strncmp(client->in.at, "GET /prepare ", 13)) snprintf(url, sizeof url, "ws://127.0.0.1:%d/", relay_port);
+    snprintf(text, sizeof text, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\n\r\n%s", strlen(url), url);
+    drop(&client->in, length);
+    return send(client->fd, text, strlen(text), MSG_NOSIGNAL) >= 0;
 }
 
 static void read_client(struct client *client) {
@@ -661,6 +698,11 @@ static void read_client(struct client *client) {
         const char *length = strcasestr(client->in.at, "\r\nContent-Length:");
         size_t head = (size_t)(end + 4 - client->in.at), body = length && length < end ? strtoul(length + 17, NULL, 10) : 0;
         if (client->in.used < head + body) return;
+        if (client->of_relay) {
+            if (!answer_of_relay(client, head + body)) return;
+            client->in.at[client->in.used] = 0;
+            continue;
+        }
         const char *crt = strstr(client->in.at + head, "\"d444-");
         unsigned place, number;
         if (crt && sscanf(crt, "\"d444-%u-%u\"", &place, &number) == 2 && place < n_calls && calls[place].number == number) {
@@ -760,7 +802,8 @@ static void serve_queues(uint64_t now) {
         ended++;
         if (mode == PACED)
             add_format(&ends, "%s[\"%s\", %.6f]", ends.used ? ", " : "", call->crt, (double)clock_us(CLOCK_REALTIME) / 1e6);
-        send_event(call, JSON, "", BOT_END);
+        send_event(call, JSON, "", call->by_relay ? ENDED_NEWS : BOT_END);
+        if (call->by_relay) send_event(call, JSON, "", DONE_NEWS);
         flush(call);
     }
     while (holding.first && holding.first->due <= now) {
@@ -854,7 +897,7 @@ static void run(void) {
         int n = epoll_wait(epoll, ready, 256, wait_ms(now, next_start));
         for (int i = 0; i < n; i++) {
             void *who = ready[i].data.ptr;
-            if (who == &ameyo) accept_client();
+            if (who == &ameyo || who == &relay) accept_client(*(int *)who);
             else if ((uintptr_t)who & 1) read_client((struct client *)((char *)who - 1));
             else {
                 struct call *call = who;
@@ -892,7 +935,8 @@ int main(int argc, char **argv) {
         else if (!strcmp(argv[i], "--talk")) talking.delay = (uint64_t)(value * 1000);
         else if (!strcmp(argv[i], "--hold")) holding.delay = (uint64_t)(value * 1000);
         else if (!strcmp(argv[i], "--patience")) patience = value;
-        else if (!strcmp(argv[i], "--ameyo")) listen_ameyo((int)value);
+        else if (!strcmp(argv[i], "--ameyo")) ameyo = bound_to((int)value);
+        else if (!strcmp(argv[i], "--relay")) relay = bound_to(relay_port = (int)value);
         else if (!strcmp(argv[i], "--down")) down = value;
         else if (!strcmp(argv[i], "--fresh")) fresh_rate = value;
         else if (!strcmp(argv[i], "--away")) {
@@ -905,7 +949,8 @@ int main(int argc, char **argv) {
     if (!n_calls || n_calls > 100000 || rate <= 0 || seconds < 0) die("--calls 1 to 100000, --rate above 0");
     if ((mode == STORM) != (away != NOT_AWAY) || (mode == STORM && ameyo < 0))
         die("a storm needs --ameyo and --away, and nothing else does");
-    if (ameyo >= 0 && away != REFUSED) ameyo_accepts();
+    if (ameyo >= 0 && away != REFUSED) accepts(&ameyo);
+    if (relay >= 0) accepts(&relay);
     to_wait = n_calls;
     if (mode == STORM) n_calls += FRESH_PLACES;
     if (!(calls = calloc(n_calls, sizeof *calls))) die("out of memory");

@@ -12,12 +12,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import tomli_w
 
 from benchmarks.esl.generator import HERE, build
 from benchmarks.machine import memory
-from eslbot.sim.lab import free_port
-from eslbot.sim.processes import ESTABLISHED, LISTEN, children, serves, sockets_of, tcp_sockets, tells
+from eslbot.sim.addresses import free_port
+from eslbot.sim.processes import children, serves, tells
+from tests.support.sockets import established
 
 #: As it is in channel.txt.
 WORKSPACE = "4a1c7a52-8f0b-4d59-9d3c-000000000001"
@@ -37,13 +39,15 @@ class SubjectError(Exception):
 class Subject:
     """A controller by its name and its command.
 
-    ``polls`` where it looks for connections again and again; ``processes`` take them.
+    ``polls`` where it looks for connections again and again; ``processes`` take them. ``besides``: a port on
+    which another process of its listens once it has started, too: what that takes is not what is measured.
     """
 
     name: str
     command: tuple[str, ...]
     polls: bool = False
     processes: int = 1
+    besides: int | None = None
 
 
 class Running:
@@ -63,9 +67,10 @@ class Running:
     def ready(self, port: int) -> bool:
         """Whether it takes connections."""
         if self.subject.polls:
-            return any(s.state == LISTEN and s.local[1] == port for s in tcp_sockets())
+            return _listens(port)
         serving = [pid for pid in self.pids() if serves(pid, ("127.0.0.1", port))]
-        return len(serving) >= self.subject.processes
+        besides = self.subject.besides
+        return len(serving) >= self.subject.processes and (besides is None or _listens(besides))
 
     def cpu_seconds(self) -> float:
         """Processor time so far of all threads that live, by the scheduler's own count."""
@@ -77,8 +82,7 @@ class Running:
 
     def connections(self, port: int) -> list[int]:
         """How many of the calls at ``port`` each worker has now."""
-        calls = {s.inode for s in tcp_sockets() if s.state == ESTABLISHED and s.local[1] == port}
-        return [len(calls & sockets_of(pid).keys()) for pid in self.workers()]
+        return [established(pid, port) for pid in self.workers()]
 
     def memory(self) -> int:
         """Bytes of memory that it has made, all of its processes together."""
@@ -91,22 +95,35 @@ def cpu_seconds(pid: int) -> float:
     return sum(int(task.joinpath("schedstat").read_text().split()[0]) / 1e9 for task in tasks)
 
 
+def _listens(port: int) -> bool:
+    """Whether anybody listens on ``port``."""
+    listening = [c for c in psutil.net_connections("tcp4") if c.status == psutil.CONN_LISTEN]
+    return any(c.laddr and c.laddr.port == port for c in listening)
+
+
 def eslbot_service(
-    folder: Path, port: int, ameyo_url: str, *, workers: int = 1, ca_file: Path | None = None
+    folder: Path, port: int, ameyo_url: str, relay_port: int, *, workers: int = 1, ca_file: Path | None = None
 ) -> Subject:
     """``eslbot serve`` with ``workers`` workers; ``ca_file`` is who has signed Ameyo's certificate."""
     config = folder / f"eslbot-{workers}{'-tls' if ca_file else ''}.toml"
-    config.write_text(tomli_w.dumps(_configuration(port, ameyo_url, workers, ca_file, folder)))
+    page = free_port()
+    document = _configuration(port, ameyo_url, workers, ca_file, folder)
+    document["web"] = {"listen": f"127.0.0.1:{page}"}
+    document["relay"] = {"processes": 0, "listen": f"127.0.0.1:{relay_port}"}  # the generator's
+    config.write_text(tomli_w.dumps(document))
     command = (sys.executable, "-m", "eslbot", "serve", "--config", str(config), "--log", "json")
-    return Subject("eslbot" if workers == 1 else f"eslbot, {workers} workers", command, processes=workers)
+    name = "eslbot" if workers == 1 else f"eslbot, {workers} workers"
+    return Subject(name, command, processes=workers, besides=page)
 
 
-def subjects(folder: Path, port: int, ameyo_port: int, genesis: Path | None) -> list[Subject]:
+def subjects(
+    folder: Path, port: int, ameyo_port: int, relay_port: int, genesis: Path | None
+) -> list[Subject]:
     """All that can run here; Genesis where ``genesis`` is a Python that has it."""
     python = sys.executable
     controllers = "benchmarks.esl.controllers"
     found = [
-        eslbot_service(folder, port, f"http://127.0.0.1:{ameyo_port}"),
+        eslbot_service(folder, port, f"http://127.0.0.1:{ameyo_port}", relay_port),
         Subject("eslbot.esl alone", (python, "-m", f"{controllers}.session_alone", str(port))),
         Subject("bare gevent", (python, "-m", f"{controllers}.bare_gevent", str(port))),
         Subject("greenswitch", (python, "-m", f"{controllers}.greenswitch_released", str(port)), polls=True),
@@ -135,8 +152,6 @@ def _configuration(
             "max_calls": MANY,
             "key_file": str(folder / "identity.key"),
         },
-        "relay": {"processes": 0},
-        "web": {"listen": f"127.0.0.1:{free_port()}"},
         "workspaces": {
             WORKSPACE: {
                 "name": "acme",

@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from benchmarks.esl.cases import AWAY
 from benchmarks.esl.generator import Result
-from benchmarks.outcome import Data, Told, cell, lost, median, ratios
-from benchmarks.speech.measures import percentile
-from benchmarks.speech.report import Verdict, table
+from benchmarks.outcome import Data, Told, Verdict, cell, lost, median, ratios
+from eslbot.sim.loadtest.tables import percentile, table
 
 ESLBOT, WIRE, GREENSWITCH, GEVENT = "eslbot", "eslbot.esl alone", "greenswitch", "bare gevent"
 #: The bars.

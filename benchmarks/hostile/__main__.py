@@ -7,17 +7,17 @@ import os
 import secrets
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import click
 
+from benchmarks.frame import measuring
 from benchmarks.hostile.kinds import KINDS
-from benchmarks.machine import Machine
-from eslbot.sim.lab import Lab, LabError, Tenant
+from eslbot.sim.lab import Tenant
+from eslbot.sim.loadtest.tables import table
+from tests.support.lab import Lab
 
 #: Milliseconds by which the 99th percentile may differ (the issue's bar).
 BAR = 5.0
@@ -54,33 +54,27 @@ def main(rate: float, calls: int, cps: float, rounds: int, only: tuple[str, ...]
     Exits 0 when it was measured, whatever the figures, and 1 when it could not be.
     """
     found: dict[tuple[str, str], Round] = {}
-    with tempfile.TemporaryDirectory(prefix="eslbot-hostile-") as folder:
-        try:
-            tenant = Tenant("acme", "talk?listen_ms=300")
-            # Without a token there is no page, and all is refused at its door.
-            tokens = {"operator": {"token": secrets.token_urlsafe(32)}}
-            with Lab(
-                Path(folder), [tenant], switch=switch, workers=2, ledger=True, page_tokens=tokens
-            ) as lab:
-                print(f"{Machine.here()}\n{lab.switch_name}; load {os.getloadavg()[0]:.1f} at the beginning")
-                service = lab.services[0]
-                _place(lab, tenant, Round(), calls, cps)  # what is cold is not what is measured
-                for number in range(rounds):
-                    for kind in only or KINDS:
-                        for name, port in (("page", service.web[1]), ("workers", service.health[1])):
-                            quiet = found.setdefault((QUIET, ""), Round())
-                            _place(lab, tenant, quiet, calls, cps)
-                            one = found.setdefault((kind, name), Round())
-                            with _attacked(port, kind, rate, one.answers):
-                                _place(lab, tenant, one, calls, cps)
-                            print(
-                                f"{number + 1}: {kind} at the {name}: p99 {one.at(0.99):.0f} ms, "
-                                f"load {os.getloadavg()[0]:.1f}",
-                                flush=True,
-                            )
-        except LabError as error:
-            print(f"the benchmark cannot run: {error}", file=sys.stderr)
-            sys.exit(1)
+    tenant = Tenant("acme", "talk?listen_ms=300")
+    # Without a token there is no page, and all is refused at its door.
+    tokens = {"operator": {"token": secrets.token_urlsafe(32)}}
+    with (
+        measuring("python -m benchmarks.hostile") as run,
+        Lab(run.folder, [tenant], switch=switch, workers=2, ledger=True, page_tokens=tokens) as lab,
+    ):
+        run.about.switch = lab.switch_name
+        service = lab.services[0]
+        _place(lab, tenant, Round(), calls, cps)  # what is cold is not what is measured
+        for number in range(rounds):
+            for kind in only or KINDS:
+                for name, port in (("page", service.web[1]), ("workers", service.health[1])):
+                    _place(lab, tenant, found.setdefault((QUIET, ""), Round()), calls, cps)
+                    one = found.setdefault((kind, name), Round())
+                    with _attacked(port, kind, rate, one.answers):
+                        _place(lab, tenant, one, calls, cps)
+                    p99, load = one.at(0.99), os.getloadavg()[0]
+                    run.say(f"{number + 1}: {kind} at the {name}: p99 {p99:.0f} ms, load {load:.1f}")
+        about = run.over()
+    print(about.head("Hostile requests", f"{rounds} rounds of {calls} calls, {rate:g} requests/s"))
     print("\n".join(_report(found)))
 
 
@@ -111,12 +105,6 @@ def _attacked(port: int, kind: str, rate: float, answers: dict[str, int]) -> Ite
 
 
 def _report(found: dict[tuple[str, str], Round]) -> list[str]:
-    lines = [
-        f"load {os.getloadavg()[0]:.1f} at the end",
-        "",
-        "| requests | at | calls, completed | p50 | p95 | p99 | most (ms) | what came back |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
     whole = {name: Round() for name in ("page", "workers")}
     for (_, port), one in found.items():
         if port:
@@ -124,10 +112,13 @@ def _report(found: dict[tuple[str, str], Round]) -> list[str]:
             whole[port].calls += one.calls
             whole[port].completed += one.completed
     rows = [*found.items(), *((("all of these", name), one) for name, one in whole.items())]
+    cells = []
     for (kind, port), one in rows:
         back = ", ".join(f"{name.strip()} × {count}" for name, count in sorted(one.answers.items()))
-        figures = " | ".join(f"{one.at(part):.1f}" for part in (0.5, 0.95, 0.99, 1.0))
-        lines.append(f"| {kind} | {port} | {one.calls}, {one.completed} | {figures} | {back} |")
+        figures = [f"{one.at(part):.1f}" for part in (0.5, 0.95, 0.99, 1.0)]
+        cells.append((kind, port, f"{one.calls}, {one.completed}", *figures, back))
+    head = ("requests", "at", "calls, completed", "p50", "p95", "p99", "most (ms)", "what came back")
+    lines = [table(head, cells)]
     quiet = found[(QUIET, "")].at(0.99)
     for name, one in whole.items():
         lines.append(

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
 
+import click
 from sqlalchemy import Connection, Engine, func, select
 
+from benchmarks.frame import Run, measuring
 from benchmarks.ledger.made import DAYS, TENANTS, make
-from benchmarks.machine import Machine, revision
 from eslbot.config.model import Ledger, Secret
 from eslbot.ledger.database import migrate, open_database, reading, writing
 from eslbot.ledger.queries import Filter, Place, find
-from eslbot.ledger.schema import calls
+from eslbot.ledger.schema import calls as calls_table
 from eslbot.ledger.summary import chart, rebuild
+from eslbot.sim.loadtest.tables import table
 
 #: Times that each question is asked.
 TIMES = 5
@@ -54,43 +54,41 @@ def questions(newest: dict[str, Any], middle: dict[str, Any]) -> dict[str, Calla
     }
 
 
-def main() -> None:
-    """Print a Markdown table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ledger", description=__doc__)
-    parser.add_argument("--calls", type=int, default=1_000_000)
-    parser.add_argument(
-        "--url", help="a database, made where it is empty; default: an SQLite file of its own"
-    )
-    options = parser.parse_args()
-    print(f"{revision()}; {Machine.here()}\n")
-    with tempfile.TemporaryDirectory() as folder:
-        engine = open_database(
-            Ledger(Secret(options.url or f"sqlite:///{folder}/calls.db"), "/none", 1.0), create=True
-        )
-        _prepare(engine, options.calls)
-        _measure(engine)
+@click.command()
+@click.option("--calls", type=click.IntRange(1), default=1_000_000, show_default=True)
+@click.option("--url", help="A database, made where it is empty; default: an SQLite file of its own.")
+def main(calls: int, url: str | None) -> None:
+    """Measure what search and charts take with very many calls."""
+    with measuring("python -m benchmarks.ledger") as run:
+        database = Secret(url or f"sqlite:///{run.folder.absolute()}/calls.db")
+        engine = open_database(Ledger(database, "/none", 1.0), create=True)
+        _prepare(engine, calls, run)
+        settings, rows = _measure(engine, run)
         engine.dispose()
+        about = run.over()
+    print(about.head("The ledger", settings))
+    print(table(("question", "ms"), rows))
 
 
-def _prepare(engine: Engine, count: int) -> None:
+def _prepare(engine: Engine, count: int, run: Run) -> None:
     migrate(engine)
     with reading(engine) as connection:
-        if connection.execute(select(calls.c.call_id).limit(1)).first() is not None:
+        if connection.execute(select(calls_table.c.call_id).limit(1)).first() is not None:
             return
     make(engine, count)
     began = time.perf_counter()
     with writing(engine) as connection:
         rebuild(connection)
-    print(f"all calls summed up in {time.perf_counter() - began:.1f} s\n")
+    run.say(f"all calls summed up in {time.perf_counter() - began:.1f} s")
 
 
-def _measure(engine: Engine) -> None:
+def _measure(engine: Engine, run: Run) -> tuple[str, list[tuple[str, str]]]:
+    """What was asked, and what each question took."""
     with reading(engine) as connection:
-        count = connection.execute(select(func.count()).select_from(calls)).scalar_one()
+        count = connection.execute(select(func.count()).select_from(calls_table)).scalar_one()
         (newest,) = find(connection, Filter(), 1)
         (middle,) = find(connection, Filter(until=newest["invited_at"] - DAYS * 43200), 1)
-    print(f"{count:,} calls in {engine.dialect.name}, the best of {TIMES}\n")
-    print("| question | ms |\n|---|---|")
+    rows = []
     for name, question in questions(newest, middle).items():
         with reading(engine) as connection:
             taken = []
@@ -98,7 +96,9 @@ def _measure(engine: Engine) -> None:
                 began = time.perf_counter()
                 question(connection)
                 taken.append(time.perf_counter() - began)
-        print(f"| {name} | {1000 * min(taken):.1f} |", flush=True)
+        rows.append((name, f"{1000 * min(taken):.1f}"))
+        run.say(f"{name}: {rows[-1][1]} ms")
+    return f"{count:,} calls in {engine.dialect.name}, the best of {TIMES}", rows
 
 
 if __name__ == "__main__":

@@ -6,19 +6,19 @@ placed at one and at the other in turns. A service's CPU is that of all its proc
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
-import tempfile
 from contextlib import ExitStack
-from pathlib import Path
 
-from benchmarks.machine import Machine
-from eslbot.sim.lab import Lab, Tenant
+import click
+import psutil
+
+from benchmarks.frame import measuring
+from benchmarks.outcome import CannotRun
+from eslbot.sim.lab import Tenant
 from eslbot.sim.processes import children, descendants, relays, tells
+from tests.support.lab import Lab
 
-#: Clock ticks of proc(5) a second.
-TICKS = os.sysconf("SC_CLK_TCK")
 KINDS = ("arbiter", "workers", "relays", "page")
 
 
@@ -35,50 +35,55 @@ def spent(lab: Lab) -> dict[str, float]:
 
 
 def _seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / TICKS  # utime, stime, and those of children that have ended
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
-def main() -> None:
-    """Print milliseconds of CPU a call, by kind of process, with and without."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ledger.share", description=__doc__)
-    parser.add_argument("--calls", type=int, default=100, help="a round")
-    parser.add_argument("--cps", type=float, default=4.0, help="calls a second")
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--switch", default="freeswitch", choices=["freeswitch", "stand-in"])
-    asked = parser.parse_args()
+@click.command()
+@click.option("--calls", type=click.IntRange(1), default=100, show_default=True, help="A round.")
+@click.option("--cps", type=click.FloatRange(0.1), default=4.0, show_default=True, help="Calls a second.")
+@click.option("--rounds", type=click.IntRange(1), default=4, show_default=True)
+@click.option(
+    "--switch", type=click.Choice(["freeswitch", "stand-in"]), default="freeswitch", show_default=True
+)
+def main(calls: int, cps: float, rounds: int, switch: str) -> None:
+    """Measure milliseconds of CPU a call, by kind of process, with and without the ledger."""
     tenant = Tenant("acme", "talk?listen_ms=300")
-    rounds: dict[bool, list[dict[str, float]]] = {True: [], False: []}
-    with tempfile.TemporaryDirectory(prefix="eslbot-share-") as folder, ExitStack() as stack:
+    found: dict[bool, list[dict[str, float]]] = {True: [], False: []}
+    with measuring("python -m benchmarks.ledger.share") as run, ExitStack() as stack:
         labs = {
             ledger: stack.enter_context(
-                Lab(Path(folder, str(ledger)), [tenant], switch=asked.switch, workers=1, ledger=ledger)
+                Lab(run.folder / str(ledger), [tenant], switch=switch, workers=1, ledger=ledger)
             )
             for ledger in (False, True)
         }
-        print(f"{Machine.here()}\n{labs[True].switch_name}; load {os.getloadavg()[0]:.1f} at the beginning")
+        run.about.switch = labs[True].switch_name
         for lab in labs.values():
-            lab.pbx.load(20, asked.cps, workspace_id=tenant.id)  # what is cold is not what is measured
-        for number in range(2 * asked.rounds):
+            lab.pbx.load(20, cps, workspace_id=tenant.id)  # what is cold is not what is measured
+        for number in range(2 * rounds):
             ledger = number % 4 in (1, 2)
-            lab = labs[ledger]
-            before = spent(lab)
-            result = lab.pbx.load(asked.calls, asked.cps, workspace_id=tenant.id)
-            if result.completed != asked.calls:
-                raise SystemExit(f"{result.completed} of {asked.calls} calls were completed: {result}")
-            after = spent(lab)
-            a_call = {kind: 1000 * (after[kind] - before[kind]) / asked.calls for kind in KINDS}
-            rounds[ledger].append(a_call)
-            name = "with" if ledger else "without"
-            print(f"{name}: {_row(a_call)}; load {os.getloadavg()[0]:.1f}", flush=True)
+            found[ledger].append(_round(labs[ledger], tenant, calls, cps))
+            told, load = _row(found[ledger][-1]), os.getloadavg()[0]
+            run.say(f"{'with' if ledger else 'without'}: {told}; load {load:.1f}")
+        about = run.over()
     medians = {
-        ledger: {kind: statistics.median(one[kind] for one in found) for kind in KINDS}
-        for ledger, found in rounds.items()
+        ledger: {kind: statistics.median(one[kind] for one in each) for kind in KINDS}
+        for ledger, each in found.items()
     }
+    print(about.head("The ledger's share", f"{rounds} rounds each of {calls} calls, {cps:g} a second"))
     for ledger, name in ((False, "without"), (True, "with")):
         print(f"median {name}: {_row(medians[ledger])}")
-    whole = {ledger: sum(found.values()) for ledger, found in medians.items()}
+    whole = {ledger: sum(each.values()) for ledger, each in medians.items()}
     print(f"the ledger: {100 * (whole[True] - whole[False]) / whole[True]:+.1f} % of the service's CPU")
+
+
+def _round(lab: Lab, tenant: Tenant, calls: int, cps: float) -> dict[str, float]:
+    before = spent(lab)
+    result = lab.pbx.load(calls, cps, workspace_id=tenant.id)
+    if result.completed != calls:
+        raise CannotRun(f"{result.completed} of {calls} calls were completed: {result}")
+    after = spent(lab)
+    return {kind: 1000 * (after[kind] - before[kind]) / calls for kind in KINDS}
 
 
 def _row(a_call: dict[str, float]) -> str:

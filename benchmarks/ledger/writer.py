@@ -5,11 +5,12 @@ The calls are of ten tenants, one and a half minutes each; their facts are read 
 
 from __future__ import annotations
 
-import argparse
 import json
-import tempfile
 import time
 
+import click
+
+from benchmarks.frame import measuring
 from eslbot.config.model import Ledger, Secret
 from eslbot.ledger.database import migrate, open_database
 from eslbot.ledger.fold import read_fact
@@ -92,17 +93,21 @@ def measure(url: str, calls: int, rate: float, every: float) -> float:
     return spent / calls
 
 
-def main() -> None:
-    """Print milliseconds a call: with a page open, and without."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ledger.writer", description=__doc__)
-    parser.add_argument("--calls", type=int, default=1000)
-    parser.add_argument("--rate", type=float, default=2.0, help="calls a second")
-    parser.add_argument("--url", help="default: an SQLite file of its own")
-    options = parser.parse_args()
-    for every in (0.5, 5.0):
-        with tempfile.TemporaryDirectory() as folder:
-            url = options.url or f"sqlite:///{folder}/calls.db"
-            print(f"{every:g} s: {1000 * measure(url, options.calls, options.rate, every):.3f} ms a call")
+@click.command()
+@click.option("--calls", type=click.IntRange(1), default=1000, show_default=True)
+@click.option("--rate", type=click.FloatRange(0.1), default=2.0, show_default=True, help="Calls a second.")
+@click.option("--url", help="Default: an SQLite file of its own.")
+def main(calls: int, rate: float, url: str | None) -> None:
+    """Measure the writer's milliseconds of CPU a call: with a page open, and without."""
+    with measuring("python -m benchmarks.ledger.writer") as run:
+        found = {}
+        for every in (0.5, 5.0):
+            database = url or f"sqlite:///{run.folder.absolute()}/calls-{every:g}.db"
+            found[every] = 1000 * measure(database, calls, rate, every)
+        about = run.over()
+    print(about.head("The ledger's writer", f"{calls} calls, {rate:g} a second"))
+    for every, spent in found.items():
+        print(f"{every:g} s: {spent:.3f} ms a call")
 
 
 if __name__ == "__main__":

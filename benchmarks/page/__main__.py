@@ -5,7 +5,6 @@ Chromium and the page's server are real. The ledger is a stand-in, which tells o
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import statistics
@@ -15,7 +14,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.machine import Cpu, Machine, revision
+import click
+
+from benchmarks.frame import measuring
+from benchmarks.machine import Cpu
+from benchmarks.outcome import CannotRun
+from eslbot.sim.loadtest.tables import table
 from tests.support.fake_ledger import FakeLedger, many, stir
 from tests.support.page import CHROMIUM, PageService, browser, page_tree, sign_in
 
@@ -38,19 +42,14 @@ FIRST = """() => {
 }"""
 
 
-def main() -> None:
-    """Print a Markdown table."""
-    parser = argparse.ArgumentParser(prog="scripts/benchmark-page", description=__doc__)
-    parser.add_argument("--calls", type=int, default=500)
-    parser.add_argument("--changes", type=int, default=100, help="calls that change each second")
-    parser.add_argument("--seconds", type=float, default=20.0)
-    options = parser.parse_args()
-    if CHROMIUM is None:
-        raise SystemExit("chromium is needed; Debian's package is chromium")
-    print(f"{options.calls} live calls, {options.changes} changes a second, {options.seconds:g} s each")
-    print(f"{revision()}; {Machine.here()}\n")
-    print("| case | drawn after | frames/s | p50 | p95 | p99 | longest | long tasks | main thread | CPU |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+@click.command()
+@click.option("--calls", type=click.IntRange(1), default=500, show_default=True)
+@click.option(
+    "--changes", type=click.IntRange(1), default=100, show_default=True, help="Calls that change a second."
+)
+@click.option("--seconds", type=click.FloatRange(1), default=20.0, show_default=True, help="Of each case.")
+def main(calls: int, changes: int, seconds: float) -> None:
+    """Measure how smoothly the call page shows many live calls."""
     desktop = {"viewport": {"width": 1280, "height": 900}}
     phone = {"viewport": {"width": 375, "height": 667}, "color_scheme": "dark", "has_touch": True}
     cases: list[tuple[str, dict[str, Any], int, float]] = [
@@ -58,14 +57,26 @@ def main() -> None:
         ("desktop, told ten times a second", desktop, 1, 0.1),
         ("phone, a processor four times slower, once a second", phone, 4, 1.0),
     ]
-    for name, context, slowdown, period in cases:
-        print(f"| {name} | {measure(options, context, slowdown, period)} |", flush=True)
+    rows = []
+    with measuring("scripts/benchmark-page") as run:
+        if CHROMIUM is None:
+            raise CannotRun("chromium is needed; Debian's package is chromium")
+        for name, context, slowdown, period in cases:
+            run.say(name)
+            rows.append((name, *measure(calls, changes, seconds, context, slowdown, period)))
+        about = run.over()
+    settings = f"{calls} live calls, {changes} changes a second, {seconds:g} s each"
+    head = ("case", "drawn after", "frames/s", "p50", "p95", "p99", "longest")
+    print(about.head("The call page", settings))
+    print(table((*head, "long tasks", "main thread", "CPU"), rows))
 
 
-def measure(options: argparse.Namespace, context: dict[str, Any], slowdown: int, period: float) -> str:
+def measure(
+    calls: int, changes: int, seconds: float, context: dict[str, Any], slowdown: int, period: float
+) -> list[str]:
     """The cells of one case."""
     ledger = FakeLedger()
-    ledger.put(*many(options.calls))
+    ledger.put(*many(calls))
     with TemporaryDirectory(prefix="eslbot-") as folder:
         tree = page_tree(Path(folder) / "journal")
         with PageService(Path(folder), tree, ledger) as service, browser() as chromium:
@@ -77,16 +88,16 @@ def measure(options: argparse.Namespace, context: dict[str, Any], slowdown: int,
             sign_in(page, service)
             page.wait_for_function(
                 "count => document.querySelectorAll('#live-rows tr').length >= count",
-                arg=options.calls,
+                arg=calls,
             )
             drawn = page.evaluate(FIRST)
             ended = threading.Event()
-            stirring = threading.Thread(target=_stir, args=(ledger, options.changes, period, ended))
+            stirring = threading.Thread(target=_stir, args=(ledger, changes, period, ended))
             stirring.start()
             page.evaluate(RESET)
             # This process: the page's, its stand-in and our own waiting.
             cpu, tasks, began = Cpu([os.getpid()]), _busy(devtools), time.monotonic()
-            page.wait_for_timeout(options.seconds * 1000)
+            page.wait_for_timeout(seconds * 1000)
             took = time.monotonic() - began
             cores, tasks = cpu.cores(), _busy(devtools) - tasks
             found = page.evaluate("measured")
@@ -96,17 +107,15 @@ def measure(options: argparse.Namespace, context: dict[str, Any], slowdown: int,
     long = found["tasks"]
     cuts = statistics.quantiles(frames, n=100)
     longest = f", longest {max(long):.0f} ms" if long else ""
-    return " | ".join(
-        [
-            f"{drawn:.0f} ms",
-            f"{len(frames) / took:.1f}",
-            *(f"{cuts[cut - 1]:.1f} ms" for cut in (50, 95, 99)),
-            f"{frames[-1]:.0f} ms",
-            f"{len(long)}{longest}",
-            f"{100 * tasks / took:.1f} %",
-            f"{100 * cores:.1f} %",
-        ]
-    )
+    return [
+        f"{drawn:.0f} ms",
+        f"{len(frames) / took:.1f}",
+        *(f"{cuts[cut - 1]:.1f} ms" for cut in (50, 95, 99)),
+        f"{frames[-1]:.0f} ms",
+        f"{len(long)}{longest}",
+        f"{100 * tasks / took:.1f} %",
+        f"{100 * cores:.1f} %",
+    ]
 
 
 def _stir(ledger: FakeLedger, changes: int, period: float, ended: threading.Event) -> None:

@@ -7,30 +7,31 @@ import json
 import os
 import statistics
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from benchmarks.machine import Machine
+from benchmarks.frame import About, measuring
+from benchmarks.outcome import Verdict
 from benchmarks.recording.measures import alignment, gaps, onsets, pauses, second_of_sound, wire_onsets
-from benchmarks.speech.report import Verdict, table
-from eslbot import g711
+from benchmarks.report import verdict_table
+from eslbot.audio import g711
 from eslbot.config import load
 from eslbot.recording.store import Damaged, Store
 from eslbot.sim.bot import BotCall
-from eslbot.sim.lab import Lab, LabError, Tenant
+from eslbot.sim.lab import Tenant
+from eslbot.sim.loadtest.tables import table
 from eslbot.sim.pbx import PbxCall
 from eslbot.sim.pbx.media import RtpSession
 from eslbot.sim.rtp import RtpPacket
+from tests.support.lab import Lab
 
 #: What each of them says: a quiet tone and a loud one, in hertz, that the other's are not.
 CALLER, BOT = (400.0, 800.0), (500.0, 1000.0)
@@ -164,29 +165,25 @@ def main(
     The calls are on loopback, with and without recording in turn. Exits 0 when everything was measured,
     whatever the figures, and 1 when something could not be.
     """
-    # Callers and bots are threads of this process, and what they keep is looked through for 80 ms in one go.
-    sys.setswitchinterval(0.001)
-    gc.disable()
-    folder = keep or Path(tempfile.mkdtemp(prefix="eslbot-recording-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    machine, begun = Machine.here(), time.monotonic()
+    gc.disable()  # what callers and bots keep is looked through for 80 ms in one go
     own = {"recording": {"key": "0f" * 32}} if sealed else {}
     tenants = [
         Tenant("plain", "hold", workspace={"max_calls": 500}),
         Tenant("recorded", "hold", workspace={"max_calls": 500, "record": True, **own}),
     ]
     figures = Figures()
-    try:
-        with Lab(folder, tenants, switch=switch) as lab, sent_packets() as sent:
-            name = lab.switch_name
-            for tenant in ORDER[:rounds]:
-                print(f"{tenant}: {calls} calls, {seconds:g} s", file=sys.stderr, flush=True)
-                _round(lab, tenant, calls, seconds, figures, sent)
-    except (LabError, OSError, TimeoutError) as error:
-        print(f"the benchmark cannot run: {error}", file=sys.stderr)
-        sys.exit(1)
-    settings = f"{calls} calls, {rounds} rounds of {seconds:g} s{', sealed' if sealed else ''}; {name}"
-    text = report(figures, machine, settings, time.monotonic() - begun)
+    with (
+        measuring("python -m benchmarks.recording", keep=keep) as run,
+        Lab(run.folder, tenants, switch=switch) as lab,
+        sent_packets() as sent,
+    ):
+        run.about.switch = lab.switch_name
+        for tenant in ORDER[:rounds]:
+            run.say(f"{tenant}: {calls} calls, {seconds:g} s")
+            _round(lab, tenant, calls, seconds, figures, sent)
+        about = run.over()
+    settings = f"{calls} calls, {rounds} rounds of {seconds:g} s{', sealed' if sealed else ''}"
+    text = report(figures, about, settings)
     print(text)
     if out is not None:
         out.with_suffix(".md").write_text(text)
@@ -217,7 +214,7 @@ def _round(
 
 def _look_at(lab: Lab, up: Calls, figures: Figures, sent: dict[int, list[tuple[float, np.ndarray]]]) -> None:
     """Each recording beside what was on the wire."""
-    os.environ.update(lab._tokens())
+    os.environ.update(lab.tokens)
     store = Store(load(lab.config), None)
     for number, (call, bot) in enumerate(up.calls):
         entry = None
@@ -242,7 +239,7 @@ def _look_at(lab: Lab, up: Calls, figures: Figures, sent: dict[int, list[tuple[f
         caller, heard = sound[:, 0], sound[:, 1]
         packets = [(arrival.at, linear(arrival.packet)) for arrival in call.recording.arrivals]
         received = np.concatenate([samples for _, samples in packets])
-        session = call._session
+        session = call.session
         assert session is not None
         said = sent[session.port]
         found = alignment(onsets(caller), onsets(heard), wire_onsets(said), wire_onsets(packets))
@@ -257,7 +254,7 @@ def _look_at(lab: Lab, up: Calls, figures: Figures, sent: dict[int, list[tuple[f
                 print(f"{bot.headers['X-Call-ID']}: gaps in the {side}'s side: {places}", file=sys.stderr)
 
 
-def report(figures: Figures, machine: Machine, settings: str, seconds: float) -> str:
+def report(figures: Figures, about: About, settings: str) -> str:
     """Markdown."""
     plain, recorded = figures.used["plain"], figures.used["recorded"]
     with_, without = (statistics.mean(used.all for used in of) for of in (recorded, plain))
@@ -282,7 +279,6 @@ def report(figures: Figures, machine: Machine, settings: str, seconds: float) ->
             worst <= OFF,
         ),
     ]
-    met = {True: "met", False: "**missed**", None: ""}
     rows = [
         (name, f"{used.loop:.3f}", f"{used.threads:.3f}", f"{used.all:.3f}")
         for name in ("plain", "recorded")
@@ -291,13 +287,8 @@ def report(figures: Figures, machine: Machine, settings: str, seconds: float) ->
     size = statistics.median(figures.bytes_a_second) / 1000 if figures.bytes_a_second else float("nan")
     return "\n".join(
         [
-            f"# Recording, measured on {datetime.now(UTC):%Y-%m-%d %H:%MZ}\n",
-            f"* {machine}; Python {machine.python}",
-            f"* {settings}; {seconds:.0f} s in all\n",
-            table(
-                ("measure", "bar", "measured", ""),
-                [(v.measure, v.bar, v.measured, met[v.met]) for v in verdicts],
-            ),
+            about.head("Recording", settings),
+            verdict_table(verdicts),
             f"{figures.recordings} recordings, {figures.missing} missing, {len(figures.damaged)} damaged; "
             f"{len(figures.off)} tones compared; {size:.1f} kB a second (two tones; speech takes less).\n",
             "Percent of a core a call, of the relay, round by round:\n",

@@ -4,7 +4,8 @@ Run it with ``scripts/benchmark-reliability`` or ``python -m benchmarks.reliabil
 options.
 
 =============  =========================================================================================
-``cases``      the scenarios, each on an :class:`eslbot.sim.lab.Lab` of its own
+``cases``      the scenarios, each on a :class:`tests.support.lab.Lab` of its own
+``results``    what each has measured
 ``measures``   what was heard: gaps inside the bot's tones; no network, tested by itself
 ``report``     figures against the bars, as text and JSON
 =============  =========================================================================================

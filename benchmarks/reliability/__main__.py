@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import random
-import shlex
-import shutil
-import signal
 import sys
-import tempfile
-import threading
-import time
 import traceback
-from _thread import interrupt_main
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-import eslbot
-from benchmarks.machine import Machine, revision
-from benchmarks.reliability.cases import CROWDS, DEATHS, Bench, Unmeasured
+from benchmarks.frame import Run, measuring
+from benchmarks.reliability.cases import CROWDS, DEATHS, Bench
 from benchmarks.reliability.report import Report
-from eslbot.sim.freeswitch import FreeSwitchError
-from eslbot.sim.lab import LabError
-from eslbot.sim.pbx import SippMissing
+from benchmarks.reliability.results import Unmeasured
+from eslbot.sim.service import LabError
 
 CASES = ("kills", "uplink", "away", "storm", "calm", "hup", "rolling", "deaths")
-
-_BEGUN = time.monotonic()
 
 #: Seconds after which the run is given up.
 LIMIT = 1500
@@ -73,42 +62,71 @@ def main(
 
     Exits 0 when everything was measured, whatever the figures, and 1 when something could not be.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    sys.setswitchinterval(0.001)  # the callers, the bots, the proxy and the clock are threads of this process
-    watchdog = threading.Timer(LIMIT, interrupt_main)
-    watchdog.daemon = True
-    watchdog.start()
-    folder = keep or Path(tempfile.mkdtemp(prefix="eslbot-reliability-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    report = Report(
-        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        command=shlex.join(["python", "-m", "benchmarks.reliability", *sys.argv[1:]]),
-        machine=Machine.here(),
-        eslbot=f"{eslbot.__version__} ({revision()}), {workers} workers",
-        seed=seed,
+    plan = _Plan(
+        kills or (20 if quick else 200),
+        spacing,
+        calls or (10 if quick else 60),
+        seconds or (8.0 if quick else 60.0),
+        rate,
+        3 if quick else 10,
     )
-    bench = Bench(folder, switch, workers, random.Random(seed), _say)
-    wanted = kills or (20 if quick else 200)
-    fewer = wanted // 4 + 1
-    length = seconds or (8.0 if quick else 60.0)
-    held = calls or (10 if quick else 60)
-    pause = min(5.0, length / 4)
+    with measuring("python -m benchmarks.reliability", keep=keep, limit=LIMIT) as run:
+        bench = Bench(run.folder, switch, workers, random.Random(seed), run.say)
+        report = Report(run.about, workers, seed)
+        runs = _runs(plan, bench, report, run)
+        try:
+            for name in cases or CASES:
+                told, measure = runs[name]
+                run.say(told)
+                try:
+                    measure()
+                except LabError:
+                    raise
+                except (Unmeasured, TimeoutError, OSError, RuntimeError) as error:
+                    report.failures.append(f"{name}: {error!r}")
+                    traceback.print_exc()
+        except KeyboardInterrupt:
+            report.failures.append(f"interrupted, or not over within {LIMIT} s")
+        report.about.switch = bench.switch_name
+        run.over()
+    print(report.text())
+    if as_json is not None:
+        as_json.write_text(report.json(), encoding="utf-8")
+    sys.exit(1 if report.failures else 0)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How much of what; seconds and counts."""
+
+    kills: int
+    spacing: float
+    held: int
+    length: float
+    rate: float
+    deaths: int
+
+
+def _runs(plan: _Plan, bench: Bench, report: Report, run: Run) -> dict[str, tuple[str, Callable[[], None]]]:
+    """Each case: what is told of it, and how it is measured."""
+    fewer, pause = plan.kills // 4 + 1, min(5.0, plan.length / 4)
+    rate, length, held, spacing = plan.rate, plan.length, plan.held, plan.spacing
 
     def deploys(name: str, length: float) -> Callable[[], None]:
         return lambda: report.deploys.append(bench.deploys(name, rate, length, pause))
 
     def deaths() -> None:
         for name in DEATHS:
-            _say(f"  {name}")
-            report.deaths.append(bench.death(name, 3 if quick else 10))
+            run.say(f"  {name}")
+            report.deaths.append(bench.death(name, plan.deaths))
         for name in CROWDS:
-            _say(f"  {min(held, 50)} calls {name}")
+            run.say(f"  {min(held, 50)} calls {name}")
             report.deaths.append(bench.crowd_dies(name, min(held, 50)))
 
-    runs: dict[str, tuple[str, Callable[[], None]]] = {
+    return {
         "kills": (
-            f"{wanted} kills in one call, the bot speaking",
-            lambda: setattr(report, "speaking", bench.take_overs(wanted, speaking=True, spacing=spacing)),
+            f"{plan.kills} kills in one call, the bot speaking",
+            lambda: setattr(report, "speaking", bench.take_overs(plan.kills, speaking=True, spacing=spacing)),
         ),
         "uplink": (
             f"{fewer} kills in one call, parked",
@@ -124,34 +142,6 @@ def main(
         "deaths": (f"FreeSWITCH dies, {len(DEATHS) + len(CROWDS)} times", deaths),
         "rolling": (f"rolling restart under {rate:g} calls/s for {length:g} s", deploys("rolling", length)),
     }
-    try:
-        for name in cases or CASES:
-            told, run = runs[name]
-            _say(told)
-            try:
-                run()
-            except (Unmeasured, TimeoutError, OSError, RuntimeError) as error:
-                report.failures.append(f"{name}: {error!r}")
-                traceback.print_exc()
-    except (LabError, FreeSwitchError, SippMissing) as error:
-        print(f"the benchmark cannot run: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        report.failures.append(f"interrupted, or not over within {LIMIT} s")
-    finally:
-        watchdog.cancel()
-        if keep is None:
-            shutil.rmtree(folder, ignore_errors=True)
-    report.switch = bench.switch_name
-    report.seconds = time.monotonic() - _BEGUN
-    print(report.text())
-    if as_json is not None:
-        as_json.write_text(report.json(), encoding="utf-8")
-    sys.exit(1 if report.failures else 0)
-
-
-def _say(what: str) -> None:
-    print(f"» {time.monotonic() - _BEGUN:4.0f} s  {what}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

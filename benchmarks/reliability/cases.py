@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from signal import SIGABRT, SIGKILL, SIGTERM
@@ -18,24 +17,32 @@ from uuid import uuid4
 from websockets.exceptions import ConnectionClosed
 
 from benchmarks.reliability.measures import Gap, spoken
+from benchmarks.reliability.results import (
+    Away,
+    Death,
+    Deploys,
+    Kill,
+    Storm,
+    TakeOvers,
+    Unmeasured,
+    uplink_losses,
+)
 from benchmarks.speech import signals
-from benchmarks.speech.measures import uplink
-from eslbot.sim.account import Account, Ending
 from eslbot.sim.audio import tone
 from eslbot.sim.bot import GOODBYE, GREETING, Bot, BotCall
-from eslbot.sim.chaos.faults import Faults
-from eslbot.sim.chaos.witness import Witness
-from eslbot.sim.lab import Lab, Tenant
+from eslbot.sim.lab import Tenant
 from eslbot.sim.pbx import Answer, PbxCall, Stall
 from eslbot.sim.pbx.voices import Voices
-from eslbot.sim.proxy import Passage
 from eslbot.sim.service import send, wait_gone
+from tests.support.audit import Ending
+from tests.support.chaos.faults import Faults
+from tests.support.chaos.witness import Witness
+from tests.support.lab import Lab
+from tests.support.proxy import Passage
 
 #: Bots that do what the benchmark says; that say one tone without a break and end; and that say one, listen,
-#: and say another.
-ORDERED, SPEAKS, CONVERSES = "ordered", "speaks", "converses"
-#: That say one for a long time.
-DRONES = "drones"
+#: and say another; that say one for a long time.
+ORDERED, SPEAKS, CONVERSES, DRONES = "ordered", "speaks", "converses", "drones"
 #: Seconds of each tone that a bot says, and milliseconds by which it is sent ahead: its own late chunks are
 #: not heard.
 SAID = {SPEAKS: {GREETING: 4.0}, CONVERSES: {GREETING: 2.0, GOODBYE: 2.0}}
@@ -49,86 +56,7 @@ SET_UP_LIMIT, TAKE_OVER_LIMIT, END_LIMIT = 15.0, 15.0, 60.0
 STORM_LIMIT = 120.0
 #: Seconds between a worker's being there and the next kill: at any phase of FreeSWITCH's 20 ms.
 BEFORE_KILL = (0.05, 0.25)
-#: Seconds around a kill in which a lost frame of the caller's belongs to it.
-AROUND_KILL = (0.1, 0.6)
 _LOOK = 0.0005
-
-
-class Unmeasured(Exception):
-    """A case could not be measured; the text says why."""
-
-
-@dataclass(frozen=True)
-class Kill:
-    """One kill in a call: seconds from the signal until the kernel had closed the worker's connection
-    (``released``), a new one was ``opened``, its controller had said ``connect``, and FreeSWITCH had
-    ``answered`` with the channel.
-
-    ``bot_stays``: the bot's WebSocket is still up.
-    """
-
-    at: float
-    released: float
-    opened: float
-    connected: float
-    answered: float
-    bot_stays: bool
-
-
-@dataclass
-class TakeOvers:
-    """Many kills in one call.
-
-    ``error`` is why there were fewer than wanted; ``bots`` counts the WebSockets that were opened. ``lost``
-    are the caller's frames lost at each kill that the bot's stream survived, ``lost_elsewhere`` the others.
-    """
-
-    wanted: int
-    speaking: bool
-    kills: list[Kill] = field(default_factory=list)
-    error: str | None = None
-    handed_off: bool = False
-    bots: int = 0
-    lost: list[int] = field(default_factory=list)
-    lost_elsewhere: int = 0
-    left_out: int = 0  # frames that this machine was too busy to send; they are among the lost
-    account: Account | None = None
-
-
-@dataclass
-class Away:
-    """No eslbot for ``seconds`` in mid-call: how many calls were ``alive`` at its end."""
-
-    seconds: float
-    calls: int
-    alive: int
-    back: list[float]  # seconds from the start of `eslbot serve` to each call's take-over
-    account: Account
-
-
-@dataclass
-class Storm:
-    """Kills at a fixed pace under held calls."""
-
-    kills: int
-    account: Account
-
-
-@dataclass
-class Deploys:
-    """Calls under deploys: ``deploys`` were made; gaps inside the bot's tone, with the call they were in.
-
-    ``cut`` are the calls that heard more than 60 ms less of it than was said, with how much less.
-    """
-
-    name: str
-    seconds: float
-    deploys: list[float]
-    gaps: list[tuple[str, Gap]]
-    cut: list[tuple[str, float]]
-    account: Account
-
-
 #: What calls are at when FreeSWITCH dies; each a process of its own, so not too many.
 DEATHS = {
     "listening": (1, SIGKILL),
@@ -139,26 +67,6 @@ DEATHS = {
 }
 #: The same of many calls, which one SIPp places and whose RTP is another process's.
 CROWDS = {"parked": (ORDERED, SIGKILL), "whose bots speak": (DRONES, SIGABRT)}
-
-
-@dataclass
-class Death:
-    """FreeSWITCH dies under ``calls`` calls: seconds from the signal to each call's first packet (``back``).
-
-    ``unbroken``: bots' WebSockets that were still there, of those that were. ``posts``: notifications that
-    Ameyo got in all; ``done``: calls that it accepted and ended, ``outcomes`` as what. ``byes`` are ours.
-    """
-
-    name: str
-    calls: int
-    back: list[float]
-    unbroken: int
-    bots: int
-    posts: int
-    outcomes: dict[str, int]
-    done: int
-    byes: int
-    account: Account | None = None
 
 
 class Bench:
@@ -227,8 +135,8 @@ class Bench:
             found.bots = len(_bots(lab, crt))
             if not speaking:
                 time.sleep(1.0)  # the last frames
-                found.left_out = call._session.left_out if call._session is not None else 0
-                found.lost, found.lost_elsewhere = _uplink_losses(bot, found.kills)
+                found.left_out = call.session.left_out if call.session is not None else 0
+                found.lost, found.lost_elsewhere = uplink_losses(bot, found.kills)
             lab.ameyo.script(crt, [])
             _end_all(lab, [crt])
             with contextlib.suppress(TimeoutError):
@@ -331,13 +239,7 @@ class Bench:
                     for bot in bots:
                         speech.enter_context(_speech(bot))
                 time.sleep(1.0)  # the youngest call's row is written
-                with witness.fault("crash FreeSWITCH", "crash", ids):
-                    at = time.time()
-                    lab.crash_switch(signum)
-                    for call in calls:
-                        with contextlib.suppress(TimeoutError):
-                            call.wait_taken_up(1, 0.1 if call.result is not None else 20.0)
-                    lab.wait_switch_ready()
+                at = _crash(lab, witness, calls, signum)
                 time.sleep(1.0)  # of what comes behind it
                 unbroken = sum(not bot.closed for bot in bots)
             _end_all(lab, ids)
@@ -521,6 +423,18 @@ def _holder(lab: Lab, witness: Witness, call: PbxCall) -> tuple[Passage, int]:
     raise Unmeasured("no worker has the call")
 
 
+def _crash(lab: Lab, witness: Witness, calls: Sequence[PbxCall], signum: int) -> float:
+    """FreeSWITCH dies, and is back with its calls; when it died."""
+    with witness.fault("crash FreeSWITCH", "crash", [call.crt_object_id for call in calls]):
+        at = time.time()
+        lab.crash_switch(signum)
+        for call in calls:
+            with contextlib.suppress(TimeoutError):
+                call.wait_taken_up(1, 0.1 if call.result is not None else 20.0)
+        lab.wait_switch_ready()
+    return at
+
+
 def _bots_of(lab: Lab, crts: Sequence[str]) -> list[BotCall]:
     """The bots of all these calls, once they are there and hear their callers."""
     deadline = time.monotonic() + END_LIMIT
@@ -564,22 +478,6 @@ def _wait_taken_over(lab: Lab, crts: set[str], since: float, timeout: float) -> 
                 seen.setdefault(line["crt_object_id"], told - since)
         time.sleep(0.05)
     return sorted(seen.values())
-
-
-def _uplink_losses(bot: BotCall, kills: Sequence[Kill]) -> tuple[list[int], int]:
-    """Frames lost at each kill whose stream went on, and those lost at no kill."""
-    survived = [kill for kill in kills if kill.bot_stays]
-    lost = uplink(bot.audio(), list(bot.arrivals)).lost
-    counts = [0] * len(survived)
-    elsewhere = 0
-    for at in lost:
-        for index, kill in enumerate(survived):
-            if kill.at - AROUND_KILL[0] <= at <= kill.at + kill.answered + AROUND_KILL[1]:
-                counts[index] += 1
-                break
-        else:
-            elsewhere += 1
-    return counts, elsewhere
 
 
 def _heard(calls: Sequence[PbxCall]) -> tuple[list[tuple[str, Gap]], list[tuple[str, float]]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.speech.measures import is_loud
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim.audio import SHARE, tone_power
 from eslbot.sim.pbx.media import Arrival
 from eslbot.sim.rtp import PTIME

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.machine import Machine
-from benchmarks.reliability.cases import Away, Death, Deploys, Storm, TakeOvers
-from benchmarks.speech.measures import percentile
-from benchmarks.speech.report import Verdict, ms, table
-from eslbot.sim.account import Account, Duplicate, Ending, Entry
+from benchmarks.frame import About
+from benchmarks.outcome import Verdict
+from benchmarks.reliability.results import Away, Death, Deploys, Storm, TakeOvers
+from benchmarks.report import verdict_table
+from eslbot.sim.loadtest.tables import ms, percentile
+from tests.support.audit import Account, Duplicate, Ending, Entry
 
 #: The bars.
 GAP_MEDIAN, GAP_P99 = 0.020, 0.100
@@ -24,13 +25,9 @@ BACK, ALL_BACK = 2.0, 3.0
 class Report:
     """One run. ``failures`` are cases that could not be measured."""
 
-    date: str
-    command: str
-    machine: Machine
-    eslbot: str
+    about: About
+    workers: int
     seed: int
-    switch: str = ""
-    seconds: float = 0.0
     speaking: TakeOvers | None = None
     parked: TakeOvers | None = None
     away: Away | None = None
@@ -168,14 +165,9 @@ class Report:
 
     def text(self) -> str:
         """All of it, as Markdown."""
-        rows = [
-            (v.measure, v.bar, v.measured, {True: "met", False: "**missed**", None: "not measured"}[v.met])
-            for v in self.verdicts()
-        ]
         parts = [
-            f"{self.date}, {self.switch}\n{self.machine}\neslbot {self.eslbot}, seed {self.seed}, "
-            f"{self.seconds:.0f} s: `{self.command}`\n",
-            table(("measure", "bar", "measured", ""), rows),
+            self.about.head("Reliability", f"{self.workers} workers, seed {self.seed}"),
+            verdict_table(self.verdicts(), "not measured"),
             *self._details(),
         ]
         parts += [f"could not be measured: {failure}\n" for failure in self.failures]

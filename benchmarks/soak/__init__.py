@@ -5,7 +5,7 @@
 ``bot``       the voice bot, in a process of its own that can be killed; ``bots`` starts it and listens
 ``callers``   places calls, keeps so many of them up, and tells what the PBX saw of each
 ``log``       eslbot's log, read as it grows and cut where it gets long
-``faults``    what :mod:`eslbot.sim.chaos.faults` does not have: relay, FreeSWITCH, disk, Ameyo, clock
+``faults``    what :mod:`tests.support.chaos.faults` does not have: relay, FreeSWITCH, disk, Ameyo, clock
 ``tally``     the accounts of thousands of calls as one, of bounded size
 ``samples``   memory, descriptors, threads of every process and the line files, into a CSV file
 ``clock``     the drift of the RTP clock, from the arrivals of one long call

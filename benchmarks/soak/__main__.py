@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import random
-import shutil
 import signal
 import sys
-import tempfile
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
-from benchmarks.load.sites import rtp_ports
+from benchmarks.frame import Run, measuring
 from benchmarks.soak.bots import BotProcess
 from benchmarks.soak.faults import fake_clock, small_disk
 from benchmarks.soak.picture import draw
@@ -21,12 +18,9 @@ from benchmarks.soak.plan import INTERVALS, interval, tenants
 from benchmarks.soak.report import text
 from benchmarks.soak.run import Soak, document
 from benchmarks.soak.samples import read
-from eslbot.sim.freeswitch import FreeSwitchError
-from eslbot.sim.lab import Lab, LabError
-from eslbot.sim.pbx import SippMissing, Voices
-from eslbot.sim.pbx.voices import VoicesError
-
-_BEGUN = time.monotonic()
+from eslbot.sim.loadtest.sites import rtp_ports
+from eslbot.sim.pbx import Voices
+from tests.support.lab import Lab
 
 
 @click.command()
@@ -65,47 +59,15 @@ def main(
     Ctrl-C ends it with the account so far. Exits 0 when every promise was kept, 1 when one was broken or
     it could not go on, 2 when it could not begin.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.setswitchinterval(0.002)  # the long call's RTP is a thread of this process
     seed = random.randrange(1_000_000) if seed is None else seed
     seconds = 3600 * hours if hours is not None else 60 * minutes
-    folder = keep or Path(tempfile.mkdtemp(prefix="eslbot-soak-"))
-    for needed in (folder, out):
-        needed.mkdir(parents=True, exist_ok=True)
-    try:
-        with ExitStack() as stack:
-            bot = stack.enter_context(BotProcess())
-            no_disk = stack.enter_context(small_disk(folder.absolute() / "lines"))
-            faked = fake_clock(folder.absolute())
-            clock, within = faked if faked is not None else (None, [])
-            lab = Lab(
-                folder,
-                tenants(bot.url, seconds),
-                switch=switch,
-                workers=workers,
-                within={"127.0.0.1": within},
-                ledger=True,
-            )
-            lab.rtp_ports = rtp_ports(2 * calls, lab.rtp_ports)
-            voices = stack.enter_context(Voices())
-            stack.enter_context(lab)
-            if no_disk is not None:
-                _say(f"the disk is never full: a file system of its own cannot be mounted here: {no_disk}")
-            if clock is None:
-                _say("the clock is never stepped: there is no C compiler (cc) here")
-            names = [name for name in INTERVALS if not wanted or name in wanted]
-            soak = Soak(
-                lab, bot, seed, seconds, calls, names, no_disk is None, clock, out / "soak.csv", voices, _say
-            )
-            _say(f"seed {seed}; {lab.switch_name}; {seconds / 60:g} minutes, {calls} calls up at a time")
-            _say("every so many seconds: " + ", ".join(f"{n} {interval(n, seconds):g}" for n in soak.names))
-            result = soak.run()
-    except (LabError, FreeSwitchError, SippMissing, VoicesError, OSError) as error:
-        print(f"the soak cannot run: {error}", file=sys.stderr)
-        sys.exit(2)
-    finally:
-        if keep is None:
-            shutil.rmtree(folder, ignore_errors=True)
+    names = [name for name in INTERVALS if not wanted or name in wanted]
+    out.mkdir(parents=True, exist_ok=True)
+    with measuring("scripts/soak", keep=keep, absent=2) as run, ExitStack() as stack:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # with the account so far
+        sys.setswitchinterval(0.002)  # the long call's RTP is a thread of this process
+        soak = _soak(run, stack, switch, workers, seed, seconds, calls, names, out)
+        result = soak.run()
     draw(read(out / "soak.csv"), result.faults, soak.begun, out / "soak.svg")
     (out / "soak.json").write_text(document(result), encoding="utf-8")
     print(text(result))
@@ -113,8 +75,43 @@ def main(
     sys.exit(1 if result.broken else 0)
 
 
-def _say(what: str) -> None:
-    print(f"» {time.monotonic() - _BEGUN:5.0f} s  {what}", file=sys.stderr, flush=True)
+def _soak(
+    run: Run,
+    stack: ExitStack,
+    switch: str,
+    workers: int,
+    seed: int,
+    seconds: float,
+    calls: int,
+    names: list[str],
+    out: Path,
+) -> Soak:
+    """All that it needs, up until ``stack`` is left."""
+    folder = run.folder.absolute()
+    bot = stack.enter_context(BotProcess())
+    no_disk = stack.enter_context(small_disk(folder / "lines"))
+    clock, within = fake_clock(folder) or (None, [])
+    lab = Lab(
+        run.folder,
+        tenants(bot.url, seconds),
+        switch=switch,
+        workers=workers,
+        within={"127.0.0.1": within},
+        ledger=True,
+    )
+    lab.rtp_ports = rtp_ports(2 * calls, lab.rtp_ports)
+    voices = stack.enter_context(Voices())
+    stack.enter_context(lab)
+    if no_disk is not None:
+        run.say(f"the disk is never full: a file system of its own cannot be mounted here: {no_disk}")
+    if clock is None:
+        run.say("the clock is never stepped: there is no C compiler (cc) here")
+    soak = Soak(
+        lab, bot, seed, seconds, calls, names, no_disk is None, clock, out / "soak.csv", voices, run.say
+    )
+    run.say(f"seed {seed}; {lab.switch_name}; {seconds / 60:g} minutes, {calls} calls up at a time")
+    run.say("every so many seconds: " + ", ".join(f"{n} {interval(n, seconds):g}" for n in soak.names))
+    return soak
 
 
 if __name__ == "__main__":

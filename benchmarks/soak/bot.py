@@ -24,8 +24,8 @@ from urllib.parse import parse_qsl, urlsplit
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from benchmarks.load.bot import CHUNK_MS, chunk
 from eslbot.sim.events import JsonLines
+from eslbot.sim.loadtest.bot import CHUNK_MS, chunk
 
 PROPERTIES = {"agent_group": "soak"}
 #: Calls of which it is remembered that they were finished.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from eslbot.sim.lab import LabError
+from eslbot.sim.service import LabError
 
 #: Seconds to start.
 START_LIMIT = 15.0

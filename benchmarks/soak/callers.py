@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.soak.plan import ANCHOR, KINDS, RATE, PlannedBatch
-from eslbot.sim.account import STRANDED_LIMIT, Placed
-from eslbot.sim.chaos.plan import AMEYO
-from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import Load, PbxCall, Voices
 from eslbot.sim.pbx.media import Arrival
 from eslbot.sim.pbx.trace import Dialog
+from tests.support.audit import STRANDED_LIMIT, Placed
+from tests.support.chaos.plan import AMEYO
+from tests.support.lab import Lab
 
 #: Seconds behind the bot's part after which the PBX gives a call up: it was lost. A bot that is killed, or
 #: whose relay is, begins its part anew, and may do so more than once.

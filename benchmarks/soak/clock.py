@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.soak.growth import slope
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim.pbx.media import Arrival
 
 RATE = 8000

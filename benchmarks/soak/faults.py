@@ -1,4 +1,4 @@
-"""What :mod:`eslbot.sim.chaos.faults` does not do: relay, FreeSWITCH, disk, Ameyo's moods, clock."""
+"""What :mod:`tests.support.chaos.faults` does not do: relay, FreeSWITCH, disk, Ameyo's moods, clock."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.soak.bots import BotProcess
-from eslbot.sim.chaos.faults import Faults
-from eslbot.sim.chaos.witness import Witness
-from eslbot.sim.pbx.ameyo import Answer, Stall, Step, Unkind
+from eslbot.sim.pbx.steps import Answer, Stall, Step
 from eslbot.sim.service import send, wait_listening
+from tests.support.chaos.faults import Faults
+from tests.support.chaos.witness import Witness
+from tests.support.unkind_ameyo import unkind_answer
 
 #: Bytes of the file system of the line files: enough for all calls, and little to fill up.
 DISK = 96 << 20
@@ -44,7 +45,9 @@ class SoakFaults(Faults):
             "Ameyo away": self.ameyo_away,
             "Ameyo errors": lambda seconds: self.ameyo_mood("Ameyo errors", [503], seconds),
             "Ameyo slow": lambda seconds: self.ameyo_mood("Ameyo slow", [Stall(2.0, Answer(200))], seconds),
-            "Ameyo drips": lambda seconds: self.ameyo_mood("Ameyo drips", [Unkind("text drips")], seconds),
+            "Ameyo drips": lambda seconds: self.ameyo_mood(
+                "Ameyo drips", [unkind_answer("text drips")], seconds
+            ),
         }
         if disk:
             own["full disk"] = self.full_disk

@@ -11,7 +11,7 @@ from benchmarks.plots import LINE, picture
 from benchmarks.soak.clock import pieces
 from benchmarks.soak.growth import thinned
 from benchmarks.soak.samples import CALLS, CLOCK, LINES, Row, series
-from eslbot.sim.account import Fault
+from tests.support.audit import Fault
 
 #: What is sampled, in this order, and its colour.
 COLOURS = {

@@ -6,8 +6,8 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from eslbot.sim.chaos.plan import AMEYO, PlannedFault
 from eslbot.sim.lab import Tenant
+from tests.support.chaos.plan import AMEYO, PlannedFault
 
 #: Calls of one kind that are placed together, and how many of them a second.
 BATCH, RATE = 8, 2.0

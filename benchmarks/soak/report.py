@@ -6,7 +6,7 @@ import statistics
 from collections import Counter
 
 from benchmarks.soak.run import DRIFT_FROM, DRIFT_PPM, Result
-from eslbot.sim.account import counts, table
+from tests.support.audit import counts, table
 
 
 def text(result: Result) -> str:

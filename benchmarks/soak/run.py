@@ -23,12 +23,13 @@ from benchmarks.soak.picture import COLOURS
 from benchmarks.soak.plan import batches, faults
 from benchmarks.soak.samples import CALLS, CLOCK, LEAST, LINES, PERIOD, Samples, read, series
 from benchmarks.soak.tally import TOLD, Tally
-from eslbot.sim.account import Account, Fault, Leftovers, Placed, account
-from eslbot.sim.chaos.plan import PlannedFault
-from eslbot.sim.chaos.witness import Witness
-from eslbot.sim.lab import Lab, LabError
 from eslbot.sim.pbx import Voices
 from eslbot.sim.pbx.media import Arrival
+from eslbot.sim.service import LabError
+from tests.support.audit import Account, Fault, Leftovers, Placed, account
+from tests.support.chaos.plan import PlannedFault
+from tests.support.chaos.witness import Witness
+from tests.support.lab import Lab
 
 #: Seconds between two looks, and two lines of progress.
 LOOK, PROGRESS = 0.5, 15.0

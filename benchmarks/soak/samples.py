@@ -1,9 +1,8 @@
-"""Memory, descriptors, threads of every process, line files and calls, sampled into a CSV file (proc(5))."""
+"""Memory, descriptors, threads of every process, line files and calls, sampled into a CSV file."""
 
 from __future__ import annotations
 
 import csv
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import psutil
 
 #: Seconds between two samples in a run of hours; a short run has at least so many.
 PERIOD, LEAST = 5.0, 120
@@ -106,12 +107,11 @@ class Samples:
 
 def of_process(at: float, what: str, pid: int) -> Row | None:
     """A row of a process; None where it is gone."""
-    with suppress(OSError):
-        status = Path(f"/proc/{pid}/status").read_text()
-        fields = dict(re.findall(r"^(VmRSS|Threads):\s*(\d+)", status, re.M))
-        if "VmRSS" in fields:  # one that nobody has reaped yet has no memory
-            descriptors = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
-            return Row(at, what, pid, float(fields["VmRSS"]), descriptors, float(fields["Threads"]))
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        with process.oneshot():
+            if memory := process.memory_info().rss:  # one that nobody has reaped yet has none
+                return Row(at, what, pid, memory / 1024, process.num_fds(), process.num_threads())
     return None
 
 

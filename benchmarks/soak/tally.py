@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from eslbot.sim.account import Account, Duplicate, Ending, counts
+from tests.support.audit import Account, Duplicate, Ending, counts
 
 #: Broken promises that are told in words; the others are counted.
 TOLD = 200

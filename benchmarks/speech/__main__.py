@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import os
-import shlex
-import shutil
-import signal
 import sys
-import tempfile
-import threading
 import time
 import traceback
-from _thread import interrupt_main
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from benchmarks.machine import Machine
+from benchmarks.frame import Run, measuring
+from benchmarks.outcome import Verdict
 from benchmarks.speech import cases
 from benchmarks.speech.bot import Bots
 from benchmarks.speech.calls import CallFailed, Stage
 from benchmarks.speech.cases import CALLS, OTHERS, TALKS, Figures
+from benchmarks.speech.measures import merge
 from benchmarks.speech.peer import Peer
-from benchmarks.speech.report import Report, Told, Verdict
+from benchmarks.speech.report import Report, Told
 from benchmarks.speech.rows import CROWD, FULL, HUP, KILLS, ODD, RELAY, ROWS, SEAMS, TALK, Row
 from benchmarks.speech.subjects import BEFORE, NoSubject, Site, Subject, before, this
 
-_BEGUN = time.monotonic()
 #: Seconds after which the run is given up, without and with ``--long``.
 LIMIT, LONG_LIMIT = 1200, 2400
 #: Seconds of a long call; with ``--quick`` and ``--long``.
@@ -62,6 +56,7 @@ class Bench:
 
     plan: Plan
     stages: dict[str, Stage]
+    say: Callable[[str], None]
     figures: dict[str, dict[str, Figures]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
@@ -69,7 +64,7 @@ class Bench:
         """Run a case on a subject, and add it to what is known."""
         if who not in self.stages or case not in self.plan.wanted:
             return
-        _say(f"{case}: {who}")
+        self.say(f"{case}: {who}")
         begun = time.monotonic()
         try:
             found = run(self.stages[who])
@@ -79,7 +74,7 @@ class Bench:
             return
         found = {**found, "load": [os.getloadavg()[0]], "took": [time.monotonic() - begun]}
         known = self.figures.setdefault(who, {})
-        known[case] = cases.merge(known.get(case, {}), found)
+        known[case] = merge(known.get(case, {}), found)
 
 
 OURS, THEIRS = "this", "before"
@@ -117,10 +112,6 @@ def main(
     Callers (RTP), FreeSWITCH, eslbot, bots: on loopback. Beside it the commit before, in a worktree. Exits 0
     when everything was measured, whatever the figures, and 1 when something could not be.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    watchdog = threading.Timer(LONG_LIMIT if long_ else LIMIT, interrupt_main)
-    watchdog.daemon = True
-    watchdog.start()
     wanted = frozenset(row.case for row in ROWS if not only or row.key in only)
     plan = Plan(wanted, seed=seed, seams=LONG_SEAM if long_ else SEAM)
     if quick:
@@ -139,20 +130,9 @@ def main(
         )
     if rounds:
         plan = Plan(**{**plan.__dict__, "rounds": rounds})
-    folder = keep or Path(tempfile.mkdtemp(prefix="eslbot-speech-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        report = _run(plan, folder, commit, workers)
-    except (NoSubject, OSError) as error:
-        print(f"the benchmark cannot run: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted, or not over in time", file=sys.stderr)
-        sys.exit(1)
-    finally:
-        watchdog.cancel()
-        if keep is None:
-            shutil.rmtree(folder, ignore_errors=True)
+    limit = LONG_LIMIT if long_ else LIMIT
+    with measuring("python -m benchmarks.speech", keep=keep, limit=limit) as run:
+        report = _report(plan, run, commit, workers)
     report.rows = [row for row in report.rows if not only or row.key in only]
     print(report.markdown())
     if out is not None:
@@ -163,7 +143,7 @@ def main(
 
 @contextmanager
 def _sites(
-    folder: Path, commit: str, urls: dict[str, str], workers: int
+    run: Run, commit: str, urls: dict[str, str], workers: int
 ) -> Iterator[tuple[dict[str, Site], str]]:
     """All subjects, up; and why there is no commit before, where there is none."""
     with ExitStack() as stack:
@@ -171,14 +151,14 @@ def _sites(
         why = ""
 
         def add(who: str, subject: Subject, not_rtp: Sequence[int] = ()) -> None:
-            found[who] = stack.enter_context(Site(subject, folder / who, urls, workers, not_rtp))
+            found[who] = stack.enter_context(Site(subject, run.folder / who, urls, workers, not_rtp))
 
-        _say("starting FreeSWITCH, a PBX, Ameyo and eslbot")
+        run.say("starting FreeSWITCH, a PBX, Ameyo and eslbot")
         add(OURS, this())
         if commit == "none":
             why = "not wanted"
         else:
-            _say(f"the same with the commit before, {commit}")
+            run.say(f"the same with the commit before, {commit}")
             try:
                 add(THEIRS, stack.enter_context(before(commit)), found[OURS].facts["rtp"])
             except NoSubject as error:
@@ -186,20 +166,16 @@ def _sites(
         yield found, why
 
 
-def _run(plan: Plan, folder: Path, commit: str, workers: int) -> Report:
-    begun = time.monotonic()
-    machine = Machine.here()
+def _report(plan: Plan, run: Run, commit: str, workers: int) -> Report:
     with Peer() as peer, Bots() as bots, Peer() as lonely, Bots() as other:
         urls = {**dict.fromkeys((*TALKS, *OTHERS), bots.url), cases.SEAMS: other.url}
-        with _sites(folder, commit, urls, workers) as (sites, why):
-            bench = Bench(plan, {who: Stage(site, peer, bots) for who, site in sites.items()})
+        with _sites(run, commit, urls, workers) as (sites, why):
+            bench = Bench(plan, {who: Stage(site, peer, bots) for who, site in sites.items()}, run.say)
             _measure(bench, Stage(sites[OURS], lonely, other))
+            run.about.switch = sites[OURS].facts["switch"]
+            run.about.versions = {"eslbot": f"{sites[OURS].subject.revision}, {workers} controllers"}
             report = Report(
-                date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-                command=shlex.join(["python", "-m", "benchmarks.speech", *sys.argv[1:]]),
-                switch=sites[OURS].facts["switch"],
-                machine=machine,
-                eslbot=f"{sites[OURS].subject.revision}, {workers} controllers",
+                run.about,
                 before=sites[THEIRS].subject.revision if THEIRS in sites else why,
                 settings=f"PCMU on the line, L16 from the bots; {plan.rounds} rounds from seed {plan.seed}",
                 failures=bench.failures,
@@ -209,7 +185,7 @@ def _run(plan: Plan, folder: Path, commit: str, workers: int) -> Report:
                 report.problems += [f"{who}: {problem}" for problem in stage.problems]
                 report.problems += [f"{who}'s FreeSWITCH: {line}" for line in stage.site.complaints()[:5]]
     report.rows = [_told(row, bench.figures) for row in ROWS]
-    report.seconds = time.monotonic() - begun
+    run.over()
     return report
 
 
@@ -256,10 +232,6 @@ def _told(row: Row, figures: dict[str, dict[str, Figures]]) -> Told:
     text, met, load = judged(OURS)
     theirs = judged(THEIRS)[0] if row.both else ""
     return Told(row.key, Verdict(row.measure, row.bar, text, met), load, theirs)
-
-
-def _say(what: str) -> None:
-    print(f"» {time.monotonic() - _BEGUN:4.0f} s  {what}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The cases: calls on a :class:`benchmarks.speech.calls.Stage`, and what is measured on them.
 
 Each returns its raw figures, as JSON has them: lists are samples, numbers are counts, and figures of several
-rounds are put together by :func:`merge`. Times are seconds.
+rounds are put together by :func:`benchmarks.speech.measures.merge`. Times are seconds.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
+
+import psutil
 
 from benchmarks.machine import Cpu
 from benchmarks.speech.bot import Talk
 from benchmarks.speech.calls import STAGGER, Heard, Line, Stage
 from benchmarks.speech.hearing import Said, Utterance
+from benchmarks.speech.measures import merge
 from benchmarks.speech.subjects import NoSubject, kill
 from eslbot.sim.audio import RATE
 
@@ -51,19 +53,6 @@ PTIMES = (10, 30, 40, 60)
 HOLD, SILENT = 3.0, 5.0
 #: Seconds after a machine was full until the latency must be back; and for how long that is watched.
 BACK, WATCHED = 2.0, 8.0
-
-
-def merge(one: Figures, other: Figures) -> Figures:
-    """Both together: lists behind each other, numbers added."""
-    both = dict(one)
-    for key, value in other.items():
-        if key not in both:
-            both[key] = value
-        elif isinstance(value, dict):
-            both[key] = merge(both[key], value)
-        elif value is not None:
-            both[key] = value if both[key] is None else both[key] + value
-    return both
 
 
 def paced(kind: str) -> bool:
@@ -382,14 +371,19 @@ def odd_lines(stage: Stage, seed: int) -> Figures:
             ]
         elif name == "silent":
             since = heard_again + 0.5
-        found["lines"][name] = {
-            "sound": soundness(u for _, u in counted),
-            "first": [u.first for _, u in counted if u.first is not None],
-            "speed": [u.speed for _, u in counted if u.began is not None],
-            "caller_lost": sum(samples for at, samples in call.up.lost if at > since),
-            "caller_late": [late for at, late in call.up.frames if at > since],
-        }
+        found["lines"][name] = _of_line(call, [u for _, u in counted], since)
     return found
+
+
+def _of_line(call: Heard, counted: Sequence[Utterance], since: float) -> Figures:
+    """What counts of one of them: some utterances, and of the caller what came behind ``since``."""
+    return {
+        "sound": soundness(counted),
+        "first": [u.first for u in counted if u.first is not None],
+        "speed": [u.speed for u in counted if u.began is not None],
+        "caller_lost": sum(samples for at, samples in call.up.lost if at > since),
+        "caller_late": [late for at, late in call.up.frames if at > since],
+    }
 
 
 class Seams:
@@ -487,8 +481,8 @@ def _busy(pids: Iterable[int], core: int, seconds: float) -> Iterator[None]:
 
 def _tasks(pid: int) -> list[int]:
     try:
-        return [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
-    except OSError:
+        return [thread.id for thread in psutil.Process(pid).threads()]
+    except psutil.Error:
         return []
 
 

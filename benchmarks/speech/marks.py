@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eslbot import g711
+from eslbot.audio import g711
 
 #: Samples until the marks begin again: 524 s.
 LENGTH = 1 << 22

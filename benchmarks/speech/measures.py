@@ -5,14 +5,15 @@ Nothing here talks to a network. Times are epoch seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from benchmarks.speech.signals import FRAME, NUMBERS, numbers_of
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim.audio import RATE, SILENCE
 from eslbot.sim.rtp import RtpPacket
 
@@ -92,9 +93,14 @@ def _alignment(l16: bytes) -> int:
     )
 
 
-def percentile(values: Iterable[float], percent: float) -> float:
-    """The smallest value that ``percent`` of all do not exceed; NaN without values."""
-    ordered = sorted(values)
-    if not ordered:
-        return float("nan")
-    return ordered[max(0, -(-len(ordered) * percent // 100).__int__() - 1)]
+def merge(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Both together: lists behind each other, numbers added."""
+    both = dict(one)
+    for key, value in other.items():
+        if key not in both:
+            both[key] = value
+        elif isinstance(value, dict):
+            both[key] = merge(both[key], value)
+        elif value is not None:
+            both[key] = value if both[key] is None else both[key] + value
+    return both

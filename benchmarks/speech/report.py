@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.machine import Machine
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A bar and how it was met; ``met`` is None where it was not measured."""
-
-    measure: str
-    bar: str
-    measured: str
-    met: bool | None
+from benchmarks.frame import About
+from benchmarks.outcome import Verdict
+from benchmarks.report import verdict_row
+from eslbot.sim.loadtest.tables import table
 
 
 @dataclass(frozen=True)
@@ -37,14 +29,9 @@ class Report:
     """One run. ``figures``: raw, by subject and case. ``failures`` are cases that could not be measured,
     ``problems`` what did not go by the book in the others."""
 
-    date: str
-    command: str
-    switch: str
-    machine: Machine
-    eslbot: str
+    about: About
     before: str
     settings: str
-    seconds: float = 0.0
     rows: list[Told] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -53,25 +40,13 @@ class Report:
     def markdown(self) -> str:
         """The whole report but the raw figures."""
         parts = [
-            f"# Speech, measured on {self.date}\n",
-            f"* switch: {self.switch}",
-            f"* eslbot: {self.eslbot}; the commit before: {self.before}",
-            f"* machine: {self.machine}; Python {self.machine.python}",
-            f"* command: `{self.command}`, {self.seconds:.0f} s",
-            f"* {self.settings}\n",
+            self.about.head("Speech", f"the commit before: {self.before}", self.settings),
             table(
                 ("row", "measure", "bar", "measured", "load", "the commit before", ""),
                 [
-                    (
-                        row.key,
-                        row.verdict.measure,
-                        row.verdict.bar,
-                        row.verdict.measured or "–",
-                        row.load or "–",
-                        row.before or "–",
-                        MET[row.verdict.met],
-                    )
+                    (row.key, *told[:3], row.load or "–", row.before or "–", told[3])
                     for row in self.rows
+                    for told in [verdict_row(row.verdict, "not measured")]
                 ],
             ),
         ]
@@ -93,23 +68,3 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_rounded(part) for part in value]
     return value
-
-
-MET = {True: "met", False: "**missed**", None: "not measured"}
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with even columns."""
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
-
-    return (
-        "\n".join([line(head), "|" + "|".join("-" * (w + 2) for w in widths) + "|", *map(line, rows)]) + "\n"
-    )
-
-
-def ms(seconds: float | None) -> str:
-    """Milliseconds."""
-    return "–" if seconds is None or math.isnan(seconds) else f"{seconds * 1000:.0f} ms"

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.speech.cases import Figures
-from benchmarks.speech.measures import percentile
 from eslbot.sim.audio import RATE
+from eslbot.sim.loadtest.tables import percentile
 
 #: Figures of one subject, by case.
 Cases = Mapping[str, Figures]

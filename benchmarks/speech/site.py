@@ -10,10 +10,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from eslbot import __file__ as package
-from eslbot.sim.lab import Lab, LabError, Tenant
-from eslbot.sim.service import EslbotService
+from eslbot.sim.lab import LabError, Tenant
+
+try:
+    from tests.support.lab import Lab
+except ModuleNotFoundError:  # the checkout of a commit that had it among the stand-ins
+    from eslbot.sim.lab import Lab  # type: ignore[assignment]
 
 
 def main() -> None:
@@ -49,7 +54,7 @@ def _lab(wanted: dict[str, object], tenants: list[Tenant]) -> Lab:
             return lab
 
 
-def answer(lab: Lab, service: EslbotService, what: str, *args: object) -> object:
+def answer(lab: Lab, service: Any, what: str, *args: object) -> object:
     """One question."""
     match what:
         case "accepted":

@@ -17,7 +17,9 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
-from eslbot.sim.processes import ESTABLISHED, children, relays, sockets_of, tcp_sockets, tells
+from benchmarks.outcome import CannotRun
+from eslbot.sim.processes import children, relays, tells
+from tests.support.sockets import established
 
 #: The last commit whose speech goes through files and playbacks.
 BEFORE = "53915c5"
@@ -28,7 +30,7 @@ HERE = Path(__file__).resolve().parents[2]
 PATIENCE, _LOOK = 30.0, 0.002
 
 
-class NoSubject(Exception):
+class NoSubject(CannotRun):
     """It cannot be measured here; the text says why."""
 
 
@@ -210,12 +212,11 @@ class Site:
 
     def controller_with_a_call(self, not_: int | None = None, timeout: float = PATIENCE) -> int:
         """A controller that has a connection of the switch's. Raises TimeoutError."""
-        listen = (self.facts["listen"][0], self.facts["listen"][1])
+        listen = self.facts["listen"][1]
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            inodes = {s.inode for s in tcp_sockets() if s.local == listen and s.state == ESTABLISHED}
             for pid in self.controllers:
-                if pid != not_ and inodes & sockets_of(pid).keys():
+                if pid != not_ and established(pid, listen):
                     return pid
             time.sleep(_LOOK)
         raise TimeoutError(f"no controller has a call after {timeout:g} s")

@@ -13,9 +13,10 @@ from benchmarks.machine import Cpu, memory
 from benchmarks.outcome import CannotRun, Data
 from benchmarks.plan import Plan
 from eslbot.sim import freeswitch
-from eslbot.sim.lab import Lab, Tenant
+from eslbot.sim.lab import Tenant
 from eslbot.sim.pbx import LoadResult, SippMissing
 from eslbot.sim.pbx.sipp import find_sipp
+from tests.support.lab import Lab
 
 #: Bots that say nothing, that never stop talking, and that talk and listen in turns and then end.
 LISTENS, SPEAKS, CONVERSES = "listens", "speaks", "converses"

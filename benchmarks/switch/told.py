@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.outcome import Data, Told
-from benchmarks.speech.measures import percentile
-from benchmarks.speech.report import Verdict, table
+from benchmarks.outcome import Data, Told, Verdict
 from benchmarks.switch.cases import LISTENS, ONLY_ANSWER, SPEAKS
+from eslbot.sim.loadtest.tables import percentile, table
 
 #: The bars.
 ADDED_P99_MS, SHARE_PERCENT = 25.0, 10.0
@@ -70,17 +69,9 @@ def tell_media(data: Data) -> Told:
     own, switch = (
         above_rest(whole["cores"], rest, who) * seconds / calls * 1000 for who in ("eslbot", "FreeSWITCH")
     )
-    rows.append(
-        (
-            f"{calls} whole calls of {whole['call_seconds']:.1f} s, {whole['spoken_seconds']:g} s of them "
-            "speech",
-            f"{own:.0f} ms",
-            f"{switch:.0f} ms",
-            f"{share(own, switch):.1f} %",
-            "",
-            "",
-        )
-    )
+    name = f"{calls} whole calls of {whole['call_seconds']:.1f} s, "
+    name += f"{whole['spoken_seconds']:g} s of them speech"
+    rows.append((name, f"{own:.0f} ms", f"{switch:.0f} ms", f"{share(own, switch):.1f} %", "", ""))
     told.verdicts.append(
         Verdict(
             f"CPU of eslbot beside FreeSWITCH's, whole calls of {whole['call_seconds']:.0f} s",
@@ -89,9 +80,8 @@ def tell_media(data: Data) -> Told:
             share(own, switch) <= SHARE_PERCENT,
         )
     )
-    told.text = table(
-        ("", "eslbot, CPU a call", "FreeSWITCH", "share", "eslbot, kB a call", "FreeSWITCH"), rows
-    ) + (
+    head = ("", "eslbot, CPU a call", "FreeSWITCH", "share", "eslbot, kB a call", "FreeSWITCH")
+    told.text = table(head, rows) + (
         f"\nOn {data['switch']}, two workers; the caller speaks in every call. Above what both use with no "
         f"call: eslbot {rest['eslbot']:.2%} of a core, FreeSWITCH {rest['FreeSWITCH']:.2%}. The upper rows "
         "are calls that are up, in percent of a core; whole calls are from before the first INVITE until "

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import click
 
-from benchmarks.machine import Machine
+from benchmarks.frame import measuring
 from benchmarks.turns.measure import Errors, converse
-from eslbot.relay.turns import Kind
-from eslbot.sim.lab import Lab, LabError, Tenant
+from eslbot.sim.lab import Tenant
+from eslbot.sim.loadtest.tables import table
+from eslbot.turns import Kind
+from tests.support.lab import Lab
 
 #: Seconds within which a turn is to be (the issue's bar).
 BAR = 0.020
@@ -35,46 +33,37 @@ def main(calls: int, at_a_time: int, turns: int, seed: int, switch: str) -> None
     Exits 0 when it was measured, whatever the figures, and 1 when it could not be.
     """
     errors = Errors()
-    with tempfile.TemporaryDirectory(prefix="eslbot-turns-") as folder:
-        try:
-            with Lab(Path(folder), [Tenant("acme", "hold")], switch=switch, workers=2, ledger=True) as lab:
-                print(f"{Machine.here()}\n{lab.switch_name}; load {os.getloadavg()[0]:.1f} at the beginning")
-                with ThreadPoolExecutor(at_a_time) as pool:
-                    running = [
-                        pool.submit(converse, lab, "acme", turns, seed + number) for number in range(calls)
-                    ]
-                    for number, one in enumerate(running):
-                        before = {kind: len(found) for kind, found in errors.seconds.items()}
-                        errors.add(*one.result())
-                        new = [
-                            error
-                            for kind, found in errors.seconds.items()
-                            for error in found[before.get(kind, 0) :]
-                        ]
-                        mean = 1000 * sum(new) / max(1, len(new))
-                        print(f"call {number + 1}: {len(new)} turns, off by {mean:+.1f} ms in the mean")
-        except LabError as error:
-            print(f"the benchmark cannot run: {error}", file=sys.stderr)
-            sys.exit(1)
-    print(f"load {os.getloadavg()[0]:.1f} at the end\n")
+    with (
+        measuring("python -m benchmarks.turns") as run,
+        Lab(run.folder, [Tenant("acme", "hold")], switch=switch, workers=2, ledger=True) as lab,
+        ThreadPoolExecutor(at_a_time) as pool,
+    ):
+        run.about.switch = lab.switch_name
+        running = [pool.submit(converse, lab, "acme", turns, seed + number) for number in range(calls)]
+        for number, one in enumerate(running):
+            before = {kind: len(found) for kind, found in errors.seconds.items()}
+            errors.add(*one.result())
+            new = [error for kind, found in errors.seconds.items() for error in found[before.get(kind, 0) :]]
+            mean = 1000 * sum(new) / max(1, len(new))
+            run.say(f"call {number + 1}: {len(new)} turns, off by {mean:+.1f} ms in the mean")
+        about = run.over()
+    print(about.head("Turns", f"{calls} calls of {turns} turns, seed {seed}"))
     print("\n".join(report(errors)))
 
 
 def report(errors: Errors) -> list[str]:
     """A table: by how many milliseconds turns are off."""
-    lines = [
-        "| turn | count | mean | p5 | p50 | p95 | least | most | within ±20 ms |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for name, found in (("", errors.seconds), (", the bot's share", errors.bot)):
         for kind in Kind:
             if off := sorted(1000 * one for one in found.get(kind, ())):
                 within = sum(abs(one) <= 1000 * BAR for one in off)
                 share = [off[min(len(off) - 1, int(len(off) * part))] for part in (0.05, 0.5, 0.95)]
                 figures = [sum(off) / len(off), *share, off[0], off[-1]]
-                cells = " | ".join(f"{one:+.1f}" for one in figures)
-                lines.append(f"| {kind}{name} | {len(off)} | {cells} | {within} of {len(off)} |")
-    lines.append("")
+                cells = [f"{one:+.1f}" for one in figures]
+                rows.append((f"{kind}{name}", f"{len(off)}", *cells, f"{within} of {len(off)}"))
+    head = ("turn", "count", "mean", "p5", "p50", "p95", "least", "most", "within ±20 ms")
+    lines = [table(head, rows)]
     lines.append(
         f"not told {errors.missing}, told and not there {errors.extra}, left out {errors.unsound} (sent late)"
     )

@@ -11,11 +11,11 @@ from sqlalchemy import create_engine, select
 
 from benchmarks.turns.talker import LATE, Packet, Talker
 from eslbot.ledger.schema import calls, turns
-from eslbot.relay.turns import Kind
 from eslbot.sim.bot import BotCall
-from eslbot.sim.lab import Lab
 from eslbot.sim.rtp import PTIME
+from eslbot.turns import Kind
 from tests.e2e.interop.pbx import Call
+from tests.support.lab import Lab
 from tests.support.voices import frames, silence, speech
 
 #: Seconds by which a turn of the ledger's is taken for one of the capture's.

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from benchmarks.speech.beside import PRIORITY
-from eslbot import g711
-from eslbot.relay.audio import audible
+from eslbot.audio import g711
+from eslbot.audio.levels import audible
 from eslbot.sim.rtp import FRAME_SAMPLES, PTIME, RtpPacket
 
 #: Linux's SO_TIMESTAMPNS (``asm-generic/socket.h``), and its struct timespec.

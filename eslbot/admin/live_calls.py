@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from eslbot.config.model import Address
-from eslbot.doctor.parallel import together
+from eslbot.runtime.parallel import together
 
 #: Seconds to ask, and bytes of an answer.
 PATIENCE, MOST = 5.0, 16 * 1024 * 1024

@@ -19,17 +19,19 @@ from marshmallow import ValidationError
 
 from eslbot.admin import config_diff, live_calls
 from eslbot.config.fields import AddressField
-from eslbot.config.loader import STAND_IN
+from eslbot.config.loader import SUBSTITUTE
 from eslbot.config.model import Config, ConfigError, Network, Secret
 from eslbot.config.secrets import secrets_of
 from eslbot.doctor.checks.event_socket import password_of
 from eslbot.doctor.findings import Finding, clean
-from eslbot.doctor.host import is_own, listener
-from eslbot.doctor.switch import ACL, MAX_ASKED
+from eslbot.doctor.host import Process, is_own, listener
+from eslbot.doctor.switch_state import ACL, MAX_ASKED
 from eslbot.esl.errors import CommandTimeout, EslError
 from eslbot.esl.inbound import InboundClient
-from eslbot.freeswitch import firewallconf, switchconf
-from eslbot.freeswitch.switchconf import CONF_DIR, MARKER, SwitchConfError
+from eslbot.freeswitch import configuration, firewall
+from eslbot.freeswitch.configuration import MARKER
+from eslbot.freeswitch.files import RenderError
+from eslbot.freeswitch.password import CONF_DIR
 from eslbot.server.service import usable
 from eslbot.server.status_file import CHANGING, UP, Notice, NotInForce, running
 from eslbot.telemetry import redaction
@@ -132,7 +134,7 @@ class _Reload:
                 notice = running(usable(path, _Any()), path)
             except (NotInForce, ConfigError):
                 notice = None
-            environment = _environment(notice.pid) if notice is not None else None
+            environment = Process(notice.pid).environment if notice is not None else None
             return usable(path, environment), notice
         try:
             notice = running(ours, path)
@@ -141,7 +143,7 @@ class _Reload:
             self._tell("service", False, f"no service of {path} is known to run here: {error}", remedy)
             return ours, None
         try:
-            return usable(path, _environment(notice.pid)), notice
+            return usable(path, Process(notice.pid).environment), notice
         except ConfigError as error:  # our environment has what the service's has not
             more = "for the service, whose environment only a restart reads again; ${file:/path} needs none"
             raise ConfigError([f"{problem} {more}" for problem in error.problems]) from error
@@ -187,7 +189,9 @@ class _Reload:
             self._tell("freeswitch", None, why)
             return
         self._tell(
-            "freeswitch", None, f"{folder / switchconf.ACL} would be rendered, and reloadxml, reloadacl said"
+            "freeswitch",
+            None,
+            f"{folder / configuration.ACL} would be rendered, and reloadxml, reloadacl said",
         )
 
     # -- the service ----------------------------------------------------------------------------------------
@@ -298,8 +302,8 @@ class _Reload:
 
     def _render(self, config: Config, folder: Path) -> bool:
         try:
-            written = [change for change in switchconf.render(config, folder) if change.what == "written"]
-        except SwitchConfError as error:
+            written = [change for change in configuration.render(config, folder) if change.what == "written"]
+        except RenderError as error:
             self._tell("rendering", False, str(error), "say it with sudo, or with --freeswitch-conf DIR")
             return False
         names = ", ".join(str(change.path) for change in written)
@@ -350,11 +354,11 @@ class _Reload:
 
     def _beside(self, config: Config) -> None:
         """Rules of the firewall and of the edge name sources, too; they are their owners' to load."""
-        rules = self.request.path.absolute().with_name(str(firewallconf.RULES))
+        rules = self.request.path.absolute().with_name(str(firewall.RULES))
         there = ""
         with suppress(OSError, UnicodeDecodeError):
             there = rules.read_text("utf-8")
-        if firewallconf.MARKER in there and there.strip() != firewallconf.text(config).strip():
+        if firewall.MARKER in there and there.strip() != firewall.text(config).strip():
             self._tell(
                 "firewall",
                 False,
@@ -379,7 +383,7 @@ class _Any(Mapping[str, str]):
     """An environment that has everything: for what no secret decides."""
 
     def __getitem__(self, name: str) -> str:
-        return STAND_IN
+        return SUBSTITUTE
 
     def __iter__(self) -> Iterator[str]:
         return iter(())
@@ -389,19 +393,6 @@ class _Any(Mapping[str, str]):
 
     def __contains__(self, name: object) -> bool:
         return True
-
-
-def _environment(pid: int) -> dict[str, str] | None:
-    """What the process was started with; None where this user may not see that."""
-    try:
-        pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return None
-    return {
-        os.fsdecode(name): os.fsdecode(value)
-        for name, _, value in (pair.partition(b"=") for pair in pairs)
-        if name
-    }
 
 
 def _admits(client: InboundClient, ip: object, deadline: float) -> bool:

@@ -29,20 +29,17 @@ _NAMES = frozenset(
 
 
 class NoAnswer(HTTPException):
-    """What came is no answer of HTTP/1.x; tells nothing of what it was, which might be our own headers."""
+    """What came is not HTTP/1.x. The text does not quote it: it might be our own headers."""
 
 
 class Answer:
-    """An answer on ``sock``, for http.client, which makes it and has it :meth:`begin`.
+    """An answer on ``sock``; :meth:`begin` first.
 
     ``status`` is there then. ``text``, without a content coding undone, and ``reusable``, whether the
     connection can serve another POST, are there after :meth:`read`.
     """
 
-    #: http.client would close the connection; who has read the answer does.
-    will_close = False
-
-    def __init__(self, sock: Any, debuglevel: int = 0, method: str | None = None) -> None:
+    def __init__(self, sock: Any) -> None:
         self.status = 0
         self.text = bytearray()
         self.whole = False
@@ -53,7 +50,6 @@ class Answer:
         self._lines = 0
         self._version_1_0 = False
         self._fields: dict[bytes, bytes] = {}
-        self._closed = False
 
     def begin(self) -> None:
         """Read up to the status, behind all interim answers. Raises NoAnswer, OSError."""
@@ -74,17 +70,9 @@ class Answer:
         self.reusable = framed and not self._held and self._stays_open()
 
     def field(self, name: str) -> str | None:
-        """The value of one of the headers that we care for; only after :meth:`read`."""
+        """The value of one of the headers that are used; only after :meth:`read`."""
         value = self._fields.get(name.lower().encode())
         return None if value is None else value.decode("latin-1")
-
-    def close(self) -> None:
-        """Nobody reads on; the socket is the connection's."""
-        self._closed = True
-
-    def isclosed(self) -> bool:
-        """Whether the next POST may go out, as far as this answer is concerned."""
-        return self._closed
 
     def _read_status(self) -> int:
         while (found := _STATUS.match(self._held)) is None:
@@ -95,7 +83,7 @@ class Answer:
         return int(found[2])
 
     def _read_fields(self) -> dict[bytes, bytes]:
-        """The headers that we care for, behind the rest of the status line; what is none is skipped."""
+        """The headers that are used, behind the rest of the status line; any other line is skipped."""
         self._line()
         fields: dict[bytes, bytes] = {}
         while line := self._line():
@@ -107,7 +95,7 @@ class Answer:
         return fields
 
     def _read_text(self) -> bool:
-        """Whether it said itself where it ends."""
+        """Whether the answer itself said where it ends."""
         coding, length = self._fields.get(b"transfer-encoding"), self._fields.get(b"content-length")
         if self.status in (204, 304) or self.status < 200:
             return self.status >= 200

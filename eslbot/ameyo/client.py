@@ -1,4 +1,7 @@
-"""POSTs a notification until Ameyo accepts it, or until nobody waits for it any more."""
+"""POSTs a notification, and retries until Ameyo accepts it or nobody waits for it any more.
+
+What is retried, and when, is :mod:`eslbot.ameyo.retry`'s.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,6 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from enum import StrEnum
 from http.client import HTTPException
 
 import gevent
@@ -19,21 +19,17 @@ from urllib3.exceptions import HTTPError
 import eslbot
 from eslbot.ameyo.answer import Answer
 from eslbot.ameyo.connections import CallOver, Connections
-from eslbot.ameyo.limit import OutOfTime, limit
+from eslbot.ameyo.deadline import OutOfTime, deadline
 from eslbot.ameyo.notification import PATH, headers
-from eslbot.ameyo.slots import Slots
-from eslbot.ameyo.tunnel import Proxy
+from eslbot.ameyo.proxy import Proxy
+from eslbot.ameyo.retry import MAX_RETRY_AFTER, Verdict, delay, parse_retry_after, verdict_of
+from eslbot.ameyo.semaphore import FifoSemaphore
 from eslbot.config.model import Ameyo
-from eslbot.config.secrets import spoken
+from eslbot.config.secrets import texts_in
 from eslbot.telemetry import redaction
 
 log = structlog.get_logger()
 
-#: Seconds before the second attempt, doubled each time up to the cap; each with up to half taken off.
-FIRST_DELAY = 0.5
-SLOW_CAP = 30.0
-#: A customer is waiting: a Retry-After beyond this is not waited for.
-MAX_RETRY_AFTER = 300.0
 #: POSTs of one client (a workspace of a worker) at one time, and the connections it keeps.
 MAX_POSTS = 32
 #: Seconds an attempt that is under way when the PBX hangs up may still take: its answer is often the reason.
@@ -45,24 +41,12 @@ MAX_ANSWER_SECONDS = 2.0
 MAX_DETAIL = 200
 MAX_ACCEPTED_SECONDS = 0.25
 
-#: Seconds between two connections that are opened before they are needed.
-WARM_PAUSE = 1.0
+#: Seconds between two connections that are opened before they are needed, and between two looks for one.
+WARM_PAUSE, WARM_LOOK = 1.0, 0.05
 
-_RETRIED = frozenset({408, 425, 429})
-
-
-#: For who wants a slot now or not at all.
+#: Set: whoever wants a slot with it gets one at once, or none.
 _AT_ONCE = Flag()
 _AT_ONCE.set()
-
-
-class Verdict(StrEnum):
-    """What became of one attempt."""
-
-    ACCEPTED = "accepted"
-    FAILED = "failed"  # the network, a time-out, 408, 425, 429, 5xx: Ameyo may do better soon
-    REJECTED = "rejected"  # any other answer: somebody must mend a token or a host first
-    INTERRUPTED = "interrupted"  # the call was over before the answer came
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +67,8 @@ class Attempt:
     sent: bool = True
 
 
-def _begun(number: int) -> None:
-    """Attempt ``number`` begins, and nobody writes it down."""
+def _unnoted(number: int) -> None:
+    """Nobody notes that attempt ``number`` begins."""
 
 
 class AmeyoClient:
@@ -104,25 +88,25 @@ class AmeyoClient:
         self._settings = settings
         self._jitter = jitter
         #: This client keeps its token to itself, whatever else this process knows.
-        self._own = redaction.Redactor(spoken(settings.token))
+        self._own = redaction.Redactor(texts_in(settings.token))
         self._connections = Connections(
             settings.url + PATH,
             settings.ca_file,
             MAX_POSTS,
+            {
+                **headers(settings.tenant_host, settings.token.reveal()),
+                "Accept": "*/*",
+                "User-Agent": f"eslbot/{eslbot.__version__}",
+            },
             source=settings.source_address,
             proxy=None if settings.proxy is None else Proxy.of(settings.proxy),
             until=until,
         )
-        self._headers = {
-            **headers(settings.tenant_host, settings.token.reveal()),
-            "Accept": "*/*",
-            "User-Agent": f"eslbot/{eslbot.__version__}",
-        }
-        self._slots = Slots(MAX_POSTS)
+        self._slots = FifoSemaphore(MAX_POSTS)
         self._warm_after = 0.0  # on the monotonic clock
 
     def warm(self) -> None:
-        """See to it that a connection waits for the POST that is to come. Returns at once; raises nothing.
+        """Open a connection for the POST that is to come, in the background. Raises nothing.
 
         At most one is opened at a time, and nothing is sent on it. Where it fails, the POST will tell why.
         """
@@ -130,7 +114,9 @@ class AmeyoClient:
         if now < self._warm_after:
             return
         try:
-            if not self._connections.one_waits():
+            if self._connections.one_waits():
+                self._warm_after = now + WARM_LOOK
+            else:
                 self._warm_after = now + max(WARM_PAUSE, self._settings.connect_timeout)
                 gevent.spawn(self._open_one)
         except (HTTPError, OSError, ValueError) as error:
@@ -152,7 +138,7 @@ class AmeyoClient:
         *,
         before: int = 0,
         wait: float = 0.0,
-        begin: Callable[[int], None] = _begun,
+        begin: Callable[[int], None] = _unnoted,
         hung_up: Flag | None = None,
     ) -> Iterator[Attempt]:
         """Attempt after attempt, with the waits between them, until one is accepted or ``over`` is set.
@@ -179,16 +165,6 @@ class AmeyoClient:
                 return
             over.wait(timeout=attempt.delay)
 
-    def _delay(self, number: int, verdict: Verdict, retry_after: float | None) -> float:
-        if verdict in (Verdict.ACCEPTED, Verdict.INTERRUPTED):
-            return 0.0
-        if verdict is Verdict.REJECTED:
-            delay = SLOW_CAP
-        else:
-            delay = min(SLOW_CAP, FIRST_DELAY * 2 ** min(number - 1, 16))
-        delay *= 1 - self._jitter() / 2
-        return max(delay, retry_after or 0.0)
-
     def _attempt(self, number: int, body: bytes, over: Flag, hung_up: Flag) -> Attempt:
         """One POST; a caller's hang-up does not wait for its time-out.
 
@@ -200,14 +176,14 @@ class AmeyoClient:
         verdict = Verdict.FAILED
         sent = True
         try:
-            with limit(self._settings.timeout, hung_up, LAST_ANSWER):
+            with deadline(self._settings.timeout, hung_up, LAST_ANSWER):
                 answer = self._connections.post(
-                    body, self._headers, self._settings.connect_timeout, self._settings.timeout, over
+                    body, self._settings.connect_timeout, self._settings.timeout, over
                 )
-            status, verdict = answer.status, _judge(answer.status)
+            status, verdict = answer.status, verdict_of(answer.status)
             accepted = verdict is Verdict.ACCEPTED
             self._connections.finish(answer, MAX_ACCEPTED_SECONDS if accepted else MAX_ANSWER_SECONDS)
-            detail, retry_after = self._told(answer), _retry_after(answer.field("Retry-After"))
+            detail, retry_after = self._detail(answer), parse_retry_after(answer.field("Retry-After"))
         except CallOver:
             sent, verdict, detail = False, Verdict.INTERRUPTED, "the call was over"
         except OutOfTime:
@@ -225,11 +201,11 @@ class AmeyoClient:
         except Exception as error:  # nobody thought of it; the customer is notified of again all the same
             log.exception("notification_failed")
             detail = _explain(error)
-        delay = self._delay(number, verdict, retry_after)
         seconds = time.monotonic() - began
-        return Attempt(number, verdict, status, detail, seconds, retry_after, delay, sent)
+        wait = delay(number, verdict, retry_after, self._jitter)
+        return Attempt(number, verdict, status, detail, seconds, retry_after, wait, sent)
 
-    def _told(self, answer: Answer) -> str:
+    def _detail(self, answer: Answer) -> str:
         """What to say of an answer besides its status."""
         coding = answer.field("Content-Encoding")
         if coding and coding.lower() != "identity":  # we asked for none, and unpack nobody's parcels
@@ -245,32 +221,9 @@ class AmeyoClient:
         self._connections.close()
 
 
-def _judge(status: int) -> Verdict:
-    if 200 <= status < 300:
-        return Verdict.ACCEPTED
-    return Verdict.FAILED if status in _RETRIED or status >= 500 else Verdict.REJECTED
-
-
 def _explain(error: BaseException) -> str:
-    """The innermost cause, which is what an operator needs; none of them quotes our headers."""
+    """The innermost cause, which is what an operator needs. No cause quotes our headers."""
     cause: BaseException = error
     while (inner := cause.__cause__ or cause.__context__) is not None:
         cause = inner
     return redaction.beginning(f"{type(error).__name__}: {cause}", MAX_DETAIL)
-
-
-def _retry_after(text: str | None) -> float | None:
-    """Seconds of a Retry-After (RFC 9110, 10.2.3), within bounds; None where it says nothing."""
-    if not text:
-        return None
-    if text.isascii() and text.isdigit():
-        seconds = float(text[:9])
-    else:
-        try:
-            when = parsedate_to_datetime(text)
-        except (ValueError, OverflowError):
-            return None
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=UTC)
-        seconds = (when - datetime.now(UTC)).total_seconds()
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER)

@@ -1,4 +1,4 @@
-"""The connections to one workspace's Ameyo: kept alive, and opened without standing in another's way.
+"""The connections to one workspace's Ameyo, kept alive; one tenant's never hold up another's.
 
 gevent looks names up in threads, ten for the whole process: with a name server that never answers for one
 tenant's host, a few of its calls would hold all ten, and no other tenant's host would be found any more. A
@@ -33,8 +33,8 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from urllib3.util.connection import create_connection
 
 from eslbot.ameyo.answer import Answer
+from eslbot.ameyo.proxy import Proxy
 from eslbot.ameyo.sockets import BoundedSocket, FedContext
-from eslbot.ameyo.tunnel import Proxy
 from eslbot.config.model import IP
 
 #: Name lookups of one workspace at one time.
@@ -63,6 +63,7 @@ class Connections(HTTPAdapter):
         url: str,
         ca_file: str | None,
         size: int,
+        headers: Mapping[str, str],
         *,
         source: IP | None = None,
         proxy: Proxy | None = None,
@@ -70,6 +71,7 @@ class Connections(HTTPAdapter):
     ) -> None:
         self._until = until
         self._request = Request("POST", url).prepare()
+        self._headers = headers
         self._ca_file = ca_file
         self._source, self._proxy = source, proxy
         self._names = Resolver()
@@ -85,14 +87,19 @@ class Connections(HTTPAdapter):
         found: HTTPConnectionPool = pool
         return found
 
-    def post(
-        self,
-        body: bytes,
-        headers: Mapping[str, str],
-        connect_seconds: float,
-        read_seconds: float,
-        over: Flag,
-    ) -> Answer:
+    @cached_property
+    def _head(self) -> bytes:
+        """What stands before each POST's length, written and checked by http.client. Raises ValueError."""
+        written = _Written()
+        writer = http.client.HTTPConnection("")
+        writer.sock = written
+        writer.putrequest("POST", self._request.path_url, skip_host=True)
+        for name, value in self._headers.items():
+            writer.putheader(name, value)
+        writer.endheaders()
+        return bytes(written.removesuffix(b"\r\n"))
+
+    def post(self, body: bytes, connect_seconds: float, read_seconds: float, over: Flag) -> Answer:
         """The answer to one POST, no more of it read than its status; :meth:`finish` is to be called.
 
         ``connect_seconds`` are for each address and for a proxy's answer, ``read_seconds`` for each read.
@@ -107,10 +114,8 @@ class Connections(HTTPAdapter):
             if over.is_set():  # another controller may have the call by now, and would be the second to tell
                 raise CallOver
             connection.timeout = read_seconds
-            # It may have answered before it closed; where it has not, reading tells.
-            with suppress(BrokenPipeError, ConnectionResetError):
-                connection.request("POST", self._request.path_url, body, headers)
-            answer: Answer = connection.getresponse()
+            length = b"Content-Length: %d\r\n\r\n" % len(body)
+            answer: Answer = connection.asked(b"".join((self._head, length, body)))
         except BaseException:
             connection.close()
             self._pool._put_conn(connection)
@@ -124,7 +129,6 @@ class Connections(HTTPAdapter):
             with gevent.Timeout(seconds, False):  # type: ignore[arg-type]  # its stubs forget False
                 answer.read()
         finally:
-            answer.close()
             if not answer.reusable:
                 answer.connection.close()
             self._pool._put_conn(answer.connection)
@@ -183,7 +187,7 @@ class Connections(HTTPAdapter):
 
 
 def trusting(ca_file: str) -> ssl.SSLContext:
-    """How TLS is verified: by the authorities in ``ca_file``. Raises OSError.
+    """A TLS context that trusts the authorities in ``ca_file``. Raises OSError.
 
     Made once for all connections: reading a hundred authorities takes 20 ms, in which every call waits.
     """
@@ -196,8 +200,16 @@ def trusting(ca_file: str) -> ssl.SSLContext:
 
 @lru_cache(maxsize=1)
 def _trusting_all_known() -> ssl.SSLContext:
-    """By those that requests brings along, the same for every workspace."""
+    """The one for requests' own bundle of authorities, shared by every workspace."""
     return trusting(DEFAULT_CA_BUNDLE_PATH)
+
+
+class _Written(bytearray):
+    """Looks like a socket to who writes to it."""
+
+    def sendall(self, data: bytes) -> None:
+        """One more piece."""
+        self.extend(data)
 
 
 class _OfAmeyo(HTTPConnection):
@@ -209,12 +221,11 @@ class _OfAmeyo(HTTPConnection):
 
     resolver: Resolver
     way: Proxy | None
-    response_class: Any = Answer
     _bounded: BoundedSocket
 
     @property
     def is_connected(self) -> bool:
-        """Whether the other end has not closed it. It says nothing unasked, but for TLS's session tickets."""
+        """Whether the peer has not closed it: unasked it sends nothing but TLS session tickets."""
         if self.sock is None:
             return False
         timeout = self.sock.gettimeout()
@@ -229,13 +240,17 @@ class _OfAmeyo(HTTPConnection):
             self.sock.settimeout(timeout)
         return False  # its end, or bytes that belong to no answer
 
-    def getresponse(self) -> Answer:  # type: ignore[override]
-        """The answer, read up to its status; http.client's state, and none of urllib3's wrapping."""
-        self.sock.settimeout(self.timeout)
+    def asked(self, request: bytes) -> Answer:
+        """The answer to ``request``, read up to its status."""
+        sock: Any = self.sock
+        sock.settimeout(self.timeout)
+        # It may have answered before it closed; where it has not, reading tells.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            sock.sendall(request)
         self._bounded.ask()
-        answer: Any = http.client.HTTPConnection.getresponse(self)
-        found: Answer = answer
-        return found
+        answer = Answer(sock)
+        answer.begin()
+        return answer
 
     def _new_conn(self) -> socket.socket:
         if self.way is None:
@@ -249,9 +264,9 @@ class _OfAmeyo(HTTPConnection):
             assert isinstance(error.__cause__, OSError)
             failed = error.__cause__
         if failed is not None:
-            raise self.way.away(failed)
+            raise self.way.unreachable(failed)
         try:
-            self.way.let_through(self._bounded, self._dns_host, self.port, self._seconds())
+            self.way.open_tunnel(self._bounded, self._dns_host, self.port, self._seconds())
         except BaseException:
             self._bounded.close()
             raise
@@ -287,6 +302,6 @@ class _OfAmeyo(HTTPConnection):
         raise NewConnectionError(self, str(failed)) from failed
 
     def _seconds(self) -> float:
-        """For one step on the way: whoever uses it has set it."""
+        """The time-out of one step, as set by whoever uses the connection."""
         seconds: Any = self.timeout
         return float(seconds)

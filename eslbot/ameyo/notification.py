@@ -8,9 +8,9 @@ from typing import Any
 
 from marshmallow import Schema, fields
 
-from eslbot.ameyo.properties import fill
 from eslbot.caller.invite import Invite
 from eslbot.config.model import Workspace
+from eslbot.config.placeholders import fill
 
 #: Where every notification goes, below the workspace's ``ameyo.url``.
 PATH = "/ameyorestapi/voice/sendAgentResponseForCallNotification"
@@ -59,7 +59,7 @@ def notification_of(
 
 
 def headers(tenant_host: str, token: str) -> dict[str, str]:
-    """What goes with it; ``token`` in the clear."""
+    """The headers of the POST; ``token`` in the clear."""
     return {
         "Authorization": token,
         "Host": tenant_host,

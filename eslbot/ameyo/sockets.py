@@ -1,4 +1,4 @@
-"""Sockets whose other end may be anybody: so many bytes and no more, and a turn for the others in between.
+"""Sockets whose peer is not trusted: bounded bytes, and a turn for other greenlets in between.
 
 A gevent socket does not switch while its other end has something ready. One that always has would never let
 the loop turn: no other call would go on, no time-out would fire, and the arbiter would kill the worker.
@@ -13,6 +13,7 @@ import ssl
 from typing import Any
 
 import gevent
+from gevent.socket import socket as GeventSocket
 from urllib3.util.ssltransport import SSLTransport
 
 #: Bytes that are read between two questions, TLS and all: the longest text that is cared for, twice.
@@ -24,10 +25,10 @@ AT_ONCE = 2
 
 
 class TooMuch(OSError):
-    """The other end sent more than anybody would care to read."""
+    """The peer sent more bytes than are read."""
 
 
-class BoundedSocket(socket.socket):
+class BoundedSocket(GeventSocket):
     """``connected``'s connection, which it takes over."""
 
     def __init__(self, connected: socket.socket) -> None:
@@ -37,7 +38,7 @@ class BoundedSocket(socket.socket):
         self.ask()
 
     def ask(self) -> None:
-        """Allow for what one question may bring."""
+        """Begin a new answer: the bounds count from here."""
         self._left = MAX_BYTES
         self._pieces = 0
 
@@ -54,7 +55,7 @@ class BoundedSocket(socket.socket):
 
 
 class FedContext(ssl.SSLContext):
-    """How TLS is spoken over sockets that OpenSSL does not read by itself."""
+    """A TLS context whose sockets are read by us: OpenSSL is fed the bytes."""
 
     def wrap_socket(self, sock: socket.socket, *_: Any, server_hostname: Any = None, **__: Any) -> Any:
         """As urllib3 does for TLS within TLS."""

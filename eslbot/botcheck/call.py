@@ -1,8 +1,8 @@
 """One call to the bot that is checked: what the relay would say and hear, and all that was seen of it.
 
-The bot is read as in the relay (:mod:`eslbot.relay.connection`), and what it says is heard in real time by
-nobody (:mod:`eslbot.botcheck.line`), so its marks come back when a caller would have heard them. A check
-says what happens next: the caller speaks, a key, a hold, a connection that breaks.
+The bot is read as in the relay (:mod:`eslbot.relay.bot_connection`), and what it says is heard in real time
+by nobody (:mod:`eslbot.botcheck.clocked_line`), so its marks come back when a caller would have heard them. A
+check says what happens next: the caller speaks, a key, a hold, a connection that breaks.
 
 Times are monotonic seconds.
 """
@@ -16,30 +16,30 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from eslbot.botcheck.line import SAMPLES, ClockedLine
-from eslbot.botcheck.seen import Bad, Lost, Piece, Seen, Sound, loud, names_another_stream
-from eslbot.botcheck.socket import WatchedSocket
+from eslbot.audio import SAMPLE_RATE, UnusableAudio
+from eslbot.audio.levels import audible
+from eslbot.botcheck.clocked_line import SAMPLES, ClockedLine
+from eslbot.botcheck.observations import Bad, Lost, Piece, Seen, Sound, loud, names_another_stream
 from eslbot.botcheck.target import Target, Times
+from eslbot.botcheck.watched_socket import WatchedSocket
 from eslbot.caller.invite import Invite
 from eslbot.relay import dialler, protocols
-from eslbot.relay.audio import UnusableAudio, audible
-from eslbot.relay.connection import Connection, guarded
-from eslbot.relay.control import RATE
+from eslbot.relay.bot_connection import Connection, guarded
 from eslbot.relay.dialler import BotUnreachable
-from eslbot.relay.margin import Margin
 from eslbot.relay.playout import Playout, QueueFull
+from eslbot.relay.playout_delay import PlayoutDelay
 from eslbot.relay.protocols import texts
 from eslbot.relay.protocols.base import BadMessage, Clear, End, Mark, Message, Speech, Wish
 
-#: Seconds between two looks at what depends on the clock.
-LOOK = 0.05
-FRAME, FRAME_SECONDS = 2 * SAMPLES, SAMPLES / RATE
+#: Seconds after which a condition that depends on the clock is evaluated again.
+POLL = 0.05
+FRAME, FRAME_SECONDS = 2 * SAMPLES, SAMPLES / SAMPLE_RATE
 #: Seconds of speech that are kept of a connection; messages that are noted of a call.
 KEPT, MOST_NOTED = 20, 10_000
 
 
 class CheckedConnection(Connection):
-    """One of a call's; ``reworded`` changes what is said on it."""
+    """One connection of a call; ``reworded`` changes each message to the bot before it is sent."""
 
     def __init__(self, owner: BotCall, protocol: protocols.Protocol, number: int) -> None:
         super().__init__(owner, protocol)
@@ -92,7 +92,7 @@ class BotCall:
         self.begun = self.connected = monotonic()
         self.connections: list[CheckedConnection] = []
         self.line = ClockedLine()
-        self.playout = Playout(self.line, Margin(), self)
+        self.playout = Playout(self.line, PlayoutDelay(), self)
         self.spoke_at: float | None = None
         self.loud_at = 0.0
         self.finished_at: float | None = None
@@ -115,7 +115,7 @@ class BotCall:
         self.late = self.stalled = 0.0
         self._frames = bytearray()
         self._sent = 0
-        self._told: set[str] = set()
+        self._errors_sent: set[str] = set()
         self._caller: asyncio.Task[None] | None = None
         self._due: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
@@ -168,7 +168,7 @@ class BotCall:
         connection = self.connection
         if not resumed:
             self.connected = monotonic()
-        connection.begin(resumed=resumed, held=self.held)
+        connection.start(resumed=resumed, held=self.held)
         connection.catch_up()
         if self._caller is None:
             self._caller = asyncio.get_running_loop().create_task(self._pace())
@@ -220,7 +220,7 @@ class BotCall:
                 return False
             self._changed.clear()
             try:
-                await asyncio.wait_for(self._changed.wait(), min(rest, LOOK))
+                await asyncio.wait_for(self._changed.wait(), min(rest, POLL))
             except TimeoutError:
                 continue
         return True
@@ -306,7 +306,7 @@ class BotCall:
             if document.get("type") == "end":
                 self.ends.append(document)
 
-    # -- what the connection tells (eslbot.relay.connection.Owner) -------------------------------------------
+    # -- what the connection tells (eslbot.relay.bot_connection.Owner) ---------------------------------------
 
     @guarded
     def bot_wants(self, connection: Connection, wish: Wish) -> None:
@@ -355,8 +355,8 @@ class BotCall:
             self.spoke_at, self.loud_at = self.spoke_at or now, now
         if len(self.speech) < MOST_NOTED:
             edges = loud(linear[:FRAME]), loud(linear[-FRAME:])
-            self.speech.append(Piece(now, connection.number, len(linear) / (2 * RATE), *edges))
-        if len(connection.audio) < KEPT * 2 * RATE:
+            self.speech.append(Piece(now, connection.number, len(linear) / (2 * SAMPLE_RATE), *edges))
+        if len(connection.audio) < KEPT * 2 * SAMPLE_RATE:
             connection.audio += linear
         self._go_on()
         return True
@@ -379,8 +379,8 @@ class BotCall:
     def refuse(self, code: str, text: str) -> None:
         """Told once a call."""
         self.ignore(code, text, 0)
-        if code not in self._told:
-            self._told.add(code)
+        if code not in self._errors_sent:
+            self._errors_sent.add(code)
             self.tell(lambda protocol: protocol.error(code, text))
 
     def ignore(self, why: str, detail: str, size: int) -> None:
@@ -394,30 +394,30 @@ class BotCall:
         self.error = self.error or error
         self.changed()
 
-    # -- what the playout tells (eslbot.relay.playout.Told) --------------------------------------------------
+    # -- what the playout tells (eslbot.relay.playout.PlayoutListener) --------------------------------------
 
-    def marked(self, name: str, cleared: bool) -> None:
+    def mark_reached(self, name: str, cleared: bool) -> None:
         """Told to the bot."""
         self.marks.append((name, cleared))
         self.line.heard_out()
         self.tell(lambda protocol: protocol.mark(name, cleared=cleared))
         self.changed()
 
-    def began(self, ago: float) -> None:
+    def utterance_began(self, ago: float) -> None:
         """Of no use here."""
 
-    def silent(self, cut: bool, ago: float) -> None:
+    def utterance_over(self, cut: bool, ago: float) -> None:
         """The utterance is over."""
         self.halves += self.connection.decoder.half
         self.line.utterance_over()
         self.connection.decoder.reset()
 
-    def sounds(self, at: float, arrived: float) -> None:
+    def bot_audible(self, at: float, arrived: float) -> None:
         """The caller hears the bot."""
         self.heard.append(Sound(at))
         self.changed()
 
-    def hushed(self, at: float, cut: bool) -> None:
+    def bot_inaudible(self, at: float, cut: bool) -> None:
         """The caller hears it no more."""
         if self.heard:
             self.heard[-1].ended, self.heard[-1].cut = at, cut
@@ -453,4 +453,4 @@ class BotCall:
             if self.onset is None and audible(frame):
                 self.onset = monotonic()
                 self.first_onset = self.first_onset or self.onset
-            self.connection.hear(frame, self._sent * FRAME_SECONDS)
+            self.connection.send_audio(frame, self._sent * FRAME_SECONDS)

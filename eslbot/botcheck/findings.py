@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from eslbot.config.schemas import RATES
+from eslbot.config.model import SAMPLE_RATES
 
 if TYPE_CHECKING:
-    from eslbot.botcheck.kit import Kit
+    from eslbot.botcheck.examination import Examination
 
 #: Every protocol, and those of telephony providers alone.
-ALL = tuple(RATES)
+ALL = tuple(SAMPLE_RATES)
 ESLBOT = ("eslbot",)
 PROVIDERS = tuple(name for name in ALL if name != "eslbot")
 
@@ -43,7 +43,7 @@ def passed(told: str) -> Verdict:
 
 
 def unseen(told: str) -> Verdict:
-    """It never came to it."""
+    """The bot did nothing that would show it."""
     return Verdict(Grade.UNSEEN, told)
 
 
@@ -62,7 +62,7 @@ def harmless(verdict: Verdict, why: str) -> Verdict:
     return warned(f"{verdict.told}; {why}") if verdict.grade is Grade.FAIL else verdict
 
 
-Run = Callable[["Kit"], Awaitable[Verdict]]
+Run = Callable[["Examination"], Awaitable[Verdict]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Check:
 def check(
     proves: str, remedy: str, section: str, protocols: tuple[str, ...] = ALL, *, behind: bool = False
 ) -> Callable[[Run], Check]:
-    """Make a check of a function; its name is the function's."""
+    """Make a check of a function, which gives it its name."""
 
     def made(run: Run) -> Check:
         name = run.__name__.replace("_", "-")

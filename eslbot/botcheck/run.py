@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from time import monotonic
 
 from eslbot.botcheck.checks import CHECKS, NAMES
+from eslbot.botcheck.examination import Examination, NotTaken
 from eslbot.botcheck.findings import Check, Grade, Verdict, failed, unseen
-from eslbot.botcheck.kit import Kit, NotTaken
 from eslbot.botcheck.target import Target, Times
 
 #: Calls at one time.
@@ -31,7 +31,7 @@ class Result:
 
 
 def silent(name: str, what: str) -> None:
-    """For who wants to hear of no progress."""
+    """Shows no progress."""
 
 
 async def examine(
@@ -44,11 +44,11 @@ async def examine(
 ) -> Sequence[Result]:
     """All checks, or ``only`` those, in the order of the report; ``parallel`` calls at one time at most."""
     times = times or Times()
-    kit = Kit(target, times, parallel)
+    exam = Examination(target, times, parallel)
     wanted = [check for check in CHECKS if not only or check.name in only]
     progress("plain", "begins")
     try:
-        await kit.place_plain()
+        await exam.place_plain()
         reached = None
     except NotTaken as refused:
         reached = str(refused)
@@ -61,7 +61,7 @@ async def examine(
 
     async def one(check: Check) -> None:
         progress(check.name, "begins")
-        done[check.name] = await _one(kit, check)
+        done[check.name] = await _one(exam, check)
         progress(check.name, "done")
 
     async with asyncio.TaskGroup() as group:
@@ -78,13 +78,13 @@ def _unreached(check: Check, why: str) -> Verdict:
     return failed(why) if check.name == "upgrade" else UNREACHED
 
 
-async def _one(kit: Kit, check: Check) -> Result:
+async def _one(exam: Examination, check: Check) -> Result:
     began = monotonic()
-    if kit.protocol not in check.protocols:
-        told = f"{kit.protocol} has no word for it"
+    if exam.protocol not in check.protocols:
+        told = f"{exam.protocol} has no word for it"
         return Result(check, Verdict(Grade.NOT_APPLICABLE, told), 0.0)
     try:
-        verdict = await check.run(kit)
+        verdict = await check.run(exam)
     except NotTaken as refused:
         verdict = unseen(f"{refused}; see upgrade")
     return Result(check, verdict, monotonic() - began)

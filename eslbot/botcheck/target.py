@@ -1,4 +1,4 @@
-"""Which bot is checked, as a workspace would have it, and how long it is waited for."""
+"""The bot that is checked, configured as for a workspace, and how long it is waited for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from marshmallow import ValidationError
 from eslbot.caller.invite import Invite
 from eslbot.config.loader import resolved
 from eslbot.config.model import Bot, ConfigError, Workspace
-from eslbot.config.schemas import INSECURE, BotSchema
+from eslbot.config.schemas.table import INSECURE
+from eslbot.config.schemas.workspace import BotSchema
 from eslbot.config.urls import shown
 
 #: Who calls, where no workspace says so.
@@ -105,7 +106,7 @@ def of_workspace(workspace: Workspace, says: bytes) -> Target:
 
 
 def _is_here(url: str) -> bool:
-    """Whether a URL is of this host: nobody can listen on the way."""
+    """Whether a URL is of this host, where nobody can listen on the way."""
     host = urlsplit(url).hostname or ""
     try:
         return ip_address(host).is_loopback

@@ -8,10 +8,8 @@ import secrets
 import stat
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from eslbot.caller.identity import Signer
+from eslbot.caller.identity import Signer
 
 #: Bytes of a key file, and keys in it.
 MAX_FILE, MAX_KEYS = 4096, 8
@@ -21,18 +19,6 @@ _REMEDY = "copy it from another host of this service, or move it away: the next 
 
 class KeyFileError(Exception):
     """The key file cannot be used; the text names it, what is wrong, and what to do."""
-
-
-def default_key_file() -> str:
-    """Where the key is kept when the configuration does not say: with the service's other state.
-
-    A user who may not write there has a place below the home directory (XDG Base Directory, state).
-    """
-    ours = Path("/var/lib/eslbot")
-    if os.geteuid() == 0 or os.access(ours, os.W_OK):
-        return str(ours / "identity.key")
-    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return str(Path(state) / "eslbot" / "identity.key")
 
 
 def load(path: Path, owner: int | None = None) -> Signer:
@@ -56,8 +42,6 @@ def load(path: Path, owner: int | None = None) -> Signer:
             f"{path} does not hold 1 to {MAX_KEYS} keys of 64 hexadecimal digits (0-9, a-f), one a line; "
             f"{_REMEDY}"
         )
-    from eslbot.caller.identity import Signer  # late: it imports the configuration, which imports this module
-
     return Signer([bytes.fromhex(key) for key in keys])
 
 

@@ -146,6 +146,8 @@ class Call:
             raise
         finally:
             context.checkpoint.close()
+            if self._preparation is not None:
+                self._preparation.close()
             context.publish(events.Left())
             if context.workspace is not None:
                 context.show(None)
@@ -198,16 +200,17 @@ class Call:
         context = self.context
         assert context.invite is not None and context.workspace is not None
         context.stage = Stage.ADMITTED
+        way = self._way(context.invite)
         late = offer.is_late(context.channel)
         first = {"eslbot_late_offer": "true"} if late else {}
-        first |= {identity.VARIABLE: self.host.signer.sign(context.invite), "eslbot_stage": context.stage}
+        first |= {identity.VARIABLE: way.identity, "eslbot_stage": context.stage}
         context.checkpoint.begin(context.state, context.clock, **first)
         with self._departure.not_now():
             if context.workspace.nat:
                 self.session.set_variables({"disable_rtp_auto_adjust": "false"})
             answer = self.session.begin_answer(at_once=not late)
             if not late:
-                self._prepare(context.invite)
+                self._prepare(way)
             try:
                 self.session.flush()
             finally:
@@ -400,11 +403,11 @@ class Call:
     def _way(self, invite: Invite) -> Way:
         return Way.to(self.host.config.relay.listen, self.host.signer.sign(invite))
 
-    def _prepare(self, invite: Invite) -> None:
+    def _prepare(self, way: Way) -> None:
         """Let the bot be dialled meanwhile, where its relay can be asked from here."""
         listen = self.host.config.relay.listen
         if reachable(listen, self.session.client_address[0]):
-            self._preparation = Preparation(self._way(invite), listen, self.session.uuid)
+            self._preparation = Preparation(way, listen, self.session.uuid)
 
     # -- FreeSWITCH ---------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import structlog
@@ -63,8 +64,8 @@ class ChannelState:
     def __init__(self, channel: Mapping[str, str], resume_state: ResumeState | None = None) -> None:
         self._channel = channel
         # Who has lost the call may notice when another one has it already, and be late.
-        since = whole_number(channel.get("variable_eslbot_take_overs", ""))
         if resume_state is not None:
+            since = whole_number(channel.get("variable_eslbot_take_overs", ""))
             seen = whole_number(resume_state.variables.get("eslbot_take_overs", ""))
             resume_state = resume_state if seen >= since else None
         #: What a controller has saved, where it counts.
@@ -87,7 +88,7 @@ class ChannelState:
         times = (_seconds(text) for text in self._text(RESTARTS).split(",")[-MOST_RESTARTS:])
         return tuple(time for time in times if time is not None)
 
-    @property
+    @cached_property
     def before(self) -> tuple[float, float]:
         """Seconds that FreeSWITCH's own times since the INVITE, and since the answer, are short of.
 
@@ -117,7 +118,7 @@ class ChannelState:
         """Seconds since the answer, by FreeSWITCH's own clock, since ours may be another host's."""
         if self.resume_state is not None:
             return max(0.0, time.monotonic() - self.resume_state.answered_at)
-        return self._since("Caller-Channel-Answered-Time") + self.before[1]
+        return self.counted[1] + self.before[1]
 
     @property
     def invited_for(self) -> float:
@@ -125,12 +126,17 @@ class ChannelState:
         if self.resume_state is not None:
             return max(0.0, time.monotonic() - self.resume_state.invited_at)
         # A FreeSWITCH that has died and is back says when it was answered, and has created it since.
-        return max(self._since("Caller-Channel-Created-Time") + self.before[0], self.answered_for)
+        return max(self.counted[0] + self.before[0], self.answered_for)
 
-    @property
+    @cached_property
     def counted(self) -> tuple[float, float]:
         """Seconds since the INVITE and since the answer, as FreeSWITCH itself counts them."""
-        return self._since("Caller-Channel-Created-Time"), self._since("Caller-Channel-Answered-Time")
+        now = whole_number(self._channel.get("Event-Date-Timestamp", ""))
+        invited, answered = (
+            whole_number(self._channel.get(f"Caller-Channel-{what}-Time", ""))
+            for what in ("Created", "Answered")
+        )
+        return _seconds_between(invited, now), _seconds_between(answered, now)
 
     @property
     def noted(self) -> dict[str, str]:
@@ -193,11 +199,6 @@ class ChannelState:
             facts.update(outcome=ended.outcome, reason=ended.reason)
         return facts
 
-    def _since(self, name: str) -> float:
-        now = whole_number(self._channel.get("Event-Date-Timestamp", ""))
-        then = whole_number(self._channel.get(name, ""))
-        return max(0.0, (now - then) / 1e6) if then else 0.0
-
     def _text(self, name: str) -> str:
         if self.resume_state is not None:
             return self.resume_state.variables.get(name, "")
@@ -208,6 +209,11 @@ class ChannelState:
 
     def _time(self, name: str) -> float | None:
         return _seconds(self._text(name))
+
+
+def _seconds_between(then: int, now: int) -> float:
+    """Of FreeSWITCH's microseconds; ``then`` is 0 where it has not happened."""
+    return max(0.0, (now - then) / 1e6) if then else 0.0
 
 
 def _seconds(text: str) -> float | None:

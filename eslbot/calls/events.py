@@ -16,7 +16,7 @@ from eslbot.caller.invite import Invite
 from eslbot.calls.hangup import HangUp
 from eslbot.config.model import Workspace
 from eslbot.outcome import Fault, Outcome, Stage
-from eslbot.relay.turns import Turn
+from eslbot.turns import Turn
 
 if TYPE_CHECKING:
     from eslbot.ameyo.client import Attempt

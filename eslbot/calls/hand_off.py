@@ -1,6 +1,6 @@
 """The hand-off: Ameyo is told that the customer is theirs, again and again, until it has accepted.
 
-How a POST is made, and what of it is tried again, is :mod:`eslbot.ameyo.client`'s. Here is what the call has
+How a POST is made and retried is :mod:`eslbot.ameyo.client`'s. Here is what the call has
 to do with it: every attempt is on the channel before it goes out and behind it, so that another controller
 neither forgets one nor makes one twice; and the caller's hang-up ends it, since there is nobody to hand over.
 """
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 
-from eslbot.ameyo.client import Attempt, Verdict
+from eslbot.ameyo.client import Attempt
 from eslbot.ameyo.notification import notification_of
+from eslbot.ameyo.retry import Verdict
 from eslbot.calls.channel_state import ChannelState
 from eslbot.calls.context import CallContext
 from eslbot.calls.departure import Departure

@@ -21,8 +21,9 @@ import gevent
 import structlog
 from gevent.event import Event as Flag
 
-from eslbot.ameyo.client import Attempt, Verdict
+from eslbot.ameyo.client import Attempt
 from eslbot.ameyo.notification import notification_of
+from eslbot.ameyo.retry import Verdict
 from eslbot.caller import identity
 from eslbot.caller.invite import Invite
 from eslbot.calls import events
@@ -34,7 +35,7 @@ from eslbot.config.model import FreeSwitch, Workspace
 from eslbot.esl.errors import EslError
 from eslbot.esl.frames import whole_number
 from eslbot.esl.inbound import InboundClient
-from eslbot.freeswitch.switchconf import NoPassword, event_socket_password
+from eslbot.freeswitch.password import NoPassword, event_socket_password
 from eslbot.outcome import Outcome, Stage
 from eslbot.runtime.greenlets import spawn
 from eslbot.telemetry import logs, metrics

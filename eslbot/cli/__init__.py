@@ -1,4 +1,4 @@
-"""The command line: a file a group of commands, each command a few lines over the room that does the work.
+"""The command line: one file a command group; the work itself is done in other rooms.
 
 Rooms are imported where they are used: ``serve`` must not load what opens sockets before gunicorn's workers
 have patched the standard library, and nobody waits for the stand-ins to load in order to read a help text. So
@@ -10,7 +10,19 @@ from __future__ import annotations
 import click
 
 import eslbot
-from eslbot.cli import bot, calls, configuration, doctor, recording, reload, run, sim, tenant
+from eslbot.cli import (
+    bot,
+    calls,
+    configuration,
+    doctor,
+    loadtest,
+    onboard,
+    recording,
+    reload,
+    run,
+    sim,
+    tenant,
+)
 from eslbot.cli.output import Program
 
 
@@ -32,7 +44,7 @@ for command in (
     configuration.key,
     reload.reload,
     tenant.tenant,
-    tenant.onboard,
+    onboard.onboard,
     calls.calls,
     calls.stats,
     calls.notify,
@@ -43,5 +55,6 @@ for command in (
     bot.bot,
     sim.demo,
     sim.sim,
+    loadtest.loadtest,
 ):
     main.add_command(command)

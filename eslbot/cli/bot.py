@@ -1,4 +1,4 @@
-"""For who builds a bot: ``bot check``."""
+"""For those who build a bot: ``bot check``."""
 
 from __future__ import annotations
 
@@ -160,15 +160,15 @@ def check(
 def _target(
     url: str | None, path: Path | None, workspace: str | None, say: Path | None, own: dict[str, Any]
 ) -> Target:
-    """Which bot is meant."""
-    from eslbot.botcheck import speech
+    """The bot that the command line names."""
+    from eslbot.botcheck import caller_speech
     from eslbot.botcheck.target import of_url, of_workspace
 
     if (url is None) == (workspace is None):
         raise click.UsageError("say which bot: its URL, or --config FILE --workspace NAME")
     try:
-        says = speech.of_file(say) if say else speech.sentence()
-    except speech.UnusableSpeech as error:
+        says = caller_speech.of_file(say) if say else caller_speech.sentence()
+    except caller_speech.UnusableSpeech as error:
         give_up(str(error), UNUSABLE)
     if url is not None:
         _protect(url, own["headers"])
@@ -205,15 +205,15 @@ def _keys(own: dict[str, Any]) -> dict[str, Any]:
 
 
 def _protect(url: str, headers: Sequence[tuple[str, str]]) -> None:
-    """From here on nothing that is told quotes a header's value, nor what stands behind the URL's ``?``."""
+    """Redact headers' values, and what stands behind the URL's ``?``, from all further output."""
     from eslbot.config.model import Secret
-    from eslbot.config.secrets import spoken
+    from eslbot.config.secrets import SHORTEST_SECRET, texts_in
     from eslbot.config.urls import login_secrets, query_secrets
     from eslbot.telemetry import redaction
 
     secrets = {*query_secrets(url), *login_secrets(url)}
-    secrets |= {text for _, value in headers for text in spoken(Secret(value))}
-    redaction.protect(frozenset(text for text in secrets if len(text) >= redaction.SHORTEST))
+    secrets |= {text for _, value in headers for text in texts_in(Secret(value))}
+    redaction.protect(frozenset(text for text in secrets if len(text) >= SHORTEST_SECRET))
 
 
 def _examine(

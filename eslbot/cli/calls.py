@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eslbot.cli.options import (
-    F,
     MomentParam,
     config_option,
     config_option_here_or_above,
     json_option,
     numbers_option,
+    options,
     yes_option,
 )
 from eslbot.cli.output import FAILED, UNUSABLE, document, give_up, progress, say_yes
@@ -70,36 +70,28 @@ def ledger_errors() -> Iterator[None]:
         give_up(f"the ledger cannot be used: {error}", UNUSABLE)
 
 
-def filter_options(command: F) -> F:
-    """Which calls."""
-    options = [
-        click.option("--workspace", metavar="NAME", help="A tenant's name or UUID."),
-        click.option(
-            "--prefix", metavar="TEXT", help="How the call id, CRT Object ID, DID or caller begins."
-        ),
-        click.option("--did", metavar="NUMBER", help="The DID that was called."),
-        click.option("--crt", metavar="ID", help="CRT Object ID, or how it begins: 'abc*'."),
-        click.option("--caller", metavar="NUMBER", help="Who called."),
-        click.option("--outcome", metavar="WORD", help="bot_ended, bot_failed, caller_hangup, …"),
-        click.option("--fault", metavar="WORD", help="none, bot, ameyo, pbx or eslbot."),
-        click.option("--stage", metavar="WORD", help="admitted, talking, held, refused, …"),
-        click.option(
-            "--attention", is_flag=True, default=None, help="Only calls that somebody should look at."
-        ),
-        click.option("--live/--ended", "live", default=None, help="Only calls that live, or have ended."),
-        click.option(
-            "--handed-off/--not-handed-off", "handed_off", default=None, help="Whether Ameyo took them."
-        ),
-        click.option(
-            "--since",
-            type=MomentParam(),
-            help="2h (ago), 2026-11-23 or 2026-11-23T10:15; UTC, or with a zone.",
-        ),
-        click.option("--until", type=MomentParam(), help="As --since."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+#: Which calls.
+filter_options = options(
+    click.option("--workspace", metavar="NAME", help="A tenant's name or UUID."),
+    click.option("--prefix", metavar="TEXT", help="How the call id, CRT Object ID, DID or caller begins."),
+    click.option("--did", metavar="NUMBER", help="The DID that was called."),
+    click.option("--crt", metavar="ID", help="CRT Object ID, or how it begins: 'abc*'."),
+    click.option("--caller", metavar="NUMBER", help="Who called."),
+    click.option("--outcome", metavar="WORD", help="bot_ended, bot_failed, caller_hangup, …"),
+    click.option("--fault", metavar="WORD", help="none, bot, ameyo, pbx or eslbot."),
+    click.option("--stage", metavar="WORD", help="admitted, talking, held, refused, …"),
+    click.option("--attention", is_flag=True, default=None, help="Only calls that somebody should look at."),
+    click.option("--live/--ended", "live", default=None, help="Only calls that live, or have ended."),
+    click.option(
+        "--handed-off/--not-handed-off", "handed_off", default=None, help="Whether Ameyo took them."
+    ),
+    click.option(
+        "--since",
+        type=MomentParam(),
+        help="2h (ago), 2026-11-23 or 2026-11-23T10:15; UTC, or with a zone.",
+    ),
+    click.option("--until", type=MomentParam(), help="As --since."),
+)
 
 
 @click.group(invoke_without_command=True)
@@ -198,7 +190,7 @@ def notify(path: Path, name: str, yes: bool, numbers: bool, as_json: bool) -> No
     config = read(path)
     monkey.patch_all()  # the client bounds its waits with it, as in the service
 
-    from eslbot.ameyo.client import Verdict
+    from eslbot.ameyo.retry import Verdict
     from eslbot.ledger.database import open_database
     from eslbot.ledger.resend import CannotResend, Resend
 
@@ -242,11 +234,11 @@ def asking(path: Path | None) -> Iterator[Connection]:
         yield connection
 
 
-def wanted_calls(options: dict[str, Any]) -> Filter:
+def wanted_calls(values: dict[str, Any]) -> Filter:
     """The filter of a command's options; exit code 2 for a value that no call can have."""
     from eslbot.ledger.queries import BadFilter, Filter
 
     try:
-        return Filter.of(options)
+        return Filter.of(values)
     except BadFilter as error:
         give_up(str(error), UNUSABLE)

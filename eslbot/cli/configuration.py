@@ -1,4 +1,4 @@
-"""What is made of the configuration: ``check``, ``conf``, ``key``."""
+"""Checking the configuration and what is generated from it: ``check``, ``conf``, ``key``."""
 
 from __future__ import annotations
 
@@ -74,20 +74,23 @@ def conf(path: Path, out: Path, edge: bool, firewall: bool, force: bool, as_json
     With --edge: that of Kamailio, the edge in front of several FreeSWITCH hosts. With --firewall: eslbot.nft,
     a table of nftables that lets nobody but the PBXs reach FreeSWITCH, and each tenant within its budget.
     """
-    from eslbot.freeswitch import edgeconf, firewallconf, switchconf
+    from eslbot.freeswitch import configuration
+    from eslbot.freeswitch import edge as kamailio
+    from eslbot.freeswitch import firewall as nftables
+    from eslbot.freeswitch.files import RenderError
 
     if edge and firewall:
         raise click.UsageError("--edge and --firewall are for two machines; ask for one at a time")
     config = read(path)
     try:
         if firewall:
-            changes, notes = firewallconf.render(config, out, force=force), firewallconf.notes(out)
+            changes, notes = nftables.render(config, out, force=force), nftables.notes(out)
         elif edge:
             out = out.absolute()
-            changes, notes = edgeconf.render(config, out, force=force), edgeconf.notes(out)
+            changes, notes = kamailio.render(config, out, force=force), kamailio.notes(out)
         else:
-            changes, notes = switchconf.render(config, out, force=force), switchconf.notes(config, out)
-    except switchconf.SwitchConfError as error:
+            changes, notes = configuration.render(config, out, force=force), configuration.notes(config, out)
+    except RenderError as error:
         give_up(str(error), UNUSABLE)
     if as_json:
         document(

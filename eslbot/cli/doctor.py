@@ -101,6 +101,6 @@ def recovery(path: Path | None, as_json: bool, before_start: bool, user: str) ->
     cause. Without --config the usual places are looked at. FreeSWITCH's unit says python -m eslbot.recovery,
     which is the same and starts sooner.
     """
-    from eslbot.recovery import run
+    from eslbot.recovery.command import run
 
     raise SystemExit(run(path, before=before_start, user=user, as_json=as_json))

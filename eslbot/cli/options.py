@@ -49,6 +49,17 @@ def log_option(command: F) -> F:
     )(command)
 
 
+def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, in the order of the help text."""
+
+    def decorate(command: F) -> F:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
 numbers_option = click.option("--numbers", is_flag=True, help="Show phone numbers in full.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")

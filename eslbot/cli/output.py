@@ -1,4 +1,4 @@
-"""What commands have in common when they tell something: exit codes, and one shape of errors for programs.
+"""What all commands share: exit codes, and how output and errors look for people and for programs.
 
 With ``--json`` a command writes one JSON document to standard output, or nothing; everything else goes to
 standard error, a JSON object a line: ``{"warning": …}``, ``{"progress": …}``, and at the end of what failed
@@ -22,26 +22,27 @@ _JSON = "eslbot.cli.json"
 
 
 class Program(click.Group):
-    """The command ``eslbot``: whatever goes wrong below it is told as JSON where ``--json`` was said."""
+    """The command ``eslbot``: with ``--json`` every error below it is printed as JSON."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Whether programs read the output is known before the options are: some errors are about those."""
+        """Look for ``--json`` before the options are parsed: some errors are about those."""
         as_json = "--json" in args
-        with _told(as_json):
+        with _json_errors(as_json):
             context = super().make_context(info_name, args, parent, **extra)
         context.meta[_JSON] = as_json
         return context
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
-        with _told(bool(ctx.meta.get(_JSON))):
+        with _json_errors(bool(ctx.meta.get(_JSON))):
             return super().invoke(ctx)
 
 
 @contextmanager
-def _told(as_json: bool) -> Iterator[None]:
+def _json_errors(as_json: bool) -> Iterator[None]:
+    """With ``as_json`` what click would print is one JSON object on standard error."""
     try:
         yield
     except click.ClickException as error:
@@ -68,25 +69,25 @@ def document(found: Mapping[str, Any] | Sequence[Any]) -> None:
 
 
 def warn(text: str) -> None:
-    """Something that is not wrong, but that somebody should know: on standard error."""
+    """Print a warning to standard error."""
     click.echo(
         json.dumps({"warning": text}, ensure_ascii=False) if wants_json() else f"warning: {text}", err=True
     )
 
 
 def progress(text: str) -> None:
-    """What a long command does now: on standard error."""
+    """Print what a long command is doing to standard error."""
     click.echo(json.dumps({"progress": text}, ensure_ascii=False) if wants_json() else f"… {text}", err=True)
 
 
 def say_yes(yes: bool, *, as_json: bool) -> None:
-    """A program is asked nothing: exit code 2 where it would be."""
+    """With ``--json`` nobody can be asked: exit code 2 without ``--yes``."""
     if as_json and not yes:
         raise click.UsageError("with --json nobody is asked; say --yes, too")
 
 
 def give_up(message: str, code: int, problems: Sequence[str] = ()) -> NoReturn:
-    """Say why, each of ``problems`` on a line of its own, and leave."""
+    """Print why, each of ``problems`` on a line of its own, and exit."""
     from eslbot.telemetry import redaction
 
     message, problems = redaction.redact(message), [redaction.redact(problem) for problem in problems]

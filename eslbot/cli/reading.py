@@ -1,4 +1,4 @@
-"""The configuration, read for a command: what is wrong with it is told, and the command is over."""
+"""Loads the configuration for a command; one that cannot be used ends the command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def configuration_errors() -> Iterator[None]:
-    """Every problem on a line of its own, exit code 2."""
+    """A configuration that cannot be used: each problem on a line of its own, exit code 2."""
     from eslbot.config import ConfigError
 
     try:
@@ -26,7 +26,7 @@ def configuration_errors() -> Iterator[None]:
 
 
 def read(path: Path) -> Config:
-    """The configuration, its warnings told; from here on nothing that goes wrong quotes a secret of it."""
+    """The configuration; its warnings are printed, and its secrets redacted from all further output."""
     from eslbot.config import load
     from eslbot.config.secrets import secrets_of
     from eslbot.telemetry import redaction

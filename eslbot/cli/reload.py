@@ -1,4 +1,4 @@
-"""A changed configuration into force: ``reload``."""
+"""Bringing a changed configuration into force: ``reload``."""
 
 from __future__ import annotations
 

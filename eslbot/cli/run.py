@@ -1,4 +1,4 @@
-"""What runs until it is told to stop: ``serve``, ``relay`` and ``page``."""
+"""The processes of the service: ``serve``, ``relay`` and ``page``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def relay(path: Path, json_logs: bool, processes: int | None, drain: float | Non
 
     SIGHUP reads the configuration again. SIGTERM ends it when its calls are over; a second one, at once.
     """
-    from eslbot.relay.process import run
+    from eslbot.relay.parent import run
 
     with configuration_errors():
         run(path, processes=processes, drain=drain, json_logs=json_logs)

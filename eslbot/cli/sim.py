@@ -16,12 +16,19 @@ from eslbot.cli.output import FAILED, UNUSABLE, document, give_up
 
 @contextmanager
 def stand_ins() -> Iterator[None]:
-    """A clear word where the stand-ins' libraries are not installed."""
+    """Says what to install where the stand-ins' libraries are missing."""
     try:
         yield
     except ModuleNotFoundError as error:
+        if error.name == "eslbot.sim":
+            give_up(
+                "the stand-ins are not installed: they are a distribution of their own, eslbot-sim, and come "
+                "from eslbot's sources by `pip install ./eslbot/sim` or `scripts/install --extras sim`",
+                UNUSABLE,
+            )
         give_up(
-            f"{error.name} is not installed; install the stand-ins with: pip install 'eslbot[sim]'", UNUSABLE
+            f"{error.name} is not installed; what the stand-ins need comes with: pip install 'eslbot[sim]'",
+            UNUSABLE,
         )
 
 

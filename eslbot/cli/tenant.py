@@ -1,22 +1,21 @@
-"""Tenants in the configuration file: ``tenant add``, ``list``, ``show``, ``remove``; and ``onboard``."""
+"""Tenants in the configuration file: ``tenant add``, ``list``, ``show``, ``remove``."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from eslbot.cli.options import F, config_option, json_option, yes_option
+from eslbot.cli.options import config_option, json_option, options, yes_option
 from eslbot.cli.output import FAILED, UNUSABLE, document, give_up, say_yes, warn
 from eslbot.cli.reading import configuration_errors
 
 if TYPE_CHECKING:
-    from eslbot.config.edit import Draft, Looked, NewTenant
+    from eslbot.config.edit import Draft, NewTenant, Preview
 
 
 @click.group()
@@ -61,80 +60,72 @@ class PairParam(click.ParamType[tuple[str, str]]):
         return key, text
 
 
-def new_tenant_options(command: F) -> F:
-    """What a tenant is made of."""
-    options: list[Callable[[F], F]] = [
-        click.option(
-            "--source",
-            "sources",
-            multiple=True,
-            required=True,
-            metavar="CIDR",
-            help="A SIP gateway; again for the next.",
-        ),
-        click.option(
-            "--bot-url",
-            "bot_urls",
-            multiple=True,
-            required=True,
-            metavar="URL",
-            help="Again: tried in order.",
-        ),
-        click.option(
-            "--bot-header",
-            "bot_headers",
-            multiple=True,
-            type=ReferenceParam(),
-            help="Authorization='Bearer ${NAME}'",
-        ),
-        click.option(
-            "--protocol", metavar="NAME", help="What the bot speaks: eslbot (default), twilio, exotel, plivo."
-        ),
-        click.option(
-            "--ameyo-url", default="https://management.ameyo.app:8887", show_default=True, metavar="URL"
-        ),
-        click.option("--tenant-host", required=True, metavar="HOST", help="The tenant's host name at Ameyo."),
-        click.option(
-            "--token-env",
-            metavar="NAME",
-            help="Ameyo's token is in this variable of the service's environment.",
-        ),
-        click.option(
-            "--token-file",
-            type=click.Path(dir_okay=False, path_type=Path),
-            metavar="FILE",
-            help="Ameyo's token is in this file; default: NAME-ameyo-token beside the configuration.",
-        ),
-        click.option(
-            "--ask", is_flag=True, help="Ask for secrets whose files are not there, and write those (0600)."
-        ),
-        click.option(
-            "--ca-file", metavar="FILE", help="Whom Ameyo's TLS certificate is of; default: the system's."
-        ),
-        click.option(
-            "--bot-property",
-            "bot_properties",
-            multiple=True,
-            metavar="KEY",
-            help="A property that the bot sets.",
-        ),
-        click.option(
-            "--property", "properties", multiple=True, type=PairParam(), help="A property: DID='{did}'"
-        ),
-        click.option("--max-calls", type=int, metavar="N", help="Calls at one time; default: 200."),
-        click.option("--max-cps", type=int, metavar="N", help="INVITEs a second; default: 30."),
-        click.option("--max-duration", metavar="DURATION", help="Of a call; default: 30m."),
-        click.option(
-            "--id", "uuid", type=click.UUID, help="The workspace's UUID; made where it is not given."
-        ),
-        click.option(
-            "--insecure", is_flag=True, help="Take ws:// and http://, which send everything in clear text."
-        ),
-        click.option("--shared-source", is_flag=True, help="Take sources that another tenant has, too."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+#: What a tenant is made of.
+new_tenant_options = options(
+    click.option(
+        "--source",
+        "sources",
+        multiple=True,
+        required=True,
+        metavar="CIDR",
+        help="A SIP gateway; again for the next.",
+    ),
+    click.option(
+        "--bot-url",
+        "bot_urls",
+        multiple=True,
+        required=True,
+        metavar="URL",
+        help="Again: tried in order.",
+    ),
+    click.option(
+        "--bot-header",
+        "bot_headers",
+        multiple=True,
+        type=ReferenceParam(),
+        help="Authorization='Bearer ${NAME}'",
+    ),
+    click.option(
+        "--protocol", metavar="NAME", help="What the bot speaks: eslbot (default), twilio, exotel, plivo."
+    ),
+    click.option(
+        "--ameyo-url", default="https://management.ameyo.app:8887", show_default=True, metavar="URL"
+    ),
+    click.option("--tenant-host", required=True, metavar="HOST", help="The tenant's host name at Ameyo."),
+    click.option(
+        "--token-env",
+        metavar="NAME",
+        help="Ameyo's token is in this variable of the service's environment.",
+    ),
+    click.option(
+        "--token-file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Ameyo's token is in this file; default: NAME-ameyo-token beside the configuration.",
+    ),
+    click.option(
+        "--ask", is_flag=True, help="Ask for secrets whose files are not there, and write those (0600)."
+    ),
+    click.option(
+        "--ca-file", metavar="FILE", help="Whom Ameyo's TLS certificate is of; default: the system's."
+    ),
+    click.option(
+        "--bot-property",
+        "bot_properties",
+        multiple=True,
+        metavar="KEY",
+        help="A property that the bot sets.",
+    ),
+    click.option("--property", "properties", multiple=True, type=PairParam(), help="A property: DID='{did}'"),
+    click.option("--max-calls", type=int, metavar="N", help="Calls at one time; default: 200."),
+    click.option("--max-cps", type=int, metavar="N", help="INVITEs a second; default: 30."),
+    click.option("--max-duration", metavar="DURATION", help="Of a call; default: 30m."),
+    click.option("--id", "uuid", type=click.UUID, help="The workspace's UUID; made where it is not given."),
+    click.option(
+        "--insecure", is_flag=True, help="Take ws:// and http://, which send everything in clear text."
+    ),
+    click.option("--shared-source", is_flag=True, help="Take sources that another tenant has, too."),
+)
 
 
 @contextmanager
@@ -164,7 +155,7 @@ def add(
     token_env: str | None,
     token_file: Path | None,
     as_json: bool,
-    **options: Any,
+    **wanted: Any,
 ) -> None:
     """Put a tenant into the configuration file, and say what is to be done for it.
 
@@ -172,19 +163,19 @@ def add(
     from the command line: they are named, as ${NAME} or ${file:/path}. What is to be mailed to Ameyo is
     printed.
     """
-    from eslbot.config.edit import Draft, look
+    from eslbot.config.edit import Draft, preview
 
     if token_env and token_file:
         raise click.UsageError("--token-env and --token-file are two places for one token; name one")
     if ask and as_json:
         raise click.UsageError("with --json nobody is asked; write the secrets' files yourself")
     file = (token_file or path.parent / f"{name}-ameyo-token").absolute()
-    new = _new(name, f"${{{token_env}}}" if token_env else f"${{file:{file}}}", options)
+    new = _new(name, f"${{{token_env}}}" if token_env else f"${{file:{file}}}", wanted)
     with edit_errors():
         draft = Draft.of(path)
         text = draft.with_tenant(new)
-        looked = look(text, path, os.environ)
-        warnings = _refuse_or_warn(looked, new, shared=shared_source)
+        found = preview(text, path, os.environ)
+        warnings = _refuse_or_warn(found, new, shared=shared_source)
         written = _ask_for_secrets(new, path) if ask else []
         try:
             draft.save(text)
@@ -194,47 +185,41 @@ def add(
             raise
     for warning in warnings:
         warn(warning)
-    _told(path, new, warnings, as_json=as_json)
+    _next_steps(path, new, warnings, as_json=as_json)
 
 
-def _new(name: str, token: str, options: Mapping[str, Any]) -> NewTenant:
+def _new(name: str, token: str, wanted: dict[str, Any]) -> NewTenant:
     from uuid import uuid4
 
     from eslbot.config.edit import NewTenant
     from eslbot.config.urls import query_secrets
 
-    for url in options["bot_urls"]:
+    for url in wanted["bot_urls"]:
         if "?" in url and any(part and "${" not in part for part in list(query_secrets(url))[1:]):
             raise click.BadParameter(
                 "its query holds what looks like a secret, and everybody on this host can read a command "
                 "line; write ${NAME} or ${file:/path} instead, in single quotes",
                 param_hint="--bot-url",
             )
-    limits = {key: options[key] for key in ("max_calls", "max_cps", "max_duration")}
+    tables: dict[str, Any] = {key: dict(wanted.pop(key)) for key in ("bot_headers", "properties")}
+    limits = {key: wanted.pop(key) for key in ("max_calls", "max_cps", "max_duration")}
     return NewTenant(
-        id=str(options["uuid"] or uuid4()),
+        id=str(wanted.pop("uuid") or uuid4()),
         name=name,
-        sources=options["sources"],
-        bot_urls=options["bot_urls"],
-        ameyo_url=options["ameyo_url"],
-        tenant_host=options["tenant_host"],
         token=token,
-        bot_headers=dict(options["bot_headers"]),
-        protocol=options["protocol"],
-        ca_file=options["ca_file"],
-        bot_properties=options["bot_properties"],
-        properties=dict(options["properties"]),
         limits={key: value for key, value in limits.items() if value is not None},
-        insecure=options["insecure"],
+        **tables,
+        **wanted,
     )
 
 
-def _refuse_or_warn(looked: Looked, new: NewTenant, *, shared: bool) -> list[str]:
+def _refuse_or_warn(found: Preview, new: NewTenant, *, shared: bool) -> list[str]:
     """What the operator should know of a tenant that may be added. Raises CannotEdit."""
-    from eslbot.config.edit import CannotEdit, overlapping, wide
+    from eslbot.config.advice import is_wide
+    from eslbot.config.edit import CannotEdit, overlapping
 
-    workspace = looked.config.workspaces[new.id.lower()]
-    shares = overlapping(looked.config, workspace)
+    workspace = found.config.workspaces[new.id.lower()]
+    shares = overlapping(found.config, workspace)
     if shares and not shared:
         raise CannotEdit(
             "; ".join(f"{ours} is also {other.name}'s ({theirs})" for ours, other, theirs in shares)
@@ -245,10 +230,11 @@ def _refuse_or_warn(looked: Looked, new: NewTenant, *, shared: bool) -> list[str
     return [
         *(
             f"{network} is wide: whoever has one of its addresses may call as {new.name}"
-            for network in wide(workspace)
+            for network in workspace.sources
+            if is_wide(network)
         ),
         *(f"{ours} is also {other.name}'s" for ours, other, _ in shares),
-        *(f"{place}: {why}" for place, why in looked.unresolved.items() if not place.startswith(own)),
+        *(f"{place}: {why}" for place, why in found.unresolved.items() if not place.startswith(own)),
     ]
 
 
@@ -269,13 +255,14 @@ def _ask_for_secrets(new: NewTenant, beside: Path) -> list[Path]:
     return written
 
 
-def _told(path: Path, new: NewTenant, warnings: list[str], *, as_json: bool) -> None:
-    """What is to be done now: secrets, what Ameyo is to get, what brings it into force."""
-    from eslbot.doctor import onboard
+def _next_steps(path: Path, new: NewTenant, warnings: list[str], *, as_json: bool) -> None:
+    """What is to be done now: secrets, what brings it into force, what Ameyo is to get."""
+    from eslbot.onboarding import forms
+    from eslbot.onboarding.checklist import checklist
 
-    found = onboard.checklist(path, new.id)
+    found = checklist(path, new.id)
     secrets = [_secret(key, reference) for key, reference in new.references]
-    following = [f"eslbot reload --config {path}", f"eslbot doctor --config {path}"]
+    commands = [f"eslbot reload --config {path}", f"eslbot doctor --config {path}"]
     if as_json:
         document(
             {
@@ -283,8 +270,8 @@ def _told(path: Path, new: NewTenant, warnings: list[str], *, as_json: bool) -> 
                 "file": str(path),
                 "warnings": warnings,
                 "secrets": secrets,
-                "next": following,
-                "onboard": json.loads(onboard.as_json(found)),
+                "next": commands,
+                "onboard": forms.as_document(found),
             }
         )
         return
@@ -295,10 +282,10 @@ def _told(path: Path, new: NewTenant, warnings: list[str], *, as_json: bool) -> 
         for secret in missing:
             click.echo(f"  {secret['key']}: {secret['remedy']}")
     click.echo("\nThen:")
-    for command in following:
+    for command in commands:
         click.echo(f"  {command}")
     click.echo("\nTo be mailed to Ameyo:\n")
-    click.echo(onboard.as_text(found))
+    click.echo(forms.as_text(found))
 
 
 def _secret(key: str, reference: str) -> dict[str, Any]:
@@ -316,25 +303,25 @@ def _secret(key: str, reference: str) -> dict[str, Any]:
     return {"key": key, "reference": f"${{{reference}}}", "there": there, "remedy": "" if there else remedy}
 
 
-def _seen(path: Path) -> tuple[Draft, Looked]:
-    """The file as it is, also where this process lacks secrets."""
-    from eslbot.config.edit import Draft, look
+def _seen(path: Path) -> tuple[Draft, Preview]:
+    """The file as it is, whether this process has its secrets or not."""
+    from eslbot.config.edit import Draft, preview
     from eslbot.config.secrets import secrets_of
     from eslbot.telemetry import redaction
 
     with edit_errors():
         draft = Draft.of(path)
-        looked = look(draft.content.decode(), path, os.environ)
-    redaction.protect(secrets_of(looked.config))
-    return draft, looked
+        found = preview(draft.content.decode(), path, os.environ)
+    redaction.protect(secrets_of(found.config))
+    return draft, found
 
 
-def _calls(looked: Looked) -> Mapping[str, int] | str:
-    """Calls that are up, by tenants' names; else why that is not known."""
+def _calls(found: Preview) -> Mapping[str, int] | str:
+    """The number of calls up by tenant's name; or why that is not known."""
     from eslbot.admin.live_calls import CannotCount, living_calls
 
     try:
-        return living_calls(looked.config.web.listen)
+        return living_calls(found.config.web.listen)
     except CannotCount as error:
         return str(error)
 
@@ -344,8 +331,8 @@ def _calls(looked: Looked) -> Mapping[str, int] | str:
 @json_option
 def list_(path: Path, as_json: bool) -> None:
     """List the tenants of the configuration file, and how many calls of each are up."""
-    _, looked = _seen(path)
-    calls = _calls(looked)
+    _, found = _seen(path)
+    calls = _calls(found)
     rows: list[dict[str, Any]] = [
         {
             "id": workspace.id,
@@ -354,7 +341,7 @@ def list_(path: Path, as_json: bool) -> None:
             "max_calls": workspace.max_calls,
             "calls": None if isinstance(calls, str) else calls.get(workspace.name, 0),
         }
-        for workspace in looked.config.workspaces.values()
+        for workspace in found.config.workspaces.values()
     ]
     if as_json:
         document({"tenants": rows})
@@ -378,11 +365,11 @@ def show(path: Path, name: str, as_json: bool) -> None:
 
     from eslbot.config.show import as_tree
 
-    draft, looked = _seen(path)
+    draft, found = _seen(path)
     with edit_errors():
         key = draft.key_of(name).lower()
-    table = as_tree(looked.config)["workspaces"][key]
-    calls = _calls(looked)
+    table = as_tree(found.config)["workspaces"][key]
+    calls = _calls(found)
     count = None if isinstance(calls, str) else calls.get(table["name"], 0)
     if as_json:
         document({"id": key, "workspace": table, "calls": count})
@@ -401,16 +388,16 @@ def remove(path: Path, name: str, yes: bool, as_json: bool) -> None:
 
     Says how many calls of it are up, and asks. Its files of secrets are left where they are.
     """
-    from eslbot.config.edit import look
+    from eslbot.config.edit import preview
 
     say_yes(yes, as_json=as_json)
-    draft, looked = _seen(path)
+    draft, found = _seen(path)
     with edit_errors():
         key = draft.key_of(name)
         text = draft.without_tenant(key)
-        look(text, path, os.environ)
-    workspace = looked.config.workspaces[key.lower()]
-    calls = _calls(looked)
+        preview(text, path, os.environ)
+    workspace = found.config.workspaces[key.lower()]
+    calls = _calls(found)
     count = None if isinstance(calls, str) else calls.get(workspace.name, 0)
     known = f"how many is not known ({calls})" if count is None else str(count)
     if not as_json:
@@ -425,38 +412,3 @@ def remove(path: Path, name: str, yes: bool, as_json: bool) -> None:
         document({"workspace": told, "file": str(path), "calls": count, "next": [following]})
         return
     click.echo(f"It is out of {path}. Then: {following}")
-
-
-@click.command()
-@config_option
-@click.option("--workspace", required=True, metavar="NAME-or-UUID", help="The tenant.")
-@json_option
-@click.option("--markdown", is_flag=True, help="For mails and tickets.")
-@click.option(
-    "--egress",
-    multiple=True,
-    metavar="IP",
-    help="An address our REST calls come from; again for the next. Default: egress.addresses.",
-)
-@click.option(
-    "--invite-confirmed", is_flag=True, help="Ameyo has confirmed the From display name of its INVITEs."
-)
-def onboard(
-    path: Path, workspace: str, as_json: bool, markdown: bool, egress: tuple[str, ...], invite_confirmed: bool
-) -> None:
-    """The go-live checklist of a workspace: what is set, what is owed, what to whitelist and to try.
-
-    To be sent to Ameyo as it is: the token is masked. Exit code 0 when nothing is owed any more, else 1.
-    """
-    from eslbot.doctor import onboard as room
-
-    if as_json and markdown:
-        raise click.UsageError("--json and --markdown are two forms of one thing; ask for one")
-    try:
-        with configuration_errors():
-            found = room.checklist(path, workspace, egress, invite_confirmed=invite_confirmed)
-    except (room.UnknownWorkspace, ValueError) as error:
-        give_up(str(error), UNUSABLE)
-    form = room.as_json if as_json else room.as_markdown if markdown else room.as_text
-    click.echo(form(found))
-    raise SystemExit(0 if found.complete else FAILED)

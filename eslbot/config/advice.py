@@ -1,4 +1,4 @@
-"""What a valid configuration says and can hardly mean: told by ``eslbot check`` and ``eslbot doctor``."""
+"""Warnings about a configuration that is valid and can hardly be meant (``eslbot check`` and ``doctor``)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from eslbot.ameyo.properties import PLACEHOLDERS
 from eslbot.config.model import ANY_USER, Config, Ledger, Network, Workspace
+from eslbot.config.placeholders import PLACEHOLDERS
 
 #: Longest prefixes of networks that are wider than a site is: a /24 of IPv4, a /48 of IPv6.
 SITE_PREFIX = {4: 24, 6: 48}
@@ -40,7 +40,7 @@ class Advice:
 
 
 def advice(config: Config) -> Iterator[Advice]:
-    """What the text alone tells."""
+    """What the configuration alone shows."""
     for network in filter(is_wide, config.server.switches):
         yield Advice(
             "server.switches",
@@ -61,7 +61,7 @@ def advice(config: Config) -> Iterator[Advice]:
 
 
 def advice_here(config: Config) -> Iterator[Advice]:
-    """What can be told on the host where the service is to run. ``eslbot doctor`` looks closer."""
+    """What this host shows, where the service is to run. ``eslbot doctor`` looks closer."""
     if config.freeswitch.event_socket.ip.is_loopback:
         yield from _files(config)
     if config.ledger is not None and (missing := missing_driver(config.ledger)):
@@ -77,7 +77,7 @@ def advice_here(config: Config) -> Iterator[Advice]:
 
 
 def is_wide(network: Network) -> bool:
-    """Whether more than one site has it."""
+    """Whether it is larger than one site's network."""
     return network.prefixlen < SITE_PREFIX[network.version]
 
 
@@ -166,7 +166,7 @@ def _exists(path: Path) -> bool:
 
 
 def _shut(path: Path, user: pwd.struct_passwd) -> Path | None:
-    """What of ``path``, from the root on, its mode keeps ``user`` out of; None where nobody can say."""
+    """The first step of ``path``, from the root on, whose mode keeps ``user`` out; None where unknown."""
     if user.pw_uid == 0:
         return None
     groups = set(os.getgrouplist(user.pw_name, user.pw_gid))

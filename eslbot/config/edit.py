@@ -1,6 +1,6 @@
-"""Tenants put into the configuration file and taken out of it; everything else stays as it stands there.
+"""Adds tenants to the configuration file and removes them; everything else in the file stays as it is.
 
-A file is read into a :class:`Draft`, changed as text, looked at as a whole, and replaced in one step: what
+A file is read into a :class:`Draft`, changed as text, validated as a whole, and replaced in one step: what
 cannot be used, or was changed meanwhile by somebody else, is never written.
 """
 
@@ -9,11 +9,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,16 @@ from uuid import UUID
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
-from eslbot.config.loader import MAX_BYTES, from_tree, parse_text, references, with_stand_ins
+from eslbot.config.loader import (
+    MAX_BYTES,
+    from_tree,
+    parse_text,
+    references,
+    with_substitutes,
+    workspace_names,
+)
 from eslbot.config.model import Config, ConfigError, Network, Workspace
-
-#: Prefixes shorter than these are more than one site's gateways.
-WIDEST = {4: 24, 6: 48}
+from eslbot.runtime.files import replacing
 
 
 class CannotEdit(Exception):
@@ -35,7 +39,7 @@ class CannotEdit(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NewTenant:
-    """What a tenant's tables are made of, each value as it is to stand in the file; ``id`` is its UUID.
+    """What a tenant's tables are made of, each value as it stands in the file; ``id`` is its UUID.
 
     Secrets are references, ``${NAME}`` or ``${file:/path}``. ``limits`` are keys of the workspace's own
     table.
@@ -87,8 +91,8 @@ class NewTenant:
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
-    """A configuration as it would be. ``unresolved``: secrets that this process does not have, and why."""
+class Preview:
+    """The configuration that a text makes. ``unresolved``: secrets that are not here, and why."""
 
     config: Config
     unresolved: Mapping[str, str]
@@ -106,9 +110,9 @@ class Draft:
     def of(cls, path: Path) -> Draft:
         """Raises :class:`CannotEdit`, and ConfigError for what is no TOML."""
         with _directory(path) as folder:
-            descriptor = _opened(folder, path)
+            descriptor = _open(folder, path)
             try:
-                content = _all(descriptor)
+                content = _content(descriptor)
             finally:
                 os.close(descriptor)
         return cls(path, content, parse_text(content, path))
@@ -116,9 +120,7 @@ class Draft:
     @property
     def names(self) -> dict[str, str]:
         """The tenants' names by their ids, as they stand in the file."""
-        workspaces = self.tree.get("workspaces")
-        tables = workspaces if isinstance(workspaces, dict) else {}
-        return {key: str(table.get("name")) for key, table in tables.items() if isinstance(table, dict)}
+        return workspace_names(self.tree)
 
     def key_of(self, wanted: str) -> str:
         """The key of the tenant with that name or UUID. Raises CannotEdit with those that there are."""
@@ -169,7 +171,7 @@ class Draft:
         return dict(found) if isinstance(found, dict) else {}
 
     def _as_meant(self, changed: str, workspaces: Mapping[str, Any]) -> str:
-        """``changed``, if it says what it should and nothing else. Raises CannotEdit."""
+        """``changed``, where it has those workspaces and is otherwise the same. Raises CannotEdit."""
         wanted = {**self.tree, "workspaces": dict(workspaces)}
         if not workspaces:
             del wanted["workspaces"]
@@ -196,7 +198,7 @@ class Draft:
         if len(content) > MAX_BYTES:
             raise CannotEdit(f"{self.path} would have more than {MAX_BYTES} bytes")
         with _directory(self.path) as folder:
-            descriptor = _opened(folder, self.path)
+            descriptor = _open(folder, self.path)
             try:
                 self._lock(folder, descriptor)
                 _replace(folder, self.path, content, os.fstat(descriptor))
@@ -204,7 +206,7 @@ class Draft:
                 os.close(descriptor)
 
     def _lock(self, folder: int, descriptor: int) -> None:
-        """Have the file to ourselves, as far as other commands of ours are concerned. Raises CannotEdit."""
+        """Lock the file against other eslbot commands. Raises CannotEdit."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -212,17 +214,17 @@ class Draft:
                 raise
             raise CannotEdit(f"{self.path} is being changed by another eslbot; say it again") from error
         there = os.stat(self.path.name, dir_fd=folder, follow_symlinks=False)
-        if not os.path.samestat(there, os.fstat(descriptor)) or _all(descriptor) != self.content:
+        if not os.path.samestat(there, os.fstat(descriptor)) or _content(descriptor) != self.content:
             raise CannotEdit(f"{self.path} was changed since it was read; look at it, and say it again")
         if not os.access(self.path.name, os.W_OK, dir_fd=folder):
             raise _cannot_write(self.path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
-def look(text: str, path: Path, environment: Mapping[str, str]) -> Looked:
-    """What a service would make of ``text``, but for secrets that are not here. Raises ConfigError."""
+def preview(text: str, path: Path, environment: Mapping[str, str]) -> Preview:
+    """The configuration that ``text`` makes, whether its secrets are here or not. Raises ConfigError."""
     try:
-        tree, unresolved = with_stand_ins(parse_text(text.encode(), path), environment)
-        return Looked(from_tree(tree, environment), unresolved)
+        tree, unresolved = with_substitutes(parse_text(text.encode(), path), environment)
+        return Preview(from_tree(tree, environment), unresolved)
     except RecursionError as error:
         raise ConfigError([f"{path}: is nested too deeply"]) from error
 
@@ -237,11 +239,6 @@ def overlapping(config: Config, workspace: Workspace) -> list[tuple[Network, Wor
         for theirs in other.sources
         if ours.version == theirs.version and ours.overlaps(theirs)
     ]
-
-
-def wide(workspace: Workspace) -> list[Network]:
-    """Sources that are more than one site's gateways: whoever is in there may call as this tenant."""
-    return [network for network in workspace.sources if network.prefixlen < WIDEST[network.version]]
 
 
 def write_secret(path: Path, text: str, beside: Path) -> None:
@@ -271,7 +268,7 @@ def write_secret(path: Path, text: str, beside: Path) -> None:
 
 
 def _toml(table: Mapping[str, Any]) -> str:
-    """Keys of one table; tables in it stand in one line."""
+    """The keys of one table; tables in it are written inline."""
     found = tomlkit.document()
     for key, value in table.items():
         if isinstance(value, Mapping):
@@ -301,7 +298,7 @@ def _directory(path: Path) -> Iterator[int]:
         os.close(folder)
 
 
-def _opened(folder: int, path: Path) -> int:
+def _open(folder: int, path: Path) -> int:
     try:
         descriptor = os.open(
             path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder
@@ -318,44 +315,35 @@ def _opened(folder: int, path: Path) -> int:
     return descriptor
 
 
-def _all(descriptor: int) -> bytes:
+def _content(descriptor: int) -> bytes:
     with os.fdopen(descriptor, "rb", closefd=False) as file:
         file.seek(0)
         return file.read(MAX_BYTES + 1)
 
 
-def _replace(folder: int, path: Path, content: bytes, about: os.stat_result) -> None:
-    temporary = f".{path.name}.{secrets.token_hex(8)}"
-    try:
-        descriptor = os.open(
-            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder
-        )
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            _keep_owner(path, descriptor, about)
-            os.fchmod(descriptor, stat.S_IMODE(about.st_mode))
-            os.fsync(descriptor)
-        os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=folder)
-        raise
+def _replace(folder: int, path: Path, content: bytes, old: os.stat_result) -> None:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(replacing(folder, path.name))
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        file.write(content)
+        file.flush()
+        _keep_owner(path, file.fileno(), old)
+        os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
+        os.fsync(file.fileno())
     os.fsync(folder)
 
 
-def _keep_owner(path: Path, descriptor: int, about: os.stat_result) -> None:
+def _keep_owner(path: Path, descriptor: int, old: os.stat_result) -> None:
     new = os.fstat(descriptor)
-    if (new.st_uid, new.st_gid) == (about.st_uid, about.st_gid):
+    if (new.st_uid, new.st_gid) == (old.st_uid, old.st_gid):
         return
     try:
-        os.fchown(descriptor, about.st_uid, about.st_gid)
+        os.fchown(descriptor, old.st_uid, old.st_gid)
     except OSError as error:
         raise CannotEdit(
-            f"{path} is another user's or group's (uid {about.st_uid}, gid {about.st_gid}), and would not be "
+            f"{path} is another user's or group's (uid {old.st_uid}, gid {old.st_gid}), and would not be "
             "any more; say it as that user, or with sudo"
         ) from error
 

@@ -1,11 +1,15 @@
 """Marshmallow fields of the kinds a telephony configuration is made of.
 
-Every error says what was given and what was expected; none of them quotes a secret.
+Every error says what was given and what was expected; none of them quotes a secret. Dumped, each is as it
+stands in the file, but for secrets: those are masked.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from ipaddress import ip_address, ip_network
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -13,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 from marshmallow import ValidationError, fields
 
 from eslbot.config.model import IP, Address, Network, Secret
+from eslbot.config.urls import MASK, database_shown, shown
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -22,14 +27,32 @@ _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}")
 _LABELS = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")  # RFC 9110, 5.6.2: token
 
+_revealed: ContextVar[bool] = ContextVar("revealed", default=False)
+
+
+@contextmanager
+def revealing_secrets() -> Iterator[None]:
+    """What is dumped within this block has its secrets in the clear."""
+    token = _revealed.set(True)
+    try:
+        yield
+    finally:
+        _revealed.reset(token)
+
 
 class _Text(fields.Field[Any]):
-    """A TOML string, read by :meth:`read`."""
+    """A TOML string, read by :meth:`read` and written by :meth:`write`."""
 
     expected = "a text"
 
     def read(self, text: str) -> Any:
         return text
+
+    def write(self, value: Any) -> str:
+        return str(value)
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
+        return None if value is None else self.write(value)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         if not isinstance(value, str):
@@ -73,6 +96,10 @@ class Duration(_Text):
             )
         return seconds
 
+    def write(self, value: float) -> str:
+        """In seconds or, below one, in milliseconds."""
+        return f"{value:.10g}s" if value == 0 or value >= 1 else f"{round(value * 1000)}ms"
+
 
 class Size(fields.Field[int]):
     """``"500MB"``, ``"50GB"``, ``"1TB"``, or a number of bytes."""
@@ -87,6 +114,9 @@ class Size(fields.Field[int]):
             raise ValidationError(f"expected {self.expected}, got {value!r}")
         return round(float(match[1]) * _BYTES[match[2]])
 
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> int:
+        return value or 0  # None: no bound
+
 
 class Share(fields.Field[float]):
     """``true``, ``false``, or a number from 0 to 1."""
@@ -95,6 +125,9 @@ class Share(fields.Field[float]):
         if isinstance(value, bool | int | float) and 0 <= value <= 1:
             return float(value)
         raise ValidationError(f"expected true, false or a share of calls from 0.0 to 1.0, got {value!r}")
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> float | bool:
+        return value if 0 < value < 1 else bool(value)
 
 
 class AddressField(_Text):
@@ -151,6 +184,10 @@ class NetworkField(_Text):
             raise ValidationError(f"expected {self.expected}, got {text!r}") from None
         raise ValidationError(f"{text!r} has bits set behind its prefix; did you mean {str(meant)!r}?")
 
+    def write(self, value: Network) -> str:
+        """One address without its prefix."""
+        return str(value.network_address if value.prefixlen == value.max_prefixlen else value)
+
 
 class PortRange(_Text):
     """``"10000-60000"``, both ends included."""
@@ -166,6 +203,10 @@ class PortRange(_Text):
         if not 1024 <= low < high <= 65535:
             raise ValidationError(f"expected 1024 <= first < last <= 65535, got {text!r}")
         return low, high
+
+    def write(self, value: tuple[int, int]) -> str:
+        """First and last port."""
+        return "{}-{}".format(*value)
 
 
 class SecretField(_Text):
@@ -185,6 +226,10 @@ class SecretField(_Text):
         if not (text.isascii() and text.isprintable()) or text != text.strip():
             raise ValidationError("expected printable ASCII without white space around it")
         return Secret(text)
+
+    def write(self, value: Secret) -> str:
+        """The mask, but for :func:`revealing_secrets`."""
+        return value.reveal() if _revealed.get() else MASK
 
 
 class SealingKey(SecretField):
@@ -231,6 +276,10 @@ class LedgerUrl(SecretField):
         elif parts.scheme != "postgresql+psycopg" or not parts.path.strip("/") or not port_is_fine:
             raise ValidationError(f"expected {self.expected}")
         return secret
+
+    def write(self, value: Secret) -> str:
+        """The URL, its passwords masked."""
+        return database_shown(value.reveal())
 
 
 class ProxyUrl(SecretField):
@@ -318,11 +367,11 @@ class _AnyUrl(_Text):
         return text
 
     def check(self, text: str, parts: SplitResult) -> None:
-        """Raise ValidationError where it is not fit for its purpose."""
+        """Further conditions of this kind of URL. Raises ValidationError."""
 
 
 class Url(_AnyUrl):
-    """Ameyo's: a path is put behind it."""
+    """Ameyo's, to which a path is appended."""
 
     schemes = ("https", "http")
     expected = "a URL like https://host.example.com/"
@@ -334,7 +383,7 @@ class Url(_AnyUrl):
 
 
 class BotUrl(_AnyUrl):
-    """A bot's, as the dialler reads it (picows' ``parse_url``, which a test holds against this).
+    """A bot's, as the dialler reads it (picows' ``parse_url``; a test compares the two).
 
     That leaves out what stands behind a ``;`` in a path, and takes a port 0 for none: neither is let in.
     """
@@ -349,9 +398,30 @@ class BotUrl(_AnyUrl):
         if len(text) > 2000:
             raise ValidationError(f"expected up to 2,000 characters, got {len(text)}")
 
+    def write(self, value: str) -> str:
+        """Without its query, but for :func:`revealing_secrets`: that is often a key."""
+        return value if _revealed.get() else shown(value)
+
+
+class BotUrls(fields.Field[tuple[str, ...]]):
+    """One URL, or a list of them, tried in order."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
+        one = BotUrl()
+        if not isinstance(value, list):
+            return (str(one.deserialize(value)),)
+        if not 1 <= len(value) <= 8:
+            raise ValidationError("expected one URL or a list of 1 to 8")
+        urls: list[Any] = fields.List(one).deserialize(value)
+        return tuple(urls)
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | list[str]:
+        urls = [BotUrl().write(url) for url in value]
+        return urls if len(urls) > 1 else urls[0]
+
 
 def _dialled(host: str) -> bool:
-    """Whether a resolver can be asked for ``host``: an address, or a name of labels of up to 63 letters."""
+    """Whether ``host`` can be resolved: an address, or a name whose labels have up to 63 characters."""
     try:
         ip_address(host)
     except ValueError:

@@ -13,14 +13,14 @@ from typing import Any
 from marshmallow import ValidationError
 
 from eslbot.config.model import BEEP, Config, ConfigError
-from eslbot.config.schemas import ConfigSchema
+from eslbot.config.schemas.whole import ConfigSchema
 
 #: A configuration is written by people; more than this is some other file.
 MAX_BYTES = 4 * 1024 * 1024
 #: A secret file holds one token.
 MAX_SECRET_BYTES = 16 * 1024
 #: A text that will do wherever one may be wanted: as a token, a header, a host's name.
-STAND_IN = "reference-not-resolved"
+SUBSTITUTE = "reference-not-resolved"
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -84,14 +84,21 @@ def parse_text(content: bytes, path: Path) -> dict[str, Any]:
         raise ConfigError([f"{path}: is nested too deeply"]) from error
 
 
-def with_stand_ins(tree: Any, environment: Mapping[str, str]) -> tuple[Any, dict[str, str]]:
-    """``tree`` with :data:`STAND_IN` for each reference that cannot be resolved here; and where, and why.
+def workspace_names(tree: Mapping[str, Any]) -> dict[str, str]:
+    """The workspaces' names by their ids, as they stand in a file's tree."""
+    workspaces = tree.get("workspaces")
+    tables = workspaces if isinstance(workspaces, dict) else {}
+    return {str(key): str(table.get("name")) for key, table in tables.items() if isinstance(table, dict)}
+
+
+def with_substitutes(tree: Any, environment: Mapping[str, str]) -> tuple[Any, dict[str, str]]:
+    """``tree`` with :data:`SUBSTITUTE` for each reference that cannot be resolved here; and where, and why.
 
     For who looks at a configuration without the secrets of the service. Raises RecursionError.
     """
     unresolved: dict[tuple[str, ...], list[str]] = {}
 
-    def stand_in(text: str, place: tuple[str, ...]) -> str:
+    def substitute(text: str, place: tuple[str, ...]) -> str:
         def one(match: re.Match[str]) -> str:
             if not (match[1].startswith("file:") or _ENVIRONMENT_NAME.fullmatch(match[1])):
                 return match[0]  # it is no reference, whoever reads it
@@ -99,12 +106,12 @@ def with_stand_ins(tree: Any, environment: Mapping[str, str]) -> tuple[Any, dict
                 _resolve(match[1], environment)
             except LookupError as error:
                 unresolved.setdefault(place, []).append(str(error.args[0]))
-                return STAND_IN
+                return SUBSTITUTE
             return match[0]
 
         return _REFERENCE.sub(one, text)
 
-    found = _with_texts(tree, (), stand_in)
+    found = _with_texts(tree, (), substitute)
     return found, {_spell(place): "; ".join(whys) for place, whys in unresolved.items()}
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from eslbot import recovery
 from eslbot.config.urls import MASK, database_shown
+from eslbot.recovery import paths
 
 Network = IPv4Network | IPv6Network
 IP = IPv4Address | IPv6Address
@@ -126,8 +126,8 @@ class FreeSwitch:
     controllers: tuple[Address, ...]
     media_timeout: float = 300.0
     capture: Address = Address(ip_address("127.0.0.1"), 8087)
-    db: str = recovery.DATABASES
-    recovery_file: str = recovery.FILE
+    db: str = paths.DATABASES
+    recovery_file: str = paths.FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +265,15 @@ class Logs:
     mask_numbers: bool = False
 
 
+#: What bots may speak, and at which rates (Hz) the caller's audio comes to them there.
+SAMPLE_RATES: Mapping[str, tuple[int, ...]] = {
+    "eslbot": (8000, 16000, 24000),
+    "twilio": (8000,),
+    "exotel": (8000, 16000, 24000),
+    "plivo": (8000, 16000),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Bot:
     """A workspace's voice bot. Time-outs in seconds, ``sample_rate`` in Hz, ``urls`` tried in order.
@@ -354,7 +363,8 @@ class Config:
     relay: Relay = Relay()
     egress: Egress = Egress()
     recording: Recordings = Recordings()
-    #: Tenants that the file does not have any more, but perhaps calls of (:mod:`eslbot.config.former`).
+    #: Tenants that the file does not have any more, but perhaps calls of
+    #: (:mod:`eslbot.config.former_tenants`).
     former: Mapping[str, Workspace] = field(default_factory=dict, compare=False)
     #: Things that are not wrong, but that the operator should know; shown by ``check`` and ``serve``.
     warnings: tuple[str, ...] = field(default=(), compare=False)
@@ -386,8 +396,9 @@ def _within(ip: str, networks: Sequence[Network]) -> bool:
 
 
 @lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024)
 def address_in(text: str) -> IP | None:
-    """None where it is no address; an IPv4 one in IPv6's clothes is an IPv4 one."""
+    """The address, an IPv4-mapped one as IPv4; None where ``text`` is none."""
     try:
         address = ip_address(text)
     except ValueError:

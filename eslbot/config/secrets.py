@@ -10,16 +10,18 @@ from typing import Any
 
 from eslbot.config.model import Ameyo, Bot, Config, Ledger, Secret
 from eslbot.config.urls import database_secrets, login_secrets, query_secrets
-from eslbot.telemetry.redaction import SHORTEST
+
+#: A shorter text is found in too many places that are not it.
+SHORTEST_SECRET = 6
 
 
 def secrets_of(config: Config) -> frozenset[str]:
     """The texts of all tokens, passwords and bot headers, those of fewer than 6 characters left out."""
-    return frozenset(text for text in _within(config) if len(text) >= SHORTEST)
+    return frozenset(text for text in _within(config) if len(text) >= SHORTEST_SECRET)
 
 
-def spoken(secret: Secret) -> Iterator[str]:
-    """What somebody who was told ``secret`` may say: all of it, or what stands behind the scheme's name."""
+def texts_in(secret: Secret) -> Iterator[str]:
+    """What must not be quoted of ``secret``: all of it, and the credentials behind a scheme's name."""
     text = secret.reveal()
     yield text
     scheme, _, credentials = text.rpartition(" ")  # "Bearer <token>"
@@ -35,7 +37,7 @@ def spoken(secret: Secret) -> Iterator[str]:
 
 def _within(value: Any) -> Iterator[str]:
     if isinstance(value, Secret):
-        yield from spoken(value)
+        yield from texts_in(value)
     elif isinstance(value, Ledger):  # only the passwords of its URL are
         yield from database_secrets(value.url.reveal())
     elif isinstance(value, Mapping):

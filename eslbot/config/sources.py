@@ -1,4 +1,4 @@
-"""Whose an address is: the networks of all workspaces, cut where one begins or ends.
+"""Which workspaces an address belongs to: their networks, cut into spans with the same owners.
 
 Workspaces may share an address (one gateway of a carrier's for two tenants), and networks may lie in each
 other. Budgets, the firewall and the edge need one answer for each address; so the addresses are cut into

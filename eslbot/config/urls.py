@@ -1,4 +1,4 @@
-"""URLs that hold secrets: what of them people may see, and what nobody may."""
+"""URLs that hold secrets: how they are masked, and which secrets they hold."""
 
 from __future__ import annotations
 

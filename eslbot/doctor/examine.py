@@ -1,4 +1,4 @@
-"""The table of checks, and how they are run: all at one time that do not need each other's result."""
+"""The table of checks, and how they run: at the same time, unless one needs another's result."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ from eslbot.doctor.checks import (
 )
 from eslbot.doctor.findings import Finding, Severity, error, late, unknown
 from eslbot.doctor.host import Process, User, listener
-from eslbot.doctor.parallel import together
 from eslbot.doctor.site import Site
-from eslbot.freeswitch.switchconf import CONF_DIR
+from eslbot.freeswitch.password import CONF_DIR
+from eslbot.runtime.parallel import together
 from eslbot.telemetry import redaction
 
 #: Seconds that one step over the network may take at most.
-PATIENCE = 5.0
+STEP_TIMEOUT = 5.0
 
 CONFIGURATION = "configuration"
 EVENT_SOCKET = "event-socket"
@@ -65,14 +65,14 @@ class Check:
     after_switch: bool = True
 
 
-def _apart(name: str, title: str, run: Callable[[Site], Iterable[Finding]]) -> Check:
+def _independent(name: str, title: str, run: Callable[[Site], Iterable[Finding]]) -> Check:
     return Check(name, title, run, needs_switch=False, after_switch=False)
 
 
 #: In the order of the report; ``configuration`` and ``event-socket`` come before them.
 CHECKS = (
-    _apart("service", "eslbot answers", service.running),
-    _apart("identity", "the key that signs calls", identity.key),
+    _independent("service", "eslbot answers", service.running),
+    _independent("identity", "the key that signs calls", identity.key),
     Check("freeswitch", "FreeSWITCH runs and takes calls", core.running),
     Check("modules", "FreeSWITCH's modules are loaded", core.modules),
     Check("audio-stream", "mod_audio_stream takes streams", audio_stream.command),
@@ -85,21 +85,21 @@ CHECKS = (
     Check("silence", "RTP goes on while the bot is silent", silence.sent),
     Check("dialplan", "the dialplan in force is the rendered one", dialplan.loaded),
     Check("controllers", "FreeSWITCH calls this eslbot", service.controllers),
-    _apart("switch-user", "who of this host may speak to eslbot", switch_user.right),
+    _independent("switch-user", "who of this host may speak to eslbot", switch_user.matches),
     Check("sessions", "FreeSWITCH's limits and its logging", core.limits),
-    _apart("relay", "the relay answers mod_audio_stream", relay.answers),
-    _apart("lines", "the directory of the line files", relay.lines),
-    _apart("inotify", "what the relay may watch", relay.inotify),
-    Check("secret-files", "nobody else reads secrets and records", secret_files.closed, needs_switch=False),
-    _apart("open-files", "file descriptors", limits.descriptors),
-    _apart("kernel", "the kernel's patience", limits.kernel),
-    _apart("bot", "the bots take the upgrade", bot.connections),
-    _apart("ameyo", "Ameyo: DNS and TLS", ameyo.endpoints),
-    _apart("egress", "whom Ameyo sees", egress.addresses),
+    _independent("relay", "the relay answers mod_audio_stream", relay.answers),
+    _independent("lines", "the directory of the line files", relay.lines),
+    _independent("inotify", "what the relay may watch", relay.inotify),
+    Check("secret-files", "nobody else reads secrets and records", secret_files.private, needs_switch=False),
+    _independent("open-files", "file descriptors", limits.descriptors),
+    _independent("kernel", "the kernel's patience", limits.kernel),
+    _independent("bot", "the bots take the upgrade", bot.connections),
+    _independent("ameyo", "Ameyo: DNS and TLS", ameyo.endpoints),
+    _independent("egress", "whom Ameyo sees", egress.addresses),
     Check("clock", "clocks", clock.skew, needs_switch=False),
-    _apart("ledger", "the call ledger", ledger.recording),
-    _apart("recordings", "recordings of calls", recordings.prepared),
-    _apart("page", "the call page", service.page),
+    _independent("ledger", "the call ledger", ledger.recording),
+    _independent("recordings", "recordings of calls", recordings.prepared),
+    _independent("page", "the call page", service.page),
 )
 TITLES = {
     CONFIGURATION: "the configuration",
@@ -123,7 +123,7 @@ class Checked:
 
 
 def _silent(name: str, what: str) -> None:
-    """Nobody watches."""
+    """Shows no progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def examine(request: Request) -> list[Checked]:
         freeswitch=switch_process,
         service=service_process,
         relay=listener(config.relay.listen),
-        patience=min(PATIENCE, request.timeout / 3),
+        patience=min(STEP_TIMEOUT, request.timeout / 3),
         deadline=began + request.timeout,
         conf_dir=request.conf_dir or (switch_process and switch_process.argument("-conf")) or CONF_DIR,
     )
@@ -205,15 +205,15 @@ def _with_switch(site: Site, checks: Sequence[Check], request: Request) -> list[
     """The event socket, and then what needs its answers."""
     request.progress(EVENT_SOCKET, "begins")
     began = time.monotonic()
-    looked, findings = event_socket.examine(site.config, site.conf_dir, site.patience)
+    switch_state, findings = event_socket.examine(site.config, site.conf_dir, site.patience)
     request.progress(EVENT_SOCKET, "done")
     socket_checked = Checked(EVENT_SOCKET, findings, time.monotonic() - began)
-    ready = [check for check in checks if looked is not None or not check.needs_switch]
+    ready = [check for check in checks if switch_state is not None or not check.needs_switch]
     unready = [check for check in checks if check not in ready]
     return [
         socket_checked,
-        *_all(replace(site, looked=looked), ready, request),
-        *(Checked(check.name, [event_socket.not_looked(check.title)]) for check in unready),
+        *_all(replace(site, switch_state=switch_state), ready, request),
+        *(Checked(check.name, [event_socket.not_asked(check.title)]) for check in unready),
     ]
 
 

@@ -9,7 +9,7 @@ from eslbot.telemetry import redaction
 
 
 class Severity(Enum):
-    """How bad it is; ``UNKNOWN``: it could not be looked at, which is never the same as fine."""
+    """How bad a finding is; ``UNKNOWN``: it could not be examined, which is not the same as fine."""
 
     OK = "ok"
     NOTE = "note"

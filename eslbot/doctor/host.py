@@ -1,4 +1,4 @@
-"""This machine, as ``/proc`` and a few system calls tell of it; nothing here changes anything."""
+"""This machine, as psutil, ``/proc`` and a few system calls tell of it; nothing here changes anything."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from eslbot.config.model import IP, Address
 
-#: Seconds for one look through another user's eyes.
-LOOK = 5.0
+#: Seconds for one question about another user's rights.
+PROBE_TIMEOUT = 5.0
 
 _LISTEN = "0A"
 # `test` asks the kernel, so it knows of ACLs and of file systems mounted read-only.
@@ -54,43 +57,36 @@ class User:
         return self.uid == os.geteuid()
 
 
-class CannotLook(Exception):
-    """This user may not look with the eyes of another."""
+class NotPermitted(Exception):
+    """This user may not ask for another user's rights."""
 
 
-def lacks(user: User, path: str, rights: str) -> str:
+def missing_rights(user: User, path: str, rights: str) -> str:
     """Which of ``rights`` (letters of ``test``: d, r, w, x) ``user`` does not have on ``path``.
 
-    Raises :class:`CannotLook` where this process cannot become that user, and OSError.
+    Raises :class:`NotPermitted` where this process cannot become that user, and OSError.
     """
     if not user.is_me and os.geteuid() != 0:
-        raise CannotLook(f"only root can look as {user.name}")
+        raise NotPermitted(f"only root can look as {user.name}")
     command = ["/bin/sh", "-c", _PROBE, "look", " ".join(rights), path]
+    other: dict[str, Any] = {}
+    if not user.is_me:
+        other = {"user": user.uid, "group": user.gid, "extra_groups": sorted(user.groups)}
     try:
-        if user.is_me:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=LOOK, check=True)
-        else:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                timeout=LOOK,
-                check=True,
-                user=user.uid,
-                group=user.gid,
-                extra_groups=sorted(user.groups),
-            )
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            command, capture_output=True, text=True, timeout=PROBE_TIMEOUT, check=True, **other
+        )
     except subprocess.TimeoutExpired:
-        raise TimeoutError(f"{path} did not answer within {LOOK:g} s") from None
+        raise TimeoutError(f"{path} did not answer within {PROBE_TIMEOUT:g} s") from None
     except subprocess.CalledProcessError as failed:
         raise OSError(f"looking at {path} ended with {failed.returncode}") from None
     return done.stdout
 
 
-def first_closed(user: User, path: str) -> str | None:
+def first_closed_directory(user: User, path: str) -> str | None:
     """The first directory on the way to ``path`` that ``user`` may not enter, if any."""
     for parent in reversed(Path(path).parents):
-        if lacks(user, str(parent), "x"):
+        if missing_rights(user, str(parent), "x"):
             return str(parent)
     return None
 
@@ -152,13 +148,15 @@ def file_system(path: Path) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process that runs now; every look at it may find it gone, or not ours to look at: None."""
+    """A process. Each property is None where it is gone or may not be examined by this user."""
 
     pid: int
 
     @property
     def _folder(self) -> Path:
         return Path("/proc", str(self.pid))
+
+    # What psutil has not, or of one's own processes alone, is read from proc(5): limits, cgroups, signals.
 
     def status(self, field: str) -> str | None:
         """A line of ``/proc/PID/status``."""
@@ -172,8 +170,10 @@ class Process:
     @property
     def uid(self) -> int | None:
         """Whose it is."""
-        line = self.status("Uid")
-        return int(line.split()[1]) if line else None
+        try:
+            return psutil.Process(self.pid).uids().effective
+        except psutil.Error:
+            return None
 
     @property
     def unit(self) -> str | None:
@@ -213,10 +213,18 @@ class Process:
     def argument(self, switch: str) -> str | None:
         """What follows ``switch`` on its command line."""
         try:
-            words = (self._folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")[:-1]
-        except OSError:
+            words = psutil.Process(self.pid).cmdline()
+        except psutil.Error:
             return None
         return next((after for before, after in pairwise(words) if before == switch), None)
+
+    @property
+    def environment(self) -> dict[str, str] | None:
+        """What it was started with."""
+        try:
+            return psutil.Process(self.pid).environ()
+        except psutil.Error:
+            return None
 
     def identity_of(self, path: str) -> tuple[int, int] | None:
         """Which directory ``path`` is for it: device and inode; it may live in a file system of its own."""
@@ -229,6 +237,7 @@ class Process:
 
 def listener(address: Address) -> Process | None:
     """The oldest process that listens at ``address`` by TCP; None where it cannot be known."""
+    # Not psutil's net_connections: of those who share a socket it names the youngest.
     inodes = set()
     for table in ("tcp", "tcp6"):
         try:

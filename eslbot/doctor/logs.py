@@ -1,4 +1,4 @@
-"""Where a service's log is on this host: systemd's journal, or a file, as the installation has it."""
+"""Where a service's log is on this host: in systemd's journal, or a file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FILE = re.compile(r"^\s*Standard(?:Error|Output)\s*=\s*(?:append|file|truncate)
 
 
 def log_of(process: Process | None, unit: str) -> str:
-    """What to type to read what ``process`` says, or that of the unit said where there is none now."""
+    """The command that shows the log of ``process`` or, where it does not run, of its systemd unit."""
     written = process.writes_to if process is not None else None
     if written is None:
         written = _of_unit(unit)

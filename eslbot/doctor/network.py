@@ -1,15 +1,16 @@
-"""Reaching somebody else's server, step by step, so that it is told which fails: DNS, TCP, proxy, TLS."""
+"""Connects to somebody else's server step by step, to say which one fails: DNS, TCP, proxy or TLS."""
 
 from __future__ import annotations
 
-import re
 import socket
 import ssl
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from eslbot.ameyo.tunnel import Proxy, ProxyFailed
+from cryptography.x509 import load_der_x509_certificate
+
+from eslbot.ameyo.proxy import Proxy, ProxyFailed
 from eslbot.config.model import IP
 
 #: A certificate that runs out sooner is told of.
@@ -17,8 +18,6 @@ SOON = 14 * 86400.0
 
 #: X509_V_ERR_CERT_HAS_EXPIRED, …_NOT_YET_VALID, …_HOSTNAME_MISMATCH and …_IP_ADDRESS_MISMATCH.
 _EXPIRED, _NOT_YET, _WRONG_NAMES = 10, 9, (62, 64)
-#: The two times of a certificate's validity in DER: UTCTime or GeneralizedTime (RFC 5280, 4.1.2.5).
-_TIMES = re.compile(rb"\x17\x0d(\d{12}Z)|\x18\x0f(\d{14}Z)")
 
 
 class Unreachable(Exception):
@@ -51,19 +50,21 @@ class Reached:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """How it is reached: from which address of this host, and through which proxy."""
+class Route:
+    """From which address of this host, and through which proxy, a server is reached."""
 
     source: IP | None = None
     proxy: Proxy | None = None
 
 
-_STRAIGHT = Way()
+_DIRECT = Route()
 
 
-def reach(host: str, port: int, tls: ssl.SSLContext | None, patience: float, way: Way = _STRAIGHT) -> Reached:
+def reach(
+    host: str, port: int, tls: ssl.SSLContext | None, patience: float, route: Route = _DIRECT
+) -> Reached:
     """Connect. ``patience``: seconds for each step. Raises :class:`Unreachable`."""
-    connection = _connect(host, port, patience, way)
+    connection = _connect(host, port, patience, route)
     address = str(connection.getpeername()[0])
     if tls is None:
         return Reached(connection, address, None)
@@ -71,7 +72,7 @@ def reach(host: str, port: int, tls: ssl.SSLContext | None, patience: float, way
         secured = tls.wrap_socket(connection, server_hostname=host)
     except ssl.SSLCertVerificationError as error:
         connection.close()
-        raise _untrusted(error, host, port, patience, way) from None
+        raise _untrusted(error, host, port, patience, route) from None
     except (OSError, ValueError) as error:
         connection.close()
         reason = error.reason if isinstance(error, ssl.SSLError) and error.reason else error
@@ -85,12 +86,12 @@ def reach(host: str, port: int, tls: ssl.SSLContext | None, patience: float, way
     return Reached(secured, address, expires)
 
 
-def _connect(host: str, port: int, patience: float, way: Way) -> socket.socket:
-    if way.proxy is None:
-        return _straight(host, port, patience, way.source)
-    connection = _straight(way.proxy.host, way.proxy.port, patience, way.source)
+def _connect(host: str, port: int, patience: float, route: Route) -> socket.socket:
+    if route.proxy is None:
+        return _direct(host, port, patience, route.source)
+    connection = _direct(route.proxy.host, route.proxy.port, patience, route.source)
     try:
-        way.proxy.let_through(connection, host, port, patience)
+        route.proxy.open_tunnel(connection, host, port, patience)
     except ProxyFailed as error:
         connection.close()
         raise Unreachable(error.found, error.remedy) from None
@@ -98,7 +99,7 @@ def _connect(host: str, port: int, patience: float, way: Way) -> socket.socket:
     return connection
 
 
-def _straight(host: str, port: int, patience: float, source: IP | None) -> socket.socket:
+def _direct(host: str, port: int, patience: float, source: IP | None) -> socket.socket:
     try:
         socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -123,11 +124,11 @@ def _straight(host: str, port: int, patience: float, source: IP | None) -> socke
 
 
 def _untrusted(
-    error: ssl.SSLCertVerificationError, host: str, port: int, patience: float, way: Way
+    error: ssl.SSLCertVerificationError, host: str, port: int, patience: float, route: Route
 ) -> Unreachable:
     whose = f"the TLS certificate of {host}:{port}"
     if error.verify_code == _EXPIRED:
-        until = _end_of_validity(host, port, patience, way)
+        until = _end_of_validity(host, port, patience, route)
         when = f" on {until:%Y-%m-%d %H:%M} UTC" if until and until < datetime.now(UTC) else ""
         return Unreachable(
             f"{whose} has expired{when}",
@@ -152,24 +153,17 @@ def _untrusted(
     )
 
 
-def _end_of_validity(host: str, port: int, patience: float, way: Way) -> datetime | None:
+def _end_of_validity(host: str, port: int, patience: float, route: Route) -> datetime | None:
     """When a certificate that did not verify ran out, for people; nothing is sent."""
     blind = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     blind.check_hostname = False
     blind.verify_mode = ssl.CERT_NONE
     try:
         with (
-            _connect(host, port, patience, way) as connection,
+            _connect(host, port, patience, route) as connection,
             blind.wrap_socket(connection, server_hostname=host) as secured,
         ):
             certificate = secured.getpeercert(binary_form=True) or b""
+        return load_der_x509_certificate(certificate).not_valid_after_utc
     except (OSError, ValueError, Unreachable):
         return None  # the verdict stands without it
-    times = [(short or long).decode() for short, long in _TIMES.findall(certificate)][:2]
-    if len(times) != 2:
-        return None
-    layout = "%y%m%d%H%M%SZ" if len(times[1]) == 13 else "%Y%m%d%H%M%SZ"
-    try:
-        return datetime.strptime(times[1], layout).replace(tzinfo=UTC)
-    except ValueError:
-        return None

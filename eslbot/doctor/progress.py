@@ -1,4 +1,4 @@
-"""What is being looked at, on one line of a terminal, gone when the report comes."""
+"""A progress line on a terminal, erased when the report comes."""
 
 from __future__ import annotations
 

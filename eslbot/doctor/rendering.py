@@ -13,7 +13,8 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from eslbot.config.model import Config
-from eslbot.freeswitch.switchconf import NO_PASSWORD, tree
+from eslbot.freeswitch.configuration import tree
+from eslbot.freeswitch.password import NO_PASSWORD
 
 _VARIABLE = re.compile(r"\$\$\{([^}]*)\}")
 

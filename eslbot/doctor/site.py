@@ -1,4 +1,4 @@
-"""What the checks are given."""
+"""The installation that is examined: what every check is given."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from eslbot.config.model import Config
 from eslbot.doctor.host import Process, User, is_own
 from eslbot.doctor.logs import log_of
 from eslbot.doctor.rendering import Rendering
-from eslbot.doctor.switch import Switch
+from eslbot.doctor.switch_state import SwitchState
 
 
 @dataclass(frozen=True)
 class Site:
-    """An installation: its configuration, what FreeSWITCH told, and this machine's part of it.
+    """An installation: its configuration, FreeSWITCH's answers, and this machine's part of it.
 
     ``patience``: seconds that one step over the network may take; ``deadline``, on the monotonic clock, of
     all. ``user``: whom the service runs as. ``freeswitch``, ``service`` and ``relay`` are their processes,
@@ -31,7 +31,7 @@ class Site:
     deadline: float
     conf_dir: str
     relay: Process | None = None
-    looked: Switch | None = None
+    switch_state: SwitchState | None = None
 
     @property
     def inner_deadline(self) -> float:
@@ -39,10 +39,10 @@ class Site:
         return self.deadline - 0.5
 
     @property
-    def switch(self) -> Switch:
-        """What FreeSWITCH told; only for checks that need it."""
-        assert self.looked is not None, "this check is to be declared with needs_switch"
-        return self.looked
+    def switch(self) -> SwitchState:
+        """What FreeSWITCH has answered; only for checks that need it."""
+        assert self.switch_state is not None, "this check is to be declared with needs_switch"
+        return self.switch_state
 
     @cached_property
     def expected(self) -> Rendering:

@@ -39,11 +39,13 @@ class Headers(Mapping[str, str]):
     ``block`` begins and ends with a line end. Of equal names the first counts.
     """
 
-    __slots__ = ("_all", "_block")
+    __slots__ = ("_all", "_block", "_raw")
 
     def __init__(self, block: bytes) -> None:
         self._block = block
+        #: All of them; and all as they came, where :meth:`index` has cut the block.
         self._all: dict[str, str] | None = None
+        self._raw: dict[bytes, bytes] | None = None
 
     def __getitem__(self, name: str) -> str:
         value: str | None = self.get(name)
@@ -58,12 +60,32 @@ class Headers(Mapping[str, str]):
         """As a dictionary's; a name that is not there costs no exception."""
         if self._all is not None:
             return self._all.get(name, default)
-        raw = _find(self._block, _line(name))
-        return default if raw is None else _value(raw)
+        if self._raw is not None:
+            raw = self._raw.get(_line(name)[1:-1])
+            return default if raw is None else _value(raw)
+        # As _find and _value would do it: half of a call's lookups are these.
+        block, line = self._block, _line(name)
+        start = block.find(line)
+        if start < 0:
+            return default
+        start += len(line)
+        text = str(block[start : block.find(b"\n", start)], "utf-8", "replace").strip()
+        return _ESCAPED.sub(_plain, text) if "%" in text else text
+
+    def index(self) -> Headers:
+        """Cut the block into its lines, once: that is less where more than a dozen are looked for."""
+        lines = [line.split(b":", 1) for line in self._block.split(b"\n") if b":" in line]
+        lines.reverse()  # of equal names the first counts
+        self._raw = dict(lines)
+        return self
 
     def raw(self, name: str) -> str:
         """The value as it came, not unquoted; empty where there is none."""
         return str(_find(self._block, _line(name)) or b"", "utf-8", "replace").strip()
+
+    def __bool__(self) -> bool:
+        """Whether there is any line: nobody has to read them all for that."""
+        return len(self._block) > 1
 
     @property
     def size(self) -> int:
@@ -90,13 +112,13 @@ class Frame:
 
     __slots__ = ("block", "body", "content_type", "oversized")
 
-    def __init__(self, block: bytes, body: bytes, oversized: int = 0) -> None:
+    def __init__(self, block: bytes, body: bytes, oversized: int = 0, kind: str | None = None) -> None:
         #: The headers' lines; begins and ends with a line end.
         self.block = block
         self.body = body
         self.oversized = oversized
         #: ``text/event-plain``, ``command/reply``, …
-        self.content_type = _word(_find(block, _TYPE))
+        self.content_type = _word(_find(block, _TYPE)) if kind is None else kind
 
     @property
     def headers(self) -> Headers:
@@ -216,49 +238,94 @@ class FrameReader:
     """Cuts a stream into frames, however it was chunked."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        #: The beginning of a header block, and how far its end was looked for.
+        self._rest = b""
         self._searched = 0
-        #: The headers whose body is not here yet, and its length.
+        #: The headers whose body is not here yet (None: none such), and the length of the body.
         self._block: bytes | None = None
         self._length = 0
-        #: Bytes of a body beyond the bound that are still to come, and are not kept.
-        self._skip = 0
+        #: What of the body is here, the bytes that are still to be kept, and behind those to be passed over.
+        self._parts: list[bytes] = []
+        self._wanted = self._skip = 0
+
+    @property
+    def held(self) -> int:
+        """Bytes that are kept until the rest of their frame comes."""
+        return len(self._rest) + sum(map(len, self._parts))
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """The frames that ``data`` completes. Raises :class:`ProtocolError` on a frame beyond the bounds."""
-        buffer = self._buffer
-        buffer += data
-        while self._block is not None or self._read_headers():
-            kept = min(self._length, KEPT_BYTES) if self._length > MAX_BODY_BYTES else self._length
+        at = 0
+        if self._rest:
+            data, self._rest = self._rest + data, b""
+        there = len(data)
+        while True:
+            if self._block is None:
+                usual = _USUAL(data, at)
+                if usual is not None:
+                    which = usual.lastindex or 0
+                    start = usual.end()
+                    end = start + int(usual[which]) if which else start
+                    if end <= there and end - start <= MAX_BODY_BYTES:  # as nearly all are
+                        self._searched = 0
+                        yield Frame(b"\n" + data[at : start - 1], data[start:end], 0, _TYPES[which])
+                        at = end
+                        continue
+                at = self._read_headers(data, at)
+                if at < 0:
+                    return
+            wanted = self._wanted
+            body = data[at : at + wanted]
+            at += len(body)
+            if self._parts or len(body) < wanted:
+                self._wanted = wanted - len(body)
+                if body:
+                    self._parts.append(body)
+                if self._wanted:
+                    return
+                body = b"".join(self._parts)
+                self._parts.clear()
             if self._skip:
-                skipped = min(self._skip, len(buffer) - kept)
-                del buffer[kept : kept + max(0, skipped)]
-                self._skip -= max(0, skipped)
-            if self._skip or len(buffer) < kept:
-                return
+                skipped = min(self._skip, len(data) - at)
+                at += skipped
+                self._skip -= skipped
+                if self._skip:
+                    self._parts, self._wanted = [body], 0
+                    return
             block, self._block = self._block, None
             assert block is not None
-            body = bytes(buffer[:kept])
-            del buffer[:kept]
-            yield Frame(block, body, self._length if self._length > MAX_BODY_BYTES else 0)
+            oversized = self._length if self._length > MAX_BODY_BYTES else 0
+            yield Frame(block, body, oversized)
 
-    def _read_headers(self) -> bool:
-        buffer = self._buffer
-        while buffer.startswith(b"\n"):
-            del buffer[:1]
-        end = _end(buffer, self._searched)
-        if end > MAX_HEADER_BYTES or (end < 0 and len(buffer) > MAX_HEADER_BYTES):
+    def _read_headers(self, data: bytes, at: int) -> int:
+        """Read a header block that begins at ``at``; where its body begins, or -1 where it has no end yet."""
+        while data.startswith(b"\n", at):
+            at += 1
+        end = data.find(b"\n\n", max(at, self._searched))
+        if (len(data) if end < 0 else end) - at > MAX_HEADER_BYTES:
             raise ProtocolError(f"a header block is over {MAX_HEADER_BYTES} bytes")
         if end < 0:
-            self._searched = max(0, len(buffer) - 1)
-            return False
-        block = b"\n" + buffer[: end + 1]
-        del buffer[: end + 2]
+            self._rest = data[at:]
+            self._searched = max(0, len(self._rest) - 1)
+            return -1
         self._searched = 0
-        length = _find(block, _LENGTH)
-        self._length = 0 if length is None else _length(length)
-        if self._length > ABSURD_BYTES:
-            raise ProtocolError(f"a body of {self._length} bytes is over {ABSURD_BYTES}")
-        self._skip = self._length - KEPT_BYTES if self._length > MAX_BODY_BYTES else 0
-        self._block = block
-        return True
+        block = b"\n" + data[at : end + 1]
+        raw = _find(block, _LENGTH)
+        length = 0 if raw is None else _length(raw)
+        if length > ABSURD_BYTES:
+            raise ProtocolError(f"a body of {length} bytes is over {ABSURD_BYTES}")
+        self._block, self._length = block, length
+        self._wanted, self._skip = (
+            (length, 0) if length <= MAX_BODY_BYTES else (KEPT_BYTES, length - KEPT_BYTES)
+        )
+        return end + 2
+
+
+#: How FreeSWITCH spells most blocks: replies, and what stands before an event. Others are read line by line.
+_USUAL = re.compile(
+    rb"Content-Type: command/reply\nReply-Text: [^\n]{0,1024}\n\n"
+    rb"|Content-Type: api/response\nContent-Length: ([0-9]{1,7})\n\n"
+    rb"|Content-Length: ([0-9]{1,7})\nContent-Type: text/event-plain\n\n"
+).match
+#: Their types, by the group of the length.
+_TYPES = ("command/reply", "api/response", "text/event-plain")

@@ -13,22 +13,22 @@ import gevent
 T = TypeVar("T")
 
 
-class Bell:
-    """Wakes the greenlet that waits for it; a ring that nobody waits for is not kept."""
+class Wakeup:
+    """Wakes the greenlet that sleeps on it; where none does, nothing is kept."""
 
-    __slots__ = ("_rung", "_waiter")
+    __slots__ = ("_waiter", "_woken")
 
     def __init__(self) -> None:
         self._waiter: Any = None
-        self._rung: Any = None
+        self._woken: Any = None
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Let who waits go on, when the loop turns."""
-        if self._waiter is not None and self._rung is None:
-            self._rung = gevent.get_hub().loop.run_callback(self._waiter.switch)
+        if self._waiter is not None and self._woken is None:
+            self._woken = gevent.get_hub().loop.run_callback(self._waiter.switch)
 
-    def listen(self, seconds: float) -> None:
-        """Wait until it rings, for at most ``seconds``."""
+    def sleep(self, seconds: float) -> None:
+        """Sleep until it is woken, for at most ``seconds``."""
         hub: Any = gevent.get_hub()
         assert self._waiter is None, "somebody waits already"
         self._waiter = gevent.getcurrent()
@@ -40,16 +40,16 @@ class Bell:
         finally:
             self._waiter = None
             timer.close()
-            if self._rung is not None:  # by both, or somebody else has ended the wait
-                self._rung.stop()
-                self._rung = None
+            if self._woken is not None:  # by both, or somebody else has ended the wait
+                self._woken.stop()
+                self._woken = None
 
     def _time_is_over(self) -> None:
-        if self._waiter is not None and self._rung is None:  # else it goes on anyway
+        if self._waiter is not None and self._woken is None:  # else it goes on anyway
             self._waiter.switch()
 
 
-class Answer(Bell, Generic[T]):
+class Future(Wakeup, Generic[T]):
     """Something that comes once, or never will."""
 
     __slots__ = ("_error", "_value", "ready")
@@ -62,21 +62,21 @@ class Answer(Bell, Generic[T]):
         self.ready = False
 
     def set(self, value: T) -> None:
-        """Here it is; what comes after the first is not heard."""
+        """Here it is; only the first counts."""
         if not self.ready:
             self._value, self.ready = value, True
-            self.ring()
+            self.wake()
 
     def set_exception(self, error: BaseException) -> None:
         """It will not come: ``error`` is raised where it is waited for."""
         if not self.ready:
             self._error, self.ready = error, True
-            self.ring()
+            self.wake()
 
     def wait(self, seconds: float) -> T | None:
         """It, or None where it has not come within ``seconds``. Raises what it was given instead."""
         if not self.ready:
-            self.listen(seconds)
+            self.sleep(seconds)
         if self._error is not None:
             raise self._error.with_traceback(None)
         return self._value

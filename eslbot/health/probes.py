@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from eslbot import recovery
 from eslbot.config.model import Address, Config, FreeSwitch, Ledger
 from eslbot.esl.errors import CommandTimeout, EslError, UnsafeArgument
 from eslbot.esl.inbound import InboundClient, Refused, WrongPassword
-from eslbot.freeswitch.switchconf import NoPassword, event_socket_password
+from eslbot.freeswitch.password import NoPassword, event_socket_password
 from eslbot.health.model import Colour, Component, Finding
+from eslbot.recovery import state as recovery
 from eslbot.telemetry.redaction import beginning
 
 Findings = Mapping[Component, Finding]

@@ -21,7 +21,7 @@ from eslbot.ledger.facts import What
 from eslbot.ledger.percentile import percentile
 from eslbot.ledger.schema import calls
 from eslbot.outcome import Fault, Outcome, Stage, fault_of
-from eslbot.relay.turns import MAX_TURNS, By, Kind
+from eslbot.turns import MAX_TURNS, By, Kind
 
 Row = dict[str, Any]
 

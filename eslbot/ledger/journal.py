@@ -74,16 +74,6 @@ class Notebook(Protocol):
         """Wait until everything is written, for at most ``seconds``."""
 
 
-class NoJournal:
-    """Without ``[ledger]`` nothing is noted."""
-
-    def note(self, call: str, what: What, facts: dict[str, Any], ago: float = 0.0) -> None:
-        """Nothing."""
-
-    def flush(self, seconds: float) -> None:
-        """Nothing."""
-
-
 class Journal:
     """The journal of this process, in ``folder``; to be made after the fork."""
 

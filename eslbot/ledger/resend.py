@@ -19,8 +19,8 @@ from sqlalchemy import Engine, func, insert, select, update
 
 from eslbot.ameyo.client import AmeyoClient, Attempt
 from eslbot.ameyo.notification import PATH, headers, notification
-from eslbot.ameyo.properties import fill
 from eslbot.config.model import Config, Workspace
+from eslbot.config.placeholders import fill
 from eslbot.config.urls import MASK
 from eslbot.ledger import queries
 from eslbot.ledger.console import clean, shown_time

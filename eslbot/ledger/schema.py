@@ -69,7 +69,7 @@ calls = Table(
     Column("sip_hangup_disposition", String(32)),
     Column("hangup_cause", String(64)),
     Column("attempts", Integer, nullable=False, default=0),
-    # The last attempt that is over; eslbot.ameyo.client.Verdict, and what Ameyo said.
+    # The last attempt that is over; eslbot.ameyo.retry.Verdict, and what Ameyo said.
     Column("attempt_verdict", String(16)),
     Column("attempt_status", Integer),
     Column("attempt_detail", Text),
@@ -113,7 +113,7 @@ notifications = Table(
     Column("call_id", String(64), nullable=False),
     Column("number", Integer, nullable=False),
     Column("began_at", Double, nullable=False),
-    # eslbot.ameyo.client.Verdict; NULL while it is under way, or for ever where its sender died.
+    # eslbot.ameyo.retry.Verdict; NULL while it is under way, or for ever where its sender died.
     Column("verdict", String(16)),
     Column("status", Integer),  # NULL: no answer came
     Column("seconds", Double),
@@ -129,10 +129,10 @@ turns = Table(
     Column("call_id", String(64), nullable=False),
     Column("number", Integer, nullable=False),  # as its relay counts
     Column("at", Double, nullable=False),  # when it was over
-    Column("kind", String(16), nullable=False),  # eslbot.relay.turns.Kind
+    Column("kind", String(16), nullable=False),  # eslbot.turns.Kind
     Column("seconds", Double, nullable=False),
     Column("bot", Double),  # of these, the bot's own share
-    Column("by", String(16)),  # eslbot.relay.turns.By: who spoke over the other
+    Column("by", String(16)),  # eslbot.turns.By: who spoke over the other
     Index("turns_call", "call_id", "at"),
     Index("turns_at", "at"),
 )

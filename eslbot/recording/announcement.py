@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from eslbot.audio import SAMPLE_RATE, UnusableAudio
+from eslbot.audio.decoder import Decoder, EncodedAudio
 from eslbot.config.model import BEEP
 from eslbot.recording import sidecar
-from eslbot.relay.audio import Decoder, UnusableAudio
-from eslbot.relay.control import RATE
-from eslbot.relay.protocols.base import Speech
 
 #: The beep: hertz, seconds, peak of 32,767, and seconds over which it swells and fades.
 TONE, LENGTH, LEVEL, FADE = 1400, 0.4, 8000, 0.01
@@ -34,9 +33,9 @@ def speech(announcement: str | None) -> bytes:
 
 @lru_cache(maxsize=1)
 def _beep() -> bytes:
-    n = np.arange(round(LENGTH * RATE))
-    swell = np.minimum(1, np.minimum(n, len(n) - 1 - n) / (FADE * RATE))
-    return bytes((LEVEL * swell * np.sin(2 * np.pi * TONE * n / RATE)).astype("<i2").tobytes())
+    n = np.arange(round(LENGTH * SAMPLE_RATE))
+    swell = np.minimum(1, np.minimum(n, len(n) - 1 - n) / (FADE * SAMPLE_RATE))
+    return bytes((LEVEL * swell * np.sin(2 * np.pi * TONE * n / SAMPLE_RATE)).astype("<i2").tobytes())
 
 
 def _of_file(path: Path) -> bytes:
@@ -49,9 +48,9 @@ def _of_file(path: Path) -> bytes:
     except OSError as error:
         raise UnusableAnnouncement(f"{path} cannot be read: {error.strerror or error}") from error
     try:
-        linear = Decoder().decode(Speech(content, "wav", 0))
+        linear = Decoder().decode(EncodedAudio(content, "wav", 0))
     except UnusableAudio as error:
         raise UnusableAnnouncement(f"{path}: {error}; expected {wanted}") from error
-    if len(linear) > LONGEST * RATE * 2:
+    if len(linear) > LONGEST * SAMPLE_RATE * 2:
         raise UnusableAnnouncement(f"{path} is longer than {LONGEST:g} s")
     return linear

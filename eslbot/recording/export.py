@@ -7,10 +7,10 @@ from pathlib import Path
 
 import soundfile
 
+from eslbot.audio import SAMPLE_RATE
 from eslbot.recording import sidecar
 from eslbot.recording.sound import CHANNELS
 from eslbot.recording.store import Damaged, Entry, Store
-from eslbot.relay.control import RATE
 
 #: By the end of its name.
 FORMATS = {".wav": "WAV", ".flac": "FLAC"}
@@ -26,7 +26,7 @@ def export(store: Store, entry: Entry, out: Path) -> float:
     samples = 0
     kind = FORMATS[out.suffix.lower()]
     try:
-        with soundfile.SoundFile(fd, "w", RATE, CHANNELS, "PCM_16", format=kind) as file:
+        with soundfile.SoundFile(fd, "w", SAMPLE_RATE, CHANNELS, "PCM_16", format=kind) as file:
             for block in store.sound(entry):
                 file.buffer_write(block.tobytes(), "int16")
                 samples += len(block)
@@ -36,4 +36,4 @@ def export(store: Store, entry: Entry, out: Path) -> float:
         raise
     except soundfile.SoundFileError as error:
         raise OSError(f"{out}: {error}") from error
-    return samples / RATE
+    return samples / SAMPLE_RATE

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from eslbot.relay.control import RATE
+from eslbot.audio import SAMPLE_RATE
 
 #: Samples of a bit at the beginning: a tenth of a second.
-BIT = RATE // 10
+BIT = SAMPLE_RATE // 10
 #: Bits that are kept of a recording; where there are more, two and two become one.
 MOST = 2000
 
@@ -54,4 +54,4 @@ class Peaks:
             seen = [*seen, self._rest.max(axis=1, keepdims=True)]
         loud = np.concatenate(seen, axis=1) if seen else np.zeros((2, 0), np.int32)
         caller, bot = np.minimum(255, loud >> 7).tolist()
-        return {"seconds": self._bit / RATE, "caller": caller, "bot": bot}
+        return {"seconds": self._bit / SAMPLE_RATE, "caller": caller, "bot": bot}

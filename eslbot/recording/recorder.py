@@ -184,7 +184,7 @@ class CallRecording:
         if not line.read_by_freeswitch or tick <= self._next:
             return
         at = line.at(self._next)
-        linear = line.heard(self._next, tick)
+        linear = line.played(self._next, tick)
         self._next = tick
         self._sides.line(bytes(len(linear)) if self._held else linear, at)
 

@@ -6,8 +6,8 @@ side goes on by a frame a tick, sample behind sample. Each side knows when its f
 
 * the caller's frames come with their time of arrival, which may be late for many reasons; only what *all*
   frames behind one are late by is a hole, and becomes silence in front of it.
-* the line's ticks have the time at which they were read (:mod:`eslbot.relay.phase`). Ticks that FreeSWITCH
-  has left out were silence for the caller, and are here.
+* the line's ticks have the time at which they were read. Ticks that FreeSWITCH has left out were silence for
+  the caller, and are here.
 
 A caller's packet waits for its tick half a tick on average, and the line's goes out in it: so a tick's frame
 of the caller's stands half a tick before that of the line.
@@ -17,7 +17,7 @@ Nothing here knows files, loops or clocks. Times are monotonic, in seconds; soun
 
 from __future__ import annotations
 
-from eslbot.relay.control import RATE
+from eslbot.audio import SAMPLE_RATE
 
 #: Seconds that a side may be late and still be in its place.
 IN_TIME = 0.015
@@ -28,7 +28,7 @@ PATIENCE = 1.5
 #: Seconds of silence that are put in at a time: longer than any call is kept without a stream.
 LONGEST_HOLE = 60.0
 #: Bytes of a second.
-_SECOND = 2 * RATE
+_SECOND = 2 * SAMPLE_RATE
 
 
 class _Side:
@@ -42,7 +42,7 @@ class _Side:
     def hole(self, seconds: float, quantum: float) -> int:
         """Bytes of silence that make good for so many seconds: whole ticks."""
         ticks = round(min(seconds, LONGEST_HOLE) / quantum)
-        return max(0, ticks) * round(quantum * RATE) * 2
+        return max(0, ticks) * round(quantum * SAMPLE_RATE) * 2
 
 
 class Sides:
@@ -82,11 +82,11 @@ class Sides:
     def take(self, *, all_of_it: bool = False) -> tuple[bytes, bytes]:
         """The caller's sound and the line's, as far as both are known: equally long."""
         caller, line = self._caller.sound, self._line.sound
-        patience = round(PATIENCE * RATE) * 2
+        patience = round(PATIENCE * SAMPLE_RATE) * 2
         # Frames that nothing has followed for so long will not be told by others where they stand.
         self._place(all_of_it or len(line) - len(caller) > patience)
         longest = max(len(caller), len(line))
-        tick = round(self._period * RATE) * 2
+        tick = round(self._period * SAMPLE_RATE) * 2
         for sound in (caller, line):
             if all_of_it:
                 sound += bytes(longest - len(sound))
@@ -107,7 +107,7 @@ class Sides:
         if other.zero is not None:
             place = round((at - other.zero) / self._period) * self._period + ticks * self._period
             place = min(place, LONGEST_HOLE)
-            missing = round((place - self._end(side)) * RATE) * 2
+            missing = round((place - self._end(side)) * SAMPLE_RATE) * 2
             if missing >= 0:
                 side.sound += bytes(missing)
             elif not self._taken and not side.sound:

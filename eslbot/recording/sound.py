@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import soundfile
 
-from eslbot.relay.control import RATE
+from eslbot.audio import SAMPLE_RATE
 
 #: Caller and bot.
 CHANNELS = 2
@@ -87,7 +87,7 @@ class Encoder:
             self._sound = soundfile.SoundFile(
                 self._as_file,
                 "w",
-                RATE,
+                SAMPLE_RATE,
                 CHANNELS,
                 "PCM_16",
                 format="FLAC",
@@ -131,7 +131,7 @@ def decode(
     with _errors_of(as_file):
         sound = soundfile.SoundFile(as_file)
     with sound:
-        if (sound.samplerate, sound.channels, sound.format) != (RATE, CHANNELS, "FLAC"):
+        if (sound.samplerate, sound.channels, sound.format) != (SAMPLE_RATE, CHANNELS, "FLAC"):
             raise BadSound("is no FLAC file of two channels at 8,000 Hz")
         while True:
             try:

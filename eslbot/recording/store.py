@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from eslbot.audio import SAMPLE_RATE
 from eslbot.config.model import Config
 from eslbot.recording import sidecar, sweep
 from eslbot.recording.sealed import BadSeal, Opener
 from eslbot.recording.sidecar import BadSidecar, Part, Recording, State
 from eslbot.recording.sound import BadSound, decode
 from eslbot.recording.sweep import LIVING, Found
-from eslbot.relay.control import RATE
 
 Block = np.ndarray[tuple[int, int], np.dtype[np.int16]]
 
@@ -58,7 +58,7 @@ class Entry:
     def seconds(self) -> float | None:
         """How long it is, of the parts of which that is known; None where it is of none."""
         known = [part.samples for part in self._parts if part.samples is not None]
-        return sum(known) / RATE if known else None
+        return sum(known) / SAMPLE_RATE if known else None
 
     @property
     def sealed(self) -> bool:
@@ -128,14 +128,14 @@ class Store:
         """
         end: float | None = None
         for part in self._parts_of(entry):
-            if end is not None and (gap := round(min(LONGEST_GAP, part.began_at - end) * RATE)) > 0:
-                for begin in range(0, gap, RATE):
-                    yield np.zeros((min(RATE, gap - begin), 2), np.int16)
+            if end is not None and (gap := round(min(LONGEST_GAP, part.began_at - end) * SAMPLE_RATE)) > 0:
+                for begin in range(0, gap, SAMPLE_RATE):
+                    yield np.zeros((min(SAMPLE_RATE, gap - begin), 2), np.int16)
             samples = 0
             for block in self.part(entry, part):
                 samples += len(block)
                 yield block
-            end = part.began_at + samples / RATE
+            end = part.began_at + samples / SAMPLE_RATE
 
     def part(self, entry: Entry, part: Part) -> Iterator[Block]:
         """The samples of one part. Raises Damaged."""

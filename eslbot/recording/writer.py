@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 import structlog
 
+from eslbot.audio import SAMPLE_RATE
 from eslbot.recording import sidecar
 from eslbot.recording.peaks import Peaks
 from eslbot.recording.sealed import Sealer
 from eslbot.recording.sidecar import Part, Recording, State
 from eslbot.recording.sound import Encoder
-from eslbot.relay.control import RATE
 from eslbot.telemetry import metrics
 
 log = structlog.get_logger()
@@ -35,7 +35,7 @@ log = structlog.get_logger()
 #: Seconds of a recording, and bytes of all, that may wait to be written.
 MOST_SECONDS, MOST_BYTES = 15.0, 64 * 1024 * 1024
 #: Bytes of a second of both sides.
-SECOND = 4 * RATE
+SECOND = 4 * SAMPLE_RATE
 #: Seconds between two looks at the queue, and at the room that is left.
 LOOK, ROOM = 0.25, 5.0
 #: Seconds in which a reason is told once.

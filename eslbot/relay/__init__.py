@@ -1,6 +1,6 @@
-"""The line between a caller and a bot: who carries the audio, and knows what was heard.
+"""The relay: it carries a call's audio between FreeSWITCH and a bot, and knows what the caller has heard.
 
-A relay runs beside FreeSWITCH. mod_audio_stream talks to nobody else, so no bot's byte ever reaches it::
+It runs beside FreeSWITCH. mod_audio_stream talks to nobody else, so no bot's byte ever reaches it::
 
              ┌────────── FreeSWITCH ──────────┐
      PBX ═RTP══▶ parked channel ─ mod_audio_stream ═ WebSocket, 8 kHz L16 ═▶ ┐
@@ -9,16 +9,21 @@ A relay runs beside FreeSWITCH. mod_audio_stream talks to nobody else, so no bot
                       └── line file: a ring of L16, offset = time ◀── pwrite ─┘
 
 The controller tells the call's story and touches no audio. It and the relay talk in texts through the
-module (:mod:`eslbot.relay.control`).
+module (:mod:`eslbot.relay.control`). Begin with :mod:`~eslbot.relay.call`.
 
-* :mod:`~eslbot.relay.process`: the parent that holds the listening socket and forks relays.
-* :mod:`~eslbot.relay.worker`: one relay: an asyncio loop, the module's streams, the calls.
-* :mod:`~eslbot.relay.call`: one call in the relay, from its stream to its bot's end.
-* :mod:`~eslbot.relay.caller`: the caller's frames on their way to the bot.
-* :mod:`~eslbot.relay.line`, :mod:`~eslbot.relay.reads`: the line file, and how far FreeSWITCH has read it.
-* :mod:`~eslbot.relay.left`: what a relay before has left in its own.
-* :mod:`~eslbot.relay.playout`, :mod:`~eslbot.relay.margin`: what is said when.
-* :mod:`~eslbot.relay.dialler`: sockets to bots; :mod:`~eslbot.relay.connection`: what is said on one.
-* :mod:`~eslbot.relay.protocols`: what bots speak, without sockets.
-* :mod:`~eslbot.relay.audio`: from what a bot sends to L16 at 8,000 Hz, and back up.
+Processes: :mod:`~eslbot.relay.parent` binds the listening socket and forks relays;
+:mod:`~eslbot.relay.worker` is one of them, an asyncio loop with calls, and :mod:`~eslbot.relay.resources`
+what it gives each of them.
+
+One call, :mod:`~eslbot.relay.call`:
+
+* from the caller: :mod:`~eslbot.relay.stream_server` (FreeSWITCH's streams),
+  :mod:`~eslbot.relay.caller_audio` (frames, and what packets lack);
+* to and from the bot: :mod:`~eslbot.relay.bot_part` (its state), :mod:`~eslbot.relay.bot_connection` on a
+  socket of :mod:`~eslbot.relay.dialler`, within :mod:`~eslbot.relay.budgets`, in the words of
+  :mod:`~eslbot.relay.protocols`;
+* to the caller: :mod:`~eslbot.relay.playout` (what is said when), which waits
+  :mod:`~eslbot.relay.playout_delay`, into :mod:`~eslbot.relay.line`;
+* beside it: :mod:`~eslbot.relay.turn_taking` with :mod:`~eslbot.relay.played_level`,
+  :mod:`~eslbot.relay.call_recording`, and :mod:`~eslbot.relay.outbox` (news for the controller).
 """

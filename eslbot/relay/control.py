@@ -73,9 +73,9 @@ class News(StrEnum):
     MARK = "mark"  # `name`, `cleared`: bool
     CLEARED = "cleared"  # barge-in
     CALLER_SPEECH = "caller_speech"  # `speaking`
-    #: A turn is over (:mod:`eslbot.relay.turns`): `turn`, its number, `kind`, `ago`, `seconds`; of an answer
+    #: A turn is over (:mod:`eslbot.turns`): `turn`, its number, `kind`, `ago`, `seconds`; of an answer
     #: and a barge-in the bot's own share of them, `bot`; of an overlap `by`. So many a call
-    #: (:data:`eslbot.relay.turns.MAX_TURNS`).
+    #: (:data:`eslbot.turns.MAX_TURNS`).
     TURN = "turn"
     #: The bot's part is over but for its last words: `outcome`, `reason`, `properties` (those the workspace
     #: lets through), `dropped` (names of the others).
@@ -117,19 +117,26 @@ def news(what: News, number: int = 0, **facts: Any) -> str:
 
 def read_order(text: str | bytes) -> Text:
     """What a controller wants. Raises :class:`BadText`."""
-    return _read(text, "order", Order)
+    return _read(text, "order", _ORDERS)
 
 
 def read_news(text: str | bytes) -> Text:
     """What a relay tells. Raises :class:`BadText`."""
-    return _read(text, "news", News)
+    return _read(text, "news", _NEWS)
 
 
 def _text(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, separators=(",", ":"))  # ASCII, one line
+    return _to_json(document)
 
 
-def _read(text: str | bytes, key: str, kinds: type[StrEnum]) -> Text:
+#: ASCII, one line.
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
+_ORDERS, _NEWS = frozenset(map(str, Order)), frozenset(map(str, News))
+
+
+def _read(text: str | bytes, key: str, kinds: frozenset[str]) -> Text:
     if len(text) > MAX_BYTES:
         raise BadText(f"{len(text)} bytes")
     try:
@@ -139,9 +146,9 @@ def _read(text: str | bytes, key: str, kinds: type[StrEnum]) -> Text:
     if not isinstance(document, dict):
         raise BadText("not an object")
     what = document.pop(key, None)
-    if what not in list(kinds):
+    if not isinstance(what, str) or what not in kinds:
         raise BadText(f"no known {key}")
     number, ack = document.pop("n", 0), document.pop("ack", 0)
     if any(type(count) is not int or count < 0 for count in (number, ack)):
         raise BadText("numbers are no numbers")
-    return Text(str(what), document, number, ack)
+    return Text(what, document, number, ack)

@@ -2,8 +2,8 @@
 
 A bot is hostile until proven otherwise. Its handshake has ``connect_timeout`` for everything (name, proxy,
 TLS, upgrade) and 16 KiB; a frame or a message in fragments has :data:`MAX_MESSAGE`; what it does not read is
-bounded by :data:`UNREAD`; it answers a ping within :data:`PING` or is gone; and closing never waits for it.
-What picows finds wrong with a frame, masks, lengths, control frames, ends the connection.
+bounded by :data:`MAX_UNREAD`; it answers a ping within :data:`PING_INTERVAL` or is gone; and closing never
+waits for it. What picows finds wrong with a frame, masks, lengths, control frames, ends the connection.
 
 Messages a second are not counted here (:mod:`eslbot.relay.budgets`), but what is none: pings and fragments.
 """
@@ -34,17 +34,17 @@ log = structlog.get_logger()
 #: Bytes of a message: 4 MiB of audio in base64, and the JSON around it.
 MAX_MESSAGE = 4 * 1024 * 1024 * 4 // 3 + 64 * 1024
 #: Bytes that wait to be read by a bot until it has failed: a minute of audio at 8,000 Hz.
-UNREAD = 1024 * 1024
+MAX_UNREAD = 1024 * 1024
 #: Seconds between two pings; where nothing at all came meanwhile, the bot is gone.
-PING = 20.0
+PING_INTERVAL = 20.0
 #: Pings, pongs and fragments a second beyond which a bot has failed.
-FLOOD = 1000
+MAX_CONTROL_FRAMES = 1000
 #: Seconds until a connection that was closed is reset.
-ENDED = 1.0
+CLOSE_TIMEOUT = 1.0
 #: The kernel's buffers. A read takes what there is, and is looked through in one go: so little may be there.
-KERNEL = 64 * 1024
+KERNEL_BUFFER = 64 * 1024
 #: Characters of somebody else's text.
-SHOWN = 200
+MAX_SHOWN = 200
 
 #: Looked up once: there are a hundred messages a second a call.
 _BINARY, _TEXT = WSMsgType.BINARY, WSMsgType.TEXT
@@ -101,7 +101,7 @@ class BotSocket(WSListener):
         return self._transport is not None
 
     def send(self, message: str | bytes) -> None:
-        """Send a message; a bot that leaves more than :data:`UNREAD` bytes unread has failed.
+        """Send a message; a bot that leaves more than :data:`MAX_UNREAD` bytes unread has failed.
 
         The listener is told of it in the loop's next turn: who sends is in the middle of something.
         """
@@ -114,8 +114,8 @@ class BotSocket(WSListener):
             asyncio.get_running_loop().call_soon(self._broken, transport)
             return
         transport.send(_TEXT if isinstance(message, str) else _BINARY, message)
-        if self._paused and tcp.get_write_buffer_size() > UNREAD:
-            reason = f"does not read: {UNREAD} bytes wait for it"
+        if self._paused and tcp.get_write_buffer_size() > MAX_UNREAD:
+            reason = f"does not read: {MAX_UNREAD} bytes wait for it"
             asyncio.get_running_loop().call_soon(self._fail, "unread", _POLICY, reason)
 
     def close(self, code: int = 1000) -> None:
@@ -139,8 +139,8 @@ class BotSocket(WSListener):
             return
         self._socket = transport.underlying_transport.get_extra_info("socket")
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            self._socket.setsockopt(socket.SOL_SOCKET, option, KERNEL)
-        self._timer = asyncio.get_running_loop().call_later(PING, self._ping)
+            self._socket.setsockopt(socket.SOL_SOCKET, option, KERNEL_BUFFER)
+        self._timer = asyncio.get_running_loop().call_later(PING_INTERVAL, self._ping)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Whatever the bot sends; where it is none of what it may send, the end."""
@@ -230,8 +230,10 @@ class BotSocket(WSListener):
         if now >= self._counted_until:
             self._count, self._counted_until = 0, now + 1.0
         self._count += 1
-        if self._count > FLOOD:
-            self._fail("flood", _POLICY, f"sent more than {FLOOD} pings or fragments in a second")
+        if self._count > MAX_CONTROL_FRAMES:
+            self._fail(
+                "flood", _POLICY, f"sent more than {MAX_CONTROL_FRAMES} pings or fragments in a second"
+            )
         return self._over
 
     def _closed(self, frame: WSFrame) -> None:
@@ -239,7 +241,7 @@ class BotSocket(WSListener):
         code = int.from_bytes(payload[:2]) if payload else _NO_CODE
         self._end(1000 if code == _NO_CODE else code)
         self._leave_tcp()
-        self._listener.lost(code, _told(payload[2:].decode()))
+        self._listener.lost(code, _printable(payload[2:].decode()))
 
     # -- the end ------------------------------------------------------------------------------------------
 
@@ -250,11 +252,11 @@ class BotSocket(WSListener):
         if transport.is_close_frame_sent:
             self._broken(transport)
         elif not self._heard:
-            self._fail("ping", _POLICY, f"said nothing and answered no ping for {PING:g} s")
+            self._fail("ping", _POLICY, f"said nothing and answered no ping for {PING_INTERVAL:g} s")
         else:
             self._heard = False
             transport.send_ping()
-            self._timer = asyncio.get_running_loop().call_later(PING, self._ping)
+            self._timer = asyncio.get_running_loop().call_later(PING_INTERVAL, self._ping)
 
     def _broken(self, transport: WSTransport) -> None:
         """The connection is gone, or picows ends it because of a frame that breaks the protocol."""
@@ -264,7 +266,7 @@ class BotSocket(WSListener):
         self._over = True
         self._reset()
         metrics.RELAY_BOTS_LOST.labels("protocol" if wrong else "broken").inc()
-        self._listener.lost(0, _told(wrong.reason) if wrong else "the connection broke")
+        self._listener.lost(0, _printable(wrong.reason) if wrong else "the connection broke")
 
     def _fail(self, why: str, code: int, reason: str) -> None:
         if self._over:
@@ -281,11 +283,11 @@ class BotSocket(WSListener):
             self._timer.cancel()
         if self._transport is not None:
             self._transport.send_close(code)  # type: ignore[arg-type]  # any number: picows' C enum is open
-            asyncio.get_running_loop().call_later(self._patience(), self._reset)
+            asyncio.get_running_loop().call_later(self._close_timeout(), self._reset)
 
-    def _patience(self) -> float:
+    def _close_timeout(self) -> float:
         """Seconds that a bot has to end a connection that was closed, until it is reset."""
-        return ENDED
+        return CLOSE_TIMEOUT
 
     def _leave_tcp(self) -> None:
         """The bot has closed, and was answered: its part of TCP's end is not waited for."""
@@ -342,25 +344,25 @@ async def connect(bot: Bot, url: str, headers: Mapping[str, str], connection: Bo
             )
         connected = connection.is_open  # picows says yes, too, where TCP ended in the middle of the upgrade
         if not connected:
-            raise BotUnreachable(_told(f"the connection ended before the upgrade ({where})"))
+            raise BotUnreachable(_printable(f"the connection ended before the upgrade ({where})"))
     except TimeoutError:
         raise BotUnreachable(f"no connection within {bot.connect_timeout:g} s") from None
     except WSHandshakeError as error:
         if error.response is not None and error.response.status != 101:
             raise BotUnreachable(f"HTTP status {int(error.response.status)}") from None
-        raise BotUnreachable(_told(f"is no WebSocket server ({where}): {error}")) from None
+        raise BotUnreachable(_printable(f"is no WebSocket server ({where}): {error}")) from None
     except ssl.SSLCertVerificationError as error:
-        raise BotUnreachable(_told(f"TLS certificate: {error.verify_message} ({where})")) from None
+        raise BotUnreachable(_printable(f"TLS certificate: {error.verify_message} ({where})")) from None
     except ssl.SSLError as error:
-        raise BotUnreachable(_told(f"TLS: {error.reason or error} ({where})")) from None
+        raise BotUnreachable(_printable(f"TLS: {error.reason or error} ({where})")) from None
     except ProxyError as error:
-        raise BotUnreachable(_told(f"proxy: {error}")) from None
+        raise BotUnreachable(_printable(f"proxy: {error}")) from None
     except OSError as error:
         known = error.errno is not None and not isinstance(error, socket.gaierror)
         text = os.strerror(error.errno) if known and error.errno is not None else error.strerror or error
-        raise BotUnreachable(_told(f"{text} ({where})")) from None
+        raise BotUnreachable(_printable(f"{text} ({where})")) from None
     except (WSError, UnicodeError, ValueError) as error:
-        raise BotUnreachable(_told(f"cannot be dialled ({where}): {error}")) from None
+        raise BotUnreachable(_printable(f"cannot be dialled ({where}): {error}")) from None
     finally:
         if not connected:
             connection.abandon()
@@ -388,7 +390,7 @@ def _header(value: str) -> str:
     return value if value.isascii() and value.isprintable() else quote(value, safe=_PLAIN)
 
 
-def _told(text: str) -> str:
+def _printable(text: str) -> str:
     """A text of others, for people: bounded, on one line, without secrets."""
-    begins = redaction.beginning(text, SHOWN)
+    begins = redaction.beginning(text, MAX_SHOWN)
     return "".join(character if character.isprintable() else " " for character in begins).strip()

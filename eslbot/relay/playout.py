@@ -1,11 +1,15 @@
 """What a bot says, heard in order, as soon as can be, and what was heard of it.
 
 Speech goes into the line behind what stands there already. Where nothing stands it begins an utterance, at
-the first frame that is its margin away (:mod:`eslbot.relay.margin`): a bot that is ahead of real time is
-heard in the next frame. Where it is late, the next frame takes it and the rest of the utterance is later by
-so much. What the rings have no room for waits here.
+the first frame that is its :mod:`~eslbot.relay.playout_delay` away: a bot that is ahead of real time is heard
+in the next frame. Where it is late, the next frame takes it and the rest of the utterance is later by so
+much. What the rings have no room for waits here::
 
-What a relay before this one has left on the line counts as this one's first utterance.
+    fresh ──say──▶ placed ──FreeSWITCH reads its first tick──▶ heard ──UTTERANCE_OVER without more──▶ fresh
+                     └────────────────────────────── clear ──────┴───────────────────────────────────▶ fresh
+
+*Heard* is told as ``utterance_began``, its end as ``utterance_over``. What a relay before this one has left
+on the line counts as this one's first utterance, *placed* from the beginning.
 
 Nothing here waits or calls back by itself: :meth:`Playout.tick` does what is due and says when it wants to be
 called again. It is to be called behind each of the other methods, too.
@@ -19,17 +23,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from eslbot.relay.audio import audible, audible_frames
-from eslbot.relay.control import RATE
-from eslbot.relay.lately import Lately
+from eslbot.audio import SAMPLE_RATE
+from eslbot.audio.levels import audible, audible_spans
 from eslbot.relay.line import LineFull
-from eslbot.relay.margin import Margin
-from eslbot.relay.speech import ECHO_WITHIN
+from eslbot.relay.played_level import PlayedLevel
+from eslbot.relay.playout_delay import PlayoutDelay
+from eslbot.relay.turn_taking.vad import ECHO_WINDOW
 
 #: Seconds of speech that may wait to be heard.
-LONGEST_QUEUE = 600
+MAX_QUEUED_SECONDS = 600
 #: Marks that may wait.
-MOST_MARKS = 1000
+MAX_MARKS = 1000
 #: Seconds without speech that end an utterance; and without any sound in it, as the caller hears it.
 UTTERANCE_OVER = 0.25
 
@@ -37,30 +41,28 @@ UTTERANCE_OVER = 0.25
 #: again.
 _LATE_GUARD = 0.003
 #: Seconds before a read in which the frame after it is taken.
-_RACE = 0.001
-#: Seconds between looks: while FreeSWITCH is waited for or stands still, and while there is nothing to do but
-#: to keep the line.
-_SOON, _IDLE = 0.01, 0.25
+_READ_GUARD = 0.001
+#: Seconds until the next :meth:`Playout.tick`: while FreeSWITCH is waited for or stalls, and while there is
+#: nothing to do but to keep the line.
+_BUSY_POLL_INTERVAL, _IDLE_POLL_INTERVAL = 0.01, 0.25
 #: Bytes of room below which the rest of the queue is left where it is.
-_WORTH_WHILE = RATE
-
-
+_MIN_WRITE = SAMPLE_RATE
 #: Seconds of speech that stand in the line, beyond which more of it can wait for the loop's next turn: a
 #: bot's whole answer, come in a thousand messages at once, is written in a few pieces.
-_AHEAD = 0.2
+_PLACED_AHEAD = 0.2
 
 
 class QueueFull(Exception):
     """More speech, or more marks, than a bot may have waiting."""
 
 
-class Heard(Protocol):
+class PlayoutLine(Protocol):
     """What speech is laid into: :class:`eslbot.relay.line.Line`, where each method is explained.
 
-    Or what stands for it where no FreeSWITCH reads (:mod:`eslbot.botcheck.line`).
+    Or what stands for it where no FreeSWITCH reads (:mod:`eslbot.botcheck.clocked_line`).
     """
 
-    behind: int
+    first_free: int
     frame_bytes: int
     period: float
     ring_bytes: int
@@ -71,7 +73,7 @@ class Heard(Protocol):
         """Whether anybody reads it yet."""
 
     @property
-    def stands(self) -> bool:
+    def stalled(self) -> bool:
         """Whether its reader has stopped."""
 
     def tick(self) -> int:
@@ -83,7 +85,7 @@ class Heard(Protocol):
     def first_at(self, when: float) -> int:
         """The first tick to be read, and not before this time."""
 
-    def look_at(self) -> float | None:
+    def poll_at(self) -> float | None:
         """When a :meth:`tick` would tell most."""
 
     def room(self, tick: int) -> int:
@@ -98,44 +100,44 @@ class Heard(Protocol):
     def silence(self, first: int, last: int) -> int:
         """Have nothing be heard; the tick that is next behind it."""
 
-    def drop_old(self) -> None:
+    def drop_predecessors(self) -> None:
         """Have nothing more be heard of earlier relays."""
 
-    def tidy(self) -> None:
+    def erase_played(self) -> None:
         """Make silence of what was heard."""
 
-    def note(self, always: bool = True) -> None:
+    def checkpoint(self, always: bool = True) -> None:
         """Leave word for the next relay."""
 
-    def read_by(self, switch: str) -> bool:
+    def attach(self, switch: str) -> bool:
         """Which FreeSWITCH reads it; whether that has restarted."""
 
 
-class Told(Protocol):
+class PlayoutListener(Protocol):
     """Who is told what the caller has heard. Nothing of the playout may be called from within."""
 
-    def marked(self, name: str, cleared: bool) -> None:
+    def mark_reached(self, name: str, cleared: bool) -> None:
         """The caller has heard everything up to a mark, or never will."""
 
-    def began(self, ago: float) -> None:
+    def utterance_began(self, ago: float) -> None:
         """The caller has begun to hear an utterance, seconds ago."""
 
-    def silent(self, cut: bool, ago: float) -> None:
+    def utterance_over(self, cut: bool, ago: float) -> None:
         """The utterance is over, or was cut."""
 
-    def sounds(self, at: float, arrived: float) -> None:
+    def bot_audible(self, at: float, arrived: float) -> None:
         """FreeSWITCH has read the first audible frame since a silence, at the monotonic time ``at``.
 
         Bots may begin with silence, or send nothing else between two utterances. The frame's audio had
         ``arrived`` before.
         """
 
-    def hushed(self, at: float, cut: bool) -> None:
+    def bot_inaudible(self, at: float, cut: bool) -> None:
         """It has read the last one, whose end is ``at``; ``cut`` by a clear."""
 
 
 @dataclass(slots=True)
-class _Sound:
+class _AudibleSpan:
     """Ticks of the line in which the bot can be heard."""
 
     first: int
@@ -148,18 +150,22 @@ class Playout:
     """One call's speech."""
 
     def __init__(
-        self, line: Heard, margin: Margin, told: Told, now: Callable[[], float] = time.monotonic
+        self,
+        line: PlayoutLine,
+        delay: PlayoutDelay,
+        listener: PlayoutListener,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._line = line
-        self._margin = margin
-        self._told = told
+        self._delay = delay
+        self._listener = listener
         self._now = now
         self._queue: deque[bytes] = deque()
         self._queued = 0
         #: Bytes said and placed since the beginning: where a mark stands.
-        self._said = self._placed = 0
+        self._bytes_said = self._bytes_placed = 0
         #: The tick behind the last speech, and what stands in the one before it if that is not full.
-        self._next = line.behind
+        self._next = line.first_free
         self._tail = b""
         #: Marks behind speech that waits here (bytes said before it), and behind what is in the line (its
         #: first and last tick since the mark before).
@@ -171,14 +177,14 @@ class Playout:
         self._held = False
         self._finished = False
         #: The tick that an utterance begins with; it is None where there is none, and told once it was read.
-        self._utterance: int | None = 0 if line.behind else None
+        self._utterance: int | None = 0 if line.first_free else None
         self._fresh = self._utterance is None
         self._began = False
         #: What can be heard of what was placed: its first tick and the one behind its last, when it came, and
         #: whether it was cut. Of the first, whether its beginning was told.
-        self._sounds: deque[_Sound] = deque()
-        self._sounding = False
-        self._lately = Lately(line.frame_bytes, round(ECHO_WITHIN / line.period))
+        self._spans: deque[_AudibleSpan] = deque()
+        self._audible = False
+        self._level = PlayedLevel(line.frame_bytes, round(ECHO_WINDOW / line.period))
         #: The ticks of a silence.
         self._silence = round(UTTERANCE_OVER / line.period)
         #: How often the disk had no room, and the seconds of speech that were lost by it.
@@ -206,11 +212,6 @@ class Playout:
         """Whether an utterance stands in the line, and more of it moves nothing that is due."""
         return self._utterance is not None and not self._queue
 
-    @property
-    def queued(self) -> float:
-        """Seconds of speech that the line has no room for yet."""
-        return self._queued / (2 * RATE)
-
     def say(self, linear: bytes) -> None:
         """Speech, L16 at 8,000 Hz, to be heard behind everything that was said. Raises QueueFull."""
         if not linear:
@@ -218,42 +219,42 @@ class Playout:
         now = self._now()
         tick = self._line.tick()
         waiting = self._queued + max(0, self._next - tick) * self._line.frame_bytes
-        if waiting + len(linear) > LONGEST_QUEUE * 2 * RATE:
-            raise QueueFull(f"more than {LONGEST_QUEUE} s of speech")
+        if waiting + len(linear) > MAX_QUEUED_SECONDS * 2 * SAMPLE_RATE:
+            raise QueueFull(f"more than {MAX_QUEUED_SECONDS} s of speech")
         self._end_utterance(now, tick)
-        self._margin.message(now, len(linear) / (2 * RATE))
+        self._delay.message(now, len(linear) / (2 * SAMPLE_RATE))
         self._queue.append(linear)
         self._queued += len(linear)
-        self._said += len(linear)
-        if self._fresh or (self._next - tick) * self._line.period < _AHEAD:
+        self._bytes_said += len(linear)
+        if self._fresh or (self._next - tick) * self._line.period < _PLACED_AHEAD:
             self._place(now, tick)
 
     def mark(self, name: str) -> None:
         """Tell when everything that was said up to now has been heard. Raises QueueFull."""
-        if len(self._waiting) + len(self._placed_marks) >= MOST_MARKS:
-            raise QueueFull(f"more than {MOST_MARKS} marks")
-        self._waiting.append((self._said, name))
-        self._place_marks(self._next, self._placed)
+        if len(self._waiting) + len(self._placed_marks) >= MAX_MARKS:
+            raise QueueFull(f"more than {MAX_MARKS} marks")
+        self._waiting.append((self._bytes_said, name))
+        self._place_marks(self._next, self._bytes_placed)
 
     def clear(self) -> None:
         """Barge-in: what was not read by FreeSWITCH is not heard any more."""
         now = self._now()
-        self._line.drop_old()
+        self._line.drop_predecessors()
         tick = self._line.tick()
         try:
             tick = self._line.silence(tick, self._next)
         except LineFull:
             self.full += 1  # it is heard: the file system wants room even for silence
         self._next = tick
-        self._cut_sounds(tick)
+        self._cut_audible(tick)
         self._queue.clear()
         self._queued, self._tail = 0, b""
-        self._placed = self._said
+        self._bytes_placed = self._bytes_said
         self._tell_marks(tick, now, everything=True)
-        self._tell_sounds(tick)
+        self._tell_audible(tick)
         self._tell_began(now, tick)
         if self._began:
-            self._told.silent(True, 0.0)
+            self._listener.utterance_over(True, 0.0)
         self._over()
 
     def hold(self, on: bool) -> None:
@@ -266,13 +267,13 @@ class Playout:
             else:
                 self._holds[-1][1] = tick
 
-    def read_by(self, switch: str) -> bool:
+    def attach(self, switch: str) -> bool:
         """FreeSWITCH of this Core-UUID reads the line from now on. Whether it has restarted.
 
         Where it has, all goes on with what the one before had not read. Raises OSError.
         """
         self.tick()  # what that one has read was heard
-        return self._line.read_by(switch)
+        return self._line.attach(switch)
 
     def finish(self) -> None:
         """Nothing more will be said: the end need not be waited for."""
@@ -287,24 +288,24 @@ class Playout:
         tick = line.tick()
         due: list[float] = []
         try:
-            line.tidy()
+            line.erase_played()
         except LineFull:
             self.full += 1
-            due.append(now + _IDLE)  # it has a round's time to succeed
+            due.append(now + _IDLE_POLL_INTERVAL)  # it has a round's time to succeed
         self._place(now, tick)
         awaited = not line.read_by_freeswitch and (self._queue or self._utterance is not None)
-        due.append(now + (_SOON if awaited else _IDLE))
-        self._tell_sounds(tick)
+        due.append(now + (_BUSY_POLL_INTERVAL if awaited else _IDLE_POLL_INTERVAL))
+        self._tell_audible(tick)
         self._tell_began(now, tick)
         if self._utterance is not None and not self._began and not awaited:
-            due.append(line.at(self._utterance) + (_SOON if line.stands else _RACE))
+            due.append(line.at(self._utterance) + (_BUSY_POLL_INTERVAL if line.stalled else _READ_GUARD))
         due += self._tell_marks(tick, now)
         due += self._end_utterance(now, tick)
-        line.note(always=False)
-        look = line.look_at()
-        if look is not None:
-            due.append(look)
-        return max(now + _RACE, min(due))
+        line.checkpoint(always=False)
+        poll = line.poll_at()
+        if poll is not None:
+            due.append(poll)
+        return max(now + _READ_GUARD, min(due))
 
     # ---- speech into the line
 
@@ -313,7 +314,7 @@ class Playout:
         if not self._queue or not line.read_by_freeswitch:
             return
         if self._fresh:
-            self._next = max(self._next, line.first_at(now + max(self._margin.seconds, _RACE)))
+            self._next = max(self._next, line.first_at(now + max(self._delay.seconds, _READ_GUARD)))
             self._tail = b""
         elif self._next < tick:
             self._next = line.first_at(now + _LATE_GUARD)
@@ -323,7 +324,7 @@ class Playout:
         while self._queue:
             begin = self._next - bool(self._tail)
             room = line.room(begin) - len(self._tail)
-            if room < min(self._queued, _WORTH_WHILE, line.ring_bytes // 4):
+            if room < min(self._queued, _MIN_WRITE, line.ring_bytes // 4):
                 return
             new = self._take(room)
             linear = self._tail + new
@@ -333,10 +334,10 @@ class Playout:
             except LineFull as full:
                 first, self._next, stands = full.first, full.next, full.written
                 self.full += 1
-                self.lost += (len(linear) - stands) / (2 * RATE)
+                self.lost += (len(linear) - stands) / (2 * SAMPLE_RATE)
             if self._fresh:
                 self._utterance, self._fresh = first, False
-            self._note_sounds(now, first, linear if stands == len(linear) else linear[:stands])
+            self._note_audible(now, first, linear if stands == len(linear) else linear[:stands])
             if self._mark_from is None:
                 self._mark_from = first
             tail = self._tail
@@ -344,8 +345,8 @@ class Playout:
                 linear, tail = new, b""
             rest = len(linear) % line.frame_bytes if stands == len(linear) else 0
             self._tail = linear[len(linear) - rest :] if rest else b""
-            self._placed += len(new)
-            self._place_marks(first, self._placed - len(linear))
+            self._bytes_placed += len(new)
+            self._place_marks(first, self._bytes_placed - len(linear))
 
     def _take(self, most: int) -> bytes:
         """The queue's first bytes: as many whole messages as there is room for, and the part of one."""
@@ -364,7 +365,7 @@ class Playout:
 
     def _place_marks(self, first: int, said: int) -> None:
         """Find the frames of marks whose speech stands: what follows ``said`` begins with ``first``."""
-        while self._waiting and self._waiting[0][0] <= self._placed:
+        while self._waiting and self._waiting[0][0] <= self._bytes_placed:
             at, name = self._waiting.popleft()
             last = self._line.after(first, at - said) - 1
             self._placed_marks.append((last + 1 if self._mark_from is None else self._mark_from, last, name))
@@ -374,46 +375,46 @@ class Playout:
 
     def loudest(self) -> float:
         """The level of the loudest frame of the bot's that the caller has heard lately."""
-        return self._lately.loudest(self._line.tick())
+        return self._level.loudest(self._line.tick())
 
-    def _note_sounds(self, now: float, first: int, linear: bytes) -> None:
+    def _note_audible(self, now: float, first: int, linear: bytes) -> None:
         """Where in this, which stands from tick ``first`` on, there is something to be heard."""
-        self._lately.placed(first, linear, self._line.tick())
+        self._level.placed(first, linear, self._line.tick())
         size = self._line.frame_bytes
         if len(linear) <= size:
             spans = [(0, 1)] if audible(linear) else []
         else:
-            spans = audible_frames(linear, size, self._silence)
+            spans = audible_spans(linear, size, self._silence)
         for begin, end in spans:
-            last = self._sounds[-1] if self._sounds else None
+            last = self._spans[-1] if self._spans else None
             if last is not None and not last.cut and first + begin < last.last + self._silence:
                 last.last = max(last.last, first + end)
             else:
-                self._sounds.append(_Sound(first + begin, first + end, now))
+                self._spans.append(_AudibleSpan(first + begin, first + end, now))
 
-    def _cut_sounds(self, tick: int) -> None:
+    def _cut_audible(self, tick: int) -> None:
         """Nothing is heard from this tick on."""
-        self._lately.cut(tick)
-        while self._sounds and self._sounds[-1].first >= tick:
-            self._sounds.pop()
-        if self._sounds and self._sounds[-1].last > tick:
-            self._sounds[-1].last, self._sounds[-1].cut = tick, True
+        self._level.cut(tick)
+        while self._spans and self._spans[-1].first >= tick:
+            self._spans.pop()
+        if self._spans and self._spans[-1].last > tick:
+            self._spans[-1].last, self._spans[-1].cut = tick, True
 
-    def _tell_sounds(self, tick: int) -> None:
+    def _tell_audible(self, tick: int) -> None:
         line = self._line
-        while self._sounds:
-            sound = self._sounds[0]
-            if not self._sounding:
-                if tick <= sound.first:
+        while self._spans:
+            span = self._spans[0]
+            if not self._audible:
+                if tick <= span.first:
                     return
-                self._sounding = True
-                self._told.sounds(line.at(sound.first), sound.arrived)
-            # More of it may come, that is the same sound.
-            if tick < sound.last + (0 if sound.cut else self._silence):
+                self._audible = True
+                self._listener.bot_audible(line.at(span.first), span.arrived)
+            # More of it may come, that is the same span.
+            if tick < span.last + (0 if span.cut else self._silence):
                 return
-            self._sounding = False
-            self._told.hushed(line.at(sound.last), sound.cut)
-            self._sounds.popleft()
+            self._audible = False
+            self._listener.bot_inaudible(line.at(span.last), span.cut)
+            self._spans.popleft()
 
     def _tell_marks(self, tick: int, now: float, everything: bool = False) -> list[float]:
         """Tell the marks that were heard; of the others, when the first may be. Or all, as cleared."""
@@ -425,12 +426,12 @@ class Playout:
             first, last, name = marks[0]
             heard_at = line.at(last) + line.period
             if not everything and (tick <= last or now < heard_at) and tick < last + 2:
-                return [heard_at if tick > last else max(heard_at, now + _SOON / 5)]
+                return [heard_at if tick > last else max(heard_at, now + _BUSY_POLL_INTERVAL / 5)]
             marks.popleft()
-            self._told.marked(name, last >= tick or self._went_by_on_hold(first, last))
+            self._listener.mark_reached(name, last >= tick or self._went_by_on_hold(first, last))
         if everything:
             while self._waiting:
-                self._told.marked(self._waiting.popleft()[1], True)
+                self._listener.mark_reached(self._waiting.popleft()[1], True)
             self._mark_from = None
         if not marks and not self._held:
             oldest = self._mark_from if self._mark_from is not None else tick
@@ -444,7 +445,7 @@ class Playout:
     def _tell_began(self, now: float, tick: int) -> None:
         if self._utterance is not None and not self._began and tick > self._utterance:
             self._began = True
-            self._told.began(max(0.0, now - self._line.at(self._utterance)))
+            self._listener.utterance_began(max(0.0, now - self._line.at(self._utterance)))
 
     def _end_utterance(self, now: float, tick: int) -> list[float]:
         """End an utterance behind which nothing has come; otherwise, when that may be."""
@@ -459,10 +460,10 @@ class Playout:
         if now < over_at:
             return [over_at]
         self._tell_began(now, tick)
-        self._told.silent(False, max(0.0, now - ended))
+        self._listener.utterance_over(False, max(0.0, now - ended))
         self._over()
         return []
 
     def _over(self) -> None:
         self._utterance, self._fresh, self._began = None, True, False
-        self._margin.utterance_over()
+        self._delay.utterance_over()

@@ -1,8 +1,12 @@
-"""One relay process: an asyncio loop, its door, its calls.
+"""One relay process: an asyncio loop, its stream server, its calls.
 
 It accepts at the socket that all relays share, and at one of its own that no other has: a call that was
-prepared here gets its stream here. Told to leave, it closes the shared one and stays until its calls are
-over.
+prepared here gets its stream here. Its parent sees its state, a byte in memory that both share::
+
+    STARTING ──listens──▶ ACCEPTING ──SIGTERM, or no parent any more──▶ LEAVING ──no call is left──▶ ended
+                              └─────────────── SIGQUIT, or `drain` is over: at once ────────────────▶ ended
+
+Leaving, it has closed the shared socket.
 """
 
 from __future__ import annotations
@@ -23,41 +27,41 @@ import structlog
 from eslbot.caller.identity import Signer
 from eslbot.caller.invite import Invite
 from eslbot.config.model import Config, Workspace
-from eslbot.relay.module import Call, Door, NotTaken
-from eslbot.relay.shared import Shared
+from eslbot.relay.resources import Resources
+from eslbot.relay.stream_server import Call, StreamRefused, StreamServer
 from eslbot.runtime.tcp_keepalive import notice_dead_peers
 from eslbot.telemetry import metrics
 
 if TYPE_CHECKING:
     from eslbot.recording.recorder import Recorder
-    from eslbot.relay.margin import Margin
-    from eslbot.relay.reads import Reads
+    from eslbot.relay.line.read_counter import ReadCounter
+    from eslbot.relay.playout_delay import PlayoutDelay
 
 log = structlog.get_logger()
 
 #: What a worker shows its parent of itself.
 STARTING, ACCEPTING, LEAVING = 0, 1, 2
 #: Calls that one relay takes. Each has three files, two sockets and two watches; controllers admit fewer.
-MOST_CALLS = 4096
+MAX_CALLS = 4096
 #: Seconds for the stream of a call that was made or prepared for one; its caller may have hung up meanwhile.
-STREAM_DUE = 10.0
+STREAM_TIMEOUT = 10.0
 #: Seconds between two sweeps, and after which files that nobody has touched are nobody's: their relay was
 #: killed, and the call has ended without another one. A ring holds a minute, so all of it was heard by then.
-SWEEP, NOBODYS = 30.0, 120.0
+SWEEP_INTERVAL, ORPHAN_AGE = 30.0, 120.0
 #: What belongs to a call in the directory of line files.
 SUFFIXES = (".a.r8", ".b.r8", ".line")
-#: Seconds between two looks at what FreeSWITCH has read; 16,384 events have room, a call makes 200 a second.
-FETCH = 0.1
+#: Seconds between two looks at what FreeSWITCH has read: 16,384 events have room, a call makes 200 a second.
+READ_POLL_INTERVAL = 0.1
 #: Names of hosts that are looked up at a time: each may take seconds, and none shall make another wait.
-RESOLVERS = 64
+RESOLVER_THREADS = 64
 
 
 class Parts(NamedTuple):
     """What a relay is put together from: a call (:class:`eslbot.relay.call.RelayCall`), and its tools."""
 
-    call: Callable[[Invite, Workspace, Shared], Call]
-    reads: Callable[[Path], Reads]
-    margin: Callable[[], Margin]
+    call: Callable[[Invite, Workspace, Resources], Call]
+    read_counter: Callable[[Path], ReadCounter]
+    playout_delay: Callable[[], PlayoutDelay]
     recorder: Callable[[Config], Recorder]
 
 
@@ -91,25 +95,31 @@ class Worker:
     async def run(self) -> None:
         """Serve until told to leave and every call is over, or told to end at once."""
         self._loop = loop = asyncio.get_running_loop()
-        loop.set_default_executor(ThreadPoolExecutor(RESOLVERS, thread_name_prefix="resolver"))
+        loop.set_default_executor(ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="resolver"))
         self._done = asyncio.Event()
         self._server: asyncio.Server | None = None
         directory = Path(self._config.relay.directory)
-        reads = self._parts.reads(directory)
-        self._fetch(reads)
+        counter = self._parts.read_counter(directory)
+        self._fetch_reads(counter)
         own = _listening_at(self._config.relay.listen.from_own_host.pair[0], 0)
         self.url = "ws://{}:{}/".format(*own.getsockname())
         traced = None if self._config.tracing is None else self._config.tracing.share
         recorder = self._recorder = self._parts.recorder(self._config)
-        self._shared = Shared(
-            directory, reads, self._parts.margin, self.url, self._over, recorder=recorder, traced=traced
+        self._resources = Resources(
+            directory,
+            counter,
+            self._parts.playout_delay,
+            self.url,
+            self._over,
+            recorder=recorder,
+            traced=traced,
         )
-        door = Door(self._signer, self)
-        private = await door.open(own)
+        streams = StreamServer(self._signer, self)
+        private = await streams.open(own)
         for signum, told in ((signal.SIGTERM, self.leave), (signal.SIGQUIT, self.end)):
             loop.add_signal_handler(signum, told)
         loop.add_reader(self._lifeline, self._orphaned)
-        self._server = await door.open(self._listening)
+        self._server = await streams.open(self._listening)
         self._state[0] = ACCEPTING
         metrics.RELAY_READY.set(1)
         log.info("relay_ready", listen=str(self._config.relay.listen), own=self.url)
@@ -154,25 +164,25 @@ class Worker:
         if self._server is None and not self.calls:
             self._done.set()
 
-    # -- calls (eslbot.relay.module.Calls) ------------------------------------------------------------------
+    # -- calls (eslbot.relay.stream_server.Calls) ----------------------------------------------------------
 
-    def of(self, invite: Invite) -> Call:
-        """The call, made where there is none. Raises NotTaken."""
+    def find_or_make(self, invite: Invite) -> Call:
+        """The call, made where there is none. Raises StreamRefused."""
         call = self.calls.get(invite.call_id)
         if call is not None:
             return call
         if self._server is None:  # who asks here comes late: another relay has it by now
-            raise NotTaken(503, "leaving")
+            raise StreamRefused(503, "leaving")
         workspace = self._config.of_admitted(invite.workspace_id)  # the controllers admit; we verify
         if workspace is None:
-            raise NotTaken(403, "unknown_workspace")
-        if len(self.calls) >= MOST_CALLS:
-            raise NotTaken(503, "full")
-        call = self._parts.call(invite, workspace, self._shared)
+            raise StreamRefused(403, "unknown_workspace")
+        if len(self.calls) >= MAX_CALLS:
+            raise StreamRefused(503, "full")
+        call = self._parts.call(invite, workspace, self._resources)
         self.calls[invite.call_id] = call
         metrics.RELAY_CALLS.set(len(self.calls))
         # An upgrade may still be found wrong, or never come.
-        self._awaited[invite.call_id] = self._loop.call_later(STREAM_DUE, self._drop, invite.call_id)
+        self._awaited[invite.call_id] = self._loop.call_later(STREAM_TIMEOUT, self._drop, invite.call_id)
         return call
 
     def has_stream(self, call_id: str) -> None:
@@ -183,7 +193,7 @@ class Worker:
     def _drop(self, call_id: str) -> None:
         del self._awaited[call_id]
         if (call := self.calls.get(call_id)) is not None:
-            log.info("call_without_stream", call_id=call_id, seconds=STREAM_DUE)
+            log.info("call_without_stream", call_id=call_id, seconds=STREAM_TIMEOUT)
             call.stream_gone(True)
 
     def _over(self, call_id: str) -> None:
@@ -192,19 +202,19 @@ class Worker:
         metrics.RELAY_CALLS.set(len(self.calls))
         self._look_done()
 
-    def _fetch(self, reads: Reads) -> None:
+    def _fetch_reads(self, counter: ReadCounter) -> None:
         """So that the kernel's queue does not overflow; a line that is spoken on looks when it has to know.
 
         A wake-up for each read of FreeSWITCH's would cost more than everything else about them.
         """
-        self._loop.call_later(FETCH, self._fetch, reads)
-        reads.drain(within=FETCH / 2)
+        self._loop.call_later(READ_POLL_INTERVAL, self._fetch_reads, counter)
+        counter.drain(within=READ_POLL_INTERVAL / 2)
 
     # -- the directory ------------------------------------------------------------------------------------
 
     def _sweep(self) -> None:
-        self._loop.call_later(SWEEP, self._sweep)
-        sweep(self._shared.directory, self.calls, time.time())
+        self._loop.call_later(SWEEP_INTERVAL, self._sweep)
+        sweep(self._resources.directory, self.calls, time.time())
 
 
 def sweep(directory: Path, ours: Container[str], now: float) -> None:
@@ -218,7 +228,7 @@ def sweep(directory: Path, ours: Container[str], now: float) -> None:
         try:
             if entry.name.partition(".")[0] in ours:
                 os.utime(entry.path, (now, now), follow_symlinks=False)
-            elif now - entry.stat(follow_symlinks=False).st_mtime > NOBODYS:
+            elif now - entry.stat(follow_symlinks=False).st_mtime > ORPHAN_AGE:
                 Path(entry.path).unlink()
                 log.warning("line_swept", file=entry.name)
         except FileNotFoundError:

@@ -13,7 +13,8 @@ import gevent
 import structlog
 from greenswitch.esl import OutboundSessionHasGoneAway
 
-from eslbot.ameyo.client import AmeyoClient, Verdict
+from eslbot.ameyo.client import AmeyoClient
+from eslbot.ameyo.retry import Verdict
 from eslbot.caller.identity import Signer
 from eslbot.caller.invite import Invite, Refused
 from eslbot.calls.call import Call
@@ -26,7 +27,7 @@ from eslbot.config.model import Config, Workspace
 from eslbot.esl.errors import EslError
 from eslbot.esl.gone import ConnectionLost
 from eslbot.esl.session import Session
-from eslbot.ledger.journal import NoJournal, Notebook
+from eslbot.ledger.journal import Notebook
 from eslbot.ledger.observer import JournalObserver
 from eslbot.server.call_counts import CallCounts
 from eslbot.server.ended_calls import EndedCalls
@@ -75,8 +76,8 @@ class Controller:
         self.draining = False
         #: Those that it has, and the customers whom it hands off without one.
         self.calls: set[Leaves] = set()
-        #: What the ledger gets to know.
-        self.journal: Notebook = journal or NoJournal()
+        #: What the ledger gets to know; None without ``[ledger]``.
+        self.journal = journal
         #: What is known of calls whose connection was lost.
         self.resume_states = ResumeStates(Path(config.server.key_file).parent / "calls")
         self._local_peers = LocalPeers(config.server.switch_user)
@@ -173,7 +174,8 @@ class Controller:
         if self.calls:
             log.warning("calls_left_behind", calls=len(self.calls), after_seconds=LEAVE_LIMIT)
         self._refusal_log.sum_up()
-        self.journal.flush(LAST_FACTS)
+        if self.journal is not None:
+            self.journal.flush(LAST_FACTS)
 
     def _wait_until_empty(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -184,7 +186,8 @@ class Controller:
 
     def observers(self) -> list[Observer]:
         """New ones, for one call: who gets to know what happens to it."""
-        return [MetricsObserver(), log_observer, JournalObserver(self.journal)]
+        observers: list[Observer] = [MetricsObserver(), log_observer]
+        return observers if self.journal is None else [*observers, JournalObserver(self.journal)]
 
     def charge(self, source: str) -> None:
         """Count an INVITE against its source's rate limit, before anything else is known of it.

@@ -29,6 +29,8 @@ from ipaddress import IPv6Address, ip_address
 
 from eslbot.config.model import ANY_USER, IP, address_in
 
+#: Python's own also in a worker, which has imported this before gevent patches: the kernel answers at once.
+_Socket = socket.socket
 ROOT = 0
 #: Whom FreeSWITCH's packages run it as.
 USUAL = "freeswitch"
@@ -229,7 +231,7 @@ def _here(own: _End, peer: _End) -> bool:
 def _ask(protocol: int, kind: int, question: bytes) -> tuple[int, bytes]:
     """The kind and the content of the kernel's answer. Raises _NotFound and OSError."""
     message = _HEADER.pack(_HEADER.size + len(question), kind, _NLM_F_REQUEST, _SEQUENCE, 0) + question
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as kernel:
+    with _Socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as kernel:
         kernel.settimeout(0)  # the answer is there when the question is sent, or none will come
         kernel.send(message)
         answer, (sender, _) = kernel.recvfrom(_ANSWER)

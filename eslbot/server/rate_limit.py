@@ -5,8 +5,8 @@ before anything else is known of an INVITE, and by the *address* that sent it, n
 who floods in another one's name spends the own.
 
 This is the innermost of three places that keep to ``max_cps``: an INVITE that gets here has cost FreeSWITCH a
-session and this process a connection already. The firewall (:mod:`~eslbot.freeswitch.firewallconf`) and the
-edge are before it.
+session and this process a connection already. The firewall
+(:mod:`~eslbot.freeswitch.firewall`) and the edge are before it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The service: gunicorn's arbiter, configured by our file instead of gunicorn's own settings.
 
 gunicorn brings the pre-forked workers, HUP, TTIN/TTOU, USR2, the watchdog over hung workers and the privilege
-drop. This module is the arbiter's side; what runs in a worker is imported there, in :meth:`Service.load`.
+drop. This module is the arbiter's side. What runs in a worker is imported by :meth:`Service.run`, before the
+first fork: it costs a worker nothing then.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +25,10 @@ from eslbot import config as configuration
 from eslbot.caller import keyfile
 from eslbot.caller.identity import Signer
 from eslbot.config import Config, ConfigError
-from eslbot.config.former import Former
+from eslbot.config.former_tenants import FormerTenants
 from eslbot.config.sources import Sources
 from eslbot.runtime.children import PAGE, RELAY, ChildProcess
+from eslbot.runtime.garbage import settle_memory
 from eslbot.runtime.hardening import keep_to_ourselves
 from eslbot.server import peer_credentials
 from eslbot.server.arbiter import CallArbiter
@@ -52,6 +55,13 @@ WATCHDOG = 5
 MARGIN = 2
 #: Connections beyond the calls: port probes, refusals on their way.
 HEADROOM = 1000
+#: What a worker runs. Not imported with this module, since metrics are made where ``eslbot serve`` has said.
+OF_WORKERS = (
+    "eslbot.calls.stranded",
+    "eslbot.ledger.journal",
+    "eslbot.server.controller",
+    "eslbot.server.probes",
+)
 
 
 class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
@@ -63,7 +73,7 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self.drain = drain
         self._lifeline = os.pipe()
         self.counts = CallCounts()
-        self.former = Former()
+        self.former = FormerTenants()
         self.buckets = TokenBuckets()
         self.ended = EndedCalls()
         options = ["--config", str(path), "--log", "json" if json_logs else "console"]
@@ -193,10 +203,13 @@ class Service(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def run(self) -> None:
         """Run until a signal ends it; leaves by SystemExit."""
+        for module in OF_WORKERS:
+            import_module(module)
+        settle_memory()  # what is there now is every worker's, and none has to look through it
         CallArbiter(self).run()
 
     def load(self) -> Controller:
-        """In the worker, after gevent has patched the standard library."""
+        """In the worker, for which :meth:`run` has imported it all."""
         from eslbot.ledger.journal import Journal
         from eslbot.server.controller import Controller
 

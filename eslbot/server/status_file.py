@@ -137,7 +137,10 @@ def place(config: Config, realpath: str) -> Path:
 
 
 def started(pid: int) -> int | None:
-    """When the process was started, in the kernel's ticks since boot; None where there is none."""
+    """When the process was started, in the kernel's ticks since boot; None where there is none.
+
+    Not psutil's ``create_time``, which is of the clock: that may be set while the service runs.
+    """
     try:
         # Behind the name, which may hold anything (proc(5): the 22nd field).
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])

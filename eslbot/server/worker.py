@@ -1,9 +1,9 @@
 """A gunicorn worker whose connections on the event-socket listener become calls.
 
-Beside it, on a port of loopback, it answers whether it is well (:mod:`eslbot.server.probes`);
-gunicorn's own HTTP is not used. This module is imported by the arbiter, before the worker patches the
-standard library for gevent, so it must import nothing that opens sockets: the controller, with requests and
-ssl, is loaded in the worker by :meth:`eslbot.server.service.Service.load`.
+Beside it, on a port of loopback, it answers whether it is well (:mod:`eslbot.server.probes`); gunicorn's own
+HTTP is not used. All that a worker runs is imported by the arbiter, before the worker patches the standard
+library for gevent (:meth:`CallWorker.patch`): a worker is ready as it is forked. So no module may keep
+a class, a function or a lock of what is patched, or be derived from one: what waits is gevent's own by name.
 
 A worker that is told to leave closes its listening sockets at once, because all workers share them: it must
 not get the calls back that it gives up. Only then does it hand its calls over.
@@ -20,9 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 import structlog
+from gevent import monkey
 from gevent.event import Event
+from gevent.monkey import get_original
 from gevent.pool import Pool
 from gevent.server import StreamServer
+from gevent.socket import socket as GeventSocket
 from gevent.socket import wait_read
 from gunicorn.workers.ggevent import GeventWorker
 
@@ -56,11 +59,29 @@ ORDERS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
 STARTING, ACCEPTING, LEAVING = 0, 1, 2
 
 
+#: Python's own: gevent's has watchers of its own, and waits where a session never does.
+_Socket: type[std_socket.socket] = get_original("socket", "socket")
+
+
+class CallServer(StreamServer):
+    """Takes connections for sessions, which wait for no read and no write, as Python's own sockets."""
+
+    def do_read(self) -> Any:
+        """The next connection and its peer's address; None where there is none."""
+        listener: Any = self.socket
+        try:
+            descriptor, address = listener._accept()
+        except BlockingIOError:
+            return None
+        return _Socket(listener.family, listener.type, listener.proto, fileno=descriptor), address
+
+
 class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     """GeventWorker with calls; the arbiter gives each its ``row`` of the call counts and the ``lifeline``."""
 
     app: Service
     alive: bool
+    sockets: list[Any]  # gunicorn's, then gevent's
     wsgi: Controller  # gunicorn's name for what the application loads
     row: int
     #: A pipe whose writing end only the arbiter keeps: the reading end tells when the arbiter is gone.
@@ -102,6 +123,17 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
         os.close(self.lifeline[1])
         super().init_process()
+
+    def patch(self) -> None:
+        """Let what waits in the standard library wait for its greenlet alone, and take the listeners over.
+
+        Not `ssl`, whose contexts would call themselves for ever where they were made before: TLS is spoken
+        over no socket here (:class:`eslbot.ameyo.sockets.FedContext`).
+        """
+        monkey.patch_all(ssl=False)
+        self.sockets = [
+            GeventSocket(one.FAMILY, std_socket.SOCK_STREAM, fileno=one.sock.detach()) for one in self.sockets
+        ]
 
     def run(self) -> None:
         """Accept until told to leave, hand the calls over, return."""
@@ -161,9 +193,7 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _watch_stranded(self) -> None:
         """Hand off whom FreeSWITCH has lost."""
-        from eslbot.calls.stranded import (
-            StrandedCalls,  # not in the arbiter: it would have our sockets unpatched
-        )
+        from eslbot.calls.stranded import StrandedCalls  # by now: see eslbot.server.service.OF_WORKERS
 
         gevent.spawn(StrandedCalls(self.wsgi).watch)
 
@@ -176,7 +206,7 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         if listener.getsockname()[:2] == self.wsgi.config.server.listen.pair:
             notice_dead_peers(listener)
             pool = Pool(self.worker_connections)
-            server = StreamServer(listener, handle=self.take, spawn=pool)
+            server: StreamServer = CallServer(listener, handle=self.take, spawn=pool)
             server.max_accept = ACCEPTS
             self._pools.append(pool)
         else:

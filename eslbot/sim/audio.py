@@ -1,8 +1,8 @@
 """Tones and what became of them: the measurements behind "the caller heard the bot".
 
-Linear audio is L16 little-endian, one channel, as in :mod:`eslbot.g711`. A minute of a call is measured in a
-fraction of a second, because the inner loops run in C (``map``, ``sum``, ``re``). Speech is a pure tone, so
-that presence, order, gaps and cuts can be told exactly.
+Linear audio is L16 little-endian, one channel, as in :mod:`eslbot.audio.g711`. A minute of a call is measured
+in a fraction of a second, because the inner loops run in C (``map``, ``sum``, ``re``). Speech is a pure tone,
+so that presence, order, gaps and cuts can be told exactly.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ from typing import Any
 
 from eslbot.sim.bot import GOODBYE, GREETING
 from eslbot.sim.freeswitch import FreeSwitchError
-from eslbot.sim.lab import Lab, LabError, Tenant
+from eslbot.sim.lab import Lab, Tenant
 from eslbot.sim.pbx import CallResult, Notification, SippMissing
+from eslbot.sim.service import LabError
 
 #: Seconds the demo's call may take; it takes about three.
 LIMIT = 30.0

@@ -1,29 +1,24 @@
-"""What Linux tells about other processes: children, open sockets, who serves which port (proc(5))."""
+"""What Linux tells about other processes: who has started whom, who serves which port; and their end."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+import signal
+import subprocess
+from itertools import pairwise
 from pathlib import Path
 
-#: Socket states of ``/proc/net/tcp`` (``include/net/tcp_states.h``).
-ESTABLISHED, CLOSE_WAIT, LISTEN = 0x01, 0x08, 0x0A
+import psutil
 
-
-@dataclass(frozen=True, slots=True)
-class TcpSocket:
-    """A line of ``/proc/net/tcp``: two addresses, the state and the inode (0 where nobody has it)."""
-
-    local: tuple[str, int]
-    remote: tuple[str, int]
-    state: int
-    inode: int
+#: Seconds between TERM and KILL.
+STOP_LIMIT = 15.0
 
 
 def children(pid: int) -> list[int]:
     """The processes that ``pid`` has started and that are still there; none where it is gone itself."""
+    # Of proc(5) itself: psutil walks all processes of the machine, a hundred times dearer, and this is asked
+    # every ten milliseconds while a service starts.
     try:
         text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     except OSError:
@@ -38,49 +33,28 @@ def descendants(pid: int) -> list[int]:
 
 def tells(pid: int) -> bool:
     """Whether it is a service's page process, which is a child beside the workers."""
-    return _runs(pid, b"\0page\0--config\0")
+    return _runs(pid, "page")
 
 
 def relays(pid: int) -> bool:
     """Whether it is a service's relay, another child beside the workers, or one of that."""
-    return _runs(pid, b"\0relay\0--config\0")
+    return _runs(pid, "relay")
 
 
-def _runs(pid: int, command: bytes) -> bool:
+def _runs(pid: int, command: str) -> bool:
     try:
-        return command in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
+        words = psutil.Process(pid).cmdline()
+    except psutil.Error:
         return False
+    return any(pair == (command, "--config") for pair in pairwise(words))
 
 
 def is_alive(pid: int) -> bool:
     """Whether the process runs; one that nobody has reaped yet does not."""
     try:
-        # Behind the name, which may hold anything.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.Error:
         return False
-
-
-def tcp_sockets() -> list[TcpSocket]:
-    """All IPv4 TCP sockets of this machine."""
-    found = []
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        found.append(TcpSocket(_address(fields[1]), _address(fields[2]), int(fields[3], 16), int(fields[9])))
-    return found
-
-
-def _address(text: str) -> tuple[str, int]:
-    ip, port = text.split(":")
-    return ".".join(str(byte) for byte in reversed(bytes.fromhex(ip))), int(port, 16)
-
-
-def sockets_of(pid: int) -> dict[int, int]:
-    """The sockets a process has open: inode to descriptor; empty where it is gone."""
-    return {
-        int(target[8:-1]): number for number, target in _descriptors(pid) if target.startswith("socket:[")
-    }
 
 
 def serves(pid: int, address: tuple[str, int]) -> bool:
@@ -88,33 +62,37 @@ def serves(pid: int, address: tuple[str, int]) -> bool:
 
     A forked worker inherits the socket long before it serves; this is when it does.
     """
-    own = sockets_of(pid)
-    listening = {
-        own[s.inode]
-        for s in tcp_sockets()
-        if s.state == LISTEN and s.local[1] == address[1] and s.inode in own
-        if s.local[0] in (address[0], "0.0.0.0")
-    }
-    for number, target in _descriptors(pid):
-        if target == "anon_inode:[eventpoll]":
-            with contextlib.suppress(OSError):  # it is going
-                watched = Path(f"/proc/{pid}/fdinfo/{number}").read_text()
-                if listening & {int(fd) for fd in re.findall(r"^tfd:\s*(\d+)", watched, re.M)}:
-                    return True
-    return False
-
-
-def owner(pids: list[int], local: tuple[str, int], remote: tuple[str, int]) -> int | None:
-    """Which of ``pids`` has the connection with these two ends; None where none has accepted it."""
-    inodes = {s.inode for s in tcp_sockets() if s.local == local and s.remote == remote and s.inode}
-    return next((pid for pid in pids if inodes & sockets_of(pid).keys()), None)
-
-
-def _descriptors(pid: int) -> Iterator[tuple[int, str]]:
     try:
-        links = list(Path(f"/proc/{pid}/fd").iterdir())
-    except OSError:
-        return
-    for link in links:
-        with contextlib.suppress(OSError):  # closed meanwhile
-            yield int(link.name), str(link.readlink())
+        own = psutil.Process(pid).net_connections("tcp4")
+    except psutil.Error:
+        return False
+    listening = {
+        at.fd
+        for at in own
+        if at.status == psutil.CONN_LISTEN and at.laddr.port == address[1]
+        if at.laddr.ip in (address[0], "0.0.0.0")
+    }
+    return bool(listening) and any(listening & watched for watched in _watched(pid))
+
+
+def _watched(pid: int) -> list[set[int]]:
+    """The descriptors that each epoll of a process watches: proc(5), of which psutil knows nothing."""
+    found = []
+    with contextlib.suppress(OSError):  # it is going
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                if str(link.readlink()) == "anon_inode:[eventpoll]":
+                    info = Path(f"/proc/{pid}/fdinfo/{link.name}").read_text()
+                    found.append({int(fd) for fd in re.findall(r"^tfd:\s*(\d+)", info, re.M)})
+    return found
+
+
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, and SIGKILL where that does not help in time."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_LIMIT)

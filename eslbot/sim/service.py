@@ -21,14 +21,12 @@ from eslbot.sim.processes import children, descendants, is_alive, relays, serves
 
 #: Seconds to come up; to go down.
 START_LIMIT, STOP_LIMIT = 20.0, 15.0
-#: Seconds that orphaned workers get between TERM and KILL when the arbiter was killed.
-ORPHANS_LIMIT = 5.0
 #: Seconds between two looks at a process: there is no event to wait for.
 _LOOK = 0.01
 
 
-class ServiceError(Exception):
-    """The service did not do what it was told; the text holds the end of its log."""
+class LabError(Exception):
+    """A part of a laboratory did not do what it was told; the text holds the end of its log."""
 
 
 class EslbotService:
@@ -63,7 +61,7 @@ class EslbotService:
     # -- life ---------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Run it and wait until it serves; the switch may not be there yet. Raises :class:`ServiceError`."""
+        """Run it and wait until it serves; the switch may not be there yet. Raises :class:`LabError`."""
         environment = {**os.environ, **self._environment}
         # A service's own directory of figures is not another's, and one that is killed leaves it behind.
         environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
@@ -80,7 +78,7 @@ class EslbotService:
         deadline = time.monotonic() + START_LIMIT
         while not (self.serving() and self._is_ready()):
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise ServiceError(f"eslbot serve did not come up:\n{self._log_end()}")
+                raise LabError(f"eslbot serve did not come up:\n{self.log_end()}")
             time.sleep(_LOOK)
 
     def stop(self) -> None:
@@ -107,70 +105,19 @@ class EslbotService:
         self.process = None
         return pids
 
-    def kill_arbiter(self) -> list[int]:
-        """KILL of the arbiter; then what systemd does: TERM to who is left, KILL where that takes too long.
-
-        Returns the workers' ids when all are gone; :meth:`start` brings the service back.
-        """
-        if self.process is None:
-            return []
-        orphans = self._children()
-        self.process.kill()
-        self.process.wait(STOP_LIMIT)
-        self.process = None
-        for pid in orphans:
-            send(pid, signal.SIGTERM)
-        if not wait_gone(orphans, ORPHANS_LIMIT):
-            for pid in orphans:
-                send(pid, signal.SIGKILL)
-            wait_gone(orphans, STOP_LIMIT)
-        return orphans
-
-    def hup(self) -> None:
-        """Reload: new workers come, the old ones leave."""
-        if self.process is not None:
-            self.process.send_signal(signal.SIGHUP)
-
     # -- its workers --------------------------------------------------------------------------------------
 
     def worker_pids(self) -> list[int]:
         """The workers that exist now, in the order of their start; some may not serve yet."""
-        return [pid for pid in self._children() if not tells(pid) and not relays(pid)]
+        return [pid for pid in self.children() if not tells(pid) and not relays(pid)]
 
-    def relay_pids(self) -> list[int]:
-        """The relays, without their parent."""
-        return [relay for pid in self._children() if relays(pid) for relay in children(pid)]
-
-    def relay_parent_pid(self) -> int | None:
-        """The relays' parent, where the service starts them."""
-        return next((pid for pid in self._children() if relays(pid)), None)
-
-    def page_pid(self) -> int | None:
-        """The page process, while there is one."""
-        return next((pid for pid in self._children() if tells(pid)), None)
-
-    def _children(self) -> list[int]:
+    def children(self) -> list[int]:
+        """What the arbiter has started and is still there: workers, the page process, the relays' parent."""
         return [] if self.process is None else children(self.process.pid)
 
     def serving(self) -> list[int]:
         """The workers that wait for connections of the switch now."""
         return [pid for pid in self.worker_pids() if serves(pid, self.listen)]
-
-    def wait_serving(self, count: int | None = None, timeout: float = START_LIMIT) -> list[int]:
-        """The serving workers, once there are ``count``, by default all of the configuration.
-
-        Raises:
-            TimeoutError: not within ``timeout`` seconds.
-        """
-        wanted = self.workers if count is None else count
-        deadline = time.monotonic() + timeout
-        while len(found := self.serving()) < wanted:
-            if time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"{len(found)} of {wanted} workers serve after {timeout:g} s:\n{self._log_end()}"
-                )
-            time.sleep(_LOOK)
-        return found
 
     # -- what it says -------------------------------------------------------------------------------------
 
@@ -182,12 +129,6 @@ class EslbotService:
         """The same of a worker's health port: whichever takes the connection. Raises OSError."""
         return _get(self.health, path)
 
-    def metric(self, name: str) -> float:
-        """The sum of a metric over its labels; 0 where it has not been counted. Raises OSError."""
-        lines = self.http("/metrics")[1].splitlines()
-        own = [line for line in lines if line.startswith((f"{name}{{", f"{name} "))]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in own)
-
     def log_lines(self) -> list[dict[str, Any]]:
         """What it has logged so far."""
         return self._log.lines()
@@ -198,7 +139,8 @@ class EslbotService:
         except OSError:
             return False
 
-    def _log_end(self) -> str:
+    def log_end(self) -> str:
+        """The last of its log."""
         return self.log_file.read_text(errors="replace")[-3000:]
 
 
@@ -230,14 +172,14 @@ def wait_gone(pids: list[int], timeout: float) -> bool:
 
 
 def wait_listening(address: tuple[str, int], timeout: float) -> None:
-    """Wait until somebody accepts connections there. Raises :class:`ServiceError`."""
+    """Wait until somebody accepts connections there. Raises :class:`LabError`."""
     deadline = time.monotonic() + timeout
     while True:
         try:
             socket.create_connection(address, timeout=1.0).close()
         except OSError as error:
             if time.monotonic() > deadline:
-                raise ServiceError(f"nobody listens at {address[0]}:{address[1]}: {error}") from error
+                raise LabError(f"nobody listens at {address[0]}:{address[1]}: {error}") from error
             time.sleep(_LOOK)
         else:
             return

@@ -13,8 +13,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from eslbot import recovery
-from eslbot.recovery import Recoveries, RecoveryFileError
+from eslbot.recovery import state as recovery
+from eslbot.recovery.state import Recoveries, RecoveryFileError
 from eslbot.telemetry import metric_rows
 
 log = structlog.get_logger()

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -86,10 +87,23 @@ def configure(*, json_logs: bool, for_good: bool = False) -> None:
         render = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
-    # A traceback is made a text before it is masked; without local variables, which are a call's or a token.
-    last = [structlog.processors.format_exc_info, _hide_numbers, render, _hide_secrets]
+
+    def line(logger: object, method: str, event: Event) -> str:
+        """The finished line, without what it must not tell; one processor, as each costs every line."""
+        about = _about.get()
+        if about is not None:
+            event = {**about.facts, **event}
+        structlog.processors.add_log_level(logger, method, event)
+        event["timestamp"] = f"{datetime.now(UTC).replace(tzinfo=None).isoformat()}Z"
+        # A traceback is made a text before it is masked; without local variables: those are a call's.
+        if "exc_info" in event:
+            event = structlog.processors.format_exc_info(logger, method, event)
+        if _mask_numbers:
+            event = _without_any_number(event)
+        return redaction.redact(render(logger, method, event))  # whatever slipped into the finished line
+
     structlog.configure(
-        processors=[*_SHARED, *last],
+        processors=[line],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=for_good,
@@ -97,8 +111,7 @@ def configure(*, json_logs: bool, for_good: bool = False) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_SHARED,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, line],
         )
     )
     root = logging.getLogger()
@@ -123,14 +136,7 @@ def _greenlet_failed(
 # -- processors -------------------------------------------------------------------------------------------
 
 
-def _say_whose(logger: object, method: str, event: Event) -> Event:
-    about = _about.get()
-    return event if about is None else {**about.facts, **event}
-
-
-def _hide_numbers(logger: object, method: str, event: Event) -> Event:
-    if not _mask_numbers:
-        return event
+def _without_any_number(event: Event) -> Event:
     about = _about.get()
     known = [number for number in about.numbers if _is_telling(number)] if about else []
     return {
@@ -164,24 +170,12 @@ def _is_telling(number: str) -> bool:
     return sum(character.isdigit() for character in number) >= _TELLING_DIGITS
 
 
-def _hide_secrets(logger: object, method: str, line: str) -> str:
-    """The last line of defence: whatever slipped into the finished line."""
-    return redaction.redact(line)
-
-
 _encode = json.JSONEncoder(default=repr).encode
 
 
 def _as_json(logger: object, method: str, event: Event) -> str:
     """One line; what JSON does not know is told as Python shows it."""
     return _encode(event)
-
-
-_SHARED: list[Any] = [
-    _say_whose,
-    structlog.processors.add_log_level,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-]
 
 
 class GunicornLogger(Logger):  # type: ignore[misc]  # gunicorn has no types

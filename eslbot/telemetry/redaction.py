@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from html.entities import html5
 from types import TracebackType
 
+from eslbot.config.secrets import SHORTEST_SECRET
 from eslbot.config.urls import MASK
 
 #: How many times a text may be escaped: by who quotes it, by a gateway's page around that, and by us.
@@ -33,8 +34,6 @@ SPELT = 12
 RUN, PIECE, STEP = 12, 8, 5
 #: With more secrets than this that have no such row it is cheaper to look first whether any may begin.
 MANY = 150
-#: A shorter text is found in too many places that are not it.
-SHORTEST = 6
 
 _ESCAPE = re.compile(
     r"%[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\x[0-9A-Fa-f]{2}|\\[^ux]"
@@ -131,6 +130,8 @@ class Redactor:
 
     def redact(self, text: str) -> str:
         """``text``, each secret in it replaced by asterisks, its escapes and all."""
+        if not (self._may_stand_in(text) or "\\" in text or "%" in text or "&" in text):
+            return text  # as nearly all are
         spans = self.spans(text)
         return _without(text, spans) if spans else text
 
@@ -164,7 +165,7 @@ class Redactor:
             return False
         if self._heads is not None and self._heads.isdisjoint(_every(text, self._head)):
             return False
-        return any(form in text for form in self._odd)
+        return any(map(text.__contains__, self._odd))
 
     def _places(self, text: str) -> Iterator[tuple[int, int]]:
         for form in self._forms:
@@ -191,7 +192,7 @@ def _spellings(secret: str) -> set[str]:
         forms.add(form)
     forms |= {form.replace(" ", "+") for form in forms}  # in a URL's query
     forms |= {form.encode("utf-8", "surrogatepass").decode("latin-1") for form in forms}  # of %C3%A9
-    return {form for form in forms if len(form) >= SHORTEST}
+    return {form for form in forms if len(form) >= SHORTEST_SECRET}
 
 
 def _in_hex(secret: str) -> Iterator[str]:
@@ -207,7 +208,7 @@ def _in_base64(secret: str) -> Iterator[str]:
     for before in range(3):
         first, last = -(-before * 8 // 6), (before + len(data)) * 8 // 6
         stable = b64encode(bytes(before) + data).decode()[first:last]
-        if len(stable) >= SHORTEST:
+        if len(stable) >= SHORTEST_SECRET:
             yield stable
             yield stable.translate(_URL_SAFE)
 

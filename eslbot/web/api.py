@@ -13,11 +13,11 @@ import structlog
 from flask import Blueprint, Response, request
 
 import eslbot
-from eslbot import recovery
 from eslbot.ledger.database import LedgerDown
 from eslbot.ledger.reader import LedgerBusy
 from eslbot.ledger.sentences import ending, quality
 from eslbot.outcome import Fault, Outcome
+from eslbot.recovery import state as recovery
 from eslbot.web.asking import answering, ledger_of
 from eslbot.web.refusal import Refusal, bad_request
 from eslbot.web.schemas import Fields, query

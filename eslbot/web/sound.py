@@ -13,12 +13,12 @@ from typing import Any
 
 import structlog
 
+from eslbot.audio import SAMPLE_RATE
 from eslbot.config.model import Config
 from eslbot.recording import sidecar
 from eslbot.recording.sealed import BadSeal, NoKey
 from eslbot.recording.sidecar import Part
 from eslbot.recording.store import Entry, Opened, Store, facts
-from eslbot.relay.control import RATE
 from eslbot.web.refusal import Refusal, bad_request
 from eslbot.web.sessions import Viewer
 
@@ -79,7 +79,7 @@ def _part(store: Store, entry: Entry, part: Part, now: float) -> dict[str, Any]:
     told = {
         "number": _number(part),
         "began_at": part.began_at,
-        "seconds": None if part.samples is None else part.samples / RATE,
+        "seconds": None if part.samples is None else part.samples / SAMPLE_RATE,
         "state": entry.state_of(part, now),
         "why": part.why,
         "sealed": part.sealed,

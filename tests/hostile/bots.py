@@ -8,8 +8,10 @@ import zlib
 from collections.abc import Iterator
 
 from eslbot.ameyo.notification import notification
-from eslbot.ameyo.properties import allowed, fill
-from eslbot.relay.audio import KINDS, RATES, Decoder, audible
+from eslbot.ameyo.properties import allowed
+from eslbot.audio.decoder import KINDS, RATES, Decoder
+from eslbot.audio.levels import audible
+from eslbot.config.placeholders import fill
 from eslbot.relay.protocols import PROTOCOLS
 from eslbot.relay.protocols.base import BadMessage, End, Mark, Speech
 from tests.support.protocols import INVITE, speak

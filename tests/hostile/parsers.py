@@ -33,11 +33,13 @@ from waitress.adjustments import Adjustments
 from waitress.parser import HTTPRequestParser
 
 from eslbot.ameyo.answer import Answer
-from eslbot.ameyo.client import MAX_RETRY_AFTER, AmeyoClient, _retry_after
+from eslbot.ameyo.client import AmeyoClient
 from eslbot.ameyo.notification import notification
-from eslbot.ameyo.properties import allowed, fill
+from eslbot.ameyo.properties import allowed
+from eslbot.ameyo.proxy import Proxy, ProxyFailed
+from eslbot.ameyo.retry import MAX_RETRY_AFTER, parse_retry_after
 from eslbot.ameyo.sockets import MAX_BYTES, PIECE
-from eslbot.ameyo.tunnel import Proxy, ProxyFailed
+from eslbot.audio import UnusableAudio
 from eslbot.caller.identity import Signer
 from eslbot.caller.invite import Invite, Refused, parse
 from eslbot.calls.bot import stream
@@ -46,16 +48,17 @@ from eslbot.calls.bot.lines import lines_of as lines_of_relay
 from eslbot.calls.channel_state import ChannelState
 from eslbot.calls.media import media_facts
 from eslbot.config import Ameyo, ConfigError, Secret, load
+from eslbot.config.placeholders import fill
 from eslbot.esl.commands import check_line, execute_message, quote
+from eslbot.esl.connection import READ_BYTES
 from eslbot.esl.errors import ProtocolError, UnsafeArgument
 from eslbot.esl.events import Event
 from eslbot.esl.frames import MAX_HEADER_BYTES, FrameReader, Headers
-from eslbot.esl.session import READ_BYTES, Session
+from eslbot.esl.session import Session
 from eslbot.ledger.fold import BadFact, Fact, Story, read_fact
 from eslbot.ledger.queries import Filter
 from eslbot.ledger.tail import Folder
 from eslbot.relay import control, protocols
-from eslbot.relay.audio import UnusableAudio
 from eslbot.relay.control import BadText, News, read_news
 from eslbot.relay.protocols.base import BadMessage
 from eslbot.server.probes import Probes
@@ -439,9 +442,9 @@ def answered(content: bytes) -> None:
     assert 200 <= status <= 999 or status == 101
     answer.read()
     assert answer.status == status, "it was the verdict already"
-    told = _client()._told(answer)
+    told = _client()._detail(answer)
     assert len(told) <= 200 and "ameyo-token-77c2" not in told
-    after = _retry_after(answer.field("Retry-After"))
+    after = parse_retry_after(answer.field("Retry-After"))
     assert after is None or 0.0 <= after <= MAX_RETRY_AFTER
 
 
@@ -456,7 +459,7 @@ PROXY = Proxy("10.0.0.9", 3128, Secret("eslbot:proxy-password-5c1e"))
 def tunnelled(content: bytes) -> None:
     """What a proxy says before TLS: through, or refused in words of our own."""
     try:
-        PROXY.let_through(Wire(content), "management.ameyo.app", 8887, 60.0)  # type: ignore[arg-type]
+        PROXY.open_tunnel(Wire(content), "management.ameyo.app", 8887, 60.0)  # type: ignore[arg-type]
     except ProxyFailed as failed:
         told = str(failed)
         assert len(told) <= 250 and told.isascii() and told.isprintable() and "5c1e" not in told

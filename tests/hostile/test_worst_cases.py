@@ -7,8 +7,9 @@ import json
 import pytest
 from structlog.testing import capture_logs
 
+from eslbot.esl.connection import READ_BYTES
 from eslbot.esl.gone import ConnectionLost
-from eslbot.esl.session import READ_BYTES, Session
+from eslbot.esl.session import Session
 from tests.hostile.drive import STALL, drive
 from tests.hostile.parsers import PARSERS, FakeSocket
 

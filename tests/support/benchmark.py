@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.machine import Machine
 from benchmarks.report import About
+from eslbot.sim.loadtest.machine import Machine
 
 NO_LOSS = {"refused": 0, "reset": 0, "closed": 0, "silent": 0}
 

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self
 
-from eslbot.sim.lab import end_process
+from eslbot.sim.processes import end_process
 
 #: Seconds. A start takes about 0.3, and at the edge 2 more: it asks its switches.
 START_LIMIT = 20.0

@@ -18,7 +18,7 @@ import tomli_w
 
 from eslbot.config import load
 from eslbot.health.model import Colour, Component, Finding, Health, Place, State
-from eslbot.recovery import Recoveries
+from eslbot.recovery.state import Recoveries
 from eslbot.web.app import create_app
 from eslbot.web.server import PageServer
 from eslbot.web.site import Site

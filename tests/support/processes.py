@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 import tomli_w
 from gevent import socket
 
@@ -233,7 +234,7 @@ class GreenswitchServer(ServerProcess):
 
 
 def descriptors(pids: Sequence[int]) -> int:
-    return sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
+    return sum(psutil.Process(pid).num_fds() for pid in pids)
 
 
 def tree(ameyo_url: str = "http://127.0.0.1:9", **server: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A relay without line files and bots: what its door, worker and parent do can be seen by itself.
+"""A relay without line files and bots: what its stream server, worker and parent do can be seen by itself.
 
 Run as a program it is ``eslbot relay --config FILE`` with such calls.
 """
@@ -14,8 +14,8 @@ from eslbot.caller.invite import Invite
 from eslbot.config.model import Workspace
 from eslbot.recording.recorder import Recorder
 from eslbot.relay.control import Part
-from eslbot.relay.module import Call, Stream
-from eslbot.relay.shared import Shared
+from eslbot.relay.resources import Resources
+from eslbot.relay.stream_server import Call, Stream
 from eslbot.relay.worker import Parts
 
 ACME = "2b37ba17-7b20-4b3e-b138-1161e351d5c5"
@@ -24,7 +24,7 @@ ACME = "2b37ba17-7b20-4b3e-b138-1161e351d5c5"
 class EchoCall(Call):
     """Says who has it, says back what it hears, and is over when its stream has ended cleanly."""
 
-    def __init__(self, invite: Invite, workspace: Workspace, shared: Shared) -> None:
+    def __init__(self, invite: Invite, workspace: Workspace, shared: Resources) -> None:
         self.invite, self.workspace, self.shared = invite, workspace, shared
         self.told: list[str] = []
         self.stream: Stream | None = None
@@ -32,18 +32,18 @@ class EchoCall(Call):
     def prepare(self) -> None:
         self.told.append("prepare")
 
-    def lay(self, ptime: int, switch: str) -> None:
-        self.told.append(f"lay {ptime}")
+    def open_line(self, ptime: int, switch: str) -> None:
+        self.told.append(f"open_line {ptime}")
 
     def stream_up(self, stream: Stream, part: Part) -> None:
         self.told.append("stream_up")
         self.stream = stream
         stream.send_text(f"{os.getpid()} {self.workspace.name} {self.shared.url}")
 
-    def heard(self, frame: bytes) -> None:
+    def receive_audio(self, frame: bytes) -> None:
         self.told.append("heard")
 
-    def ordered(self, text: str) -> None:
+    def receive_order(self, text: str) -> None:
         assert self.stream is not None
         if text == "die":
             os._exit(3)
@@ -99,7 +99,7 @@ def configuration(folder: Path, port: int, processes: int = 1, name: str = "acme
 
 
 if __name__ == "__main__":
-    from eslbot.relay.process import Parent
+    from eslbot.relay.parent import Parent
     from eslbot.telemetry import logs
 
     logs.configure(json_logs=True)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 
-from eslbot.sim.lab import Lab
+from tests.support.lab import Lab
 
 #: Seconds that a row may take on a busy machine.
 PATIENCE = 10.0

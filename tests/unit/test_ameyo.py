@@ -25,9 +25,10 @@ from hypothesis import strategies as st
 from eslbot.ameyo import answer as answer_module
 from eslbot.ameyo import client as client_module
 from eslbot.ameyo import sockets
-from eslbot.ameyo.client import FIRST_DELAY, SLOW_CAP, AmeyoClient, Attempt, Verdict, _retry_after
+from eslbot.ameyo.client import AmeyoClient, Attempt
 from eslbot.ameyo.connections import Connections
 from eslbot.ameyo.notification import PATH, notification
+from eslbot.ameyo.retry import FIRST_DELAY, SLOW_CAP, Verdict, parse_retry_after
 from eslbot.config.model import Ameyo, Secret
 from tests.support.ameyo_server import AmeyoServer, Answer
 from tests.support.patched import run_patched
@@ -319,7 +320,7 @@ def test_a_ca_file_is_read_once_and_one_that_comes_late_is_found(
 ) -> None:
     """Reading it for each connection would hold all calls up each time."""
     late = tmp_path / "ca.pem"
-    connections = Connections(f"https://127.0.0.1:{tls.port}", str(late), 2)
+    connections = Connections(f"https://127.0.0.1:{tls.port}", str(late), 2, {})
     with pytest.raises(FileNotFoundError, match=r"ca\.pem"):
         connections.open_one(5.0)
     late.write_bytes(Path(authority[1]).read_bytes())
@@ -478,14 +479,14 @@ def test_retry_after_may_be_a_date() -> None:
     ],
 )
 def test_retry_after(text: str | None, seconds: float | None) -> None:
-    assert _retry_after(text) == seconds
+    assert parse_retry_after(text) == seconds
 
 
 @given(
     st.text() | st.from_regex(r"[A-Z][a-z]{2}, \d+ (Jan|Oct) \d+ \d+:\d+:\d+ ([+-]\d+|GMT|)", fullmatch=True)
 )
 def test_any_retry_after_is_a_bounded_wait_or_none(text: str) -> None:
-    seconds = _retry_after(text)
+    seconds = parse_retry_after(text)
     assert seconds is None or 0 <= seconds <= 300
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import inspect
 import socket
 from collections.abc import Iterable
@@ -34,7 +33,7 @@ class Pieces:
 
 
 def answer(*pieces: bytes) -> Answer:
-    found = Answer(Pieces(pieces), method="POST")
+    found = Answer(Pieces(pieces))
     found.begin()
     found.read()
     return found
@@ -162,10 +161,7 @@ def test_a_peer_that_always_has_something_lets_the_others_have_their_turn(
 
 
 def test_the_names_that_are_not_in_any_documentation_are_still_there() -> None:
-    """What :mod:`eslbot.ameyo.connections` takes of http.client and urllib3 beyond what they promise."""
-    asks = inspect.getsource(http.client.HTTPConnection.getresponse)
-    for used in ("self.response_class(self.sock,", "response.begin()", "response.will_close", ".isclosed()"):
-        assert used in asks
+    """What :mod:`eslbot.ameyo.connections` takes of urllib3 beyond what they promise."""
     pool = urllib3.connectionpool.HTTPConnectionPool
     assert list(inspect.signature(pool._get_conn).parameters) == ["self", "timeout"]
     assert list(inspect.signature(pool._put_conn).parameters) == ["self", "conn"]

@@ -14,8 +14,9 @@ import pytest
 import trustme
 from gevent.event import Event as Flag
 
-from eslbot.ameyo.client import MAX_POSTS, AmeyoClient, Attempt, Verdict
-from eslbot.ameyo.tunnel import MAX_HEAD, Proxy, ProxyFailed
+from eslbot.ameyo.client import MAX_POSTS, AmeyoClient, Attempt
+from eslbot.ameyo.proxy import MAX_HEAD, Proxy, ProxyFailed
+from eslbot.ameyo.retry import Verdict
 from eslbot.config.loader import from_tree
 from eslbot.config.model import Secret
 from eslbot.config.model import address_in as ip

@@ -10,7 +10,7 @@ import pytest
 from gevent.event import Event as Flag
 
 from eslbot.ameyo.client import MAX_POSTS
-from eslbot.ameyo.slots import Slots
+from eslbot.ameyo.semaphore import FifoSemaphore
 from tests.support.ameyo_server import AmeyoServer
 from tests.support.patched import run_patched
 
@@ -20,7 +20,7 @@ from tests.support.patched import run_patched
 class Visitor:
     """A greenlet that wants a slot, keeps it until told, and says what became of it."""
 
-    def __init__(self, slots: Slots, order: list[Visitor]) -> None:
+    def __init__(self, slots: FifoSemaphore, order: list[Visitor]) -> None:
         self.over, self.enough = Flag(), Flag()
         self.held: bool | None = None
         self._slots, self._order = slots, order
@@ -40,7 +40,7 @@ def let_run() -> None:
         gevent.sleep(0)
 
 
-def free(slots: Slots) -> int:
+def free(slots: FifoSemaphore) -> int:
     """How many can be had right now."""
     order: list[Visitor] = []
     visitors = [Visitor(slots, order) for _ in range(10)]
@@ -51,7 +51,7 @@ def free(slots: Slots) -> int:
 
 
 def test_who_waits_is_served_in_the_order_of_coming() -> None:
-    slots, order = Slots(1), list[Visitor]()
+    slots, order = FifoSemaphore(1), list[Visitor]()
     visitors = [Visitor(slots, order) for _ in range(4)]
     assert order == visitors[:1]
     for number in range(4):
@@ -65,7 +65,7 @@ def test_who_waits_is_served_in_the_order_of_coming() -> None:
 
 
 def test_who_is_over_leaves_the_queue_at_once_and_without_a_slot() -> None:
-    slots, order = Slots(1), list[Visitor]()
+    slots, order = FifoSemaphore(1), list[Visitor]()
     first, second, third = (Visitor(slots, order) for _ in range(3))
     second.over.set()
     let_run()
@@ -80,7 +80,7 @@ def test_who_is_over_leaves_the_queue_at_once_and_without_a_slot() -> None:
 
 @pytest.mark.parametrize("others", [0, 1])
 def test_who_is_killed_while_waiting_takes_no_slot_along(others: int) -> None:
-    slots, order = Slots(1), list[Visitor]()
+    slots, order = FifoSemaphore(1), list[Visitor]()
     first, second, *rest = (Visitor(slots, order) for _ in range(2 + others))
     second.greenlet.kill()
     first.enough.set()
@@ -94,7 +94,7 @@ def test_who_is_killed_while_waiting_takes_no_slot_along(others: int) -> None:
 
 @pytest.mark.parametrize("others", [0, 1])
 def test_who_is_killed_just_when_the_turn_came_hands_the_slot_on(others: int) -> None:
-    slots, order = Slots(1), list[Visitor]()
+    slots, order = FifoSemaphore(1), list[Visitor]()
     first, second, *rest = (Visitor(slots, order) for _ in range(2 + others))
     first.enough.set()
     gevent.sleep(0)  # the first has given its slot to the second, which has not run yet
@@ -109,7 +109,7 @@ def test_who_is_killed_just_when_the_turn_came_hands_the_slot_on(others: int) ->
 
 
 def test_a_slot_is_given_back_whatever_happens_with_it() -> None:
-    slots = Slots(2)
+    slots = FifoSemaphore(2)
     for _ in range(5):
         with pytest.raises(ValueError, match="whatever"), slots.slot(Flag()) as held:
             assert held

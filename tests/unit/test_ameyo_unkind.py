@@ -14,12 +14,12 @@ import pytest
 import trustme
 from gevent.event import Event as Flag
 
-from eslbot.ameyo.client import AmeyoClient, Attempt, Verdict
+from eslbot.ameyo.client import AmeyoClient, Attempt
+from eslbot.ameyo.retry import Verdict
 from eslbot.sim.pbx import AmeyoServer as Ameyo
-from eslbot.sim.pbx import Unkind
-from eslbot.sim.pbx.unkind import ACCEPTING, NO_ANSWER, UNKIND
 from tests.support.ameyo_server import AmeyoServer, Answer
 from tests.support.patched import run_patched
+from tests.support.unkind_ameyo import ACCEPTING, NO_ANSWER, UNKIND, unkind_answer
 from tests.unit.test_ameyo import authority, settings
 
 __all__ = ["authority"]  # a fixture
@@ -87,7 +87,7 @@ def answered() -> Iterator[Callable[[str], tuple[Any, int]]]:
     """What becomes of a POST to which each kind of answer is given, and how many there were."""
     with Ameyo(tls=False) as ameyo:
         for kind in UNKIND:
-            ameyo.script(kind, [Unkind(kind)])
+            ameyo.script(kind, [unkind_answer(kind)])
         outcomes = run_patched(CLIENT + ONE_BY_ONE, seconds=120, url=ameyo.url, kinds=list(UNKIND))
         assert ameyo.errors == []
         yield lambda kind: (told(outcomes, kind), len(ameyo.requests_for(kind)))
@@ -114,7 +114,7 @@ def test_a_hundred_of_them_at_one_time_delay_nobody() -> None:
     kinds = ["endless 100 in little", "endless chunks", "endless trailers", "endless gzip members"]
     with Ameyo(tls=False) as unkind, Ameyo(tls=False) as kind:
         for name in kinds:
-            unkind.script(name, [Unkind(name)], repeat_last=True)
+            unkind.script(name, [unkind_answer(name)], repeat_last=True)
         accepted, stall = run_patched(
             CLIENT
             + """
@@ -169,7 +169,7 @@ result = [[first(tenant)[0] for _ in range(2)], stalled()]
 @pytest.mark.parametrize("kind", ["endless headers", "endless chunks", "103 first"])
 def test_by_tls_it_is_the_same(kind: str) -> None:
     with Ameyo() as ameyo:
-        ameyo.script(kind, [Unkind(kind)])
+        ameyo.script(kind, [unkind_answer(kind)])
         verdict, status, seconds, _, stall = run_patched(
             CLIENT
             + """

@@ -13,7 +13,8 @@ import pytest
 import trustme
 from gevent.event import Event as Flag
 
-from eslbot.ameyo.client import MAX_POSTS, AmeyoClient, Verdict
+from eslbot.ameyo.client import MAX_POSTS, AmeyoClient
+from eslbot.ameyo.retry import Verdict
 from tests.support.ameyo_server import AmeyoServer
 from tests.support.peer import eventually, free_port
 from tests.unit.test_ameyo import authority, settings, tls
@@ -90,15 +91,17 @@ def test_without_tls_there_is_no_certificate_to_tell_of() -> None:
     assert told == []
 
 
-def test_while_one_waits_no_other_is_opened() -> None:
+def test_while_one_waits_no_other_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     with AmeyoServer() as server, client_of(server.url) as client:
         opened(client, server)
-        client._warm_after = 0.0
-        client.warm()
-        assert client._warm_after == 0.0
-        assert post(client) is Verdict.ACCEPTED
-        client.warm()
-        assert client._warm_after == 0.0
+        more: list[str] = []
+        monkeypatch.setattr(client, "_open_one", lambda: more.append("opened"))
+        for _ in range(2):
+            client._warm_after = 0.0
+            client.warm()
+            assert post(client) is Verdict.ACCEPTED
+        gevent.idle()  # whatever was spawned has run
+        assert more == []
     assert len(server.connections) == 1
 
 

@@ -11,10 +11,11 @@ import pytest
 from benchmarks.bots.call import Called, judge
 from benchmarks.bots.report import Measured, Report
 from benchmarks.bots.subjects import GOODBYE, GREETING, SAID, SUBJECTS, YES, Subject, command
-from benchmarks.machine import Machine
+from benchmarks.frame import About
 from benchmarks.outcome import CannotRun
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim.audio import silence, tone
+from eslbot.sim.loadtest.machine import Machine
 from eslbot.sim.pbx import CallResult
 from eslbot.sim.pbx.media import Arrival, Recording
 from eslbot.sim.rtp import RtpPacket
@@ -99,7 +100,8 @@ def test_a_bot_without_properties_tells_the_key_by_its_tone() -> None:
 def report(*called: Called) -> Report:
     machine = Machine(2, "AMD Example", "Linux 6", "3.11", 0.1)
     measured = Measured("some-bot", "eslbot", list(called), kills=7)
-    return Report("today", "python -m …", machine, "0", measured=[measured], left_out={"node": "no node"})
+    about = About("today", "python -m …", machine, {"eslbot": "0"}, left_out={"node": "no node"})
+    return Report(about, 3, [measured])
 
 
 def good(**changed: Any) -> Called:

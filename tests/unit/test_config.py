@@ -1028,7 +1028,7 @@ def test_where_spans_go(read: Read) -> None:
 
 
 def test_spans_need_opentelemetry(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eslbot.config.schemas.find_spec", lambda name: None)
+    monkeypatch.setattr("eslbot.config.schemas.service.find_spec", lambda name: None)
     (problem,) = problems(read, put(put(small(), "tracing", OTLP), "ledger", {}))
     assert problem.startswith("tracing.endpoint: needs OpenTelemetry") and "eslbot[tracing]" in problem
     assert read(small()).tracing is None  # and nobody else does

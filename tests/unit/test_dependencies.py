@@ -55,6 +55,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 #: Private names of others that stand in eslbot's code; each has its test below.
 PRIVATE = {
+    "_accept": "gevent",
     "_dns_host": "urllib3",
     "_get_conn": "urllib3",
     "_put_conn": "urllib3",
@@ -164,7 +165,7 @@ def test_urllib3s_pools_are_made_by_scheme_and_take_a_context() -> None:
 
 def test_urllib3s_tls_within_tls_takes_what_we_give_it() -> None:
     takes(SSLTransport, "socket", "context", "name")
-    has(HTTPConnection, "sock", "timeout", "source_address", "socket_options", "response_class")
+    has(HTTPConnection, "sock", "timeout", "source_address", "socket_options")
 
 
 def test_requests_gives_the_pool_of_a_request() -> None:
@@ -296,6 +297,14 @@ def test_gevents_loop_has_timers_that_do_not_keep_it_running() -> None:
     timer.start(told.set)
     assert told.wait(timeout=5)
     timer.stop()
+
+
+def test_gevents_server_reads_connections_by_do_read_from_its_listener() -> None:
+    with gevent.server.StreamServer(("127.0.0.1", 0), handle=print) as server:
+        server.start()
+        with pytest.raises(BlockingIOError):
+            server.socket._accept()
+        assert "self.do_read()" in inspect.getsource(gevent.baseserver.BaseServer._do_read)
 
 
 def test_gevents_server_accepts_as_many_at_a_time_as_it_is_told() -> None:

@@ -34,9 +34,9 @@ from eslbot.doctor.checks import egress, ledger, relay, rtp
 from eslbot.doctor.examine import TITLES, Checked, Request, examine
 from eslbot.doctor.findings import MAX_TEXT, Finding, Severity, clean, ok
 from eslbot.doctor.host import Process, User
-from eslbot.doctor.parallel import together
 from eslbot.doctor.report import exit_code
 from eslbot.doctor.site import Site
+from eslbot.runtime.parallel import together
 from eslbot.telemetry import redaction
 from tests.support.connect_proxy import ConnectProxy
 from tests.support.inbound_switch import PASSWORD, InboundSwitch, Spoiled

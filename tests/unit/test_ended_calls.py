@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eslbot.server.call_counts import ROWS
 from eslbot.server.ended_calls import KEPT, EndedCalls
-from tests.unit.test_limits import in_child
+from tests.unit.test_call_counts import in_child
 
 
 def test_none_is_known_at_first() -> None:

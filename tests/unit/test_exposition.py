@@ -18,7 +18,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Gauge
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from eslbot.recovery import Recoveries
+from eslbot.recovery.state import Recoveries
 from eslbot.telemetry import metric_rows, metrics
 from eslbot.telemetry.exposition import SWITCH, Processes, Switch, exposition
 

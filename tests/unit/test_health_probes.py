@@ -19,7 +19,7 @@ from eslbot.esl.inbound import why_unreachable
 from eslbot.health import probes
 from eslbot.health.model import Colour, Component, Finding
 from eslbot.health.probes import Count, Findings, Writing
-from eslbot.recovery import Recoveries
+from eslbot.recovery.state import Recoveries
 from tests.support.inbound_switch import PASSWORD, InboundSwitch, Spoiled
 from tests.support.processes import tree
 from tests.support.tcp import drips, floods, hangs, nobody, peer, says
@@ -132,7 +132,7 @@ def test_without_a_password_it_is_said_where_one_is_missing(
 
 
 def _no_password(asked: FreeSwitch, folder: Path) -> Secret:
-    from eslbot.freeswitch.switchconf import event_socket_password
+    from eslbot.freeswitch.password import event_socket_password
 
     return event_socket_password(replace(asked, event_socket_password=None), str(folder))
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from eslbot.caller.keyfile import KeyFileError, default_key_file, load, load_or_make
+from eslbot.caller.keyfile import KeyFileError, load, load_or_make
 from eslbot.cli import main
+from eslbot.config.schemas.service import default_key_file
 
 
 def test_the_first_start_makes_it_and_the_next_ones_read_it(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from uuid import UUID
 
 import pytest
 
-from eslbot import g711
-from eslbot.relay.audio import Decoder
+from eslbot.audio import g711
+from eslbot.audio.decoder import Decoder
 from eslbot.relay.protocols.base import BadMessage, Clear, End, Mark, Message, Protocol, Speech
 from eslbot.relay.protocols.plivo import Plivo
 from eslbot.sim.audio import tone

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from eslbot.relay import audio, budgets, call, dialler, playout
+from eslbot.audio import decoder
+from eslbot.relay import bot_part, budgets, dialler, playout
 from eslbot.relay.protocols import eslbot, texts
 from eslbot_bot import Sound, budget, messages, outgoing, server
 from tests.unit.test_protocol_eslbot import (
@@ -137,7 +138,7 @@ def test_what_the_relay_reads_are_the_schemas_fields(name: str, monkeypatch: pyt
 def texts_given_to(*names: str) -> set[str]:
     """The fixed texts in the first argument of calls of these (``object.method``), anywhere in the relay."""
     found: set[str] = set()
-    for path in RELAY.glob("*.py"):
+    for path in RELAY.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call) or not node.args:
                 continue
@@ -156,13 +157,13 @@ def rows(name: str) -> set[str]:
 
 def test_the_codes_of_errors_are_the_relays() -> None:
     documented = rows("error")
-    assert texts_given_to("self.refuse", "self._call.refuse", "protocol.error") == documented
+    assert texts_given_to("self.refuse", "protocol.error") == documented
     assert set(schemas("toBot")["error"]["properties"]["code"]["examples"]) == documented
 
 
 def test_the_reasons_of_stop_are_the_relays() -> None:
     documented = rows("stop") - {"reason"}
-    assert texts_given_to("self._leave", "self._part") == documented
+    assert texts_given_to("self._leave", "self.part") == documented
     assert set(schemas("toBot")["stop"]["properties"]["reason"]["enum"]) == documented
 
 
@@ -214,17 +215,17 @@ def test_what_the_sdk_says_is_valid_and_all_there_is() -> None:
 
 
 def test_the_sdks_figures_are_within_the_relays() -> None:
-    assert tuple(audio.RATES) == messages.RATES
+    assert tuple(decoder.RATES) == messages.RATES
     assert messages.MAX_PROPERTIES == eslbot.MAX_PROPERTIES
     assert messages.MAX_REASON == eslbot.MAX_REASON
     assert messages.MAX_MARK_NAME == eslbot.MAX_MARK_NAME
-    assert outgoing.MAX_MARKS < playout.MOST_MARKS
+    assert outgoing.MAX_MARKS < playout.MAX_MARKS
     assert budget.MESSAGES < budgets.MESSAGES and budget.MESSAGES_AT_ONCE < budgets.MESSAGES_AT_ONCE
     assert budget.BYTES < budgets.BYTES and budget.BYTES_AT_ONCE < budgets.BYTES_AT_ONCE
-    assert server.END_WITHIN > call.LAST_WORDS
-    longest = Sound(bytes(2 * 24000 * playout.LONGEST_QUEUE), 24000)
+    assert server.END_WITHIN > bot_part.LAST_WORDS
+    longest = Sound(bytes(2 * 24000 * playout.MAX_QUEUED_SECONDS), 24000)
     assert len(longest.l16) < outgoing.MAX_WAITING
-    assert dialler.UNREAD > 0, "which is why the SDK drops the caller's audio and does not let it wait"
+    assert dialler.MAX_UNREAD > 0, "which is why the SDK drops the caller's audio and does not let it wait"
 
 
 # -- what is printed --------------------------------------------------------------------------------------

@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from eslbot.ameyo.properties import MAX_VALUE_BYTES
+from eslbot.audio import UnusableAudio, decoder, levels
 from eslbot.calls.bot import leg, link
 from eslbot.outcome import Outcome
-from eslbot.relay import audio, budgets, call, dialler, left, margin, playout
+from eslbot.relay import bot_part, budgets, dialler, playout, playout_delay
+from eslbot.relay.line import predecessor
 from eslbot.relay.protocols import headers, speak, texts
 from eslbot.relay.protocols.base import (
     BadMessage,
@@ -362,10 +364,10 @@ def test_what_is_not_used_is_counted_by_a_fixed_word(text: str, word: str) -> No
     assert why(text) == word
 
 
-@pytest.mark.parametrize("kind", audio.KINDS)
-@pytest.mark.parametrize("rate", [*audio.RATES, None, 44100, 8000.5])
+@pytest.mark.parametrize("kind", decoder.KINDS)
+@pytest.mark.parametrize("rate", [*decoder.RATES, None, 44100, 8000.5])
 def test_the_formats_of_the_schema_are_the_decoders(kind: str, rate: Any) -> None:
-    l16 = wav(bytes(320), rate if rate in audio.RATES else 8000) if kind == "wav" else bytes(320)
+    l16 = wav(bytes(320), rate if rate in decoder.RATES else 8000) if kind == "wav" else bytes(320)
     data = {"audioDataType": kind, "sampleRate": rate, "audioData": base64.b64encode(l16).decode()}
     if rate is None:
         del data["sampleRate"]
@@ -374,8 +376,8 @@ def test_the_formats_of_the_schema_are_the_decoders(kind: str, rate: Any) -> Non
     try:
         (speech,) = read(message)
         assert isinstance(speech, Speech)
-        audio.Decoder().decode(speech)
-    except (audio.UnusableAudio, BadMessage):
+        decoder.Decoder().decode(speech)
+    except (UnusableAudio, BadMessage):
         assert not valid
     else:
         assert valid or (kind == "wav" and rate == 44100), "a wav file's own rate counts"
@@ -388,8 +390,8 @@ def test_other_formats_are_refused_by_both(kind: str) -> None:
     assert not FROM_BOT.is_valid(message)
     (speech,) = read(message)
     assert isinstance(speech, Speech)
-    with pytest.raises(audio.UnusableAudio):
-        audio.Decoder().decode(speech)
+    with pytest.raises(UnusableAudio):
+        decoder.Decoder().decode(speech)
 
 
 # -- the document's figures and its bot -------------------------------------------------------------------
@@ -399,8 +401,8 @@ def test_the_figures_are_the_codes() -> None:
     schema = SCHEMA["$defs"]
     assert schema["markName"]["maxLength"] == MAX_MARK_NAME
     assert schema["end"]["properties"]["properties"]["maxProperties"] == MAX_PROPERTIES
-    assert schema["streamAudio"]["properties"]["data"]["properties"]["sampleRate"]["enum"] == [*audio.RATES]
-    assert schema["start"]["properties"]["audio"]["properties"]["sample_rate"]["enum"] == [*audio.RATES]
+    assert schema["streamAudio"]["properties"]["data"]["properties"]["sampleRate"]["enum"] == [*decoder.RATES]
+    assert schema["start"]["properties"]["audio"]["properties"]["sample_rate"]["enum"] == [*decoder.RATES]
     assert schema["start"]["properties"]["version"]["const"] == VERSION
     for said in (
         f"any other message | {texts.MAX_OTHER // 1024} KiB |",
@@ -411,22 +413,22 @@ def test_the_figures_are_the_codes() -> None:
         f"up to {MAX_VALUE_BYTES:,} bytes",
         f"{budgets.MESSAGES} a second, and {budgets.MESSAGES_AT_ONCE:,} at once",
         f"{budgets.BYTES >> 20} MiB a second, and {budgets.BYTES_AT_ONCE >> 20} MiB at once",
-        f"a sample beyond ±{audio.AUDIBLE} of 32,768",
-        f"| marks that wait | {playout.MOST_MARKS:,} |",
-        f"| speech waiting to be heard | {playout.LONGEST_QUEUE} s |",
-        f"more than {playout.LONGEST_QUEUE} s of speech are waiting to be heard, "
-        f"or {playout.MOST_MARKS:,} marks",
-        f"up\nto {playout.LONGEST_QUEUE} s ahead of the caller",
-        f"| last words behind `end` | {call.LAST_WORDS:g} s |",
-        f"What is queued is still heard, for up to {call.LAST_WORDS:g} s;",
-        f"(at most {margin.LONGEST:g} s)",
+        f"a sample beyond ±{levels.AUDIBLE} of 32,768",
+        f"| marks that wait | {playout.MAX_MARKS:,} |",
+        f"| speech waiting to be heard | {playout.MAX_QUEUED_SECONDS} s |",
+        f"more than {playout.MAX_QUEUED_SECONDS} s of speech are waiting to be heard, "
+        f"or {playout.MAX_MARKS:,} marks",
+        f"up\nto {playout.MAX_QUEUED_SECONDS} s ahead of the caller",
+        f"| last words behind `end` | {bot_part.LAST_WORDS:g} s |",
+        f"What is queued is still heard, for up to {bot_part.LAST_WORDS:g} s;",
+        f"(at most {playout_delay.MAX_DELAY:g} s)",
         f"no relay carries the line for {link.RELAY_DUE:g} s",
-        f"leaves {dialler.UNREAD >> 20} MiB of the caller unread",
-        f"answers no ping for {dialler.PING:g} s",
-        f"may come up to {left.LATEST:g} s late",
+        f"leaves {dialler.MAX_UNREAD >> 20} MiB of the caller unread",
+        f"answers no ping for {dialler.PING_INTERVAL:g} s",
+        f"may come up to {predecessor.MAX_LATENESS:g} s late",
     ):
         assert said in DOCUMENT, said
-    assert call.LAST_WORDS < leg.LAST_WORDS, "a relay that tells of its cut is waited for"
+    assert bot_part.LAST_WORDS < leg.LAST_WORDS, "a relay that tells of its cut is waited for"
 
 
 def test_the_outcomes_are_the_codes() -> None:

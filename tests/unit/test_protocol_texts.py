@@ -6,19 +6,25 @@ import base64
 import contextlib
 import gc
 import json
+import re
 import time
+from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eslbot.config.schemas import RATES
+from eslbot.botcheck.checks import messages
+from eslbot.cli.bot import check
+from eslbot.config.model import SAMPLE_RATES
 from eslbot.relay.protocols import PROTOCOLS, texts
 from eslbot.relay.protocols.base import BadMessage, Clear, End, Mark, Message, Speech
 from tests.support.protocols import speak
 
 NAMES = sorted(PROTOCOLS)
+BOTS = (Path(__file__).parents[2] / "docs" / "bots.md").read_text(encoding="utf-8")
 WORDS = {
     "oversized",
     "bad_json",
@@ -43,8 +49,17 @@ def speech_text(protocol: str, audio: bytes | str, **more: Any) -> str:
     return json.dumps({"event": "media", "streamSid": "MZ1", "media": {"payload": payload, **more}})
 
 
-def test_the_configuration_knows_the_same_protocols() -> None:
-    assert set(PROTOCOLS) == set(RATES)
+def test_a_protocol_is_known_wherever_its_name_stands() -> None:
+    """CONTRIBUTING.md, "Extend", has the same places."""
+    (option,) = (option for option in check.params if option.name == "protocol")
+    assert isinstance(option.type, click.Choice)
+    for place, names in {
+        "eslbot.config.model.SAMPLE_RATES": SAMPLE_RATES,
+        "eslbot.cli.bot, --protocol": option.type.choices,
+        "eslbot.botcheck.checks.messages.WORDS": messages.WORDS,
+        "docs/bots.md": re.findall(r"^\| `(\w+)` \| (?:eslbot:|\[)", BOTS, re.MULTILINE),
+    }.items():
+        assert set(names) == set(PROTOCOLS), place
 
 
 # -- anything ---------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from eslbot.server import token_buckets as buckets_module
 from eslbot.server.rate_limit import BURST, STRANGERS, RateLimit
 from eslbot.server.token_buckets import NOBODY, TokenBuckets
 from tests.support.clock import Clock
-from tests.unit.test_switchconf import config, workspace
+from tests.unit.test_freeswitch_configuration import config, workspace
 
 ACME, ZETA, BOTH, STRANGER = "203.0.113.10", "203.0.113.20", "203.0.113.30", "203.0.113.99"
 SITE = config(

@@ -50,7 +50,7 @@ class RecordedLine(FakeLine):
     def at(self, tick: int) -> float:
         return self.began + (tick - self.first) * TICK
 
-    def heard(self, first: int, last: int) -> bytes:
+    def played(self, first: int, last: int) -> bytes:
         return b"".join(np.full(160, tick + 1, "<i2").tobytes() for tick in range(first, last))
 
     def keep_no_more(self) -> None:
@@ -344,17 +344,17 @@ def test_the_bot_waits_for_the_announcement_and_nobody_takes_it_for_the_bot(worl
         world.socket.says(type="mark", name="m")
         assert world.playout.queued == tone(1400, 0.4)
         assert [entry["news"] for entry in stream.news] == ["state", "recording", "connected"]
-        world.playout.told.began(0.0)
-        assert call._first_audio is None, "the bot's time has not begun"
+        world.playout.told.utterance_began(0.0)
+        assert call._bot._first_audio is None, "the bot's time has not begun"
         await turn()
         assert world.playout.queued == tone(1400, 0.4)
         world.playout.queued = b""
-        world.playout.told.silent(False, 0.0)
+        world.playout.told.utterance_over(False, 0.0)
         await turn()
         assert world.playout.queued == TONE and ("mark", "m") in world.playout.did
-        world.playout.told.began(0.0)
+        world.playout.told.utterance_began(0.0)
         assert [entry["news"] for entry in stream.news][3:] == ["began"]
-        call.heard(TONE)
+        call.receive_audio(TONE)
         call.stream_gone(True)
         assert recording_of(world).did == ["caller", "end"]
 
@@ -367,7 +367,7 @@ def test_a_bot_that_ends_meanwhile_ends_behind_it(world: World) -> None:
         world.socket.says(type="end", reason="done")
         assert not stream.of("ended")
         world.playout.queued = b""
-        world.playout.told.silent(False, 0.0)
+        world.playout.told.utterance_over(False, 0.0)
         await turn()
         assert stream.of("ended")
         call.stream_gone(True)
@@ -379,10 +379,10 @@ def test_it_is_said_once_a_call(world: World) -> None:
     async def story() -> None:
         call, _ = await up(world)
         world.playout.queued = b""
-        world.playout.told.silent(False, 0.0)
+        world.playout.told.utterance_over(False, 0.0)
         await turn()
         call.stream_gone(False)
-        call.lay(20, "restarted")
+        call.open_line(20, "restarted")
         call.stream_up(FakeStream(), Part.NEW)
         await turn()
         assert world.playout.queued == b""
@@ -412,7 +412,7 @@ def test_a_hold_is_told_and_a_failure_too(world: World) -> None:
         assert recording_of(world).did == ["hold True", "hold False"]
         recording_of(world).failed = "full"
         for _ in range(3):
-            call._go_on()
+            call.tick()
         assert [entry.get("why") for entry in stream.of("recording")] == [None, "full"]
         assert not stream.of("ended"), "the call goes on"
         call.stream_gone(True)

@@ -33,7 +33,7 @@ def frames(linear: bytes) -> list[bytes]:
 
 def told(world: World, first: int = 0) -> list[bytes]:
     """All that was heard from a tick on, in the order in which FreeSWITCH read it."""
-    return frames(world.line.heard(first, world.line.tick()))
+    return frames(world.line.played(first, world.line.tick()))
 
 
 def read(world: World) -> list[bytes]:
@@ -46,7 +46,7 @@ def test_speech_and_the_silence_between(worlds: Callable[..., World]) -> None:
         world.say(4321)
         world.play(1.0)
     assert told(world) == read(world)
-    assert world.line.heard(0, 20) == bytes(20 * FRAME), "once"
+    assert world.line.played(0, 20) == bytes(20 * FRAME), "once"
 
 
 def test_it_is_asked_in_pieces(worlds: Callable[..., World]) -> None:
@@ -56,8 +56,8 @@ def test_it_is_asked_in_pieces(worlds: Callable[..., World]) -> None:
         world.say(6000)
         world.play(0.8)
         tick = world.line.tick()
-        heard += world.line.heard(len(heard) // FRAME, tick)
-        assert len(world.line._spoken._frames) <= 3 * 50 + 10
+        heard += world.line.played(len(heard) // FRAME, tick)
+        assert len(world.line._history) <= 3 * 50 + 10
     assert frames(heard) == read(world)
 
 
@@ -129,7 +129,7 @@ def test_freeswitch_restarts(worlds: Callable[..., World]) -> None:
     world.say(4000)
     world.play(0.5)
     last = world.line.tick()
-    before = frames(world.line.heard(0, last))
+    before = frames(world.line.played(0, last))
     assert before == read(world)
     world.switch_is_back()
     assert world.line.first >= last
@@ -149,7 +149,7 @@ def test_what_a_relay_before_us_has_left_is_heard_in_its_rings(
     world.killed(0.7, late)
     world.play(0.0)
     begun = len(read(world))
-    world.brought({*world.line.paths, *world.line.old_paths})
+    world.brought({*world.line.paths, *world.line.predecessor_paths})
     world.play(6.0)
     heard, was_read = _spoken(told(world, world.line.first)), _spoken(read(world)[begun:])
     lost = len(was_read) - len(heard)
@@ -231,4 +231,4 @@ def test_a_line_that_is_not_kept_remembers_nothing(tmp_path: Path) -> None:
     with World(tmp_path) as world:
         world.started().say(8000)
         world.play(0.5)
-        assert world.line.heard(0, world.line.tick()) == b""
+        assert world.line.played(0, world.line.tick()) == b""

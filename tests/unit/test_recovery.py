@@ -20,18 +20,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eslbot import recovery
-from eslbot.recovery import (
-    DATABASES,
-    FILE,
-    KEPT,
-    PATIENCE,
-    Recoveries,
-    RecoveryFileError,
-    before_start,
-    main,
-    read,
-)
+from eslbot.recovery import paths
+from eslbot.recovery.before_start import before_start
+from eslbot.recovery.command import main
+from eslbot.recovery.core_database import PATIENCE
+from eslbot.recovery.paths import DATABASES, FILE
+from eslbot.recovery.state import KEPT, MAX_FILE, Recoveries, RecoveryFileError, read
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root takes another user's rights")
 NOBODY = 65534
@@ -147,7 +141,7 @@ def test_a_loop_that_goes_on_is_flushed_again_and_one_that_is_over_forgotten(hos
 def test_another_boot_has_another_clock(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.start(calls=1)
     host.start(calls=1, after=1)
-    monkeypatch.setattr(recovery, "_boot", lambda: "another")
+    monkeypatch.setattr("eslbot.recovery.before_start._boot", lambda: "another")
     host.start(calls=1, after=1)
     assert (host.word.flushes, host.word.boot, len(host.word.starts)) == (0, "another", 1)
     assert host.word.restarts == 1, "since the host's boot"
@@ -449,7 +443,7 @@ BROKEN = [
     b"{",
     b"\xff\xfe",
     b"[" * 12_000,
-    b" " * (recovery.MAX_FILE + 1),
+    b" " * (MAX_FILE + 1),
     *(
         json.dumps({"restarts": 0, "flushes": 0, "calls": 0, "dropped": 0, "starts": []} | change).encode()
         for change in CHANGES
@@ -560,7 +554,7 @@ def test_a_file_that_cannot_be_shown_is_an_error(
 def test_no_configuration_is_the_usual_places(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(recovery, "FILE", "/nowhere/freeswitch.json")
+    monkeypatch.setattr(paths, "FILE", "/nowhere/freeswitch.json")
     monkeypatch.setenv("ESLBOT_CONFIG", "")
     assert main([]) == 0
     said = capsys.readouterr()
@@ -573,7 +567,7 @@ def test_no_configuration_is_the_usual_places(
     [
         ("[freeswitch", "Expected ']'"),
         ("freeswitch = 3", "freeswitch is no table"),
-        ("#" * (recovery.MAX_CONFIG + 1), "bytes"),
+        ("#" * (paths.MAX_CONFIG + 1), "bytes"),
         ("[freeswitch]\ndb = 3", "freeswitch.db is 3 instead of an absolute path"),
         ('[freeswitch]\ndb = "x"', "freeswitch.db is 'x' instead of"),
         ('[freeswitch]\ndb = "/\\u0000"', "freeswitch.db is '/\\x00' instead of"),
@@ -587,7 +581,7 @@ def test_no_configuration_is_the_usual_places(
 def test_a_configuration_that_is_being_edited_does_not_count(tmp_path: Path, text: str, why: str) -> None:
     path = tmp_path / "eslbot.toml"
     path.write_text(text)
-    databases, file, (problem,) = recovery.places(path)
+    databases, file, (problem,) = paths.configured(path)
     assert (str(databases), str(file)) == (DATABASES, FILE)
     assert why in problem and "taken" in problem
 
@@ -595,9 +589,9 @@ def test_a_configuration_that_is_being_edited_does_not_count(tmp_path: Path, tex
 def test_each_fault_of_the_configuration_is_told_and_left_word_of(tmp_path: Path, host: Host) -> None:
     path = tmp_path / "eslbot.toml"
     path.write_text('[freeswitch]\ndb = "x"\nrecovery_file = 7')
-    problems = recovery.places(path)[2]
+    problems = paths.configured(path)[2]
     assert [problem.split()[0] for problem in problems] == ["freeswitch.db", "freeswitch.recovery_file"]
-    missing = recovery.places(tmp_path / "none")
+    missing = paths.configured(tmp_path / "none")
     assert missing == (
         Path(DATABASES),
         Path(FILE),

@@ -16,21 +16,21 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from eslbot.audio.decoder import PIECE
 from eslbot.caller.invite import Invite
 from eslbot.config.loader import from_tree
 from eslbot.config.model import Config
 from eslbot.recording.recorder import Recorder
+from eslbot.relay import bot_part, control
 from eslbot.relay import call as relay_call
-from eslbot.relay import control
-from eslbot.relay.audio import PIECE
 from eslbot.relay.call import RelayCall
-from eslbot.relay.caller import CallerAudio
+from eslbot.relay.caller_audio import CallerAudio
 from eslbot.relay.control import Order, Part
-from eslbot.relay.conversation import DOWNLINK
 from eslbot.relay.dialler import BotUnreachable
-from eslbot.relay.margin import Margin
 from eslbot.relay.playout import QueueFull
+from eslbot.relay.playout_delay import PlayoutDelay
 from eslbot.relay.protocols.base import Message
+from eslbot.relay.turn_taking.conversation import DOWNLINK
 from eslbot.sim.audio import tone
 from eslbot.telemetry import metrics
 from eslbot.tracing.context import traceparent
@@ -117,15 +117,15 @@ class FakePlayout:
 
     def mark(self, name: str) -> None:
         if self.idle:
-            self.told.marked(name, False)
+            self.told.mark_reached(name, False)
         else:
             self.did.append(("mark", name))
 
-    def read_by(self, switch: str) -> bool:
+    def attach(self, switch: str) -> bool:
         """FreeSWITCH has restarted where the test says so."""
         if self.unmade is not None:
             raise self.unmade
-        self.did.append(("read by", switch))
+        self.did.append(("attached", switch))
         return switch == "restarted"
 
     def clear(self) -> None:
@@ -144,14 +144,14 @@ class FakePlayout:
 
 class FakeLine:
     paths = (Path("/lines/a"), Path("/lines/b"))
-    old_paths: tuple[Path, ...] = ()
+    predecessor_paths: tuple[Path, ...] = ()
     opened = (False, False)
     removed = False
     missed = 0
     lost = 0.0
     noted = 0
 
-    def note_now(self) -> None:
+    def checkpoint_now(self) -> None:
         self.noted += 1
 
     def close(self, remove: bool) -> None:
@@ -183,13 +183,13 @@ class World:
         #: What comes of each dialling; where there is none, the bot is there.
         self.refusals: list[str] = []
         self.forgotten: list[str] = []
-        self.reads = self.directory = None
+        self.read_counter = self.directory = None
         self.url = "ws://127.0.0.1:40001/"
         self.traced = 1.0
         self.recorder = Recorder(config)
         monkeypatch.setattr(relay_call.Line, "open", lambda *_, **__: self.line)
         monkeypatch.setattr(relay_call, "Playout", self._playout)
-        monkeypatch.setattr(relay_call, "dial", self._dial)
+        monkeypatch.setattr(bot_part, "dial", self._dial)
 
     def _playout(self, *args: Any) -> FakePlayout:
         self.playouts.append(FakePlayout(*args))
@@ -201,10 +201,10 @@ class World:
         self.sockets.append(FakeSocket(listener))
         return self.sockets[-1]
 
-    # eslbot.relay.shared.Shared
+    # eslbot.relay.resources.Resources
 
-    def margin(self, workspace_id: str) -> Margin:
-        return Margin()
+    def playout_delay(self, workspace_id: str) -> PlayoutDelay:
+        return PlayoutDelay()
 
     def over(self, call_id: str) -> None:
         self.forgotten.append(call_id)
@@ -230,7 +230,7 @@ class World:
     def heard(self, call: RelayCall) -> None:
         """The caller has heard everything."""
         self.playout.queued = b""
-        call._go_on()
+        call.tick()
 
 
 @pytest.fixture
@@ -252,7 +252,7 @@ async def turn() -> None:
 
 async def up(world: World, part: Part = Part.NEW, **bot: Any) -> tuple[RelayCall, FakeStream]:
     call, stream = world.call(**bot), FakeStream()
-    call.lay(20, "")
+    call.open_line(20, "")
     call.stream_up(stream, part)
     await turn()
     return call, stream
@@ -265,7 +265,7 @@ def test_the_next_controller_is_told_which_ring_is_not_on_yet(world: World) -> N
         call, stream = await up(world)
         for opened in [(False, False), (True, False), (True, True)]:
             world.line.opened = opened
-            call.ordered(control.order(Order.HELLO, hold=False))
+            call.receive_order(control.order(Order.HELLO, hold=False))
             assert tuple(ring["on"] for ring in stream.of("state")[-1]["lines"]) == opened
         call.stream_gone(True)
 
@@ -314,7 +314,7 @@ def test_a_call_without_line_files_is_over_at_once_and_says_why(
             call.prepare()
             await turn()
         with capture_logs() as told:
-            call.lay(20, "")
+            call.open_line(20, "")
             call.stream_up(stream, part)
             await turn()
         assert [entry["news"] for entry in stream.news] == ["state", "ended", "done"]
@@ -333,9 +333,9 @@ def test_a_call_without_line_files_is_over_at_once_and_says_why(
             control.order(Order.STOP, reason="ended"),
         ):
             with capture_logs() as told:
-                call.ordered(order)
+                call.receive_order(order)
             assert told == []
-        call.heard(TONE)
+        call.receive_audio(TONE)
         call.stream_gone(True)
         assert world.forgotten == [UUID]
 
@@ -353,7 +353,7 @@ def test_a_bot_that_was_not_reached_and_a_line_that_is_not_made_are_one_end(
         call, stream = world.call(), FakeStream()
         call.prepare()
         await turn()
-        call.lay(20, "")
+        call.open_line(20, "")
         call.stream_up(stream, Part.NEW)
         assert [entry["news"] for entry in stream.news] == ["state", "ended", "done"]
         assert stream.of("ended")[0]["outcome"] == "bot_unreachable"
@@ -389,7 +389,7 @@ def test_a_close_with_1000_is_an_end(world: World) -> None:
 def caller(monkeypatch: pytest.MonkeyPatch) -> FakeCaller:
     made = FakeCaller()
     monkeypatch.setattr(relay_call, "CallerAudio", lambda: made)
-    monkeypatch.setattr(relay_call, "LOOK", 0.0)
+    monkeypatch.setattr(relay_call, "LATENESS_CHECK_INTERVAL", 0.0)
     return made
 
 
@@ -397,7 +397,7 @@ def test_each_frame_of_the_callers_is_a_message_of_its_own(world: World, caller:
     async def story() -> None:
         call, _ = await up(world)
         before = len(world.socket.sent)
-        call.heard(TONE)
+        call.receive_audio(TONE)
         assert world.socket.sent[before:] == [TONE, TONE]
 
     run(story)
@@ -406,16 +406,16 @@ def test_each_frame_of_the_callers_is_a_message_of_its_own(world: World, caller:
 def test_lateness_is_told_once_and_then_it_settles(
     world: World, caller: FakeCaller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay_call, "LOOK", 0.0)
+    monkeypatch.setattr(relay_call, "LATENESS_CHECK_INTERVAL", 0.0)
 
     async def story() -> None:
         call, stream = await up(world)
         caller.late = 0.02
-        call.heard(TONE)
+        call.receive_audio(TONE)
         assert not stream.of("late")
         caller.late = 0.04
-        call.heard(TONE)
-        call.heard(TONE)
+        call.receive_audio(TONE)
+        call.receive_audio(TONE)
         assert [entry["by"] for entry in stream.of("late")] == [0.04]
         assert caller.settled == 1
 
@@ -426,9 +426,9 @@ def test_behind_a_jitter_buffer_nobody_is_made_to_flush(world: World, caller: Fa
     async def story() -> None:
         call, stream = await up(world)
         caller.short_packets = True
-        call.heard(TONE)
+        call.receive_audio(TONE)
         caller.late, caller.short_packets = 0.3, False
-        call.heard(TONE)
+        call.receive_audio(TONE)
         assert len(stream.of("short_packets")) == 1 and not stream.of("late")
 
     run(story)
@@ -440,7 +440,7 @@ def test_what_costs_ticks_is_not_late(
 ) -> None:
     async def story() -> None:
         call, _ = await up(world)
-        call.ordered(control.order(order[0], ack=0, **order[1]))
+        call.receive_order(control.order(order[0], ack=0, **order[1]))
         assert caller.settled == 1
 
     run(story)
@@ -527,7 +527,7 @@ def test_a_bot_that_waits_for_the_caller_may_be_silent(world: World, spoken: boo
         call, stream = await up(world, first_audio_timeout=0.02 if spoken else 0)
         if spoken:
             world.socket.listener.received(TONE)
-        assert call._first_audio is None or call._first_audio.cancelled()
+        assert call._bot._first_audio is None or call._bot._first_audio.cancelled()
         assert not stream.of("ended")
 
     run(story)
@@ -538,9 +538,9 @@ def test_a_new_controller_asks_once_and_knows_all(world: World) -> None:
         call, stream = await up(world)
         world.socket.listener.received(TONE)
         world.socket.says(type="end")
-        call.ordered(control.order(Order.ACK, ack=1))
+        call.receive_order(control.order(Order.ACK, ack=1))
         before = len(stream.texts)
-        call.ordered(control.order(Order.HELLO, hold=True))
+        call.receive_order(control.order(Order.HELLO, hold=True))
         state, *again = stream.news[before:]
         assert state["news"] == "state" and state["acked"] == 1
         assert state["bot"] == "over" and state["spoken"] and state["ended"]["outcome"] == "bot_ended"
@@ -557,7 +557,7 @@ def test_another_stream_finds_the_bot_as_it_was(world: World) -> None:
         call.stream_gone(clean=False)
         world.socket.listener.received(TONE)
         other = FakeStream()
-        call.lay(20, "")
+        call.open_line(20, "")
         call.stream_up(other, Part.UNDER_WAY)
         await turn()
         assert len(world.sockets) == 1 and not world.socket.closed
@@ -571,27 +571,27 @@ def test_a_freeswitch_that_has_restarted_is_told_of_its_own_rings(world: World, 
     async def story() -> None:
         call, _ = await up(world)
         caller.short_packets = True
-        call.heard(TONE)
-        call.ordered(control.order(Order.HOLD, on=True))
+        call.receive_audio(TONE)
+        call.receive_order(control.order(Order.HOLD, on=True))
         world.socket.listener.received(TONE)
         world.line.opened = (True, True)
         call.stream_gone(clean=False)
-        call.lay(20, "same")
+        call.open_line(20, "same")
         call.stream_up(stream := FakeStream(), Part.UNDER_WAY)
-        call.heard(TONE)
+        call.receive_audio(TONE)
         assert stream.of("state")[0]["lines"][0]["on"], "the stream merely broke"
         assert len(stream.of("short_packets")) == 1, "told again, and no second time"
         call.stream_gone(clean=False)
         world.line.opened = (False, False)
-        call.lay(20, "restarted")
+        call.open_line(20, "restarted")
         call.stream_up(stream := FakeStream(), Part.UNDER_WAY)
         await turn()
         (state,) = stream.of("state")
         assert [ring["on"] for ring in state["lines"]] == [False, False]
         assert (state["bot"], state["speaking"], state["hold"]) == ("connected", True, True)
-        assert [did[1] for did in world.playout.did if did[0] == "read by"] == ["same", "restarted"]
+        assert [did[1] for did in world.playout.did if did[0] == "attached"] == ["same", "restarted"]
         told = len(stream.of("short_packets"))
-        call.heard(TONE)
+        call.receive_audio(TONE)
         assert len(stream.of("short_packets")) == told + 1, "its jitter buffer is gone as well"
         assert len(world.sockets) == 1 and not world.socket.closed
         assert not world.socket.got("stop") and len(world.socket.got("start")) == 1
@@ -609,7 +609,7 @@ def test_where_its_rings_cannot_be_made_the_customer_goes_to_a_human(world: Worl
             world.socket.says(type="end", reason="said all")
         call.stream_gone(clean=False)
         world.playout.unmade = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        call.lay(20, "restarted")
+        call.open_line(20, "restarted")
         call.stream_up(stream := FakeStream(), Part.UNDER_WAY)
         await turn()
         (state,) = stream.of("state")
@@ -625,11 +625,11 @@ def test_where_its_rings_cannot_be_made_the_customer_goes_to_a_human(world: Worl
 def test_a_stream_that_is_to_be_followed_by_another_is_not_the_calls_end(
     world: World, monkeypatch: pytest.MonkeyPatch, comes: bool
 ) -> None:
-    monkeypatch.setattr(relay_call, "AGAIN_DUE", 0.02)
+    monkeypatch.setattr(relay_call, "RESTART_TIMEOUT", 0.02)
 
     async def story() -> None:
         call, _ = await up(world)
-        call.ordered(control.order(Order.AGAIN))
+        call.receive_order(control.order(Order.AGAIN))
         call.stream_gone(clean=True)
         world.socket.says(type="end")  # while nobody is there to be told
         assert not world.line.removed and not world.forgotten
@@ -664,7 +664,7 @@ def test_who_has_spoken_to_the_relay_before_may_listen(world: World, part: Part,
         assert stream.of("state")[0]["spoken"] is not silent
         while silent and not stream.of("ended"):
             await asyncio.sleep(0.005)
-        assert (call._first_audio is not None) is silent
+        assert (call._bot._first_audio is not None) is silent
 
     run(story)
 
@@ -672,7 +672,7 @@ def test_who_has_spoken_to_the_relay_before_may_listen(world: World, part: Part,
 def test_the_relay_before_died_with_the_last_words_on_the_line(world: World) -> None:
     async def story() -> None:
         call = world.call()
-        call.lay(20, "")
+        call.open_line(20, "")
         world.playout.queued = TONE
         stream = FakeStream()
         call.stream_up(stream, Part.OVER)
@@ -686,14 +686,14 @@ def test_the_relay_before_died_with_the_last_words_on_the_line(world: World) -> 
 
 def test_files_of_the_relay_before_are_named_until_they_were_heard(world: World) -> None:
     async def story() -> None:
-        world.line.old_paths = (Path("/lines/old"),)
+        world.line.predecessor_paths = (Path("/lines/old"),)
         call, stream = await up(world, Part.UNDER_WAY)
         (state,) = stream.of("state")
         assert state["lines"][2:] == [{"path": "/lines/old", "on": True}]
-        call._go_on()
+        call.tick()
         assert len(stream.of("state")) == 1
-        world.line.old_paths = ()
-        call._go_on()
+        world.line.predecessor_paths = ()
+        call.tick()
         assert [len(state["lines"]) for state in stream.of("state")] == [3, 2]
 
     run(story)
@@ -714,7 +714,7 @@ def test_the_caller_hangs_up(world: World) -> None:
 def test_the_caller_hangs_up_while_the_bot_is_dialled(world: World) -> None:
     async def story() -> None:
         call, stream = world.call(), FakeStream()
-        call.lay(20, "")
+        call.open_line(20, "")
         call.stream_up(stream, Part.NEW)
         call.stream_gone(clean=True)
         await turn()
@@ -727,7 +727,7 @@ def test_the_controller_stops_the_bot(world: World) -> None:
     async def story() -> None:
         call, _ = await up(world)
         world.socket.listener.received(TONE)
-        call.ordered(control.order(Order.STOP, reason="max_duration"))
+        call.receive_order(control.order(Order.STOP, reason="max_duration"))
         assert (
             world.socket.got("stop") == [{"type": "stop", "reason": "max_duration"}] and world.socket.closed
         )
@@ -743,10 +743,10 @@ def test_the_callers_audio_has_no_gap_in_its_time(world: World) -> None:
         call, _ = await up(world, protocol="twilio")
         frame = tone(1000, 0.02)
         for _ in range(300):
-            call.heard(frame)
-        call._stream_since -= 20.0137  # of which none was heard
+            call.receive_audio(frame)
+        call._media_time._began -= 20.0137  # of which none was heard
         for _ in range(2000):
-            call.heard(frame)
+            call.receive_audio(frame)
         messages = [json.loads(message) for message in world.socket.sent]
         times = [int(it["media"]["timestamp"]) for it in messages if it["event"] == "media"]
         assert times[:3] == [0, 20, 40]
@@ -760,7 +760,7 @@ def test_the_callers_audio_has_no_gap_in_its_time(world: World) -> None:
 def test_a_key_goes_to_the_bot_and_an_unknown_order_nowhere(world: World) -> None:
     async def story() -> None:
         call, _ = await up(world)
-        call.ordered(control.order(Order.KEY, digit="5", ms=120))
+        call.receive_order(control.order(Order.KEY, digit="5", ms=120))
         for text in (
             "{",
             "[]",
@@ -768,7 +768,7 @@ def test_a_key_goes_to_the_bot_and_an_unknown_order_nowhere(world: World) -> Non
             '{"order": "key", "digit": 5}',
             '{"order": "ack", "ack": "x"}',
         ):
-            call.ordered(text)
+            call.receive_order(text)
         assert world.socket.got("dtmf") == [{"type": "dtmf", "digit": "5", "duration_ms": 120}]
 
     run(story)
@@ -785,7 +785,7 @@ def test_what_the_bot_says_before_its_start_is_not_lost(
             listener.lost(1000, "")
             return socket
 
-        monkeypatch.setattr(relay_call, "dial", dial)
+        monkeypatch.setattr(bot_part, "dial", dial)
         _, stream = await up(world)
         assert world.playout.queued == TONE
         assert stream.of("ended")[0]["outcome"] == "bot_ended"
@@ -798,7 +798,7 @@ def test_marks_and_refusals(world: World) -> None:
         call, stream = await up(world)
         world.socket.listener.received(TONE)
         world.socket.says(type="mark", name="one")
-        call.marked("one", False)
+        call.mark_reached("one", False)
         assert world.socket.got("mark") == [{"type": "mark", "name": "one"}]
         assert stream.of("mark")[0]["name"] == "one"
         world.playout.full = True
@@ -837,7 +837,7 @@ def test_the_bot_of_a_call_that_is_about_to_be_answered_is_dialled_once(world: W
         assert len(world.sockets) == 1 and len(world.socket.got("start")) == 1
         world.socket.listener.received(TONE)  # nobody has told it to wait
         stream = FakeStream()
-        call.lay(20, "")
+        call.open_line(20, "")
         call.stream_up(stream, Part.NEW)
         await turn()
         assert len(world.sockets) == 1 and len(world.socket.got("start")) == 1
@@ -861,7 +861,7 @@ def test_a_relay_lets_go_of_a_call_that_another_one_has(world: World) -> None:
     async def story() -> None:
         call, stream = await up(world)
         world.playout.taken = True
-        call._go_on()
+        call.tick()
         assert world.socket.closed and stream.closed
         assert not world.line.removed and world.forgotten == [UUID]
 
@@ -876,7 +876,7 @@ def test_speech_that_is_not_heard_is_counted_and_told_once(world: World) -> None
         before = lost.get()
         for seconds in (0.5, 0.75):
             world.playout.lost = seconds
-            call._go_on()
+            call.tick()
         assert lost.get() - before == 0.75
 
     with capture_logs() as lines:
@@ -894,8 +894,8 @@ def test_a_fault_of_ours_behind_the_bots_end_is_no_end_without_done(world: World
             raise OSError(5, "Input/output error")
 
         world.playout.tick = broken  # type: ignore[method-assign]
-        call._go_on()
-        call._go_on()
+        call.tick()
+        call.tick()
         assert [end["outcome"] for end in stream.of("ended")] == ["bot_ended"]
         assert len(stream.of("done")) == 1 and world.socket.closed
 
@@ -908,7 +908,7 @@ def test_a_fault_that_each_frame_has_is_told_once_and_counted(world: World, call
         caller.frames = None  # type: ignore[assignment, method-assign]
         before = metrics.INTERNAL_ERRORS._value.get()
         for _ in range(50):
-            call.heard(TONE)
+            call.receive_audio(TONE)
         assert metrics.INTERNAL_ERRORS._value.get() == before + 50
         assert len(stream.of("ended")) == len(stream.of("done")) == 1
 
@@ -918,13 +918,13 @@ def test_a_fault_that_each_frame_has_is_told_once_and_counted(world: World, call
 
 
 def test_last_words_that_were_heard_are_not_cut_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_call, "LAST_WORDS", 0.01)
+    monkeypatch.setattr(bot_part, "LAST_WORDS", 0.01)
 
     async def story() -> None:
         call, stream = await up(world)
         world.socket.says(type="end")
-        assert stream.of("done") and call._last_words is not None
-        assert call._last_words.cancelled()
+        assert stream.of("done") and call._bot._last_words is not None
+        assert call._bot._last_words.cancelled()
 
     run(story)
 
@@ -932,13 +932,13 @@ def test_last_words_that_were_heard_are_not_cut_later(world: World, monkeypatch:
 def test_a_bot_that_is_dialled_again_has_its_whole_time_to_speak(world: World) -> None:
     async def story() -> None:
         call, _ = await up(world, reconnect=True, first_audio_timeout=1.0)
-        first = call._first_audio
+        first = call._bot._first_audio
         assert first is not None
         world.socket.listener.lost(0, "the connection broke off")
         assert first.cancelled(), "while it is dialled it cannot speak"
         await turn()
-        assert call._first_audio is not first and call._first_audio is not None
-        assert not call._first_audio.cancelled()
+        assert call._bot._first_audio is not first and call._bot._first_audio is not None
+        assert not call._bot._first_audio.cancelled()
 
     run(story)
 
@@ -955,7 +955,7 @@ async def prepared(world: World, **bot: Any) -> RelayCall:
 
 async def answered(call: RelayCall) -> FakeStream:
     stream = FakeStream()
-    call.lay(20, "")
+    call.open_line(20, "")
     call.stream_up(stream, Part.NEW)
     for _ in range(10):
         await turn()
@@ -1033,7 +1033,7 @@ def test_a_fault_of_ours_before_the_answer_leaves_no_socket(
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(relay_call.protocols.Protocol, "start", broken)
+    monkeypatch.setattr(bot_part.protocols.Protocol, "start", broken)
     monkeypatch.setattr("eslbot.relay.protocols.eslbot.Eslbot.start", broken)
 
     async def story() -> None:
@@ -1064,7 +1064,7 @@ def test_whatever_goes_wrong_at_the_end_the_call_is_over(
         call.shutdown()
         assert world.forgotten == [UUID] and world.socket.closed
         assert stream.closed or broken == "close"
-        assert call._tick is not None and call._tick.cancelled()
+        assert call._next_tick is not None and call._next_tick.cancelled()
 
     run(story)
 
@@ -1104,9 +1104,9 @@ def test_long_speeches_that_nobody_can_hear_are_refused_one_a_turn(world: World)
 def test_a_hold_that_is_told_while_the_bot_is_dialled_reaches_it(world: World) -> None:
     async def story() -> None:
         call, stream = world.call(), FakeStream()
-        call.lay(20, "")
+        call.open_line(20, "")
         call.stream_up(stream, Part.NEW)
-        call.ordered(control.order(Order.HELLO, hold=True))
+        call.receive_order(control.order(Order.HELLO, hold=True))
         assert [(state["bot"], state["hold"]) for state in stream.of("state")] == [("dialling", False)] * 2
         await turn()
         texts = [json.loads(message)["type"] for message in world.socket.sent]
@@ -1118,12 +1118,12 @@ def test_a_hold_that_is_told_while_the_bot_is_dialled_reaches_it(world: World) -
 def test_a_stop_while_the_bot_is_dialled_is_the_end_of_it(world: World) -> None:
     async def story() -> None:
         call, stream = world.call(), FakeStream()
-        call.lay(20, "")
+        call.open_line(20, "")
         call.stream_up(stream, Part.NEW)
-        call.ordered(control.order(Order.STOP, reason="max_duration"))
+        call.receive_order(control.order(Order.STOP, reason="max_duration"))
         await turn()
         assert not world.sockets
-        call.ordered(control.order(Order.HELLO, hold=False))
+        call.receive_order(control.order(Order.HELLO, hold=False))
         state = stream.of("state")[-1]
         assert (state["bot"], state["done"]) == ("over", True)
         assert not stream.of("ended") and not stream.of("done")
@@ -1162,14 +1162,14 @@ async def talks(
     def hear(*pieces: Samples) -> None:
         nonlocal now
         for frame in frames(*pieces):
-            call.heard(frame)
+            call.receive_audio(frame)
             now += 0.02
 
     hear(silence(1), speech(1, 1), silence(0.5))
     breaks(call)
-    world.playout.told.sounds(now, now - 0.1)
+    world.playout.told.bot_audible(now, now - 0.1)
     hear(silence(1))
-    world.playout.told.hushed(now, False)
+    world.playout.told.bot_inaudible(now, False)
     hear(silence(1))
     told = stream.of("turn")
     call.stream_gone(True)
@@ -1190,11 +1190,11 @@ def test_an_answer_is_told_once_with_its_share(world: World, monkeypatch: pytest
 @pytest.mark.parametrize(
     "breaks",
     [
-        lambda call: call.ordered(control.order(Order.KEY, digit="5", ms=100)),
-        lambda call: call.ordered(control.order(Order.HOLD, on=True)),
+        lambda call: call.receive_order(control.order(Order.KEY, digit="5", ms=100)),
+        lambda call: call.receive_order(control.order(Order.HOLD, on=True)),
         lambda call: call.stream_gone(False),
         lambda call: call.stream_up(FakeStream(), Part.UNDER_WAY),
-        lambda call: call.lay(20, "restarted"),
+        lambda call: call.open_line(20, "restarted"),
     ],
     ids=["key", "hold", "stream gone", "another stream", "switch restarted"],
 )
@@ -1217,17 +1217,17 @@ def test_a_barge_in_is_told_and_an_echo_is_none(world: World, monkeypatch: pytes
         def hear(*pieces: Samples) -> None:
             nonlocal now
             for frame in frames(*pieces):
-                call.heard(frame)
+                call.receive_audio(frame)
                 now += 0.02
 
         hear(silence(1))
-        world.playout.told.sounds(now, now)
+        world.playout.told.bot_audible(now, now)
         world.playout.level = 6000.0
         hear(speech(2, 3, 600))  # of that
         hear(silence(0.5))
         hear(speech(0.4, 5, 6000))
         world.socket.says(type="clear")
-        world.playout.told.hushed(now, True)
+        world.playout.told.bot_inaudible(now, True)
         world.playout.level = 0.0
         hear(speech(0.4, 6, 6000), silence(2))
         (turn,) = stream.of("turn")
@@ -1244,18 +1244,18 @@ def test_with_other_packets_or_a_jitter_buffer_nothing_is_measured(
 ) -> None:
     async def story() -> None:
         call, stream = world.call(), FakeStream()
-        call.lay(40, "")
+        call.open_line(40, "")
         call.stream_up(stream, Part.NEW)
         await turn()
         for frame in frames(silence(0.1)):
-            call.heard(frame)
-        assert call._conversation is None
+            call.receive_audio(frame)
+        assert not call._turns.measured
         call.stream_gone(True)
         call, stream = await up(world)
-        assert call._conversation is not None
+        assert call._turns.measured
         call._caller.short_packets = True
-        call.heard(TONE)
-        assert call._conversation is None
+        call.receive_audio(TONE)
+        assert not call._turns.measured
         assert stream.of("short_packets")
         call.stream_gone(True)
 

@@ -285,7 +285,7 @@ def test_who_is_no_bot_is_told_in_time(behaviour: Behaviour, told: str) -> None:
         began = time.monotonic()
         with pytest.raises(BotUnreachable) as unreachable:
             await talk(server, connect_timeout=0.5)
-        assert told in str(unreachable.value) and len(str(unreachable.value)) <= dialler.SHOWN
+        assert told in str(unreachable.value) and len(str(unreachable.value)) <= dialler.MAX_SHOWN
         assert time.monotonic() - began < 2
         assert server.connections == 1, "a redirect is not followed"
 
@@ -475,14 +475,14 @@ def test_a_bot_that_reads_nothing_has_failed_and_bytes_are_bounded() -> None:
             await asyncio.sleep(0)
             assert sent < 16 * 1024 * 1024
         code, reason = await ended(listener)
-        assert (code, reason) == (0, f"does not read: {dialler.UNREAD} bytes wait for it")
+        assert (code, reason) == (0, f"does not read: {dialler.MAX_UNREAD} bytes wait for it")
 
     run(upgraded(unread), story)
 
 
 @pytest.mark.timed
 def test_closing_does_not_wait_for_a_bot_that_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialler, "ENDED", 0.1)
+    monkeypatch.setattr(dialler, "CLOSE_TIMEOUT", 0.1)
     gone: list[bool] = []
 
     async def bot(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -537,7 +537,7 @@ def test_who_sends_is_told_of_the_end_when_it_has_sent(closes: bool) -> None:
 
 
 def test_a_bot_that_answers_no_ping_is_gone_and_one_that_does_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialler, "PING", 0.1)
+    monkeypatch.setattr(dialler, "PING_INTERVAL", 0.1)
     pings = 0
 
     async def bot(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

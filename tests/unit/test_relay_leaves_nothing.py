@@ -20,18 +20,18 @@ from eslbot.caller.invite import Invite
 from eslbot.config.loader import from_tree
 from eslbot.recording.recorder import Recorder
 from eslbot.relay import call as relay_call
-from eslbot.relay import control, dialler, module, worker
+from eslbot.relay import control, dialler, stream_server, worker
 from eslbot.relay.call import RelayCall
 from eslbot.relay.control import Order
 from eslbot.relay.dialler import BotSocket
 from eslbot.relay.line import Line
-from eslbot.relay.margin import Margin
-from eslbot.relay.module import ModuleStream
-from eslbot.relay.reads import Reads
+from eslbot.relay.line.read_counter import ReadCounter
+from eslbot.relay.playout_delay import PlayoutDelay
+from eslbot.relay.stream_server import ModuleStream
 from eslbot.relay.worker import ACCEPTING, Parts, Worker, shared_socket
 from tests.support.relays import ACME, configuration
 from tests.unit.test_relay_dialler import accepted, frame, request
-from tests.unit.test_relay_module import SIGNER, UPGRADE, Caller, identity
+from tests.unit.test_relay_stream_server import SIGNER, UPGRADE, Caller, identity
 
 #: Calls of each kind; a run by hand may have thousands.
 EACH = int(os.environ.get("ESLBOT_TEST_CALLS_OF_EACH_KIND", "3"))
@@ -64,7 +64,7 @@ class Stage:
             state,
             self.lifeline[0],
             60.0,
-            Parts(RelayCall, Reads, Margin, Recorder),
+            Parts(RelayCall, ReadCounter, PlayoutDelay, Recorder),
         )
         self.task = asyncio.create_task(self.worker.run())
         while state[0] != ACCEPTING:
@@ -220,10 +220,10 @@ def descriptors() -> int:
 
 @pytest.mark.slow
 def test_no_call_leaves_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "STREAM_DUE", 0.3)
-    monkeypatch.setattr(relay_call, "KEEP", 0.1)
-    monkeypatch.setattr(module, "ENDED", 0.1)
-    monkeypatch.setattr(dialler, "ENDED", 0.1)
+    monkeypatch.setattr(worker, "STREAM_TIMEOUT", 0.3)
+    monkeypatch.setattr(relay_call, "STREAM_TIMEOUT", 0.1)
+    monkeypatch.setattr(stream_server, "CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr(dialler, "CLOSE_TIMEOUT", 0.1)
 
     async def story(stage: Stage) -> None:
         async def all_kinds(number: int) -> None:

@@ -14,11 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eslbot.relay import line as line_module
 from eslbot.relay.line import Line
-from eslbot.relay.margin import Margin
-from eslbot.relay.playout import MOST_MARKS, Playout, QueueFull
-from eslbot.relay.reads import Reads
+from eslbot.relay.line.read_counter import ReadCounter
+from eslbot.relay.playout import MAX_MARKS, Playout, QueueFull
+from eslbot.relay.playout_delay import PlayoutDelay
 from tests.support.line_reader import PERIOD, Clock, Reader, Speech, play
 
 ID = "2b37ba17-7b20-4b3e-b138-1161e351d5c5"
@@ -36,21 +35,21 @@ class Notes:
         self.sounded: list[tuple[str, float]] = []
         self.arrived: list[float] = []
 
-    def marked(self, name: str, cleared: bool) -> None:
+    def mark_reached(self, name: str, cleared: bool) -> None:
         self.marks.append((name, cleared))
         self.mark_times[name] = self.clock.time
 
-    def began(self, ago: float) -> None:
+    def utterance_began(self, ago: float) -> None:
         self.turns.append(("began", self.clock.time - ago))
 
-    def silent(self, cut: bool, ago: float) -> None:
+    def utterance_over(self, cut: bool, ago: float) -> None:
         self.turns.append(("cut" if cut else "silent", self.clock.time - ago))
 
-    def sounds(self, at: float, arrived: float) -> None:
+    def bot_audible(self, at: float, arrived: float) -> None:
         self.sounded.append(("sounds", at))
         self.arrived.append(arrived)
 
-    def hushed(self, at: float, cut: bool) -> None:
+    def bot_inaudible(self, at: float, cut: bool) -> None:
         self.sounded.append(("cut" if cut else "hushed", at))
 
 
@@ -69,9 +68,9 @@ class World:
         self.kept = kept
         self.clock = Clock(passes)
         self.ring = ring
-        self.margin = Margin()
+        self.delay = PlayoutDelay()
         self.speech = Speech()
-        self.relays: list[tuple[Line, Reads]] = []
+        self.relays: list[tuple[Line, ReadCounter]] = []
         self.reader: Reader | None = None
         self.switch = 1
         self.succeed()
@@ -79,7 +78,7 @@ class World:
 
     def succeed(self) -> None:
         """A relay begins, or another one where the first was killed (it has done nothing about it)."""
-        self.reads = Reads(self.directory, self.clock)
+        self.reads = ReadCounter(self.directory, self.clock)
         self.line = Line.open(
             self.directory,
             ID,
@@ -91,7 +90,7 @@ class World:
         )
         self.relays.append((self.line, self.reads))
         self.told = Notes(self.clock)
-        self.playout = Playout(self.line, self.margin, self.told, self.clock)
+        self.playout = Playout(self.line, self.delay, self.told, self.clock)
 
     def displace(self, phase: float = 0.007, second: int = 3) -> Reader:
         paths = self.line.paths if self.second else self.line.paths[:1]
@@ -105,17 +104,17 @@ class World:
     def switch_is_back(self, phase: float = 0.007) -> None:
         """It has the relay's stream again, and reads what STATE names."""
         self.switch += 1
-        assert self.playout.read_by(f"core-{self.switch}")
+        assert self.playout.attach(f"core-{self.switch}")
         self.displace_again(phase)
 
     def displace_again(self, phase: float = 0.007) -> None:
-        assert self.line.opened == (False, False) and self.line.old_paths == ()
+        assert self.line.opened == (False, False) and self.line.predecessor_paths == ()
         self.reader.come_back(self.line.paths if self.second else self.line.paths[:1], phase)
         self.named = set(self.line.paths)
 
     def forgotten(self) -> None:
         """The relay dies, and with it what it had no room for in the line."""
-        in_memory = round(self.playout.queued * 8000)
+        in_memory = self.playout._queued // 2
         del self.speech.said[len(self.speech.said) - in_memory :]
 
     def killed(self, seconds: float, late: float = 0.0) -> None:
@@ -131,7 +130,7 @@ class World:
     def tick(self) -> float | None:
         due = self.playout.tick()
         if self.reader and self.reader.dies_at > self.clock.time:
-            self.brought({*self.line.paths, *self.line.old_paths})
+            self.brought({*self.line.paths, *self.line.predecessor_paths})
         return due
 
     def brought(self, named: set[Path]) -> None:
@@ -221,7 +220,7 @@ def test_a_paced_bot_has_no_gaps_once_its_jitter_is_known(world: World) -> None:
         gaps = audible[audible.index(True) : len(audible) - audible[::-1].index(True)].count(False)
         assert utterance == 0 or gaps == 0
     assert world.reader.speech() == world.speech.said
-    assert 0.03 < world.margin.seconds < 0.07
+    assert 0.03 < world.delay.seconds < 0.07
 
 
 def test_a_late_message_goes_to_the_next_read_and_the_rest_with_it(world: World) -> None:
@@ -479,12 +478,12 @@ def test_marks_of_what_went_by_on_hold_come_back_cleared(world: World) -> None:
 def test_a_mark_costs_the_same_however_many_wait(world: World) -> None:
     world.started()
     world.say(80000)
-    for name in range(MOST_MARKS):
+    for name in range(MAX_MARKS):
         world.playout.mark(str(name))
     with pytest.raises(QueueFull):
         world.playout.mark("one more")
     world.play(11)
-    assert world.told.marks == [(str(name), False) for name in range(MOST_MARKS)]
+    assert world.told.marks == [(str(name), False) for name in range(MAX_MARKS)]
 
 
 def test_more_than_ten_minutes_of_speech_are_refused(world: World) -> None:
@@ -558,7 +557,7 @@ def test_the_next_relay_lets_speech_play_on_and_speaks_behind_it(world: World) -
     world.say(24000)
     world.play(1)
     world.killed(0.65)
-    assert len(world.line.old_paths) == 2
+    assert len(world.line.predecessor_paths) == 2
     world.play(0.05)
     assert world.playout.speaking
     world.say(4000)
@@ -570,7 +569,7 @@ def test_the_next_relay_lets_speech_play_on_and_speaks_behind_it(world: World) -
     )
     assert world.told.marks == [("new", False)]
     assert [turn for turn, _ in world.told.turns] == ["began", "silent"]
-    assert world.line.old_paths == ()
+    assert world.line.predecessor_paths == ()
     assert {path.suffix for path in world.directory.iterdir()} == {".r8", ".line"}
     assert len(list(world.directory.iterdir())) == 3
     world.say(8000)  # and neither of them is heard a second time
@@ -602,7 +601,7 @@ def test_where_nothing_is_left_the_next_relay_speaks_at_once(world: World) -> No
     world.play(1)
     old = world.line.paths
     world.killed(3.5, 2.3)
-    assert world.line.old_paths == () and not any(path.exists() for path in old)
+    assert world.line.predecessor_paths == () and not any(path.exists() for path in old)
     assert world.playout.idle and not world.playout.speaking
     world.play(0.1)
     first, said_at = world.speech.next, world.clock.time
@@ -633,7 +632,7 @@ def test_a_full_ring_is_heard_once(world: World) -> None:
     world.play(75)
     assert world.reader.speech() == world.speech.said
     assert len(world.speech.said) > 50 * 8000
-    assert world.line.old_paths == ()
+    assert world.line.predecessor_paths == ()
 
 
 def test_relays_that_die_one_behind_the_other_lose_nothing(world: World) -> None:
@@ -643,13 +642,13 @@ def test_relays_that_die_one_behind_the_other_lose_nothing(world: World) -> None
         world.play(0.1)
         if number < 3:
             world.killed(0.1, 0.04)
-            assert len(world.line.old_paths) == 2 * (number + 1)
+            assert len(world.line.predecessor_paths) == 2 * (number + 1)
             world.play(0.1)
     world.playout.mark("all")
     world.play(4)
     assert world.reader.speech() == world.speech.said
     assert world.told.marks == [("all", False)]
-    assert world.line.old_paths == ()
+    assert world.line.predecessor_paths == ()
 
 
 def test_of_more_relays_than_may_be_heard_the_oldest_is_not(world: World) -> None:
@@ -658,7 +657,7 @@ def test_of_more_relays_than_may_be_heard_the_oldest_is_not(world: World) -> Non
         world.say(8000)
         world.play(0.1)
         world.killed(0.1)
-    assert len(world.line.old_paths) == 6
+    assert len(world.line.predecessor_paths) == 6
     assert len(list(world.directory.iterdir())) == 9
 
 
@@ -669,7 +668,7 @@ def test_a_relay_that_dies_before_freeswitch_has_its_line_is_nothing_to_be_heard
     world.killed(0.1)
     unheard = world.line.paths
     world.killed(0.1)
-    assert len(world.line.old_paths) == 2 and not any(path.exists() for path in unheard)
+    assert len(world.line.predecessor_paths) == 2 and not any(path.exists() for path in unheard)
     world.say(800)
     world.play(2)
     assert world.reader.speech() == world.speech.said
@@ -726,7 +725,7 @@ def test_the_next_relay_can_clear_what_the_one_before_has_written(world: World) 
     world.killed(0.3)
     cleared_at = world.clock.time
     world.playout.clear()
-    assert world.line.old_paths == ()
+    assert world.line.predecessor_paths == ()
     world.play(3)
     assert all(not any(frame) for at, frame in world.reader.heard if at > cleared_at)
     assert world.playout.idle
@@ -876,7 +875,7 @@ def test_a_full_disk_is_counted_and_no_end(world: World, monkeypatch: pytest.Mon
         room[0] -= size
         return size
 
-    monkeypatch.setattr(line_module.os, "pwrite", pwrite)
+    monkeypatch.setattr(os, "pwrite", pwrite)
     world.say(8000)
     world.playout.mark("lost")
     world.play(1)
@@ -1017,9 +1016,9 @@ def test_a_whole_answer_in_many_messages_is_written_in_few_pieces(
     monkeypatch.setattr(world.line, "write", noted)
     for _ in range(200):
         world.playout.say(world.speech(160))
-    assert len(written) < 20 and world.playout.queued > 3  # what is heard next stands already
+    assert len(written) < 20 and world.playout._queued > 3 * 16_000  # what is heard next stands already
     world.playout.tick()
-    assert sum(written) == 200 * 320 and world.playout.queued == 0
+    assert sum(written) == 200 * 320 and world.playout._queued == 0
     world.play(4.5)
     assert world.reader.speech() == world.speech.said
     assert world.silent_ticks() == 0

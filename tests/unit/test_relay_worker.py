@@ -18,10 +18,10 @@ from structlog.testing import capture_logs
 from eslbot.caller.invite import Invite
 from eslbot.config.loader import from_tree
 from eslbot.relay import control, worker
-from eslbot.relay.module import NotTaken
+from eslbot.relay.stream_server import StreamRefused
 from eslbot.relay.worker import ACCEPTING, LEAVING, Worker, shared_socket, sweep
 from tests.support.relays import ACME, EchoCall, configuration, parts
-from tests.unit.test_relay_module import SIGNER, UPGRADE, Caller, identity
+from tests.unit.test_relay_stream_server import SIGNER, UPGRADE, Caller, identity
 
 SOON = 5.0
 
@@ -87,7 +87,7 @@ def test_a_prepared_call_gets_its_stream_at_the_workers_own_door(tmp_path: Path)
         _, text = await running.stream(port=port_of(url))
         assert text == f"{os.getpid()} acme {url}"
         (call,) = running.worker.calls.values()
-        assert isinstance(call, EchoCall) and call.told == ["prepare", "lay 20", "stream_up"]
+        assert isinstance(call, EchoCall) and call.told == ["prepare", "open_line 20", "stream_up"]
 
     run(tmp_path, story)
 
@@ -95,25 +95,25 @@ def test_a_prepared_call_gets_its_stream_at_the_workers_own_door(tmp_path: Path)
 def test_calls_that_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(running: Running) -> None:
         def refused(given: Invite) -> tuple[int, str]:
-            with pytest.raises(NotTaken) as not_taken:
-                running.worker.of(given)
+            with pytest.raises(StreamRefused) as not_taken:
+                running.worker.find_or_make(given)
             return not_taken.value.status, not_taken.value.why
 
         assert refused(invite(workspace="00000000-0000-4000-8000-000000000009")) == (403, "unknown_workspace")
-        assert running.worker.of(invite()) is running.worker.of(invite())
-        monkeypatch.setattr(worker, "MOST_CALLS", 1)
+        assert running.worker.find_or_make(invite()) is running.worker.find_or_make(invite())
+        monkeypatch.setattr(worker, "MAX_CALLS", 1)
         assert refused(invite("call-2")) == (503, "full")
-        assert running.worker.of(invite()) is not None
+        assert running.worker.find_or_make(invite()) is not None
 
     run(tmp_path, story)
 
 
 def test_a_call_that_never_gets_its_stream_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "STREAM_DUE", 0.05)
+    monkeypatch.setattr(worker, "STREAM_TIMEOUT", 0.05)
 
     async def story(running: Running) -> None:
         await running.stream("call-2")
-        dropped = running.worker.of(invite())
+        dropped = running.worker.find_or_make(invite())
         while "call-1" in running.worker.calls:
             await asyncio.sleep(0.01)
         assert isinstance(dropped, EchoCall) and dropped.told == ["stream_gone True"]
@@ -136,11 +136,11 @@ def test_who_leaves_takes_no_more_and_stays_with_its_calls(tmp_path: Path, by: s
             await asyncio.open_connection("127.0.0.1", running.port)
         await running.stream(
             "call-1", port_of(text.split()[2])
-        )  # its own door stays: a stream may come again
+        )  # its own socket stays: a stream may come again
         await running.stream("call-1", port_of(text.split()[2]))
         assert not running.task.done()
-        door = port_of(text.split()[2])
-        late = await ask(door, *UPGRADE, *identity(invite("call-2")), f"{control.PART}: new")
+        port = port_of(text.split()[2])
+        late = await ask(port, *UPGRADE, *identity(invite("call-2")), f"{control.PART}: new")
         assert b" 503 " in await late.head(), "another relay may have it by now, and would lose it"
         last, _ = await running.stream("call-1", port_of(text.split()[2]))
         last.send(struct.pack("!H", 1000), 8)
@@ -163,7 +163,7 @@ def test_calls_have_so_long_and_then_are_told(tmp_path: Path) -> None:
         (call,) = running.worker.calls.values()
         running.worker.leave()
         await asyncio.wait_for(asyncio.shield(running.task), SOON)
-        assert isinstance(call, EchoCall) and call.told == ["lay 20", "stream_up", "shutdown"]
+        assert isinstance(call, EchoCall) and call.told == ["open_line 20", "stream_up", "shutdown"]
         assert await caller.frame() == (8, struct.pack("!H", 1001))
 
     run(tmp_path, story, drain=0.05)

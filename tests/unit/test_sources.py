@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eslbot.config.sources import Sources
-from tests.unit.test_switchconf import config, workspace
+from tests.unit.test_freeswitch_configuration import config, workspace
 
 
 def cut(*workspaces: tuple[str, list[str]]) -> list[tuple[str, str, str]]:

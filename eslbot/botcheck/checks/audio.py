@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eslbot.botcheck.call import BotCall
+from eslbot.botcheck.examination import BUSY, Examination, too_busy
 from eslbot.botcheck.findings import Verdict, check, failed, passed, unseen, warned
-from eslbot.botcheck.kit import BUSY, Kit, too_busy
-from eslbot.botcheck.seen import Piece
+from eslbot.botcheck.observations import Piece
 from eslbot.relay import budgets
 from eslbot.relay.playout import UTTERANCE_OVER
 
@@ -29,17 +29,17 @@ CONTINUES, AGAIN_AND_AGAIN = 0.4, 3
     section="3. streamAudio",
     behind=True,
 )
-async def formats(kit: Kit) -> Verdict:
+async def formats(exam: Examination) -> Verdict:
     """What the relay's decoder says of it."""
-    bad = [one for call in kit.calls for one in call.bad if one.why == "unusable_audio"]
-    pieces = sum(len(call.speech) for call in kit.calls)
+    bad = [one for call in exam.calls for one in call.bad if one.why == "unusable_audio"]
+    pieces = sum(len(call.speech) for call in exam.calls)
     if bad:
         kinds = list(dict.fromkeys(one.detail for one in bad))
         return failed(f"{len(bad)} of {len(bad) + pieces} messages cannot be played: {'; '.join(kinds[:3])}")
     if not pieces:
         return unseen("it has sent none")
     return passed(
-        f"{pieces} messages with {sum(p.seconds for c in kit.calls for p in c.speech):.1f} s of speech"
+        f"{pieces} messages with {sum(p.seconds for c in exam.calls for p in c.speech):.1f} s of speech"
     )
 
 
@@ -52,17 +52,17 @@ async def formats(kit: Kit) -> Verdict:
     section="3. streamAudio",
     behind=True,
 )
-async def whole_samples(kit: Kit) -> Verdict:
+async def whole_samples(exam: Examination) -> Verdict:
     """Half a sample was left when an utterance was over, or a WAV header is in it."""
-    if not any(call.speech for call in kit.calls):
+    if not any(call.speech for call in exam.calls):
         return unseen("it has sent none")
-    headers = sum(bytes(c.audio[:4]) == b"RIFF" for call in kit.calls for c in call.connections)
+    headers = sum(bytes(c.audio[:4]) == b"RIFF" for call in exam.calls for c in call.connections)
     if headers:
         return failed(
             "a WAV file's header is in its raw speech, heard as a click",
             "take the header off, or send the file as audioDataType wav",
         )
-    halves = sum(call.halves for call in kit.calls)
+    halves = sum(call.halves for call in exam.calls)
     if halves:
         return warned(f"half a sample was left at the end of speech, {halves} times")
     return passed("no half samples")
@@ -77,22 +77,22 @@ async def whole_samples(kit: Kit) -> Verdict:
     section="3. Send as fast as you can",
     behind=True,
 )
-async def pacing(kit: Kit) -> Verdict:
+async def pacing(exam: Examination) -> Verdict:
     """What a caller would have heard."""
-    seconds = sum(piece.seconds for call in kit.calls for piece in call.speech)
+    seconds = sum(piece.seconds for call in exam.calls for piece in call.speech)
     if seconds < ENOUGH:
         return unseen(f"{seconds:.1f} s of speech say nothing of its pace")
-    gaps = [gap for call in kit.calls for gap in [g.seconds for g in call.line.gaps] + _broken_off(call)]
+    gaps = [gap for call in exam.calls for gap in [g.seconds for g in call.line.gaps] + _broken_off(call)]
     heard = [gap for gap in gaps if gap >= HEARD]
     told = f"{len(heard)} pauses within {seconds:.1f} s of speech, {sum(heard):.1f} s in all"
-    ours = sum(call.stalled for call in kit.calls) if kit.late > BUSY else 0.0
+    ours = sum(call.stalled for call in exam.calls) if exam.late > BUSY else 0.0
     if ours and MUCH * seconds < sum(heard) < TOO_MUCH * seconds + ours:
-        return unseen(f"{told}; {too_busy(kit)}")
+        return unseen(f"{told}; {too_busy(exam)}")
     if sum(heard) > TOO_MUCH * seconds:
         return failed(f"{told}: slower than real time")
     if sum(heard) > MUCH * seconds:
         return warned(told)
-    ahead = max((_ahead(call.speech) for call in kit.calls), default=0.0)
+    ahead = max((_ahead(call.speech) for call in exam.calls), default=0.0)
     how = f"up to {ahead:.1f} s ahead of the caller" if ahead > 0.5 else "in real time"
     return passed(f"{seconds:.1f} s of speech without a pause, {how}")
 
@@ -129,22 +129,22 @@ def _ahead(speech: Sequence[Piece]) -> float:
     section="7. Bounds",
     behind=True,
 )
-async def bounds(kit: Kit) -> Verdict:
+async def bounds(exam: Examination) -> Verdict:
     """What the relay's budget and its socket say."""
-    over = [call.over_budget for call in kit.calls if call.over_budget]
+    over = [call.over_budget for call in exam.calls if call.over_budget]
     if over:
         return failed(f"sent {over[0]}: eslbot ends its part of the call")
-    oversized = [one for call in kit.calls for one in call.bad if one.why == "oversized"]
+    oversized = [one for call in exam.calls for one in call.bad if one.why == "oversized"]
     if oversized:
         return failed(f"{len(oversized)} messages are too large: {oversized[0].detail}")
     full = [
-        one for call in kit.calls for one in call.bad if one.why == "queue_full" and "speech" in one.detail
+        one for call in exam.calls for one in call.bad if one.why == "queue_full" and "speech" in one.detail
     ]
     if full:
         return failed(f"{len(full)} messages were dropped: {full[0].detail}")
-    most = max((call.messages_a_second for call in kit.calls), default=0)
-    largest = max((call.largest for call in kit.calls), default=0)
+    most = max((call.messages_a_second for call in exam.calls), default=0)
+    largest = max((call.largest for call in exam.calls), default=0)
     told = f"at most {most} messages a second, the largest of {largest} bytes"
-    if most > budgets.MESSAGES and any(call.messages > budgets.MESSAGES_AT_ONCE / 2 for call in kit.calls):
+    if most > budgets.MESSAGES and any(call.messages > budgets.MESSAGES_AT_ONCE / 2 for call in exam.calls):
         return warned(f"{told}; {budgets.MESSAGES} a second are allowed in the long run")
     return passed(told)

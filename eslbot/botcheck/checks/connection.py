@@ -5,8 +5,8 @@ from __future__ import annotations
 from time import monotonic
 
 from eslbot.botcheck.call import FRAME
+from eslbot.botcheck.examination import Examination, NotTaken
 from eslbot.botcheck.findings import ESLBOT, Verdict, check, failed, harmless, passed, warned
-from eslbot.botcheck.kit import Kit, NotTaken
 
 #: Frames of the caller's that come before `start`: 100 ms.
 EARLY = 5
@@ -25,16 +25,18 @@ LONG_ID = "check-" + "x" * 122
     section="1. Connection",
     behind=True,
 )
-async def upgrade(kit: Kit) -> Verdict:
+async def upgrade(exam: Examination) -> Verdict:
     """Of all calls."""
-    limit = kit.target.bot.connect_timeout
-    if kit.refused:
-        (_, how), count = kit.refused[0], len(kit.refused)
-        several = f"{count} of {len(kit.calls)} calls were not taken" if count > 1 else "a call was not taken"
+    limit = exam.target.bot.connect_timeout
+    if exam.refused:
+        (_, how), count = exam.refused[0], len(exam.refused)
+        several = (
+            f"{count} of {len(exam.calls)} calls were not taken" if count > 1 else "a call was not taken"
+        )
         return failed(f"{several}: {how}")
-    if kit.took > limit / 2:
-        return warned(f"takes {kit.took:.1f} s; at {limit:g} s the customer goes to an agent")
-    return passed(f"101 within {1000 * kit.took:.0f} ms")
+    if exam.took > limit / 2:
+        return warned(f"takes {exam.took:.1f} s; at {limit:g} s the customer goes to an agent")
+    return passed(f"101 within {1000 * exam.took:.0f} ms")
 
 
 @check(
@@ -46,11 +48,11 @@ async def upgrade(kit: Kit) -> Verdict:
     section="1. Connection",
     behind=True,
 )
-async def ping(kit: Kit) -> Verdict:
+async def ping(exam: Examination) -> Verdict:
     """Of the plain call."""
-    if kit.ponged is None:
+    if exam.ponged is None:
         return failed("no pong; eslbot drops a bot that neither says anything nor answers for 20 s")
-    return passed(f"pong within {1000 * (kit.ponged - kit.plain.connected):.0f} ms")
+    return passed(f"pong within {1000 * (exam.ponged - exam.plain.connected):.0f} ms")
 
 
 @check(
@@ -62,16 +64,16 @@ async def ping(kit: Kit) -> Verdict:
     section="1. Connection, Frames",
     protocols=ESLBOT,
 )
-async def early_audio(kit: Kit) -> Verdict:
+async def early_audio(exam: Examination) -> Verdict:
     """100 ms of silence, and then `start`."""
-    async with kit.call("early-audio") as call:
+    async with exam.call("early-audio") as call:
         await call.connect(start=False)
         began = monotonic()
         for number in range(EARLY):
-            call.connection.hear(bytes(FRAME), number * 0.02)
+            call.connection.send_audio(bytes(FRAME), number * 0.02)
         call.start()
-        verdict = await kit.lives(call, began, "audio before `start`")
-        await kit.hung_up(call)
+        verdict = await exam.lives(call, began, "audio before `start`")
+        await exam.hung_up(call)
         return harmless(verdict, "this eslbot says `start` first")
 
 
@@ -83,15 +85,15 @@ async def early_audio(kit: Kit) -> Verdict:
     ),
     section="1. Connection",
 )
-async def hostile_caller(kit: Kit) -> Verdict:
+async def hostile_caller(exam: Examination) -> Verdict:
     """The longest and strangest that a PBX may pass on."""
-    invite = kit.target.invite(crt_object_id=LONG_ID, caller=STRANGE, to=STRANGE)
+    invite = exam.target.invite(crt_object_id=LONG_ID, caller=STRANGE, to=STRANGE)
     try:
-        async with kit.call("hostile-caller", invite) as call:
+        async with exam.call("hostile-caller", invite) as call:
             await call.connect()
-            verdict = await kit.lives(call, call.connected, "a caller with a strange number")
-            await kit.hung_up(call)
+            verdict = await exam.lives(call, call.connected, "a caller with a strange number")
+            await exam.hung_up(call)
             return verdict
     except NotTaken as refused:
-        kit.refused[:] = [one for one in kit.refused if one[0] != "hostile-caller"]
+        exam.refused[:] = [one for one in exam.refused if one[0] != "hostile-caller"]
         return failed(str(refused))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from time import monotonic
 
 from eslbot.botcheck.call import BotCall
+from eslbot.botcheck.examination import AWHILE, BUSY, SLACK, Examination, nothing_to_show, too_busy
 from eslbot.botcheck.findings import ESLBOT, Grade, Verdict, check, failed, passed, unseen, warned
-from eslbot.botcheck.kit import AWHILE, BUSY, SLACK, Kit, nothing_to_show, too_busy
 from eslbot.relay.protocols.base import Clear, Mark
 
 #: Seconds that a bot may take to fall silent, beyond which a caller speaks twice.
@@ -22,9 +22,9 @@ PROMPT = 1.0
     section="2. start",
     behind=True,
 )
-async def first_word(kit: Kit) -> Verdict:
+async def first_word(exam: Examination) -> Verdict:
     """Of the plain call."""
-    plain, limit = kit.plain, kit.target.bot.first_audio_timeout
+    plain, limit = exam.plain, exam.target.bot.first_audio_timeout
     if not limit:
         return unseen("with first_audio_timeout = 0 it may wait for the caller")
     if plain.spoke_at is None:
@@ -32,7 +32,7 @@ async def first_word(kit: Kit) -> Verdict:
             return unseen("it was over before it had spoken")
         sent = f", but {plain.spoken(0):.1f} s of silence" if plain.speech else ""
         return failed(f"nothing to be heard within {limit:g} s, nor when the caller had spoken{sent}")
-    if kit.waits_for_caller:
+    if exam.waits_for_caller:
         return failed(f"says nothing within {limit:g} s; it answers when the caller has spoken")
     after = plain.spoke_at - plain.connected
     told = f"{after:.2f} s behind `start`, at most {limit:g} s"
@@ -48,21 +48,21 @@ async def first_word(kit: Kit) -> Verdict:
     section="4. Order, marks and clearing",
     behind=True,
 )
-async def marks(kit: Kit) -> Verdict:
+async def marks(exam: Examination) -> Verdict:
     """Of all calls: names, number, and what becomes of a bot whose marks were answered."""
-    bad = [one for call in kit.calls for one in call.bad if one.why == "bad_mark"]
+    bad = [one for call in exam.calls for one in call.bad if one.why == "bad_mark"]
     full = [
-        one for call in kit.calls for one in call.bad if one.why == "queue_full" and "marks" in one.detail
+        one for call in exam.calls for one in call.bad if one.why == "queue_full" and "marks" in one.detail
     ]
     if bad:
         return failed(f"{len(bad)} marks without a usable name: {bad[0].detail}; they are never answered")
     if full:
         return failed(f"{len(full)} marks were dropped: {full[0].detail}")
-    asked = sum(isinstance(seen.wish, Mark) for call in kit.calls for seen in call.wishes)
+    asked = sum(isinstance(seen.wish, Mark) for call in exam.calls for seen in call.wishes)
     if not asked:
         return unseen("it has sent none")
-    answered = sum(len(call.marks) for call in kit.calls)
-    cleared = sum(cleared for call in kit.calls for _, cleared in call.marks)
+    answered = sum(len(call.marks) for call in exam.calls)
+    cleared = sum(cleared for call in exam.calls for _, cleared in call.marks)
     told = f"{asked} asked for, {answered} answered in their order"
     return passed(told + (f", {cleared} of them as cleared" if cleared else ""))
 
@@ -72,41 +72,41 @@ async def marks(kit: Kit) -> Verdict:
     remedy="send `clear` as soon as the caller is heard, then stop sending what was left of the sentence",
     section="3. clear",
 )
-async def barge_in(kit: Kit) -> Verdict:
+async def barge_in(exam: Examination) -> Verdict:
     """The caller speaks while the bot does."""
-    if kit.plain.spoke_at is None:
-        return nothing_to_show(kit)
-    async with kit.call("barge-in") as call:
+    if exam.plain.spoke_at is None:
+        return nothing_to_show(exam)
+    async with exam.call("barge-in") as call:
         await call.connect()
-        await kit.greeted(call)
-        await call.until(lambda: not call.speaks or call.over, kit.times.call)
-        if not await call.until(lambda: call.sounding or call.over, kit.times.answer) or call.over:
+        await exam.greeted(call)
+        await call.until(lambda: not call.speaks or call.over, exam.times.call)
+        if not await call.until(lambda: call.sounding or call.over, exam.times.answer) or call.over:
             return unseen("it did not speak long enough to be broken in on")
         before = len(call.heard)
-        await call.stays(kit.times.listens)
-        call.says(kit.target.says)
+        await call.stays(exam.times.listens)
+        call.says(exam.target.says)
         await call.until(lambda: call.onset is not None or call.over, PROMPT)
         onset = call.onset or monotonic()
         await call.until(
             lambda: call.first(Clear, onset) is not None or call.over or not (call.speaks or call.sounding),
-            kit.times.answer,
+            exam.times.answer,
         )
         await call.stays(AWHILE)
-        verdict = _of_barge_in(kit, call, onset, before)
-        await kit.hung_up(call)
-        broken = kit.broke(call)
+        verdict = _of_barge_in(exam, call, onset, before)
+        await exam.hung_up(call)
+        broken = exam.broke(call)
         return failed(f"{broken}, behind a barge-in") if broken else verdict
 
 
-def _of_barge_in(kit: Kit, call: BotCall, onset: float, before: int) -> Verdict:
+def _of_barge_in(exam: Examination, call: BotCall, onset: float, before: int) -> Verdict:
     cleared = call.first(Clear, onset)
     if cleared is not None:
         told = f"`clear` {1000 * (cleared - onset):.0f} ms behind the caller's first word"
         slow = cleared - onset > PROMPT
         if slow and call.late > BUSY and cleared - onset - call.stalled < PROMPT:
-            return unseen(f"{told}; {too_busy(kit)}")
+            return unseen(f"{told}; {too_busy(exam)}")
         return warned(f"{told}: a caller begins again by then") if slow else passed(told)
-    heard, usual = call.heard[before - 1], kit.plain.heard[0] if kit.plain.heard else call.heard[before - 1]
+    heard, usual = call.heard[before - 1], exam.plain.heard[0] if exam.plain.heard else call.heard[before - 1]
     if heard.ended is None or heard.ended > onset + PROMPT:
         return unseen("spoke on: it knows no barge-in, or did not take this for a voice (--say)")
     if usual.ended is not None and heard.ended - heard.begun < usual.ended - usual.begun - SLACK:
@@ -124,26 +124,26 @@ def _of_barge_in(kit: Kit, call: BotCall, onset: float, before: int) -> Verdict:
     section="2. hold",
     protocols=ESLBOT,
 )
-async def hold(kit: Kit) -> Verdict:
+async def hold(exam: Examination) -> Verdict:
     """The caller is on hold while the bot speaks, and music plays."""
-    async with kit.call("hold") as call:
+    async with exam.call("hold") as call:
         await call.connect()
-        await kit.greeted(call)
-        await call.until(lambda: not call.speaks or call.over, kit.times.call)
+        await exam.greeted(call)
+        await call.until(lambda: not call.speaks or call.over, exam.times.call)
         began = monotonic()
         if call.over:
-            await kit.hung_up(call)
-            broken = kit.broke(call)
+            await exam.hung_up(call)
+            broken = exam.broke(call)
             return failed(broken) if broken else unseen("it was finished before")
         call.hold(True)
-        call.says(kit.target.says)  # whatever the PBX plays: it can be a voice
-        await call.stays(kit.times.held)
+        call.says(exam.target.says)  # whatever the PBX plays: it can be a voice
+        await call.stays(exam.times.held)
         heeded = call.first(Clear, began) is None
         call.hush()
         if not call.over:
             call.hold(False)
-        verdict = await kit.lives(call, began, "a hold", kit.times.held)
-        await kit.hung_up(call)
+        verdict = await exam.lives(call, began, "a hold", exam.times.held)
+        await exam.hung_up(call)
         if not heeded and verdict.grade is Grade.PASS:
             return warned("took what the PBX played for the caller: it sent `clear` while on hold")
         return verdict
@@ -154,21 +154,21 @@ async def hold(kit: Kit) -> Verdict:
     remedy="ask again, or end by `end`; do not close with an error",
     section="1. Frames",
 )
-async def silent_caller(kit: Kit) -> Verdict:
+async def silent_caller(exam: Examination) -> Verdict:
     """Silence for :attr:`Times.silence` seconds, once the bot has spoken."""
-    async with kit.call("silent-caller") as call:
+    async with exam.call("silent-caller") as call:
         await call.connect()
-        await kit.greeted(call)
-        await call.until(lambda: not call.sounding or call.over, kit.times.call)
+        await exam.greeted(call)
+        await call.until(lambda: not call.sounding or call.over, exam.times.call)
         words = len(call.heard)
-        await call.stays(kit.times.silence)
-        await kit.hung_up(call)
-        if broken := kit.broke(call):
+        await call.stays(exam.times.silence)
+        await exam.hung_up(call)
+        if broken := exam.broke(call):
             return failed(f"{broken}, when the caller was silent")
         if call.finished_at is not None:
             return passed("was finished by then")
         return passed(
-            f"{'speaks again' if len(call.heard) > words else 'waits'}, {kit.times.silence:g} s long"
+            f"{'speaks again' if len(call.heard) > words else 'waits'}, {exam.times.silence:g} s long"
         )
 
 
@@ -177,16 +177,16 @@ async def silent_caller(kit: Kit) -> Verdict:
     remedy="do not take missing frames for a hang-up: that is told by `stop`, and by the close",
     section="6. When eslbot changes hands",
 )
-async def audio_pause(kit: Kit) -> Verdict:
+async def audio_pause(exam: Examination) -> Verdict:
     """No frame comes while it speaks."""
-    async with kit.call("audio-pause") as call:
+    async with exam.call("audio-pause") as call:
         await call.connect()
-        await kit.greeted(call)
-        await call.until(lambda: not call.speaks or call.over, kit.times.call)
+        await exam.greeted(call)
+        await call.until(lambda: not call.speaks or call.over, exam.times.call)
         began = monotonic()
         call.muted = True
-        await call.stays(kit.times.pause)
+        await call.stays(exam.times.pause)
         call.muted = False
-        verdict = await kit.lives(call, began, f"{kit.times.pause:g} s without audio", kit.times.pause)
-        await kit.hung_up(call)
+        verdict = await exam.lives(call, began, f"{exam.times.pause:g} s without audio", exam.times.pause)
+        await exam.hung_up(call)
         return verdict

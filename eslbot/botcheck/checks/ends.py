@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from eslbot.ameyo.properties import MAX_VALUE_BYTES, allowed
+from eslbot.botcheck.examination import Examination
 from eslbot.botcheck.findings import ESLBOT, Verdict, check, failed, passed, unseen, warned
-from eslbot.botcheck.kit import Kit
 from eslbot.relay.protocols.eslbot import MAX_PROPERTIES
 
 
@@ -20,9 +20,9 @@ from eslbot.relay.protocols.eslbot import MAX_PROPERTIES
     protocols=ESLBOT,
     behind=True,
 )
-async def end(kit: Kit) -> Verdict:
+async def end(exam: Examination) -> Verdict:
     """Of all calls."""
-    ends = [call.ends[0] for call in kit.calls if call.ends]
+    ends = [call.ends[0] for call in exam.calls if call.ends]
     if not ends:
         return unseen("it has not sent it in any call")
     told = f"sent in {len(ends)} calls"
@@ -34,7 +34,7 @@ async def end(kit: Kit) -> Verdict:
             return failed("`properties` is no object: none of them is used")
         if len(properties) > MAX_PROPERTIES:
             return failed(f"{len(properties)} properties: with more than {MAX_PROPERTIES} none is used")
-        names = list(properties) if kit.target.properties is None else kit.target.properties
+        names = list(properties) if exam.target.properties is None else exam.target.properties
         taken, dropped = allowed(properties, names)
         if dropped:
             name, value = dropped[0], properties[dropped[0]]
@@ -56,9 +56,9 @@ async def end(kit: Kit) -> Verdict:
     section="5. How it ends",
     behind=True,
 )
-async def close_code(kit: Kit) -> Verdict:
+async def close_code(exam: Examination) -> Verdict:
     """Of the plain call: what others break, their checks tell."""
-    plain = kit.plain
+    plain = exam.plain
     if plain.over_budget:
         return unseen("eslbot ended its part first; see bounds")
     if plain.broken:
@@ -80,11 +80,11 @@ async def close_code(kit: Kit) -> Verdict:
     ),
     section="5. How it ends",
 )
-async def hang_up(kit: Kit) -> Verdict:
+async def hang_up(exam: Examination) -> Verdict:
     """While it speaks."""
-    async with kit.call("hang-up") as call:
+    async with exam.call("hang-up") as call:
         await call.connect()
-        await kit.greeted(call)
+        await exam.greeted(call)
         if call.lost:
             return unseen("it had closed by itself before")
         watched = call.connection.watched
@@ -94,7 +94,7 @@ async def hang_up(kit: Kit) -> Verdict:
             f"; {watched.messages_late} messages more came behind the close" if watched.messages_late else ""
         )
         if watched.answered_at is None and not ended:
-            return failed(f"did not answer the close within {kit.times.close:g} s{late}")
+            return failed(f"did not answer the close within {exam.times.close:g} s{late}")
         if watched.answered_at is None:
             return warned(f"ended TCP without a close frame, {1000 * took:.0f} ms behind ours{late}")
         return passed(f"closed {1000 * ((watched.answered_at or 0) - (watched.closed_at or 0)):.0f} ms later")
@@ -109,11 +109,11 @@ async def hang_up(kit: Kit) -> Verdict:
     section="5. eslbot answers close frames and ends TCP itself",
     behind=True,
 )
-async def tcp_end(kit: Kit) -> Verdict:
+async def tcp_end(exam: Examination) -> Verdict:
     """Of all connections whose close both sides have said."""
     closed = [
         connection.watched
-        for call in kit.calls
+        for call in exam.calls
         for connection in call.connections
         if connection.watched.answered_at is not None
     ]
@@ -122,6 +122,6 @@ async def tcp_end(kit: Kit) -> Verdict:
     left = sum(watched.left_open for watched in closed)
     if left:
         return warned(
-            f"{left} of {len(closed)} connections were open {kit.times.close:g} s behind their close"
+            f"{left} of {len(closed)} connections were open {exam.times.close:g} s behind their close"
         )
     return passed(f"{len(closed)} connections closed by both sides have ended")

@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from time import monotonic
 
 from eslbot.botcheck.call import BotCall
+from eslbot.botcheck.examination import Examination
 from eslbot.botcheck.findings import ESLBOT, PROVIDERS, Verdict, check, failed, harmless, passed, warned
-from eslbot.botcheck.kit import Kit
 from eslbot.relay.protocols.base import Message
 
 #: No protocol has it, today.
@@ -32,16 +32,16 @@ _IGNORE = (
 )
 
 
-async def _told(kit: Kit, name: str, what: str, say: Callable[[BotCall], None]) -> Verdict:
+async def _survives(exam: Examination, name: str, what: str, say: Callable[[BotCall], None]) -> Verdict:
     """A call in which the bot is told something at once, and again when it speaks."""
-    async with kit.call(name) as call:
+    async with exam.call(name) as call:
         await call.connect()
         began = monotonic()
         say(call)
-        if await kit.greeted(call) and not call.over:
+        if await exam.greeted(call) and not call.over:
             say(call)
-        verdict = await kit.lives(call, began, what)
-        await kit.hung_up(call)
+        verdict = await exam.lives(call, began, what)
+        await exam.hung_up(call)
         return verdict
 
 
@@ -50,11 +50,13 @@ async def _told(kit: Kit, name: str, what: str, say: Callable[[BotCall], None]) 
     remedy=_IGNORE,
     section="The bot protocol (additive)",
 )
-async def unknown_message(kit: Kit) -> Verdict:
+async def unknown_message(exam: Examination) -> Verdict:
     """One with a type that nobody has."""
-    key = "type" if kit.protocol == "eslbot" else "event"
+    key = "type" if exam.protocol == "eslbot" else "event"
     text = json.dumps({key: UNKNOWN, "data": {"nested": [1, None, {"deep": True}]}, "size": 1})
-    return await _told(kit, "unknown-message", f"an unknown {key}", lambda call: call.connection.send(text))
+    return await _survives(
+        exam, "unknown-message", f"an unknown {key}", lambda call: call.connection.send(text)
+    )
 
 
 def _with_more(message: Message) -> Message:
@@ -74,15 +76,15 @@ def _with_more(message: Message) -> Message:
     ),
     section="The bot protocol (additive)",
 )
-async def unknown_field(kit: Kit) -> Verdict:
+async def unknown_field(exam: Examination) -> Verdict:
     """Each message has one more, and so has each object in it."""
-    async with kit.call("unknown-field") as call:
+    async with exam.call("unknown-field") as call:
         await call.connect(start=False)
         call.connection.reworded = _with_more
         began = monotonic()
         call.start()
-        verdict = await kit.lives(call, began, "unknown fields")
-        await kit.hung_up(call)
+        verdict = await exam.lives(call, began, "unknown fields")
+        await exam.hung_up(call)
         return verdict
 
 
@@ -92,11 +94,11 @@ async def unknown_field(kit: Kit) -> Verdict:
     section="2. error",
     protocols=ESLBOT,
 )
-async def error_message(kit: Kit) -> Verdict:
+async def error_message(exam: Examination) -> Verdict:
     """With a code that it may have to expect."""
     text = "sampleRate 44100 is not supported; send one of 8000, 16000, 24000 (a try of eslbot bot check)"
-    return await _told(
-        kit,
+    return await _survives(
+        exam,
         "error-message",
         "an `error`",
         lambda call: call.tell(lambda protocol: protocol.error("unusable_audio", text)),
@@ -109,9 +111,9 @@ async def error_message(kit: Kit) -> Verdict:
     section="2. resumed",
     protocols=ESLBOT,
 )
-async def resumed_message(kit: Kit) -> Verdict:
+async def resumed_message(exam: Examination) -> Verdict:
     """Before it speaks, while it does, and behind its `end`."""
-    async with kit.call("resumed-message") as call:
+    async with exam.call("resumed-message") as call:
         await call.connect()
         began = monotonic()
 
@@ -119,20 +121,20 @@ async def resumed_message(kit: Kit) -> Verdict:
             call.connection.send('{"type":"resumed"}')
 
         say(call)
-        if await kit.greeted(call) and not call.over:
+        if await exam.greeted(call) and not call.over:
             say(call)
-        verdict = await kit.lives(call, began, "`resumed`")
+        verdict = await exam.lives(call, began, "`resumed`")
         if call.end is not None and not call.lost:
             ends = len(call.wishes)
             say(call)
-            again = await call.until(lambda: len(call.wishes) > ends or bool(call.lost), kit.times.settle)
-            if broken := kit.broke(call):
+            again = await call.until(lambda: len(call.wishes) > ends or bool(call.lost), exam.times.settle)
+            if broken := exam.broke(call):
                 verdict = failed(f"{broken}, behind `resumed` that came behind its `end`")
             elif verdict.grade.value == "pass":
                 verdict = passed(
                     "goes on; " + ("repeats its `end`" if again else "its `end` is not repeated")
                 )
-        await kit.hung_up(call)
+        await exam.hung_up(call)
         return verdict
 
 
@@ -142,10 +144,13 @@ async def resumed_message(kit: Kit) -> Verdict:
     section="2. cleared",
     protocols=("eslbot", "plivo"),
 )
-async def stray_cleared(kit: Kit) -> Verdict:
+async def stray_cleared(exam: Examination) -> Verdict:
     """While idle, and while it speaks."""
-    verdict = await _told(
-        kit, "stray-cleared", "a stray `cleared`", lambda call: call.tell(lambda protocol: protocol.cleared())
+    verdict = await _survives(
+        exam,
+        "stray-cleared",
+        "a stray `cleared`",
+        lambda call: call.tell(lambda protocol: protocol.cleared()),
     )
     return harmless(verdict, "this eslbot only answers with it")
 
@@ -155,20 +160,20 @@ async def stray_cleared(kit: Kit) -> Verdict:
     remedy="look a mark's name up among those that are waited for, and ignore what is none of them",
     section="5. Reconnecting",
 )
-async def stray_mark(kit: Kit) -> Verdict:
+async def stray_mark(exam: Examination) -> Verdict:
     """Of no mark that it has sent, heard and cleared."""
-    async with kit.call("stray-mark") as call:
+    async with exam.call("stray-mark") as call:
         await call.connect()
         began = monotonic()
         for cleared in (False, True):
             call.tell(lambda protocol, c=cleared: protocol.mark(UNKNOWN, cleared=c))  # type: ignore[misc]
-        await kit.greeted(call)
-        await call.stays(kit.times.settle)
-        broken = kit.broke(call)
-        await kit.hung_up(call)
+        await exam.greeted(call)
+        await call.stays(exam.times.settle)
+        broken = exam.broke(call)
+        await exam.hung_up(call)
         if broken:
             return failed(f"{broken}, behind a mark that it has not sent")
-        return passed("takes it for its own, and ends" if kit.gave_up(call, began) else "goes on")
+        return passed("takes it for its own, and ends" if exam.gave_up(call, began) else "goes on")
 
 
 @check(
@@ -176,11 +181,11 @@ async def stray_mark(kit: Kit) -> Verdict:
     remedy="ignore keys that the bot has no use for; `digit` is one of 0-9, *, #, A-D",
     section="2. dtmf",
 )
-async def dtmf(kit: Kit) -> Verdict:
+async def dtmf(exam: Examination) -> Verdict:
     """Five keys while it speaks; what it does with them is its own."""
-    async with kit.call("dtmf") as call:
+    async with exam.call("dtmf") as call:
         await call.connect()
-        await kit.greeted(call)
+        await exam.greeted(call)
         pressed, went = monotonic(), 0
         for digit, milliseconds in KEYS:
             if call.over:
@@ -188,9 +193,9 @@ async def dtmf(kit: Kit) -> Verdict:
             call.tell(lambda protocol, d=digit, m=milliseconds: protocol.key(d, m))  # type: ignore[misc]
             went += 1
             await call.stays(BETWEEN_KEYS)
-        await call.stays(kit.times.settle)
-        broken, ended, early = kit.broke(call), call.finished_at, kit.gave_up(call, pressed)
-        await kit.hung_up(call)
+        await call.stays(exam.times.settle)
+        broken, ended, early = exam.broke(call), call.finished_at, exam.gave_up(call, pressed)
+        await exam.hung_up(call)
         if broken:
             return failed(f"{broken}, behind the key {KEYS[went - 1][0] if went else ''}".rstrip())
         if ended is not None and ended < pressed:
@@ -204,15 +209,15 @@ async def dtmf(kit: Kit) -> Verdict:
     section="3. Messages from the bot",
     behind=True,
 )
-async def own_messages(kit: Kit) -> Verdict:
+async def own_messages(exam: Examination) -> Verdict:
     """Of all calls: what the relay would count as ignored."""
-    bad = [one for call in kit.calls for one in call.bad if one.why not in OF_OTHER_CHECKS]
+    bad = [one for call in exam.calls for one in call.bad if one.why not in OF_OTHER_CHECKS]
     if not bad:
-        return passed(f"{sum(call.messages for call in kit.calls)} messages, all of them known")
+        return passed(f"{sum(call.messages for call in exam.calls)} messages, all of them known")
     kinds = list(dict.fromkeys(f"{one.why}: {one.detail}" for one in bad))
     told = f"{len(bad)} messages are ignored, as {'; '.join(kinds[:3])}"
     strange = [one.detail.partition("'")[2].rstrip("'") for one in bad if one.why == "unknown_type"]
-    known = {word.lower(): word for word in WORDS[kit.protocol]}
+    known = {word.lower(): word for word in WORDS[exam.protocol]}
     for word in dict.fromkeys(strange):
         if close := get_close_matches(word.lower().replace("-", "_"), list(known), 1, 0.75):
             return failed(told, f"did the bot mean `{known[close[0]]}`? Nothing is done for {word!r}")
@@ -231,9 +236,9 @@ async def own_messages(kit: Kit) -> Verdict:
     protocols=PROVIDERS,
     behind=True,
 )
-async def streams(kit: Kit) -> Verdict:
+async def streams(exam: Examination) -> Verdict:
     """Of all calls."""
-    others = [call.name for call in kit.calls if call.other_streams]
+    others = [call.name for call in exam.calls if call.other_streams]
     if others:
-        return warned(f"{sum(call.other_streams for call in kit.calls)} messages with another stream's id")
+        return warned(f"{sum(call.other_streams for call in exam.calls)} messages with another stream's id")
     return passed("its own id, or none, in each message")

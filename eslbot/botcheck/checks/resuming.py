@@ -7,11 +7,11 @@ from time import monotonic
 import numpy as np
 
 from eslbot.ameyo.properties import allowed
+from eslbot.audio import SAMPLE_RATE
+from eslbot.audio.levels import AUDIBLE
 from eslbot.botcheck.call import BotCall
+from eslbot.botcheck.examination import Examination, nothing_to_show
 from eslbot.botcheck.findings import ESLBOT, Verdict, check, failed, passed, unseen, warned
-from eslbot.botcheck.kit import Kit, nothing_to_show
-from eslbot.relay.audio import AUDIBLE
-from eslbot.relay.control import RATE
 from eslbot.relay.dialler import BotUnreachable
 from eslbot.relay.protocols.base import End
 
@@ -24,7 +24,7 @@ _REMEDY = (
 )
 
 
-async def _again(kit: Kit, call: BotCall) -> str | None:
+async def _again(exam: Examination, call: BotCall) -> str | None:
     """The second connection; how it was not taken, where it was not."""
     try:
         await call.connect(resumed=True)
@@ -36,12 +36,12 @@ async def _again(kit: Kit, call: BotCall) -> str | None:
 def _says_the_same(call: BotCall) -> bool:
     """Whether the newest connection's speech begins as the first's did."""
     first, second = (_heard_of(bytes(call.connections[n].audio)) for n in (0, -1))
-    size = min(len(first), len(second) - round(LATER * RATE), round(COMPARED * RATE))
-    if size < RATE // 10:
+    size = min(len(first), len(second) - round(LATER * SAMPLE_RATE), round(COMPARED * SAMPLE_RATE))
+    if size < SAMPLE_RATE // 10:
         return False
     wanted = first[:size] - first[:size].mean()
     best = 0.0
-    for at in range(0, round(LATER * RATE), 2):
+    for at in range(0, round(LATER * SAMPLE_RATE), 2):
         piece = second[at : at + size]
         power = float(np.sqrt(np.dot(wanted, wanted) * np.dot(piece, piece))) or 1.0
         best = max(best, float(np.dot(wanted, piece)) / power)
@@ -55,14 +55,14 @@ def _heard_of(linear: bytes) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     return samples[int(heard[0]) :] if len(heard) else samples[:0]
 
 
-async def _goes_on(kit: Kit, call: BotCall, began: float) -> Verdict:
+async def _goes_on(exam: Examination, call: BotCall, began: float) -> Verdict:
     """What the bot does on a second connection, where the caller has heard it on the first."""
     number = call.connection.number
     await call.until(
-        lambda: call.spoken(number) > COMPARED + LATER or call.over, min(kit.spoke_after, 10.0) + 1.0
+        lambda: call.spoken(number) > COMPARED + LATER or call.over, min(exam.spoke_after, 10.0) + 1.0
     )
-    await call.stays(kit.times.settle / 2)
-    if broken := kit.broke(call):
+    await call.stays(exam.times.settle / 2)
+    if broken := exam.broke(call):
         return failed(f"{broken}, on the second connection")
     if call.finished_at is not None:
         return passed("ends the call on the second connection")
@@ -70,23 +70,23 @@ async def _goes_on(kit: Kit, call: BotCall, began: float) -> Verdict:
         return passed("says nothing of its own on the second connection")
     if not _says_the_same(call):
         return passed("goes on speaking, with other words than at first")
-    if kit.protocol in ESLBOT:
+    if exam.protocol in ESLBOT:
         return failed("greets again: the second connection begins with the same words")
     return passed(
         "greets again: its protocol has no word for a second connection but customParameters.resumed"
     )
 
 
-async def _broken_in_speech(kit: Kit, name: str, *, shutdown: bool) -> Verdict:
-    if kit.plain.spoke_at is None:
-        return nothing_to_show(kit)
-    async with kit.call(name) as call:
+async def _broken_in_speech(exam: Examination, name: str, *, shutdown: bool) -> Verdict:
+    if exam.plain.spoke_at is None:
+        return nothing_to_show(exam)
+    async with exam.call(name) as call:
         await call.connect()
-        if not await kit.greeted(call) or call.over:
+        if not await exam.greeted(call) or call.over:
             return unseen("it was finished before its connection could break")
-        await call.stays(kit.times.listens)
+        await call.stays(exam.times.listens)
         if call.over:
-            await kit.hung_up(call)
+            await exam.hung_up(call)
             return unseen("it was finished before its connection could break")
         call.hush()
         began = monotonic()
@@ -94,10 +94,10 @@ async def _broken_in_speech(kit: Kit, name: str, *, shutdown: bool) -> Verdict:
             await call.part("shutdown")
         else:
             call.break_off()
-        if (how := await _again(kit, call)) is not None:
+        if (how := await _again(exam, call)) is not None:
             return failed(how)
-        verdict = await _goes_on(kit, call, began)
-        await kit.hung_up(call)
+        verdict = await _goes_on(exam, call, began)
+        await exam.hung_up(call)
         return verdict
 
 
@@ -106,17 +106,17 @@ async def _broken_in_speech(kit: Kit, name: str, *, shutdown: bool) -> Verdict:
     remedy=_REMEDY,
     section="5. Reconnecting",
 )
-async def resume_before_speech(kit: Kit) -> Verdict:
+async def resume_before_speech(exam: Examination) -> Verdict:
     """It breaks right behind `start`."""
-    async with kit.call("resume-before-speech") as call:
+    async with exam.call("resume-before-speech") as call:
         await call.connect()
         call.break_off()
-        if (how := await _again(kit, call)) is not None:
+        if (how := await _again(exam, call)) is not None:
             return failed(how)
-        await kit.greeted(call)
-        await call.stays(kit.times.settle)
-        await kit.hung_up(call)
-        if broken := kit.broke(call):
+        await exam.greeted(call)
+        await call.stays(exam.times.settle)
+        await exam.hung_up(call)
+        if broken := exam.broke(call):
             return failed(f"{broken}, on the second connection")
         if call.finished_at is not None:
             return passed("ends the call on the second connection")
@@ -130,9 +130,9 @@ async def resume_before_speech(kit: Kit) -> Verdict:
     remedy=_REMEDY,
     section="5. Reconnecting",
 )
-async def resume_in_speech(kit: Kit) -> Verdict:
+async def resume_in_speech(exam: Examination) -> Verdict:
     """As when a relay is killed."""
-    return await _broken_in_speech(kit, "resume-in-speech", shutdown=False)
+    return await _broken_in_speech(exam, "resume-in-speech", shutdown=False)
 
 
 @check(
@@ -140,9 +140,9 @@ async def resume_in_speech(kit: Kit) -> Verdict:
     remedy=_REMEDY,
     section="6. When eslbot changes hands",
 )
-async def resume_after_shutdown(kit: Kit) -> Verdict:
+async def resume_after_shutdown(exam: Examination) -> Verdict:
     """As when a relay is told to end at once."""
-    return await _broken_in_speech(kit, "resume-after-shutdown", shutdown=True)
+    return await _broken_in_speech(exam, "resume-after-shutdown", shutdown=True)
 
 
 @check(
@@ -151,27 +151,27 @@ async def resume_after_shutdown(kit: Kit) -> Verdict:
     section="5. Reconnecting",
     protocols=ESLBOT,
 )
-async def resume_after_end(kit: Kit) -> Verdict:
+async def resume_after_end(exam: Examination) -> Verdict:
     """The connection breaks when it has said `end`, or closed."""
-    if not kit.ends_by_itself:
+    if not exam.ends_by_itself:
         return unseen("it does not end a call by itself")
-    async with kit.call("resume-after-end") as call:
+    async with exam.call("resume-after-end") as call:
         await call.connect()
-        if kit.waits_for_caller:
-            call.says(kit.target.says)
-            await call.until(lambda: call.onset is not None or call.over, kit.times.answer)
-        usual = kit.end_expected(call) - monotonic()
-        await call.until(lambda: call.over, usual + kit.times.answer + kit.slack(call))
+        if exam.waits_for_caller:
+            call.says(exam.target.says)
+            await call.until(lambda: call.onset is not None or call.over, exam.times.answer)
+        usual = exam.end_expected(call) - monotonic()
+        await call.until(lambda: call.over, usual + exam.times.answer + exam.slack(call))
         if call.finished_at is None:
-            broken = kit.broke(call)
+            broken = exam.broke(call)
             return failed(broken) if broken else unseen("it did not end this call")
         call.break_off()
-        if (how := await _again(kit, call)) is not None:
+        if (how := await _again(exam, call)) is not None:
             return failed(how)
         began = monotonic()
-        await call.until(lambda: _finished_again(call, began), kit.times.answer)
-        verdict = _of_the_end(kit, call, began)
-        await kit.hung_up(call)
+        await call.until(lambda: _finished_again(call, began), exam.times.answer)
+        verdict = _of_the_end(exam, call, began)
+        await exam.hung_up(call)
         return verdict
 
 
@@ -179,8 +179,8 @@ def _finished_again(call: BotCall, since: float) -> bool:
     return call.first(End, since) is not None or any(lost.at >= since for lost in call.lost)
 
 
-def _of_the_end(kit: Kit, call: BotCall, began: float) -> Verdict:
-    if broken := kit.broke(call):
+def _of_the_end(exam: Examination, call: BotCall, began: float) -> Verdict:
+    if broken := exam.broke(call):
         return failed(f"{broken}, on the second connection")
     if not _finished_again(call, began):
         return failed("does not say again that it was finished: the call would go on with nobody in it")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from eslbot.botcheck.call import BotCall
+from eslbot.botcheck.examination import Examination, NotTaken
 from eslbot.botcheck.findings import Verdict, check, failed, passed
-from eslbot.botcheck.kit import Kit, NotTaken
 from eslbot.relay.protocols.base import Clear
 
 #: Seconds between them.
@@ -23,31 +23,31 @@ SHARE = 0.5
     ),
     section="1. One WebSocket for each call",
 )
-async def two_calls(kit: Kit) -> Verdict:
+async def two_calls(exam: Examination) -> Verdict:
     """Both are greeted; one caller breaks in, and hangs up."""
-    async with kit.call("two-calls") as one:
+    async with exam.call("two-calls") as one:
         await one.connect()
         await one.stays(APART)
         try:
-            async with kit.beside("two-calls, the second", None) as other:
+            async with exam.beside("two-calls, the second", None) as other:
                 await other.connect()
-                verdict = await _apart(kit, one, other)
-                await kit.hung_up(other)
+                verdict = await _apart(exam, one, other)
+                await exam.hung_up(other)
                 return verdict
         except NotTaken as refused:
-            await kit.hung_up(one)
-            kit.refused[:] = [refusal for refusal in kit.refused if refusal[0] != "two-calls, the second"]
+            await exam.hung_up(one)
+            exam.refused[:] = [refusal for refusal in exam.refused if refusal[0] != "two-calls, the second"]
             return failed(str(refused).replace("this call", "a second call beside another"))
 
 
-async def _apart(kit: Kit, one: BotCall, other: BotCall) -> Verdict:
-    await kit.greeted(one)
-    await kit.greeted(other)
-    usual = kit.greeting
+async def _apart(exam: Examination, one: BotCall, other: BotCall) -> Verdict:
+    await exam.greeted(one)
+    await exam.greeted(other)
+    usual = exam.greeting
     for call, which in ((one, "the first"), (other, "the second")):
         enough = partial(_has_heard, call, SHARE * usual)
-        await call.until(lambda c=call, e=enough: c.over or e(), usual + kit.slack(call))  # type: ignore[misc]
-        if broken := kit.broke(call):
+        await call.until(lambda c=call, e=enough: c.over or e(), usual + exam.slack(call))  # type: ignore[misc]
+        if broken := exam.broke(call):
             return failed(f"{which} of two calls: {broken}")
         if call.other_streams:
             return failed(f"{which} of two calls got messages with another's stream id")
@@ -56,20 +56,20 @@ async def _apart(kit: Kit, one: BotCall, other: BotCall) -> Verdict:
                 f"{which} of two callers got {call.spoken(0):.1f} s of {usual:.1f} s that one gets alone"
             )
     if one.over or other.over:
-        await kit.hung_up(one)
+        await exam.hung_up(one)
         return passed("both were greeted, each by itself")
     began = len(other.wishes)
-    one.says(kit.target.says)
-    await one.until(lambda: not one.speaks or one.over, kit.times.call)
-    await one.stays(kit.times.settle)
+    one.says(exam.target.says)
+    await one.until(lambda: not one.speaks or one.over, exam.times.call)
+    await one.stays(exam.times.settle)
     mixed = only_the_other_was_cleared(one, other, began)
-    await kit.hung_up(one)
-    await other.stays(kit.times.settle)
+    await exam.hung_up(one)
+    await other.stays(exam.times.settle)
     if mixed:
         return failed("when one caller spoke, the other's speech was cleared")
-    if broken := kit.broke(other):
+    if broken := exam.broke(other):
         return failed(f"when one caller had hung up, the other's call: {broken}")
-    if (early := kit.gave_up(other, one.connection.watched.closed_at or 0.0)) is not None:
+    if (early := exam.gave_up(other, one.connection.watched.closed_at or 0.0)) is not None:
         return failed(f"when one caller had hung up, the other's call: {early}")
     return passed("both were greeted; one hung up, and the other's call went on")
 

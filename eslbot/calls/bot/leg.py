@@ -27,8 +27,8 @@ from eslbot.esl.session import Session
 from eslbot.outcome import Outcome
 from eslbot.relay import control
 from eslbot.relay.control import News, Order, Part, Text
-from eslbot.relay.turns import MAX_TURNS, By, Kind, Turn
 from eslbot.telemetry.redaction import printable
+from eslbot.turns import MAX_TURNS, By, Kind, Turn
 
 #: Seconds that what is queued may still play when the bot has ended. The relay's own bound is 60 s; this one
 #: is for a relay that does not keep it.

@@ -8,21 +8,26 @@ when the stream is to be started is done without.
 from __future__ import annotations
 
 import re
+import socket as std_socket
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address
+from typing import Any
 
+import gevent
 import structlog
-from gevent import Timeout, socket
+from gevent.monkey import get_original
 
 from eslbot.calls.bot.link import Way
 from eslbot.config.model import Address
 from eslbot.relay import control
-from eslbot.runtime.greenlets import spawn
 
 log = structlog.get_logger()
 
-#: Seconds after which nobody wants the answer any more: a 200 that took so long needs no bot at once.
-DUE = 2.0
+#: Python's own: gevent's would make watchers that nobody starts.
+_Socket: type[std_socket.socket] = get_original("socket", "socket")
+#: gevent's word for a watcher of what can be written.
+_WRITE = 2
 #: Bytes of an answer: a few headers and a URL.
 MAX_BYTES = 4096
 
@@ -43,39 +48,83 @@ def reachable(listen: Address, switch: str) -> bool:
 
 
 class Preparation:
-    """One call's."""
+    """One call's question. It costs no greenlet: what has come is read when it is wanted."""
 
     def __init__(self, way: Way, listen: Address, call_id: str) -> None:
         self._way = way
-        self._asking = spawn(_ask, way, listen, call_id)
+        self._socket: std_socket.socket | None = None
+        self._writable: Any = None
+        try:
+            self._request = _request(way, listen, call_id)
+            family = std_socket.AF_INET6 if listen.ip.version == 6 else std_socket.AF_INET
+            self._socket = _Socket(family, std_socket.SOCK_STREAM)
+            self._socket.setblocking(False)
+            self._connect(listen)
+        except (OSError, ValueError) as error:
+            self._give_up(error)
 
     def way(self) -> Way:
         """The way for the stream; whatever is not known by now is not waited for."""
-        told = self._asking.value if self._asking.ready() else None
-        self._asking.kill(block=False)
-        return replace(self._way, own=told or "")
+        own = ""
+        try:
+            if self._socket is not None and self._writable is None:
+                own = _url_in(_received(self._socket))
+        except (OSError, ValueError) as error:
+            self._give_up(error)
+        self.close()
+        return replace(self._way, own=own)
 
+    def close(self) -> None:
+        """Nobody wants to know it any more."""
+        if self._writable is not None:
+            self._writable.stop()
+            self._writable.close()
+            self._writable = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
-def _ask(way: Way, listen: Address, call_id: str) -> str | None:
-    try:
-        with Timeout(DUE, TimeoutError(f"no answer within {DUE:g} s")):
-            return _url_in(_exchange(way, listen, call_id))
-    except (OSError, ValueError) as error:  # the stream itself says more of a relay that is not there
+    def _connect(self, listen: Address) -> None:
+        assert self._socket is not None
+        with suppress(BlockingIOError):  # which is usual; on loopback there is a connection all the same
+            self._socket.connect(listen.pair)
+        try:
+            self._socket.send(self._request)
+        except BlockingIOError:
+            self._writable = gevent.get_hub().loop.io(self._socket.fileno(), _WRITE)
+            self._writable.start(self._send)
+
+    def _send(self) -> None:
+        """The relay's host has answered: the connection is there, or is not."""
+        self._writable.stop()
+        self._writable.close()
+        self._writable = None
+        assert self._socket is not None
+        try:
+            self._socket.send(self._request)  # less than any buffer
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        """The stream itself says more of a relay that is not there."""
         log.debug("relay_not_prepared", error=str(error))
-        return None
+        self.close()
 
 
-def _exchange(way: Way, listen: Address, call_id: str) -> bytes:
+def _request(way: Way, listen: Address, call_id: str) -> bytes:
     if not _CALL_ID.fullmatch(call_id):
         raise ValueError("a call without a UUID")
-    request = (
+    return (
         f"GET /prepare HTTP/1.1\r\nHost: {listen}\r\n{_UPGRADE}"
         f"{control.IDENTITY}: {way.identity}\r\n{control.CALL}: {call_id}\r\n\r\n"
-    )
-    with socket.create_connection(listen.pair) as connection:
-        connection.sendall(request.encode("ascii"))
-        answer = b""
-        while len(answer) <= MAX_BYTES and _ANSWER.fullmatch(answer) is None:
+    ).encode("ascii")
+
+
+def _received(connection: std_socket.socket) -> bytes:
+    """What is there, as far as an answer may be long. Raises OSError, also where nothing is."""
+    answer = connection.recv(MAX_BYTES)
+    with suppress(BlockingIOError):
+        while answer and len(answer) <= MAX_BYTES and _ANSWER.fullmatch(answer) is None:
             data = connection.recv(MAX_BYTES)
             if not data:
                 break

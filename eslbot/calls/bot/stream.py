@@ -33,6 +33,9 @@ EVENTS = (CONNECT, DISCONNECT, ERROR, JSON)
 NOT_UPGRADED = "WebSocket upgrade failed"
 
 
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
 class AudioStream:
     """The commands; which of them succeeded is the reply's ``+OK``."""
 
@@ -51,7 +54,7 @@ class AudioStream:
                 "STREAM_HEART_BEAT": "20",
                 # Otherwise every text of the relay's is in FreeSWITCH's log.
                 "STREAM_SUPPRESS_LOG": "true",
-                "STREAM_EXTRA_HEADERS": json.dumps(dict(headers), separators=(",", ":")),
+                "STREAM_EXTRA_HEADERS": _to_json(dict(headers)),
             }
         )
         self.attached = True

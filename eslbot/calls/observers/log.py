@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from eslbot.ameyo.client import Verdict
+from eslbot.ameyo.retry import Verdict
 from eslbot.calls import events, hangup
 from eslbot.calls.events import CallEvent, CallFacts
 

@@ -8,8 +8,8 @@ from typing import Any
 from eslbot.calls import events
 from eslbot.calls.events import Attention, CallEvent, CallFacts
 from eslbot.outcome import Stage
-from eslbot.relay.turns import Kind
 from eslbot.telemetry import metrics
+from eslbot.turns import Kind
 
 
 class MetricsObserver:

@@ -1,1 +1,1 @@
-"""One room a subject; :mod:`eslbot.doctor.examine` has the table of all checks."""
+"""One module a subject; :mod:`eslbot.doctor.examine` has the table of all checks."""

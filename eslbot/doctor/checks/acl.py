@@ -10,7 +10,7 @@ from eslbot.config.model import Network
 from eslbot.doctor.checks.profile import restart
 from eslbot.doctor.findings import Finding, error, ok, unknown, warning
 from eslbot.doctor.site import Site
-from eslbot.doctor.switch import ACL, MAX_ASKED, lists_of, profile_of, stranger
+from eslbot.doctor.switch_state import ACL, MAX_ASKED, lists_of, profile_of, stranger
 
 _OPEN = "anybody who reaches the SIP port can call, and eslbot alone stands between them and the bots"
 #: Networks beyond the sources that are told one by one.

@@ -9,13 +9,13 @@ from urllib.parse import urlsplit
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from eslbot.ameyo.tunnel import Proxy
+from eslbot.ameyo.proxy import Proxy
 from eslbot.config.model import Workspace
 from eslbot.doctor.findings import Finding, error, late, note, ok, warning
 from eslbot.doctor.host import is_own
-from eslbot.doctor.network import Unreachable, Way, reach
-from eslbot.doctor.parallel import together
+from eslbot.doctor.network import Route, Unreachable, reach
 from eslbot.doctor.site import Site
+from eslbot.runtime.parallel import together
 
 _LOST = "no notification reaches Ameyo: customers wait on the line instead of getting an agent"
 
@@ -57,9 +57,9 @@ def _one(site: Site, workspace: Workspace) -> Finding:
             "give it to an interface (`ip address` shows what there is), or name another one",
         )
     patience = min(site.patience, max(1.0, ameyo.connect_timeout))
-    way = Way(ameyo.source_address, Proxy.of(ameyo.proxy) if ameyo.proxy is not None else None)
+    route = Route(ameyo.source_address, Proxy.of(ameyo.proxy) if ameyo.proxy is not None else None)
     try:
-        reached = reach(parts.hostname or "", parts.port or (443 if secure else 80), tls, patience, way)
+        reached = reach(parts.hostname or "", parts.port or (443 if secure else 80), tls, patience, route)
     except Unreachable as failed:
         return error(looked_at, failed.found, _LOST, failed.remedy)
     reached.connection.close()
@@ -77,7 +77,7 @@ def _one(site: Site, workspace: Workspace) -> Finding:
             "the token and the customers' data cross the network readably (insecure = true)",
             f"set workspaces.{workspace.id}.ameyo.url to https://",
         )
-    how = f"at {reached.address}" if way.proxy is None else f"through the proxy {way.proxy}"
-    if way.source is not None:
-        how += f", from {way.source}"
+    how = f"at {reached.address}" if route.proxy is None else f"through the proxy {route.proxy}"
+    if route.source is not None:
+        how += f", from {route.source}"
     return ok(looked_at, f"reached {how}; {reached.validity}; nothing was sent")

@@ -16,7 +16,7 @@ def command(site: Site) -> Iterator[Finding]:
     """``uuid_audio_stream`` without arguments says how it is used."""
     if site.switch.modules.get("mod_audio_stream") is not True:
         yield unknown("uuid_audio_stream", "mod_audio_stream is not loaded", "mend `modules` first")
-    elif not site.switch.told.get("uuid_audio_stream", "").startswith("-USAGE"):
+    elif not site.switch.answers.get("uuid_audio_stream", "").startswith("-USAGE"):
         yield error(
             "uuid_audio_stream",
             "FreeSWITCH does not know the command",

@@ -16,8 +16,8 @@ from eslbot.config.model import Workspace
 from eslbot.config.urls import shown
 from eslbot.doctor.findings import Finding, Severity, error, late, note, ok, unknown, warning
 from eslbot.doctor.network import Reached, Unreachable, reach
-from eslbot.doctor.parallel import together
 from eslbot.doctor.site import Site
+from eslbot.runtime.parallel import together
 from eslbot.telemetry import redaction
 
 #: What the bot sees instead of a call's.

@@ -15,13 +15,13 @@ _SET = "timedatectl set-ntp true (or install chrony)"
 
 def skew(site: Site) -> Iterator[Finding]:
     """FreeSWITCH's clock against ours, and whether ours is kept by NTP."""
-    if site.looked is None:
+    if site.switch_state is None:
         yield unknown("FreeSWITCH's clock", "FreeSWITCH could not be asked", "mend `event-socket` first")
-    elif site.looked.clock_ahead is None:
+    elif site.switch_state.clock_ahead is None:
         yield unknown("FreeSWITCH's clock", "FreeSWITCH did not tell its time")
     else:
-        ahead = site.looked.clock_ahead
-        if abs(ahead) > MOST + site.looked.asking_took:
+        ahead = site.switch_state.clock_ahead
+        if abs(ahead) > MOST + site.switch_state.asking_took:
             yield warning(
                 "FreeSWITCH's clock",
                 f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} this host's",

@@ -24,7 +24,7 @@ def problems(path: Path, refused: ConfigError) -> Iterator[Finding]:
 
 
 def warnings(path: Path, config: Config) -> Iterator[Finding]:
-    """What a usable file still should not say."""
+    """Warnings about a file that can be used."""
     yield ok(str(path), f"{len(config.workspaces)} workspace(s), {len(config.sources)} source(s)")
     for text in config.warnings:
         key, _, what = text.partition(": ")

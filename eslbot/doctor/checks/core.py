@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from eslbot.doctor.findings import Finding, error, note, ok, unknown, warning
 from eslbot.doctor.rendering import settings
 from eslbot.doctor.site import Site
-from eslbot.doctor.switch import MODULES
+from eslbot.doctor.switch_state import MODULES
 from eslbot.telemetry import redaction
 
 _RESTART = "restart FreeSWITCH when no call is up (systemctl restart freeswitch)"
@@ -28,9 +28,9 @@ _ELSEWHERE = {"rtp-start-port", "rtp-end-port", "max-sessions", "sessions-per-se
 
 def running(site: Site) -> Iterator[Finding]:
     """It is ready and not paused; version and uptime."""
-    told = site.switch.told
-    status = told.get("status", "")
-    version = re.search(r"Version (\d+)\.(\d+)\S*", told.get("version", ""))
+    answers = site.switch.answers
+    status = answers.get("status", "")
+    version = re.search(r"Version (\d+)\.(\d+)\S*", answers.get("version", ""))
     uptime = re.search(r"^UP (.+?), \d+ milliseconds", status)
     if " is ready" not in status:
         yield error(
@@ -43,14 +43,14 @@ def running(site: Site) -> Iterator[Finding]:
         lived = re.sub(r"\b0 (years|days|hours|minutes), ", "", uptime[1]) if uptime else "for a time unknown"
         name = version[0].removeprefix("Version ").partition("~")[0] if version else "of an unknown version"
         yield ok("FreeSWITCH", f"{name}, up {lived}")
-    if told.get("fsctl pause_check inbound") == "true":
+    if answers.get("fsctl pause_check inbound") == "true":
         yield error(
             "FreeSWITCH",
             "paused: new calls are refused with 503",
             "customers are not taken",
             "fs_cli -x 'fsctl resume inbound'",
         )
-    if told.get("fsctl shutdown_check") == "true":
+    if answers.get("fsctl shutdown_check") == "true":
         yield error(
             "FreeSWITCH",
             "about to shut down",

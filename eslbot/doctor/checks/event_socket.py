@@ -7,10 +7,10 @@ from xml.etree import ElementTree
 
 from eslbot.config.model import Config, Secret
 from eslbot.doctor.findings import Finding, error, ok, unknown
-from eslbot.doctor.switch import Switch, look
+from eslbot.doctor.switch_state import SwitchState, ask
 from eslbot.esl.errors import EslError
 from eslbot.esl.inbound import InboundClient, Refused, WrongPassword
-from eslbot.freeswitch.switchconf import VARS, kept_password
+from eslbot.freeswitch.password import VARS, kept_password
 
 _WHY = "without it nothing can be asked of FreeSWITCH; the checks that need it are not done"
 _KEY = "freeswitch.event_socket_password"
@@ -43,8 +43,8 @@ def password_of(config: Config, conf_dir: str) -> Secret | Finding:
     return Secret(kept)
 
 
-def examine(config: Config, conf_dir: str, patience: float) -> tuple[Switch | None, list[Finding]]:
-    """What FreeSWITCH tells of itself, and what is to be said of the way there."""
+def examine(config: Config, conf_dir: str, patience: float) -> tuple[SwitchState | None, list[Finding]]:
+    """What FreeSWITCH answers, and what was found on the way there."""
     address = config.freeswitch.event_socket
     looked_at = f"the event socket {address}"
     password = password_of(config, conf_dir)
@@ -53,7 +53,7 @@ def examine(config: Config, conf_dir: str, patience: float) -> tuple[Switch | No
     whence = _KEY if config.freeswitch.event_socket_password is not None else str(Path(conf_dir) / VARS)
     try:
         with InboundClient(address, password, patience) as client:
-            return look(client, config), [ok(looked_at, f"takes the password of {whence}")]
+            return ask(client, config), [ok(looked_at, f"takes the password of {whence}")]
     except Refused:
         found = "refuses this host before it asks for a password (rude rejection)"
         remedy = (
@@ -78,6 +78,6 @@ def examine(config: Config, conf_dir: str, patience: float) -> tuple[Switch | No
     return None, [error(looked_at, found, _WHY, remedy)]
 
 
-def not_looked(title: str) -> Finding:
-    """For each check that needs FreeSWITCH's word."""
+def not_asked(title: str) -> Finding:
+    """For a check that needs FreeSWITCH's answers."""
     return unknown(title, "FreeSWITCH could not be asked", "mend `event-socket` first")

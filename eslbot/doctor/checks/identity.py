@@ -13,7 +13,7 @@ _WHY = "the service does not start, or calls that come from another host belong 
 
 
 def key(site: Site) -> Iterator[Finding]:
-    """There, the service's alone, and the same on every host: that, the fingerprints tell."""
+    """It is there, and only the service can read it; fingerprints show whether all hosts have the same."""
     path = site.config.server.key_file
     looked_at = f"server.key_file {path}"
     try:

@@ -11,7 +11,7 @@ from eslbot.config.advice import INSTALL_DRIVER, missing_driver
 from eslbot.config.model import Ledger
 from eslbot.doctor.checks.service import get
 from eslbot.doctor.findings import Finding, Severity, error, note, ok, unknown, warning
-from eslbot.doctor.host import CannotLook, first_closed, lacks
+from eslbot.doctor.host import NotPermitted, first_closed_directory, missing_rights
 from eslbot.doctor.site import Site
 
 _GAP = "calls go on, but no record of them is made"
@@ -31,9 +31,9 @@ def recording(site: Site) -> Iterator[Finding]:
 def _writable(site: Site, key: str, path: str) -> Finding:
     looked_at, user = f"{key} {path}", site.user.name
     try:
-        closed = first_closed(site.user, path)
-        missing = "" if closed else lacks(site.user, path, "drwx")
-    except CannotLook as cannot:
+        closed = first_closed_directory(site.user, path)
+        missing = "" if closed else missing_rights(site.user, path, "drwx")
+    except NotPermitted as cannot:
         return unknown(looked_at, str(cannot), "run doctor as root")
     except OSError as failed:
         return error(looked_at, str(failed), _GAP, f"look at the file system of {path}")
@@ -74,7 +74,7 @@ def _writer(site: Site) -> Finding:
 
 
 def _figures(body: bytes) -> dict[str, float]:
-    """Those without labels."""
+    """The metrics without labels."""
     found = {}
     for line in body.decode("utf-8", "replace").splitlines():
         name, space, value = line.partition(" ")
@@ -118,7 +118,7 @@ def _sqlite(site: Site, path: Path) -> Finding:
     if found.severity is not Severity.OK:
         return found
     try:
-        missing = lacks(site.user, str(path), "rw") if path.exists() else ""
+        missing = missing_rights(site.user, str(path), "rw") if path.exists() else ""
     except OSError as failed:
         return error(f"ledger.url {path}", str(failed), _GAP, f"look at the file system of {path}")
     if missing:

@@ -1,4 +1,4 @@
-"""What the kernel gives the two processes, and how long it waits."""
+"""The kernel's limits on open files, and how long it waits for a peer."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from eslbot.doctor.findings import Finding, error, ok, unknown, warning
 from eslbot.doctor.rendering import settings
 from eslbot.doctor.site import Site
-from eslbot.doctor.switch import PROFILE, profile_of
+from eslbot.doctor.switch_state import PROFILE, profile_of
 
 #: Settings that ``acl``, ``nat``, ``hang-ups``, ``silence`` and ``recovery`` look at.
 _ELSEWHERE = frozenset(
@@ -59,7 +59,7 @@ def restart(site: Site) -> str:
 def running(site: Site) -> Iterator[Finding]:
     """It runs, where the configuration says, with G.711 only, as rendered."""
     switch, looked_at = site.switch, f"the SIP profile `{PROFILE}`"
-    if "sofia status" not in switch.told:
+    if "sofia status" not in switch.answers:
         yield unknown(looked_at, "FreeSWITCH does not know `sofia`", "mend `modules` first (mod_sofia)")
         return
     info = switch.profile

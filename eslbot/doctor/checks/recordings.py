@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from eslbot.config.model import BEEP, Workspace
 from eslbot.doctor.findings import Finding, Severity, error, note, ok, unknown, warning
-from eslbot.doctor.host import CannotLook, first_closed, lacks
+from eslbot.doctor.host import NotPermitted, first_closed_directory, missing_rights
 from eslbot.doctor.site import Site
 
 _NOT_MADE = "calls go on, and are not recorded"
@@ -29,7 +29,7 @@ def prepared(site: Site) -> Iterator[Finding]:
     yield writable
     if writable.severity is Severity.OK:
         yield from _closed(path)
-        yield _room(site, path)
+        yield _free_space(site, path)
     for workspace in recorded:
         yield from _own(site, workspace)
 
@@ -42,9 +42,9 @@ def _writable(site: Site, path: Path) -> Finding:
     while not there.exists() and there != there.parent:
         there = there.parent
     try:
-        closed = first_closed(site.user, str(there))
-        missing = "" if closed else lacks(site.user, str(there), "drwx" if there == path else "dwx")
-    except CannotLook as cannot:
+        closed = first_closed_directory(site.user, str(there))
+        missing = "" if closed else missing_rights(site.user, str(there), "drwx" if there == path else "dwx")
+    except NotPermitted as cannot:
         return unknown(looked_at, str(cannot), "run doctor as root")
     except OSError as failed:
         return error(looked_at, str(failed), _NOT_MADE, f"look at the file system of {there}")
@@ -71,12 +71,11 @@ def _closed(path: Path) -> Iterator[Finding]:
         )
 
 
-def _room(site: Site, path: Path) -> Finding:
+def _free_space(site: Site, path: Path) -> Finding:
     kept = site.config.recording
     while not path.exists() and path != path.parent:
         path = path.parent
-    system = os.statvfs(path)
-    free = system.f_bavail * system.f_frsize
+    free = shutil.disk_usage(path).free
     looked_at = f"the room at {path}"
     if free < kept.min_free:
         return error(
@@ -119,12 +118,12 @@ def _file(site: Site, looked_at: str, path: str) -> Finding:
     unrecorded = "no call of this workspace is recorded"
     try:
         length = len(speech(path)) / 16000
-        if "r" in lacks(site.user, path, "r"):
+        if "r" in missing_rights(site.user, path, "r"):
             found = f"{site.user.name} may not read {path}"
             return error(looked_at, found, unrecorded, f"let {site.user.name} read it")
     except UnusableAnnouncement as unusable:
         return error(looked_at, str(unusable), unrecorded, "mend the file")
-    except CannotLook as cannot:
+    except NotPermitted as cannot:
         return unknown(looked_at, str(cannot), "run doctor as root")
     except OSError as failed:
         return unknown(looked_at, str(failed), "run doctor as root")

@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from eslbot import recovery
 from eslbot.doctor.checks.profile import restart
 from eslbot.doctor.findings import Finding, error, note, ok, unknown, warning
 from eslbot.doctor.host import file_system
 from eslbot.doctor.logs import log_of
 from eslbot.doctor.site import Site
+from eslbot.recovery.core_database import CORE
+from eslbot.recovery.paths import DATABASES
+from eslbot.recovery.state import REMEDY, RecoveryFileError, read
 
 #: Seconds: what happened longer ago is no finding any more.
 LATELY = 86_400.0
@@ -25,6 +27,7 @@ ASKING = 5.0
 STARTUP = "sofia recover"
 
 _LOST = "when FreeSWITCH dies, its calls are lost"
+_PRIVATE = "every variable of each call stands there, numbers and signed identities"
 _VOLATILE = frozenset({"tmpfs", "ramfs"})
 _RESTARTS = frozenset({"always", "on-failure", "on-abnormal", "on-abort"})
 _DROP_IN = "put deploy/freeswitch.conf in place (scripts/install), then systemctl daemon-reload"
@@ -43,17 +46,17 @@ def prepared(site: Site) -> Iterator[Finding]:
 
 
 def _configured(site: Site) -> Iterator[Finding]:
-    if site.looked is None:
+    if site.switch_state is None:
         yield unknown(
             "track-calls, api_on_startup", "FreeSWITCH could not be asked", "mend `event-socket` first"
         )
         return
-    tracked = site.looked.profile_settings.get("track-calls")
+    tracked = site.switch_state.profile_settings.get("track-calls")
     if tracked != "true":
         yield error(
             "the profile's track-calls", f"{tracked or 'not set'} instead of true", _LOST, restart(site)
         )
-    startup = site.looked.variables.get("api_on_startup", "")
+    startup = site.switch_state.variables.get("api_on_startup", "")
     if startup != STARTUP:
         yield error("api_on_startup", f"{startup or 'not set'} instead of {STARTUP}", _LOST, restart(site))
     if tracked == "true" and startup == STARTUP:
@@ -62,51 +65,31 @@ def _configured(site: Site) -> Iterator[Finding]:
 
 def _database(site: Site) -> Iterator[Finding]:
     wanted = site.config.freeswitch.db
-    said = site.looked.variables.get("db_dir", "") if site.looked is not None else ""
-    path = Path(said or wanted)
+    actual = site.switch_state.variables.get("db_dir", "") if site.switch_state is not None else ""
+    path = Path(actual or wanted)
     looked_at = f"FreeSWITCH's databases, {path}"
-    if said and said.rstrip("/") != wanted:
+    if actual and actual.rstrip("/") != wanted:
         yield warning(
             looked_at,
             f"are not where freeswitch.db says: {wanted}",
             "`eslbot recovery` looks there before each start: it would end no loop of crashes",
-            f'start FreeSWITCH with -db {wanted}, or set freeswitch.db = "{said}"',
+            f'start FreeSWITCH with -db {wanted}, or set freeswitch.db = "{actual}"',
         )
-    why = "every variable of each call stands there, numbers and signed identities"
     try:
-        about = path.lstat()
+        status = path.lstat()
         # A directory that is FreeSWITCH's alone cannot be entered by doctor, unless root runs it.
-        core = (path / recovery.CORE).lstat() if os.access(path, os.X_OK) else None
+        core = (path / CORE).lstat() if os.access(path, os.X_OK) else None
     except FileNotFoundError:
         yield warning(looked_at, "are not there", _LOST, f"start FreeSWITCH, with -db {wanted}")
         return
     except OSError as failed:
         yield unknown(looked_at, failed.strerror or str(failed), "run doctor as root")
         return
-    open_to_others = stat.S_IMODE(about.st_mode) & 0o077
-    if not stat.S_ISDIR(about.st_mode):
-        yield warning(
-            looked_at, "is no directory of its own", why, f"give FreeSWITCH a directory: -db {wanted}"
-        )
+    if not stat.S_ISDIR(status.st_mode):
+        remedy = f"give FreeSWITCH a directory: -db {wanted}"
+        yield warning(looked_at, "is no directory of its own", _PRIVATE, remedy)
         return
-    if open_to_others:
-        mode = f"is open to others (mode {stat.S_IMODE(about.st_mode):o})"
-        yield warning(looked_at, mode, why, f"chmod 700 {path}")
-    uid = site.freeswitch.uid if site.freeswitch is not None else None
-    if uid is not None and about.st_uid != uid:
-        yield warning(
-            looked_at,
-            f"belongs to user {about.st_uid}, and FreeSWITCH runs as {uid}",
-            "it cannot keep its calls there, or somebody else can read them",
-            f"chown -R {uid} {path}",
-        )
-    if core is not None and core.st_mode & 0o077:
-        mode = f"mode {stat.S_IMODE(core.st_mode):o}"
-        remedy = f"chmod 600 {path / recovery.CORE}; {_DROP_IN}: it does so before each start"
-        if open_to_others:
-            yield warning(str(path / recovery.CORE), mode, why, remedy)
-        else:
-            yield note(str(path / recovery.CORE), mode, "its directory alone closes it to others", remedy)
+    yield from _rights(site, path, status, core)
     kind = file_system(path)
     if kind is None:
         yield unknown(looked_at, "which file system it is on cannot be known")
@@ -115,10 +98,33 @@ def _database(site: Site) -> Iterator[Finding]:
             looked_at,
             f"are on {kind}",
             "a slow disk delays a restart that callers hear, and behind a reboot calls long over are tried",
-            f'freeswitch.db = "{recovery.DATABASES}", and scripts/install',
+            f'freeswitch.db = "{DATABASES}", and scripts/install',
         )
-    elif not open_to_others:
+    elif not stat.S_IMODE(status.st_mode) & 0o077:
         yield ok(looked_at, f"FreeSWITCH's alone, on {kind}")
+
+
+def _rights(site: Site, path: Path, status: os.stat_result, core: os.stat_result | None) -> Iterator[Finding]:
+    """Whether the directory and the core database are FreeSWITCH's alone."""
+    looked_at = f"FreeSWITCH's databases, {path}"
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077:
+        yield warning(looked_at, f"is open to others (mode {mode:o})", _PRIVATE, f"chmod 700 {path}")
+    uid = site.freeswitch.uid if site.freeswitch is not None else None
+    if uid is not None and status.st_uid != uid:
+        yield warning(
+            looked_at,
+            f"belongs to user {status.st_uid}, and FreeSWITCH runs as {uid}",
+            "it cannot keep its calls there, or somebody else can read them",
+            f"chown -R {uid} {path}",
+        )
+    if core is not None and core.st_mode & 0o077:
+        found = f"mode {stat.S_IMODE(core.st_mode):o}"
+        remedy = f"chmod 600 {path / CORE}; {_DROP_IN}: it does so before each start"
+        if mode & 0o077:
+            yield warning(str(path / CORE), found, _PRIVATE, remedy)
+        else:
+            yield note(str(path / CORE), found, "its directory alone closes it to others", remedy)
 
 
 def _unit(site: Site) -> Iterator[Finding]:
@@ -139,25 +145,25 @@ def _unit(site: Site) -> Iterator[Finding]:
         return
     unit = unit or "freeswitch.service"
     try:
-        told = _told(unit)
+        properties = _properties_of(unit)
     except (OSError, subprocess.SubprocessError) as failed:
         yield unknown(looked_at, f"systemctl show {unit}: {failed}", "run doctor as root")
         return
-    if told.get("LoadState") != "loaded":
+    if properties.get("LoadState") != "loaded":
         yield warning(looked_at, f"there is no {unit}", _LOST, _DROP_IN)
         return
     sound = True
-    if told.get("Restart") not in _RESTARTS:
+    if properties.get("Restart") not in _RESTARTS:
         sound = False
-        found = f"nobody: Restart={told.get('Restart', 'no')} in {unit}"
+        found = f"nobody: Restart={properties.get('Restart', 'no')} in {unit}"
         yield error(looked_at, found, _LOST, f"systemctl edit {unit}: [Service] Restart=always")
-    elif (pause := told.get("RestartUSec", "")) not in ("0", ""):
+    elif (pause := properties.get("RestartUSec", "")) not in ("0", ""):
         sound = False
         why = "callers hear nothing for that much longer"
         yield warning(
             looked_at, f"{unit}, after {pause}", why, f"systemctl edit {unit}: [Service] RestartSec=0"
         )
-    if "eslbot.recovery" not in told.get("ExecStartPre", "") + told.get("ExecStartPreEx", ""):
+    if "eslbot.recovery" not in properties.get("ExecStartPre", "") + properties.get("ExecStartPreEx", ""):
         sound = False
         why = "a call that kills FreeSWITCH does so for ever, and a database torn by a crash keeps it down"
         yield warning(looked_at, f"{unit}, without `eslbot recovery` before it", why, _DROP_IN)
@@ -165,8 +171,8 @@ def _unit(site: Site) -> Iterator[Finding]:
         yield ok(looked_at, f"{unit}, at once")
 
 
-def _told(unit: str) -> dict[str, str]:
-    """What systemd says of a unit. Raises OSError, SubprocessError."""
+def _properties_of(unit: str) -> dict[str, str]:
+    """What systemd has of a unit. Raises OSError, SubprocessError."""
     wanted = "LoadState,Restart,RestartUSec,ExecStartPre,ExecStartPreEx"
     done = subprocess.run(
         ["systemctl", "show", "--property", wanted, "--", unit],
@@ -184,9 +190,9 @@ def _crashes(site: Site) -> Iterator[Finding]:
     looked_at = "FreeSWITCH's crashes"
     file = Path(site.config.freeswitch.recovery_file)
     try:
-        known = recovery.read(file)
-    except recovery.RecoveryFileError as failed:
-        yield unknown(looked_at, str(failed), recovery.REMEDY)
+        known = read(file)
+    except RecoveryFileError as failed:
+        yield unknown(looked_at, str(failed), REMEDY)
         return
     if not file.exists():
         yield note(

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import http.client
-import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from eslbot.doctor.findings import Finding, error, note, ok, unknown, warning
-from eslbot.doctor.host import CannotLook, User, first_closed, group_name, is_own, lacks, sysctl
+from eslbot.doctor.host import (
+    NotPermitted,
+    User,
+    first_closed_directory,
+    group_name,
+    is_own,
+    missing_rights,
+    sysctl,
+)
 from eslbot.doctor.logs import log_of
 from eslbot.doctor.site import Site
 from eslbot.relay.control import HEALTH, HEALTHY
@@ -78,7 +86,7 @@ def lines(site: Site) -> Iterator[Finding]:
         return
     found = list(_rights(site, path))
     if not found:
-        found = [*_readable(site, path), *_same(site, path), *_room(site, path)]
+        found = [*_readable_by_switch(site, path), *_same_directory(site, path), *_free_space(site, path)]
     yield from found or [ok(looked_at, f"{site.user.name} writes it, FreeSWITCH reads it; there is room")]
 
 
@@ -91,9 +99,9 @@ def _rights(site: Site, path: str) -> Iterator[Finding]:
     for user, process, rights in users:
         looked_at = f"relay.directory {path}, for {process} ({user.name})"
         try:
-            closed = first_closed(user, path)
-            missing = "" if closed else lacks(user, path, rights)
-        except CannotLook as cannot:
+            closed = first_closed_directory(user, path)
+            missing = "" if closed else missing_rights(user, path, rights)
+        except NotPermitted as cannot:
             yield unknown(looked_at, str(cannot), "run doctor as root")
             continue
         except OSError as failed:
@@ -127,7 +135,7 @@ def _group(switch: User | None) -> str:
     return "freeswitch" if switch is None else group_name(switch.gid)
 
 
-def _readable(site: Site, path: str) -> Iterator[Finding]:
+def _readable_by_switch(site: Site, path: str) -> Iterator[Finding]:
     """Line files are for owner and group (0640): FreeSWITCH has to be of the group that they get."""
     switch = _switch_user(site)
     if switch is None or switch.uid in (0, site.user.uid):
@@ -143,7 +151,7 @@ def _readable(site: Site, path: str) -> Iterator[Finding]:
         )
 
 
-def _same(site: Site, path: str) -> Iterator[Finding]:
+def _same_directory(site: Site, path: str) -> Iterator[Finding]:
     """systemd gives a service a /tmp of its own, and a container has its own file systems."""
     processes = [p for p in (site.relay, site.service, site.freeswitch) if p is not None]
     seen = {identity for p in processes if (identity := p.identity_of(path)) is not None}
@@ -156,9 +164,8 @@ def _same(site: Site, path: str) -> Iterator[Finding]:
         )
 
 
-def _room(site: Site, path: str) -> Iterator[Finding]:
-    system = os.statvfs(path)
-    free, needed = system.f_bavail * system.f_frsize, BYTES_A_CALL * site.calls
+def _free_space(site: Site, path: str) -> Iterator[Finding]:
+    free, needed = shutil.disk_usage(path).free, BYTES_A_CALL * site.calls
     if free < needed:
         yield warning(
             f"the room at {path}",
@@ -175,7 +182,7 @@ def inotify(site: Site) -> Iterator[Finding]:
         return
     processes = max(1, site.config.relay.processes)
     a_process = -(-site.calls // processes)
-    for name, needed, why, look in (
+    for name, needed, why, grade in (
         ("max_user_instances", processes + SPARE_INSTANCES, "a relay without one does not start", error),
         (
             "max_user_watches",
@@ -197,6 +204,6 @@ def inotify(site: Site) -> Iterator[Finding]:
             yield unknown(looked_at, "cannot be read")
         elif int(value) < needed:
             remedy = f"sysctl -w fs.inotify.{name}={needed}, and the same in /etc/sysctl.d/eslbot.conf"
-            yield look(looked_at, f"{value}; {site.calls} calls can need {needed}", why, remedy)
+            yield grade(looked_at, f"{value}; {site.calls} calls can need {needed}", why, remedy)
         else:
             yield ok(looked_at, f"{value}; {needed} are needed")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from eslbot.config.former import directory_of
+from eslbot.config.former_tenants import directory_of
 from eslbot.doctor.findings import Finding, ok, unknown, warning
 from eslbot.doctor.host import Process, readable_by_all
 from eslbot.doctor.site import Site
-from eslbot.freeswitch.switchconf import VARS
+from eslbot.freeswitch.password import VARS
 
 #: FreeSWITCH writes its whole configuration there at each start and ``reloadxml`` (``switch_xml.c``).
 FSXML = "freeswitch.xml.fsxml"
@@ -17,15 +17,15 @@ _PASSWORD = "who has the event socket's password can listen to every call, and e
 _NUMBERS = "callers' numbers stand there"
 
 
-def closed(site: Site) -> Iterator[Finding]:
+def private(site: Site) -> Iterator[Finding]:
     """FreeSWITCH's configuration and what it makes of it; eslbot's ledger and former tenants; core files."""
     yield from _of_freeswitch(site)
-    yield from _look(directory_of(site.config), "the secrets of tenants that were taken out stand there")
+    yield from _file(directory_of(site.config), "the secrets of tenants that were taken out stand there")
     if (ledger := site.config.ledger) is not None:
-        yield from _look(Path(ledger.journal), _NUMBERS)
+        yield from _file(Path(ledger.journal), _NUMBERS)
         scheme, _, path = ledger.url.reveal().partition(":///")
         if scheme == "sqlite":
-            yield from _look(Path(path), _NUMBERS)
+            yield from _file(Path(path), _NUMBERS)
     yield from _cores(site.freeswitch, "FreeSWITCH", "freeswitch")
     yield from _cores(site.service, "eslbot", "eslbot")
 
@@ -34,15 +34,15 @@ def _of_freeswitch(site: Site) -> Iterator[Finding]:
     if not site.switch_is_here:
         yield unknown("FreeSWITCH's files", "FreeSWITCH is another host", "run doctor there")
         return
-    yield from _look(Path(site.conf_dir) / VARS, _PASSWORD)
-    logs = site.looked.variables.get("log_dir", "") if site.looked is not None else ""
+    yield from _file(Path(site.conf_dir) / VARS, _PASSWORD)
+    logs = site.switch_state.variables.get("log_dir", "") if site.switch_state is not None else ""
     if logs:
-        yield from _look(Path(logs) / FSXML, _PASSWORD, f"; chmod o-rwx {logs}; FreeSWITCH's UMask=0007")
+        yield from _file(Path(logs) / FSXML, _PASSWORD, f"; chmod o-rwx {logs}; FreeSWITCH's UMask=0007")
     else:
         yield unknown(FSXML, "FreeSWITCH did not say where its logs are", "mend `event-socket` first")
 
 
-def _look(path: Path, why: str, besides: str = "") -> Iterator[Finding]:
+def _file(path: Path, why: str, besides: str = "") -> Iterator[Finding]:
     try:
         if readable_by_all(path):
             found = f"everybody may read it (mode {path.stat().st_mode & 0o777:o})"

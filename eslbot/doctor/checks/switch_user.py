@@ -14,8 +14,8 @@ _KEY = "server.switch_user"
 _REFUSED = "eslbot closes FreeSWITCH's connections, and every call is refused with 503"
 
 
-def right(site: Site) -> Iterator[Finding]:
-    """The user exists, the kernel can be asked, and FreeSWITCH runs as that user."""
+def matches(site: Site) -> Iterator[Finding]:
+    """The configured user exists, the kernel can be asked, and FreeSWITCH runs as that user."""
     user = site.config.server.switch_user
     if user == ANY_USER:
         yield note(_KEY, "any", "local users are not told apart: see `configuration`")

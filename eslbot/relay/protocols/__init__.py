@@ -7,6 +7,8 @@
   :mod:`~eslbot.relay.protocols.envelope`, which they have in common.
 * :mod:`~eslbot.relay.protocols.texts`: reading what a bot has sent.
 * :mod:`~eslbot.relay.protocols.upgrade`: who is calling, on the upgrade request.
+
+To add one: ``CONTRIBUTING.md``, "Extend".
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from eslbot.audio.decoder import EncodedAudio
 from eslbot.caller.invite import Invite
 from eslbot.config.model import Bot
 
@@ -22,16 +23,10 @@ class BadMessage(Exception):
     """A message that cannot be used: ``args[0]`` is a fixed word for the metric, ``args[1]`` says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Speech:
-    """Speech to play behind what is queued. ``kind``: raw (L16), wav, pcmu, pcma; ``rate`` in Hz.
+class Speech(EncodedAudio):
+    """Speech to play behind what is queued, as the bot has sent it: unexamined."""
 
-    ``audio`` is what the bot has sent, unexamined.
-    """
-
-    audio: bytes
-    kind: str = "raw"
-    rate: int = 8000
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 from uuid import uuid4
 
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.caller.invite import Invite
 from eslbot.config.model import Bot
 from eslbot.relay.protocols import texts

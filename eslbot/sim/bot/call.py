@@ -9,7 +9,6 @@ import struct
 import threading
 import time
 import wave
-from array import array
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 
+from eslbot.sim.bot.ears import Ears
 from eslbot.sim.bot.pace import Pace
 from eslbot.sim.bot.sockets import Frozen
 from eslbot.sim.bot.wavfiles import Recorder, WavFile
@@ -61,25 +61,6 @@ class Said:
     at: float
     until: float
     seconds: float
-
-
-class Ears:
-    """Whether the caller speaks, by loudness; a pause of PAUSE seconds ends it."""
-
-    LOUD = 1500  # of 32,767, a frame's peak
-    PAUSE = 0.4
-
-    def __init__(self) -> None:
-        self.speaking = False
-        self._loud_at = 0.0
-
-    def hear(self, frame: bytes, now: float) -> bool:
-        """Take a frame of L16; whether the caller has just begun or stopped."""
-        loud = max(array("h", frame[: len(frame) // 2 * 2]), default=0) > self.LOUD
-        if loud:
-            self._loud_at = now
-        before, self.speaking = self.speaking, loud or (self.speaking and now - self._loud_at < self.PAUSE)
-        return before != self.speaking
 
 
 class BotCall:
@@ -125,16 +106,14 @@ class BotCall:
         self.headers = request.headers
         self.started = time.time()
         self.messages: deque[Received] = deque(maxlen=MESSAGES_KEPT)
-        self.audio_frames = 0
-        self.audio_bytes = 0
+        self.audio_frames = self.audio_bytes = self.onset_count = 0
         self.arrivals: deque[tuple[float, int]] = deque(maxlen=FRAMES_KEPT)
         self.first_audio: float | None = None
         self.last_audio: float | None = None
         self.said: deque[Said] = deque(maxlen=MESSAGES_KEPT)
         self.end_message: dict[str, Any] | None = None
-        self.finished = False
+        self.finished = self.closed = False
         self.ended_at: float | None = None
-        self.closed = False
         self.close_code: int | None = None
         self.close_reason = ""
         self.closed_by: str | None = None
@@ -146,10 +125,8 @@ class BotCall:
         same = self.format == "binary" or not isinstance(self.wire, Eslbot)
         self.rate = self.number("rate", self.audio_rate if same else 8000)
         self.onsets: deque[float] = deque(maxlen=MESSAGES_KEPT)
-        self.onset_count = 0
-        self.held = False
+        self.held = self.resumed = False
         self.wav = wav
-        self.resumed = False
         self._recorder = recorder
         self._recording: wave.Wave_write | None = None
         self._audio = bytearray()

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim.bot.wavfiles import wav
 
 Properties = dict[str, Any]

@@ -1,143 +1,26 @@
-"""Ameyo's REST server: takes the hand-off of a call, strictly, and can be told to misbehave.
-
-The contract is in the Ringg/Ameyo integration document, section 2: one route, four headers, a body of five
-keys of which three are constants. Everything that differs from it is an error here, since the real server's
-tolerance is unknown.
-
-===========================================  ======
-what is wrong with a request                 status
-===========================================  ======
-path                                         404
-method                                       405
-``Host`` is no tenant's                      404
-``policy-name`` is not ``token``             403
-``Authorization`` is not the tenant's token  401
-no ``Content-Length``                        411
-``Content-Type`` is not ``application/json`` 415
-body over 1 MB                               413
-body is not exactly the schema               400
-===========================================  ======
-"""
+"""Ameyo's REST server: takes the hand-off of a call, strictly, and can be told to misbehave."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import socket
 import ssl
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from eslbot.sim.events import Emit, silent
 from eslbot.sim.pbx.certificates import LoopbackAuthority
-from eslbot.sim.pbx.unkind import TAKEN, UNKIND
-
-#: The route of the integration document.
-ROUTE = "/ameyorestapi/voice/sendAgentResponseForCallNotification"
+from eslbot.sim.pbx.notification import Notification
+from eslbot.sim.pbx.rest import HandshakeFailed, Server
+from eslbot.sim.pbx.steps import Step
 
 #: Tenant host and token where a test does not care.
 TENANTS = {"acme.ameyo.app": "acme-token"}
 
-CONSTANTS = {"notificationId": "95", "callResponse": True, "sessionId": "na"}
-
-#: Bytes of a body that are taken, and up to which a larger one is read, so that its sender sees the answer.
-MAX_BODY, MAX_READ = 1 << 20, 8 << 20
 REQUESTS_KEPT = 20_000
-
-#: Seconds a connection may be idle or silent in the middle of a request.
-IDLE_LIMIT = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Give this answer; one of 2xx is given only to a request without a fault, and accepts the call."""
-
-    status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Stall:
-    """Say nothing for ``seconds``, then do ``then``; by default drop the connection, nothing accepted."""
-
-    seconds: float
-    then: int | Answer | Drop | Unkind | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """Close the connection without an answer; ``accepted``: the call was taken and the answer got lost."""
-
-    accepted: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Unkind:
-    """Answer in this way, one of :data:`eslbot.sim.pbx.unkind.UNKIND`, and close the connection.
-
-    A request with a fault is answered as always.
-    """
-
-    how: str
-
-
-Step = int | Answer | Stall | Drop | Unkind
-
-
-@dataclass(slots=True)
-class Notification:
-    """A request as it came, ``at`` epoch seconds, and what became of it.
-
-    ``headers`` keep order and spelling, ``json`` is None where the body is none. ``problem`` names the
-    first fault of the request, None for a correct one. ``status`` is None while there is no answer and
-    where the connection was dropped.
-    """
-
-    at: float
-    peer: tuple[str, int]
-    method: str
-    path: str
-    headers: list[tuple[str, str]]
-    body: bytes
-    json: Any
-    problem: str | None
-    status: int | None = None
-    answered_at: float | None = None
-    accepted: bool = False
-
-    def header(self, name: str) -> str | None:
-        """The first header of that name, whatever its spelling."""
-        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
-
-    @property
-    def crt_object_id(self) -> str | None:
-        """``uniqueId`` of the body."""
-        value = self.json.get("uniqueId") if isinstance(self.json, dict) else None
-        return value if isinstance(value, str) else None
-
-    @property
-    def properties(self) -> dict[str, Any]:
-        """``properties`` of the body; empty where it has none."""
-        value = self.json.get("properties") if isinstance(self.json, dict) else None
-        return value if isinstance(value, dict) else {}
-
-
-class _Fault(Exception):
-    """What is wrong with a request."""
-
-    def __init__(self, status: HTTPStatus, problem: str) -> None:
-        super().__init__(problem)
-        self.status, self.problem = status, problem
 
 
 class AmeyoServer:
@@ -185,7 +68,7 @@ class AmeyoServer:
         self._stopping = threading.Event()
         self._authority: LoopbackAuthority | None = None
         self._context: ssl.SSLContext | None = None
-        self._server: _Server | None = None
+        self._server: Server | None = None
         self._thread: threading.Thread | None = None
 
     # life
@@ -224,7 +107,7 @@ class AmeyoServer:
         """Listen again, on the same port."""
         if self._server is not None:
             return
-        self._server = _Server((self.host, self.port), self, self._context)
+        self._server = Server((self.host, self.port), self, self._context)
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.05,), name="ameyo", daemon=True
@@ -319,40 +202,6 @@ class AmeyoServer:
 
     # for the handler
 
-    def judge(self, request: Notification, length: int | None) -> _Fault | None:
-        """What is wrong with ``request`` by the contract; ``length`` is its ``Content-Length``."""
-        try:
-            self._check(request, length)
-        except _Fault as fault:
-            return fault
-        return None
-
-    def _check(self, request: Notification, length: int | None) -> None:
-        if request.path != ROUTE:
-            raise _Fault(HTTPStatus.NOT_FOUND, f"no such resource: {request.path}")
-        if request.method != "POST":
-            raise _Fault(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.method} is not POST")
-        token = self.tenants.get(_only(request, "Host"))
-        if token is None:
-            raise _Fault(HTTPStatus.NOT_FOUND, f"no tenant {request.header('Host')!r}")
-        if _only(request, "policy-name") != "token":
-            raise _Fault(HTTPStatus.FORBIDDEN, "policy-name is not 'token'")
-        if _only(request, "Authorization") != token:
-            raise _Fault(HTTPStatus.UNAUTHORIZED, "Authorization is not this tenant's token")
-        if length is None:
-            raise _Fault(HTTPStatus.LENGTH_REQUIRED, "no Content-Length")
-        if length > MAX_BODY:
-            raise _Fault(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"body of {length} bytes")
-        media_type, _, parameters = _only(request, "Content-Type").partition(";")
-        if media_type.strip().lower() != "application/json" or parameters.strip().lower() not in (
-            "",
-            "charset=utf-8",
-        ):
-            raise _Fault(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Content-Type is not application/json")
-        problem = schema_problem(request.body)
-        if problem is not None:
-            raise _Fault(HTTPStatus.BAD_REQUEST, problem)
-
     def next_step(self, crt_object_id: str | None) -> Step | None:
         """The script's next step for this call."""
         with self._changed:
@@ -395,7 +244,7 @@ class AmeyoServer:
         """A connection ended in an exception."""
         with self._changed:
             match error:
-                case _HandshakeFailed():
+                case HandshakeFailed():
                     self.handshake_failures += 1
                 case ConnectionError() | ssl.SSLError() | TimeoutError():
                     self.broken += 1
@@ -404,199 +253,3 @@ class AmeyoServer:
                 case BaseException():
                     self.errors.append(error)
             self._changed.notify_all()
-
-
-def schema_problem(body: bytes) -> str | None:
-    """What is wrong with a notification's body; None where it is exactly the schema."""
-    try:
-        document = json.loads(body.decode("utf-8"), object_pairs_hook=_without_duplicates)
-    except ValueError as error:
-        return f"not JSON: {error}"
-    if not isinstance(document, dict):
-        return "not an object"
-    expected = {*CONSTANTS, "uniqueId", "properties"}
-    if document.keys() != expected:
-        missing, strange = expected - document.keys(), document.keys() - expected
-        return f"missing keys {sorted(missing)}, unknown keys {sorted(strange)}"
-    for key, value in CONSTANTS.items():
-        if document[key] != value or type(document[key]) is not type(value):
-            return f"{key} is {document[key]!r}, not {value!r}"
-    if not isinstance(document["uniqueId"], str) or not document["uniqueId"]:
-        return "uniqueId is no text"
-    properties = document["properties"]
-    if not isinstance(properties, dict):
-        return "properties is no object"
-    for key, value in properties.items():
-        if not isinstance(value, str):
-            return f"properties[{key!r}] is no text"
-    return None
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise ValueError("a key stands twice")
-    return document
-
-
-def _only(request: Notification, name: str) -> str:
-    """The value of a header that may stand once; empty where it is missing."""
-    values = [value for key, value in request.headers if key.lower() == name.lower()]
-    if len(values) > 1:
-        raise _Fault(HTTPStatus.BAD_REQUEST, f"{name} stands {len(values)} times")
-    return values[0] if values else ""
-
-
-class _HandshakeFailed(Exception):
-    """The client left, or did not like our certificate."""
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 512
-
-    def __init__(self, address: tuple[str, int], ameyo: AmeyoServer, context: ssl.SSLContext | None) -> None:
-        self.ameyo = ameyo
-        self._context = context
-        self._connections: set[socket.socket] = set()
-        self._lock = threading.Lock()
-        super().__init__(address, _Handler)
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        connection, address = super().get_request()
-        connection.settimeout(IDLE_LIMIT)
-        if self._context is not None:
-            # The handshake is done in the connection's own thread: a client that says nothing must not
-            # keep the others out.
-            connection = self._context.wrap_socket(
-                connection, server_side=True, do_handshake_on_connect=False
-            )
-        with self._lock:
-            self._connections.add(connection)
-        return connection, address
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        if isinstance(request, ssl.SSLSocket):
-            try:
-                request.do_handshake()
-            except OSError as error:
-                raise _HandshakeFailed from error
-        super().finish_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        with self._lock:
-            self._connections.discard(request)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        self.ameyo.note_failure(sys.exception())
-
-    def drop_connections(self) -> None:
-        with self._lock:
-            connections = list(self._connections)
-        for connection in connections:
-            with contextlib.suppress(OSError):  # it closed by itself
-                connection.shutdown(socket.SHUT_RDWR)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server_version = "Ameyo-sim"
-    disable_nagle_algorithm = True
-    server: _Server
-
-    def handle_request(self) -> None:
-        ameyo = self.server.ameyo
-        length = self._content_length()
-        if length is None or length > MAX_READ:
-            self.close_connection = True  # where the next request begins is unknown, or too far
-            body = b""
-        else:
-            body = self.rfile.read(length)
-        request = Notification(
-            at=time.time(),
-            peer=self.client_address[:2],
-            method=self.command,
-            path=self.path,
-            headers=self.headers.items(),
-            body=body,
-            json=_parsed(body),
-            problem=None,
-        )
-        fault = ameyo.judge(request, length)
-        request.problem = fault.problem if fault else None
-        ameyo.record(request)
-        step = ameyo.next_step(request.crt_object_id)
-        if isinstance(step, Stall):
-            ameyo.stall(step.seconds)
-            step = Drop() if step.then is None else step.then
-        self._do(step, request, fault)
-
-    do_POST = do_GET = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_OPTIONS = handle_request
-
-    def _do(
-        self, step: int | Answer | Drop | Unkind | None, request: Notification, fault: _Fault | None
-    ) -> None:
-        ameyo = self.server.ameyo
-        if isinstance(step, Drop):
-            self.close_connection = True
-            ameyo.settle(request, None, accepted=step.accepted and fault is None)
-            return
-        if isinstance(step, Unkind) and fault is None:
-            self._be_unkind(step.how, request)
-            return
-        answer = Answer(step) if isinstance(step, int) else step if isinstance(step, Answer) else Answer(200)
-        if 200 <= answer.status < 300 and fault is not None:
-            answer = Answer(fault.status)
-        accepted = 200 <= answer.status < 300
-        self._send(answer, request.problem)
-        ameyo.settle(request, int(answer.status), accepted=accepted)
-
-    def _be_unkind(self, how: str, request: Notification) -> None:
-        ameyo = self.server.ameyo
-        self.close_connection = True
-        taken = False
-        try:
-            for piece in UNKIND[how]():
-                if piece is TAKEN:
-                    taken = True
-                    ameyo.settle(request, 200, accepted=True)
-                elif isinstance(piece, float):
-                    ameyo.stall(piece)
-                elif isinstance(piece, bytes):
-                    self.wfile.write(piece)
-                if ameyo.stopping:
-                    return
-        finally:
-            if not taken:
-                ameyo.settle(request, None, accepted=False)
-
-    def _send(self, answer: Answer, problem: str | None) -> None:
-        ok = 200 <= answer.status < 300
-        document = {"status": "success"} if ok else {"status": "error", "message": problem or "try again"}
-        body = json.dumps(document).encode() if answer.body is None else answer.body
-        self.send_response(answer.status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in answer.headers.items():
-            self.send_header(name, value)
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def _content_length(self) -> int | None:
-        text = self.headers.get("Content-Length", "")
-        return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing goes to standard error; :class:`AmeyoServer` records."""
-
-
-def _parsed(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except ValueError:
-        return None

@@ -22,7 +22,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Self
 
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim.audio import heard, silence, tone
 from eslbot.sim.pbx.ports import Ports
 from eslbot.sim.rtp import FRAME_SAMPLES, PTIME, RtpPacket

@@ -4,306 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import subprocess
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim.events import Emit, silent
 from eslbot.sim.pbx.ameyo import AmeyoServer
+from eslbot.sim.pbx.call import PbxCall
 from eslbot.sim.pbx.control import ACKNOWLEDGED, DIRECTIONS, OFFERED, Answered, CallControl
-from eslbot.sim.pbx.media import CALLER_TONE, Caller, Recording, RtpEndpoint, RtpSession, caller_frames
+from eslbot.sim.pbx.load import Load
+from eslbot.sim.pbx.media import CALLER_TONE, Caller, RtpEndpoint, RtpSession, caller_frames
 from eslbot.sim.pbx.ports import Ports
-from eslbot.sim.pbx.sipp import CODECS, CallLine, SippRun, find_sipp
-from eslbot.sim.pbx.trace import Dialog, dialogs, failures, retry_after
-from eslbot.sim.pbx.voices import Voices, VoicesReport
+from eslbot.sim.pbx.results import LoadResult, call_result
+from eslbot.sim.pbx.sipp import CODECS, GRACE, CallLine, SippRun, find_sipp
+from eslbot.sim.pbx.voices import Voices
 
 #: The example of the integration document.
 WORKSPACE = "2b37ba17-7b20-4b3e-b138-1161e351d5c5"
 DID = "00919990152080"
-
-#: Seconds SIPp gets to end in order after a call's time is up, before it is killed.
-_GRACE = 2.0
-
-
-@dataclass(frozen=True)
-class CallResult:
-    """What became of a call. Times are epoch seconds as SIPp noted them, None for what did not happen.
-
-    Attributes:
-        status, reason: of the INVITE's final response; None where there was none.
-        retry_after: seconds, of a refusal that says so.
-        ended_by: ``"pbx"``, ``"switch"`` (send_bye: an alarm) or None for a call that was never up.
-        cause: why the PBX hung up: ``"accepted"``, ``"hang_up"``, ``"hangup_after"``, ``"timeout"``,
-            ``"stop"``; None where it did not, or where SIPp did by itself (then ``error`` says why).
-        error: SIPp's complaint; None for a call that went by the book, a refusal included.
-        sip_messages: the whole SIP, as text.
-        recording: the RTP received, with ``media="python"``.
-    """
-
-    did: str
-    crt_object_id: str
-    status: int | None
-    reason: str
-    retry_after: int | None
-    answered: bool
-    ended_by: str | None
-    cause: str | None
-    error: str | None
-    exit_status: int
-    invited_at: float | None
-    answered_at: float | None
-    cancelled_at: float | None
-    bye_at: float | None
-    ended_at: float | None
-    sip_messages: str = field(repr=False)
-    recording: Recording = field(repr=False)
-
-    @property
-    def received(self) -> bytes:
-        """The audio received, L16, packet after packet."""
-        return self.recording.linear()
-
-    @property
-    def completed(self) -> bool:
-        """Whether the call was answered and ended as it should: by the PBX's BYE, in time, no complaint."""
-        return self.answered and self.ended_by == "pbx" and self.error is None and self.cause != "timeout"
-
-
-@dataclass(frozen=True)
-class LoadResult:
-    """What became of many calls; every call is counted in exactly one of the first four.
-
-    Attributes:
-        completed: answered and ended by the PBX's BYE, which was answered.
-        refused: by final status.
-        unexpected_byes: the switch hung up.
-        failed: anything else, such as no response, or no end within the time.
-        answered: calls that got a 200, however they ended.
-        causes: SIPp's own counts of failed calls by cause.
-        set_up: percentile to seconds from INVITE to 200: 50, 95, 99, 100; empty without answered calls.
-        exit_status: SIPp's; 0 where all calls were completed or refused.
-        crt_object_ids: all of them, in order.
-        dialogs: every call in detail, by CRT Object ID where SIPp got so far.
-    """
-
-    calls: int
-    completed: int
-    refused: Counter[int]
-    unexpected_byes: int
-    failed: int
-    answered: int
-    causes: dict[str, int]
-    set_up: dict[int, float]
-    exit_status: int
-    seconds: float
-    error: str | None
-    crt_object_ids: list[str] = field(repr=False)
-    dialogs: dict[str, Dialog] = field(repr=False)
-
-
-class PbxCall:
-    """A call under way, placed by :meth:`Pbx.call`."""
-
-    def __init__(self, pbx: Pbx, key: str, did: str, crt_object_id: str, session: RtpSession | None) -> None:
-        self.did, self.crt_object_id = did, crt_object_id
-        self.recording = session.recording if session is not None else Recording()
-        self._pbx, self._key, self._session = pbx, key, session
-        self._hangup_after: float | None = None
-        self._changed = threading.Condition()
-        self._answered = False
-        self._events: list[str] = []
-        self._accepts = True
-        self._cause: str | None = None
-        self._result: CallResult | None = None
-
-    @property
-    def answered(self) -> bool:
-        """Whether it was answered and acknowledged."""
-        return self._answered
-
-    @property
-    def result(self) -> CallResult | None:
-        """What became of it, once it is over."""
-        return self._result
-
-    def wait_answered(self, timeout: float = 10.0) -> None:
-        """Wait for the answer.
-
-        Raises:
-            TimeoutError: none in ``timeout`` seconds.
-            RuntimeError: the call is over without one.
-        """
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._answered or self._result is not None, timeout):
-                raise TimeoutError(f"{self!r} was not answered within {timeout} s")
-        if not self._answered:
-            raise RuntimeError(f"{self!r} was not answered: {self._result}")
-
-    def wait(self, timeout: float = 30.0) -> CallResult:
-        """What became of the call, when it is over; raises TimeoutError."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._result is not None, timeout):
-                raise TimeoutError(f"{self!r} is not over after {timeout} s")
-            assert self._result is not None
-            return self._result
-
-    def wait_heard(self, frequency: float, seconds: float = 0.1, timeout: float = 10.0) -> None:
-        """Wait until the caller has heard ``seconds`` of a tone; raises TimeoutError."""
-        deadline = time.monotonic() + timeout
-        while (had := self.recording.heard(frequency)) < seconds:
-            with self._changed:
-                # Measured now and then: packets come every 20 ms, and nobody tells about each.
-                over = self._changed.wait_for(lambda: self._result is not None, 0.1)
-            if over or time.monotonic() > deadline:
-                if self.recording.heard(frequency) >= seconds:
-                    return
-                raise TimeoutError(f"{self!r} heard {had:.2f} s of {frequency} Hz, not {seconds} s")
-
-    def hang_up(self, delay: float = 0.0) -> None:
-        """The caller hangs up: BYE after ``delay`` seconds, or as soon as the call is answered."""
-        self._hang_up("hang_up", delay)
-
-    @property
-    def taken_up(self) -> int:
-        """How often the switch has offered anew within the call, and acknowledged that we accepted.
-
-        Nobody but a switch that was killed and takes up its calls does that here.
-        """
-        return self._events.count(ACKNOWLEDGED) if self._accepts else 0
-
-    @property
-    def offered(self) -> int:
-        """How often the switch has offered anew within the call, whatever became of it."""
-        return self._events.count(OFFERED)
-
-    def wait_taken_up(self, times: int = 1, timeout: float = 10.0) -> None:
-        """Wait until the switch has taken the call up so often; raises TimeoutError."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: self.taken_up >= times, timeout):
-                raise TimeoutError(f"{self!r} was taken up {self.taken_up} times, not {times}")
-
-    def offer(self, direction: str, timeout: float = 5.0) -> None:
-        """A re-INVITE of the PBX's: ``sendonly`` or ``inactive`` is a hold, ``sendrecv`` ends it.
-
-        Returns when it is acknowledged; raises TimeoutError. The caller's RTP goes on meanwhile.
-        """
-        with self._changed:
-            had = self._events.count(direction)
-            self._pbx._control.offer(self._key, direction)
-            if not self._changed.wait_for(lambda: self._events.count(direction) > had, timeout):
-                raise TimeoutError(f"{self!r}: no answer to a re-INVITE with {direction}")
-
-    def send_dtmf(self, digits: str, duration_ms: int = 120) -> None:
-        """The caller presses keys; RFC 4733, only with ``media="python"``."""
-        if self._session is None:
-            raise RuntimeError("telephone events need media='python'")
-        self._session.send_dtmf(digits, duration_ms)
-
-    def _hang_up(self, cause: str, delay: float = 0.0) -> None:
-        with self._changed:
-            self._cause = self._cause or cause
-        self._pbx._emit("hang_up", {"crt_object_id": self.crt_object_id, "cause": cause, "delay": delay})
-        self._pbx._control.hang_up(self._key, delay)
-
-    def _note_answer(self) -> None:
-        with self._changed:
-            self._answered = True
-            self._changed.notify_all()
-
-    def _note_event(self, event: str) -> None:
-        with self._changed:
-            self._events.append(event)
-            self._changed.notify_all()
-
-    def _finish(self, result: CallResult) -> None:
-        with self._changed:
-            self._result = result
-            self._changed.notify_all()
-
-    def __repr__(self) -> str:
-        state = "over" if self._result else "answered" if self._answered else "calling"
-        return f"<PbxCall {self.did}|{self.crt_object_id} {state}>"
-
-
-class Load:
-    """Calls under way, placed by :meth:`Pbx.begin_load`; ``crt_object_ids`` are theirs, in order."""
-
-    def __init__(self, pbx: Pbx, keys: list[str], ids: list[str], voices: Voices | None) -> None:
-        self.crt_object_ids, self.voices = ids, voices
-        #: How often the switch has offered anew within a call, and acknowledged that we accepted.
-        self.offered = self.taken_up = 0
-        self.accepts = pbx.offered in DIRECTIONS
-        self._pbx, self._keys = pbx, keys
-        self._run: SippRun | None = None
-        self._begun = time.monotonic()
-
-    @property
-    def pid(self) -> int | None:
-        """SIPp's process id, until the load is finished."""
-        return self._run.process.pid if self._run is not None else None
-
-    def dialogs(self) -> dict[str, Dialog]:
-        """The calls so far, by CRT Object ID; those that SIPp has not begun are left out."""
-        return _by_crt(self._run.lines("short.log"), self.crt_object_ids) if self._run is not None else {}
-
-    def voices_report(self) -> VoicesReport:
-        """The RTP so far, by CRT Object ID. Raises RuntimeError for a load without ``voices``."""
-        if self.voices is None:
-            raise RuntimeError("this load's callers speak by SIPp, which counts nothing")
-        told = self.voices.report(self._keys)
-        crts = dict(zip(self._keys, self.crt_object_ids, strict=True))
-        by_crt = {crts[key]: voice for key, voice in told.voices.items()}
-        return VoicesReport(by_crt, told.strays, told.dropped)
-
-    def forget_voices(self) -> None:
-        """Nobody will ask for its RTP again; a run of hours would keep that of all its calls."""
-        if self.voices is not None:
-            self.voices.forget(self._keys)
-
-    def over(self) -> bool:
-        """Whether all its calls are over."""
-        return self._run is None or self._run.process.poll() is not None
-
-    def hang_up(self) -> None:
-        """All callers hang up; those who are not answered yet, once they are."""
-        for key in self._keys:
-            self._pbx._control.hang_up(key)
-
-    def finish(self, timeout: float = 120.0) -> LoadResult:
-        """What became of the calls, when they are over; SIPp and its files are gone then.
-
-        A call that is still up after ``timeout`` seconds is hung up, and ``error`` says that the load was not
-        over in time.
-        """
-        run = self._run
-        if run is None:
-            raise RuntimeError("this load is finished")
-        overdue = False
-        try:
-            try:
-                run.wait(timeout)
-            except subprocess.TimeoutExpired:
-                overdue = True
-                self.hang_up()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    run.wait(_GRACE)
-                run.kill()
-            return _load_result(run, self.crt_object_ids, overdue, time.monotonic() - self._begun)
-        finally:
-            self._pbx._dispose(run)
-            self._run = None
-            self._forget()
-
-    def _forget(self) -> None:
-        for key, crt in zip(self._keys, self.crt_object_ids, strict=True):
-            self._pbx._forget(key, crt, None)
 
 
 class Pbx:
@@ -371,10 +93,10 @@ class Pbx:
             self._running = False
             calls, runs, loads = list(self._calls.values()), list(self._runs), set(self._loads.values())
         for call in calls:
-            call._hang_up("stop")
+            call.end("stop")
         for load in loads:
             load.hang_up()
-        deadline = time.monotonic() + _GRACE
+        deadline = time.monotonic() + GRACE
         for run in runs:
             try:
                 run.wait(max(0.0, deadline - time.monotonic()))
@@ -446,9 +168,16 @@ class Pbx:
             rtp_port=rtp_port if session is None else session.port,
             user=user,
         )
-        call = PbxCall(self, key, did, crt, session)
-        call._hangup_after = hangup_after
-        call._accepts = (self.offered if offered is None else offered) in DIRECTIONS
+        call = PbxCall(
+            key,
+            did,
+            crt,
+            session,
+            self._control,
+            self._emit,
+            accepts=(self.offered if offered is None else offered) in DIRECTIONS,
+            hangup_after=hangup_after,
+        )
         with self._lock:  # before SIPp runs: it may be answered before Popen has returned
             self._calls[key] = call
             self._keys.setdefault(crt, []).append(key)
@@ -467,12 +196,7 @@ class Pbx:
             self._forget(key, crt, session)
             raise
         self._emit("invite", {"crt_object_id": crt, "did": did, "transport": transport})
-        watcher = threading.Thread(
-            target=self._watch, args=(call, run, timeout), name=f"pbx {key}", daemon=True
-        )
-        with self._lock:
-            self._watchers = [thread for thread in self._watchers if thread.is_alive()] + [watcher]
-        watcher.start()
+        self._begin_watching(call, run, timeout)
         return call
 
     def load(
@@ -539,15 +263,11 @@ class Pbx:
             CallLine(key, f'"{did}|{crt}"', [f"X-Workspace-ID: {workspace_id}"], [codec], told, user)
             for key, crt in zip(keys, ids, strict=True)
         ]
-        load = Load(self, keys, ids, voices)
-        with self._lock:
-            for key, crt in zip(keys, ids, strict=True):
-                self._keys.setdefault(crt, []).append(key)
-                self._loads[key] = load
-                if hangup_after is not None:
-                    self._hangups[key] = hangup_after
+        accepts = self.offered in DIRECTIONS
+        load = Load(keys, ids, voices, self._control, self._end_load, accepts=accepts)
+        self._enter(load, hangup_after)
         try:
-            load._run = self._run(
+            run = self._run(
                 lines,
                 transport=transport,
                 rate=rate,
@@ -557,9 +277,26 @@ class Pbx:
                 full_trace=False,
             )
         except BaseException:
-            load._forget()
+            self._leave(load)
             raise
+        load.runs(run)
         return load
+
+    def _enter(self, load: Load, hangup_after: float | None) -> None:
+        with self._lock:
+            for key, crt in zip(load.keys, load.crt_object_ids, strict=True):
+                self._keys.setdefault(crt, []).append(key)
+                self._loads[key] = load
+                if hangup_after is not None:
+                    self._hangups[key] = hangup_after
+
+    def _leave(self, load: Load) -> None:
+        for key, crt in zip(load.keys, load.crt_object_ids, strict=True):
+            self._forget(key, crt, None)
+
+    def _end_load(self, load: Load, run: SippRun) -> None:
+        self._dispose(run)
+        self._leave(load)
 
     def accepted(self, crt_object_id: str) -> None:
         """The REST server's notice to the PBX: end this call. Calls it does not know are not ours."""
@@ -568,7 +305,7 @@ class Pbx:
             calls = [self._calls.get(key) for key in keys]
         for key, call in zip(keys, calls, strict=True):
             if call is not None:
-                call._hang_up("accepted", self.bye_delay)
+                call.end("accepted", self.bye_delay)
             else:
                 self._control.hang_up(key, self.bye_delay)
 
@@ -611,19 +348,27 @@ class Pbx:
             self._ports.release(local_port, rtp_port)
             raise
 
+    def _begin_watching(self, call: PbxCall, run: SippRun, timeout: float) -> None:
+        watcher = threading.Thread(
+            target=self._watch, args=(call, run, timeout), name=f"pbx {call.key}", daemon=True
+        )
+        with self._lock:
+            self._watchers = [thread for thread in self._watchers if thread.is_alive()] + [watcher]
+        watcher.start()
+
     def _watch(self, call: PbxCall, run: SippRun, timeout: float) -> None:
         try:
             try:
                 run.wait(timeout)
             except subprocess.TimeoutExpired:
-                call._hang_up("timeout")
+                call.end("timeout")
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    run.wait(_GRACE)
+                    run.wait(GRACE)
                 run.kill()
-            result = _call_result(call, run)
+            result = call_result(call.did, call.crt_object_id, call.cause, call.recording, run)
         finally:
             self._dispose(run)
-            self._forget(call._key, call.crt_object_id, call._session)
+            self._forget(call.key, call.crt_object_id, call.session)
         self._emit(
             "over",
             {
@@ -637,7 +382,7 @@ class Pbx:
                 "error": result.error,
             },
         )
-        call._finish(result)
+        call.finish(result)
 
     def _dispose(self, run: SippRun) -> None:
         run.close()
@@ -671,12 +416,9 @@ class Pbx:
             if hangup_after is not None:
                 self._control.hang_up(answered.key, hangup_after)
             return
-        if call._session is not None:
-            self._media.begin(call._session, remote, answered.payload_type)
-        call._note_answer()
-        self._emit("answered", {"crt_object_id": call.crt_object_id, "did": call.did})
-        if call._hangup_after is not None:
-            call._hang_up("hangup_after", call._hangup_after)
+        if call.session is not None:
+            self._media.begin(call.session, remote, answered.payload_type)
+        call.note_answer()
 
     def _on_event(self, event: str, told: Answered) -> None:
         with self._lock:
@@ -685,7 +427,7 @@ class Pbx:
             load.offered += event == OFFERED
             load.taken_up += event == ACKNOWLEDGED and load.accepts
         if call is not None:
-            call._note_event(event)
+            call.note_event(event)
 
     def _on_end(self, key: str) -> None:
         load = self._loads.get(key)
@@ -712,66 +454,3 @@ def _speech(codec: str, caller_tone: Caller) -> tuple[bytes, int] | None:
     if codec not in g711.PAYLOAD_TYPES:
         return None
     return b"".join(caller_frames(codec, caller_tone)), g711.PAYLOAD_TYPES[codec]
-
-
-def _call_result(call: PbxCall, run: SippRun) -> CallResult:
-    told = list(dialogs(run.lines("short.log")).values())
-    dialog = told[0] if told else Dialog("")
-    messages = run.text("messages.log")
-    return CallResult(
-        did=call.did,
-        crt_object_id=call.crt_object_id,
-        status=dialog.status,
-        reason=dialog.reason,
-        retry_after=retry_after(messages),
-        answered=dialog.answered,
-        ended_by=dialog.ended_by,
-        cause=call._cause if dialog.ended_by != "switch" else None,
-        error=run.error(),
-        exit_status=run.wait(0),
-        invited_at=dialog.invited_at,
-        answered_at=dialog.answered_at,
-        cancelled_at=dialog.cancelled_at,
-        bye_at=dialog.bye_at,
-        ended_at=dialog.ended_at,
-        sip_messages=messages,
-        recording=call.recording,
-    )
-
-
-def _load_result(run: SippRun, ids: list[str], overdue: bool, duration: float) -> LoadResult:
-    by_crt = _by_crt(run.lines("short.log"), ids)
-    told = list(by_crt.values())
-    refused = Counter(d.status for d in told if d.status is not None and not d.answered)
-    unexpected = sum(d.ended_by == "switch" for d in told)
-    completed = sum(d.ended_by == "pbx" and d.bye_status == 200 for d in told)
-    error = run.error()
-    if overdue:
-        # Who was hung up by the clock cannot be told from who was hung up by a notification in that moment;
-        # the load as a whole did not end by itself, and that is what is said.
-        error = f"not over in time; {error or 'the calls were hung up'}"
-    return LoadResult(
-        calls=len(ids),
-        completed=completed,
-        refused=refused,
-        unexpected_byes=unexpected,
-        failed=len(ids) - completed - refused.total() - unexpected,
-        answered=sum(d.answered for d in told),
-        causes=failures(run.text("statistics.csv")),
-        set_up=_percentiles([d.answered_at - d.invited_at for d in told if d.answered_at and d.invited_at]),
-        exit_status=run.wait(0),
-        seconds=duration,
-        error=error,
-        crt_object_ids=ids,
-        dialogs=by_crt,
-    )
-
-
-def _by_crt(trace: Sequence[str], ids: Sequence[str]) -> dict[str, Dialog]:
-    # SIPp numbers its calls from 1 in the Call-ID, in the order of the injection file.
-    return {ids[int(call_id.partition("-")[0]) - 1]: dialog for call_id, dialog in dialogs(trace).items()}
-
-
-def _percentiles(values: list[float]) -> dict[int, float]:
-    values = sorted(values)
-    return {p: values[math.ceil(len(values) * p / 100) - 1] for p in (50, 95, 99, 100)} if values else {}

@@ -48,6 +48,9 @@ EXIT = {
 _TRACE_LIMIT = 4 << 20
 _HEADER_FIELDS = 4
 
+#: Seconds SIPp gets to end in order after a call's time is up, before it is killed.
+GRACE = 2.0
+
 
 class SippMissing(RuntimeError):
     """There is no SIPp on this machine."""
@@ -158,18 +161,15 @@ class SippRun:
         refresh: bool,
         offered: str = "sendrecv",
     ) -> None:
-        program = find_sipp()
         self.local_port, self.rtp_port = local_port, rtp_port
         self.killed = False
         csv = "\n".join(["SEQUENTIAL", *(line.csv() for line in lines), ""])
         self._directory = tempfile.TemporaryDirectory(prefix="eslbot-sipp-")
         self.directory = Path(self._directory.name)
         (self.directory / "calls.csv").write_text(csv, encoding="utf-8")
-        (self.directory / "uac.xml").write_text(
-            self._scenario(answer_timeout, play, refresh, offered), encoding="utf-8"
-        )
+        (self.directory / "uac.xml").write_bytes(self._scenario(answer_timeout, play, refresh, offered))
         command = [
-            program,
+            find_sipp(),
             f"{switch[0]}:{switch[1]}",
             *("-sf", "uac.xml", "-inf", "calls.csv"),
             *("-i", local_ip, "-p", str(local_port), "-bind_local"),
@@ -197,7 +197,7 @@ class SippRun:
 
     def _scenario(
         self, answer_timeout: float, play: tuple[bytes, int] | None, refresh: bool, offered: str
-    ) -> str:
+    ) -> bytes:
         scenarios = files("eslbot.sim") / "scenarios"
         text = (scenarios / "uac.xml").read_text(encoding="utf-8")
         again = (scenarios / "refresh.xml").read_text(encoding="utf-8") if refresh else ""
@@ -209,7 +209,7 @@ class SippRun:
             action = f'<nop><action><exec rtp_stream="{path},-1,{payload_type}"/></action></nop>'
         text = text.replace("@ANSWER_MS@", str(round(answer_timeout * 1000)))
         text = text.replace("@PLAY@", action).replace("@REFRESH@", again)
-        return text.replace("@OFFERED@", _answer_to_offer(offered))
+        return text.replace("@OFFERED@", _answer_to_offer(offered)).encode()
 
     def wait(self, timeout: float | None) -> int:
         """Its exit status: 0, 1 where a call failed, others in :data:`EXIT`, negative for a signal.

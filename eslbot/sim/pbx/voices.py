@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim.pbx.media import CALLER_TONE, TIMESPEC, TIMESTAMP, caller_frames
 from eslbot.sim.pbx.ports import Ports
 from eslbot.sim.rtp import FRAME_SAMPLES, PTIME

@@ -10,8 +10,9 @@ from typing import Any
 
 from . import audio_stream
 from .causes import named
-from .channel import Channel, Command
+from .channel import Channel
 from .core import Core
+from .session import Command
 from .wire import ENCODING, ERRORS, leading_number, separate, serialise
 
 _NO_CHANNEL = "-ERR No such channel!\n"

@@ -9,26 +9,25 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from .causes import CAUSES, PHRASES, of_status, q850, sip_reason
 from .displace import is_a_sound
+from .from_sip import caller_of, extra_headers, now, variables_of, variables_of_ack, variables_of_offer
 from .info import key_of_info
 from .media import MediaSession
 from .recovery import Row
-from .sip_message import MalformedMessage, NameAddr, Offer, SipMessage, offer_again, own_offer, uri_parts
-from .wire import ENCODING, ERRORS, Variables, expand, is_true, words
+from .session import Session
+from .sip_message import Offer, SipMessage, offer_again, own_offer, uri_parts
+from .wire import ENCODING, ERRORS, is_true, words
 
 if TYPE_CHECKING:
     from .audio_stream import AudioStream
     from .core import Core
-    from .sip import SipCall
-
-#: The commands a session may have waiting (SWITCH_EVENT_QUEUE_LEN).
-MAX_QUEUE = 256
+    from .sip_dialog import SipCall
 
 # The events that carry channel variables (switch_channel_event_set_extended_data); DTMF is not one of them.
 _WITH_VARIABLES = words("""
@@ -36,19 +35,6 @@ _WITH_VARIABLES = words("""
     CHANNEL_HANGUP CHANNEL_HANGUP_COMPLETE CHANNEL_DATA CHANNEL_EXECUTE CHANNEL_EXECUTE_COMPLETE
     PLAYBACK_START PLAYBACK_STOP CHANNEL_HOLD CHANNEL_UNHOLD CUSTOM
     """)
-
-
-@dataclass(frozen=True)
-class Command:
-    """One ``sendmsg``: ``execute`` an application, or ``hangup``; ``locked`` is ``event-lock: true``."""
-
-    kind: str
-    app: str = ""
-    argument: str = ""
-    event_uuid: str = ""
-    locked: bool = False
-    loops: int = 1
-    cause: str = "NORMAL_CLEARING"
 
 
 class Controller(Protocol):
@@ -61,32 +47,26 @@ class Controller(Protocol):
 Application = Callable[["Channel", str], Awaitable[None]]
 
 
-class Channel:
+class Channel(Session):
     """One inbound call."""
 
     def __init__(
         self, core: Core, call: SipCall, applications: dict[str, Application], row: Row | None = None
     ) -> None:
         """``row`` is that of a call which another process has answered. Raises OSError: no RTP port."""
-        self.core, self.call = core, call
+        super().__init__(core, {name: partial(run, self) for name, run in applications.items()})
+        self.call = call
         self.uuid = row.uuid if row is not None else str(uuid.uuid4())
-        self.variables = Variables()
         self.controllers: set[Controller] = set()
         self.stream: AudioStream | None = None
         #: What uses the session after its hang-up: it is not gone before that ends.
         self.users: set[asyncio.Task[None]] = set()
-        self.answered = self.early = self.down = self.parked = False
         #: Whether the PBX has yet to answer the re-INVITE by which the call is taken up.
         self.recovering = row is not None
         #: Whether the dialplan is still in its first extension.
         self.arrived = True
         self.cause = ""
-        self.times = {"created": _now(), "answered": 0, "hungup": 0}
-        self._applications = applications
-        self._queue: deque[Command] = deque()
-        self._wake = asyncio.Event()
-        self._locks = 0
-        self._broken = self._reset = False
+        self.times = {"created": now(), "answered": 0, "hungup": 0}
         # Whether the last SDP was an offer of ours, so that the ACK answers it; and who waits for that.
         self._offered = False
         #: Whether the PBX has said what it speaks.
@@ -101,20 +81,23 @@ class Channel:
         self._mute = row is not None and port is None
         self.media = MediaSession(core.clock, sock, call.offer, self._heard, self.key, ssrc)
         self._sdp = call.offer.answer(call.local_ip, self.media.port, int(time.time()))
-        self.caller = _caller(call) if row is None else dict(row.caller)
+        self.caller = caller_of(call) if row is None else dict(row.caller)
         user = uri_parts(call.sender.uri)
         self.name = f"sofia/stand-in/{user[0]}@{user[1]}"
         if row is not None:
             self._restore(row)
         else:
-            for name, value in _variables_of(call):
+            for name, value in variables_of(call):
                 self.variables.set_from_network(name, value)
-        self.variables.set("uuid", self.uuid)
-        self.variables.set("call_uuid", self.uuid)
-        self.variables.set("channel_name", self.name)
-        self.variables.set("local_media_ip", call.local_ip)
-        self.variables.set("local_media_port", str(self.media.port))
-        self.variables.set("rtp_use_ssrc", str(self.media.ssrc))
+        for name, value in {
+            "uuid": self.uuid,
+            "call_uuid": self.uuid,
+            "channel_name": self.name,
+            "local_media_ip": call.local_ip,
+            "local_media_port": str(self.media.port),
+            "rtp_use_ssrc": str(self.media.ssrc),
+        }.items():
+            self.variables.set(name, value)
         core.channels[self.uuid] = self
         self.fire("CHANNEL_CREATE")
 
@@ -252,7 +235,7 @@ class Channel:
 
     def acknowledged(self, ack: SipMessage) -> None:
         """An ACK: who speaks to whom by it is the channel's from now on, and its SDP answers ours."""
-        for name, value in _variables_of_ack(ack):
+        for name, value in variables_of_ack(ack):
             self.variables.set_from_network(name, value)
         self.track()
         if not self._offered:
@@ -272,7 +255,7 @@ class Channel:
 
     def informed(self, info: SipMessage) -> None:
         """INFO: the headers of the PBX's own are kept apart from the INVITE's, and it may be a key."""
-        for name, value in _extra_headers(info):
+        for name, value in extra_headers(info):
             self.variables.set_from_network(f"sip_info_h_{name}", value)
         kind, body = info.get("Content-Type") or "", info.body.decode("utf-8", "replace")
         fields = [("SIP-Content-Type", kind), ("SIP-From-User", uri_parts(self.call.sender.uri)[0])]
@@ -282,7 +265,7 @@ class Channel:
 
     def renegotiated(self, request: SipMessage, offer: Offer | None) -> str:
         """A re-INVITE: headers of the PBX's own replace those of the INVITE, and the media may change."""
-        for name, value in _extra_headers(request):
+        for name, value in extra_headers(request):
             self.variables.set_from_network(f"sip_h_{name}", value)
         if offer is None:
             self._offered = True
@@ -308,7 +291,7 @@ class Channel:
         self.call.offer = offer
         self.has_codec = True
         self.media.update(offer)
-        for name, value in _variables_of_offer(offer):
+        for name, value in variables_of_offer(offer):
             self.variables.set(name, value)
 
     def _hold(self, on: bool) -> None:
@@ -335,6 +318,13 @@ class Channel:
     def _heard(self, linear: bytes) -> None:
         if self.stream is not None:
             self.stream.hear(linear)
+
+    def displace(self, path: str, flags: str, limit: int) -> bool:
+        """Displace a file onto the channel (``switch_ivr_displace_session``); whether that went well."""
+        self.pre_answer()
+        return (
+            self.has_codec and not self.down and is_a_sound(path) and self.media.displace(path, flags, limit)
+        )
 
     # -- answering and ending ------------------------------------------------------------------------------
 
@@ -377,7 +367,7 @@ class Channel:
 
     def _answered(self, *, media: bool = True) -> None:
         self.answered = True
-        self.times["answered"] = _now()
+        self.times["answered"] = now()
         self.variables.set("endpoint_disposition", "ANSWER")
         if media:
             self._media_ready()
@@ -404,7 +394,7 @@ class Channel:
         if self.down:
             return
         self.down, self.cause = True, cause
-        self.times["hungup"] = _now()
+        self.times["hungup"] = now()
         self.core.channels.pop(self.uuid, None)
         self.core.tracking.drop(self.uuid)
         if (
@@ -468,263 +458,14 @@ class Channel:
         if (timeout := self.variables.get("media_timeout", "")).isdecimal():
             self.media.watch(int(timeout) / 1000, lambda: self.hangup("MEDIA_TIMEOUT"))
         if self.parked:
-            self._read_idle_variable()
+            self.begin_park()
 
-    def _read_idle_variable(self) -> None:
+    def begin_park(self) -> None:
+        """Media is up, and the session parks."""
         # switch_ivr_park looks once: when it begins, or when media comes up in it. A later `set` is not seen.
         value = self.variables.get("send_silence_when_idle", "")
         self.media.idle_silence = value.lstrip("+-").isdigit() and int(value) != 0
 
-    # -- the queue of commands -----------------------------------------------------------------------------
-
-    def enqueue(self, command: Command) -> bool:
-        """Queue a command; False where 256 are waiting already."""
-        if len(self._queue) >= MAX_QUEUE:
-            return False
-        self._queue.append(command)
-        self._wake.set()
-        return True
-
-    def stop_application(self, flush: bool = False) -> None:
-        """``uuid_break``: end what is playing; with ``flush`` drop what is queued, which gets no event at
-        all."""
-        if flush:
-            self._queue.clear()
-        self._broken = True
-        self._wake.set()
-
-    def displace(self, path: str, flags: str, limit: int) -> bool:
-        """Displace a file onto the channel (``switch_ivr_displace_session``); whether that went well."""
-        self.pre_answer()
-        return (
-            self.has_codec and not self.down and is_a_sound(path) and self.media.displace(path, flags, limit)
-        )
-
-    def unbreak(self) -> None:
-        """Forget a break: the next sound begins."""
-        self._broken = False
-
-    def take_over(self) -> None:
-        """A controller with ``socket_resume`` has gone: leave the park, cutting what is playing
-        (CS_RESET)."""
-        if not self.down:
-            self._reset = True
-            self._wake.set()
-
-    async def park(self) -> None:
-        """Execute what is queued until hang-up or take-over."""
-        if not self._reset and not self.down:
-            self.parked = True
-            if self.answered or self.early:
-                self._read_idle_variable()
-            self.fire("CHANNEL_PARK")
-            while not self.down and not self._reset:
-                if self._queue:
-                    await self._run(self._queue.popleft())
-                else:
-                    self._wake.clear()
-                    await self._wake.wait()
-            self.parked = False
-            self.fire("CHANNEL_UNPARK")
-        # switch_ivr_parse_all_events after the park: what was queued still runs, but nothing plays any more.
-        while self._queue and not self.down:
-            await self._run(self._queue.popleft())
-        self._reset = False
-
-    async def dwell(self, seconds: float | None = None, until: asyncio.Future[None] | None = None) -> str:
-        """Stay in an application; returns why it ended: ``done``, ``break``, ``reset`` or ``hangup``.
-
-        Meanwhile commands are executed inside it, as FreeSWITCH does, unless the running one has
-        ``event-lock``.
-        """
-        loop = asyncio.get_running_loop()
-        deadline = None if seconds is None else loop.time() + seconds
-        if until is not None:
-            until.add_done_callback(lambda _: self._wake.set())
-        while True:
-            if self.down:
-                return "hangup"
-            if self._reset:
-                return "reset"
-            if self._broken:
-                return "break"
-            if until is not None and until.done():
-                return "done"
-            left = None if deadline is None else deadline - loop.time()
-            if left is not None and left <= 0:
-                return "done"
-            if self._queue and not self._locks:
-                await self._run(self._queue.popleft())
-                continue
-            self._wake.clear()
-            try:
-                async with asyncio.timeout(left):
-                    await self._wake.wait()
-            except TimeoutError:
-                return "done"
-
-    async def execute(self, app: str, argument: str = "", event_uuid: str = "") -> None:
-        """Execute one application with its two events (``switch_core_session_exec``)."""
-        app = app.lower()
-        application = self._applications.get(app)
-        if self.down:
-            return
-        if application is None:
-            # switch_core_session_execute_application_get_flags: no event at all, and the call is gone.
-            self.core.emit("error", {"error": f"Invalid Application {app}", **self.identity()})
-            self.hangup("DESTINATION_OUT_OF_ORDER")
-            return
-        argument = expand(argument, self.variables)
-        headers = [("Application", app), ("Application-Data", argument or None)]
-        identifier = ("Application-UUID", event_uuid or str(uuid.uuid4()))
-        self.variables.set("current_application", app)
-        self.variables.set("current_application_data", argument)
-        self.variables.set("current_application_response", None)
-        self.fire("CHANNEL_EXECUTE", [*headers, identifier])
-        self._broken = False
-        await application(self, argument)
-        response = self.variables.get("current_application_response") or "_none_"
-        self.fire("CHANNEL_EXECUTE_COMPLETE", [*headers, ("Application-Response", response), identifier])
-
-    async def _run(self, command: Command) -> None:
-        self._locks += command.locked
-        try:
-            if command.kind == "hangup":
-                self.hangup(command.cause)
-                return
-            loop, runs = asyncio.get_running_loop(), 0
-            while runs < command.loops or command.loops < 0:
-                began = loop.time()
-                await self.execute(command.app, command.argument, command.event_uuid if not runs else "")
-                runs += 1
-                if self.down or self._broken or self._reset or loop.time() - began < 0.5:
-                    return  # FreeSWITCH ends a loop of something that takes less than half a second
-        finally:
-            self._locks -= command.locked
-
-    def resumes(self, asked: bool) -> bool:
-        """Whether the dialplan goes on when a controller goes (``resume`` or the variable
-        ``socket_resume``)."""
-        return asked or is_true(self.variables.get("socket_resume"))
-
 
 def _number(text: str) -> int | None:
     return int(text) if text.isdecimal() else None
-
-
-def _now() -> int:
-    return time.time_ns() // 1000
-
-
-def _caller(call: SipCall) -> dict[str, str]:
-    """The caller profile: From, overridden by Remote-Party-ID, overridden by P-Asserted-Identity
-    (sofia.c)."""
-    user = uri_parts(call.sender.uri)[0]
-    number, name = user, call.sender.display or user or "unknown"
-    for header in ("Remote-Party-ID", "P-Asserted-Identity", "P-Preferred-Identity"):
-        value = call.invite.get(header)
-        if not value:
-            continue
-        try:
-            identity = NameAddr.parse(value, header)
-        except MalformedMessage:
-            continue  # sofia-sip leaves out an optional header it cannot read
-        number = uri_parts(identity.uri)[0] or number
-        name = identity.display or name
-    return {
-        "Username": user,
-        "Dialplan": "XML",
-        "Caller-ID-Name": name,
-        "Caller-ID-Number": number,
-        "Orig-Caller-ID-Name": name,
-        "Orig-Caller-ID-Number": number,
-        "Network-Addr": call.peer.host,
-        "ANI": number,
-        "Destination-Number": uri_parts(call.invite.uri)[0] or "service",
-        "Source": "mod_sofia",
-        "Context": "public",
-    }
-
-
-def _variables_of(call: SipCall) -> list[tuple[str, str | None]]:
-    """The variables mod_sofia makes of an INVITE, as far as somebody may want them."""
-    invite, peer, offer = call.invite, call.peer, call.offer
-    found: list[tuple[str, str | None]] = [
-        ("direction", "inbound"),
-        ("sip_local_network_addr", call.local_ip),
-        ("sip_network_ip", peer.host),
-        ("sip_network_port", str(peer.port)),
-        ("sip_invite_stamp", str(_now())),
-        ("sip_received_ip", peer.host),
-        ("sip_received_port", str(peer.port)),
-        ("sip_via_protocol", peer.transport),
-        *_variables_of_ack(invite),
-        ("sip_user_agent", invite.get("User-Agent")),
-        ("max_forwards", "69"),
-        ("sofia_profile_name", "stand-in"),
-        ("recovery_profile_name", "stand-in"),
-        ("endpoint_disposition", "RECEIVED_NOSDP" if call.late else "RECEIVED"),
-        ("switch_r_sdp", invite.body.decode("utf-8", "surrogateescape")),
-        *([] if call.late else _variables_of_offer(offer)),
-    ]
-    addresses = {
-        "from": call.sender.uri,
-        "req": invite.uri,
-        "to": call.recipient.uri,
-        "contact": call.contact.uri,
-    }
-    for prefix, uri in addresses.items():
-        user, host, port = uri_parts(uri)
-        where = f"{host}:{port}" if port else host
-        found += [(f"sip_{prefix}_user", user), (f"sip_{prefix}_uri", f"{user}@{where}" if user else where)]
-        found += [(f"sip_{prefix}_host", host), (f"sip_{prefix}_port", str(port) if port else None)]
-    # The variable keeps the sender's spelling; a second header of the name, however spelled, becomes name-1.
-    taken: set[str] = set()
-    for name, value in _extra_headers(invite):
-        unique, repeats = name, 0
-        while unique.lower() in taken:
-            repeats += 1
-            unique = f"{name}-{repeats}"
-        if "${" not in value:
-            taken.add(unique.lower())
-        found.append((f"sip_h_{unique}", value))
-    return found
-
-
-def _variables_of_ack(request: SipMessage) -> list[tuple[str, str | None]]:
-    """The variables mod_sofia makes of the INVITE, and again of each ACK to a 200 (``extract_header_vars``,
-    ``nua_i_ack``): a display name that is missing there is missing from now on."""
-    sender, recipient = (NameAddr.parse(request.need(name), name) for name in ("From", "To"))
-    found = [
-        ("sip_full_via", ",".join(request.all("Via"))),
-        ("sip_from_display", sender.display),
-        ("sip_full_from", request.get("From")),
-        ("sip_to_display", recipient.display),
-        ("sip_full_to", request.get("To")),
-        ("sip_from_tag", sender.params.get("tag")),
-        ("sip_cseq", str(request.cseq()[0])),
-        ("sip_call_id", request.get("Call-ID")),
-    ]
-    return [*found, ("sip_to_tag", tag)] if (tag := recipient.params.get("tag")) else found
-
-
-def _variables_of_offer(offer: Offer) -> list[tuple[str, str | None]]:
-    """The variables FreeSWITCH makes of each SDP that it agrees to."""
-    return [
-        ("ep_codec_string", f"mod_spandsp.{offer.codec}@8000h@20i@64000b"),
-        ("read_codec", offer.codec),
-        ("read_rate", "8000"),
-        ("write_codec", offer.codec),
-        ("write_rate", "8000"),
-        ("rtp_use_codec_name", offer.codec),
-        ("rtp_use_codec_rate", "8000"),
-        ("remote_media_ip", offer.address),
-        ("remote_media_port", str(offer.port)),
-        ("remote_audio_media_flow", offer.direction),
-        ("audio_media_flow", offer.flow),
-    ]
-
-
-def _extra_headers(request: SipMessage) -> list[tuple[str, str]]:
-    """Headers of the sender's own, in order (``sofia_test_extra_headers``)."""
-    return [(name, value) for name, value in request.headers if value and name.lower().startswith("x-")]

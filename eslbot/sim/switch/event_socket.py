@@ -18,8 +18,9 @@ from eslbot.sim.events import Emit
 
 from .api import Api
 from .causes import named
-from .channel import Channel, Command
+from .channel import Channel
 from .core import Core
+from .session import Command
 from .wire import ENCODING, ERRORS, EVENT_NAMES, MY_EVENTS, Event, is_true, serialise
 
 #: How long FreeSWITCH waits for the first command, in seconds.

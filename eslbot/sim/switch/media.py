@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from ipaddress import ip_address
 
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim.rtp import FRAME_SAMPLES, PTIME, RtpPacket
 
 from .audio import SILENCE, Sound

@@ -20,7 +20,9 @@ from .event_socket import CONNECT_WAIT
 from .inbound import Inbound
 from .media import RtpPorts
 from .recovery import Row, RowError, Tracking
-from .sip import T1, SipCall, SipEndpoint
+from .sip import SipEndpoint
+from .sip_dialog import SipCall
+from .sip_transaction import T1
 from .tasks import Tasks
 
 #: Seconds from the re-INVITE by which a call is taken up to its dialplan: one that is refused at once never

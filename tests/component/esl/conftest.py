@@ -195,7 +195,7 @@ def house(
     tmp_path: Path,
     forbidden_steps: list[tuple[Stage | None, Stage]],
 ) -> Iterator[House]:
-    monkeypatch.setattr("eslbot.ameyo.client.FIRST_DELAY", 0.02)
+    monkeypatch.setattr("eslbot.ameyo.retry.FIRST_DELAY", 0.02)
     house = House(ameyo, tmp_path)
     with bounded(20):
         yield house

@@ -606,7 +606,7 @@ def test_a_hang_up_of_ours_that_its_module_holds_is_told_as_ours(
 
 @pytest.mark.parametrize("behind", [True, False], ids=["behind the flood", "in the middle"])
 def test_an_end_in_a_flood_is_heard(house: House, monkeypatch: pytest.MonkeyPatch, behind: bool) -> None:
-    monkeypatch.setattr("eslbot.esl.session.MAX_INBOX", 50)  # fewer than one read of the socket brings
+    monkeypatch.setattr("eslbot.esl.connection.MAX_INBOX", 50)  # fewer than one read of the socket brings
     channel = house.talking()
     key = wire.event({"Event-Name": "DTMF", "Unique-ID": UUID, "DTMF-Digit": "?"})
     text = wire.event(

@@ -6,7 +6,6 @@ import os
 import signal
 import socket as std_socket
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ import pytest
 from gevent import socket
 
 from eslbot.runtime.tcp_keepalive import notice_dead_peers
-from eslbot.sim.processes import children, tells
+from eslbot.sim.processes import children, is_alive, tells
+from tests.support import sockets
 from tests.support.ameyo_server import AmeyoServer
 from tests.support.ledger import OTHER
 from tests.support.peer import bounded, eventually, free_port
@@ -91,17 +91,9 @@ def healthy(service: EslbotService) -> bool:
 
 def owner(service: EslbotService, channel: Channel) -> int:
     """The worker that holds the other end of a call's connection."""
-    port = channel.peer.sock.getsockname()[1]
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    ends = (f"0100007F:{service.port:04X}", f"0100007F:{port:04X}")
-    (inode,) = [line[9] for line in lines if (line[1], line[2]) == ends]
-    for pid in service.children():
-        with suppress(OSError):
-            for entry in Path(f"/proc/{pid}/fd").iterdir():
-                with suppress(OSError):
-                    if str(entry.readlink()) == f"socket:[{inode}]":
-                        return pid
-    raise AssertionError("nobody has the connection")
+    pid = sockets.owner(service.children(), ("127.0.0.1", service.port), channel.peer.sock.getsockname())
+    assert pid is not None, "nobody has the connection"
+    return pid
 
 
 def calls(service: EslbotService, workers: int = 1) -> dict[int, list[Channel]]:
@@ -459,7 +451,7 @@ def test_usr2_and_term_change_the_whole_service(tmp_path: Path) -> None:
             assert service.get("/healthz")[0] == 200  # its page process had to wait for the port
         finally:
             os.kill(new, signal.SIGTERM)
-            eventually(lambda: gone(new) or "Z" in Path(f"/proc/{new}/stat").read_text().split()[2])
+            eventually(lambda: not is_alive(new))
     assert "Traceback" not in service.log
 
 
@@ -546,7 +538,7 @@ def test_usr2_takes_along_what_its_file_lacks(tmp_path: Path) -> None:
             is_handed_off(service, channel, ameyo)
         finally:
             os.kill(new, signal.SIGTERM)
-            eventually(lambda: gone(new) or "Z" in Path(f"/proc/{new}/stat").read_text().split()[2])
+            eventually(lambda: not is_alive(new))
     assert "Traceback" not in service.log
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from gevent.event import Event as Flag
 
-from eslbot.ameyo.client import AmeyoClient, Attempt, Verdict
+from eslbot.ameyo.client import AmeyoClient, Attempt
+from eslbot.ameyo.retry import Verdict
 from eslbot.ledger import observer
 from eslbot.ledger.facts import What
 from eslbot.relay.control import News

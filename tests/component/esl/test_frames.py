@@ -18,6 +18,7 @@ from eslbot.esl.frames import (
     MAX_HEADER_BYTES,
     Frame,
     FrameReader,
+    Headers,
     parse_headers,
     whole_number,
 )
@@ -93,6 +94,16 @@ def test_no_value_makes_a_header_of_its_own(name: str, value: str) -> None:
     assert parse_headers(block)["Unique-ID"] == "real" or name == "Unique-ID"
 
 
+@given(st.lists(st.tuples(names, values), max_size=6), names)
+def test_a_header_is_the_same_however_it_is_looked_for(lines: list[tuple[str, str]], other: str) -> None:
+    block = b"\n" + b"".join(f"{name}: {wire.url_encode(value)}\n".encode() for name, value in lines)
+    every = parse_headers(block)
+    for name in (*every, other):
+        assert Headers(block).get(name) == Headers(block).index().get(name) == every.get(name)
+        assert (name in Headers(block).index()) == (name in every)
+    assert dict(Headers(block).index()) == every
+
+
 def test_of_equal_names_the_first_counts() -> None:
     assert parse_headers(b"A: 1\nA: 2\nB:3\nnonsense\n: x") == {"A": "1", "B": "3", "": "x"}
 
@@ -159,7 +170,7 @@ def test_a_body_beyond_the_bound_is_skipped_and_what_follows_is_read(chunk: int)
     frames = []
     for start in range(0, len(wire_bytes), chunk):
         frames += reader.feed(wire_bytes[start : start + chunk])
-        assert len(reader._buffer) <= KEPT_BYTES + 65536 or chunk > 65536, "it is not collected"
+        assert reader.held <= KEPT_BYTES + 65536 or chunk > 65536, "it is not collected"
     long, reply = frames
     assert (long.oversized > size, len(long.body)) == (True, KEPT_BYTES)
     event = Event.of(long)

@@ -126,7 +126,7 @@ def test_a_post_s_own_greenlet(house: House, lines: Lines, monkeypatch: pytest.M
         logs_of_it.warning("of_the_post")
         return ""
 
-    monkeypatch.setattr("eslbot.ameyo.client.AmeyoClient._told", told)
+    monkeypatch.setattr("eslbot.ameyo.client.AmeyoClient._detail", told)
     channel = house.talking()
     channel.ends(reason="")
     channel.wait_stage("held")

@@ -13,7 +13,7 @@ import pytest
 from gevent import socket
 from greenswitch.esl import OutboundSessionHasGoneAway
 
-from eslbot.esl import session as session_module
+from eslbot.esl import connection
 from eslbot.esl.errors import CommandFailed, CommandTimeout, ProtocolError, UnsafeArgument
 from eslbot.esl.frames import MAX_BODY_BYTES, MAX_HEADER_BYTES
 from eslbot.esl.gone import CallerHungUp, ConnectionLost
@@ -194,7 +194,7 @@ def test_settled_is_what_freeswitch_has_answered(line: Line) -> None:
 def test_variables_are_quoted_and_not_waited_for(line: Line) -> None:
     value = "{\"a\": 'b'} \\ $ ; {} ${x}\nsecond line"
     line.session.set_variables({"one": value, "two": None, "three": "half \ud800 a pair", "four": "4"})
-    line.session.set_plain_variables({"five": "5"})
+    line.session.set_variables({"five": "5"})
     commands = [line.peer.command() for _ in range(4)]
     assert wire.separate(commands[0].removeprefix("api uuid_setvar "), 3) == ["the-call", "one", value]
     assert commands[1] == "api uuid_setvar_multi the-call two="
@@ -218,8 +218,8 @@ def test_more_variables_than_one_command_takes_are_two(line: Line) -> None:
 
 def test_commands_of_a_moment_go_out_together_when_their_greenlet_waits(line: Line) -> None:
     line.session.post("one")
-    line.session.set_plain_variables({"a": "1"})
-    line.session.set_plain_variables({"b": "2"})
+    line.session.set_variables({"a": "1"})
+    line.session.set_variables({"b": "2"})
     line.session.post("two")
     assert not line.peer.has_data()
     gevent.sleep(0)
@@ -228,7 +228,7 @@ def test_commands_of_a_moment_go_out_together_when_their_greenlet_waits(line: Li
 
 
 def test_flushed_is_on_the_wire_at_once(line: Line) -> None:
-    line.session.set_plain_variables({"a": "1"})
+    line.session.set_variables({"a": "1"})
     line.session.flush()
     assert line.peer.has_data()
     assert line.peer.command() == "api uuid_setvar_multi the-call a=1"
@@ -244,7 +244,7 @@ def test_what_was_posted_before_the_stop_is_sent(line: Line) -> None:
 def test_a_freeswitch_that_reads_late_gets_everything_in_order(line: Line) -> None:
     line.session.post("x" * 20_000_000)
     gevent.sleep(0)
-    line.session.set_plain_variables({"a": "1"})
+    line.session.set_variables({"a": "1"})
     line.session.post("the next")
     flushed = later(line.session.flush)
     assert not flushed.ready()
@@ -258,7 +258,7 @@ def test_a_freeswitch_that_reads_late_gets_everything_in_order(line: Line) -> No
 def test_a_freeswitch_that_does_not_read_is_not_told_for_ever(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "MAX_UNSENT", 10)
+    monkeypatch.setattr(connection, "MAX_UNSENT", 10)
     line.session.post("x" * 20_000_000)
     for _ in range(20):
         gevent.sleep(0)
@@ -582,7 +582,7 @@ def test_an_event_that_lies_about_its_length_ends_the_session(line: Line) -> Non
 def test_a_flood_of_events_is_counted_and_the_rest_goes_on(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "MAX_INBOX", 10)
+    monkeypatch.setattr(connection, "MAX_INBOX", 10)
     execution, event_uuid = execute(line, "playback", "x")
     line.peer.send(wire.event({"Event-Name": "DTMF"}) * 25 + completed(event_uuid) + HUNG_UP)
     assert line.session.gone.wait(2)
@@ -595,8 +595,8 @@ def test_a_flood_of_events_is_counted_and_the_rest_goes_on(
 
 
 def test_what_ends_a_part_is_kept_however_many_wait(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "MAX_INBOX", 10)
-    monkeypatch.setattr(session_module, "MAX_KEPT", 3)
+    monkeypatch.setattr(connection, "MAX_INBOX", 10)
+    monkeypatch.setattr(connection, "MAX_KEPT", 3)
     line.session.keeps = lambda event: event.name == "PLAYBACK_START"
     flood, kept = wire.event({"Event-Name": "DTMF"}) * 25, wire.event({"Event-Name": "PLAYBACK_START"})
     line.peer.send(flood + kept + flood + 4 * kept + HUNG_UP)

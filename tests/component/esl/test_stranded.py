@@ -15,7 +15,7 @@ import gevent
 import pytest
 from structlog.testing import capture_logs
 
-from eslbot.ameyo.client import Verdict
+from eslbot.ameyo.retry import Verdict
 from eslbot.calls import stranded
 from eslbot.calls.stranded import Fate, StrandedCalls
 from eslbot.config.model import Address, Secret

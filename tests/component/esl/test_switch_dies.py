@@ -14,7 +14,8 @@ import pytest
 from gevent.event import Event as Flag
 from structlog.testing import capture_logs
 
-from eslbot.ameyo.client import Attempt, Verdict
+from eslbot.ameyo.client import Attempt
+from eslbot.ameyo.retry import Verdict
 from eslbot.ledger.facts import What
 from eslbot.outcome import Outcome
 from eslbot.relay import control

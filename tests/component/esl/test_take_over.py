@@ -517,7 +517,7 @@ def test_a_freeswitch_that_does_not_answer_keeps_no_worker(
 ) -> None:
     channel = house.talking()
     channel.wait_stage("talking")
-    monkeypatch.setattr("eslbot.esl.session.TIMEOUT", 0.1)
+    monkeypatch.setattr("eslbot.esl.connection.TIMEOUT", 0.1)
     for call in house.controller.calls:
         call.session.timeout = 0.1
     channel.mute = ("noevents",)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import gevent
 import pytest
 
-from eslbot.esl.waiting import Answer, Bell
+from eslbot.esl.waiting import Future, Wakeup
 from tests.support.peer import bounded
 
 #: Longer than any test: what must not be waited for in full.
@@ -20,14 +20,14 @@ def _bounded() -> Iterator[None]:
         yield
 
 
-def waiting(answer: Answer[str], seconds: float = LONG) -> gevent.Greenlet:
+def waiting(answer: Future[str], seconds: float = LONG) -> gevent.Greenlet:
     greenlet = gevent.spawn(answer.wait, seconds)
     gevent.idle()  # it has come to its wait
     return greenlet
 
 
 def test_an_answer_ends_the_wait() -> None:
-    answer: Answer[str] = Answer()
+    answer: Future[str] = Future()
     greenlet = waiting(answer)
     assert not greenlet.ready() and not answer.ready
     answer.set("here")
@@ -35,7 +35,7 @@ def test_an_answer_ends_the_wait() -> None:
 
 
 def test_an_answer_that_is_there_is_not_waited_for() -> None:
-    answer: Answer[str] = Answer()
+    answer: Future[str] = Future()
     answer.set("first")
     answer.set("second")
     answer.set_exception(ValueError("third"))
@@ -43,7 +43,7 @@ def test_an_answer_that_is_there_is_not_waited_for() -> None:
 
 
 def test_what_ends_it_instead_is_raised_each_time_and_keeps_no_frames() -> None:
-    answer: Answer[str] = Answer()
+    answer: Future[str] = Future()
     greenlet = waiting(answer)
     error = ValueError("gone")
     answer.set_exception(error)
@@ -59,7 +59,7 @@ def test_what_ends_it_instead_is_raised_each_time_and_keeps_no_frames() -> None:
 
 
 def test_no_answer_in_time_is_none_and_a_late_one_is_kept() -> None:
-    answer: Answer[str] = Answer()
+    answer: Future[str] = Future()
     assert answer.wait(0.0) is None
     assert answer.wait(0.01) is None
     answer.set("late")
@@ -67,7 +67,7 @@ def test_no_answer_in_time_is_none_and_a_late_one_is_kept() -> None:
 
 
 def test_whoever_is_killed_or_timed_out_in_a_wait_leaves_it_usable() -> None:
-    answer: Answer[str] = Answer()
+    answer: Future[str] = Future()
     waiting(answer).kill()
     with gevent.Timeout(0.01, False):  # type: ignore[arg-type]  # the stubs forget False
         answer.wait(LONG)
@@ -77,40 +77,40 @@ def test_whoever_is_killed_or_timed_out_in_a_wait_leaves_it_usable() -> None:
 
 
 def test_a_kill_in_the_moment_of_the_answer_wakes_nobody_else() -> None:
-    answer: Answer[str] = Answer()
+    answer: Future[str] = Future()
     greenlet = waiting(answer)
     answer.set("here")
     greenlet.kill(block=False)
-    bell = Bell()
-    other = gevent.spawn(bell.listen, LONG)
+    wakeup = Wakeup()
+    other = gevent.spawn(wakeup.sleep, LONG)
     gevent.idle()
     assert greenlet.ready() and not other.ready()
-    bell.ring()
+    wakeup.wake()
     other.get()
 
 
-def test_two_rings_of_one_turn_end_one_wait() -> None:
-    bell, heard = Bell(), []
+def test_two_wakes_of_one_turn_end_one_wait() -> None:
+    wakeup, heard = Wakeup(), []
 
-    def listen() -> None:
+    def sleeping() -> None:
         for number in range(2):
-            bell.listen(LONG)
+            wakeup.sleep(LONG)
             heard.append(number)
 
-    greenlet = gevent.spawn(listen)
+    greenlet = gevent.spawn(sleeping)
     gevent.idle()
-    bell.ring()
-    bell.ring()
+    wakeup.wake()
+    wakeup.wake()
     gevent.idle()
     assert heard == [0]
-    bell.ring()
+    wakeup.wake()
     greenlet.get()
 
 
-def test_a_ring_that_nobody_waits_for_is_not_kept() -> None:
-    bell = Bell()
-    bell.ring()
-    greenlet = gevent.spawn(bell.listen, 0.02)
+def test_a_wake_that_nobody_waits_for_is_not_kept() -> None:
+    wakeup = Wakeup()
+    wakeup.wake()
+    greenlet = gevent.spawn(wakeup.sleep, 0.02)
     gevent.idle()
     assert not greenlet.ready()
     greenlet.get()

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from eslbot.config.model import Ledger, Secret
 from eslbot.ledger.database import open_database
 from eslbot.ledger.schema import journals
-from eslbot.sim.lab import colon
+from eslbot.sim.addresses import colon
 from tests.support.ledger import ACME
 from tests.support.peer import free_port
 from tests.support.postgres import Postgres, postgres

@@ -196,8 +196,10 @@ def test_by_hand_it_says_who_starts_it(tmp_path: Path) -> None:
     assert (done.returncode, "eslbot serve" in done.stderr) == (2, True)
 
 
-def test_the_arbiter_loads_neither_sqlalchemy_nor_what_opens_sockets() -> None:
-    names = "('sqlalchemy', 'alembic', 'requests', 'psycopg', 'flask', 'waitress', 'prometheus_client')"
-    code = f"import sys, eslbot.server.service; print([name for name in {names} if name in sys.modules])"
+def test_the_arbiter_loads_no_database_and_no_page_and_metrics_only_when_their_place_is_known() -> None:
+    names = "('sqlalchemy', 'alembic', 'psycopg', 'flask', 'waitress')"
+    code = "import sys, importlib, eslbot.server.service as s; assert 'prometheus_client' not in sys.modules"
+    code += "; [importlib.import_module(module) for module in s.OF_WORKERS]"
+    code += f"; print([name for name in {names} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert done.stdout == "[]\n", done.stderr

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim import audio
 
 TONES = [350, 440, 880]

@@ -20,8 +20,8 @@ from benchmarks.plan import QUICK
 from benchmarks.switch.cases import ONLY_ANSWER, SwitchCases, with_only_answer
 from eslbot.config import load
 from eslbot.sim import freeswitch
-from eslbot.sim.lab import free_port
-from eslbot.sim.pbx.ameyo import Notification
+from eslbot.sim.addresses import free_port
+from eslbot.sim.pbx.notification import Notification
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_the_dialplan_that_only_answers_stands_before_ours() -> None:
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler here")
 def test_eslbot_is_measured_with_a_configuration_that_it_takes(tmp_path: Path) -> None:
-    found = subjects(tmp_path, free_port(), free_port(), None)
+    found = subjects(tmp_path, free_port(), free_port(), free_port(), None)
     assert [subject.name for subject in found] == [
         *("eslbot", "eslbot.esl alone", "bare gevent", "greenswitch", "C")
     ]

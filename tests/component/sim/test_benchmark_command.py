@@ -16,9 +16,10 @@ pytest.importorskip("matplotlib", reason="no matplotlib here: it comes with `scr
 from benchmarks import __main__ as command
 from benchmarks import plots
 from benchmarks.esl import told as esl
+from benchmarks.frame import Run
 from benchmarks.outcome import CannotRun, Case, Data
 from benchmarks.plan import QUICK
-from tests.support.benchmark import DATA
+from tests.support.benchmark import ABOUT, DATA
 
 
 @pytest.mark.parametrize("case", DATA)
@@ -34,7 +35,7 @@ def test_every_case_has_a_picture_that_is_the_same_each_time(case: str, tmp_path
 
 
 def test_every_case_of_the_command_can_be_told_and_drawn(tmp_path: Path) -> None:
-    cases = command._cases(QUICK, tmp_path, None, ())
+    cases = command._cases(QUICK, Run(ABOUT, tmp_path, 0.0), None, ())
     assert tuple(cases) == command.CASES == tuple(DATA)
     for name, case in cases.items():
         assert case.tell(DATA[name]).text

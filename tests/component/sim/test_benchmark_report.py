@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from benchmarks.esl import told as esl
-from benchmarks.machine import Machine
 from benchmarks.outcome import Case, Outcome, Status, Told, cell, ratios
 from benchmarks.report import About, document, faults, markdown
 from benchmarks.switch import told as switch
+from eslbot.sim.loadtest.machine import Machine
 from tests.support.benchmark import ABOUT, DATA, NO_LOSS, run
 
 

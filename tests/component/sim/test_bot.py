@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.cli import main
 from eslbot.sim.audio import heard, silence, tone
 from eslbot.sim.bot import GOODBYE, GREETING, PROPERTIES, Bot, Recorder, UnusableFile, WavFile

@@ -11,7 +11,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim.audio import heard, tone
 from eslbot.sim.bot import GOODBYE, GREETING, Bot
 from eslbot.sim.bot.wires import Exotel, Plivo, Telephony, Twilio, WireError

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import socket
 import subprocess
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 
 from benchmarks.esl.generator import HERE, Generator, GeneratorError, build
-from eslbot.sim.lab import free_port
+from eslbot.sim.addresses import free_port
 from eslbot.sim.processes import serves
 from tests.support.processes import until
 
@@ -32,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def generator(folder: Path) -> Generator:
-    return Generator(folder, 0, free_port())
+    return Generator(folder, 0, free_port(), free_port())
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +131,35 @@ def test_events_follow_what_the_controller_sets(generator: Generator) -> None:
     assert not any(line.startswith("variable_switch_r_sdp") for line in lines)
 
 
+def test_a_stream_with_an_identity_is_a_relays(folder: Path) -> None:
+    """Who asks for one is told by news; and the generator answers whoever asks where the call is prepared."""
+    relay_port = free_port()
+    prepared = seen = b""
+
+    def conversation(connection: socket.socket) -> None:
+        nonlocal prepared, seen
+        with socket.create_connection(("127.0.0.1", relay_port), 5) as relay:
+            relay.sendall(b"GET /prepare HTTP/1.1\r\n\r\n")
+            while not prepared.endswith(b"/"):
+                prepared += relay.recv(4096)
+        for command in (
+            "event plain CUSTOM mod_audio_stream::json",
+            'api uuid_setvar u STREAM_EXTRA_HEADERS {"X-Eslbot-Identity":"token"}',
+            "api uuid_audio_stream u start ws://127.0.0.1:9/ mono 8000",
+        ):
+            connection.sendall(f"{command}\n\n".encode())
+        while b'"news":"done"' not in seen:
+            seen += connection.recv(65536)
+
+    with controller(conversation) as port:
+        Generator(folder, 0, free_port(), relay_port).run("burst", port, calls=1, talk=5)
+    own = f"ws://127.0.0.1:{relay_port}/"
+    assert prepared.endswith(f"\r\n\r\n{own}".encode())
+    news = [json.loads(text) for text in re.findall(rb'\n(\{"news".*\})', seen)]
+    assert [text["news"] for text in news] == ["state", "connected", "ended", "done"]
+    assert (news[0]["url"], news[0]["bot"]) == (own, "connected")
+
+
 # -- Ameyo ------------------------------------------------------------------------------------------------
 
 
@@ -173,7 +204,7 @@ def test_a_storm_ends_when_ameyo_is_back_and_everything_is_counted(
     folder: Path, away: str, while_away: int | None
 ) -> None:
     ameyo_port = free_port()
-    generator = Generator(folder, 0, ameyo_port)
+    generator = Generator(folder, 0, ameyo_port, free_port())
     statuses: list[int | None] = []
     with controller(patient_controller(ameyo_port, statuses)) as port:
         result = generator.run("storm", port, calls=1, rate=100, talk=5, away=away, down=0.3, seconds=10)
@@ -190,7 +221,7 @@ def test_a_storm_ends_when_ameyo_is_back_and_everything_is_counted(
 
 
 def test_calls_that_ameyo_never_hears_of_are_told(folder: Path, yardstick: int) -> None:
-    generator = Generator(folder, 0, free_port())
+    generator = Generator(folder, 0, free_port(), free_port())
     result = generator.run(
         "storm", yardstick, calls=3, rate=100, talk=5, away="503", down=0.1, seconds=0.2, fresh=50
     )

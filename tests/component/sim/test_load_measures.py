@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.load import profiles
-from benchmarks.load.__main__ import main
-from benchmarks.load.calls import Call, Post, early_failure, mean_up, most_at_once
-from benchmarks.load.drive import Result
-from benchmarks.load.figures import (
+from eslbot.cli.loadtest import loadtest
+from eslbot.sim.loadtest import profiles
+from eslbot.sim.loadtest.calls import Call, Post, early_failure, mean_up, most_at_once
+from eslbot.sim.loadtest.drive import Result
+from eslbot.sim.loadtest.figures import (
     Figures,
     Spread,
     StepResult,
@@ -29,11 +29,11 @@ from benchmarks.load.figures import (
     figures,
     generator_limits,
 )
-from benchmarks.load.profiles import Limits, Unusable
-from benchmarks.load.report import Report, limit
-from benchmarks.load.sites import complaints, json_lines, rtp_ports
-from benchmarks.load.usage import Sample, Usage, Used, between
-from benchmarks.machine import Machine
+from eslbot.sim.loadtest.machine import Machine
+from eslbot.sim.loadtest.profiles import Limits, Unusable
+from eslbot.sim.loadtest.report import Report, limit
+from eslbot.sim.loadtest.sites import complaints, json_lines, rtp_ports
+from eslbot.sim.loadtest.usage import Sample, Usage, Used, between
 from eslbot.sim.pbx import Voices, VoicesError
 from eslbot.sim.pbx.trace import Dialog
 from eslbot.sim.pbx.voices import Flow, Voice
@@ -306,7 +306,7 @@ def test_the_report_for_people_and_for_programs() -> None:
     told = result(step("2/s", used=busy), step("4/s", calls=refused, broken="50 %", used=busy))
     told.whole = figures(refused)
     machine = Machine(2, "a CPU", "Linux", "3.11", 0.1)
-    report = Report("today", "scripts/loadtest", machine, "1", "a site", ["a detail"], told, 3.0)
+    report = Report("today", "eslbot loadtest", machine, "1", "a site", ["a detail"], told, 3.0)
     text = report.markdown()
     assert report.lost == 2
     for words in ("| 503 Service Unavailable | 2 ", "a detail", "250 ms / 250 ms", "10.00 %", "0.800 %"):
@@ -323,7 +323,7 @@ def test_figures_that_are_not_there_are_null() -> None:
     told = result(step())
     told.whole = figures([call(dialog=REFUSED, posts=[], voice=None)])
     machine = Machine(2, "a CPU", "Linux", "3.11", 0.1)
-    report = Report("today", "scripts/loadtest", machine, "1", "a site", [], told, 3.0)
+    report = Report("today", "eslbot loadtest", machine, "1", "a site", [], told, 3.0)
     assert json.loads(report.json())["whole"]["to_post"]["p50"] is None
     assert isinstance(told.whole, Figures) and "nan" not in report.markdown()
 
@@ -490,7 +490,7 @@ def test_callers_whose_process_is_gone_say_so() -> None:
     ],
 )
 def test_what_cannot_be_is_told_with_exit_code_2(options: list[str], words: str) -> None:
-    told = CliRunner().invoke(main, options)
+    told = CliRunner().invoke(loadtest, options)
     assert told.exit_code == 2, told.output
     assert words in " ".join(told.output.split()), told.output
 
@@ -507,7 +507,7 @@ AMEYO = ["--target", "127.0.0.1:5060", "--workspace", WORKSPACE, "--ameyo-listen
     ],
 )
 def test_an_ameyo_needs_what_the_workspace_has(options: list[str], words: str) -> None:
-    told = CliRunner().invoke(main, [*AMEYO, *options], env={"LOADTEST_AMEYO_TOKEN": ""})
+    told = CliRunner().invoke(loadtest, [*AMEYO, *options], env={"LOADTEST_AMEYO_TOKEN": ""})
     assert told.exit_code == 2 and words in " ".join(told.output.split()), told.output
 
 
@@ -517,10 +517,10 @@ def test_an_ameyo_whose_port_is_taken(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         options = [*AMEYO[:4], "--ameyo-listen", listen, "--ameyo-http", "--tenant-host", "a.b"]
-        told = CliRunner().invoke(main, [*options, "--token-file", str(token)])
+        told = CliRunner().invoke(loadtest, [*options, "--token-file", str(token)])
     assert told.exit_code == 1 and f"nobody can be Ameyo at {listen}" in told.output, told.output
 
 
 def test_help() -> None:
-    told = CliRunner().invoke(main, ["--help"])
+    told = CliRunner().invoke(loadtest, ["--help"])
     assert told.exit_code == 0 and "--ameyo-listen" in told.output and "Exit code" in told.output

@@ -17,15 +17,16 @@ import pytest
 import requests
 import trustme
 
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim.audio import gaps, heard, tone
-from eslbot.sim.pbx import AmeyoServer, Answer, Drop, Load, Pbx, Recording, SippMissing, Stall, Unkind, Voices
-from eslbot.sim.pbx.ameyo import ROUTE, schema_problem
+from eslbot.sim.pbx import AmeyoServer, Answer, Drop, Load, Pbx, Recording, SippMissing, Stall, Voices
 from eslbot.sim.pbx.media import Arrival
+from eslbot.sim.pbx.notification import ROUTE, schema_problem
 from eslbot.sim.pbx.pbx import DID, WORKSPACE
 from eslbot.sim.pbx.ports import Ports
 from eslbot.sim.pbx.trace import dialogs, failures, retry_after
 from eslbot.sim.rtp import RtpPacket
+from tests.support.unkind_ameyo import unkind_answer
 
 HEADERS = {
     "Authorization": "acme-token",
@@ -198,7 +199,12 @@ def test_stalling_and_dropping(ameyo, accepted):
 
 def test_unkind_answers(ameyo, accepted):
     ameyo.script(
-        "d444-1", [Unkind("not HTTP"), Unkind("text breaks off"), Unkind("100 and 103 in one piece")]
+        "d444-1",
+        [
+            unkind_answer("not HTTP"),
+            unkind_answer("text breaks off"),
+            unkind_answer("100 and 103 in one piece"),
+        ],
     )
     with pytest.raises(requests.exceptions.ConnectionError):
         post(ameyo)
@@ -213,7 +219,7 @@ def test_unkind_answers(ameyo, accepted):
 
 
 def test_an_unkind_answer_does_not_excuse_a_fault(ameyo, accepted):
-    ameyo.script(None, [Unkind("text breaks off")])
+    ameyo.script(None, [unkind_answer("text breaks off")])
     assert post(ameyo, Authorization="wrong").status_code == 401
     assert accepted == []
 
@@ -221,7 +227,7 @@ def test_an_unkind_answer_does_not_excuse_a_fault(ameyo, accepted):
 @pytest.mark.parametrize("kind", ["text never comes", "endless headers"])
 def test_stop_ends_an_answer_that_has_no_end(kind):
     with AmeyoServer(tls=False) as server:
-        server.script(None, [Unkind(kind)])
+        server.script(None, [unkind_answer(kind)])
         with socket.create_connection((server.host, server.port)) as connection:
             data = json.dumps(body()).encode()
             named = HEADERS | {"Content-Length": str(len(data))}
@@ -884,7 +890,7 @@ def test_load_with_voices_is_watched_while_it_goes_on(pbx, switch):
     with pytest.raises(RuntimeError, match="finished"):
         load.finish()
     with pytest.raises(RuntimeError, match="by SIPp"):
-        Load(pbx, [], [], None).voices_report()
+        Load([], [], None, pbx._control, lambda load, run: None, accepts=True).voices_report()
 
 
 def test_ameyo_with_a_certificate_that_is_given(tmp_path):

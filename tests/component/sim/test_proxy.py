@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from eslbot.sim.lab import free_port
-from eslbot.sim.processes import children, is_alive, owner, serves
-from eslbot.sim.proxy import Passage, TcpProxy
+from eslbot.sim.addresses import free_port
+from eslbot.sim.processes import children, is_alive, serves
+from tests.support.proxy import Passage, TcpProxy
+from tests.support.sockets import owner
 
 
 @dataclass

@@ -6,15 +6,16 @@ import json
 
 import pytest
 
-from benchmarks.machine import Machine
-from benchmarks.reliability.cases import Away, Deploys, Kill, Storm, TakeOvers
+from benchmarks.frame import About
 from benchmarks.reliability.measures import Gap, spoken
 from benchmarks.reliability.report import Report
-from eslbot import g711
-from eslbot.sim.account import Fault, Leftovers, Placed, Post, account
+from benchmarks.reliability.results import Away, Deploys, Kill, Storm, TakeOvers
+from eslbot.audio import g711
 from eslbot.sim.audio import silence, tone
+from eslbot.sim.loadtest.machine import Machine
 from eslbot.sim.pbx.media import Arrival
 from eslbot.sim.rtp import FRAME_SAMPLES, PTIME, RtpPacket
+from tests.support.audit import Fault, Leftovers, Placed, Post, account
 
 
 def arrivals(l16: bytes, late: dict[int, float] | None = None) -> list[Arrival]:
@@ -57,6 +58,7 @@ def test_what_was_left_out_without_a_pause_is_missing_in_the_seconds() -> None:
 
 
 CALL = Placed("crt-1", "t", answered=True, status=200, ended_by="pbx", cause="accepted", answered_at=1.0)
+ABOUT = About("today", "the command", Machine(2, "cpu", "Linux", "3.11", 0.1), {"eslbot": "0"})
 POST = Post(9.0, 9.1, accepted=True, status=200, crt_object_id="crt-1", tenant="t")
 CLEAN = account([CALL], [POST], [Fault("HUP", 2.0, 3.0, "reload", frozenset({"crt-1"}))], Leftovers())
 LOST = account([CALL], [], [], Leftovers())
@@ -68,10 +70,8 @@ def report(answered: float = 0.012, *, lost: bool = False) -> Report:
     gap = [("crt-1", Gap(2.5, 0.1, 440))] if lost else []
     kill = Kill(1.0, 0.003, 0.010, 0.011, answered, bot_stays=not lost)
     return Report(
-        "today",
-        "the command",
-        Machine(2, "cpu", "Linux", "3.11", 0.1),
-        "0",
+        ABOUT,
+        3,
         4,
         speaking=TakeOvers(1, True, [kill], handed_off=not lost, account=judged),
         parked=TakeOvers(1, False, [kill], lost=[int(lost)], account=judged),
@@ -88,7 +88,7 @@ def test_bars_are_met_by_a_run_without_a_fault_and_by_no_other() -> None:
 
 
 def test_a_case_that_was_not_run_is_not_met() -> None:
-    empty = Report("today", "the command", Machine(2, "cpu", "Linux", "3.11", 0.1), "0", 4)
+    empty = Report(ABOUT, 3, 4)
     assert [verdict.met for verdict in empty.verdicts()] == [None] * 8
     assert "not measured" in empty.text()
 

@@ -20,10 +20,10 @@ from benchmarks.soak.picture import draw
 from benchmarks.soak.plan import INTERVALS, KINDS, PlannedBatch, batches, faults, interval
 from benchmarks.soak.samples import CALLS, COLUMNS, Row, Samples, of_process, read, series
 from benchmarks.soak.tally import TOLD, Tally
-from eslbot.sim.account import STRANDED_LIMIT, Fault, Leftovers, Placed, Post, account
 from eslbot.sim.pbx.media import Arrival
 from eslbot.sim.pbx.trace import Dialog
 from eslbot.sim.rtp import RtpPacket
+from tests.support.audit import STRANDED_LIMIT, Fault, Leftovers, Placed, Post, account
 from tests.support.clock import Clock
 
 LIMIT = Limit(2048, 0.0, "kB")

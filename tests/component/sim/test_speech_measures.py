@@ -15,14 +15,15 @@ from websockets.sync.client import connect  # noqa: E402
 
 from benchmarks.speech import rows, signals  # noqa: E402
 from benchmarks.speech.bot import Bots, Talk  # noqa: E402
-from benchmarks.speech.cases import around, merge, soundness  # noqa: E402
+from benchmarks.speech.cases import around, soundness  # noqa: E402
 from benchmarks.speech.hearing import Arrival, Downlink, Said, Uplink, Utterance, uplink  # noqa: E402
 from benchmarks.speech.marks import CALLER, FOREIGN, LENGTH, LINE, Marks, Piece, codes_of  # noqa: E402
-from benchmarks.speech.measures import is_loud, percentile  # noqa: E402
+from benchmarks.speech.measures import is_loud, merge  # noqa: E402
 from benchmarks.speech.measures import uplink as numbered_uplink  # noqa: E402
 from benchmarks.speech.peer import Peer  # noqa: E402
 from benchmarks.speech.signals import FRAME, NUMBERS  # noqa: E402
-from eslbot import g711  # noqa: E402
+from eslbot.audio import g711  # noqa: E402
+from eslbot.sim.loadtest.tables import percentile  # noqa: E402
 from eslbot.sim.pbx.media import caller_frames  # noqa: E402
 from eslbot.sim.rtp import RtpPacket  # noqa: E402
 

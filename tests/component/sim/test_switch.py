@@ -32,7 +32,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosedError
 from websockets.utils import accept_key
 
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim.bot import Bot as StandInBot
 from eslbot.sim.events import JsonLines
 from eslbot.sim.rtp import RtpPacket

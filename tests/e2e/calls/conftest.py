@@ -11,7 +11,8 @@ from uuid import uuid4
 import pytest
 
 from eslbot.sim import freeswitch
-from eslbot.sim.lab import Lab, Tenant
+from eslbot.sim.lab import Tenant
+from tests.support.lab import Lab
 
 #: A second tenant's PBX, which the switch lets in; and an address that nobody has configured.
 OTHER_SOURCE, FOREIGN_SOURCE = "127.0.0.3", "127.0.0.9"

@@ -7,10 +7,11 @@ import time
 import pytest
 
 from eslbot.sim.bot import GOODBYE, GREETING
-from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import CallResult, Notification, Pbx, PbxCall
 from eslbot.sim.pbx.media import CALLER_TONE
 from tests.e2e.calls.conftest import FOREIGN_SOURCE, OTHER_SOURCE
+from tests.support.lab import Lab
+from tests.support.unkind_ameyo import unkind_answer
 
 DID = "00919990152080"
 
@@ -265,9 +266,8 @@ def test_ameyo_rejects_and_accepts_after_retry_after(lab: Lab, crt: str) -> None
 
 @pytest.mark.parametrize("kind", ["103 first", "headers drip", "text never comes", "endless trailers"])
 def test_ameyo_accepts_in_an_unkind_way(lab: Lab, crt: str, kind: str) -> None:
-    from eslbot.sim.pbx import Unkind
 
-    lab.ameyo.script(crt, [Unkind(kind)])
+    lab.ameyo.script(crt, [unkind_answer(kind)])
     handed_off(lab, "talk", crt)
     assert [request.status for request in lab.ameyo.requests_for(crt)] == [200]
     assert logged(lab, crt, "call_ended")["handed_off"] is True

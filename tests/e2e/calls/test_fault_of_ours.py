@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from eslbot.sim.lab import Lab, Tenant
+from eslbot.sim.lab import Tenant
 from eslbot.sim.pbx import Pbx
 from tests.e2e.calls.conftest import one_kind
 from tests.e2e.calls.test_call import DID, accepted, logged
 from tests.e2e.calls.test_unkind_bots import nothing_is_heard
+from tests.support.lab import Lab
 
 #: Every mark of a bot's is too much for this controller.
 FAULT = """

@@ -14,8 +14,9 @@ import pytest
 from sqlalchemy import create_engine, inspect, select
 
 from eslbot.ledger.schema import calls, notifications
-from eslbot.sim.lab import Lab, Tenant
+from eslbot.sim.lab import Tenant
 from tests.e2e.calls.conftest import one_kind
+from tests.support.lab import Lab
 from tests.support.postgres import postgres
 
 #: Seconds for the writer to have all, behind the last call: it tries a database again after 5 s at most.

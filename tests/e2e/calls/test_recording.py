@@ -17,7 +17,6 @@ from eslbot.recording.announcement import TONE
 from eslbot.recording.store import Entry, Store
 from eslbot.sim.audio import heard, heard_at, tone
 from eslbot.sim.bot import GOODBYE, GREETING, BotCall
-from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import PbxCall
 from eslbot.sim.pbx.media import CALLER_TONE, RtpSession, _linear
 from eslbot.sim.rtp import RtpPacket
@@ -25,6 +24,7 @@ from tests.e2e.calls.conftest import Labs, one_kind
 from tests.e2e.calls.test_call import call, ended_by_pbx, handed_off
 from tests.e2e.calls.test_speech import mark_of
 from tests.e2e.calls.test_switch_dies import crash, tracked
+from tests.support.lab import Lab
 
 Sides = tuple[np.ndarray, np.ndarray]
 
@@ -35,7 +35,7 @@ def lab(request: pytest.FixtureRequest, labs: Labs) -> Lab:
 
 
 def store_of(lab: Lab) -> Store:
-    os.environ.update(lab._tokens())
+    os.environ.update(lab.tokens)
     return Store(load(lab.config), None)
 
 
@@ -140,7 +140,7 @@ def test_the_sides_are_as_they_were_on_the_wire(lab: Lab, crt: str, monkeypatch:
     transmit = RtpSession._transmit
 
     def noted(session: RtpSession, packet: RtpPacket) -> None:
-        if pbx_call is None or session is pbx_call._session:
+        if pbx_call is None or session is pbx_call.session:
             sent.append((time.time(), _linear(packet)))
         transmit(session, packet)
 

@@ -13,12 +13,13 @@ import pytest
 import tomli_w
 
 from eslbot.sim.bot import BotCall
-from eslbot.sim.lab import Lab, Tenant
+from eslbot.sim.lab import Tenant
 from eslbot.sim.pbx import PbxCall
 from eslbot.sim.service import wait_gone
 from tests.e2e.calls.conftest import one_kind
 from tests.e2e.calls.test_call import accepted, call, ended_by_pbx, handed_off, logged
 from tests.e2e.calls.test_speech import talking
+from tests.support.lab import Lab
 from tests.support.processes import until
 
 CALLS = 5

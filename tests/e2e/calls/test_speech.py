@@ -8,10 +8,10 @@ import pytest
 
 from eslbot.sim.audio import SILENCE, heard, samples, tone
 from eslbot.sim.bot import GOODBYE, GREETING, BotCall
-from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import Answer, PbxCall
 from eslbot.sim.pbx.media import CALLER_TONE, Recording, _linear
 from tests.e2e.calls.test_call import accepted, call, ended_by_pbx, handed_off
+from tests.support.lab import Lab
 
 #: Hertz of eslbot's hold tone.
 HOLD_TONE = 425

@@ -10,12 +10,12 @@ import pytest
 
 from eslbot.sim.audio import tone
 from eslbot.sim.bot import GREETING, BotCall
-from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import PbxCall
 from tests.e2e.calls.conftest import Labs, one_kind
 from tests.e2e.calls.test_call import accepted, call, ended_by_pbx, logged
 from tests.e2e.calls.test_speech import end, mark_of, talking
 from tests.e2e.calls.test_take_over import not_heard, undisturbed
+from tests.support.lab import Lab
 from tests.support.rows import wait_row
 
 #: Seconds from the kill to the first packet, with one call and with many; of a real FreeSWITCH: how long the

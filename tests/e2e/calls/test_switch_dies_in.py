@@ -12,7 +12,6 @@ import pytest
 
 from eslbot.sim.audio import tone
 from eslbot.sim.bot import GREETING, BotCall
-from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import Answer, Stall
 from tests.e2e.calls.conftest import Labs, one_kind
 from tests.e2e.calls.test_call import accepted, call, ended_by_pbx, logged
@@ -27,6 +26,7 @@ from tests.e2e.calls.test_switch_dies import (
     tracked,
 )
 from tests.e2e.calls.test_take_over import another, bots_of, not_heard, undisturbed, worker_of_the_call
+from tests.support.lab import Lab
 from tests.support.rows import wait_row
 
 #: Seconds that Ameyo takes to accept: longer than FreeSWITCH is away.

@@ -9,28 +9,22 @@ import time
 
 import pytest
 
-from eslbot import g711
-from eslbot.sim import processes
+from eslbot.audio import g711
 from eslbot.sim.audio import SILENCE, samples, tone
 from eslbot.sim.bot import GREETING, BotCall
-from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import Answer, PbxCall
 from eslbot.sim.service import wait_gone
 from tests.e2e.calls.test_call import accepted, call, ended_by_pbx, logged
 from tests.e2e.calls.test_speech import arrivals_of, end, mark_of, talking
+from tests.support.lab import Lab
+from tests.support.sockets import established
 
 
 def worker_of_the_call(lab: Lab) -> int:
     """The process that has the one call there is, another one being up."""
     service = lab.services[0]
-    pids = service.wait_serving()
-    (connection,) = [
-        s
-        for s in processes.tcp_sockets()
-        if s.local == service.listen and s.state == processes.ESTABLISHED and s.inode
-    ]
-    pid = processes.owner(pids, connection.local, connection.remote)
-    assert pid is not None
+    port = service.listen[1]
+    (pid,) = [pid for pid in service.wait_serving() for _ in range(established(pid, port))]
     return pid
 
 

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from benchmarks.turns.measure import Conversation, Errors
-from eslbot.sim.lab import Lab
+from tests.support.lab import Lab
 from tests.support.voices import frames, music, silence, tones
 
 #: Seconds by which a turn may be off here; a wrong one would be off by a word's length.

@@ -16,14 +16,15 @@ import pytest
 
 from eslbot.sim.audio import tone
 from eslbot.sim.bot import BotCall
-from eslbot.sim.lab import Lab, Tenant
+from eslbot.sim.lab import Tenant
 from eslbot.sim.pbx import PbxCall
 from eslbot.sim.pbx.media import Recording
-from eslbot.sim.service import EslbotService
 from tests.e2e.calls.conftest import one_kind
 from tests.e2e.calls.test_call import accepted, ended_by_pbx, logged
 from tests.e2e.calls.test_speech import arrivals_of, end, mark_of, talking
 from tests.e2e.calls.test_take_over import another, not_heard, taken_over, undisturbed
+from tests.support.lab import Lab
+from tests.support.service import LabService
 
 NEAR, FAR = "127.0.0.1", "127.0.0.2"
 #: Hertz of a speech in which every word is another tone: what is heard twice, or late, is out of order.
@@ -62,7 +63,7 @@ def hiding(folder: Path) -> list[str]:
     return [*namespace, "sh", "-c", 'mount -t tmpfs tmpfs "$0" && exec "$@"', str(folder)]
 
 
-def events(service: EslbotService, event: str) -> list[dict[str, object]]:
+def events(service: LabService, event: str) -> list[dict[str, object]]:
     return [line for line in service.log_lines() if line["event"] == event]
 
 

@@ -12,11 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from eslbot.caller import identity
 from eslbot.relay import control
 from eslbot.sim.bot import GREETING, BotCall
-from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import Pbx, PbxCall
 from tests.e2e.calls.conftest import UNKIND, Labs, one_kind
 from tests.e2e.calls.test_call import DID, accepted, call, logged
 from tests.e2e.calls.test_take_over import kill_controller
+from tests.support.lab import Lab
 
 #: Seconds from the PBX's BYE to the line that says so, and to the count.
 TOLD = 2.0

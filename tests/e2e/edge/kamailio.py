@@ -12,7 +12,7 @@ from typing import Any
 
 import tomli_w
 
-from eslbot.sim.lab import colon, free_port
+from eslbot.sim.addresses import colon, free_port
 from tests.support.kamailio import LOOK, KamailioProcess
 
 #: Where PBXs and switches meet it; nobody else in the tests has this address.

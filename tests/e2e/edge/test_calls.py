@@ -12,12 +12,14 @@ from uuid import uuid4
 
 import pytest
 
+from eslbot.sim.addresses import colon
 from eslbot.sim.bot import BotCall
-from eslbot.sim.lab import Lab, Tenant, colon
+from eslbot.sim.lab import Tenant
 from eslbot.sim.pbx import CallResult, Pbx
 from tests.e2e.calls.conftest import one_kind
 from tests.e2e.edge.kamailio import Kamailio
 from tests.e2e.edge.sip import Caller
+from tests.support.lab import Lab
 from tests.support.rows import wait_row
 
 ACME, OTHER, STRANGER = "127.0.0.1", "127.0.0.3", "127.0.0.9"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from eslbot.sim.lab import colon
+from eslbot.sim.addresses import colon
 from eslbot.sim.switch.sip_message import SipMessage
 from tests.e2e.edge.kamailio import EDGE, Kamailio
 from tests.e2e.edge.sip import PATIENCE, Caller, FakeSwitch, answer, refuse, silence, trying_for_ever

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from eslbot.sim.lab import Lab, Tenant
+from eslbot.sim.lab import Tenant
 from eslbot.sim.switch.sip_message import SipMessage
 from tests.e2e.calls.conftest import one_kind
 from tests.e2e.edge.sip import Caller
 from tests.support.flood import FloodingPbx, run
+from tests.support.lab import Lab
 from tests.support.netns import WHY_NOT, Namespace, cable
 
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
@@ -60,7 +61,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             lab.start()
         try:
             command = [sys.executable, "-m", "eslbot", "conf", "--firewall", "--config", str(lab.config)]
-            subprocess.run([*command, "--out", str(folder)], env=lab._environment(), check=True, timeout=30)
+            subprocess.run([*command, "--out", str(folder)], env=lab.environment(), check=True, timeout=30)
             host.run("nft", "-f", str(folder / "eslbot.nft"))
             yield Site(lab, host, world)
         finally:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from eslbot.config.model import Address, Config
-from eslbot.freeswitch.firewallconf import text
+from eslbot.freeswitch.firewall import text
 from tests.support.netns import WHY_NOT, Namespace, cable
-from tests.unit.test_switchconf import EDGE, config, workspace
+from tests.unit.test_freeswitch_configuration import EDGE, config, workspace
 
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from eslbot.sim.addresses import free_port
 from eslbot.sim.bot import BotCall
-from eslbot.sim.lab import Lab, Tenant, free_port
+from eslbot.sim.lab import Tenant
 from tests.e2e.calls.conftest import Labs, kinds
 from tests.e2e.interop.controller import Channel, controller, take
 from tests.e2e.interop.pbx import PATIENCE, Call
 from tests.e2e.interop.phones.pbx import PBX
+from tests.support.lab import Lab
 
 #: Where the switch looks for a controller first.
 FIRST = ("127.0.0.1", free_port())

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.sim.audio import heard, tone
 from eslbot.sim.bot import BotCall
 from eslbot.sim.rtp import FRAME_SAMPLES, RtpPacket

@@ -18,13 +18,13 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.calls.bot import leg
 from eslbot.sim.audio import heard, tone
-from eslbot.sim.lab import Lab
 from tests.e2e.interop.conftest import Calling
 from tests.e2e.interop.controller import Channel
 from tests.e2e.interop.pbx import BOT, CALLER, PATIENCE, Call, Voice
+from tests.support.lab import Lab
 
 FRAME = 160
 OK, USAGE = "+OK Success\n", "-USAGE: <uuid> [start|stop] <path> [<limit>] [mux]\n"

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from eslbot.sim.lab import Lab
 from tests.e2e.calls.test_call import logged
 from tests.e2e.interop.conftest import Calling
 from tests.e2e.interop.pbx import Call
+from tests.support.lab import Lab
 
 #: Seconds in which a 200 has to be acknowledged: 64 * T1 (RFC 3261, 13.3.1.4), and some for a busy machine.
 NO_ACK = 45.0

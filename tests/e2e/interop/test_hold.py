@@ -10,10 +10,10 @@ import pytest
 
 from eslbot.sim.audio import tone
 from eslbot.sim.bot import BotCall
-from eslbot.sim.lab import Lab
 from tests.e2e.calls.test_take_over import taken_over, undisturbed
 from tests.e2e.interop.conftest import Calling, bot_of, message_of
 from tests.e2e.interop.pbx import Call
+from tests.support.lab import Lab
 
 #: Seconds behind the ACK in which there has to be audio again.
 SOON = 1.0

@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import pytest
 
-from eslbot.sim.lab import Lab
 from tests.e2e.calls.test_call import accepted, logged
 from tests.e2e.calls.test_take_over import kill_controller, taken_over, undisturbed
 from tests.e2e.interop.conftest import Calling
 from tests.e2e.interop.pbx import DID, Call
+from tests.support.lab import Lab
 
 SOMEBODY_ELSES = "0049301234567|somebody-elses"
 

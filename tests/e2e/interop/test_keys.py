@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from eslbot.sim.lab import Lab
 from tests.e2e.interop.conftest import Calling, bot_of, message_of
 from tests.e2e.interop.controller import Channel
+from tests.support.lab import Lab
 
 RELAY, PLAIN = "application/dtmf-relay", "application/dtmf"
 

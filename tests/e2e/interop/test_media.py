@@ -7,9 +7,9 @@ import time
 import pytest
 
 from eslbot.sim.audio import heard
-from eslbot.sim.lab import Lab
 from tests.e2e.interop.conftest import Calling, bot_of
 from tests.e2e.interop.pbx import CALLER, Voice
+from tests.support.lab import Lab
 
 
 @pytest.mark.parametrize("tenant", ["hold", "behind-nat"])

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from eslbot.esl.session import TIMEOUT
+from eslbot.esl.connection import TIMEOUT
 from eslbot.sim.audio import heard
-from eslbot.sim.lab import Lab
 from tests.e2e.calls.test_take_over import kill_controller
 from tests.e2e.interop.conftest import Calling, bot_of, line_of
 from tests.e2e.interop.pbx import CALLER, Call, Voice
+from tests.support.lab import Lab
 
 CRYPTO = "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz"
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from eslbot.sim.lab import Lab
 from tests.e2e.interop.conftest import Calling, line_of
+from tests.support.lab import Lab
 
 
 def counted(lab: Lab, reason: str) -> float:

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from eslbot.sim.lab import Lab
 from eslbot.sim.switch.sip_message import SipMessage
 from tests.e2e.interop.conftest import Calling, bot_of, line_of
 from tests.e2e.interop.pbx import Call, branch_of
+from tests.support.lab import Lab
 
 
 @pytest.mark.parametrize("name", ["Alice", None, ""])

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import pytest
 
-from eslbot.sim.lab import Lab
 from eslbot.sim.switch.sip_message import NameAddr, SipMessage
 from tests.e2e.calls.test_call import logged
 from tests.e2e.interop.conftest import Calling, bot_of, message_of
 from tests.e2e.interop.controller import take
 from tests.e2e.interop.pbx import PATIENCE, Call, branch_of
+from tests.support.lab import Lab
 from tests.support.rows import forget_row, rows, saved_row, wait_row
 
 #: Seconds: a request that nobody answers is sent again, each time twice as long behind (RFC 3261, 17.1.1.2).

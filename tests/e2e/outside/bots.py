@@ -26,7 +26,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
-from eslbot.sim.lab import free_port
+from eslbot.sim.addresses import free_port
 
 HERE = Path(__file__).parent
 INTEGRATIONS = HERE.parents[2] / "integrations"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from eslbot import g711
+from eslbot.audio import g711
 from eslbot.relay.protocols.base import BadMessage, CallerSpeech, Clear, End, Mark, Message, Protocol, Speech
 
 #: Bytes and seconds of a frame of the line: L16 at 8,000 Hz.

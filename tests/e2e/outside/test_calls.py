@@ -14,13 +14,14 @@ from eslbot.relay import protocols
 from eslbot.sim import freeswitch
 from eslbot.sim.audio import heard, speech, tone
 from eslbot.sim.bot import GOODBYE, GREETING, Bot
-from eslbot.sim.lab import Lab, Tenant
+from eslbot.sim.lab import Tenant
 from eslbot.sim.pbx import CallResult, PbxCall
 from eslbot.sim.pbx.media import CALLER_TONE
 from tests.e2e.outside import bots
 from tests.e2e.outside.bots import Running
 from tests.e2e.outside.player import Played, Player
 from tests.support.invites import INVITE
+from tests.support.lab import Lab
 
 #: What Pipecat has in its own protocols, and our stand-in.
 DIALECTS = ["twilio", "exotel", "plivo"]

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from websockets.asyncio.client import connect
 
-from eslbot.sim.lab import free_port
+from eslbot.sim.addresses import free_port
 from eslbot.sim.service import wait_listening
 from tests.e2e.outside.bots import INTEGRATIONS
 

@@ -13,7 +13,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from eslbot.relay.audio import Decoder
+from eslbot.audio.decoder import Decoder
 from eslbot.relay.protocols import headers, speak
 from eslbot.relay.protocols.base import Clear, End, Mark, Message, Protocol, Speech, Wish
 from eslbot.sim.audio import heard, silence, tone

@@ -8,9 +8,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from eslbot.botcheck.caller_speech import sentence
 from eslbot.botcheck.findings import Grade
 from eslbot.botcheck.run import Result, examine
-from eslbot.botcheck.speech import sentence
 from eslbot.botcheck.target import of_url
 from tests.e2e.outside import bots
 

@@ -15,15 +15,17 @@ from uuid import uuid4
 
 import pytest
 
+from eslbot.sim.addresses import colon, free_port
 from eslbot.sim.audio import gaps, heard_at, silence, tone
-from eslbot.sim.lab import Lab, Tenant, colon, free_port
+from eslbot.sim.lab import Tenant
 from eslbot.sim.pbx import PbxCall
-from eslbot.sim.proxy import TcpProxy
 from tests.e2e.calls.conftest import one_kind
 from tests.e2e.calls.test_call import DID, accepted, logged
 from tests.e2e.calls.test_take_over import kill_controller, taken_over
 from tests.e2e.outside import bots
 from tests.e2e.outside.test_examples import CALLER, GOODBYE, GREETING, YES
+from tests.support.lab import Lab
+from tests.support.proxy import TcpProxy
 
 NAMES = ("plain", "sdk", "node")
 #: Seconds until the caller speaks, and for how long; then, for a call of this length, never again.

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from eslbot.sim.audio import RATE, gaps, heard, silence, speech
-from eslbot.sim.lab import Lab, Tenant
+from eslbot.sim.lab import Tenant
 from eslbot.sim.pbx import CallResult, PbxCall
 from eslbot.sim.pbx.media import Caller
 from tests.e2e.calls.conftest import one_kind
@@ -21,6 +21,7 @@ from tests.e2e.outside import bots
 from tests.e2e.outside.bots import Running
 from tests.support import voices
 from tests.support.invites import INVITE
+from tests.support.lab import Lab
 
 #: Its detector takes a core that other laboratories would want.
 pytestmark = pytest.mark.alone

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from eslbot.sim.chaos.plan import tenants
-from eslbot.sim.lab import Lab, Tenant
+from eslbot.sim.lab import Tenant
 from tests.e2e.calls.conftest import one_kind
+from tests.support.chaos.plan import tenants
+from tests.support.lab import Lab
 
 #: Of the run with chance in it; and for how many seconds it does faults.
 SEED = int(os.environ.get("ESLBOT_CHAOS_SEED") or random.randrange(1_000_000))

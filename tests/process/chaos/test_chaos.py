@@ -9,12 +9,12 @@ import random
 
 import pytest
 
-from eslbot.sim.chaos.faults import Faults
-from eslbot.sim.chaos.plan import plan
-from eslbot.sim.chaos.run import run
-from eslbot.sim.chaos.witness import Witness
-from eslbot.sim.lab import Lab
 from tests.process.chaos.conftest import SECONDS, SEED
+from tests.support.chaos.faults import Faults
+from tests.support.chaos.plan import plan
+from tests.support.chaos.run import run
+from tests.support.chaos.witness import Witness
+from tests.support.lab import Lab
 
 pytestmark = pytest.mark.alone
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from eslbot.sim.bot import GOODBYE, GREETING
-from eslbot.sim.chaos.witness import Witness
-from eslbot.sim.lab import Lab, Tenant
+from eslbot.sim.lab import Tenant
 from tests.e2e.calls.conftest import one_kind
+from tests.support.chaos.witness import Witness
+from tests.support.lab import Lab
 
 #: Bytes of the file system that holds the line files.
 SIZE = 1 << 20

@@ -14,13 +14,13 @@ from uuid import uuid4
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from eslbot.sim.account import Account, Duplicate, Ending
 from eslbot.sim.audio import tone
 from eslbot.sim.bot import GOODBYE, BotCall
-from eslbot.sim.chaos.faults import Faults
-from eslbot.sim.chaos.witness import Witness
-from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import Answer, PbxCall, Stall
+from tests.support.audit import Account, Duplicate, Ending
+from tests.support.chaos.faults import Faults
+from tests.support.chaos.witness import Witness
+from tests.support.lab import Lab
 
 ALWAYS = ["kill worker", "kill arbiter", "stop worker", "stall event socket", "half-open event socket"]
 ALWAYS += ["reset event socket", "bot away", "Ameyo away", "HUP"]

@@ -29,7 +29,7 @@ from eslbot.config.model import (
     Workspace,
     loopback,
 )
-from eslbot.freeswitch.switchconf import render
+from eslbot.freeswitch.configuration import render
 from eslbot.sim.freeswitch import FreeSwitchProcess, find
 
 #: Seconds; every wait in these tests ends by then.

@@ -21,8 +21,10 @@ import trustme
 
 from eslbot.doctor.examine import Checked, Request, examine
 from eslbot.doctor.findings import Finding, Severity
+from eslbot.sim.addresses import free_port, free_rtp_ports
 from eslbot.sim.freeswitch import FreeSwitchProcess, find
-from eslbot.sim.lab import Lab, Tenant, free_port, free_rtp_ports
+from eslbot.sim.lab import Tenant
+from tests.support.lab import Lab
 
 NO_FREESWITCH = "no FreeSWITCH with mod_audio_stream on this machine (set ESLBOT_FREESWITCH to its binary)"
 #: Of this machine, not of the installation: the clock's NTP, and what `ulimit -n` gives to tests.
@@ -67,7 +69,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture
 def installed(sound: Lab) -> Installed:
-    return Installed(sound.config, sound._configuration(sound.services[0]))
+    return Installed(sound.config, sound.configuration(sound.services[0]))
 
 
 def test_a_sound_installation_has_no_findings(sound: Lab) -> None:

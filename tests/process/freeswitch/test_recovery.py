@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from eslbot.recovery import before_start, read
+from eslbot.recovery.before_start import before_start
+from eslbot.recovery.state import read
 from eslbot.sim.freeswitch import FreeSwitchError
 from tests.process.freeswitch.conftest import Caller, Session, Switch, running, taken_up, until
 

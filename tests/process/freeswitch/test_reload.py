@@ -15,7 +15,8 @@ from eslbot.config.model import Secret
 from eslbot.config.model import loopback as at_loopback
 from eslbot.esl.inbound import InboundClient
 from eslbot.sim.freeswitch import find
-from eslbot.sim.lab import EVENT_SOCKET_PASSWORD, Lab, Tenant
+from eslbot.sim.lab import EVENT_SOCKET_PASSWORD, Tenant
+from tests.support.lab import Lab
 
 SOURCE = "127.0.0.7"
 

@@ -7,9 +7,9 @@ import shutil
 import socket
 import sqlite3
 from contextlib import closing
-from ipaddress import ip_address
 from pathlib import Path
 
+import psutil
 import pytest
 
 from eslbot.sim.freeswitch import FreeSwitchError, FreeSwitchProcess, find
@@ -45,17 +45,10 @@ def answered(controllers: Controllers, caller: Caller) -> Session:
 
 
 def listening(pid: int) -> set[str]:
-    """The local addresses of every socket of ``pid`` that waits for strangers, from /proc."""
-    links = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.is_symlink()]
-    inodes = {link[8:-1] for link in links if link.startswith("socket:[")}
-    found = set()
-    for table, waiting in (("tcp", "0A"), ("udp", "07"), ("tcp6", "0A"), ("udp6", "07")):
-        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
-            _, local, _, state, *rest = line.split()
-            if state == waiting and rest[5] in inodes:
-                words = re.findall("........", local.split(":")[0])
-                found.add(str(ip_address(b"".join(bytes.fromhex(word)[::-1] for word in words))))
-    return found
+    """The local addresses of every socket of ``pid`` that waits for strangers."""
+    waiting = (psutil.CONN_LISTEN, psutil.CONN_NONE)  # none: UDP
+    sockets = psutil.Process(pid).net_connections("inet")
+    return {str(one.laddr.ip) for one in sockets if one.status in waiting and not one.raddr}
 
 
 def rows(switch: Switch) -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from eslbot.config import load
+from eslbot.sim.processes import is_alive
 from tests.support.peer import eventually
 from tests.support.processes import EslbotService, tree
 
@@ -338,11 +339,6 @@ class InstalledService(EslbotService):
         return [str(self.current / "bin/eslbot"), "serve", "--config", str(self.config)]
 
 
-def gone(pid: int) -> bool:
-    path = Path(f"/proc/{pid}/stat")
-    return not path.exists() or path.read_text().rpartition(")")[2].split()[0] == "Z"
-
-
 def release(root: Path, path: Path, name: str) -> None:
     """Another release, older than those to come."""
     (root / "opt/eslbot/releases" / name).symlink_to(path)
@@ -395,7 +391,7 @@ def test_a_running_service_changes_to_the_new_release(
             )
         finally:
             os.kill(new, 15)
-            eventually(lambda: gone(new), 20)
+            eventually(lambda: not is_alive(new), 20)
 
 
 def test_uninstalling_keeps_what_is_the_operators(installed: Path) -> None:

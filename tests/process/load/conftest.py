@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from eslbot.sim.lab import Lab, Tenant, free_port
+from eslbot.sim.addresses import free_port
+from eslbot.sim.lab import Tenant
 from tests.e2e.calls.conftest import one_kind
+from tests.support.lab import Lab
 
 #: Where a load test's own Ameyo listens.
 AMEYO_PORT = free_port()

@@ -1,4 +1,4 @@
-"""``scripts/loadtest`` as its users run it: short, and on counts only."""
+"""``eslbot loadtest`` as its users run it: short, and on counts only."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from eslbot.sim.lab import Lab, colon
+from eslbot.sim.addresses import colon
 from tests.process.load.conftest import AMEYO_PORT
+from tests.support.lab import Lab
 from tests.support.processes import ROOT
 
 
 def loadtest(*options: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.load", *options]
+    command = [sys.executable, "-m", "eslbot", "loadtest", *options]
     env = {**os.environ, **(environment or {})}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
 

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from eslbot.sim.lab import Lab
 from eslbot.sim.pbx import Load, Voices
 from tests.e2e.calls.test_ledger import ended
+from tests.support.lab import Lab
 from tests.support.processes import descriptors
 
 pytestmark = pytest.mark.alone

@@ -22,9 +22,10 @@ import gevent
 import pytest
 from gevent import socket
 
-from eslbot.sim.lab import Lab, Tenant
+from eslbot.sim.lab import Tenant
 from eslbot.sim.service import send
 from tests.e2e.calls.conftest import one_kind
+from tests.support.lab import Lab
 from tests.support.switch import Channel
 from tests.unit.signals.evaluate import firing
 

@@ -22,8 +22,8 @@ import eslbot
 from eslbot.admin.config_diff import between
 from eslbot.cli import main
 from eslbot.config import load
-from eslbot.freeswitch import firewallconf
-from eslbot.freeswitch.switchconf import ACL, render
+from eslbot.freeswitch import firewall
+from eslbot.freeswitch.configuration import ACL, render
 from eslbot.server import status_file
 from tests.support.inbound_switch import PASSWORD, InboundSwitch, Spoiled
 from tests.support.processes import EslbotService, tree
@@ -300,7 +300,7 @@ def test_a_freeswitch_that_refuses_or_hangs_is_code_1_with_the_service_changed(
 def test_rules_of_a_firewall_that_lack_the_new_source_are_code_1_with_the_remedy(site: Site) -> None:
     rules = site.service.config.with_name("eslbot.nft")
     try:
-        firewallconf.render(load(site.service.config), rules.parent)
+        firewall.render(load(site.service.config), rules.parent)
         assert site.reload().exit_code == 0
         site.add()
         site.rendered()

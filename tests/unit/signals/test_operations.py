@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from eslbot.ameyo.client import Verdict
+from eslbot.ameyo.retry import Verdict
 from eslbot.ledger.schema import calls
 from eslbot.outcome import Fault, Outcome, Stage
 from tests.unit.signals.figures import names, samples

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from eslbot.sim.addresses import colon, free_port
 from eslbot.sim.audio import RATE, heard, tone
 from eslbot.sim.bot import BotCall
-from eslbot.sim.lab import colon, free_port
 from tests.e2e.interop.pbx import PATIENCE
 from tests.e2e.interop.phones.pbx import PhonePbx
 from tests.e2e.interop.phones.phone import Phone

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from eslbot.sim.bot import BotCall
-from eslbot.sim.lab import Lab
 from tests.e2e.interop.phones.baresip import Baresip
 from tests.e2e.interop.phones.linphone import Linphone
 from tests.e2e.interop.phones.pbx import PhonePbx
 from tests.e2e.interop.phones.phone import Phone
 from tests.support.kamailio import MISSING, WHY_MISSING
+from tests.support.lab import Lab
 
 HERE = Path(__file__).parent
 KINDS: dict[str, type[Phone]] = {"baresip": Baresip, "linphone": Linphone}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from eslbot.sim.lab import colon, free_port
+from eslbot.sim.addresses import colon, free_port
 from eslbot.sim.switch.sip_message import SipMessage
 from tests.e2e.interop.pbx import DID, PATIENCE
 from tests.support.kamailio import KamailioProcess

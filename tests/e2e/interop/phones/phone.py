@@ -14,9 +14,10 @@ from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
+from eslbot.sim.addresses import colon
 from eslbot.sim.audio import RATE, heard, tone
 from eslbot.sim.bot import BotCall
-from eslbot.sim.lab import colon, end_process
+from eslbot.sim.processes import end_process
 from tests.e2e.interop.pbx import CALLER, PATIENCE
 from tests.e2e.interop.phones.pbx import PhoneCall, PhonePbx
 

@@ -6,12 +6,12 @@ import pytest
 
 from eslbot.sim.audio import heard, tone
 from eslbot.sim.bot import BotCall
-from eslbot.sim.lab import Lab
 from tests.e2e.calls.test_call import accepted, logged
 from tests.e2e.interop.conftest import message_of
 from tests.e2e.interop.pbx import BOT, CALLER, DID
 from tests.e2e.interop.phones.conftest import Making, bot_of, phones
 from tests.e2e.interop.phones.pbx import PBX, PhoneCall
+from tests.support.lab import Lab
 
 
 def hears_caller(bot: BotCall, seconds: float = 0.3) -> None:

@@ -8,13 +8,13 @@ import time
 import pytest
 
 from eslbot.sim.audio import tone
-from eslbot.sim.lab import Lab
 from tests.e2e.interop.conftest import line_of, message_of
 from tests.e2e.interop.pbx import DID
 from tests.e2e.interop.phones.conftest import Making, bot_of, phones
 from tests.e2e.interop.phones.pbx import PhoneCall
 from tests.e2e.interop.phones.phone import Phone
 from tests.e2e.interop.phones.test_calls import ended_by_caller, hears_caller
+from tests.support.lab import Lab
 
 Options = dict[str, object]
 
