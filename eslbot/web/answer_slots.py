@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from http import HTTPStatus
 
 from flask import Request
@@ -37,7 +38,9 @@ class AnswerSlots:
             with self._lock:
                 self._taken.remove(session)
 
-        return give_back
+        held = ExitStack()
+        held.callback(give_back)
+        return held.close
 
     def _try_later(self, problem: str) -> ApiError:
         headers = (("Retry-After", "10"),)
