@@ -41,6 +41,7 @@ STAND_IN = "component/sim"
 SLOW = frozenset(
     {
         "unit/cli/test_reload.py",
+        "component/esl/test_boot.py",
         "component/esl/test_deploy.py",
         "component/esl/test_greenswitch_defects.py",
         "component/esl/test_greenswitch_server.py",
