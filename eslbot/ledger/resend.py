@@ -75,7 +75,8 @@ class Resend:
         """What is going to be sent, and where. The token is masked, and so are numbers unless ``numbers``."""
         ameyo, body = self.workspace.ameyo, json.loads(self.body)
         if not numbers:  # they are in the properties; the user has to see the CRT Object ID
-            body["properties"] = {name: masked_text(value) for name, value in body["properties"].items()}
+            texts = {name: value for name, value in body["properties"].items() if isinstance(value, str)}
+            body["properties"] |= {name: masked_text(value) for name, value in texts.items()}
         yield f"POST {ameyo.url}{PATH}"
         yield from (f"  {name}: {text}" for name, text in headers(ameyo.tenant_host, MASK).items())
         yield f"  {printable(json.dumps(body, ensure_ascii=False))}"
