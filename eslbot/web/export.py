@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -64,13 +65,11 @@ class Exports:
         before: Place | None,
     ) -> Response:
         """The answer that streams the file. Raises ApiError."""
-        release = self._slots.take(viewer, request)
-        try:
+        with ExitStack() as stack:
+            stack.callback(self._slots.take(viewer, request))
             with ledger_errors():
                 first = ledger.calls(wanted, MAX_ROWS, before)
-        except BaseException:
-            release()
-            raise
+            release = stack.pop_all().close  # with the answer
         log.info("page_export", token_name=viewer.name, kind=kind)
         gone: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
         body = ClosingIterator(_chunks(kind, viewer, ledger, wanted, first, gone), release)

@@ -11,6 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 
 from werkzeug.wsgi import ClosingIterator
 
@@ -50,7 +51,9 @@ class EventStreams:
             raise _try_later(f"{MAX_STREAMS} pages are open already", 10)
         with self._lock:
             self.count += 1
-        return ClosingIterator(self._chunks(viewer, gone), self._release)
+        once = ExitStack()
+        once.callback(self._release)
+        return ClosingIterator(self._chunks(viewer, gone), once.close)
 
     def _release(self) -> None:
         with self._lock:
