@@ -108,10 +108,3 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
     for sock in (ours, theirs):  # as gunicorn and FreeSWITCH do
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return ours, theirs
-
-
-def free_port() -> int:
-    """A port nobody listens on now, outside the kernel's own choice for clients where that is possible."""
-    with std_socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

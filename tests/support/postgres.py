@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.support.peer import free_port
+from eslbot.sim.addresses import free_port
 
 
 def binaries() -> Path:

@@ -18,8 +18,8 @@ import psutil
 import tomli_w
 from gevent import socket
 
+from eslbot.sim.addresses import free_port
 from eslbot.sim.processes import children, relays, serves, tells
-from tests.support.peer import free_port
 from tests.support.switch import KEY, WORKSPACE, Channel
 
 ROOT = Path(__file__).parents[2]

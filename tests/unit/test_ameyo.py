@@ -30,9 +30,9 @@ from eslbot.ameyo.connections import Connections
 from eslbot.ameyo.notification import PATH, notification
 from eslbot.ameyo.retry import FIRST_DELAY, SLOW_CAP, Verdict, parse_retry_after
 from eslbot.config.model import Ameyo, Secret
+from eslbot.sim.addresses import free_port
 from tests.support.ameyo_server import AmeyoServer, Answer
 from tests.support.patched import run_patched
-from tests.support.peer import free_port
 from tests.unit.test_redaction import SPELLINGS
 
 TOKEN = "ameyo-token-77c2-" + "x" * 300

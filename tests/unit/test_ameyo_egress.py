@@ -21,11 +21,12 @@ from eslbot.config.loader import from_tree
 from eslbot.config.model import Secret
 from eslbot.config.model import address_in as ip
 from eslbot.config.secrets import secrets_of
+from eslbot.sim.addresses import free_port
 from eslbot.telemetry import redaction
 from tests.support.ameyo_server import AmeyoServer, Answer
 from tests.support.connect_proxy import ConnectProxy, Manners
 from tests.support.patched import run_patched
-from tests.support.peer import eventually, free_port
+from tests.support.peer import eventually
 from tests.unit.test_ameyo import TOKEN, authority, settings
 from tests.unit.test_config import put, small
 

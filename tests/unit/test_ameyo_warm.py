@@ -15,8 +15,9 @@ from gevent.event import Event as Flag
 
 from eslbot.ameyo.client import MAX_POSTS, AmeyoClient
 from eslbot.ameyo.retry import Verdict
+from eslbot.sim.addresses import free_port
 from tests.support.ameyo_server import AmeyoServer
-from tests.support.peer import eventually, free_port
+from tests.support.peer import eventually
 from tests.unit.test_ameyo import authority, settings, tls
 
 __all__ = ["authority", "tls"]  # fixtures

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from eslbot.config.model import loopback
 from eslbot.freeswitch import capture
 from eslbot.freeswitch.capture import LINES, MARK, Refusals, refusal
+from eslbot.sim.addresses import free_port
 from eslbot.telemetry import metrics
-from tests.support.peer import free_port
 
 
 def copied(message: str, peer: str = "192.0.2.7", version: int = 1, family: int = socket.AF_INET) -> bytes:

@@ -14,11 +14,12 @@ import pytest
 from gevent import socket
 
 from eslbot.runtime.tcp_keepalive import notice_dead_peers
+from eslbot.sim.addresses import free_port
 from eslbot.sim.processes import children, is_alive, tells
 from tests.support import sockets
 from tests.support.ameyo_server import AmeyoServer
 from tests.support.ledger import OTHER
-from tests.support.peer import bounded, eventually, free_port
+from tests.support.peer import bounded, eventually
 from tests.support.processes import EslbotService, tree
 from tests.support.switch import UUID, WORKSPACE, Channel
 

@@ -29,8 +29,9 @@ from eslbot.server.call_counts import CallCounts
 from eslbot.server.controller import Controller
 from eslbot.server.ended_calls import EndedCalls
 from eslbot.server.token_buckets import TokenBuckets
+from eslbot.sim.addresses import free_port
 from tests.support import wire
-from tests.support.peer import Hung, Peer, bounded, eventually, fields, free_port, tcp_pair
+from tests.support.peer import Hung, Peer, bounded, eventually, fields, tcp_pair
 from tests.support.switch import SIGNER
 
 ROOT = Path(__file__).parents[3]

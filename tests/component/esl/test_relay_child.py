@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from eslbot.relay.control import HEALTH
+from eslbot.sim.addresses import free_port
 from eslbot.sim.processes import children, is_alive, relays
-from tests.support.peer import free_port
 from tests.support.processes import EslbotService, tree, until
 
 SOON = "import eslbot.runtime.children as c\nc.AGAIN = 0.2"

@@ -20,9 +20,8 @@ from sqlalchemy.exc import DBAPIError
 from eslbot.config.model import Ledger, Secret
 from eslbot.ledger.database import open_database
 from eslbot.ledger.schema import journals
-from eslbot.sim.addresses import colon
+from eslbot.sim.addresses import colon, free_port
 from tests.support.ledger import ACME
-from tests.support.peer import free_port
 from tests.support.postgres import Postgres, postgres
 from tests.support.processes import ROOT, until
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
+from eslbot.sim.addresses import free_port
 from eslbot.sim.processes import is_alive
 from tests.support.ledger import Worker, whole_call
-from tests.support.peer import free_port
 from tests.support.processes import ROOT, EslbotService, tree, until
 
 #: A page process that dies is started again sooner than in earnest.

@@ -33,6 +33,7 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.utils import accept_key
 
 from eslbot.audio import g711
+from eslbot.sim.addresses import free_port
 from eslbot.sim.bot import Bot as StandInBot
 from eslbot.sim.events import JsonLines
 from eslbot.sim.rtp import RtpPacket
@@ -660,12 +661,6 @@ def test_sipp_makes_many_calls_at_once(tmp_path: Path, transport: str) -> None:
             assert not it.all_told("malformed")
 
     scenario(test)(tmp_path)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @scenario

@@ -30,6 +30,7 @@ from eslbot.config.model import (
     loopback,
 )
 from eslbot.freeswitch.configuration import render
+from eslbot.sim.addresses import free_port
 from eslbot.sim.freeswitch import FreeSwitchProcess, find
 
 #: Seconds; every wait in these tests ends by then.
@@ -39,22 +40,6 @@ PASSWORD = """a"b'c$${sip_ip}&lt;<!--#exec "x"--> ${d} />%41\\n|&#36;=,;"""
 FOREIGN = "127.0.0.9"
 #: An ACK to a refusal belongs to its INVITE's transaction, which is three SIPp steps back.
 FAILED = "[branch-3]"
-
-
-def free_port(*kinds: socket.SocketKind) -> int:
-    """A port that is free on 127.0.0.1 for each of ``kinds``."""
-    for _ in range(50):
-        with socket.socket(socket.AF_INET, kinds[0]) as first:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            try:
-                for kind in kinds[1:]:
-                    with socket.socket(socket.AF_INET, kind) as other:
-                        other.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no free port")
 
 
 def until(done: Callable[[], bool], otherwise: str) -> None:
@@ -198,10 +183,10 @@ def running(tmp_path_factory: pytest.TempPathFactory, media_timeout: float = 300
             "no FreeSWITCH with mod_audio_stream on this machine (set ESLBOT_FREESWITCH to its binary)"
         )
     controllers = Controllers()
-    sip_port = free_port(socket.SOCK_DGRAM, socket.SOCK_STREAM)
+    sip_port = free_port()
     rtp = random.randrange(16000, 30000, 400)  # below the ports that the kernel gives away
     conf, work = tmp_path_factory.mktemp("conf"), tmp_path_factory.mktemp("work")
-    event_socket = free_port(socket.SOCK_STREAM)
+    event_socket = free_port()
     render(_config(sip_port, (rtp, rtp + 399), event_socket, controllers.addresses, media_timeout), conf)
     with FreeSwitchProcess(installation, conf, work) as process:
         yield Switch(process, sip_port, controllers)

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from eslbot.sim.addresses import free_port
 from eslbot.sim.freeswitch import FreeSwitchError, FreeSwitchProcess, find
 from tests.process.freeswitch.conftest import (
     FOREIGN,
@@ -19,7 +20,6 @@ from tests.process.freeswitch.conftest import (
     Controllers,
     Session,
     Switch,
-    free_port,
     reinvite,
     request,
     running,
@@ -332,7 +332,7 @@ def test_a_start_on_the_ports_of_another_one_fails_at_once(switch: Switch, tmp_p
 def test_a_start_that_fails_quotes_freeswitch(switch: Switch, tmp_path: Path) -> None:
     conf = tmp_path / "conf"
     shutil.copytree(switch.process.conf, conf)
-    taken, free = switch.process.event_socket.port, free_port(socket.SOCK_STREAM)
+    taken, free = switch.process.event_socket.port, free_port()
     text = (conf / "vars.xml").read_text()
     (conf / "vars.xml").write_text(text.replace(f"event_socket_port={taken}", f"event_socket_port={free}"))
     (conf / "freeswitch.xml").write_text("<document>")
