@@ -48,7 +48,7 @@ SLOW = frozenset(
         "component/esl/test_relay_child.py",
         "component/esl/test_worker.py",
         "component/ledger/test_database.py",
-        "component/ledger/test_reader.py",
+        "component/ledger/test_query_service.py",
         "component/ledger/test_search.py",
         "component/ledger/test_service.py",
         "component/ledger/test_summary.py",

@@ -13,7 +13,8 @@ from benchmarks.frame import Run, measuring
 from benchmarks.ledger.made import DAYS, TENANTS, make
 from eslbot.config.model import Ledger, Secret
 from eslbot.ledger.database import migrate, open_database, reading, writing
-from eslbot.ledger.queries import Filter, Place, find
+from eslbot.ledger.filters import Filter
+from eslbot.ledger.queries import Place, find_calls
 from eslbot.ledger.schema import calls as calls_table
 from eslbot.ledger.summary import chart, rebuild
 from eslbot.sim.loadtest.tables import table
@@ -28,11 +29,11 @@ def questions(newest: dict[str, Any], middle: dict[str, Any]) -> dict[str, Calla
     end = int(newest["invited_at"] // 3600 + 1) * 3600
 
     def search(**wanted: Any) -> Callable[[Connection], Any]:
-        return lambda connection: find(connection, Filter(**wanted), 50)
+        return lambda connection: find_calls(connection, Filter(**wanted), 50)
 
     return {
         "the newest": search(),
-        "from the middle on": lambda connection: find(connection, Filter(), 50, Place.of(middle)),
+        "from the middle on": lambda connection: find_calls(connection, Filter(), 50, Place.of(middle)),
         "of one small tenant": search(workspace=TENANTS[-1]),
         "of 19 of 20 tenants": search(workspaces=all_but_one),
         "prefix: a call id": search(prefix=middle["call_id"]),
@@ -86,8 +87,8 @@ def _measure(engine: Engine, run: Run) -> tuple[str, list[tuple[str, str]]]:
     """What was asked, and what each question took."""
     with reading(engine) as connection:
         count = connection.execute(select(func.count()).select_from(calls_table)).scalar_one()
-        (newest,) = find(connection, Filter(), 1)
-        (middle,) = find(connection, Filter(until=newest["invited_at"] - DAYS * 43200), 1)
+        (newest,) = find_calls(connection, Filter(), 1)
+        (middle,) = find_calls(connection, Filter(until=newest["invited_at"] - DAYS * 43200), 1)
     rows = []
     for name, question in questions(newest, middle).items():
         with reading(engine) as connection:

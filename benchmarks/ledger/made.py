@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Engine, insert
 
 from eslbot.ledger.database import writing
-from eslbot.ledger.fold import Story, needs_attention
+from eslbot.ledger.record import CallRecord, needs_attention
 from eslbot.ledger.schema import calls
 
 TENANTS = [str(uuid.UUID(int=number + 1)) for number in range(20)]
@@ -38,7 +38,7 @@ def rows(count: int, until: float, seed: int = 1) -> Iterator[dict[str, Any]]:
         (outcome,) = chance.choices(list(OUTCOMES), list(OUTCOMES.values()))
         bot_ended = at + chance.expovariate(1 / 90)
         handed_off = None if outcome == "caller_hangup" else bot_ended + chance.lognormvariate(-1.5, 0.6)
-        row = Story.new(str(uuid.UUID(int=chance.getrandbits(128), version=4))).row
+        row = CallRecord.new(str(uuid.UUID(int=chance.getrandbits(128), version=4))).row
         row |= {
             "workspace_id": TENANTS[tenant],
             "workspace": f"tenant-{tenant}",

@@ -13,8 +13,8 @@ import click
 from benchmarks.frame import measuring
 from eslbot.config.model import Ledger, Secret
 from eslbot.ledger.database import migrate, open_database
-from eslbot.ledger.fold import read_fact
-from eslbot.ledger.store import Batch, Store
+from eslbot.ledger.parsing import read_fact
+from eslbot.ledger.store import Batch, LedgerStore
 
 BEGAN = 1_800_000_000.0
 #: A call's facts: seconds behind its INVITE, what, and what more.
@@ -72,7 +72,7 @@ def measure(url: str, calls: int, rate: float, every: float) -> float:
     """Seconds of this process's CPU for a call."""
     engine = open_database(Ledger(Secret(url), "/none", 1.0), create=True)
     migrate(engine)
-    store = Store(engine, "here")
+    store = LedgerStore(engine, "here")
     told = lines(calls, rate)
     began = time.process_time()
     place, offset, until = 0, 0, BEGAN

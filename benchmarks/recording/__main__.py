@@ -24,7 +24,7 @@ from benchmarks.recording.measures import alignment, gaps, onsets, pauses, secon
 from benchmarks.report import verdict_table
 from eslbot.audio import g711
 from eslbot.config import load
-from eslbot.recording.store import Damaged, Store
+from eslbot.recording.store import Damaged, RecordingStore
 from eslbot.sim.bot import BotCall
 from eslbot.sim.lab import Tenant
 from eslbot.sim.loadtest.tables import table
@@ -215,12 +215,12 @@ def _round(
 def _look_at(lab: Lab, up: Calls, figures: Figures, sent: dict[int, list[tuple[float, np.ndarray]]]) -> None:
     """Each recording beside what was on the wire."""
     os.environ.update(lab.tokens)
-    store = Store(load(lab.config), None)
+    store = RecordingStore(load(lab.config), None)
     for number, (call, bot) in enumerate(up.calls):
         entry = None
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
-            entry = store.named(bot.headers["X-Call-ID"])
+            entry = store.get(bot.headers["X-Call-ID"])
             if entry is not None and entry.state(time.time()) == "whole":
                 break
             time.sleep(0.1)  # the relay's thread writes it
@@ -229,13 +229,13 @@ def _look_at(lab: Lab, up: Calls, figures: Figures, sent: dict[int, list[tuple[f
             continue
         figures.recordings += 1
         try:
-            sound = np.concatenate(list(store.sound(entry)))
+            sound = np.concatenate(list(store.audio(entry)))
         except Damaged as error:
             figures.damaged.append(str(error))
             continue
         if number >= LOOKED_AT:
             continue
-        figures.bytes_a_second.append(entry.found.size / (len(sound) / 8000))
+        figures.bytes_a_second.append(entry.files.size / (len(sound) / 8000))
         caller, heard = sound[:, 0], sound[:, 1]
         packets = [(arrival.at, linear(arrival.packet)) for arrival in call.recording.arrivals]
         received = np.concatenate([samples for _, samples in packets])

@@ -1,8 +1,7 @@
 """What happens to a call, said once: a small typed event each, which metrics, log and ledger subscribe to.
 
-The story (:mod:`eslbot.calls.call`) and the bot's leg (:mod:`eslbot.calls.bot.leg`) publish them; who counts,
-writes or stores something about a call is an :class:`Observer`, and the story does not know what it does with
-it. Traces are made of what the ledger stores.
+The story (:mod:`eslbot.calls.call`) and the bot's leg (:mod:`eslbot.calls.bot.leg`) publish them. An
+:class:`Observer` makes of them what it is there for. Traces are made of what the ledger stores.
 """
 
 from __future__ import annotations
@@ -171,7 +170,7 @@ class EndedCallCameBack(CallEvent):
 
 @dataclass(frozen=True, slots=True)
 class EndedCallStays(CallEvent):
-    """Such a call was not dropped within ``seconds``: it goes on."""
+    """Such a call was not dropped within ``after`` seconds: it goes on."""
 
     after: float
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from eslbot.config import Config
     from eslbot.config.model import Ledger
-    from eslbot.ledger.queries import Filter
+    from eslbot.ledger.filters import Filter
 
 
 @click.group()
@@ -110,18 +111,18 @@ def calls(path: Path | None, limit: int, as_json: bool, as_csv: bool, numbers: b
         context.obj = path
         return
     one_form(as_json, as_csv)
-    from eslbot.ledger import console, queries
-    from eslbot.ledger.masks import masked_row
+    from eslbot.ledger import queries, terminal
+    from eslbot.ledger.masking import mask_numbers
 
     with asking(path) as connection:
-        found = queries.every(connection, wanted_calls(wanted), limit)
-        rows = found if numbers else map(masked_row, found)
+        found = queries.iterate_calls(connection, wanted_calls(wanted), limit)
+        rows = found if numbers else map(mask_numbers, found)
         if as_json:
-            console.write_json(rows, sys.stdout)
+            terminal.write_json(rows, sys.stdout)
         elif as_csv:
-            console.write_csv(rows, sys.stdout)
+            terminal.write_csv(rows, sys.stdout)
         else:
-            for line in console.table(rows, console.now()):
+            for line in terminal.format_calls(rows, time.time()):
                 click.echo(line)
 
 
@@ -132,17 +133,18 @@ def calls(path: Path | None, limit: int, as_json: bool, as_csv: bool, numbers: b
 @numbers_option
 def calls_show(path: Path | None, name: str, as_json: bool, numbers: bool) -> None:
     """Show one call from the INVITE to the BYE. ID is a call id or a CRT Object ID."""
-    from eslbot.ledger import console, queries
+    from eslbot.ledger import queries, terminal
+    from eslbot.ledger.masking import mask_details
 
     with asking(path or click.get_current_context().obj) as connection:
-        found = queries.named(connection, name)
-        story = queries.one(connection, found[0]) if found else None
-    if story is None:
-        give_up(f"the ledger has no call {console.clean(name)!r}", FAILED)
+        found = queries.call_ids_named(connection, name)
+        details = queries.call_details(connection, found[0]) if found else None
+    if details is None:
+        give_up(f"the ledger has no call {terminal.printable(name)!r}", FAILED)
     for other in found[1:]:
         click.echo(f"also with this CRT Object ID: {other}", err=True)
-    story = story if numbers else console.hidden(story)
-    for line in [console.as_json(story)] if as_json else console.told(story):
+    details = details if numbers else mask_details(details)
+    for line in [terminal.call_json(details)] if as_json else terminal.format_call(details):
         click.echo(line)
 
 
@@ -153,17 +155,18 @@ def calls_show(path: Path | None, name: str, as_json: bool, numbers: bool) -> No
 @click.option("--csv", "as_csv", is_flag=True, help="A line a figure: workspace, figure, value.")
 def stats(path: Path, as_json: bool, as_csv: bool, **wanted: Any) -> None:
     """Say what calls came to: by tenant, outcome and fault, with hand-off rate and times."""
-    from eslbot.ledger import console, queries
+    from eslbot.ledger import terminal
+    from eslbot.ledger.statistics import statistics
 
     one_form(as_json, as_csv)
     with asking(path) as connection:
-        found = queries.stats(connection, wanted_calls(wanted))
+        found = statistics(connection, wanted_calls(wanted))
     if as_json:
         document(found)
     elif as_csv:
-        console.write_figures_csv(found, sys.stdout)
+        terminal.write_statistics_csv(found, sys.stdout)
     else:
-        for line in console.figures(found):
+        for line in terminal.format_statistics(found):
             click.echo(line)
 
 
@@ -236,7 +239,7 @@ def asking(path: Path | None) -> Iterator[Connection]:
 
 def wanted_calls(values: dict[str, Any]) -> Filter:
     """The filter of a command's options; exit code 2 for a value that no call can have."""
-    from eslbot.ledger.queries import BadFilter, Filter
+    from eslbot.ledger.filters import BadFilter, Filter
 
     try:
         return Filter.of(values)

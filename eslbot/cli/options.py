@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
@@ -132,9 +133,9 @@ class MomentParam(click.ParamType[float]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Epoch seconds."""
-        from eslbot.ledger.console import moment, now
+        from eslbot.ledger.terminal import parse_time
 
         try:
-            return moment(str(value), now())
+            return parse_time(str(value), time.time())
         except (ValueError, OverflowError):
             self.fail(f"{value!r} is no time; expected 2h, 2026-11-23 or 2026-11-23T10:15", param, ctx)

@@ -15,7 +15,7 @@ from eslbot.cli.reading import read
 
 if TYPE_CHECKING:
     from eslbot.config import Config
-    from eslbot.recording.store import Entry, Store
+    from eslbot.recording.store import Entry, RecordingStore
 
 workspace_option = click.option(
     "--workspace", metavar="NAME-or-UUID", help="Only this tenant's; others are not there."
@@ -38,10 +38,10 @@ def recording_group() -> None:
 @json_option
 def list_(path: Path, workspace: str | None, since: float | None, until: float | None, as_json: bool) -> None:
     """List recordings, the newest first."""
-    from eslbot.recording.store import facts
+    from eslbot.recording.store import describe
 
     store, now = _store(path, workspace), time.time()
-    found = [facts(entry, now) for entry in _all(store)]
+    found = [describe(entry, now) for entry in _all(store)]
     found = [
         one
         for one in found
@@ -107,11 +107,11 @@ def check(path: Path, call_ids: tuple[str, ...], workspace: str | None, as_json:
 
     Exit code 1 where any is damaged. One that is cut off, because what made it died, is not.
     """
-    from eslbot.recording.store import facts
+    from eslbot.recording.store import describe
 
     store, now = _store(path, workspace), time.time()
     entries = [_named(store, call_id) for call_id in call_ids] or _all(store)
-    told = [{**facts(entry, now), "problems": store.check(entry)} for entry in entries]
+    told = [{**describe(entry, now), "problems": store.check(entry)} for entry in entries]
     damaged = sum(bool(one["problems"]) for one in told)
     if as_json:
         document(told)
@@ -142,16 +142,16 @@ def delete(path: Path, call_ids: tuple[str, ...], workspace: str | None, yes: bo
         except OSError as error:
             give_up(f"{entry.call_id} cannot be deleted: {error.strerror or error}", FAILED)
         if not as_json:
-            click.echo(f"{entry.call_id}: deleted, {entry.found.size / 1e6:.1f} MB")
+            click.echo(f"{entry.call_id}: deleted, {entry.files.size / 1e6:.1f} MB")
     if as_json:
         document({"deleted": [entry.call_id for entry in entries]})
 
 
-def _store(path: Path, workspace: str | None) -> Store:
-    from eslbot.recording.store import Store
+def _store(path: Path, workspace: str | None) -> RecordingStore:
+    from eslbot.recording.store import RecordingStore
 
     config = read(path)
-    return Store(config, None if workspace is None else [_workspace_id(config, workspace)])
+    return RecordingStore(config, None if workspace is None else [_workspace_id(config, workspace)])
 
 
 def _workspace_id(config: Config, wanted: str) -> str:
@@ -166,16 +166,16 @@ def _workspace_id(config: Config, wanted: str) -> str:
     return wanted.lower()
 
 
-def _all(store: Store) -> list[Entry]:
+def _all(store: RecordingStore) -> list[Entry]:
     try:
         return list(store.all())
     except OSError as error:
         give_up(f"{store.directory} cannot be read: {error.strerror or error}", UNUSABLE)
 
 
-def _named(store: Store, call_id: str) -> Entry:
+def _named(store: RecordingStore, call_id: str) -> Entry:
     try:
-        entry = store.named(call_id)
+        entry = store.get(call_id)
     except OSError as error:
         give_up(f"{store.directory} cannot be read: {error.strerror or error}", UNUSABLE)
     if entry is None:

@@ -1,6 +1,6 @@
-"""How the service is: what carries calls and what belongs to it, and which calls need somebody.
+"""The service's health: its components, each tenant's bot and Ameyo, and the calls that need somebody.
 
-Computed in the page process, in rounds (:mod:`eslbot.health.rounds`), from probes
-(:mod:`eslbot.health.probes`) and from the calls that live (:mod:`eslbot.health.living`). Nothing in here
-imports gevent: nothing in it carries calls, and no fault of it touches one.
+Computed in the page process by :mod:`eslbot.health.monitor`, from probes (:mod:`eslbot.health.probes`) and
+from the calls that are up (:mod:`eslbot.health.calls`). Nothing in here imports gevent, and no fault of it
+touches a call.
 """

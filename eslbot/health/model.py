@@ -1,9 +1,9 @@
-"""What is said of the service's health: components and their colours, and calls that need somebody."""
+"""The words of health: components and their colours, and calls that need somebody."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -17,12 +17,12 @@ class Colour(StrEnum):
     UNKNOWN = "unknown"
 
 
-#: What the metric `eslbot_health` has for each.
-NUMBERS = {Colour.GREEN: 2, Colour.AMBER: 1, Colour.RED: 0, Colour.UNKNOWN: -1}
+#: The values of the metric `eslbot_health`.
+METRIC_VALUES = {Colour.GREEN: 2, Colour.AMBER: 1, Colour.RED: 0, Colour.UNKNOWN: -1}
 
 
 class Component(StrEnum):
-    """What has a colour. The last two are each tenant's own."""
+    """What has a colour. Each tenant has a bot and an Ameyo of its own."""
 
     FREESWITCH = "freeswitch"
     EVENT_SOCKET = "event_socket"
@@ -33,16 +33,16 @@ class Component(StrEnum):
     AMEYO = "ameyo"
 
 
-#: Where one of these is red no call is carried as it should be: the service is not ready.
+#: Where one of these is red, calls are not carried as they should be: the service is not ready.
 CARRIES_CALLS = frozenset({Component.FREESWITCH, Component.WORKERS, Component.RELAYS})
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one look has found. ``why`` and ``remedy`` are for people; empty where all is well.
+    """What one probe has found. ``why`` and ``remedy`` are for people; they are empty where all is well.
 
-    ``perhaps_late``: it did not answer in time, as on a machine at its limit; red at the second look only.
-    ``never_seen``: it was not there since the service's start, so nothing has been lost yet.
+    ``perhaps_late``: it did not answer in time, as on a machine at its limit. So it is red in the second
+    round. ``never_seen``: it was never up since the service's start, so nothing has been lost yet.
     """
 
     colour: Colour
@@ -53,8 +53,8 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """What a finding is about. ``workspace_id`` is None for the service itself."""
+class Subject:
+    """What a finding is about; ``workspace_id`` is None for the service itself."""
 
     component: Component
     workspace_id: str | None = None
@@ -62,40 +62,39 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One component's. ``since``: when it got its colour, in epoch seconds. ``workspace``: its name."""
+    """A component's state. ``since``: when it got its colour, in epoch seconds. ``workspace``: its name."""
 
-    place: Place
+    subject: Subject
     finding: Finding
     since: float
     workspace: str | None = None
 
-    @property
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """For the API."""
-        told: dict[str, Any] = {
-            "component": self.place.component.value,
+        document: dict[str, Any] = {
+            "component": self.subject.component.value,
             "colour": self.finding.colour.value,
             "since": self.since,
             "why": self.finding.why,
             "remedy": self.finding.remedy,
         }
-        if self.place.workspace_id is not None:
-            told |= {"workspace_id": self.place.workspace_id, "workspace": self.workspace}
-        return told
+        if self.subject.workspace_id is not None:
+            document |= {"workspace_id": self.subject.workspace_id, "workspace": self.workspace}
+        return document
 
 
 class Need(StrEnum):
-    """Why a call that lives needs somebody."""
+    """Why a live call needs somebody."""
 
-    NOT_VERIFIED = "not_verified"  # nobody knows whose it is, and nothing is done with it
-    HAND_OFF_FAILING = "hand_off_failing"  # the bot is done, and Ameyo does not take the customer
-    BYE_OVERDUE = "bye_overdue"  # Ameyo has accepted, and nobody fetches the customer
+    NOT_VERIFIED = "not_verified"  # nobody knows whose it is, so nothing is done with it
+    HAND_OFF_FAILING = "hand_off_failing"  # the bot is done, and Ameyo does not accept the notification
+    BYE_OVERDUE = "bye_overdue"  # Ameyo has accepted, and the PBX does not fetch the customer
     BOT_SILENT = "bot_silent"  # the customer has not heard the bot yet
 
 
 @dataclass(frozen=True, slots=True)
 class CallInNeed:
-    """A call that lives and needs somebody. ``since``: when that began, in epoch seconds."""
+    """A live call that needs somebody. ``since``: when that began, in epoch seconds."""
 
     call_id: str
     need: Need
@@ -106,21 +105,6 @@ class CallInNeed:
     workspace: str | None = None
     crt_object_id: str | None = None
     stage: str | None = None
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """For the API."""
-        return {
-            "call_id": self.call_id,
-            "need": self.need.value,
-            "since": self.since,
-            "why": self.why,
-            "remedy": self.remedy,
-            "workspace_id": self.workspace_id,
-            "workspace": self.workspace,
-            "crt_object_id": self.crt_object_id,
-            "stage": self.stage,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,75 +124,70 @@ class Health:
         return Colour.AMBER if Colour.AMBER in found else Colour.GREEN
 
     @property
-    def in_the_way(self) -> tuple[State, ...]:
+    def blocking(self) -> tuple[State, ...]:
         """Why calls are not carried as they should be; empty where the service is ready.
 
-        A service that is ready waits for its FreeSWITCH: one that was never there is not in the way.
+        A FreeSWITCH that was never up does not count: the service is ready, and waits for it.
         """
         return tuple(
             state
             for state in self.states
-            if state.place.component in CARRIES_CALLS
+            if state.subject.component in CARRIES_CALLS
             and state.finding.colour is Colour.RED
             and not state.finding.never_seen
         )
 
-    def told(self, workspaces: frozenset[str] | None = None) -> dict[str, Any]:
-        """For the API. ``workspaces``: the ids of the tenants that who asks may see, None for all.
+    def as_json(self, workspaces: frozenset[str] | None = None) -> dict[str, Any]:
+        """For the API. ``workspaces``: the ids of the tenants that the viewer may see, None for all.
 
-        Who may not see all reads of the service itself which colour it has, and not why: that names addresses
-        and may name others.
+        A viewer who may not see all gets the colours of the service itself and not their reasons, which name
+        addresses and may name other tenants.
         """
         if workspaces is None:
             return {
                 "checked_at": self.checked_at,
-                "ready": not self.in_the_way,
+                "ready": not self.blocking,
                 "colour": self.colour.value,
-                "components": [state.told for state in self.states],
-                "calls": [call.told for call in self.calls],
+                "components": [state.as_json() for state in self.states],
+                "calls": [{**asdict(call), "need": call.need.value} for call in self.calls],
             }
-        own = tuple(
-            state
-            if state.place.workspace_id
-            else State(state.place, Finding(state.finding.colour), state.since)
+        states = tuple(
+            state if state.subject.workspace_id else replace(state, finding=Finding(state.finding.colour))
             for state in self.states
-            if state.place.workspace_id is None or state.place.workspace_id in workspaces
+            if state.subject.workspace_id is None or state.subject.workspace_id in workspaces
         )
         calls = tuple(call for call in self.calls if call.workspace_id in workspaces)
-        return Health(self.checked_at, own, calls).told()
+        return Health(self.checked_at, states, calls).as_json()
 
 
-class Board:
-    """Remembers since when each component has its colour; what has changed is for the log."""
+class StateTracker:
+    """Remembers since when each component has its colour, and which changes are worth a line in the log."""
 
     def __init__(self) -> None:
-        self._states: dict[Place, State] = {}
-        #: Those that were late at the look before.
-        self._late: frozenset[Place] = frozenset()
+        self._states: dict[Subject, State] = {}
+        #: Those that were late in the round before.
+        self._late: frozenset[Subject] = frozenset()
 
-    def settle(
-        self, findings: Mapping[Place, Finding], names: Mapping[str, str], now: float
+    def update(
+        self, findings: Mapping[Subject, Finding], names: Mapping[str, str], now: float
     ) -> tuple[tuple[State, ...], list[State]]:
-        """The states now, and those that are news: another colour than before, or not a quiet one.
-
-        ``names`` are those of the tenants, by id.
-        """
+        """The states now, and those of them to be logged. ``names``: the tenants', by id."""
         states, changed = [], []
-        late = frozenset(place for place, finding in findings.items() if finding.perhaps_late)
-        for place, finding in findings.items():
-            if finding.perhaps_late and place not in self._late:
+        late = frozenset(subject for subject, finding in findings.items() if finding.perhaps_late)
+        for subject, finding in findings.items():
+            if finding.perhaps_late and subject not in self._late:
                 finding = replace(finding, colour=Colour.AMBER)
-            before = self._states.get(place)
+            before = self._states.get(subject)
             same = before is not None and before.finding.colour is finding.colour
             since = before.since if same and before is not None else now
-            state = State(place, finding, since, names.get(place.workspace_id or ""))
+            state = State(subject, finding, since, names.get(subject.workspace_id or ""))
             if not same and not (_is_quiet(finding) and (before is None or _is_quiet(before.finding))):
                 changed.append(state)
             states.append(state)
-        self._states, self._late = {state.place: state for state in states}, late
+        self._states, self._late = {state.subject: state for state in states}, late
         return tuple(states), changed
 
 
 def _is_quiet(finding: Finding) -> bool:
-    """Whether it is well, or nothing has happened by which one could tell: that comes and goes unsaid."""
+    """Whether it is well, or there was no call by which one could tell: neither is worth a line."""
     return finding.colour is Colour.GREEN or (finding.colour is Colour.UNKNOWN and not finding.remedy)

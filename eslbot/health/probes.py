@@ -1,7 +1,7 @@
-"""What is looked at in each round: short questions, bounded in time and in bytes, which change nothing.
+"""The probes: short checks, bounded in time and in bytes, which change nothing.
 
-A probe is called in a thread of its own (:mod:`eslbot.health.rounds`) and returns a finding for each
-component that it can tell something about.
+A probe runs in a thread of its own (:mod:`eslbot.health.monitor`) and returns a finding for each component
+that it checks.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ from eslbot.telemetry.redaction import beginning
 Findings = Mapping[Component, Finding]
 Probe = Callable[[], Findings]
 
-#: Seconds for one probe, all of its questions together.
-PATIENCE = 2.0
+#: Seconds for one probe, all of its requests together.
+TIMEOUT = 2.0
 #: The SIP profile that ``eslbot conf`` writes.
 PROFILE = "ameyo"
 #: Bytes of an answer's head and body that are read.
 MAX_HEAD, MAX_BODY = 4096, 4096
-#: Characters of somebody else's words that are told.
-MAX_WORDS = 120
-#: Seconds for which a death of FreeSWITCH's is told of a FreeSWITCH that runs again.
-TOLD_FOR = 600.0
-#: Seconds that facts may wait for the database: amber, and red. The writer looks every five at the latest.
-LATE, TOO_LATE = 15.0, 60.0
-#: Seconds without a sign of life of the ledger's writer.
-STUCK = 10.0
+#: Characters of an error's text that are shown.
+MAX_TEXT = 120
+#: Seconds for which a death of FreeSWITCH is shown after it runs again.
+RESTART_SHOWN_FOR = 600.0
+#: Seconds that facts may wait for the database: amber, and red. The writer reads every five at the latest.
+LAG_AMBER, LAG_RED = 15.0, 60.0
+#: Seconds without a sign of life of the ledger writer.
+WRITER_SILENCE_LIMIT = 10.0
 
 _GREEN = Finding(Colour.GREEN)
 _START_SWITCH = "systemctl status freeswitch and its log say why it ended; systemctl start freeswitch"
 
 
 class NoHttp(Exception):
-    """What answers where HTTP is spoken speaks something else."""
+    """The answer is no HTTP."""
 
 
-def switch(config: FreeSwitch) -> Findings:
-    """FreeSWITCH and its event socket: whether it is there, takes calls, and can be asked."""
+def freeswitch(config: FreeSwitch) -> Findings:
+    """FreeSWITCH and its event socket: whether it runs, takes calls, and can be asked."""
     address = config.event_socket
     commands = ("status", "fsctl pause_check inbound", "sofia status")
     try:
-        with InboundClient(address, event_socket_password(config), PATIENCE, PATIENCE) as client:
+        with InboundClient(address, event_socket_password(config), TIMEOUT, TIMEOUT) as client:
             status, paused, profiles = map(client.api, commands)
     except NoPassword as error:
         return _not_asked(address, str(error), "set freeswitch.event_socket_password, and reload")
@@ -96,7 +96,7 @@ def _by_sip(config: FreeSwitch, lost: Finding) -> Finding:
         return Finding(Colour.RED, f"nobody can ask it: {lost.why}", lost.remedy)
     at = Address(config.sip_ip, config.sip_port)
     try:
-        socket.create_connection(at.pair, PATIENCE / 2).close()
+        socket.create_connection(at.pair, TIMEOUT / 2).close()
     except OSError as error:
         why = f"FreeSWITCH is gone: SIP {at}: {error.strerror or 'no answer'}; event socket {lost.why}"
         return Finding(Colour.RED, why, _START_SWITCH)
@@ -130,13 +130,13 @@ def _after_a_death(config: FreeSwitch) -> Finding:
     except recovery.RecoveryFileError as error:
         return Finding(Colour.AMBER, f"its restarts are not known: {error}", recovery.REMEDY)
     now = time.time()
-    if known.last_flush is not None and 0 <= now - known.last_flush < TOLD_FOR:
+    if known.last_flush is not None and 0 <= now - known.last_flush < RESTART_SHOWN_FOR:
         return Finding(
             Colour.AMBER,
             f"FreeSWITCH died again and again, and runs without its calls: {known.dropped} dropped",
             "see its log and dmesg for what killed it; eslbot recovery tells its starts",
         )
-    if known.last_restart is not None and 0 <= now - known.last_restart < TOLD_FOR:
+    if known.last_restart is not None and 0 <= now - known.last_restart < RESTART_SHOWN_FOR:
         return Finding(
             Colour.AMBER,
             "FreeSWITCH has died with calls up, and is back with them",
@@ -146,39 +146,41 @@ def _after_a_death(config: FreeSwitch) -> Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
-    """Of processes: those that are there now, and those that the configuration wants."""
+class ProcessCount:
+    """How many processes of a kind run, and how many are configured."""
 
-    there: int
+    running: int
     wanted: int
 
 
-def workers(address: Address, count: Callable[[], Count]) -> Findings:
-    """The workers' health port answers, and as many of them take calls as are configured."""
+def workers(address: Address, count: Callable[[], ProcessCount]) -> Findings:
+    """The workers: whether their health port answers, and whether as many as configured take calls."""
+    return {Component.WORKERS: _workers(address, count)}
+
+
+def _workers(address: Address, count: Callable[[], ProcessCount]) -> Finding:
     restart = "systemctl status eslbot; its log says why they ended"
     try:
-        status, body = get(address, "/readyz", PATIENCE)
+        status, body = get(address, "/readyz", TIMEOUT)
     except (OSError, NoHttp) as error:
-        why = f"no worker answers at {address}: {_words(error)}"
+        why = f"no worker answers at {address}: {_describe(error)}"
         late = isinstance(error, TimeoutError)
-        return {Component.WORKERS: Finding(Colour.RED, why, restart, perhaps_late=late)}
+        return Finding(Colour.RED, why, restart, perhaps_late=late)
     found = count()
-    if found.there == 0:
+    if found.running == 0:
         why = f"no worker takes calls; {found.wanted} are configured"
-        return {Component.WORKERS: Finding(Colour.RED, why, restart)}
+        return Finding(Colour.RED, why, restart)
     said = _status_word(body)
-    if status == 503 and said == "draining" and found.there < found.wanted:
+    if status == 503 and said == "draining" and found.running < found.wanted:
         why = "workers are leaving, and none has come instead"
-        return {
-            Component.WORKERS: Finding(Colour.AMBER, why, "wait for the reload to end; see reload_failed")
-        }
+        return Finding(Colour.AMBER, why, "wait for the reload to end; see reload_failed")
     if status not in (200, 503):
         why = f"{address} answers {status}: that is no worker"
-        return {Component.WORKERS: Finding(Colour.RED, why, "look who has the port of server.health")}
-    if found.there < found.wanted:
-        why = f"{found.there} of {found.wanted} workers take calls"
-        return {Component.WORKERS: Finding(Colour.AMBER, why, restart)}
-    return {Component.WORKERS: _GREEN}
+        return Finding(Colour.RED, why, "look who has the port of server.health")
+    if found.running < found.wanted:
+        why = f"{found.running} of {found.wanted} workers take calls"
+        return Finding(Colour.AMBER, why, restart)
+    return _GREEN
 
 
 def _status_word(body: bytes) -> str:
@@ -189,42 +191,46 @@ def _status_word(body: bytes) -> str:
     return str(document.get("status", "")) if isinstance(document, dict) else ""
 
 
-def relays(config: Config, count: Callable[[], Count]) -> Findings:
-    """A relay answers where mod_audio_stream is sent; of those that this service starts, all are there."""
+def relays(config: Config, count: Callable[[], ProcessCount]) -> Findings:
+    """The relays: whether one answers at `relay.listen`, and whether all that this service starts run."""
+    return {Component.RELAYS: _relays(config, count)}
+
+
+def _relays(config: Config, count: Callable[[], ProcessCount]) -> Finding:
     address = config.relay.listen
     ours = config.relay.processes > 0
     if not ours and address.ip.is_loopback and not config.freeswitch.event_socket.ip.is_loopback:
         why = "the relay is beside FreeSWITCH, on another host"
-        return {Component.RELAYS: Finding(Colour.UNKNOWN, why, "run eslbot doctor there")}
+        return Finding(Colour.UNKNOWN, why, "run eslbot doctor there")
     unit = "eslbot" if ours else "eslbot-relay"
     restart = f"systemctl status {unit}; its log says why: systemctl restart {unit}"
     lost = "new calls get no bot and go to agents"
     try:
-        status, body = get(address.from_own_host, "/healthz", PATIENCE)
+        status, body = get(address.from_own_host, "/healthz", TIMEOUT)
     except (OSError, NoHttp) as error:
-        why = f"no relay answers at {address}: {_words(error)}; {lost}"
+        why = f"no relay answers at {address}: {_describe(error)}; {lost}"
         late = isinstance(error, TimeoutError)
-        return {Component.RELAYS: Finding(Colour.RED, why, restart, perhaps_late=late)}
+        return Finding(Colour.RED, why, restart, perhaps_late=late)
     if status != 200 or not body.startswith(b"relay"):
         why = f"what answers at {address} is no relay; {lost}"
-        return {
-            Component.RELAYS: Finding(Colour.RED, why, f"look who listens there (ss -ltnp), then: {restart}")
-        }
-    found = count() if ours else Count(1, 1)
-    if found.there < found.wanted:
-        why = f"{found.there} of {found.wanted} relays take streams"
-        return {Component.RELAYS: Finding(Colour.AMBER, why, restart)}
-    return {Component.RELAYS: _GREEN}
+        return Finding(Colour.RED, why, f"look who listens there (ss -ltnp), then: {restart}")
+    found = count() if ours else ProcessCount(1, 1)
+    if found.running < found.wanted:
+        why = f"{found.running} of {found.wanted} relays take streams"
+        return Finding(Colour.AMBER, why, restart)
+    return _GREEN
 
 
 @dataclass(frozen=True, slots=True)
-class Writing:
-    """How the ledger's writer is: whether the database takes what it writes, and why not; bytes that wait.
+class WriterStatus:
+    """How the ledger writer is.
 
-    Neither up nor why not: it is about to begin.
-
-    ``beat`` is its last sign of life, by the monotonic clock; ``waiting_since`` since when something has been
-    waiting all the time, None where nothing is.
+    Args:
+        up: Whether the database can be written.
+        why: Why it cannot; empty while it is being opened.
+        backlog: Bytes of journals that wait.
+        beat: The writer's last sign of life, by the monotonic clock.
+        waiting_since: Since when there has always been something to write; None where there is nothing.
     """
 
     up: bool
@@ -234,41 +240,41 @@ class Writing:
     waiting_since: float | None = None
 
 
-def ledger(config: Ledger | None, writing: Callable[[], Writing]) -> Findings:
-    """Facts can be written down, are read, and get into the database. No call suffers where they do not."""
+def ledger(config: Ledger | None, writer_status: Callable[[], WriterStatus]) -> Findings:
+    """The ledger: whether facts can be written, are read, and get into the database."""
+    return {Component.LEDGER: _ledger(config, writer_status)}
+
+
+def _ledger(config: Ledger | None, writer_status: Callable[[], WriterStatus]) -> Finding:
     if config is None:
-        return {Component.LEDGER: Finding(Colour.UNKNOWN, "calls are not recorded: there is no [ledger]")}
+        return Finding(Colour.UNKNOWN, "calls are not recorded: there is no [ledger]")
     try:
         _write_a_byte(Path(config.journal))
     except OSError as error:
-        return {
-            Component.LEDGER: Finding(
-                Colour.RED,
-                f"facts cannot be written to {config.journal}: {error.strerror}",
-                "make room there, and see that the service's user may write; facts wait in memory meanwhile",
-            )
-        }
-    now, state = time.monotonic(), writing()
-    if now - state.beat > STUCK:
-        return {
-            Component.LEDGER: Finding(
-                Colour.RED,
-                f"the journals have not been read for {now - state.beat:.0f} s: the writer hangs",
-                "see the database and its disk; where it stays so: systemctl restart eslbot",
-            )
-        }
+        return Finding(
+            Colour.RED,
+            f"facts cannot be written to {config.journal}: {error.strerror}",
+            "make room there, and see that the service's user may write; facts wait in memory meanwhile",
+        )
+    now, state = time.monotonic(), writer_status()
+    if now - state.beat > WRITER_SILENCE_LIMIT:
+        return Finding(
+            Colour.RED,
+            f"the journals have not been read for {now - state.beat:.0f} s: the writer hangs",
+            "see the database and its disk; where it stays so: systemctl restart eslbot",
+        )
     if not state.up and not state.why:
-        return {Component.LEDGER: Finding(Colour.UNKNOWN, "its database is being opened")}
+        return Finding(Colour.UNKNOWN, "its database is being opened")
     if not state.up:
-        why = f"the database does not take what is written: {beginning(state.why, 2 * MAX_WORDS)}"
+        why = f"the database does not take what is written: {beginning(state.why, 2 * MAX_TEXT)}"
         remedy = "mend it; the journals wait, and no call is affected"
-        return {Component.LEDGER: Finding(Colour.RED, why, remedy)}
+        return Finding(Colour.RED, why, remedy)
     late = 0.0 if state.waiting_since is None else now - state.waiting_since
-    if late > LATE:
-        colour = Colour.RED if late > TOO_LATE else Colour.AMBER
+    if late > LAG_AMBER:
+        colour = Colour.RED if late > LAG_RED else Colour.AMBER
         why = f"{state.backlog / 1000:.1f} kB of journals have been waiting for {late:.0f} s"
-        return {Component.LEDGER: Finding(colour, why, "see how busy the database and its disk are")}
-    return {Component.LEDGER: _GREEN}
+        return Finding(colour, why, "see how busy the database and its disk are")
+    return _GREEN
 
 
 def _write_a_byte(folder: Path) -> None:
@@ -284,7 +290,7 @@ def _write_a_byte(folder: Path) -> None:
         path.unlink()
 
 
-# -- HTTP, of which little is needed -----------------------------------------------------------------------
+# -- HTTP: http.client bounds each read, but not an answer that drips ----------------------------------------
 
 
 def get(address: Address, path: str, seconds: float) -> tuple[int, bytes]:
@@ -326,6 +332,6 @@ def _is_whole(received: bytes) -> bool:
     return length is not None and len(body) >= int(length[1])
 
 
-def _words(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return beginning(text, MAX_WORDS)
+    return beginning(text, MAX_TEXT)

@@ -1,7 +1,7 @@
 """The ledger's database: SQLite beside the service, or PostgreSQL by URL.
 
-Whatever is wrong with it is told as :class:`LedgerDown`, which says what and what to do; the one who asked
-decides whether to wait.
+Whatever is wrong with it is raised as :class:`LedgerDown`, which says what and what to do. Whether to wait is
+the caller's decision.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, Table, create_engine, event, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
@@ -36,14 +37,14 @@ STATEMENT_TIMEOUT = 30
 BUSY_TIMEOUT = 5
 #: Seconds between two tries where SQLite does not wait by itself.
 BUSY_PAUSE = 0.02
-#: Steps of SQLite's machine between two looks whether a question takes too long: about a millisecond.
+#: Steps of SQLite's virtual machine between two checks of a query's time: about a millisecond.
 SQLITE_STEPS = 20_000
-#: PostgreSQL's advisory locks of ours: who holds the first migrates, who holds the second writes.
+#: Our advisory locks in PostgreSQL: one for whoever migrates, one for whoever writes.
 MIGRATION_LOCK, WRITER_LOCK = 0x65736C626F740001, 0x65736C626F740002
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-#: The revision that brought summaries: the calls of a database before it are summed up once.
-SUMMARIES = "0005"
+#: The revision that brought summaries: calls of an older database are summed up once.
+SUMMARY_REVISION = "0005"
 
 
 class LedgerDown(Exception):
@@ -80,7 +81,8 @@ def _sqlite(url: URL, create: bool) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _set_up(connection: Any, _: Any) -> None:
-        # Transactions are begun by us, below: the driver's own come too late for what is read before.
+        # We begin transactions ourselves, below: the driver does so only at the first write, behind what was
+        # read.
         connection.isolation_level = None
         _write_ahead(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -95,9 +97,9 @@ def _sqlite(url: URL, create: bool) -> Engine:
 
 
 def _keep_private(path: Path) -> None:
-    """Have the file, whoever makes it first and under whatever umask; nobody else may read callers' numbers.
+    """Make the file unless it is there, and readable by nobody else: it has callers' numbers.
 
-    SQLite gives the files beside it the same mode. It is not opened here: to close it would take away the
+    SQLite gives the files beside it the same mode. The file is not opened here: closing it would release the
     locks that other connections of this process have on it (``fcntl(2)``). Raises :class:`LedgerDown`.
     """
     try:
@@ -116,10 +118,10 @@ def _keep_private(path: Path) -> None:
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Keep the journal in a file beside.
+    """Switch to write-ahead logging.
 
-    SQLite does not wait for a writer here, whatever the busy timeout: of several that open a new database at
-    one moment one in fifty was refused (measured).
+    SQLite does not wait for a writer here, whatever the busy timeout is: of several that opened a new
+    database at one moment one in fifty was refused (measured).
     """
     deadline = time.monotonic() + BUSY_TIMEOUT
     while True:
@@ -134,7 +136,7 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 
 def _postgresql(url: URL) -> Engine:
-    # A host that has gone says nothing: keepalives, and a bound on what was sent and not acknowledged.
+    # A host that is gone says nothing: hence keepalives, and a bound on what was sent and not acknowledged.
     alive = {
         "keepalives_idle": 10,
         "keepalives_interval": 5,
@@ -164,8 +166,8 @@ def _postgresql(url: URL) -> Engine:
 
 @contextmanager
 def reading(engine: Engine, seconds: float | None = None) -> Iterator[Connection]:
-    """A connection to ask with, for ``seconds`` at most. Raises :class:`LedgerDown`."""
-    with _down(engine), engine.connect() as connection:
+    """A connection for queries of at most ``seconds``. Raises :class:`LedgerDown`."""
+    with _ledger_down(engine), engine.connect() as connection:
         if seconds is None:
             yield connection
         elif engine.dialect.name == "postgresql":
@@ -178,7 +180,7 @@ def reading(engine: Engine, seconds: float | None = None) -> Iterator[Connection
 
 @contextmanager
 def _interrupted(connection: Connection, seconds: float) -> Iterator[None]:
-    """SQLite's own clock of statements is its steps: it is asked to look at ours every so many."""
+    """SQLite has no time-out for statements: it is made to look at the clock every so many steps."""
     deadline = time.monotonic() + seconds
     driver = connection.connection.driver_connection
     assert isinstance(driver, sqlite3.Connection)
@@ -191,17 +193,17 @@ def _interrupted(connection: Connection, seconds: float) -> Iterator[None]:
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """A transaction, committed at the end. Raises :class:`LedgerDown`, and then nothing is written.
+    """A transaction, committed at the end.
 
-    (Or it is, where the answer to the commit was lost.) What is wrong with the data itself comes as
-    SQLAlchemy's DataError or IntegrityError.
+    Raises :class:`LedgerDown`: nothing is written then, unless only the answer to the commit was lost. What
+    is wrong with the data itself is SQLAlchemy's DataError or IntegrityError.
     """
-    with _down(engine), engine.execution_options(writes=True).begin() as connection:
+    with _ledger_down(engine), engine.execution_options(writes=True).begin() as connection:
         yield connection
 
 
 @contextmanager
-def _down(engine: Engine) -> Iterator[None]:
+def _ledger_down(engine: Engine) -> Iterator[None]:
     try:
         yield
     except (DataError, IntegrityError):
@@ -211,7 +213,7 @@ def _down(engine: Engine) -> Iterator[None]:
 
 
 def _explain(engine: Engine, error: Exception) -> str:
-    """One line. Drivers quote the host, and libpq what it cannot read of its parameters."""
+    """One line, without secrets: drivers quote the host, and libpq any parameter that it cannot read."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     lines = str(cause).strip().splitlines() or [type(cause).__name__]
     url = engine.url.render_as_string(hide_password=False)
@@ -233,16 +235,25 @@ def _explain(engine: Engine, error: Exception) -> str:
     return f"{where}: {what}"
 
 
+def upsert(dialect: str, table: Table) -> Any:
+    """An INSERT of whole rows that replaces those with the same primary key."""
+    statement: Any = (postgresql if dialect == "postgresql" else sqlite).insert(table)
+    columns = {
+        column.name: statement.excluded[column.name] for column in table.columns if not column.primary_key
+    }
+    return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=columns)
+
+
 def lock_writers(connection: Connection) -> None:
-    """Until the transaction's end no other host's writer writes; SQLite has only one writer anyway."""
+    """Keep other hosts' writers from writing until the transaction's end; SQLite has one writer anyway."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER_LOCK})
 
 
 def migrate(engine: Engine) -> str:
-    """Bring the tables to this version's; returns the revision they have then. Raises :class:`LedgerDown`.
+    """Bring the tables to this version; returns their revision. Raises :class:`LedgerDown`.
 
-    A database that a newer eslbot has migrated stays as it is: migrations add, so that a rollback can use it.
+    A database that a newer eslbot has migrated stays as it is: migrations only add, so a rollback can use it.
     """
     from alembic import command
     from alembic.config import Config
@@ -263,6 +274,6 @@ def migrate(engine: Engine) -> str:
             return here
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
-        if here is not None and here < SUMMARIES:
+        if here is not None and here < SUMMARY_REVISION:
             rebuild(connection)
         return str(MigrationContext.configure(connection).get_current_revision())

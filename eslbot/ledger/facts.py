@@ -1,8 +1,8 @@
-"""The words in which workers tell the ledger what happens: one JSON object a line of a journal.
+"""The facts in a journal: one JSON object a line.
 
 Each fact has ``call`` (FreeSWITCH's channel UUID), ``at`` (epoch seconds by this host's clock), ``what`` (one
-of :class:`What`) and the fields named there. A reader ignores what it does not know, and takes a missing
-field for not known: a journal may be of another version, and its last line half a line.
+of :class:`What`), and the fields that are named there. A reader ignores what it does not know, and takes a
+missing field as not known: a journal may be of another version, and its last line half a line.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from enum import StrEnum
 class What(StrEnum):
     """What can happen to a call; the comments name the further fields."""
 
-    #: It is taken: `invited_at`, `workspace_id`, `workspace`, `did`, `crt_object_id`, `caller`, `called`,
-    #: `source`, `sip_call_id`.
+    #: The call is taken: `invited_at`, `workspace_id`, `workspace`, `did`, `crt_object_id`, `caller`,
+    #: `called`, `source`, `sip_call_id`.
     ADMITTED = "admitted"
-    #: It is not: `status`, `why`, `detail`, `source` and, as far as they could be read, those of ADMITTED.
+    #: The call is refused: `status`, `why`, `detail`, `source` and, as far as they could be read, those of
+    #: ADMITTED.
     REFUSED = "refused"
     ANSWERED = "answered"  # the 200 is sent
     BOT_CONNECTING = "bot_connecting"
@@ -32,35 +33,35 @@ class What(StrEnum):
     #: bound of their own.
     TURN = "turn"
     HOLD = "hold"  # `on`: the PBX has put the caller on hold, or taken them off it
-    KEY = "key"  # the caller pressed one; which, is nobody's business
-    #: The relay records the call. Its end nobody tells: it is the stream's, behind which nobody listens.
+    KEY = "key"  # the caller pressed one; which one is never recorded
+    #: The relay records the call. Its end is no fact: it is the stream's, and nothing comes after that.
     RECORDING_BEGUN = "recording_begun"
     RECORDING_FAILED = "recording_failed"  # `why`: it ends before the call does, or never began
     BOT_ENDED = "bot_ended"  # `outcome`, `reason`
     ATTEMPT_BEGAN = "attempt_began"  # `number`: a notification goes out
-    #: What became of it: `number`, `verdict`, `status`, `seconds`, `detail`. The first accepted one is the
+    #: Its answer: `number`, `verdict`, `status`, `seconds`, `detail`. The first accepted one is the
     #: hand-off.
     ATTEMPT = "attempt"
     BYE_OVERDUE = "bye_overdue"
-    #: Another controller, perhaps on another host, goes on with it: `stage`, `take_overs`, `attempts`,
+    #: Another controller, perhaps on another host, has taken it over: `stage`, `take_overs`, `attempts`,
     #: `held_since`, `outcome`, `reason` as noted on the channel; `invited_for` and `answered_for`, in seconds
     #: since then; ADMITTED's fields but `invited_at`.
     TAKEN_OVER = "taken_over"
-    #: FreeSWITCH has died and is back with the call: `restarts`, those the call has seen, 8 at most;
-    #: `gap`, the seconds without it, where they are known.
+    #: FreeSWITCH has died and is back with the call: `restarts` during the call, 8 at most; `gap`, the
+    #: seconds without it, where they are known.
     SWITCH_RESTARTED = "switch_restarted"
-    #: Another controller has it, and cannot verify whose it is: `take_overs`, `sip_call_id`. Nothing is done
-    #: with it.
+    #: Another controller has it and cannot verify whose it is: `take_overs`, `sip_call_id`. It is left
+    #: alone.
     NOT_VERIFIED = "not_verified"
     #: This controller has no connection to it any more, and another one must take it over: `why`.
     LEFT = "left"
-    #: The channel is gone: `disposition`, `cause`, `outcome`, `handed_off`, `stage`, `media`. The last is an
-    #: object of numbers and texts that FreeSWITCH says of the RTP (packets, lost ones, jitter, MOS, codec).
+    #: The channel is gone: `disposition`, `cause`, `outcome`, `handed_off`, `stage`, and `media`: an object
+    #: with FreeSWITCH's figures of the RTP (packets, lost ones, jitter, MOS, codec).
     ENDED = "ended"
-    TIMELINE_FULL = "timeline_full"  # what the bot and the caller do is not told any further
+    TIMELINE_FULL = "timeline_full"  # no more is recorded of what bot and caller do
 
 
-#: Facts that only the timeline shows, and of which a call may have no more than MAX_TIMELINE.
+#: Facts that only the timeline shows. A call may have no more than MAX_TIMELINE of them.
 OF_TIMELINE = frozenset(
     {What.SPEECH_BEGAN, What.SPEECH_ENDED, What.CALLER_SPEAKS, What.CLEARED, What.MARK, What.HOLD, What.KEY}
 )

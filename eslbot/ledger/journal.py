@@ -1,9 +1,9 @@
-"""What a worker writes down for the ledger: a file of its own, a line a fact, appended and never changed.
+"""The journal of a worker: a file of its own, one line a fact, only ever appended to.
 
-Noting never waits and never fails: a thread of the system's writes, so that a disk that hangs hangs no call.
-It looks four times a second of its own accord, because waking it for each fact, or being woken by it, costs a
-call a hundred times what noting costs. What it has not written yet is lost with the process: a quarter of a
-second of facts where the disk is well.
+Appending a fact never waits and never fails: a thread of the system's writes, so a disk that hangs holds up
+no call. The thread writes four times a second of its own accord: waking it for each fact, or being woken by
+it, costs a call a hundred times as much as appending. What is not written yet is lost with the process: a
+quarter of a second of facts where the disk is well.
 """
 
 from __future__ import annotations
@@ -27,79 +27,70 @@ from eslbot.telemetry import metrics, redaction
 
 log = structlog.get_logger()
 
-#: Seconds between two looks of the thread's.
-LOOK = 0.25
-#: Seconds after a failure until writing is tried again.
-RETRY = 1.0
-#: Facts that may wait to be written: some 10 MB of them.
+#: Seconds between two writes.
+WRITE_INTERVAL = 0.25
+#: Seconds from a failed write to the next one.
+RETRY_INTERVAL = 1.0
+#: Facts that may wait to be written: some 10 MB.
 MAX_WAITING = 50_000
 #: Facts of one write.
 MAX_LINES = 5_000
-#: Seconds between two looks of who waits for the end.
-FLUSH_LOOK = 0.02
-#: Bytes of a file after which the next one is begun, so that what has been read can be deleted.
-MAX_FILE = 16 * 1024 * 1024
+#: Seconds between two looks whether all is written.
+FLUSH_POLL_INTERVAL = 0.02
+#: Bytes of a file after which the next one is begun: what was read can be deleted by the file only.
+MAX_FILE_BYTES = 16 * 1024 * 1024
 #: Characters of any one text: a bot's reason, an Ameyo's answer.
 MAX_TEXT = 500
 
-#: Fields that name something or are a word of ours: short, and a record would be lost without them.
-_NAMES = frozenset(
-    {
+#: Ids and fixed words: they are short, and without them a call's record would be lost. So nothing is redacted
+#: in them.
+_NOT_REDACTED = frozenset(
+    (
         *("call", "at", "what", "workspace_id", "workspace", "did", "crt_object_id", "caller", "called"),
-        *(
-            "source",
-            "sip_call_id",
-            "outcome",
-            "verdict",
-            "disposition",
-            "cause",
-            "stage",
-            "host",
-            "version",
-            "pid",
-        ),
-    }
+        *("source", "sip_call_id", "outcome", "verdict", "disposition", "cause", "stage"),
+        *("host", "version", "pid"),
+    )
 )
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
-class Notebook(Protocol):
+class FactSink(Protocol):
     """Where facts go."""
 
-    def note(self, call: str, what: What, facts: dict[str, Any], ago: float = 0.0) -> None:
-        """``what`` has happened to ``call``, ``ago`` seconds ago."""
+    def append(self, call: str, what: What, facts: dict[str, Any], ago: float = 0.0) -> None:
+        """Add the fact that ``what`` happened to ``call``, ``ago`` seconds ago."""
 
     def flush(self, seconds: float) -> None:
         """Wait until everything is written, for at most ``seconds``."""
 
 
 class Journal:
-    """The journal of this process, in ``folder``; to be made after the fork."""
+    """Writes facts to the journal of this process, in ``folder``; make it after the fork."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         # Both ends of a deque may be used from two threads without a lock.
         self._waiting: deque[bytes] = deque()
         self._error: str | None = None
-        self._told = False
+        self._error_logged = False
         self._idle = True
         self._file: int | None = None
         self._size = 0
-        self._half = False  # a line whose rest must go to the same file
+        self._within_line = False  # the rest of that line must go to the same file
         # gevent's own threads tell the event loop of what they have done, which is what must not be.
-        get_original("_thread", "start_new_thread")(self._write, ())
+        get_original("_thread", "start_new_thread")(self._write_forever, ())
 
-    def note(self, call: str, what: What, facts: dict[str, Any], ago: float = 0.0) -> None:
-        """``what`` has happened to ``call``, ``ago`` seconds ago."""
-        if self._error is not None and not self._told:
+    def append(self, call: str, what: What, facts: dict[str, Any], ago: float = 0.0) -> None:
+        """Add the fact that ``what`` happened to ``call``, ``ago`` seconds ago."""
+        if self._error is not None and not self._error_logged:
             log.error(
                 "journal_not_written",
                 folder=str(self._folder),
                 error=self._error,
                 remedy="check space and permissions of [ledger] journal",
             )
-        self._told = self._error is not None
+        self._error_logged = self._error is not None
         if len(self._waiting) >= MAX_WAITING:
             metrics.LEDGER_FACTS_LOST.inc()
             return
@@ -110,15 +101,15 @@ class Journal:
         """Wait until everything is written, for at most ``seconds``."""
         deadline = time.monotonic() + seconds
         while (self._waiting or not self._idle) and time.monotonic() < deadline:
-            gevent.sleep(FLUSH_LOOK)
+            gevent.sleep(FLUSH_POLL_INTERVAL)
 
     # -- in the thread ------------------------------------------------------------------------------------
 
-    def _write(self) -> None:
+    def _write_forever(self) -> None:
         sleep = get_original("time", "sleep")
         left = b""
         while True:
-            sleep(LOOK if self._error is None else RETRY)
+            sleep(WRITE_INTERVAL if self._error is None else RETRY_INTERVAL)
             self._idle = False  # before anything is taken
             lines = [left]
             while self._waiting and len(lines) < MAX_LINES:
@@ -127,22 +118,22 @@ class Journal:
             self._idle = not left
 
     def _append(self, data: bytes) -> tuple[bytes, str | None]:
-        """Write ``data``; what of it is not written, and why. Half a line is gone on with the next time."""
+        """Write ``data``; returns what of it is not written, and why. The next write goes on from there."""
         try:
-            if self._file is None or (self._size > MAX_FILE and not self._half):
+            if self._file is None or (self._size > MAX_FILE_BYTES and not self._within_line):
                 self._begin()
             assert self._file is not None
             while data:
                 written = os.write(self._file, data)
                 self._size += written
-                self._half = not data[:written].endswith(b"\n")
+                self._within_line = not data[:written].endswith(b"\n")
                 data = data[written:]
         except OSError as error:
             return data, f"{error.strerror} ({self._folder})"
         return b"", None
 
     def _begin(self) -> None:
-        """The next file. Its lock tells the writer that somebody still writes it."""
+        """Begin the next file. Its lock tells the ledger writer that a worker still writes it."""
         before, host = self._file, socket.gethostname()
         path = self._folder / f"{host}-{os.getpid()}-{time.time_ns() // 1_000_000}.jsonl"
         self._folder.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -164,18 +155,18 @@ class Journal:
 
 
 def _line(fact: dict[str, Any]) -> bytes:
-    """One line; texts are bounded and without secrets, since they come from bots and Ameyos."""
+    """One line. Texts come from bots and Ameyos, so they are bounded and their secrets redacted."""
     for key, value in fact.items():
-        if key not in _NAMES:
-            fact[key] = _told(value)
+        if key not in _NOT_REDACTED:
+            fact[key] = _redacted(value)
     return _encode(fact).encode() + b"\n"
 
 
-def _told(value: Any) -> Any:
+def _redacted(value: Any) -> Any:
     if isinstance(value, str):
         return redaction.beginning(value, MAX_TEXT)
     if isinstance(value, dict):
-        return {name: _told(one) for name, one in value.items()}
+        return {name: _redacted(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_told(one) for one in value]
+        return [_redacted(one) for one in value]
     return value

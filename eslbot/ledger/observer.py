@@ -1,4 +1,4 @@
-"""What the ledger gets to know of calls: each event becomes a fact of the journal."""
+"""The journal's observer of calls: writes a fact for each event."""
 
 from __future__ import annotations
 
@@ -10,61 +10,54 @@ from eslbot.ledger.facts import MAX_TIMELINE, OF_TIMELINE, What
 
 if TYPE_CHECKING:
     from eslbot.calls.events import CallEvent, CallFacts, Who
-    from eslbot.ledger.journal import Notebook
+    from eslbot.ledger.journal import FactSink
 
-Facts = dict[str, Any]
+Fields = dict[str, Any]
 
 
 class JournalObserver:
-    """One call's facts. What the bot and the caller do is told up to a bound."""
+    """Writes the facts of one call. Of what bot and caller do there are at most MAX_TIMELINE."""
 
-    def __init__(self, journal: Notebook) -> None:
+    def __init__(self, journal: FactSink) -> None:
         self._journal = journal
         self._timeline_left = MAX_TIMELINE
 
     def __call__(self, call: CallFacts, event: CallEvent) -> None:
-        """Note it; never waits."""
-        known = _FACTS.get(type(event))
-        if known is None:
+        """Write the event's fact, if it has one; never waits."""
+        if type(event) not in _FACTS:
             return
-        what, facts_of = known
-        facts = facts_of(call, event)
-        if facts is None:
+        what, fields_of = _FACTS[type(event)]
+        fields = fields_of(call, event)
+        if fields is None:
             return
         if what in OF_TIMELINE:
             self._timeline_left -= 1
             if self._timeline_left < 0:
                 return
             if self._timeline_left == 0:
-                what, facts = What.TIMELINE_FULL, {}
-        self._journal.note(call.call_id, what, facts, event.ago)
+                what, fields = What.TIMELINE_FULL, {}
+        self._journal.append(call.call_id, what, fields, event.ago)
 
 
-def _nothing(call: CallFacts, event: CallEvent) -> Facts:
+def _nothing(call: CallFacts, event: CallEvent) -> Fields:
     return {}
 
 
-def _who(who: Who) -> Facts:
-    """Who calls whom; what is not known is left out."""
-    invite = who.invite
-    if invite is None:
-        return {"source": who.source, "sip_call_id": who.sip_call_id}
-    facts: Facts = {
-        "source": invite.source_ip,
-        "did": invite.did,
-        "crt_object_id": invite.crt_object_id,
-        "caller": invite.caller,
-        "called": invite.to,
-        "sip_call_id": who.sip_call_id,
-    }
+def _who(who: Who) -> Fields:
+    """Who calls whom, as far as it is known."""
+    fields: Fields = {"source": who.source, "sip_call_id": who.sip_call_id}
+    if (invite := who.invite) is None:
+        return fields
+    identity = {"crt_object_id": invite.crt_object_id, "caller": invite.caller, "called": invite.to}
+    fields |= {"source": invite.source_ip, "did": invite.did, **identity}
     if who.workspace is not None:
-        facts["workspace"] = who.workspace
+        fields["workspace"] = who.workspace
     if who.workspace_id is not None:
-        facts["workspace_id"] = who.workspace_id
-    return facts
+        fields["workspace_id"] = who.workspace_id
+    return fields
 
 
-def _refused(call: CallFacts, event: events.RefusalSent) -> Facts | None:
+def _refused(call: CallFacts, event: events.RefusalSent) -> Fields | None:
     if not event.reported:
         return None
     return {
@@ -76,19 +69,13 @@ def _refused(call: CallFacts, event: events.RefusalSent) -> Facts | None:
     }
 
 
-def _turn(call: CallFacts, event: events.TurnTaken) -> Facts:
+def _turn(call: CallFacts, event: events.TurnTaken) -> Fields:
     turn = event.turn
-    facts = {
-        "number": event.number,
-        "kind": turn.kind,
-        "seconds": turn.seconds,
-        "bot": turn.bot,
-        "by": turn.by,
-    }
-    return {name: value for name, value in facts.items() if value is not None}
+    fields = {"kind": turn.kind, "seconds": turn.seconds, "bot": turn.bot, "by": turn.by}
+    return {"number": event.number, **{name: value for name, value in fields.items() if value is not None}}
 
 
-def _attempt(call: CallFacts, event: events.AttemptEnded) -> Facts:
+def _attempt(call: CallFacts, event: events.AttemptEnded) -> Fields:
     attempt = event.attempt
     return {
         "number": attempt.number,
@@ -99,7 +86,7 @@ def _attempt(call: CallFacts, event: events.AttemptEnded) -> Facts:
     }
 
 
-def _ended(call: CallFacts, event: events.Ended) -> Facts:
+def _ended(call: CallFacts, event: events.Ended) -> Fields:
     return {
         "disposition": event.hang_up.disposition,
         "cause": event.hang_up.cause or None,
@@ -110,7 +97,7 @@ def _ended(call: CallFacts, event: events.Ended) -> Facts:
     }
 
 
-_FACTS: dict[type[CallEvent], tuple[What, Callable[[CallFacts, Any], Facts | None]]] = {
+_FACTS: dict[type[CallEvent], tuple[What, Callable[[CallFacts, Any], Fields | None]]] = {
     events.Admitted: (What.ADMITTED, lambda call, it: {**_who(it.who), "invited_at": it.invited_at}),
     events.RefusalSent: (What.REFUSED, _refused),
     events.Answered: (What.ANSWERED, _nothing),

@@ -1,4 +1,4 @@
-"""Percentiles, as all of the ledger's figures have them."""
+"""Percentiles, as everything in the ledger computes them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def percentile(ordered: Sequence[float], share: int) -> float | None:
-    """The smallest value that ``share`` percent are not above."""
+    """The smallest of the sorted values that ``share`` percent do not exceed; None without values."""
     if not ordered:
         return None
     return round(ordered[max(0, math.ceil(len(ordered) * share / 100) - 1)], 6)

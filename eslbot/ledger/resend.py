@@ -1,7 +1,7 @@
-"""Sends the notification of a call of the ledger once more, because an operator wants it to be sent.
+"""Sends the notification of a recorded call once more, when an operator wants it: ``eslbot notify``.
 
-It goes the service's own way: :class:`eslbot.ameyo.client.AmeyoClient`, one attempt. It is recorded before it
-is sent, so that no customer is handed over twice without a trace.
+It is one attempt of the service's own client, :class:`eslbot.ameyo.client.AmeyoClient`. It is recorded before
+it is sent, so that no customer is handed over twice without a trace.
 """
 
 from __future__ import annotations
@@ -23,17 +23,16 @@ from eslbot.config.model import Config, Workspace
 from eslbot.config.placeholders import fill
 from eslbot.config.urls import MASK
 from eslbot.ledger import queries
-from eslbot.ledger.console import clean, shown_time
 from eslbot.ledger.database import LedgerDown, reading, writing
-from eslbot.ledger.fold import REFUSED, Row
-from eslbot.ledger.masks import masked_facts
-from eslbot.ledger.schema import notifications
+from eslbot.ledger.schema import REFUSED, Row, notifications
+from eslbot.ledger.terminal import format_time, printable
+from eslbot.telemetry.masking import masked_text
 
 log = structlog.get_logger()
 
 
 class CannotResend(Exception):
-    """There is nothing that could be sent; the message says why, and what to do."""
+    """There is nothing to send; the message says why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +45,17 @@ class Resend:
 
     @classmethod
     def prepare(cls, engine: Engine, config: Config, name: str) -> Resend:
-        """For the call of a call id or a CRT Object ID. Raises :class:`CannotResend` and LedgerDown."""
+        """For a call id or a CRT Object ID. Raises :class:`CannotResend` and LedgerDown."""
         with reading(engine) as connection:
-            found = queries.named(connection, name)
-            story = queries.one(connection, found[0]) if len(found) == 1 else None
-        if story is None:
+            found = queries.call_ids_named(connection, name)
+            details = queries.call_details(connection, found[0]) if len(found) == 1 else None
+        if details is None:
             raise CannotResend(
                 f"{len(found)} calls have this CRT Object ID; name one by its call id: {', '.join(found)}"
                 if found
-                else f"the ledger has no call {clean(name)!r}"
+                else f"the ledger has no call {printable(name)!r}"
             )
-        call = story.call
+        call = details.call
         workspace = config.workspaces.get(call["workspace_id"] or "")
         if call["stage"] == REFUSED or call["answered_at"] is None:
             raise CannotResend(
@@ -69,29 +68,32 @@ class Resend:
             )
         if not call["crt_object_id"]:
             raise CannotResend(f"the CRT Object ID of call {call['call_id']} is not in the ledger")
-        properties = fill(workspace.ameyo.properties, _facts(call, workspace))
+        properties = fill(workspace.ameyo.properties, _property_values(call, workspace))
         return cls(call, workspace, notification(call["crt_object_id"], properties))
 
     def shown(self, *, numbers: bool) -> Iterator[str]:
-        """What will be sent, and where; the token masked, and phone numbers, unless ``numbers``."""
+        """What is going to be sent, and where. The token is masked, and so are numbers unless ``numbers``."""
         ameyo, body = self.workspace.ameyo, json.loads(self.body)
-        if not numbers:  # those are in the properties; the CRT Object ID is what the user has to see
-            body["properties"] = masked_facts(body["properties"])
+        if not numbers:  # they are in the properties; the user has to see the CRT Object ID
+            body["properties"] = {
+                name: masked_text(value) if isinstance(value, str) else value
+                for name, value in body["properties"].items()
+            }
         yield f"POST {ameyo.url}{PATH}"
         yield from (f"  {name}: {text}" for name, text in headers(ameyo.tenant_host, MASK).items())
-        yield f"  {clean(json.dumps(body, ensure_ascii=False))}"
+        yield f"  {printable(json.dumps(body, ensure_ascii=False))}"
         if self.workspace.ameyo.bot_properties:
             yield "The bot's own properties are not in the ledger and are not sent."
         if self.call["handed_off_at"] is not None:
-            yield f"Ameyo accepted this call already, at {shown_time(self.call['handed_off_at'])} UTC."
+            yield f"Ameyo accepted this call already, at {format_time(self.call['handed_off_at'])} UTC."
         if self.call["ended_at"] is not None:
-            ended = shown_time(self.call["ended_at"])
+            ended = format_time(self.call["ended_at"])
             yield f"The call ended at {ended} UTC: Ameyo may not know it any more."
         else:
             yield "The call lives: the service itself goes on with it, whatever is sent now."
 
     def send(self, engine: Engine) -> Attempt:
-        """One attempt, recorded. Raises LedgerDown where it could not be, and then nothing is sent."""
+        """One attempt. Raises LedgerDown where it cannot be recorded: nothing is sent then."""
         call_id = self.call["call_id"]
         with writing(engine) as connection:
             c = notifications.c
@@ -118,25 +120,25 @@ class Resend:
         try:
             with writing(engine) as connection:
                 connection.execute(update(notifications).where(notifications.c.id == key[0]).values(answer))
-        except LedgerDown as error:  # that it was sent is recorded; what came of it is what the user needs
+        except LedgerDown as error:  # that it was sent is recorded, and the user sees the answer
             log.error("answer_not_recorded", call_id=call_id, error=str(error))
         return attempt
 
 
 def user() -> str:
-    """Who runs this, by the name they logged in with."""
+    """The name that the user logged in with."""
     name = os.environ.get("SUDO_USER")
     if not name:
         try:
             name = getpass.getuser()
         except (KeyError, OSError):
             name = str(os.getuid())
-    return clean(name)[:64]
+    return printable(name)[:64]
 
 
-def _facts(call: Row, workspace: Workspace) -> Mapping[str, str]:
-    """What a configured property may name, as the ledger has it."""
-    named = {
+def _property_values(call: Row, workspace: Workspace) -> Mapping[str, str]:
+    """The values that a configured property may name, as the ledger has them."""
+    values = {
         "did": call["did"],
         "crt_object_id": call["crt_object_id"],
         "workspace_id": workspace.id,
@@ -147,4 +149,4 @@ def _facts(call: Row, workspace: Workspace) -> Mapping[str, str]:
         "outcome": call["outcome"],
         "reason": call["reason"],
     }
-    return {name: value or "" for name, value in named.items()}
+    return {name: value or "" for name, value in values.items()}

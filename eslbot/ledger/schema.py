@@ -1,6 +1,6 @@
-"""The tables. Times are epoch seconds (UTC); a column that is not known yet is NULL.
+"""The ledger's tables. Times are epoch seconds (UTC); what is not known yet is NULL.
 
-What is here is what :mod:`eslbot.ledger.migrations` make; a test compares the two.
+:mod:`eslbot.ledger.migrations` make the same tables; a test compares the two.
 """
 
 from __future__ import annotations
@@ -23,16 +23,22 @@ from sqlalchemy import (
     text,
 )
 
+#: A row of a table, by the names of its columns.
+Row = dict[str, Any]
+
+#: The ``stage`` of a call that was refused. All other stages are :class:`eslbot.outcome.Stage`.
+REFUSED = "refused"
+
 metadata = MetaData()
 
 
-def _found(name: str, column: str) -> Index:
-    """An index by which texts are found that begin in some way, in the order of their bytes."""
+def _prefix_index(name: str, column: str) -> Index:
+    """An index that finds texts by how they begin: in the order of their bytes, not of a language."""
     return Index(name, column, postgresql_ops={column: "varchar_pattern_ops"})
 
 
-def _only(sqlite: str, postgresql: str) -> dict[str, Any]:
-    """An index of a few rows, by conditions."""
+def _partial(sqlite: str, postgresql: str) -> dict[str, Any]:
+    """The condition of an index that has few of the rows."""
     return {"sqlite_where": text(sqlite), "postgresql_where": text(postgresql)}
 
 
@@ -47,7 +53,7 @@ calls = Table(
     Column("caller", String(128)),
     Column("called", String(128)),
     Column("source", String(64)),  # the PBX's address
-    Column("sip_call_id", String(255)),  # of the INVITE: by it the call is found in a capture
+    Column("sip_call_id", String(255)),  # of the INVITE: by it a capture has the call
     # When each stage began.
     Column("invited_at", Double, nullable=False),
     Column("answered_at", Double),
@@ -58,7 +64,7 @@ calls = Table(
     Column("handed_off_at", Double),  # Ameyo accepted
     Column("ended_at", Double),
     Column("updated_at", Double, nullable=False),  # by the writer's clock
-    # What it came to. `stage` is eslbot.outcome.Stage, or "refused"; `outcome` and `fault` are
+    # What it came to. `stage` is eslbot.outcome.Stage, or REFUSED; `outcome` and `fault` are
     # eslbot.outcome.Outcome and Fault.
     Column("stage", String(16), nullable=False),
     Column("outcome", String(32)),
@@ -69,40 +75,41 @@ calls = Table(
     Column("sip_hangup_disposition", String(32)),
     Column("hangup_cause", String(64)),
     Column("attempts", Integer, nullable=False, default=0),
-    # The last attempt that is over; eslbot.ameyo.retry.Verdict, and what Ameyo said.
+    # The last attempt that has ended; eslbot.ameyo.retry.Verdict, and what Ameyo said.
     Column("attempt_verdict", String(16)),
     Column("attempt_status", Integer),
     Column("attempt_detail", Text),
     Column("take_overs", Integer, nullable=False, default=0),
     Column("unverified_at", Double),  # a controller has it and does not know whose it is
     Column("byes_overdue", Integer, nullable=False, default=0),
-    # FreeSWITCH has died under it and come back: how often, when last, and the longest that it was away, in
-    # seconds. What a later version adds has a default of the database's: the version before writes on.
+    # FreeSWITCH has died during the call and come back: how often, when last, and its longest absence in
+    # seconds. A column that a later version adds has a server default, so that the version before can still
+    # write.
     Column("restarts", Integer, nullable=False, default=0, server_default="0"),
     Column("restarted_at", Double),
     Column("restart_gap", Double),
-    # Its turns (docs/turns.md): how often the bot answered, within how many seconds in half of them, in 95 %,
-    # at worst; and how often the caller broke in.
+    # Its turns (docs/turns.md): how many answers of the bot's, after how many seconds, and how many
+    # barge-ins.
     Column("answers", Integer, nullable=False, default=0, server_default="0"),
     Column("answer_p50", Double),
     Column("answer_p95", Double),
     Column("answer_worst", Double),
     Column("barge_ins", Integer, nullable=False, default=0, server_default="0"),
-    # Nobody saw its end: it fell between two controllers. `ended_at` is then the last that was heard of it.
+    # Nobody saw its end: it fell between two controllers. `ended_at` is then the time of its last fact.
     Column("end_unseen", Boolean, nullable=False, default=False),
-    # Somebody should look at it: eslbot.ledger.fold.needs_attention.
+    # Somebody should look at it: eslbot.ledger.record.needs_attention.
     Column("attention", Boolean, nullable=False, default=False, server_default=false()),
     Column("media", JSON),
     Column("host", String(128)),  # whose writer wrote last
     Index("calls_invited_at", "invited_at"),
     Index("calls_ended_at", "ended_at"),
-    _found("calls_crt_object_id", "crt_object_id"),
-    _found("calls_did", "did"),
-    _found("calls_caller", "caller"),
+    _prefix_index("calls_crt_object_id", "crt_object_id"),
+    _prefix_index("calls_did", "did"),
+    _prefix_index("calls_caller", "caller"),
     # SQLite's primary key has that order already.
-    _found("calls_call_id", "call_id").ddl_if(dialect="postgresql"),
-    Index("calls_outcome", "outcome", **_only("outcome IS NOT NULL", "outcome IS NOT NULL")),
-    Index("calls_attention", "invited_at", **_only("attention = 1", "attention")),
+    _prefix_index("calls_call_id", "call_id").ddl_if(dialect="postgresql"),
+    Index("calls_outcome", "outcome", **_partial("outcome IS NOT NULL", "outcome IS NOT NULL")),
+    Index("calls_attention", "invited_at", **_partial("attention = 1", "attention")),
     Index("calls_workspace", "workspace_id", "invited_at"),
 )
 

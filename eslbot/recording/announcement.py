@@ -1,4 +1,4 @@
-"""What the caller of a recorded call hears first: a beep, or a file of the operator's."""
+"""The announcement that the caller of a recorded call hears first: a beep, or a file of the operator's."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from eslbot.audio.decoder import Decoder, EncodedAudio
 from eslbot.config.model import BEEP
 from eslbot.recording import sidecar
 
-#: The beep: hertz, seconds, peak of 32,767, and seconds over which it swells and fades.
+#: The beep: hertz, seconds, peak (full scale is 32,767), and seconds of its fade-in and fade-out.
 TONE, LENGTH, LEVEL, FADE = 1400, 0.4, 8000, 0.01
-#: Seconds of a file at most: the bot waits for its end; and bytes, at 24,000 Hz.
-LONGEST = 30.0
-_MOST_BYTES = round(LONGEST * 24_000 * 2) + 64 * 1024
+#: Seconds of a file, since the bot waits for its end; and bytes, at 24,000 Hz.
+MAX_SECONDS = 30.0
+_MAX_BYTES = round(MAX_SECONDS * 24_000 * 2) + 64 * 1024
 
 
 class UnusableAnnouncement(Exception):
-    """It cannot be played; the text says why, and what would be right."""
+    """The announcement cannot be played; the message says why, and what is expected."""
 
 
-def speech(announcement: str | None) -> bytes:
-    """L16 at 8,000 Hz; empty where nothing is to be said. Raises UnusableAnnouncement."""
+def announcement_audio(announcement: str | None) -> bytes:
+    """The announcement as L16 at 8,000 Hz; empty for None. Raises UnusableAnnouncement."""
     if announcement is None:
         return b""
     return _beep() if announcement == BEEP else _of_file(Path(announcement))
@@ -43,7 +43,7 @@ def _of_file(path: Path) -> bytes:
     try:
         with sidecar.open_plain(path) as fd:
             content = b""
-            while len(content) <= _MOST_BYTES and (piece := os.read(fd, 1 << 20)):
+            while len(content) <= _MAX_BYTES and (piece := os.read(fd, 1 << 20)):
                 content += piece
     except OSError as error:
         raise UnusableAnnouncement(f"{path} cannot be read: {error.strerror or error}") from error
@@ -51,6 +51,6 @@ def _of_file(path: Path) -> bytes:
         linear = Decoder().decode(EncodedAudio(content, "wav", 0))
     except UnusableAudio as error:
         raise UnusableAnnouncement(f"{path}: {error}; expected {wanted}") from error
-    if len(linear) > LONGEST * SAMPLE_RATE * 2:
-        raise UnusableAnnouncement(f"{path} is longer than {LONGEST:g} s")
+    if len(linear) > MAX_SECONDS * SAMPLE_RATE * 2:
+        raise UnusableAnnouncement(f"{path} is longer than {MAX_SECONDS:g} s")
     return linear

@@ -1,4 +1,4 @@
-"""What is to be seen of a recording: the loudest sample of each bit of time, of both sides."""
+"""The peaks of a recording, for its waveform: each interval's loudest sample of both sides."""
 
 from __future__ import annotations
 
@@ -8,50 +8,52 @@ import numpy as np
 
 from eslbot.audio import SAMPLE_RATE
 
-#: Samples of a bit at the beginning: a tenth of a second.
-BIT = SAMPLE_RATE // 10
-#: Bits that are kept of a recording; where there are more, two and two become one.
-MOST = 2000
+#: Samples of an interval at first: a tenth of a second.
+PEAK_SAMPLES = SAMPLE_RATE // 10
+#: Intervals of a part; where there are more, every two become one.
+MAX_PEAKS = 2000
 
 
 class Peaks:
-    """Of one part."""
+    """The peaks of one part."""
 
     def __init__(self) -> None:
-        self._bit = BIT
-        self._seen: list[np.ndarray[Any, Any]] = []
+        self._interval = PEAK_SAMPLES
+        self._peaks: list[np.ndarray[Any, Any]] = []
         self._count = 0
-        #: How loud the samples are that make no whole bit yet.
+        #: The samples, as absolute values, that fill no interval yet.
         self._rest = np.empty((2, 0), np.int32)
 
     def add(self, sides: np.ndarray[Any, Any]) -> None:
-        """Samples, a row for each side: what stands together is compared ten times as fast."""
+        """Samples, a row for each side: what is together in memory is compared ten times as fast."""
         loud = np.abs(sides.astype(np.int32))
         if self._rest.shape[1]:
             loud = np.concatenate((self._rest, loud), axis=1)
-        bits = loud.shape[1] // self._bit
-        whole, self._rest = loud[:, : bits * self._bit], loud[:, bits * self._bit :]
-        if not bits:
+        intervals = loud.shape[1] // self._interval
+        whole, self._rest = loud[:, : intervals * self._interval], loud[:, intervals * self._interval :]
+        if not intervals:
             return
-        self._seen.append(whole.reshape(2, bits, self._bit).max(axis=2))
-        self._count += bits
-        while self._count > MOST:
+        self._peaks.append(whole.reshape(2, intervals, self._interval).max(axis=2))
+        self._count += intervals
+        while self._count > MAX_PEAKS:
             self._halve()
 
     def _halve(self) -> None:
-        seen = np.concatenate(self._seen, axis=1)
-        if seen.shape[1] % 2:  # it waits for its other half
-            self._rest = np.concatenate((np.repeat(seen[:, -1:], self._bit, axis=1), self._rest), axis=1)
-            seen = seen[:, :-1]
-        seen = seen.reshape(2, -1, 2).max(axis=2)
-        self._seen, self._count = [seen], seen.shape[1]
-        self._bit *= 2
+        peaks = np.concatenate(self._peaks, axis=1)
+        if peaks.shape[1] % 2:  # it waits for its other half
+            self._rest = np.concatenate(
+                (np.repeat(peaks[:, -1:], self._interval, axis=1), self._rest), axis=1
+            )
+            peaks = peaks[:, :-1]
+        peaks = peaks.reshape(2, -1, 2).max(axis=2)
+        self._peaks, self._count = [peaks], peaks.shape[1]
+        self._interval *= 2
 
-    def facts(self) -> dict[str, Any]:
-        """``seconds`` of each bit, and ``caller`` and ``bot``: 0 to 255, which is full scale."""
-        seen = self._seen
+    def as_json(self) -> dict[str, Any]:
+        """``seconds`` of an interval, and ``caller`` and ``bot``: 0 to 255, which is full scale."""
+        peaks = self._peaks
         if self._rest.shape[1]:
-            seen = [*seen, self._rest.max(axis=1, keepdims=True)]
-        loud = np.concatenate(seen, axis=1) if seen else np.zeros((2, 0), np.int32)
+            peaks = [*peaks, self._rest.max(axis=1, keepdims=True)]
+        loud = np.concatenate(peaks, axis=1) if peaks else np.zeros((2, 0), np.int32)
         caller, bot = np.minimum(255, loud >> 7).tolist()
-        return {"seconds": self._bit / SAMPLE_RATE, "caller": caller, "bot": bot}
+        return {"seconds": self._interval / SAMPLE_RATE, "caller": caller, "bot": bot}

@@ -1,4 +1,4 @@
-"""A recording that only its tenant's key opens: AES-256-GCM in chunks. What was changed or cut off is told.
+"""Sealed files, which only the tenant's key opens: AES-256-GCM in chunks. Any change or cut is detected.
 
 ::
 
@@ -6,12 +6,12 @@
     chunk 0  nonce (12), ciphertext, tag (16)
     chunk 1  …
 
-Each file has a key of its own, made of the tenant's and the salt (HKDF-SHA256) for its *name*, the workspace,
-call and part: one file put in the place of another does not open. A chunk's associated data are the header,
-its number, and whether it is the last: chunks in another order do not open, and a file whose last chunk is
-not marked so was cut off. All chunks but the last have the size that the header says.
+Each file has a key of its own, derived (HKDF-SHA256) from the tenant's key, the salt, and the file's *name*:
+workspace, call and part. So a file put in the place of another does not open. A chunk's associated data are
+the header, the chunk's number, and whether it is the last: chunks in another order do not open, and a file
+without a chunk that is marked as the last was cut off. All chunks but the last have the header's size.
 
-The first chunk may be sealed once more, with a new nonce: a FLAC file's header is known at its end.
+The first chunk may be sealed a second time, with a new nonce: a FLAC file's header is known at its end.
 """
 
 from __future__ import annotations
@@ -28,46 +28,46 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 MAGIC = b"ESLREC01"
-#: Bytes of a chunk's sound: some 1.4 seconds. What is not a whole chunk yet is lost with its relay.
-CHUNK = 16 * 1024
-#: Bytes of a chunk that a reader takes from a header.
-MOST_CHUNK = 1024 * 1024
+#: Bytes of a chunk: some 1.4 seconds of audio. What fills no chunk yet is lost if its relay dies.
+CHUNK_SIZE = 16 * 1024
+#: Bytes of a chunk that a reader accepts.
+MAX_CHUNK_SIZE = 1024 * 1024
 _HEAD = struct.Struct("<8sI16s8s")
 _PLACE = struct.Struct("<Q?")
 _NONCE, _TAG = 12, 16
 #: Bytes of a tenant's key.
-KEY = 32
+KEY_SIZE = 32
 
 
 class BadSeal(Exception):
-    """What is there was not sealed with this key, or was changed, or is none of ours; the text says which."""
+    """The file was changed, was sealed with another key, or is none of ours; the message says which."""
 
 
 class NoKey(BadSeal):
-    """None of the keys that there are opens it."""
+    """None of our keys opens it."""
 
 
 class CutOff(BadSeal):
-    """All that is there is as it was sealed, but it is not all."""
+    """The file is as it was sealed, but its end is missing."""
 
 
 def key_id(key: bytes) -> bytes:
-    """Eight bytes that name a key and tell nothing of it."""
+    """Eight bytes that identify a key and reveal nothing of it."""
     return hmac.digest(key, b"eslbot recording key id", hashlib.sha256)[:8]
 
 
 def _own_key(key: bytes, salt: bytes, name: str) -> AESGCM:
     info = b"eslbot recording 1 " + name.encode()
-    return AESGCM(HKDF(algorithm=SHA256(), length=KEY, salt=salt, info=info).derive(key))
+    return AESGCM(HKDF(algorithm=SHA256(), length=KEY_SIZE, salt=salt, info=info).derive(key))
 
 
 class Sealer:
-    """Seals one file as it is written, by ``write(bytes, offset)`` of the file below."""
+    """Seals one file while it is written; ``write(bytes, offset)`` writes the sealed file."""
 
     def __init__(self, write: Callable[[bytes, int], None], key: bytes, name: str) -> None:
         self._write = write
         salt = os.urandom(16)
-        self._head = _HEAD.pack(MAGIC, CHUNK, salt, key_id(key))
+        self._head = _HEAD.pack(MAGIC, CHUNK_SIZE, salt, key_id(key))
         self._cipher = _own_key(key, salt, name)
         self._first = b""  # the first chunk, once it is whole
         self._rest = bytearray()  # what is not sealed yet
@@ -75,24 +75,24 @@ class Sealer:
         write(self._head, 0)
 
     def write(self, data: bytes, at: int) -> None:
-        """Bytes of the file, at its end or within its first chunk. Raises what ``write`` raises."""
-        begin = self._sealed * CHUNK
+        """Write at the file's end, or within its first chunk. Raises what ``write`` raises."""
+        begin = self._sealed * CHUNK_SIZE
         end = begin + len(self._rest)
         if at == end:
             self._rest += data
-            while len(self._rest) > CHUNK:  # one that is just full may be the last
-                self._seal(self._sealed, bytes(self._rest[:CHUNK]), last=False)
+            while len(self._rest) > CHUNK_SIZE:  # a chunk that is just full may be the last
+                self._seal(self._sealed, bytes(self._rest[:CHUNK_SIZE]), last=False)
                 self._sealed += 1
-                del self._rest[:CHUNK]
+                del self._rest[:CHUNK_SIZE]
         elif not self._sealed and at + len(data) <= end:
             self._rest[at : at + len(data)] = data
-        elif self._sealed and at + len(data) <= CHUNK:
+        elif self._sealed and at + len(data) <= CHUNK_SIZE:
             self._seal(0, self._first[:at] + data + self._first[at + len(data) :], last=False)
         else:
             raise OSError(f"cannot write {len(data)} bytes at {at} of a sealed file of {end}")
 
     def finish(self) -> None:
-        """Seal the last chunk: the file is whole."""
+        """Seal the last chunk: the file is complete."""
         self._seal(self._sealed, bytes(self._rest), last=True)
 
     def _seal(self, number: int, chunk: bytes, *, last: bool) -> None:
@@ -100,11 +100,11 @@ class Sealer:
             self._first = chunk
         nonce = os.urandom(_NONCE)
         sealed = self._cipher.encrypt(nonce, chunk, self._head + _PLACE.pack(number, last))
-        self._write(nonce + sealed, _HEAD.size + number * (_NONCE + CHUNK + _TAG))
+        self._write(nonce + sealed, _HEAD.size + number * (_NONCE + CHUNK_SIZE + _TAG))
 
 
 class Opener:
-    """Opens a sealed file of ``size`` bytes, of which ``read(length, offset)`` reads.
+    """Opens a sealed file of ``size`` bytes; ``read(length, offset)`` reads the sealed file.
 
     With ``part`` a file that was cut off is read as far as it goes; see :attr:`whole`. Raises BadSeal.
     """
@@ -114,16 +114,16 @@ class Opener:
     ) -> None:
         self._read = read
         self._head = read(_HEAD.size, 0)
-        #: Bytes of the file within.
+        #: Bytes of the opened file.
         self.size = 0
-        #: Whether the last chunk that is there is the file's last.
+        #: Whether the file's last chunk is there.
         self.whole = False
         if part and len(self._head) < _HEAD.size:
             return
         if len(self._head) < _HEAD.size:
             raise CutOff("not even a header is there")
         magic, chunk, salt, named = _HEAD.unpack(self._head)
-        if magic != MAGIC or not 0 < chunk <= MOST_CHUNK:
+        if magic != MAGIC or not 0 < chunk <= MAX_CHUNK_SIZE:
             raise BadSeal("is no sealed recording")
         key = next((key for key in keys if hmac.compare_digest(key_id(key), named)), None)
         if key is None:
@@ -131,7 +131,7 @@ class Opener:
         self._chunk = chunk
         self._cipher = _own_key(key, salt, name)
         self._whole_chunk = _NONCE + chunk + _TAG
-        #: Chunks whose bytes are all there, and those of the one behind them.
+        #: Complete chunks, and the bytes of the incomplete one behind them.
         count, rest = divmod(size - _HEAD.size, self._whole_chunk)
         self._cached: tuple[int, bytes] = (-1, b"")
         last = count if rest else count - 1
@@ -141,7 +141,7 @@ class Opener:
                 tail = self._open(last, last=True)
                 self.whole = True
             except BadSeal:
-                pass  # then it is one of the others, or one that was not written to its end
+                pass  # it is not the last chunk, or was not written to its end
         if not self.whole and not part:
             raise CutOff("is cut off: its last chunk is not there")
         self._last = last if self.whole else -1
@@ -149,7 +149,7 @@ class Opener:
         self.size = self._count * chunk + len(tail)
 
     def read(self, size: int, at: int) -> bytes:
-        """Bytes of the file within. Raises BadSeal."""
+        """Bytes of the opened file. Raises BadSeal."""
         pieces = []
         while size > 0 and at < self.size:
             number, begin = divmod(at, self._chunk)

@@ -1,9 +1,8 @@
-"""The sidecar of a recording: what there is of a call, as JSON beside its sound.
+"""The sidecar of a recording: JSON beside its audio files that describes them.
 
 ``<directory>/<day>/<workspace id>/<call id>.json``, and of each part ``<call id>.<number>.flac``, with
-``.enc`` behind it where it is sealed. Days are UTC's, of the recording's beginning. No name holds a number
-but the call's id, and the sidecar neither the caller's nor the DID: the ledger has those, for whoever may see
-them.
+``.enc`` behind it where it is sealed. The day is that of the recording's beginning, in UTC. No file name and
+no sidecar has the caller's number or the DID: the ledger has them, for whoever may see them.
 
 ::
 
@@ -12,8 +11,8 @@ them.
      "seal": "…"}
 
 Times are epoch seconds. A part's ``state`` is one of :class:`State`. ``seal``, where there is a key, is an
-HMAC over all else: who may write to the disk cannot make a part that was whole look like one that a death of
-ours has cut off.
+HMAC over everything else: whoever may write to the disk cannot make a complete part look like one that a
+death of ours has cut off.
 """
 
 from __future__ import annotations
@@ -27,20 +26,20 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
-#: Bytes of a sidecar that is read; peaks are 20 kB a part.
-MOST_BYTES = 2 * 1024 * 1024
-#: Parts of a recording: deaths of relays and FreeSWITCHes in one call; and numbers of a waveform's side.
-MOST_PARTS = 32
-MOST_PEAKS = 10_000
-#: Modes of all directories and files here.
-DIRECTORY, FILE = 0o700, 0o600
+#: Bytes of a sidecar; peaks are 20 kB a part.
+MAX_BYTES = 2 * 1024 * 1024
+#: Parts of a recording (deaths of relays and of FreeSWITCH in one call), and peaks of one side of a part.
+MAX_PARTS = 32
+MAX_PEAKS = 10_000
+#: Modes of all directories and files.
+DIRECTORY_MODE, FILE_MODE = 0o700, 0o600
 
 CALL_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 WORKSPACE_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -49,20 +48,20 @@ PART = re.compile(r"(?P<call>[0-9A-Za-z-]{1,64})\.(?P<number>[1-9][0-9]?)\.flac(
 
 
 class BadSidecar(Exception):
-    """A file that is none of ours, or was changed; the text says which."""
+    """The file is no sidecar of ours, or was changed; the message says which."""
 
 
 class State(StrEnum):
-    """How far a part is."""
+    """The state of a part."""
 
     RECORDING = "recording"  # or its relay has died
     WHOLE = "whole"
-    FAILED = "failed"  # it ends before the call did: `why`
+    FAILED = "failed"  # it ends before the call does; `why` says why
 
 
 @dataclass(slots=True)
 class Part:
-    """One file of sound. ``samples`` and ``peaks`` are known when it has ended."""
+    """One audio file. ``samples`` and ``peaks`` are known once it has ended."""
 
     file: str
     began_at: float
@@ -73,13 +72,13 @@ class Part:
 
     @property
     def sealed(self) -> bool:
-        """Whether it takes a key to open it."""
+        """Whether a key is needed to open it."""
         return self.file.endswith(".enc")
 
 
 @dataclass(slots=True)
 class Recording:
-    """What there is of a call."""
+    """The recording of a call."""
 
     call_id: str
     workspace_id: str
@@ -90,11 +89,11 @@ class Recording:
 
 
 class _Loudness(fields.Field[list[int]]):
-    """A waveform's numbers, looked at as a whole: one by one they cost most of a sidecar's reading."""
+    """The peaks of one side, checked as a whole: one by one they cost most of a sidecar's reading."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[int]:
-        if not isinstance(value, list) or len(value) > MOST_PEAKS:
-            raise ValidationError(f"expected at most {MOST_PEAKS} numbers")
+        if not isinstance(value, list) or len(value) > MAX_PEAKS:
+            raise ValidationError(f"expected at most {MAX_PEAKS} numbers")
         if not all(type(one) is int and 0 <= one <= 255 for one in value):
             raise ValidationError("expected numbers from 0 to 255")
         return value
@@ -131,7 +130,7 @@ class _Sidecar(Schema):
     workspace = fields.String(required=True, validate=validate.Length(max=64))
     crt_object_id = fields.String(required=True, validate=validate.Length(max=128))
     began_at = fields.Float(required=True, validate=validate.Range(0, 1e11))
-    parts = fields.List(fields.Nested(_Part), required=True, validate=validate.Length(max=MOST_PARTS))
+    parts = fields.List(fields.Nested(_Part), required=True, validate=validate.Length(max=MAX_PARTS))
 
 
 def _is(pattern: re.Pattern[str], text: str) -> None:
@@ -140,24 +139,18 @@ def _is(pattern: re.Pattern[str], text: str) -> None:
 
 
 def load(path: Path, keys: tuple[bytes, ...] = ()) -> tuple[Recording, bool | None]:
-    """What a sidecar says, and whether its seal is right: None where it has none, or there is no key.
+    """A sidecar, and whether its seal is valid: None where it has none, or there is no key.
 
-    Raises OSError, and BadSidecar where it is none, or not that of its name and directory.
+    Raises OSError, and BadSidecar for a file that is no sidecar, or not that of its name and directory.
     """
-    content = read_whole(path, MOST_BYTES)
+    content = read_whole(path, MAX_BYTES)
     try:
         document = json.loads(content)
         found = _Sidecar().load(document)
     except (ValueError, RecursionError, ValidationError) as error:
         raise BadSidecar(f"{path.name} is no sidecar of this version") from error
-    recording = Recording(
-        found["call_id"],
-        found["workspace_id"],
-        found["workspace"],
-        found["crt_object_id"],
-        found["began_at"],
-        [Part(**part) for part in found["parts"]],
-    )
+    del found["version"]
+    recording = Recording(**{**found, "parts": [Part(**part) for part in found["parts"]]})
     if path.name != f"{recording.call_id}.json" or path.parent.name != recording.workspace_id:
         raise BadSidecar(f"{path.name} is another call's, or another workspace's")
     for part in recording.parts:
@@ -170,30 +163,12 @@ def load(path: Path, keys: tuple[bytes, ...] = ()) -> tuple[Recording, bool | No
 
 
 def save(path: Path, recording: Recording, key: bytes | None) -> None:
-    """Write a sidecar, whole or not at all. Raises OSError."""
-    document: dict[str, Any] = {
-        "version": 1,
-        "call_id": recording.call_id,
-        "workspace_id": recording.workspace_id,
-        "workspace": recording.workspace,
-        "crt_object_id": recording.crt_object_id,
-        "began_at": recording.began_at,
-        "parts": [
-            {
-                "file": part.file,
-                "began_at": part.began_at,
-                "state": str(part.state),
-                "why": part.why,
-                "samples": part.samples,
-                "peaks": part.peaks,
-            }
-            for part in recording.parts
-        ],
-    }
+    """Write a sidecar, completely or not at all. Raises OSError."""
+    document = {"version": 1, **asdict(recording)}
     if key is not None:
         document["seal"] = _seal(document, key)
     beside = path.with_suffix(f".{os.getpid()}.tmp")
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, FILE)
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(_canonical(document))
@@ -213,7 +188,7 @@ def _seal(document: dict[str, Any], key: bytes) -> str:
 
 
 def read_whole(path: Path, most: int) -> bytes:
-    """A regular file's content, no link's. Raises OSError, and BadSidecar where it is longer."""
+    """The content of a regular file, not of a link. Raises OSError, and BadSidecar where it is longer."""
     with open_plain(path) as fd:
         content = b""
         while piece := os.read(fd, most + 1 - len(content)):
@@ -225,7 +200,7 @@ def read_whole(path: Path, most: int) -> bytes:
 
 @contextmanager
 def open_plain(path: Path) -> Iterator[int]:
-    """A regular file to read, no link. Raises OSError."""
+    """Open a regular file, not a link, for reading. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -237,7 +212,7 @@ def open_plain(path: Path) -> Iterator[int]:
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Alone in a directory: two relays may have had a call. Raises OSError."""
+    """Lock a directory: two relays may have had a call. Raises OSError."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)

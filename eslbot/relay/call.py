@@ -48,7 +48,7 @@ from eslbot.relay.resources import Resources
 from eslbot.relay.stream_server import Call, Stream
 from eslbot.relay.turn_taking.conversation import Conversation
 from eslbot.telemetry import metrics
-from eslbot.tracing.context import traceparent
+from eslbot.telemetry.trace_context import traceparent
 from eslbot.turns import Turn
 
 log = structlog.get_logger()

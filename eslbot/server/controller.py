@@ -27,7 +27,7 @@ from eslbot.config.model import Config, Workspace
 from eslbot.esl.errors import EslError
 from eslbot.esl.gone import ConnectionLost
 from eslbot.esl.session import Session
-from eslbot.ledger.journal import Notebook
+from eslbot.ledger.journal import FactSink
 from eslbot.ledger.observer import JournalObserver
 from eslbot.server.call_counts import CallCounts
 from eslbot.server.ended_calls import EndedCalls
@@ -62,7 +62,7 @@ class Controller:
         signer: Signer,
         counts: CallCounts,
         row: int,
-        journal: Notebook | None = None,
+        journal: FactSink | None = None,
         *,
         buckets: TokenBuckets,
         ended: EndedCalls,

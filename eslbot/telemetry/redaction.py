@@ -35,11 +35,19 @@ RUN, PIECE, STEP = 12, 8, 5
 #: With more secrets than this that have no such row it is cheaper to look first whether any may begin.
 MANY = 150
 
-_ESCAPE = re.compile(
-    r"%[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\x[0-9A-Fa-f]{2}|\\[^ux]"
-    r"|&#[0-9]{1,7};?|&#[xX][0-9A-Fa-f]{1,6};?|&[A-Za-z][A-Za-z0-9]{1,31};",
-    re.DOTALL,
-)
+#: Escapes by the character that they begin with.
+_KINDS = {
+    "%": r"%[0-9A-Fa-f]{2}",
+    "\\": r"\\u[0-9A-Fa-f]{4}|\\x[0-9A-Fa-f]{2}|\\[^ux]",
+    "&": r"&#[0-9]{1,7};?|&#[xX][0-9A-Fa-f]{1,6};?|&[A-Za-z][A-Za-z0-9]{1,31};",
+}
+_ESCAPE = re.compile("|".join(_KINDS.values()), re.DOTALL)
+#: All but those of one kind. Where a secret's own last character begins an escape with what happens to stand
+#: behind it, taking that back would hide the secret: ``0000<\\`` as HTML before a 0 is ``0000&lt;\\0``.
+_WITHOUT = {
+    kind: re.compile("|".join(other for key, other in _KINDS.items() if key != kind), re.DOTALL)
+    for kind in _KINDS
+}
 _RUNS = re.compile(f"[0-9A-Za-z]{{{RUN},}}").findall
 _URL_SAFE = str.maketrans("+/", "-_")
 #: The last character of base64 that is not a secret's alone, and padding.
@@ -76,21 +84,21 @@ def _meaning(escape: str) -> str:
 _meanings = _Meanings()
 
 
-def _unescaped(text: str) -> str:
+def _unescaped(text: str, escapes: re.Pattern[str] = _ESCAPE) -> str:
     """What ``text`` stands for, each escape in it taken back once; the very same where there is none."""
     if not ("%" in text or "\\" in text or "&" in text):
         return text
-    plain = _ESCAPE.sub(lambda escape: _meanings[escape[0]], text)
+    plain = escapes.sub(lambda escape: _meanings[escape[0]], text)
     return text if plain == text else plain
 
 
 class _Escapes:
     """Where the escapes of a text stand: in it, and their meanings in what :func:`_unescaped` makes of it."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, escapes: re.Pattern[str]) -> None:
         self._places, self._begins, self._ends = list[int](), list[int](), list[int]()
         less = 0
-        for escape in _ESCAPE.finditer(text):
+        for escape in escapes.finditer(text):
             if len(_meanings[escape[0]]) == 1:
                 self._places.append(escape.start() - less)
                 self._begins.append(escape.start())
@@ -137,22 +145,32 @@ class Redactor:
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Where in ``text`` secrets stand, in order and apart."""
+        if not self._forms:
+            return []
+        found, above = self._found(text, _ESCAPE)
+        kinds = {escape[0][0] for level in above for escape in _ESCAPE.finditer(level)}
+        if len(kinds) > 1:
+            for kind in kinds:
+                found += self._found(text, _WITHOUT[kind])[0]
+        return _merged(found)
+
+    def _found(self, text: str, pattern: re.Pattern[str]) -> tuple[list[tuple[int, int]], list[str]]:
+        """Where secrets stand when these escapes are taken back; and the texts in which there were some."""
         found: list[tuple[int, int]] = []
         above: list[str] = []
         escapes: list[_Escapes] = []
-        while self._forms:
+        while True:
             if self._may_stand_in(text):
-                escapes += map(_Escapes, above[len(escapes) :])
+                escapes += (_Escapes(level, pattern) for level in above[len(escapes) :])
                 for begin, end in self._places(text):
                     for level in reversed(escapes):
                         begin, end = level.span(begin, end)
                     found.append((begin, end))
-            plain = _unescaped(text)
+            plain = _unescaped(text, pattern)
             if plain is text or len(above) == LEVELS:
-                break
+                return found, above
             above.append(text)
             text = plain
-        return _merged(found)
 
     def _may_stand_in(self, text: str) -> bool:
         pieces = self._pieces

@@ -1,7 +1,6 @@
-"""Traces: which one a call is (:mod:`~eslbot.tracing.context`), its spans, and how they leave us.
+"""Traces of calls for a collector, made in the page process from the ledger when a call has ended.
 
-Nothing in here is imported where calls are carried but :mod:`~eslbot.tracing.context`, which is pure. The
-spans are made in the page process when a call is over, from what the ledger has of it:
-:mod:`~eslbot.tracing.plan` says which, :mod:`~eslbot.tracing.export` makes them with OpenTelemetry's SDK and
-sends them.
+:mod:`~eslbot.tracing.spans` says which spans a call has, :mod:`~eslbot.tracing.export` makes them with
+OpenTelemetry's SDK and sends them. Which trace a call is (:mod:`eslbot.telemetry.trace_context`) every
+process knows; nothing in here is imported where calls are carried.
 """

@@ -1,47 +1,40 @@
-"""What the charts show: ``/api/charts``, the calls of a day or of a week in figures."""
+"""The charts: ``/api/charts``, what the calls of a day or of a week came to."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
-from flask import Blueprint, request
+from flask import request
 
-from eslbot.ledger.summary import QUARTER
-from eslbot.web.asking import answering, ledger_of
+from eslbot.ledger.summary import INTERVAL
+from eslbot.web.endpoints import Endpoints, View
+from eslbot.web.ledger_access import ledger_errors, require_ledger
 from eslbot.web.schemas import ChartsQuery, query
-from eslbot.web.sessions import Access
-from eslbot.web.site import Site
 
-#: Seconds that a chart is about, and those of one point of it.
-SPANS = {"24h": (86400, QUARTER), "7d": (7 * 86400, 4 * QUARTER)}
+#: Seconds of a chart, and of one point of it.
+SPANS = {"24h": (86400, INTERVAL), "7d": (7 * 86400, 4 * INTERVAL)}
 
 
-class Charts:
-    """Of one site, for viewers that ``access`` knows."""
+class Charts(Endpoints):
+    """``/api/charts``."""
 
-    def __init__(self, site: Site, access: Access) -> None:
-        self._site = site
-        self._access = access
-        self._ids = {workspace.name: workspace.id for workspace in site.config.workspaces.values()}
-
-    def blueprint(self) -> Blueprint:
-        """The place, to be registered at ``/api``."""
-        blueprint = Blueprint("charts", __name__)
-        blueprint.add_url_rule("/charts", "charts", self._charts, provide_automatic_options=False)
-        return blueprint
+    def views(self) -> Mapping[str, View]:
+        """What answers GET."""
+        return {"/charts": self._charts}
 
     def _charts(self) -> dict[str, Any]:
-        viewer, reader = self._access.viewer(request), ledger_of(self._site)
+        viewer, ledger = self._access.viewer(request), require_ledger(self._services)
         values = query(request, ChartsQuery())
         workspaces, workspace = viewer.workspaces, values["workspace"]
         if workspace is not None:
-            named = self._ids.get(workspace, workspace.lower())
-            # Another tenant's has nothing to show, as one that never was.
-            workspaces = frozenset([named]) & (frozenset([named]) if workspaces is None else workspaces)
+            one = frozenset([self._services.workspace_ids.get(workspace, workspace.lower())])
+            # Another tenant's has no calls for this viewer, like one that never was.
+            workspaces = one if workspaces is None else one & workspaces
         seconds, step = SPANS[values["span"]]
         now = time.time()
         end = (int(now // step) + 1) * step
-        with answering():
-            told = reader.chart(end - seconds, end, step, workspaces)
-        return {"begin": end - seconds, "end": end, "step": step, "now": now, **told}
+        with ledger_errors():
+            chart = ledger.chart(end - seconds, end, step, workspaces)
+        return {"begin": end - seconds, "end": end, "step": step, "now": now, **chart}

@@ -1,12 +1,10 @@
-"""What a request may hold besides its path: the fields of a query or a form, each once, each checked.
-
-An error names the field and what it held.
-"""
+"""The fields of a query or a form: each at most once, each checked."""
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
@@ -14,91 +12,93 @@ from urllib.parse import parse_qsl
 from flask import Request
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, pre_load, validate, validates_schema
 
-from eslbot.ledger.console import moment
-from eslbot.ledger.queries import MAX_VALUE, Place
+from eslbot.ledger.filters import MAX_VALUE
+from eslbot.ledger.queries import Place
+from eslbot.ledger.terminal import parse_time
 from eslbot.outcome import Fault, Outcome, Stage
-from eslbot.web.refusal import Refusal, bad_request
+from eslbot.web.errors import ApiError, bad_request
 
 _CALL_ID = re.compile(r"[!-~]{1,64}")
 #: Characters of a query, bytes of a form, and fields of either.
 MAX_QUERY, MAX_FORM, MAX_FIELDS = 2048, 4096, 24
-#: Calls of one answer.
-LIMIT, MAX_LIMIT = 50, 200
+#: Calls of one answer, by default and at most.
+DEFAULT_LIMIT, MAX_LIMIT = 50, 200
 
 
-class Text(fields.String):
-    """Something to look for."""
+class Parsed(fields.Field[Any]):
+    """A field by a function that raises ValueError or OverflowError; ``expected`` says what it takes."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
-        text: str = super()._deserialize(value, attr, data, **kwargs)
-        if len(text) > MAX_VALUE or not text.isprintable():
-            raise ValidationError(f"expected at most {MAX_VALUE} printable characters")
-        return text.strip()
-
-
-class Flag(fields.Field[bool]):
-    """``true`` or ``false``."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
-        if value not in ("true", "false"):
-            raise ValidationError("expected true or false")
-        return bool(value == "true")
-
-
-class Moment(fields.Field[float]):
-    """Epoch seconds, or as the command line takes it: so long ago, or a date and time."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:
-        try:
-            at = _moment(value) if len(value) <= 40 else -1.0
-        except (ValueError, OverflowError):
-            at = -1.0
-        if not 0 <= at < 1e11:
-            raise ValidationError("expected a time as 2h (ago), 2026-11-23T10:15Z or epoch seconds")
-        return at
-
-
-def _moment(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return moment(text, time.time())
-
-
-class After(fields.Field[Place]):
-    """A call's place in the list, as an answer has told it."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Place:
-        at, _, call_id = value.partition(",")
-        try:
-            invited_at = float(at) if len(at) <= 32 else -1.0
-        except ValueError:
-            invited_at = -1.0
-        if not 0 <= invited_at < 1e11 or not _CALL_ID.fullmatch(call_id):
-            raise ValidationError("expected the `next` of an answer")
-        return Place(invited_at, call_id)
-
-
-class Count(fields.Field[int]):
-    """A whole number from 1 on, in ASCII digits."""
-
-    def __init__(self, most: int, **kwargs: Any) -> None:
+    def __init__(self, parse: Callable[[str], Any], expected: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._most = most
+        self._parse, self._expected = parse, expected
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        try:
+            return self._parse(value)
+        except (ValueError, OverflowError):
+            raise ValidationError(f"expected {self._expected}") from None
+
+
+def _bounded(at: float) -> float:
+    if not 0 <= at < 1e11:
+        raise ValueError
+    return at
+
+
+def _parse_text(value: str) -> str:
+    if len(value) > MAX_VALUE or not value.isprintable():
+        raise ValueError
+    return value.strip()
+
+
+def _parse_time(value: str) -> float:
+    """Epoch seconds, or a time as the command line takes it."""
+    if len(value) > 40:
+        raise ValueError
+    try:
+        at = float(value)
+    except ValueError:
+        at = parse_time(value, time.time())
+    return _bounded(at)
+
+
+def _parse_place(value: str) -> Place:
+    at, _, call_id = value.partition(",")
+    if len(at) > 32 or not _CALL_ID.fullmatch(call_id):
+        raise ValueError
+    return Place(_bounded(float(at)), call_id)
+
+
+def _text(**options: Any) -> Parsed:
+    return Parsed(_parse_text, f"at most {MAX_VALUE} printable characters", **options)
+
+
+def _flag() -> Parsed:
+    return Parsed(lambda value: ("false", "true").index(value) == 1, "true or false")
+
+
+def _time() -> Parsed:
+    return Parsed(_parse_time, "a time as 2h (ago), 2026-11-23T10:15Z or epoch seconds")
+
+
+def _count(maximum: int, **options: Any) -> Parsed:
+    """A whole number in ASCII digits."""
+
+    def parse(value: str) -> int:
         number = int(value) if value.isascii() and value.isdigit() and len(value) <= 9 else 0
-        if not 1 <= number <= self._most:
-            raise ValidationError(f"expected a whole number from 1 to {self._most}")
+        if not 1 <= number <= maximum:
+            raise ValueError
         return number
+
+    return Parsed(parse, f"a whole number from 1 to {maximum}", **options)
 
 
 def _word(*words: str, **options: Any) -> fields.String:
     return fields.String(validate=validate.OneOf(words, error="expected one of {choices}"), **options)
 
 
-class Fields(Schema):
-    """None at all. An empty field is as none."""
+class EmptyQuery(Schema):
+    """No fields. An empty field counts as absent."""
 
     class Meta:
         """A field that is not known is an error."""
@@ -110,16 +110,16 @@ class Fields(Schema):
         return {name: value for name, value in data.items() if value or name not in self.fields}
 
 
-class ExportQuery(Fields):
-    """``/api/calls.csv``: which calls, and from where on."""
+class ExportQuery(EmptyQuery):
+    """``/api/calls.csv``: which calls, and behind which place."""
 
-    prefix, workspace, did, crt, caller = Text(), Text(), Text(), Text(), Text()
+    prefix, workspace, did, crt, caller = _text(), _text(), _text(), _text(), _text()
     outcome = _word(*Outcome)
     fault = _word(*Fault)
     stage = _word(*Stage, "refused")
-    attention, live, handed_off = Flag(), Flag(), Flag()
-    since, until = Moment(), Moment()
-    before = After(load_default=None)
+    attention, live, handed_off = _flag(), _flag(), _flag()
+    since, until = _time(), _time()
+    before = Parsed(_parse_place, "the `next` of an answer", load_default=None)
 
     @validates_schema
     def _some_time(self, data: dict[str, Any], **_: Any) -> None:
@@ -128,16 +128,16 @@ class ExportQuery(Fields):
 
 
 class CallsQuery(ExportQuery):
-    """``/api/calls``: how many of them, too."""
+    """``/api/calls``: the same, and how many."""
 
-    limit = Count(MAX_LIMIT, load_default=LIMIT)
+    limit = _count(MAX_LIMIT, load_default=DEFAULT_LIMIT)
 
 
-class ChartsQuery(Fields):
-    """``/api/charts``: of which time, and of whom."""
+class ChartsQuery(EmptyQuery):
+    """``/api/charts``: which time, and which tenant."""
 
     span = _word("24h", "7d", load_default="24h")
-    workspace = Text(load_default=None)
+    workspace = _text(load_default=None)
 
 
 class SignInForm(Schema):
@@ -152,23 +152,23 @@ class SignInForm(Schema):
 
 
 def query(request: Request, schema: Schema) -> dict[str, Any]:
-    """The fields behind ``?``. Raises Refusal."""
+    """The fields behind ``?``. Raises ApiError."""
     if len(request.query_string) > MAX_QUERY:
         raise bad_request(f"the query is longer than {MAX_QUERY} characters")
     return _load(schema, _pairs(request.query_string))
 
 
 def form(request: Request, schema: Schema) -> dict[str, Any]:
-    """The fields of a posted form. Raises Refusal."""
+    """The fields of a posted form. Raises ApiError."""
     if request.mimetype != "application/x-www-form-urlencoded":
-        raise Refusal(
+        raise ApiError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             "not_a_form",
             "expected the content type application/x-www-form-urlencoded",
         )
     data = request.stream.read(MAX_FORM + 1)
     if len(data) > MAX_FORM:
-        raise Refusal(
+        raise ApiError(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", f"a form here has at most {MAX_FORM} bytes"
         )
     return _load(schema, _pairs(data))
@@ -183,8 +183,8 @@ def _load(schema: Schema, values: dict[str, str]) -> dict[str, Any]:
         if unknown is not None:
             known = ", ".join(sorted(schema.fields)) or "none"
             raise bad_request(f"unknown field {unknown[:64]!r}; known: {known}") from None
-        told = {name: f"{problems[name][0]}, got {values[name][:64]!r}" for name in problems}
-        raise bad_request("\n".join(f"{name}: {problem}" for name, problem in told.items()), told) from None
+        texts = {name: f"{problems[name][0]}, got {values[name][:64]!r}" for name in problems}
+        raise bad_request("\n".join(f"{name}: {problem}" for name, problem in texts.items()), texts) from None
     return loaded
 
 

@@ -1,60 +1,57 @@
-"""Searching for calls: ``/api/calls``; and what is found as a file, ``/api/calls.csv`` and ``….jsonl``."""
+"""The search: ``/api/calls``, and the calls found as a file, ``/api/calls.csv`` and ``/api/calls.jsonl``."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from flask import Blueprint, Response, request
+from flask import Response, request
 
-from eslbot.ledger.queries import Filter, Place
-from eslbot.web.asking import answering, ledger_of
-from eslbot.web.export import Exports, Kind
+from eslbot.ledger.filters import Filter
+from eslbot.ledger.queries import Place
+from eslbot.web.endpoints import Endpoints, View
+from eslbot.web.export import Exports, Format
+from eslbot.web.ledger_access import ledger_errors, require_ledger
 from eslbot.web.schemas import CallsQuery, ExportQuery, query
+from eslbot.web.services import PageServices
 from eslbot.web.sessions import Access, Viewer
-from eslbot.web.showing import in_list, may_see
-from eslbot.web.site import Site
+from eslbot.web.visibility import list_row, may_see
 
 
-class Search:
-    """Of one site, for viewers that ``access`` knows."""
+class Search(Endpoints):
+    """``/api/calls``, and its files."""
 
-    def __init__(self, site: Site, access: Access) -> None:
-        self._site = site
-        self._access = access
-        self._ids = {workspace.name: workspace.id for workspace in site.config.workspaces.values()}
+    def __init__(self, services: PageServices, access: Access) -> None:
+        super().__init__(services, access)
         self._exports = Exports()
 
-    def blueprint(self) -> Blueprint:
-        """The places, to be registered at ``/api``."""
-        blueprint = Blueprint("search", __name__)
-        blueprint.add_url_rule("/calls", "calls", self._calls, provide_automatic_options=False)
-        for kind in Kind:
-            blueprint.add_url_rule(
-                f"/calls.{kind}", kind, self._export, defaults={"kind": kind}, provide_automatic_options=False
-            )
-        return blueprint
+    def views(self) -> Mapping[str, View]:
+        """What answers GET."""
+        files: dict[str, View] = {f"/calls.{kind}": partial(self._export, kind) for kind in Format}
+        return {"/calls": self._calls, **files}
 
     def _calls(self) -> dict[str, Any]:
-        viewer, reader = self._access.viewer(request), ledger_of(self._site)
+        viewer, ledger = self._access.viewer(request), require_ledger(self._services)
         values = query(request, CallsQuery())
         limit, before = values.pop("limit"), values.pop("before")
-        with answering():
-            rows = reader.calls(self._wanted(viewer, values), limit, before)
+        with ledger_errors():
+            rows = ledger.calls(self._filter(viewer, values), limit, before)
         mine = [row for row in rows if may_see(viewer, row)]
         return {
-            "calls": [in_list(viewer.numbers, row) for row in mine],
+            "calls": [list_row(viewer.numbers, row) for row in mine],
             "next": Place.of(mine[-1]).text if mine and len(rows) == limit else None,
         }
 
-    def _export(self, kind: Kind) -> Response:
-        viewer, reader = self._access.viewer(request), ledger_of(self._site)
+    def _export(self, kind: Format) -> Response:
+        viewer, ledger = self._access.viewer(request), require_ledger(self._services)
         values = query(request, ExportQuery())
         before = values.pop("before")
-        return self._exports.begin(kind, viewer, request, reader, self._wanted(viewer, values), before)
+        return self._exports.answer(kind, viewer, request, ledger, self._filter(viewer, values), before)
 
-    def _wanted(self, viewer: Viewer, values: dict[str, Any]) -> Filter:
-        """By a tenant's id where its name is one of the configuration's: that has an index."""
+    def _filter(self, viewer: Viewer, values: dict[str, Any]) -> Filter:
+        """A tenant is looked for by id where its name is configured: the id has an index."""
         workspace = values.get("workspace")
         if workspace is not None:
-            values = {**values, "workspace": self._ids.get(workspace, workspace)}
+            values = {**values, "workspace": self._services.workspace_ids.get(workspace, workspace)}
         return Filter(**values, workspaces=viewer.workspaces, numbers=viewer.numbers)

@@ -19,49 +19,49 @@ from waitress.task import ThreadedTaskDispatcher, WSGITask
 
 from eslbot.web.export import MAX_EXPORTS
 from eslbot.web.live import MAX_STREAMS
-from eslbot.web.recordings import MOST_READING, MOST_WHOLE
+from eslbot.web.recordings import MAX_DOWNLOADS, MAX_READERS
 from eslbot.web.schemas import MAX_FORM
-from eslbot.web.sessions import MAX_WRONG
+from eslbot.web.sessions import MAX_WRONG_TOKENS
 
 log = structlog.get_logger()
 
-#: Threads that answer: one for each answer that may hold one for long, and these for everything else.
-THREADS = MAX_STREAMS + MAX_EXPORTS + MOST_WHOLE + MOST_READING + MAX_WRONG + 16
-#: Connections at one time. Beyond them the one goes that has been silent for longest.
+#: Threads: one for each answer that may take long, and 16 for everything else.
+THREADS = MAX_STREAMS + MAX_EXPORTS + MAX_DOWNLOADS + MAX_READERS + MAX_WRONG_TOKENS + 16
+#: Connections at one time. One more closes the one that has been silent for longest.
 MAX_CONNECTIONS = 256
 #: Bytes of a request's head.
 MAX_HEAD = 8192
 #: Requests that a connection may send before the first is answered.
 MAX_PIPELINED = 8
-#: Seconds that a request may take to come, and that a connection without one is kept.
-REQUEST, IDLE = 5.0, 15.0
-#: Seconds that an answer may take, to its last byte; but a stream of live events.
-ANSWER = 180.0
-#: Seconds in which a browser has to take something of what waits for it, and bytes that may wait.
-STALL, WAITING = 20.0, 256 * 1024
-#: Bytes of the answers before that may wait where one more is asked for.
-UNTAKEN = 32 * 1024
+#: Seconds in which a request must be complete, and for which a connection without one is kept.
+REQUEST_TIMEOUT, IDLE_TIMEOUT = 5.0, 15.0
+#: Seconds that an answer may take to its last byte; a stream of live events has no bound.
+ANSWER_TIMEOUT = 180.0
+#: Seconds in which a browser must take some of what waits for it, and bytes that may wait.
+STALL_TIMEOUT, MAX_UNSENT = 20.0, 256 * 1024
+#: Bytes of earlier answers that may still wait when another request is answered.
+MAX_UNSENT_BEFORE_NEXT = 32 * 1024
 
 
-class Answer(WSGITask):  # type: ignore[misc]  # waitress has no types
-    """One answer. Who asks on and does not take what was asked for before gets no more."""
+class BoundedTask(WSGITask):  # type: ignore[misc]  # waitress has no types
+    """One answer. A client that asks again and does not take the answers before gets no more."""
 
     def service(self) -> None:
-        """Make it."""
-        if self.channel.total_outbufs_len > UNTAKEN:
-            # Or this thread would wait with it for as long as the peer likes; and it has many connections.
+        """Make the answer."""
+        if self.channel.total_outbufs_len > MAX_UNSENT_BEFORE_NEXT:
+            # This thread would wait for as long as the peer likes, and the peer may have many connections.
             self.close_on_finish = True
         else:
             super().service()
 
 
-class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
+class BoundedChannel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     """One connection."""
 
-    task_class = Answer
+    task_class = BoundedTask
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        #: Since when its next request is awaited, or under way.
+        #: Since when its next request is awaited, or arriving.
         self.awaited_since = time.monotonic()
         super().__init__(*args, **kwargs)
 
@@ -76,34 +76,35 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         return more
 
     def overdue(self, now: float) -> str | None:
-        """What it keeps us waiting for, at the monotonic ``now``; None where it does not."""
-        if self.total_outbufs_len and time.time() - self.last_activity > STALL:
+        """Why it must be closed, at the monotonic ``now``; None where it need not."""
+        if self.total_outbufs_len and time.time() - self.last_activity > STALL_TIMEOUT:
             return "it takes nothing of its answer"
         if self.requests:
-            streams = self.requests[0].path == "/api/live"
-            return "its answer takes too long" if not streams and now - self.awaited_since > ANSWER else None
+            is_stream = self.requests[0].path == "/api/live"
+            late = not is_stream and now - self.awaited_since > ANSWER_TIMEOUT
+            return "its answer takes too long" if late else None
         if self.request is not None or self.last_activity == self.creation_time:
-            return "its request is not whole" if now - self.awaited_since > REQUEST else None
-        return "it is idle" if time.time() - self.last_activity > IDLE else None
+            return "its request is not whole" if now - self.awaited_since > REQUEST_TIMEOUT else None
+        return "it is idle" if time.time() - self.last_activity > IDLE_TIMEOUT else None
 
 
 class PageServer(TcpWSGIServer):  # type: ignore[misc]
     """Serves ``app`` on ``listener``, in the thread of :meth:`serve`, until :meth:`stop`."""
 
-    channel_class = Channel
+    channel_class = BoundedChannel
 
     def __init__(self, app: Flask, listener: socket.socket) -> None:
-        logging.getLogger("waitress").setLevel(logging.ERROR)  # what a peer does is not a word of ours
+        logging.getLogger("waitress").setLevel(logging.ERROR)  # what peers do wrong is not worth a line
         settings = Adjustments(
             sockets=[listener],
             threads=THREADS,
-            connection_limit=2 * MAX_CONNECTIONS,  # ours comes first
+            connection_limit=2 * MAX_CONNECTIONS,  # our own limit comes first
             cleanup_interval=1,
             asyncore_use_poll=True,
             max_request_header_size=MAX_HEAD,
             max_request_body_size=MAX_FORM + 1,
-            outbuf_high_watermark=WAITING,
-            channel_request_lookahead=1,  # so that the end of a browser ends its stream
+            outbuf_high_watermark=MAX_UNSENT,
+            channel_request_lookahead=1,  # so that a browser that goes ends its stream
             log_socket_errors=False,
             clear_untrusted_proxy_headers=False,
             ident=None,
@@ -133,14 +134,14 @@ class PageServer(TcpWSGIServer):  # type: ignore[misc]
             self._ended.set()
 
     def stop(self) -> None:
-        """End, from another thread: nothing more is accepted, and what is under way is broken off."""
+        """End, from another thread: accept nothing more, and break off what is under way."""
         self._stopping = True
-        with suppress(OSError):  # it may have seen that by itself, and be gone
+        with suppress(OSError):  # it may have ended by itself
             self.pull_trigger()
         self._ended.wait(timeout=2)
 
     def handle_accept(self) -> None:
-        """One connection more, and where there are too many, the most silent one less."""
+        """Take a connection; where there are too many, close the one that has been silent for longest."""
         if len(self.active_channels) >= MAX_CONNECTIONS:
             silent = [channel for channel in self.active_channels.values() if not channel.requests]
             if silent:
@@ -148,10 +149,10 @@ class PageServer(TcpWSGIServer):  # type: ignore[misc]
         super().handle_accept()
 
     def maintenance(self, now: float) -> None:
-        """Once a second: who keeps us waiting goes."""
+        """Once a second: close the connections that keep us waiting."""
         monotonic = time.monotonic()
         for channel in list(self.active_channels.values()):
             if why := channel.overdue(monotonic):
                 log.debug("page_connection_closed", peer=channel.addr[0], why=why)
-                # Not by `will_close`: that is seen to when the socket can be written, which is never.
+                # Not by `will_close`: waitress looks at that when the socket can be written, which is never.
                 channel.handle_close()

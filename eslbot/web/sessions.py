@@ -1,8 +1,8 @@
-"""Who may see the call page: the tokens of ``[web.tokens.NAME]``, and the sessions that come of them.
+"""Who may see the call page: the tokens of ``[web.tokens.NAME]``, and the sessions that they begin.
 
-A session is a cookie that itsdangerous has signed and nobody has to remember: the token's name and when it
-was given, with a key made of the token. So the token itself is in no cookie, and a token that is taken out of
-the configuration takes its sessions with it.
+A session is a cookie, signed by itsdangerous and stored nowhere else: the token's name and the time of the
+sign-in, signed with a key that is made of the token. So no cookie holds the token, and the sessions of a
+token end when it is taken out of the configuration.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from flask import Request, Response
 from itsdangerous import BadSignature, TimestampSigner
 
 from eslbot.config.model import Config, PageToken
-from eslbot.web.refusal import Refusal
+from eslbot.web.errors import ApiError
 
 log = structlog.get_logger()
 
 COOKIE = "eslbot_session"
-#: Seconds until one has to sign in again.
-SESSION = 12 * 3600
-#: Characters of a cookie's value that is looked at: ours are shorter.
+#: Seconds of a session.
+SESSION_SECONDS = 12 * 3600
+#: Characters of a cookie's value; a longer one is not ours.
 MAX_COOKIE = 256
-#: Seconds that a wrong token costs, and how many may wait so at a time: each keeps a thread of the server's.
-WRONG_PAUSE = 1.0
-MAX_WRONG = 4
+#: Seconds that a wrong token costs, and how many may wait at a time: each has a thread of the server's.
+WRONG_TOKEN_DELAY = 1.0
+MAX_WRONG_TOKENS = 4
 
 NO_TOKENS = """[web.tokens.operator]
 token = "${ESLBOT_PAGE_TOKEN}"     # at least 16 characters; make one with: openssl rand -hex 24
@@ -43,9 +43,9 @@ token = "${ESLBOT_PAGE_TOKEN}"     # at least 16 characters; make one with: open
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Who looks at the page, and what they may see. ``workspaces``: ids, None for all of them.
+    """Who looks at the page, and what they may see. ``workspaces``: ids of tenants, None for all.
 
-    ``recordings``: whether they may hear those.
+    ``recordings``: whether they may hear recordings.
     """
 
     name: str
@@ -73,9 +73,9 @@ class Access:
         self._wrong = 0
 
     def require_tokens(self) -> None:
-        """Raises Refusal where nobody is let in."""
+        """Raises ApiError where no token is configured, so that nobody is let in."""
         if not self._tokens:
-            raise Refusal(
+            raise ApiError(
                 HTTPStatus.FORBIDDEN,
                 "no_tokens",
                 "Nobody may see the call page: the configuration has no token for it.",
@@ -83,14 +83,16 @@ class Access:
             )
 
     def viewer(self, request: Request) -> Viewer:
-        """Who sent ``request``. Raises Refusal."""
+        """Who sent ``request``. Raises ApiError."""
         self.require_tokens()
         authorization = request.headers.get("Authorization", "")
         if authorization:
             scheme, _, token = authorization.partition(" ")
             if scheme.lower() != "bearer":
                 raise _unauthorized("expected Authorization: Bearer TOKEN")
-            return self._viewer(self._check(token.strip(), request.remote_addr), self._clock() + SESSION)
+            return self._viewer(
+                self._check(token.strip(), request.remote_addr), self._clock() + SESSION_SECONDS
+            )
         session = request.cookies.get(COOKIE, "")
         found = self._read(session) if 0 < len(session) <= MAX_COOKIE else None
         if found is None:
@@ -98,11 +100,11 @@ class Access:
         return found
 
     def sign_in(self, token: str, request: Request, response: Response) -> None:
-        """Have ``response`` begin a session. Raises Refusal."""
+        """Have ``response`` begin a session. Raises ApiError."""
         self.require_tokens()
         found = self._check(token, request.remote_addr)
         log.info("page_sign_in", token_name=found.name, peer=request.remote_addr)
-        _set_cookie(response, self._signer(found).sign(found.name).decode(), SESSION, request)
+        _set_cookie(response, self._signer(found).sign(found.name).decode(), SESSION_SECONDS, request)
 
     @staticmethod
     def sign_out(request: Request, response: Response) -> None:
@@ -112,8 +114,8 @@ class Access:
     # -----------------------------------------------------------------------------------------------------
 
     def _check(self, text: str, peer: str | None) -> PageToken:
-        """The token of this text. A wrong one is told in the log, without it, and costs time."""
-        if self._wrong >= MAX_WRONG:
+        """The token of this text. A wrong one is logged, without its text, and costs time."""
+        if self._wrong >= MAX_WRONG_TOKENS:
             raise _too_many()
         given, found = _digest(text), None
         for token in self._tokens.values():  # each is compared, whichever it is
@@ -122,14 +124,14 @@ class Access:
         if found is None:
             log.warning("page_sign_in_failed", peer=peer, remedy="[web.tokens] holds the tokens")
             with self._waiting():
-                self._pause(WRONG_PAUSE)
+                self._pause(WRONG_TOKEN_DELAY)
             raise _unauthorized("no token is this one")
         return found
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
         with self._lock:
-            if self._wrong >= MAX_WRONG:
+            if self._wrong >= MAX_WRONG_TOKENS:
                 raise _too_many()
             self._wrong += 1
         try:
@@ -143,10 +145,10 @@ class Access:
         if token is None:
             return None
         try:
-            _, given = self._signer(token).unsign(session, max_age=SESSION, return_timestamp=True)
+            _, given = self._signer(token).unsign(session, max_age=SESSION_SECONDS, return_timestamp=True)
         except BadSignature:  # SignatureExpired, too
             return None
-        until = given.timestamp() + SESSION
+        until = given.timestamp() + SESSION_SECONDS
         return self._viewer(token, until) if self._clock() < until else None
 
     def _signer(self, token: PageToken) -> TimestampSigner:
@@ -160,7 +162,7 @@ class Access:
 
 
 class _Signer(TimestampSigner):
-    """With HMAC-SHA-256, and by ``clock``."""
+    """With HMAC-SHA-256, and a clock of its own."""
 
     def __init__(self, secret: str, clock: Callable[[], float]) -> None:
         super().__init__(secret, salt=b"eslbot call page session", digest_method=hashlib.sha256)
@@ -170,15 +172,15 @@ class _Signer(TimestampSigner):
         return int(self._clock())
 
 
-def ours_only(request: Request) -> None:
-    """Raises Refusal for what another site's page made the browser send."""
+def require_same_site(request: Request) -> None:
+    """Raises ApiError for a request that another site's page has made the browser send."""
     if site := request.headers.get("Sec-Fetch-Site"):
         ours = site in ("same-origin", "none")
     else:  # a browser that is older
         origin = request.headers.get("Origin", "")
         ours = not origin or origin.partition("://")[2] == request.headers.get("Host", "")
     if not ours:
-        raise Refusal(
+        raise ApiError(
             HTTPStatus.FORBIDDEN,
             "foreign_page",
             "another site's page sent this",
@@ -186,8 +188,8 @@ def ours_only(request: Request) -> None:
         )
 
 
-def _too_many() -> Refusal:
-    return Refusal(
+def _too_many() -> ApiError:
+    return ApiError(
         HTTPStatus.TOO_MANY_REQUESTS,
         "too_many_wrong_tokens",
         "Too many wrong tokens are being tried.",
@@ -196,8 +198,8 @@ def _too_many() -> Refusal:
     )
 
 
-def _unauthorized(problem: str) -> Refusal:
-    return Refusal(
+def _unauthorized(problem: str) -> ApiError:
+    return ApiError(
         HTTPStatus.UNAUTHORIZED,
         "not_signed_in",
         problem,
@@ -211,7 +213,7 @@ def _digest(text: str) -> bytes:
 
 
 def _set_cookie(response: Response, value: str, seconds: int, request: Request) -> None:
-    # Whether the browser's end of it is TLS, a proxy in front tells us.
+    # Whether the browser has TLS is known to a proxy in front.
     secure = "https" in (request.scheme, request.headers.get("X-Forwarded-Proto", ""))
     response.set_cookie(
         COOKIE, value, max_age=seconds, path="/", secure=secure, httponly=True, samesite="Strict"

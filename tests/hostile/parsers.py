@@ -55,9 +55,10 @@ from eslbot.esl.errors import ProtocolError, UnsafeArgument
 from eslbot.esl.events import Event
 from eslbot.esl.frames import MAX_HEADER_BYTES, FrameReader, Headers
 from eslbot.esl.session import Session
-from eslbot.ledger.fold import BadFact, Fact, Story, read_fact
-from eslbot.ledger.queries import Filter
-from eslbot.ledger.tail import Folder
+from eslbot.ledger.filters import Filter
+from eslbot.ledger.journal_reader import JournalDirectory
+from eslbot.ledger.parsing import BadFact, Fact, read_fact
+from eslbot.ledger.record import CallRecord
 from eslbot.relay import control, protocols
 from eslbot.relay.control import BadText, News, read_news
 from eslbot.relay.protocols.base import BadMessage
@@ -65,11 +66,11 @@ from eslbot.server.probes import Probes
 from eslbot.sim.bot.wavfiles import wav
 from eslbot.telemetry import masking
 from eslbot.telemetry.redaction import Redactor, printable
-from eslbot.tracing.context import traceparent
-from eslbot.web.refusal import Refusal
+from eslbot.telemetry.trace_context import traceparent
+from eslbot.web.errors import ApiError
 from eslbot.web.schemas import CallsQuery, ChartsQuery, SignInForm, form, query
 from eslbot.web.server import MAX_HEAD
-from eslbot.web.sessions import COOKIE, Access, ours_only
+from eslbot.web.sessions import COOKIE, Access, require_same_site
 from tests.hostile import bots
 from tests.support import wire
 from tests.support.protocols import bot_of
@@ -525,10 +526,10 @@ def facts(content: bytes) -> None:
             continue
         if fact is not None:
             told.append(fact)
-    story = Story.new(UUID)
-    story.tell(told)
+    story = CallRecord.new(UUID)
+    story.apply(told)
     story.close_unseen(1795808800.0)
-    story.tell(told[::-1])
+    story.apply(told[::-1])
     for row in (story.row, *story.notifications, *story.timeline):
         json.dumps(row, allow_nan=False, ensure_ascii=False).encode()  # halves of a character, say, fail here
 
@@ -538,15 +539,15 @@ def tailed(content: bytes) -> Iterator[None]:
     place = _folder() / "journals"
     place.mkdir(exist_ok=True)
     (place / "host-1-1.jsonl").write_bytes(content)
-    folder = Folder(place)
-    folder.look({})
-    for journal in folder.in_order():
+    folder = JournalDirectory(place)
+    folder.scan({})
+    for journal in folder.unread_journals():
         while (piece := folder.read(journal)) is not None:
             assert piece.end > journal.offset
             assert not any(b"\n" in line for line in piece.lines)
             journal.offset, journal.within_line = piece.end, piece.within_line
             yield
-        list(islice(folder.read_again(journal), 10_000))
+        list(islice(folder.replay(journal), 10_000))
 
 
 @cache
@@ -620,7 +621,7 @@ def request(content: bytes) -> None:
     def refused(ask: Callable[[], Any]) -> Any:
         try:
             return ask()
-        except Refusal as refusal:
+        except ApiError as refusal:
             assert 400 <= refusal.status < 500
             json.dumps(refusal.document)
 
@@ -632,7 +633,7 @@ def request(content: bytes) -> None:
     refused(lambda: query(asked, ChartsQuery()))
     refused(lambda: form(asked, SignInForm()))
     refused(lambda: _access().viewer(asked))
-    refused(lambda: ours_only(asked))
+    refused(lambda: require_same_site(asked))
     assert len(asked.cookies.get(COOKIE, "")) <= MAX_HEAD
 
 

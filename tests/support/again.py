@@ -75,6 +75,7 @@ class Again:
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         assert isinstance(reporter, TerminalReporter)
         for report in self._failed[:LIMIT]:
+            reporter.ensure_newline()
             reporter.write_sep("=", f"measuring again, alone: {report.nodeid}", bold=True)
             measured = Measured(report, self._alone(report.nodeid))
             self._measured.append(measured)

@@ -7,12 +7,13 @@ import time
 from collections import Counter
 from typing import Any
 
-from eslbot.ledger.fold import needs_attention
-from eslbot.ledger.projection import Health, Projection
-from eslbot.ledger.queries import Filter, Place, Story
-from eslbot.ledger.reader import Reader
+from eslbot.ledger.filters import Filter
+from eslbot.ledger.projection import LedgerHealth, Projection
+from eslbot.ledger.queries import CallDetails, Place
+from eslbot.ledger.query_service import QueryService
+from eslbot.ledger.record import needs_attention
 from eslbot.ledger.schema import calls
-from eslbot.ledger.summary import charted, figures
+from eslbot.ledger.summary import chart_of, counts_of
 
 Row = dict[str, Any]
 
@@ -52,7 +53,7 @@ def row(number: int, workspace_id: str = ACME, **values: Any) -> Row:
     }
 
 
-class FakeLedger(Reader):
+class FakeLedger(QueryService):
     """``obedient=False``: it forgets to look at the rights."""
 
     def __init__(self, *, obedient: bool = True) -> None:
@@ -74,7 +75,7 @@ class FakeLedger(Reader):
         """Its process has been started again: the projection is made of what the database has."""
         health = self.projection.health
         self.projection = Projection()
-        self.projection.tell(health)
+        self.projection.set_health(health)
         self.projection.put(self.calls_by_id.values())
 
     # -- what a test does ---------------------------------------------------------------------------------
@@ -95,7 +96,7 @@ class FakeLedger(Reader):
 
     def say(self, *, up: bool, backlog: int = 0) -> None:
         """How the ledger is."""
-        self.projection.tell(Health(up, backlog))
+        self.projection.set_health(LedgerHealth(up, backlog))
 
     # -- its questions --------------------------------------------------------------------------------------
 
@@ -112,14 +113,14 @@ class FakeLedger(Reader):
         for one in self._mine(workspaces):
             if begin <= one["invited_at"] < end:
                 at = int(one["invited_at"])
-                counts[at - (at - begin) % step].update(figures(one))
-        return charted(counts)
+                counts[at - (at - begin) % step].update(counts_of(one))
+        return chart_of(counts)
 
-    def call(self, call_id: str, workspaces: frozenset[str] | None) -> Story | None:
+    def call(self, call_id: str, workspaces: frozenset[str] | None) -> CallDetails | None:
         self._note("call", call_id, workspaces)
         for one in self._mine(workspaces):
             if one["call_id"] == call_id:
-                return Story(
+                return CallDetails(
                     one,
                     self.timelines.get(call_id, []),
                     self.notifications.get(call_id, []),

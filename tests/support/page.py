@@ -17,11 +17,11 @@ from typing import Any, Self
 import tomli_w
 
 from eslbot.config import load
-from eslbot.health.model import Colour, Component, Finding, Health, Place, State
+from eslbot.health.model import Colour, Component, Finding, Health, State, Subject
 from eslbot.recovery.state import Recoveries
 from eslbot.web.app import create_app
 from eslbot.web.server import PageServer
-from eslbot.web.site import Site
+from eslbot.web.services import PageServices
 from tests.support.fake_ledger import ACME, WORKSPACES, ZENITH, FakeLedger
 from tests.support.processes import tree
 
@@ -60,14 +60,14 @@ class PageService:
         self._file.write_text(tomli_w.dumps(self.tree))
         config = load(self._file)
         if self.ledger is None:
-            self.site = Site(config, health=self._health)
+            self.services = PageServices(config, health=self._health)
         else:
             self.ledger.begin_anew()
             projection = self.ledger.projection
-            self.site = Site(config, self.ledger, projection, health=self._health)
+            self.services = PageServices(config, self.ledger, projection, health=self._health)
         listener = self._listener.dup()
         listener.setblocking(False)
-        self._server = PageServer(create_app(self.site), listener)
+        self._server = PageServer(create_app(self.services), listener)
         threading.Thread(target=self._server.serve, daemon=True).start()
 
     def take_little(self) -> None:
@@ -79,7 +79,7 @@ class PageService:
 
     def stop(self) -> None:
         """As it ends."""
-        self.site.projection.close()
+        self.services.projection.close()
         self._server.stop()
 
 
@@ -96,7 +96,7 @@ def well(**colours: str) -> Health:
                 colour, f"{component} is {colour}" if wrong else "", f"mend {component}" if wrong else ""
             )
             name = WORKSPACES[workspace_id] if workspace_id else None
-            states.append(State(Place(component, workspace_id), finding, now - 30, name))
+            states.append(State(Subject(component, workspace_id), finding, now - 30, name))
     return Health(now, tuple(states))
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from eslbot.config.model import Bot
 from eslbot.relay import protocols
 from eslbot.relay.protocols.base import Protocol
-from eslbot.tracing.context import traceparent
+from eslbot.telemetry.trace_context import traceparent
 from tests.support import invites
 
 #: A CRT Object ID may be any text.

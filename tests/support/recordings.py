@@ -11,7 +11,7 @@ import numpy as np
 
 from eslbot.config.loader import from_tree
 from eslbot.config.model import Config
-from eslbot.recording.writer import About, Track, Writer
+from eslbot.recording.writer import CallInfo, PartWriter, RecordingWriter
 from tests.support.relays import ACME, configuration
 
 OTHER = "5a1d7f0e-96c4-4d57-9c58-0f9b3a2f7c11"
@@ -35,9 +35,9 @@ def tree(folder: Path, **own: Any) -> dict[str, Any]:
     return tree
 
 
-def about(call_id: str = CALL, workspace: str = "acme", key: str | None = None) -> About:
+def about(call_id: str = CALL, workspace: str = "acme", key: str | None = None) -> CallInfo:
     workspace_id = ACME if workspace == "acme" else OTHER
-    return About(call_id, workspace_id, workspace, "crt-1", bytes.fromhex(key) if key else None)
+    return CallInfo(call_id, workspace_id, workspace, "crt-1", bytes.fromhex(key) if key else None)
 
 
 def sound(seconds: float, seed: int = 1) -> bytes:
@@ -47,7 +47,12 @@ def sound(seconds: float, seed: int = 1) -> bytes:
 
 
 def record(
-    directory: Path, whose: About, seconds: float = 5.0, *, began_at: float | None = None, least_free: int = 0
+    directory: Path,
+    whose: CallInfo,
+    seconds: float = 5.0,
+    *,
+    began_at: float | None = None,
+    least_free: int = 0,
 ) -> tuple[bytes, bytes]:
     """A recording of one more part; what was said on its two sides."""
     caller, line = sound(seconds), sound(seconds, 2)
@@ -57,7 +62,7 @@ def record(
 
 def write(
     directory: Path,
-    whose: About,
+    whose: CallInfo,
     caller: bytes,
     line: bytes,
     *,
@@ -72,8 +77,8 @@ def write(
 
 
 def begin(
-    directory: Path, whose: About, caller: bytes, line: bytes, *, began_at: float | None = None
-) -> tuple[Writer, Track]:
+    directory: Path, whose: CallInfo, caller: bytes, line: bytes, *, began_at: float | None = None
+) -> tuple[RecordingWriter, PartWriter]:
     """A part with this in it, on the disk, that has not ended."""
     writer, track = _begin(directory, whose, caller, line, began_at)
     _wait_for(track)
@@ -81,10 +86,10 @@ def begin(
 
 
 def _begin(
-    directory: Path, whose: About, caller: bytes, line: bytes, began_at: float | None, least_free: int = 0
-) -> tuple[Writer, Track]:
-    writer = Writer(directory, least_free)
-    track = writer.track(whose, time.time() if began_at is None else began_at)
+    directory: Path, whose: CallInfo, caller: bytes, line: bytes, began_at: float | None, least_free: int = 0
+) -> tuple[RecordingWriter, PartWriter]:
+    writer = RecordingWriter(directory, least_free)
+    track = writer.begin_part(whose, time.time() if began_at is None else began_at)
     for at in range(0, len(caller), SECONDS):
         if at:
             _wait_for(track)  # so it is never behind, however long it is
@@ -92,7 +97,7 @@ def _begin(
     return writer, track
 
 
-def _wait_for(track: Track) -> None:
+def _wait_for(track: PartWriter) -> None:
     deadline = time.monotonic() + 20
     while track._put != track._done:
         assert time.monotonic() < deadline and track.failed is None, track.failed
@@ -100,11 +105,11 @@ def _wait_for(track: Track) -> None:
 
 
 #: What was cut off, kept: where nobody has them any more, libsndfile ends their files after all.
-_KILLED: list[Track] = []
+_KILLED: list[PartWriter] = []
 
 
 def cut_off(
-    directory: Path, whose: About, caller: bytes, line: bytes, *, began_at: float | None = None
+    directory: Path, whose: CallInfo, caller: bytes, line: bytes, *, began_at: float | None = None
 ) -> None:
     """A part as a relay leaves it that is killed, some minutes ago."""
     writer, track = _begin(directory, whose, caller, line, began_at)

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from eslbot.health.model import CallInNeed, Colour, Component, Finding, Need
-from eslbot.recording.writer import About
+from eslbot.recording.writer import CallInfo
 from tests.support.calls import a_day, rich_call, rich_sound, tenants
 from tests.support.fake_ledger import ACME, FakeLedger, many, row
 from tests.support.page import CHROMIUM, PageService, browser, page_tree, recordings_of, sign_in, well
@@ -71,7 +71,7 @@ def overview(chromium: Any, service: PageService, file: Path) -> None:
     }
     states = tuple(
         replace(state, finding=red[key], since=now - 41)
-        if (key := (state.place.component, state.workspace)) in red
+        if (key := (state.subject.component, state.workspace)) in red
         else state
         for state in well().states
     )
@@ -115,7 +115,7 @@ def call(chromium: Any, service: PageService, call_id: str, file: Path) -> None:
 
 def _record(service: PageService, call_id: str, began: float) -> None:
     """As a relay has written it, up to the bot's end."""
-    about = About(call_id, ACME, "acme", "crt-1", None)
+    about = CallInfo(call_id, ACME, "acme", "crt-1", None)
     sound = rich_sound(0.35, 48.7)
     write(recordings_of(service.journal), about, *sound, began_at=began + 0.35)
 

@@ -18,7 +18,7 @@ from eslbot.config.model import Address, Config, FreeSwitch, Ledger, Relay, Secr
 from eslbot.esl.inbound import why_unreachable
 from eslbot.health import probes
 from eslbot.health.model import Colour, Component, Finding
-from eslbot.health.probes import Count, Findings, Writing
+from eslbot.health.probes import Findings, ProcessCount, WriterStatus
 from eslbot.recovery.state import Recoveries
 from tests.support.inbound_switch import PASSWORD, InboundSwitch, Spoiled
 from tests.support.processes import tree
@@ -66,14 +66,14 @@ def held(inbound: InboundSwitch, config: Config, spoiled: Spoiled | None = None)
 
 
 def test_a_freeswitch_that_is_well(inbound: InboundSwitch, config: Config, asked: FreeSwitch) -> None:
-    found = probes.switch(replace(asked, event_socket=held(inbound, config)))
+    found = probes.freeswitch(replace(asked, event_socket=held(inbound, config)))
     assert found == {FREESWITCH: Finding(Colour.GREEN), EVENT_SOCKET: Finding(Colour.GREEN)}
     assert inbound.asked == ["status", "fsctl pause_check inbound", "sofia status"]
 
 
 def test_a_freeswitch_that_is_gone(asked: FreeSwitch) -> None:
     gone = nobody()
-    found = probes.switch(replace(asked, event_socket=gone, sip_ip=gone.ip, sip_port=gone.port))
+    found = probes.freeswitch(replace(asked, event_socket=gone, sip_ip=gone.ip, sip_port=gone.port))
     assert colours(found) == {FREESWITCH: Colour.RED, EVENT_SOCKET: Colour.RED}
     assert f"FreeSWITCH is gone: SIP {gone}: Connection refused" in found[FREESWITCH].why
     assert "systemctl start freeswitch" in found[FREESWITCH].remedy
@@ -81,7 +81,7 @@ def test_a_freeswitch_that_is_gone(asked: FreeSwitch) -> None:
 
 def test_an_event_socket_that_is_lost_while_sip_is_taken(asked: FreeSwitch) -> None:
     with peer(hangs) as sip:
-        found = probes.switch(replace(asked, event_socket=nobody(), sip_ip=sip.ip, sip_port=sip.port))
+        found = probes.freeswitch(replace(asked, event_socket=nobody(), sip_ip=sip.ip, sip_port=sip.port))
     assert colours(found) == {FREESWITCH: Colour.AMBER, EVENT_SOCKET: Colour.RED}
 
 
@@ -92,8 +92,8 @@ def test_a_freeswitch_that_hangs_or_drips_costs_no_more_than_its_time(
 ) -> None:
     began = time.monotonic()
     with peer(behaviour) as address:  # type: ignore[arg-type]
-        found = probes.switch(replace(asked, event_socket=address))
-    assert time.monotonic() - began < probes.PATIENCE + SPARE
+        found = probes.freeswitch(replace(asked, event_socket=address))
+    assert time.monotonic() - began < probes.TIMEOUT + SPARE
     assert colours(found) == {FREESWITCH: Colour.RED, EVENT_SOCKET: Colour.RED}
     assert "FreeSWITCH hangs" in found[FREESWITCH].why
     assert "KILL" in found[FREESWITCH].remedy
@@ -105,7 +105,7 @@ def test_a_freeswitch_that_hangs_or_drips_costs_no_more_than_its_time(
 )
 def test_what_is_no_event_socket(asked: FreeSwitch, behaviour: object) -> None:
     with peer(behaviour) as address:  # type: ignore[arg-type]
-        found = probes.switch(replace(asked, event_socket=address, sip_ip=None))
+        found = probes.freeswitch(replace(asked, event_socket=address, sip_ip=None))
     assert colours(found)[EVENT_SOCKET] is Colour.RED
     assert "no event socket" in found[EVENT_SOCKET].why or "hangs" in found[EVENT_SOCKET].why
 
@@ -116,7 +116,7 @@ def test_a_freeswitch_that_lets_nobody_in_is_not_gone(
 ) -> None:
     address = held(inbound, config, Spoiled(manners=manners))
     wrong = replace(asked, event_socket=address, event_socket_password=Secret("another-one"))
-    found = probes.switch(wrong)
+    found = probes.freeswitch(wrong)
     assert colours(found) == {FREESWITCH: Colour.UNKNOWN, EVENT_SOCKET: Colour.RED}
     assert said in found[EVENT_SOCKET].why
     assert "another-one" not in str(found)
@@ -126,7 +126,7 @@ def test_without_a_password_it_is_said_where_one_is_missing(
     asked: FreeSwitch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(probes, "event_socket_password", lambda _: _no_password(asked, tmp_path))
-    found = probes.switch(replace(asked, event_socket_password=None))
+    found = probes.freeswitch(replace(asked, event_socket_password=None))
     assert colours(found)[EVENT_SOCKET] is Colour.RED
     assert "event_socket_password is not set" in found[EVENT_SOCKET].why
 
@@ -153,7 +153,7 @@ def test_a_freeswitch_that_takes_no_calls_is_red(
     inbound: InboundSwitch, config: Config, asked: FreeSwitch, replies: dict[str, str], said: str
 ) -> None:
     address = held(inbound, config, Spoiled(replies=replies))
-    found = probes.switch(replace(asked, event_socket=address))
+    found = probes.freeswitch(replace(asked, event_socket=address))
     assert colours(found) == {FREESWITCH: Colour.RED, EVENT_SOCKET: Colour.GREEN}
     assert said in found[FREESWITCH].why
     assert found[FREESWITCH].remedy
@@ -184,7 +184,7 @@ def test_its_last_death_is_told_for_ten_minutes(
         known = replace(known, **{name: now + value if value < 0 else value for name, value in ago.items()})
         text = json.dumps({name: getattr(known, name) for name in known.__slots__})
     Path(asked.recovery_file).write_text(text)
-    found = probes.switch(replace(asked, event_socket=held(inbound, config)))[FREESWITCH]
+    found = probes.freeswitch(replace(asked, event_socket=held(inbound, config)))[FREESWITCH]
     assert found.colour is colour
     assert said in found.why
 
@@ -243,7 +243,7 @@ def answer(status: str, word: str) -> bytes:
 )
 def test_workers(said: bytes, there: int, colour: Colour, why: str) -> None:
     with peer(says(said)) as address:
-        found = probes.workers(address, lambda: Count(there, 2))[WORKERS]
+        found = probes.workers(address, lambda: ProcessCount(there, 2))[WORKERS]
     assert (found.colour, why in found.why) == (colour, True)
     assert bool(found.remedy) is (colour is not Colour.GREEN)
 
@@ -253,13 +253,13 @@ def test_workers(said: bytes, there: int, colour: Colour, why: str) -> None:
 def test_workers_that_hang_or_drip(behaviour: object) -> None:
     began = time.monotonic()
     with peer(behaviour) as address:  # type: ignore[arg-type]
-        found = probes.workers(address, lambda: Count(2, 2))[WORKERS]
-    assert time.monotonic() - began < probes.PATIENCE + SPARE
+        found = probes.workers(address, lambda: ProcessCount(2, 2))[WORKERS]
+    assert time.monotonic() - began < probes.TIMEOUT + SPARE
     assert found.colour is Colour.RED if behaviour is hangs else found.colour in (Colour.RED, Colour.GREEN)
 
 
 def test_workers_that_are_gone() -> None:
-    found = probes.workers(nobody(), lambda: Count(0, 2))[WORKERS]
+    found = probes.workers(nobody(), lambda: ProcessCount(0, 2))[WORKERS]
     assert (found.colour, "Connection refused" in found.why) == (Colour.RED, True)
 
 
@@ -281,41 +281,41 @@ def with_relay(config: Config, listen: Address, processes: int = 2) -> Config:
 )
 def test_relays(config: Config, said: bytes, there: int, colour: Colour, why: str) -> None:
     with peer(says(said)) as address:
-        found = probes.relays(with_relay(config, address), lambda: Count(there, 2))[RELAYS]
+        found = probes.relays(with_relay(config, address), lambda: ProcessCount(there, 2))[RELAYS]
     assert (found.colour, why in found.why) == (colour, True)
 
 
 @pytest.mark.timed
 def test_relays_that_are_gone_or_hang(config: Config) -> None:
-    found = probes.relays(with_relay(config, nobody()), lambda: Count(0, 2))[RELAYS]
+    found = probes.relays(with_relay(config, nobody()), lambda: ProcessCount(0, 2))[RELAYS]
     assert (found.colour, "go to agents" in found.why) == (Colour.RED, True)
     began = time.monotonic()
     with peer(hangs) as address:
-        found = probes.relays(with_relay(config, address), lambda: Count(2, 2))[RELAYS]
+        found = probes.relays(with_relay(config, address), lambda: ProcessCount(2, 2))[RELAYS]
     assert found.colour is Colour.RED
-    assert time.monotonic() - began < probes.PATIENCE + SPARE
+    assert time.monotonic() - began < probes.TIMEOUT + SPARE
 
 
 def test_a_relay_alone_is_asked_and_not_counted(config: Config) -> None:
     with peer(says(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nrelay\n")) as address:
-        found = probes.relays(with_relay(config, address, processes=0), lambda: Count(0, 0))[RELAYS]
+        found = probes.relays(with_relay(config, address, processes=0), lambda: ProcessCount(0, 0))[RELAYS]
     assert found.colour is Colour.GREEN
-    gone = probes.relays(with_relay(config, nobody(), processes=0), lambda: Count(0, 0))[RELAYS]
+    gone = probes.relays(with_relay(config, nobody(), processes=0), lambda: ProcessCount(0, 0))[RELAYS]
     assert "eslbot-relay" in gone.remedy
 
 
 def test_a_relay_on_freeswitchs_own_host_is_not_known_from_here(config: Config) -> None:
     elsewhere = Address(type(config.freeswitch.event_socket.ip)("10.0.0.5"), 8021)
     far = replace(config, freeswitch=replace(config.freeswitch, event_socket=elsewhere))
-    found = probes.relays(with_relay(far, nobody(), processes=0), lambda: Count(0, 0))[RELAYS]
+    found = probes.relays(with_relay(far, nobody(), processes=0), lambda: ProcessCount(0, 0))[RELAYS]
     assert found.colour is Colour.UNKNOWN
 
 
 # -- the ledger ---------------------------------------------------------------------------------------------
 
 
-def writing(**changes: object) -> Writing:
-    return replace(Writing(True, "", 0, time.monotonic()), **changes)  # type: ignore[arg-type]
+def writing(**changes: object) -> WriterStatus:
+    return replace(WriterStatus(True, "", 0, time.monotonic()), **changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,16 @@ from eslbot.ameyo.notification import notification
 from eslbot.cli import main
 from eslbot.config import load
 from eslbot.config.model import Ledger, Secret
-from eslbot.ledger import console, queries
+from eslbot.ledger import queries, tenants, terminal
 from eslbot.ledger.database import migrate, open_database, reading
-from eslbot.ledger.fold import read_fact
-from eslbot.ledger.queries import BadFilter, Filter, Place
+from eslbot.ledger.filters import BadFilter, Filter
+from eslbot.ledger.parsing import read_fact
+from eslbot.ledger.percentile import percentile
+from eslbot.ledger.queries import Place
 from eslbot.ledger.resend import CannotResend, Resend
 from eslbot.ledger.schema import notifications
-from eslbot.ledger.store import Batch, Store
+from eslbot.ledger.statistics import statistics
+from eslbot.ledger.store import Batch, LedgerStore
 from tests.support.ameyo_server import AmeyoServer
 from tests.support.ledger import ACME, NOON, OTHER, fact, identity, whole_call
 from tests.support.processes import ROOT, tree
@@ -65,7 +68,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
         one = read_fact(json.dumps(line).encode())
         assert one is not None
         batch.add(one)
-    Store(engine, "here").write(batch, NOON + 600)
+    LedgerStore(engine, "here").write(batch, NOON + 600)
     engine.dispose()
     return ledger
 
@@ -110,7 +113,7 @@ def connection(ledger: Ledger) -> Iterator[Connection]:
     ],
 )
 def test_filters(connection: Connection, wanted: dict[str, Any], found: list[str]) -> None:
-    assert [row["call_id"] for row in queries.find(connection, Filter.of(wanted))] == found
+    assert [row["call_id"] for row in queries.find_calls(connection, Filter.of(wanted))] == found
 
 
 @pytest.mark.parametrize(
@@ -124,13 +127,13 @@ def test_a_filter_that_asks_for_nothing_there_is(wanted: dict[str, Any]) -> None
 
 
 def test_pages_of_calls(connection: Connection) -> None:
-    first = queries.find(connection, Filter(), 4)
-    rest = queries.find(connection, Filter(), 4, Place.of(first[-1]))
+    first = queries.find_calls(connection, Filter(), 4)
+    rest = queries.find_calls(connection, Filter(), 4, Place.of(first[-1]))
     assert [row["call_id"] for row in first + rest] == ["theirs", "lives", "refused", "lost", "good2", "good"]
 
 
 def test_tenants(connection: Connection) -> None:
-    acme, other = queries.tenants(connection, NOON + 600)
+    acme, other = tenants.tenants(connection, NOON + 600)
     assert acme == {
         "workspace_id": ACME,
         "workspace": "acme",
@@ -143,15 +146,15 @@ def test_tenants(connection: Connection) -> None:
         "post_seconds_p95": 0.2,
     }
     assert other["workspace"] == "other"
-    later = queries.tenants(connection, NOON + 5000)[0]
+    later = tenants.tenants(connection, NOON + 5000)[0]
     assert (later["last_hour"], later["active"], later["last_handed_off_at"]) == ({}, 1, NOON + 106.3)
-    assert [row["workspace"] for row in queries.tenants(connection, NOON + 600, frozenset([OTHER]))] == [
+    assert [row["workspace"] for row in tenants.tenants(connection, NOON + 600, frozenset([OTHER]))] == [
         "other"
     ]
 
 
 def test_stats(connection: Connection) -> None:
-    found = queries.stats(connection, Filter.of({"workspace": "acme"}))
+    found = statistics(connection, Filter.of({"workspace": "acme"}))
     assert list(found["workspaces"]) == ["acme"]
     told = found["all"]
     assert (told["calls"], told["answered"], told["live"], told["refused"]) == (5, 4, 1, 1)
@@ -162,12 +165,12 @@ def test_stats(connection: Connection) -> None:
     assert told["seconds"]["hold_until_bye"]["count"] == 2
     assert told["seconds"]["hold_until_bye"]["p50"] == pytest.approx(3.0)
     assert told["seconds"]["bot_end_to_post"]["p95"] == pytest.approx(0.1, abs=1e-5)
-    assert queries.stats(connection, Filter.of({"did": "0"}))["all"]["hand_off_rate"] is None
+    assert statistics(connection, Filter.of({"did": "0"}))["all"]["hand_off_rate"] is None
 
 
 def test_stats_of_restarts(connection: Connection) -> None:
     def told(**wanted: Any) -> tuple[Any, ...]:
-        group = queries.stats(connection, Filter.of(wanted))["all"]
+        group = statistics(connection, Filter.of(wanted))["all"]
         return (group["recovered"], group["restarts"], group["restart_gap"])
 
     assert told() == (2, 3, 1.74)
@@ -185,19 +188,19 @@ def test_stats_of_restarts(connection: Connection) -> None:
     ],
 )
 def test_restarts_of_the_last_hour(connection: Connection, after: float, found: tuple[Any, ...]) -> None:
-    told = queries.restarts(connection, NOON + after)
+    told = tenants.restarts(connection, NOON + after)
     assert (told["calls"], told["last"], told["gap"]) == found
 
 
 def test_restarts_of_another_tenants_calls_are_not_told(connection: Connection) -> None:
-    assert queries.restarts(connection, NOON + 600, frozenset([ACME]))["calls"] == 2
-    assert queries.restarts(connection, NOON + 600, frozenset([OTHER]))["calls"] == 0
-    assert queries.restarts(connection, NOON + 600, frozenset())["calls"] == 0
+    assert tenants.restarts(connection, NOON + 600, frozenset([ACME]))["calls"] == 2
+    assert tenants.restarts(connection, NOON + 600, frozenset([OTHER]))["calls"] == 0
+    assert tenants.restarts(connection, NOON + 600, frozenset())["calls"] == 0
 
 
 @pytest.mark.parametrize(("share", "value"), [(50, 5), (95, 10), (99, 10), (10, 1), (1, 1)])
 def test_percentiles(share: int, value: float) -> None:
-    assert queries.percentile([float(n) for n in range(1, 11)], share) == value
+    assert percentile([float(n) for n in range(1, 11)], share) == value
 
 
 @pytest.mark.parametrize(
@@ -211,7 +214,7 @@ def test_percentiles(share: int, value: float) -> None:
     ],
 )
 def test_times_of_the_command_line(text: str, at: float) -> None:
-    assert console.moment(text, 1_000_000) == at
+    assert terminal.parse_time(text, 1_000_000) == at
 
 
 # -- the command line ----------------------------------------------------------------------------------------
@@ -275,13 +278,13 @@ def test_calls_as_json_and_as_csv(configuration: Path) -> None:
 def test_no_cell_is_a_formula(text: str) -> None:
     out = io.StringIO()
     row = dict.fromkeys((column.name for column in queries.calls.columns), None)
-    console.write_csv([{**row, "caller": text, "invited_at": NOON + 0.25}], out)
+    terminal.write_csv([{**row, "caller": text, "invited_at": NOON + 0.25}], out)
     (told,) = csv.DictReader(io.StringIO(out.getvalue(), newline=""))
     assert (told["caller"], told["invited_at"]) == ("'" + text, "2027-01-15T08:00:00.250Z")
 
 
 def test_no_text_is_an_order_to_the_terminal() -> None:
-    assert console.clean("a\x1b[2Jb\u202ec\n") == "a?[2Jb?c?"
+    assert terminal.printable("a\x1b[2Jb\u202ec\n") == "a?[2Jb?c?"
 
 
 def test_one_call_is_told(configuration: Path) -> None:

@@ -12,18 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eslbot.ledger import summary
-from eslbot.ledger.fold import Story, needs_attention, read_fact
-from eslbot.ledger.queries import percentile
-from eslbot.ledger.summary import Changes, figures, quantile
+from eslbot.ledger.parsing import read_fact
+from eslbot.ledger.percentile import percentile
+from eslbot.ledger.record import CallRecord, needs_attention
+from eslbot.ledger.summary import SummaryChanges, counts_of, quantile
 from tests.support.ledger import ACME, NOON, fact, identity, whole_call
 
 
 def row_of(*lines: dict[str, Any]) -> dict[str, Any]:
-    story = Story.new("a")
+    story = CallRecord.new("a")
     for line in lines:
         told = read_fact(json.dumps(line).encode())
         assert told is not None
-        story.tell([told])
+        story.apply([told])
     return story.row
 
 
@@ -33,7 +34,7 @@ def refused(status: int, **more: Any) -> dict[str, Any]:
 
 def test_a_call_counts_once_its_bot_is_heard_and_once_more_when_it_has_ended() -> None:
     lines = whole_call("a")
-    told = [figures(row_of(*lines[:count])) for count in range(1, len(lines) + 1)]
+    told = [counts_of(row_of(*lines[:count])) for count in range(1, len(lines) + 1)]
     heard = {"calls": 1, "set_up 34": 1, "first_audio 54": 1}
     assert told[:4] == [{}] * 4
     assert told[4:14] == [heard] * 10
@@ -44,20 +45,20 @@ def test_a_bot_that_is_never_heard() -> None:
     lines = whole_call("a")
     del lines[4]
     silent = row_of(*(line for line in lines if line["what"] != "speech_began"))
-    assert figures(silent) == {"calls": 1, "set_up 34": 1, "ended": 1, "good": 1, "hand_off 47": 1}
+    assert counts_of(silent) == {"calls": 1, "set_up 34": 1, "ended": 1, "good": 1, "hand_off 47": 1}
 
 
 def test_a_hand_off_that_only_the_end_has_told_of_took_nobody_knows_how_long() -> None:
     lines = [line for line in whole_call("a") if line["what"] != "attempt"]
-    told = figures(row_of(*lines))
+    told = counts_of(row_of(*lines))
     assert told["good"] == 1
     assert not [name for name in told if name.startswith("hand_off")]
 
 
 def test_refusals_by_cause_and_take_overs() -> None:
-    assert figures(refused(503)) == {"refused worker_full": 1}
+    assert counts_of(refused(503)) == {"refused worker_full": 1}
     lines = whole_call("a")
-    assert figures(row_of(*lines, fact("a", "taken_over", 9, take_overs=2)))["take_overs"] == 2
+    assert counts_of(row_of(*lines, fact("a", "taken_over", 9, take_overs=2)))["take_overs"] == 2
 
 
 @pytest.mark.parametrize(
@@ -99,26 +100,26 @@ def test_the_ends_of_a_histogram() -> None:
     assert quantile({summary._bucket(1e8): 1}, 0.5) == 1000
     # Neighbours meet: nothing is in two buckets, or in none.
     for place in range(1, summary.LAST_BUCKET):
-        edge = summary.FINEST * 10 ** (place / summary.A_DECADE)
+        edge = summary.SMALLEST * 10 ** (place / summary.PER_DECADE)
         assert summary._bucket(edge * 1.0001) == place + 1
         assert summary._bucket(edge * 0.9999) == place
 
 
 def test_causes_are_bounded() -> None:
     told = summary._sum({}, {f"refused cause-{number}": 1 for number in range(100)})
-    assert len(told) == summary.MAX_CAUSES + 1
-    assert told["refused others"] == 100 - summary.MAX_CAUSES
+    assert len(told) == summary.MAX_REFUSAL_CAUSES + 1
+    assert told["refused others"] == 100 - summary.MAX_REFUSAL_CAUSES
 
 
 def test_a_change_that_changes_nothing_is_none() -> None:
-    row, changes = row_of(*whole_call("a")), Changes()
-    changes.move(row, {**row, "reason": "another"})
+    row, changes = row_of(*whole_call("a")), SummaryChanges()
+    changes.replace(row, {**row, "reason": "another"})
     assert changes.counts == {}
-    changes.move(row, {**row, "workspace_id": None})
+    changes.replace(row, {**row, "workspace_id": None})
     assert {place[1] for place in changes.counts} == {ACME, summary.NOBODY}
     assert sum(map(abs, map(sum, (counts.values() for counts in changes.counts.values())))) > 0
 
 
 def test_a_quarter_is_of_its_clock() -> None:
-    assert {summary.quarter_of(NOON + random.Random(1).uniform(0, 899.9)) for _ in range(9)} == {int(NOON)}
-    assert summary.quarter_of(NOON - 0.1) == NOON - 900
+    assert {summary.interval_of(NOON + random.Random(1).uniform(0, 899.9)) for _ in range(9)} == {int(NOON)}
+    assert summary.interval_of(NOON - 0.1) == NOON - 900

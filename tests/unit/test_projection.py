@@ -8,16 +8,16 @@ import time
 import pytest
 
 from eslbot.ledger import projection
-from eslbot.ledger.projection import Entry, Health, News, Projection
+from eslbot.ledger.projection import LedgerHealth, LiveCall, Projection, Update
 from tests.support.fake_ledger import row
 
 
-def names(entries: list[Entry]) -> list[int]:
+def names(entries: list[LiveCall]) -> list[int]:
     return [int(entry.row["call_id"][-3:]) for entry in entries]
 
 
-def told(news: News) -> tuple[bool, list[int], list[int]]:
-    return news.anew, names(news.changed), names(news.ended)
+def told(update: Update) -> tuple[bool, list[int], list[int]]:
+    return update.anew, names(update.changed), names(update.ended)
 
 
 def test_what_has_changed_and_what_has_ended() -> None:
@@ -48,7 +48,7 @@ def test_calls_that_another_host_has_have_ended_here() -> None:
 
 
 def test_who_looks_too_seldom_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(projection, "MAX_ENDED", 3)
+    monkeypatch.setattr(projection, "MAX_ENDED_CALLS", 3)
     calls = Projection()
     calls.put([row(0)])
     seldom = calls.since(None).version
@@ -70,10 +70,14 @@ def test_the_living_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_how_the_ledger_is_is_news_once() -> None:
     calls = Projection()
     version = calls.since(None).version
-    calls.tell(Health(True, 7))
-    news = calls.since(version)
-    assert (news.version, news.health, calls.health) == (version + 1, Health(True, 7), Health(True, 7))
-    calls.tell(Health(True, 7))
+    calls.set_health(LedgerHealth(True, 7))
+    update = calls.since(version)
+    assert (update.version, update.health, calls.health) == (
+        version + 1,
+        LedgerHealth(True, 7),
+        LedgerHealth(True, 7),
+    )
+    calls.set_health(LedgerHealth(True, 7))
     assert calls.since(version).version == version + 1
 
 

@@ -36,7 +36,7 @@ from eslbot.relay.protocols.base import (
 )
 from eslbot.relay.protocols.eslbot import MAX_MARK_NAME, MAX_PROPERTIES, MAX_REASON, VERSION
 from eslbot.sim.bot.wavfiles import wav
-from eslbot.tracing.context import traceparent
+from eslbot.telemetry.trace_context import traceparent
 from tests.support.protocols import INVITE, TRACE, bot_of
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "bot-protocol.md").read_text()

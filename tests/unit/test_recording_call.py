@@ -14,10 +14,10 @@ from structlog.testing import capture_logs
 
 from eslbot.config.loader import from_tree
 from eslbot.recording import recorder as recorder_module
-from eslbot.recording.announcement import LENGTH, LONGEST, UnusableAnnouncement, speech
-from eslbot.recording.recorder import PERIOD, CallRecording, Recorder
-from eslbot.recording.store import Store
-from eslbot.recording.writer import Writer
+from eslbot.recording.announcement import LENGTH, MAX_SECONDS, UnusableAnnouncement, announcement_audio
+from eslbot.recording.recorder import HAND_OVER_INTERVAL, CallRecording, Recorder
+from eslbot.recording.store import RecordingStore
+from eslbot.recording.writer import RecordingWriter
 from eslbot.relay.control import Part
 from eslbot.sim.audio import heard, tone
 from eslbot.telemetry import metrics
@@ -63,7 +63,7 @@ class Recorded:
     def __init__(self, folder: Path) -> None:
         self.folder, self.clock = folder, Clock()
         self.line = RecordedLine(self.clock)
-        self.writer = Writer(folder / "recordings", 0)
+        self.writer = RecordingWriter(folder / "recordings", 0)
         self.recording = CallRecording(self.writer, about(), self.line, self.clock.monotonic)  # type: ignore[arg-type]
 
     def run(self, seconds: float, *, caller: bool = True) -> None:
@@ -80,8 +80,8 @@ class Recorded:
         """The parts."""
         self.recording.end()
         assert self.writer.close(20)
-        store = Store(recorded_config(self.folder), None)
-        entry = store.named(CALL)
+        store = RecordingStore(recorded_config(self.folder), None)
+        entry = store.get(CALL)
         if entry is None:
             return []
         assert store.check(entry) == [] and entry.recording is not None
@@ -117,7 +117,7 @@ def test_a_part_says_when_its_first_sample_was(tmp_path: Path, monkeypatch: pyte
     recorded.line.read_by_freeswitch, recorded.line.began = True, recorded.clock.now
     recorded.run(3.0)
     recorded.ended()
-    entry = Store(recorded_config(tmp_path), None).named(CALL)
+    entry = RecordingStore(recorded_config(tmp_path), None).get(CALL)
     assert entry is not None and entry.recording is not None
     (part,) = entry.recording.parts
     assert part.began_at == entry.recording.began_at == pytest.approx(day + 0.6, abs=0.02)
@@ -153,16 +153,16 @@ def test_a_call_that_ends_before_its_line_is_read(recorded: Recorded) -> None:
 
 def test_a_recording_that_has_failed_is_told_once_and_costs_nothing(recorded: Recorded) -> None:
     recorded.run(1.5)
-    track = recorded.recording._track
+    track = recorded.recording._part
     assert track is not None
-    track._failed(recorder_module.Failed("full", "no room"))
+    track._failed(recorder_module.RecordingFailed("full", "no room"))
     recorded.run(2.5)
     assert recorded.recording.failed == "full"
     assert not recorded.line.kept
     recorded.recording.hold(True)
     recorded.recording.restarts()
     recorded.recording.restarted()
-    assert recorded.recording.failed == "full" and recorded.recording._track is None
+    assert recorded.recording.failed == "full" and recorded.recording._part is None
 
 
 @pytest.mark.parametrize("what", ["tick", "hold", "restarts", "end"])
@@ -171,7 +171,7 @@ def test_a_fault_of_ours_ends_the_recording_only(recorded: Recorded, what: str) 
     recorded.line.fault = ZeroDivisionError("fault")
     before = metrics.INTERNAL_ERRORS._value.get()
     with capture_logs() as told:
-        recorded.clock.now += PERIOD
+        recorded.clock.now += HAND_OVER_INTERVAL
         getattr(recorded.recording, what)(*([True] if what == "hold" else []))
     assert metrics.INTERNAL_ERRORS._value.get() == before + 1
     assert [line["event"] for line in told if line["event"] == "recording_fault"]
@@ -189,7 +189,7 @@ def test_nothing_that_the_loop_does_waits(recorded: Recorded, monkeypatch: pytes
         hangs.set()
         assert going.wait(30)
 
-    monkeypatch.setattr(Writer, "look_for_room", hang)
+    monkeypatch.setattr(RecordingWriter, "check_free_space", hang)
     recorded.run(0.1)
     assert hangs.wait(20)
     longest = 0.0
@@ -255,15 +255,15 @@ def wav(path: Path, seconds: float, rate: int = 8000, channels: int = 1) -> str:
 
 
 def test_a_beep_is_heard_as_one() -> None:
-    linear = speech("beep")
+    linear = announcement_audio("beep")
     assert len(linear) == round(LENGTH * 16000)
     assert heard(linear, 1400) >= LENGTH - 0.04
-    assert speech(None) == b""
+    assert announcement_audio(None) == b""
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 24000])
 def test_a_file_of_the_operators(tmp_path: Path, rate: int) -> None:
-    assert len(speech(wav(tmp_path / "a b.wav", 1.5, rate))) == pytest.approx(24000, abs=100)
+    assert len(announcement_audio(wav(tmp_path / "a b.wav", 1.5, rate))) == pytest.approx(24000, abs=100)
 
 
 def test_files_that_cannot_be_said(tmp_path: Path) -> None:
@@ -276,11 +276,11 @@ def test_files_that_cannot_be_said(tmp_path: Path) -> None:
         str(tmp_path / "text.wav"): "not a WAV file",
         wav(tmp_path / "stereo.wav", 1.0, channels=2): "with 2 channels",
         wav(tmp_path / "rate.wav", 1.0, 44100): "44100 is not supported",
-        wav(tmp_path / "long.wav", LONGEST + 1): "is longer than 30 s",
-        wav(tmp_path / "longer.wav", 10 * LONGEST, 24000): "is longer than 30 s",
+        wav(tmp_path / "long.wav", MAX_SECONDS + 1): "is longer than 30 s",
+        wav(tmp_path / "longer.wav", 10 * MAX_SECONDS, 24000): "is longer than 30 s",
     }.items():
         with pytest.raises(UnusableAnnouncement, match=why):
-            speech(path)
+            announcement_audio(path)
 
 
 class FakeRecording:

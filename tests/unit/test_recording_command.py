@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from eslbot.cli import main
 from eslbot.config import load
 from eslbot.recording.sidecar import State
-from eslbot.recording.store import Store
+from eslbot.recording.store import RecordingStore
 from tests.support.recordings import (
     ACME,
     CALL,
@@ -106,9 +106,9 @@ def test_a_file_in_another_tenants_directory_is_not_that_tenants(site: Site) -> 
     (theirs,) = site.directory.glob(f"*/{OTHER}")
     for path in list(theirs.parent.joinpath(ACME).iterdir()):
         path.rename(theirs / path.name)
-    assert list(Store(load(site.path), [ACME]).all()) == []
-    store = Store(load(site.path), [OTHER])
-    entry = store.named(CALL)
+    assert list(RecordingStore(load(site.path), [ACME]).all()) == []
+    store = RecordingStore(load(site.path), [OTHER])
+    entry = store.get(CALL)
     assert entry is not None and entry.recording is None
     assert "another workspace's" in str(entry.problem)
     assert store.check(entry)
@@ -200,23 +200,23 @@ def test_a_configuration_that_records_nothing_has_no_recordings(tmp_path: Path) 
 
 
 def test_a_store_of_no_workspace_has_nothing(site: Site) -> None:
-    store = Store(recorded(site.folder, key=KEY), [])
-    assert list(store.all()) == [] and store.named(CALL) is None
+    store = RecordingStore(recorded(site.folder, key=KEY), [])
+    assert list(store.all()) == [] and store.get(CALL) is None
 
 
 @pytest.mark.parametrize("name", ["../2026-11-28/{}", "{}/../{}", "/{}", ".", "..", "*", "", "{}/"])
 def test_a_workspace_is_no_path(site: Site, name: str) -> None:
-    store = Store(recorded(site.folder, key=KEY), [name.replace("{}", OTHER)])
-    assert list(store.all()) == [] and store.named(OTHER_CALL) is None
+    store = RecordingStore(recorded(site.folder, key=KEY), [name.replace("{}", OTHER)])
+    assert list(store.all()) == [] and store.get(OTHER_CALL) is None
 
 
 def test_a_part_that_is_followed_by_another_one_is_not_written_to_any_more(site: Site) -> None:
     """Its relay has died; whether the call goes on is seen at the last part."""
-    store = Store(recorded(site.folder, key=KEY), None)
-    entry = store.named(OTHER_CALL)
+    store = RecordingStore(recorded(site.folder, key=KEY), None)
+    entry = store.get(OTHER_CALL)
     assert entry is not None and entry.recording is not None
     first, last = entry.recording.parts
-    now = entry.found.last
+    now = entry.files.last
     first.state = State.RECORDING
     assert (entry.state_of(first, now), entry.state_of(last, now), entry.state(now)) == (
         "cut off",

@@ -169,7 +169,7 @@ class Kept:
     def __init__(self) -> None:
         self.caller, self.line = bytearray(), bytearray()
 
-    def track(self, about: Any, began_at: float) -> Kept:
+    def begin_part(self, about: Any, began_at: float) -> Kept:
         return self
 
     failed = None

@@ -17,22 +17,22 @@ import pytest
 from structlog.testing import capture_logs
 
 from eslbot.recording import sidecar, writer
-from eslbot.recording.peaks import MOST, Peaks
-from eslbot.recording.sealed import CHUNK
-from eslbot.recording.store import Damaged, Entry, Store, facts
-from eslbot.recording.writer import Failed, Track, Writer
+from eslbot.recording.peaks import MAX_PEAKS, Peaks
+from eslbot.recording.sealed import CHUNK_SIZE
+from eslbot.recording.store import Damaged, Entry, RecordingStore, describe
+from eslbot.recording.writer import PartWriter, RecordingFailed, RecordingWriter
 from eslbot.telemetry import metrics
 from tests.support.recordings import ACME, CALL, KEY, OTHER_KEY, about, record, recorded, sound
 
 
-def entry_of(store: Store, call_id: str = CALL) -> Entry:
-    entry = store.named(call_id)
+def entry_of(store: RecordingStore, call_id: str = CALL) -> Entry:
+    entry = store.get(call_id)
     assert entry is not None
     return entry
 
 
-def read(store: Store, call_id: str = CALL) -> tuple[bytes, bytes]:
-    blocks = list(store.sound(entry_of(store, call_id)))
+def read(store: RecordingStore, call_id: str = CALL) -> tuple[bytes, bytes]:
+    blocks = list(store.audio(entry_of(store, call_id)))
     samples = np.concatenate(blocks)
     return samples[:, 0].astype("<i2").tobytes(), samples[:, 1].astype("<i2").tobytes()
 
@@ -49,11 +49,11 @@ def wait_for(true: Callable[[], object]) -> None:
 def test_what_was_said_is_in_the_file(tmp_path: Path, key: str | None, seconds: float) -> None:
     config = recorded(tmp_path, **({"key": key} if key else {}))
     said = record(tmp_path / "recordings", about(key=key), seconds)
-    store = Store(config, None)
+    store = RecordingStore(config, None)
     assert read(store) == said
     entry = entry_of(store)
     assert store.check(entry) == []
-    told = facts(entry, time.time())
+    told = describe(entry, time.time())
     assert (told["state"], told["seconds"], told["sealed"]) == ("whole", seconds, key is not None)
     assert (told["workspace"], told["crt_object_id"], told["parts"]) == ("acme", "crt-1", 1)
 
@@ -84,7 +84,7 @@ def test_the_next_relay_goes_on_in_another_part_of_the_same_sidecar(tmp_path: Pa
     midnight = 1_795_910_400.0
     first = record(tmp_path / "recordings", about(), 1.0, began_at=midnight - 2)
     second = record(tmp_path / "recordings", about(), 0.5, began_at=midnight + 0.5)
-    store = Store(config, None)
+    store = RecordingStore(config, None)
     entry = entry_of(store)
     assert entry.recording is not None
     assert [part.file for part in entry.recording.parts] == [f"{CALL}.1.flac", f"{CALL}.2.flac"]
@@ -95,8 +95,8 @@ def test_the_next_relay_goes_on_in_another_part_of_the_same_sidecar(tmp_path: Pa
 
 
 def test_a_call_of_which_nothing_was_heard_leaves_nothing(tmp_path: Path) -> None:
-    own = Writer(tmp_path / "recordings", 0)
-    own.track(about(), time.time()).end()
+    own = RecordingWriter(tmp_path / "recordings", 0)
+    own.begin_part(about(), time.time()).end()
     assert own.close(20)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
@@ -107,33 +107,33 @@ def test_a_part_that_has_only_just_begun_is_empty_and_not_damaged(
     tmp_path: Path, key: str | None, written: int
 ) -> None:
     """libsndfile writes the header of a file with its first samples."""
-    own = Writer(tmp_path / "recordings", 0)
-    own.track(about(key=key), time.time())
-    store = Store(recorded(tmp_path, **({"key": key} if key else {})), None)
-    wait_for(lambda: store.named(CALL))
+    own = RecordingWriter(tmp_path / "recordings", 0)
+    own.begin_part(about(key=key), time.time())
+    store = RecordingStore(recorded(tmp_path, **({"key": key} if key else {})), None)
+    wait_for(lambda: store.get(CALL))
     entry = entry_of(store)
-    part = next(entry.found.folder.glob("*.flac*"))
+    part = next(entry.files.folder.glob("*.flac*"))
     wait_for(lambda: bool(part.stat().st_size) == bool(key))
     os.truncate(part, written)
     assert store.check(entry) == []
-    assert list(store.sound(entry)) == []
+    assert list(store.audio(entry)) == []
     part.write_bytes(b"no such file " * 10)
     assert len(store.check(entry)) == 1, "one that is something else is"
 
 
 def test_one_that_is_deleted_while_it_goes_on_is_no_failure(tmp_path: Path) -> None:
     before = count("failed")
-    own = Writer(tmp_path / "recordings", 0)
-    track = own.track(about(), time.time())
+    own = RecordingWriter(tmp_path / "recordings", 0)
+    track = own.begin_part(about(), time.time())
     track.write(sound(1.0), sound(1.0))
     wait_for(lambda: track._done)
-    store = Store(recorded(tmp_path), None)
+    store = RecordingStore(recorded(tmp_path), None)
     store.delete(entry_of(store))
     track.write(sound(1.0), sound(1.0))
     track.end()
     assert own.close(20)
     assert track.failed is None and count("failed") == before
-    assert store.named(CALL) is None
+    assert store.get(CALL) is None
 
 
 # -- a relay that dies ---------------------------------------------------------------------------------------
@@ -141,8 +141,8 @@ def test_one_that_is_deleted_while_it_goes_on_is_no_failure(tmp_path: Path) -> N
 
 def cut_off(folder: Path, key: str | None, seconds: float = 30.0) -> bytes:
     """As a relay leaves it that is killed; what it was about to write of the caller."""
-    own = Writer(folder / "recordings", 0)
-    track = own.track(about(key=key), time.time())
+    own = RecordingWriter(folder / "recordings", 0)
+    track = own.begin_part(about(key=key), time.time())
     said = sound(seconds)
     for at in range(0, len(said), 16000):
         track.write(said[at : at + 16000], bytes(16000))
@@ -153,14 +153,14 @@ def cut_off(folder: Path, key: str | None, seconds: float = 30.0) -> bytes:
 @pytest.mark.parametrize("key", [None, KEY])
 def test_what_a_killed_relay_has_written_is_read(tmp_path: Path, key: str | None) -> None:
     said = cut_off(tmp_path, key)
-    store = Store(recorded(tmp_path, **({"key": key} if key else {})), None)
+    store = RecordingStore(recorded(tmp_path, **({"key": key} if key else {})), None)
     entry = entry_of(store)
-    assert facts(entry, time.time())["state"] == "recording"
-    assert facts(entry, time.time() + 600)["state"] == "cut off"
+    assert describe(entry, time.time())["state"] == "recording"
+    assert describe(entry, time.time() + 600)["state"] == "cut off"
     assert store.check(entry) == []
     caller, _ = read(store)
     lost = len(said) - len(caller)
-    assert caller == said[: len(caller)] and lost < (2 * CHUNK if key else 0) + 16000
+    assert caller == said[: len(caller)] and lost < (2 * CHUNK_SIZE if key else 0) + 16000
 
 
 # -- keys, and who changes what ------------------------------------------------------------------------------
@@ -178,16 +178,16 @@ def test_a_sealed_recording_says_nothing_to_who_has_no_key(tmp_path: Path) -> No
     assert b"fLaC" not in file.read_bytes() and said[:64] not in file.read_bytes()
     assert KEY not in beside.read_text()
     for keys in ({}, {"key": OTHER_KEY}):
-        store = Store(recorded(tmp_path, **keys), None)
+        store = RecordingStore(recorded(tmp_path, **keys), None)
         entry = entry_of(store)
         with pytest.raises(Damaged, match="sealed with another key"):
-            list(store.sound(entry))
+            list(store.audio(entry))
         assert store.check(entry)
 
 
 def test_an_old_key_still_opens(tmp_path: Path) -> None:
     sealed(tmp_path)
-    store = Store(recorded(tmp_path, key=OTHER_KEY, old_keys=[KEY]), None)
+    store = RecordingStore(recorded(tmp_path, key=OTHER_KEY, old_keys=[KEY]), None)
     assert read(store)[0] == sound(10.0)
     assert store.check(entry_of(store)) == []
 
@@ -199,7 +199,7 @@ def _flip(file: Path, at: int) -> None:
 
 
 def _swap(file: Path, _: Path) -> None:
-    content, whole = file.read_bytes(), 12 + CHUNK + 16
+    content, whole = file.read_bytes(), 12 + CHUNK_SIZE + 16
     file.write_bytes(
         content[:36]
         + content[36 + whole : 36 + 2 * whole]
@@ -215,7 +215,7 @@ def _link(file: Path) -> None:
 
 def _as_if_cut_off(file: Path, beside: Path) -> None:
     """Whoever cuts a recording off would like it to look like a relay's death."""
-    os.truncate(file, 36 + 2 * (12 + CHUNK + 16))
+    os.truncate(file, 36 + 2 * (12 + CHUNK_SIZE + 16))
     beside.write_text(beside.read_text().replace('"whole"', '"recording"'))
 
 
@@ -224,7 +224,7 @@ CHANGES: dict[str, Callable[[Path, Path], None]] = {
     "a bit of the header": lambda file, _: _flip(file, 20),
     "a bit of the last chunk": lambda file, _: _flip(file, -1),
     "the last byte is gone": lambda file, _: os.truncate(file, file.stat().st_size - 1),
-    "the last chunk is gone": lambda file, _: os.truncate(file, 36 + 3 * (12 + CHUNK + 16)),
+    "the last chunk is gone": lambda file, _: os.truncate(file, 36 + 3 * (12 + CHUNK_SIZE + 16)),
     "nothing is left": lambda file, _: os.truncate(file, 0),
     "two chunks have changed places": _swap,
     "something behind its end": lambda file, _: file.write_bytes(file.read_bytes() + b"x"),
@@ -236,7 +236,7 @@ CHANGES: dict[str, Callable[[Path, Path], None]] = {
     "a pipe instead of the file": lambda file, _: file.unlink() or os.mkfifo(file),
     "no sidecar": lambda _, beside: beside.unlink(),
     "a sidecar that is none": lambda _, beside: beside.write_text("{}"),
-    "a sidecar without end": lambda _, beside: beside.write_bytes(b" " * (sidecar.MOST_BYTES + 1)),
+    "a sidecar without end": lambda _, beside: beside.write_bytes(b" " * (sidecar.MAX_BYTES + 1)),
     "a sidecar of depth": lambda _, beside: beside.write_text("[" * 100_000),
 }
 
@@ -244,7 +244,7 @@ CHANGES: dict[str, Callable[[Path, Path], None]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_was_changed_is_found(tmp_path: Path, change: str) -> None:
     file, beside = sealed(tmp_path)
-    store = Store(recorded(tmp_path, key=KEY), None)
+    store = RecordingStore(recorded(tmp_path, key=KEY), None)
     assert store.check(entry_of(store)) == []
     CHANGES[change](file, beside)
     entry = next(iter(store.all()))
@@ -258,7 +258,7 @@ def test_one_file_does_not_open_in_the_place_of_another(tmp_path: Path) -> None:
     record(tmp_path / "recordings", about(other, key=KEY), 2.0)
     one, two = sorted(tmp_path.rglob("*.enc"))
     one.write_bytes(two.read_bytes())
-    store = Store(recorded(tmp_path, key=KEY), None)
+    store = RecordingStore(recorded(tmp_path, key=KEY), None)
     assert store.check(entry_of(store, other)) == [] != store.check(entry_of(store))
 
 
@@ -266,8 +266,8 @@ def test_one_file_does_not_open_in_the_place_of_another(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[Writer]:
-    own = Writer(tmp_path / "recordings", 0)
+def own(tmp_path: Path) -> Iterator[RecordingWriter]:
+    own = RecordingWriter(tmp_path / "recordings", 0)
     yield own
     assert own.close(20)
 
@@ -277,10 +277,10 @@ def count(why: str) -> float:
 
 
 def test_a_full_disk_ends_the_recording_and_leaves_what_there_is(
-    tmp_path: Path, own: Writer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, own: RecordingWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = count("full")
-    track = own.track(about(), time.time())
+    track = own.begin_part(about(), time.time())
     said = sound(2.0)
     track.write(said, said)
     wait_for(lambda: track._done)
@@ -293,7 +293,7 @@ def test_a_full_disk_ends_the_recording_and_leaves_what_there_is(
     with capture_logs() as told:
         track.write(said, said)
         wait_for(lambda: track.failed)
-    with pytest.raises(Failed, match="No space left"):
+    with pytest.raises(RecordingFailed, match="No space left"):
         track.write(said, said)
     monkeypatch.setattr(os, "pwrite", real)
     track.end()
@@ -301,21 +301,21 @@ def test_a_full_disk_ends_the_recording_and_leaves_what_there_is(
     assert count("full") == before + 1
     (line,) = [line for line in told if line["event"] == "recording_failed"]
     assert (line["why"], line["call_id"]) == ("full", CALL) and "make room" in line["remedy"]
-    store = Store(recorded(tmp_path), None)
+    store = RecordingStore(recorded(tmp_path), None)
     entry = entry_of(store)
-    assert (facts(entry, time.time())["state"], facts(entry, time.time())["why"]) == ("failed", "full")
+    assert (describe(entry, time.time())["state"], describe(entry, time.time())["why"]) == ("failed", "full")
     caller, _ = read(store)
     assert caller == said[: len(caller)] and len(caller) > 16000
 
 
-def test_many_that_fail_are_told_once(own: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_that_fail_are_told_once(own: RecordingWriter, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: Any, **__: Any) -> int:
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(sidecar, "save", forbidden)
     before = count("failed")
     with capture_logs() as told:
-        tracks = [own.track(about(f"call-{n}"), time.time()) for n in range(20)]
+        tracks = [own.begin_part(about(f"call-{n}"), time.time()) for n in range(20)]
         wait_for(lambda: all(track.failed for track in tracks))
     assert count("failed") == before + 20
     assert len([line for line in told if line["event"] == "recording_failed"]) == 1
@@ -323,8 +323,8 @@ def test_many_that_fail_are_told_once(own: Writer, monkeypatch: pytest.MonkeyPat
 
 def test_no_room_is_left_to_others(tmp_path: Path) -> None:
     """Below min_free nothing is recorded, though there would be room."""
-    own = Writer(tmp_path / "recordings", 2**60)
-    track = own.track(about(), time.time())
+    own = RecordingWriter(tmp_path / "recordings", 2**60)
+    track = own.begin_part(about(), time.time())
     wait_for(lambda: track.failed)
     assert track.failed is not None and track.failed.why == "full" and "min_free" in str(track.failed)
     assert list(tmp_path.iterdir()) == []
@@ -349,71 +349,71 @@ class Hanging:
 
 @pytest.mark.timed
 def test_a_disk_that_hangs_ends_the_recording_when_too_much_waits(
-    tmp_path: Path, own: Writer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, own: RecordingWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hanging = Hanging(monkeypatch)
     before = count("slow")
-    track = own.track(about(), time.time())
+    track = own.begin_part(about(), time.time())
     second = sound(1.0)
     took = []
-    with capture_logs() as told, pytest.raises(Failed, match="behind"):
+    with capture_logs() as told, pytest.raises(RecordingFailed, match="behind"):
         while True:
             begun = time.perf_counter()
             track.write(second, second)
             took.append(time.perf_counter() - begun)
             assert hanging.hangs.wait(20)
-    assert len(took) == writer.MOST_SECONDS and max(took) < 0.1
-    assert own._put - own._done <= writer.MOST_BYTES
+    assert len(took) == writer.MAX_QUEUED_SECONDS and max(took) < 0.1
+    assert own._put - own._done <= writer.MAX_QUEUED_BYTES
     assert count("slow") == before + 1
     assert [line["why"] for line in told if line["event"] == "recording_failed"] == ["slow"]
-    with pytest.raises(Failed):
+    with pytest.raises(RecordingFailed):
         track.write(second, second)
     hanging.going.set()  # what was taken is written, and its state is right
     assert own.close(20)
-    entry = entry_of(Store(recorded(tmp_path), None))
-    assert facts(entry, time.time())["why"] == "slow"
-    assert entry.seconds == writer.MOST_SECONDS
+    entry = entry_of(RecordingStore(recorded(tmp_path), None))
+    assert describe(entry, time.time())["why"] == "slow"
+    assert entry.seconds == writer.MAX_QUEUED_SECONDS
 
 
 def test_a_disk_that_hangs_takes_no_more_memory_than_is_bounded(
-    own: Writer, monkeypatch: pytest.MonkeyPatch
+    own: RecordingWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hanging = Hanging(monkeypatch)
-    monkeypatch.setattr(writer, "MOST_BYTES", 20 * writer.SECOND)
+    monkeypatch.setattr(writer, "MAX_QUEUED_BYTES", 20 * writer.BYTES_PER_SECOND)
     second = sound(1.0)
     refused = 0
-    tracks: list[Track] = []
+    tracks: list[PartWriter] = []
     for number in range(40):
         try:
-            tracks.append(own.track(about(f"call-{number}"), time.time()))
+            tracks.append(own.begin_part(about(f"call-{number}"), time.time()))
             tracks[-1].write(second, second)
-        except Failed:
+        except RecordingFailed:
             refused += 1
     assert (len(tracks), refused) == (20, 20)
-    assert own._put - own._done <= 20 * writer.SECOND
+    assert own._put - own._done <= 20 * writer.BYTES_PER_SECOND
     hanging.going.set()
 
 
-def test_a_pipe_where_the_recording_should_be_holds_nothing_up(tmp_path: Path, own: Writer) -> None:
+def test_a_pipe_where_the_recording_should_be_holds_nothing_up(tmp_path: Path, own: RecordingWriter) -> None:
     """Opening one hangs for ever, where nobody reads it; but we make our files ourselves."""
     record(tmp_path / "recordings", about(), 0.1, began_at=time.time())
     (beside,) = tmp_path.rglob("*.json")
     os.mkfifo(beside.with_name(f"{CALL}.2.flac"))
-    track = own.track(about(), time.time())
+    track = own.begin_part(about(), time.time())
     wait_for(lambda: track.failed)
     assert track.failed is not None and track.failed.why == "failed"
     beside.unlink()
     os.mkfifo(beside)
-    track = own.track(about(), time.time())
+    track = own.begin_part(about(), time.time())
     wait_for(lambda: track.failed)
     assert track.failed is not None and "no regular file" in str(track.failed)
 
 
 def test_a_relay_that_ends_waits_for_a_disk_that_hangs_no_longer_than_it_may(
-    own: Writer, monkeypatch: pytest.MonkeyPatch
+    own: RecordingWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hanging = Hanging(monkeypatch)
-    own.track(about(), time.time()).write(sound(1.0), sound(1.0))
+    own.begin_part(about(), time.time()).write(sound(1.0), sound(1.0))
     assert hanging.hangs.wait(20)
     begun = time.monotonic()
     assert not own.close(0.2)
@@ -422,14 +422,14 @@ def test_a_relay_that_ends_waits_for_a_disk_that_hangs_no_longer_than_it_may(
 
 
 def test_a_fault_of_ours_ends_one_recording_and_is_counted(
-    tmp_path: Path, own: Writer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, own: RecordingWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = metrics.INTERNAL_ERRORS._value.get()
 
     def faulty(*_: Any) -> None:
         raise ZeroDivisionError
 
-    track = own.track(about(), time.time())
+    track = own.begin_part(about(), time.time())
     monkeypatch.setattr(Peaks, "add", faulty)
     track.write(sound(0.5), sound(0.5))
     wait_for(lambda: track.failed)
@@ -450,8 +450,8 @@ def test_peaks_are_bounded_and_lose_no_loud_moment() -> None:
             loud[17] = (-32768, 16384)
         peaks.add(loud[:5000].T)
         peaks.add(loud[5000:].T)
-    facts = peaks.facts()
-    assert len(facts["caller"]) == len(facts["bot"]) <= MOST
+    facts = peaks.as_json()
+    assert len(facts["caller"]) == len(facts["bot"]) <= MAX_PEAKS
     assert len(facts["caller"]) * facts["seconds"] >= 3600 > (len(facts["caller"]) - 1) * facts["seconds"]
     (at,) = [n for n, peak in enumerate(facts["caller"]) if peak]
     assert (facts["caller"][at], facts["bot"][at]) == (255, 128)

@@ -9,7 +9,7 @@ import time
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import replace
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 import pytest
 from hypothesis import given
@@ -91,6 +91,21 @@ def test_whatever_stands_around_it(secret: str, spellings: list[str], before: st
     for spelling in spellings:
         spelt = SPELLINGS[spelling](spelt)
     assert spelt not in Redactor({secret}).redact(before + spelt + behind) or spelt in MASK
+
+
+@pytest.mark.parametrize(
+    ("secret", "text"),
+    [
+        ("0000<\\", "0000&lt;\\0"),
+        ("u0041<secret", "\\u0041&lt;secret"),
+        ("0000<%", "0000&lt;%41"),
+        ("0000%<&", "0000%25%3C&lt;"),
+    ],
+)
+def test_an_edge_that_makes_an_escape_with_its_neighbour_hides_nothing(secret: str, text: str) -> None:
+    """Found by hypothesis."""
+    redacted = Redactor({secret}).redact(f"before {text} behind")
+    assert MASK in redacted and html.unescape(unquote(redacted)).count(secret) == 0
 
 
 def test_a_secret_that_holds_another_is_found_as_a_whole() -> None:

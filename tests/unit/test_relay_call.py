@@ -33,7 +33,7 @@ from eslbot.relay.protocols.base import Message
 from eslbot.relay.turn_taking.conversation import DOWNLINK
 from eslbot.sim.audio import tone
 from eslbot.telemetry import metrics
-from eslbot.tracing.context import traceparent
+from eslbot.telemetry.trace_context import traceparent
 from tests.support.relays import ACME, configuration
 from tests.support.voices import Samples, frames, silence, speech
 

@@ -21,28 +21,28 @@ from structlog.testing import capture_logs
 
 from eslbot.config.model import Secret, Tracing
 from eslbot.ledger.database import LedgerDown
-from eslbot.ledger.fold import Story as Fold
-from eslbot.ledger.fold import read_fact
-from eslbot.ledger.queries import Story
+from eslbot.ledger.parsing import read_fact
+from eslbot.ledger.queries import CallDetails
+from eslbot.ledger.record import CallRecord
 from eslbot.telemetry import metrics
+from eslbot.telemetry.trace_context import BOT, is_sampled, span_id, trace_id, traceparent
 from eslbot.tracing import export
-from eslbot.tracing.context import BOT, is_sampled, span_id, trace_id, traceparent
-from eslbot.tracing.export import MOST_WAITING, Spans, Traces
-from eslbot.tracing.plan import spans_of
+from eslbot.tracing.export import MAX_QUEUED, SpanBuilder, TraceExporter
+from eslbot.tracing.spans import spans_of
 from tests.support.ledger import NOON, fact, identity, whole_call
 from tests.support.otlp import OtlpServer
 
 CALL_ID = "0b1a4ad5-6e7c-4d1a-8a2c-1d1b3b3b3b3b"
 
 
-def story(*lines: dict[str, Any]) -> Story:
+def story(*lines: dict[str, Any]) -> CallDetails:
     """A call as the ledger has it."""
-    folded = Fold.new(lines[0]["call"])
-    folded.tell(one for line in lines if (one := read_fact(json.dumps(line).encode())) is not None)
-    return Story(folded.row, folded.timeline, folded.notifications, folded.turns)
+    folded = CallRecord.new(lines[0]["call"])
+    folded.apply(one for line in lines if (one := read_fact(json.dumps(line).encode())) is not None)
+    return CallDetails(folded.row, folded.timeline, folded.notifications, folded.turns)
 
 
-def talked(call_id: str = CALL_ID) -> Story:
+def talked(call_id: str = CALL_ID) -> CallDetails:
     """A whole call with two turns."""
     turns = [
         fact(call_id, "turn", 4.5, number=1, kind="answer", seconds=0.5, bot=0.4),
@@ -155,7 +155,7 @@ def test_whatever_is_known_of_a_call_makes_spans(which: set[int]) -> None:
 
 
 def test_opentelemetry_has_them_with_our_ids() -> None:
-    spans = Spans("eslbot-test").of(talked())
+    spans = SpanBuilder("eslbot-test").of(talked())
     by_name = {span.name: span for span in spans}
     assert all(span.context.trace_id == trace_id(CALL_ID) for span in spans)
     root, bot, answer = by_name["call"], by_name["bot"], by_name["answer"]
@@ -180,7 +180,7 @@ class Ledger:
         self.down = False
         self.asked: list[str] = []
 
-    def call(self, call_id: str, workspaces: frozenset[str] | None) -> Story | None:
+    def call(self, call_id: str, workspaces: frozenset[str] | None) -> CallDetails | None:
         self.asked.append(call_id)
         if self.down:
             raise LedgerDown("away")
@@ -221,9 +221,9 @@ def until(true: Callable[[], bool]) -> None:
 @contextmanager
 def running(
     collector: SpanExporter, ledger: Ledger, share: float = 1.0, name: str = "eslbot"
-) -> Iterator[Traces]:
+) -> Iterator[TraceExporter]:
     tracing = Tracing("http://x/", name, share)
-    traces = Traces(tracing, ledger, collector, settled=0.0, together=0.05)
+    traces = TraceExporter(tracing, ledger, collector, settle_delay=0.0, batch_window=0.05)
     thread = threading.Thread(target=traces.run, daemon=True)
     thread.start()
     try:
@@ -238,8 +238,8 @@ def test_calls_that_are_over_are_sent() -> None:
     collector, before = Collector(), count("exported")
     with running(collector, Ledger()) as traces:
         for number in range(3):
-            traces.over(f"call-{number}")
-        traces.over("unknown")
+            traces.call_ended(f"call-{number}")
+        traces.call_ended("unknown")
         until(lambda: len(collector.got) == 3)
     assert count("exported") == before + 3
 
@@ -248,7 +248,7 @@ def test_who_is_not_in_the_share_is_not_even_read() -> None:
     ledger = Ledger()
     with running(Collector(), ledger, share=0.5) as traces:
         for number in range(40):
-            traces.over(f"call-{number}")
+            traces.call_ended(f"call-{number}")
         wanted = [f"call-{number}" for number in range(40) if is_sampled(f"call-{number}", 0.5)]
         until(lambda: len(ledger.asked) == len(wanted))
     assert ledger.asked == wanted
@@ -262,11 +262,11 @@ def test_a_collector_that_refuses_costs_its_spans_and_is_told_once() -> None:
     with capture_logs() as lines, running(collector, Ledger()) as traces:
         for does in (lambda: SpanExportResult.FAILURE, fails):
             collector.does = does
-            traces.over("call-1")
+            traces.call_ended("call-1")
             refused += 1
             until(lambda wanted=refused: count("refused") == wanted)  # type: ignore[misc]
         collector.does = lambda: SpanExportResult.SUCCESS
-        traces.over("call-2")
+        traces.call_ended("call-2")
         until(lambda: len(collector.got) == 1)
     assert spans_lost() == lost + 18
     assert [line["event"] for line in lines] == ["spans_lost", "spans_taken_again"]
@@ -282,29 +282,29 @@ def test_a_collector_that_hangs_makes_nobody_wait() -> None:
 
     collector.does = hangs
     with running(collector, Ledger()) as traces:
-        traces.over("call-0")
+        traces.call_ended("call-0")
         assert collector.here.wait(10)
         began = time.thread_time()
-        for number in range(MOST_WAITING + 7):
-            traces.over(f"call-{number}")
+        for number in range(MAX_QUEUED + 7):
+            traces.call_ended(f"call-{number}")
         assert time.thread_time() - began < 1
         assert count("dropped") == dropped + 7
         release.set()
 
 
 def test_a_ledger_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "AGAIN", 0.01)
+    monkeypatch.setattr(export, "LEDGER_RETRY", 0.01)
     ledger, collector = Ledger(), Collector()
     ledger.down = True
     with running(collector, ledger) as traces:
-        traces.over("call-1")
+        traces.call_ended("call-1")
         until(lambda: len(ledger.asked) > 2)
         ledger.down = False
         until(lambda: len(collector.got) == 1)
-    monkeypatch.setattr(export, "LEDGER_DUE", 0.05)
+    monkeypatch.setattr(export, "LEDGER_TIMEOUT", 0.05)
     unread, ledger.down = count("unread"), True
     with running(collector, ledger) as traces:
-        traces.over("call-2")
+        traces.call_ended("call-2")
         until(lambda: count("unread") == unread + 1)
 
 
@@ -325,7 +325,7 @@ def test_they_leave_by_otlp(server: OtlpServer) -> None:
         insecure=True,
     )
     with running(export.otlp(tracing), Ledger(), name=tracing.service_name) as traces:
-        traces.over(CALL_ID)
+        traces.call_ended(CALL_ID)
         until(lambda: bool(server.requests))
     assert server.headers[0]["authorization"] == "Bearer 123456789"
     (resource,) = server.requests[0].resource_spans
@@ -342,5 +342,5 @@ def test_a_collector_that_says_no_is_counted(server: OtlpServer) -> None:
     server.status, refused = 401, count("refused")
     tracing = Tracing(f"http://127.0.0.1:{server.server_port}/v1/traces", insecure=True)
     with running(export.otlp(tracing), Ledger()) as traces:
-        traces.over(CALL_ID)
+        traces.call_ended(CALL_ID)
         until(lambda: count("refused") == refused + 1)

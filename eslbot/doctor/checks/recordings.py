@@ -113,11 +113,11 @@ def _own(site: Site, workspace: Workspace) -> Iterator[Finding]:
 
 
 def _file(site: Site, looked_at: str, path: str) -> Finding:
-    from eslbot.recording.announcement import UnusableAnnouncement, speech
+    from eslbot.recording.announcement import UnusableAnnouncement, announcement_audio
 
     unrecorded = "no call of this workspace is recorded"
     try:
-        length = len(speech(path)) / 16000
+        length = len(announcement_audio(path)) / 16000
         if "r" in missing_rights(site.user, path, "r"):
             found = f"{site.user.name} may not read {path}"
             return error(looked_at, found, unrecorded, f"let {site.user.name} read it")

@@ -43,7 +43,7 @@ def speak(invite: Invite, bot: Bot, trace: str) -> Protocol:
 def headers(invite: Invite, bot: Bot, trace: str) -> dict[str, str]:
     """Who is calling, as headers of the upgrade request; the workspace's own are not among them.
 
-    ``trace``: the call's `traceparent` (:mod:`eslbot.tracing.context`); empty where there is none.
+    ``trace``: the call's `traceparent` (:mod:`eslbot.telemetry.trace_context`); empty where there is none.
     """
     told = upgrade.identity(invite, bot.sample_rate)
     return told | {"traceparent": trace} if trace else told

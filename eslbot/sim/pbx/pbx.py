@@ -153,8 +153,7 @@ class Pbx:
             timeout: seconds after which the PBX gives up: BYE, and the end of SIPp if that does not help.
             offered: how a re-INVITE of the switch's is answered; None as the PBX does.
         """
-        number = next(self._numbers)
-        key = f"call-{number}"
+        key = f"call-{(number := next(self._numbers))}"
         crt = crt_object_id if crt_object_id is not None else f"crt-{self._control.port}-{number}"
         workspace = [f"{workspace_header}: {workspace_id}"] if workspace_id is not None else []
         codecs, by_python = _offer(codec), _by_python(media)
@@ -168,19 +167,12 @@ class Pbx:
             rtp_port=rtp_port if session is None else session.port,
             user=user,
         )
-        call = PbxCall(
-            key,
-            did,
-            crt,
-            session,
-            self._control,
-            self._emit,
-            accepts=(self.offered if offered is None else offered) in DIRECTIONS,
-            hangup_after=hangup_after,
+        accepts = (self.offered if offered is None else offered) in DIRECTIONS
+        call = self._remember(
+            PbxCall(
+                key, did, crt, session, self._control, self._emit, accepts=accepts, hangup_after=hangup_after
+            )
         )
-        with self._lock:  # before SIPp runs: it may be answered before Popen has returned
-            self._calls[key] = call
-            self._keys.setdefault(crt, []).append(key)
         try:
             run = self._run(
                 [line],
@@ -197,6 +189,13 @@ class Pbx:
             raise
         self._emit("invite", {"crt_object_id": crt, "did": did, "transport": transport})
         self._begin_watching(call, run, timeout)
+        return call
+
+    def _remember(self, call: PbxCall) -> PbxCall:
+        """Before SIPp runs: the call may be answered before Popen has returned."""
+        with self._lock:
+            self._calls[call.key] = call
+            self._keys.setdefault(call.crt_object_id, []).append(call.key)
         return call
 
     def load(

@@ -407,7 +407,7 @@ class Channel(Session):
         if disposition == "":
             disposition = self._hangup_sip(cause)
         self.variables.set("sip_hangup_disposition", disposition)
-        self._wake.set()
+        self.wake.set()
         for controller in list(self.controllers):
             controller.channel_down()
 

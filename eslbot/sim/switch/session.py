@@ -44,7 +44,7 @@ class Session(ABC):
         self.answered = self.early = self.down = self.parked = False
         self._applications = applications
         self._queue: deque[Command] = deque()
-        self._wake = asyncio.Event()
+        self.wake = asyncio.Event()
         self._locks = 0
         self._broken = self._reset = False
 
@@ -69,7 +69,7 @@ class Session(ABC):
         if len(self._queue) >= MAX_QUEUE:
             return False
         self._queue.append(command)
-        self._wake.set()
+        self.wake.set()
         return True
 
     def stop_application(self, flush: bool = False) -> None:
@@ -78,7 +78,7 @@ class Session(ABC):
         if flush:
             self._queue.clear()
         self._broken = True
-        self._wake.set()
+        self.wake.set()
 
     def unbreak(self) -> None:
         """Forget a break: the next sound begins."""
@@ -89,7 +89,7 @@ class Session(ABC):
         (CS_RESET)."""
         if not self.down:
             self._reset = True
-            self._wake.set()
+            self.wake.set()
 
     async def park(self) -> None:
         """Execute what is queued until hang-up or take-over."""
@@ -102,8 +102,8 @@ class Session(ABC):
                 if self._queue:
                     await self._run(self._queue.popleft())
                 else:
-                    self._wake.clear()
-                    await self._wake.wait()
+                    self.wake.clear()
+                    await self.wake.wait()
             self.parked = False
             self.fire("CHANNEL_UNPARK")
         # switch_ivr_parse_all_events after the park: what was queued still runs, but nothing plays any more.
@@ -120,7 +120,7 @@ class Session(ABC):
         loop = asyncio.get_running_loop()
         deadline = None if seconds is None else loop.time() + seconds
         if until is not None:
-            until.add_done_callback(lambda _: self._wake.set())
+            until.add_done_callback(lambda _: self.wake.set())
         while True:
             if self.down:
                 return "hangup"
@@ -136,10 +136,10 @@ class Session(ABC):
             if self._queue and not self._locks:
                 await self._run(self._queue.popleft())
                 continue
-            self._wake.clear()
+            self.wake.clear()
             try:
                 async with asyncio.timeout(left):
-                    await self._wake.wait()
+                    await self.wake.wait()
             except TimeoutError:
                 return "done"
 

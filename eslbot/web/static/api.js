@@ -1,6 +1,6 @@
-// Questions to the worker.
+// Requests to the page process.
 
-/** Why there is no answer: `message` for people, `remedy` what to do, `error` a fixed word, `fields` what is wrong with which. */
+/** An error answer: `error` is a fixed word, `message` what is wrong, `remedy` what to do, `fields` what is wrong with which field. */
 export class Problem extends Error {
   constructor(error, message, remedy = "", fields = undefined) {
     super(message);
@@ -10,28 +10,28 @@ export class Problem extends Error {
   }
 }
 
-const SECONDS = 10;
+const TIMEOUT_MS = 10000;
 
-/** The answer to a question below /api/. Throws Problem; where the session is over, the form comes. */
-export async function ask(place, fields = {}, signal = undefined) {
+/** The answer of /api/`path`. Throws Problem; where the session is over, the page reloads and shows the sign-in form. */
+export async function getJson(path, fields = {}, signal = undefined) {
   const query = new URLSearchParams(Object.entries(fields).filter(([, value]) => value !== undefined && value !== ""));
-  const bound = AbortSignal.timeout(SECONDS * 1000);
-  let answer;
-  let document_;
+  const timeout = AbortSignal.timeout(TIMEOUT_MS);
+  let response;
+  let body;
   try {
-    answer = await fetch(`/api/${place}${query.size ? `?${query}` : ""}`, {
-      signal: signal ? AbortSignal.any([signal, bound]) : bound,
+    response = await fetch(`/api/${path}${query.size ? `?${query}` : ""}`, {
+      signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
       credentials: "same-origin",
     });
-    document_ = await answer.json();
+    body = await response.json();
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new Problem("no_answer", "The service does not answer.", "It is asked again.");
   }
-  if (answer.status === 401) {
+  if (response.status === 401) {
     location.reload();
     throw new Problem("not_signed_in", "Sign in again.");
   }
-  if (!answer.ok) throw new Problem(document_.error, document_.problem, document_.remedy, document_.fields);
-  return document_;
+  if (!response.ok) throw new Problem(body.error, body.problem, body.remedy, body.fields);
+  return body;
 }

@@ -1,14 +1,14 @@
-// One call: its facts, its timeline drawn, the notifications, and every fact as a table.
+// The view of one call: its facts, its timeline, its recording, the notifications, and every fact as a table.
 
-import { ask } from "./api.js";
-import { byId, el, fill } from "./dom.js";
+import { getJson } from "./api.js";
+import { byId, el, setChildren } from "./dom.js";
 import { Player } from "./player.js";
-import { story, ticks } from "./story.js";
-import { clock, dayAndTime, ending, faultName, lasting, notes, outcomeName, recordingSentence, restarted, stageName, timeOf, tone, answers, turnName } from "./words.js";
+import { ticks, timelineOf } from "./timeline.js";
+import { clock, dayAndTime, endLabel, faultName, duration, notes, outcomeName, recordingSentence, restartText, stageName, timeOf, tone, answerTimes, turnName } from "./labels.js";
 
-/** Milliseconds between two askings because the call changed; and whether its recording is over. */
-const PATIENCE = 1000;
-const RECORDED = 3000;
+/** Milliseconds from a change of the call until it is loaded again, and between two requests while it is recorded. */
+const RELOAD_DELAY_MS = 1000;
+const RECORDING_INTERVAL_MS = 3000;
 const ZOOMS = [1, 2, 4, 8, 16];
 const LANES = [
   ["stages", "Stage"],
@@ -21,25 +21,24 @@ const LANES = [
 ];
 
 export class CallView {
-  constructor(now, failed) {
+  constructor(now, onError) {
     this.now = now;
-    this.failed = failed;
+    this.onError = onError;
     this.id = null;
     this.zoom = 0;
     this.timer = 0;
     this.mayHear = false;
-    this.forget();
+    this.clearRecording();
   }
 
-  /** What this session may do. */
-  offer(session) {
+  setSession(session) {
     this.mayHear = session.recordings === true;
   }
 
   show(id) {
     if (id !== this.id) {
       this.zoom = 0;
-      this.forget();
+      this.clearRecording();
       byId("call").replaceChildren(el("p", { class: "quiet" }, "…"));
     }
     this.id = id;
@@ -48,145 +47,144 @@ export class CallView {
 
   hide() {
     this.id = null;
-    this.forget();
+    this.clearRecording();
   }
 
-  /** Of the recording. */
-  forget() {
+  clearRecording() {
     this.player?.close();
     clearTimeout(this.recordingTimer);
     this.player = null;
     this.recordingProblem = null;
-    this.asked = false;
+    this.recordingRequested = false;
   }
 
-  /** It changed. */
-  soon(ids) {
+  /** Loads the call again, after a delay, if it is one of these. */
+  scheduleLoad(ids) {
     if (this.id === null || this.timer || !ids.includes(this.id)) return;
     this.timer = setTimeout(() => {
       this.timer = 0;
       if (this.id !== null) this.load();
-    }, PATIENCE);
+    }, RELOAD_DELAY_MS);
   }
 
   async load() {
     const id = this.id;
     try {
-      const told = await ask(`calls/${encodeURIComponent(id)}`);
+      const details = await getJson(`calls/${encodeURIComponent(id)}`);
       if (id !== this.id) return;
-      this.told = told;
+      this.details = details;
       this.draw();
-      this.failed(null);
-      if (this.mayHear && !this.asked && (told.timeline ?? []).some((fact) => fact.what === "recording_begun")) this.loadRecording();
+      this.onError(null);
+      if (this.mayHear && !this.recordingRequested && (details.timeline ?? []).some((fact) => fact.what === "recording_begun")) this.loadRecording();
     } catch (error) {
       if (id !== this.id) return;
       if (error.error === "unknown_call") byId("call").replaceChildren(back(), el("p", { class: "quiet" }, error.message));
-      else this.failed(error);
+      else this.onError(error);
     }
   }
 
-  /** What there is to be heard; while it is being recorded, again and again. */
+  /** Loads the recording; again and again while the call is recorded. */
   async loadRecording() {
     const id = this.id;
-    this.asked = true;
-    let again = true;
+    this.recordingRequested = true;
+    let repeat = true;
     try {
-      const recording = await ask(`calls/${encodeURIComponent(id)}/recording`);
+      const recording = await getJson(`calls/${encodeURIComponent(id)}/recording`);
       if (id !== this.id) return;
       this.player ??= new Player(() => this.loadRecording());
-      this.player.take(recording);
+      this.player.setRecording(recording);
       this.recordingProblem = recording.problem;
-      again = recording.state === "recording";
+      repeat = recording.state === "recording";
     } catch (error) {
       if (id !== this.id) return;
       this.recordingProblem = [error.message, error.remedy].filter(Boolean).join(" ");
-      again = error.error === "no_answer" || error.error === "busy";
+      repeat = error.error === "no_answer" || error.error === "busy";
     }
     this.draw();
     clearTimeout(this.recordingTimer);
-    if (again) this.recordingTimer = setTimeout(() => this.id === id && this.loadRecording(), RECORDED);
+    if (repeat) this.recordingTimer = setTimeout(() => this.id === id && this.loadRecording(), RECORDING_INTERVAL_MS);
   }
 
   draw() {
-    const { call } = this.told;
-    const timeline = this.told.timeline ?? [];
-    const notifications = this.told.notifications ?? [];
-    const held = document.activeElement?.closest("#call [data-keep]")?.dataset.keep;
+    const { call } = this.details;
+    const timeline = this.details.timeline ?? [];
+    const notifications = this.details.notifications ?? [];
+    const focused = document.activeElement?.closest("#call [data-keep]")?.dataset.keep;
     const scrolled = byId("call").querySelector(".scroll")?.scrollLeft ?? 0;
     const open = (part) => byId("call").querySelector(`[data-keep="${part}"]`)?.parentElement.open ?? false;
     const [turnsOpen, eventsOpen] = [open("turns"), open("events")];
-    const turns = this.told.turns ?? [];
-    const told = story(call, timeline, notifications, this.now(), turns);
-    fill(
+    const turns = this.details.turns ?? [];
+    const picture = timelineOf(call, timeline, notifications, this.now(), turns);
+    setChildren(
       byId("call"),
       back(),
       el(
         "header",
         { class: "call-head", "data-tone": tone(call) },
         el("h2", {}, call.crt_object_id ?? call.call_id),
-        el("p", {}, el("span", { class: "stage", id: "call-ending" }, ending(call)), " ", el("span", {}, notes(call))),
-        this.told.ended_because ? el("p", { id: "call-why" }, this.told.ended_because) : null,
+        el("p", {}, el("span", { class: "stage", id: "call-ending" }, endLabel(call)), " ", el("span", {}, notes(call))),
+        this.details.ended_because ? el("p", { id: "call-why" }, this.details.ended_because) : null,
         call.reason ? el("p", { class: "reason" }, el("b", {}, "Reason: "), el("q", {}, call.reason)) : null,
       ),
-      this.figure(told, call, notifications),
+      this.figure(picture, call, notifications),
       this.player?.controls,
       this.recordingProblem ? el("p", { class: "quiet", id: "recording-problem" }, `Recording: ${this.recordingProblem}`) : null,
-      factsOf(call, told, this.told.quality),
+      factsOf(call, picture, this.details.quality),
       turnsOf(turns, call, turnsOpen),
       attemptsOf(notifications, call),
       eventsOf(timeline, call, eventsOpen),
     );
     byId("call").querySelector(".scroll").scrollLeft = scrolled;
-    if (held) byId("call").querySelector(`[data-keep="${CSS.escape(held)}"]`)?.focus();
+    if (focused) byId("call").querySelector(`[data-keep="${CSS.escape(focused)}"]`)?.focus();
   }
 
-  figure(told, call, notifications) {
-    const took = told.end - told.begin;
-    const seconds = Math.max(took, 0.001); // what the picture is as wide as
+  figure(picture, call, notifications) {
+    const took = picture.end - picture.begin;
+    const seconds = Math.max(took, 0.001); // the width of the picture
     const width = ZOOMS[this.zoom];
     const place = (node, from, to) => {
-      node.style.left = `${(100 * (from - told.begin)) / seconds}%`;
+      node.style.left = `${(100 * (from - picture.begin)) / seconds}%`;
       if (to !== undefined) node.style.width = `${(100 * (to - from)) / seconds}%`;
       return node;
     };
-    const at = (time) => `+${lasting(time - told.begin)}`;
+    const at = (time) => `+${duration(time - picture.begin)}`;
     const bar = (kind, { from, to }, text) =>
-      place(el("span", { class: `bar ${kind}`, title: `${text}, ${at(from)}, for ${lasting(to - from)}` }), from, to);
+      place(el("span", { class: `bar ${kind}`, title: `${text}, ${at(from)}, for ${duration(to - from)}` }), from, to);
     const tracks = {
-      stages: told.stages.map((one) => {
+      stages: picture.stages.map((one) => {
         const node = bar("stage-bar", one, stageName(one.stage));
         node.dataset.stage = one.stage;
         if ((one.to - one.from) / seconds > 0.09 / width) node.append(el("span", {}, stageName(one.stage)));
         return node;
       }),
-      bot: told.bot.map((one) => bar(one.cut ? "bot cut" : "bot", one, one.cut ? "Bot speaks, cut off" : "Bot speaks")),
-      caller: told.caller.map((one) => bar("caller", one, "Caller speaks")),
-      turns: told.turns.map((one) => {
+      bot: picture.bot.map((one) => bar(one.cut ? "bot cut" : "bot", one, one.cut ? "Bot speaks, cut off" : "Bot speaks")),
+      caller: picture.caller.map((one) => bar("caller", one, "Caller speaks")),
+      turns: picture.turns.map((one) => {
         const node = bar(`turn ${one.kind}`, one, one.text);
-        if ((one.to - one.from) / seconds > 0.05 / width) node.append(el("span", {}, lasting(one.to - one.from)));
+        if ((one.to - one.from) / seconds > 0.05 / width) node.append(el("span", {}, duration(one.to - one.from)));
         return node;
       }),
       marks: [],
-      ameyo: told.attempts.map((one) => {
+      ameyo: picture.attempts.map((one) => {
         const node = bar("attempt", one, `Attempt ${one.number}: ${one.verdict}`);
         node.dataset.verdict = one.verdict;
         return node;
       }),
-      service: told.away.map((one) => bar("away", one, "Without FreeSWITCH")),
+      service: picture.away.map((one) => bar("away", one, "Without FreeSWITCH")),
     };
-    for (const point of told.points) {
+    for (const point of picture.points) {
       tracks[point.lane].push(place(el("span", { class: "point", "data-kind": point.kind, title: `${point.text}, ${at(point.at)}` }), point.at));
     }
-    const axis = ticks(seconds, 8 * width).filter((tick) => tick < 0.95 * seconds || tick === 0).map((tick) => place(el("span", { class: "tick" }, tick < 10 && seconds < 10 ? `${tick} s` : clock(tick)), told.begin + tick));
+    const axis = ticks(seconds, 8 * width).filter((tick) => tick < 0.95 * seconds || tick === 0).map((tick) => place(el("span", { class: "tick" }, tick < 10 && seconds < 10 ? `${tick} s` : clock(tick)), picture.begin + tick));
     const lanes = el(
       "div",
-      { class: "lanes", role: "img", "aria-label": saidOf(told, notifications) },
+      { class: "lanes", role: "img", "aria-label": textOf(picture, notifications) },
       ...LANES.filter(([lane]) => lane === "stages" || tracks[lane].length > 0).map(([lane, name]) =>
         el("div", { class: `lane lane-${lane}` }, el("span", { class: "lane-name" }, name), el("div", { class: "track" }, ...tracks[lane])),
       ),
       el("div", { class: "lane lane-axis" }, el("span", { class: "lane-name" }), el("div", { class: "track" }, ...axis)),
     );
-    this.player?.place(told.begin, told.begin + seconds);
+    this.player?.place(picture.begin, picture.begin + seconds);
     const strip = el("div", { class: "strip" }, lanes, this.player?.lanes, this.player?.cursor);
     strip.style.minWidth = `${100 * width}%`;
     const zoom = (by) => () => {
@@ -199,14 +197,14 @@ export class CallView {
       el(
         "figcaption",
         {},
-        `INVITE ${timeOf(call.invited_at)} → ${told.live ? "now" : call.stage === "refused" ? "refused" : `BYE ${timeOf(call.ended_at)}`}, ${lasting(took)} `,
+        `INVITE ${timeOf(call.invited_at)} → ${picture.live ? "now" : call.stage === "refused" ? "refused" : `BYE ${timeOf(call.ended_at)}`}, ${duration(took)} `,
         el("span", { class: "zoom" },
           el("button", { type: "button", class: "plain", "data-keep": "out", "aria-label": "Zoom out", onclick: zoom(-1), "aria-disabled": this.zoom === 0 ? "true" : null }, "−"),
           el("button", { type: "button", class: "plain", "data-keep": "in", "aria-label": "Zoom in", onclick: zoom(1), "aria-disabled": this.zoom === ZOOMS.length - 1 ? "true" : null }, "+"),
         ),
       ),
       el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Timeline", "data-keep": "scroll" }, strip),
-      told.points.some((point) => point.lane === "caller")
+      picture.points.some((point) => point.lane === "caller")
         ? el("p", { class: "key" }, el("span", { "data-kind": "cleared" }, "the caller broke in"), el("span", { "data-kind": "key" }, "a key was pressed"))
         : null,
     );
@@ -222,21 +220,21 @@ function goBack(event) {
   }
 }
 
-/** The picture in a sentence, for who does not see it. */
-function saidOf(told, notifications) {
-  const parts = told.stages.map((one) => `${stageName(one.stage)} ${lasting(one.to - one.from)}`);
-  if (told.bot.length > 0) parts.push(`the bot spoke ${told.bot.length} times`);
-  if (told.turns.length > 0) parts.push(`${told.turns.length} turns`);
-  const restarts = told.points.filter((point) => point.kind === "switch_restarted").length;
+/** The picture in a sentence, for screen readers. */
+function textOf(picture, notifications) {
+  const parts = picture.stages.map((one) => `${stageName(one.stage)} ${duration(one.to - one.from)}`);
+  if (picture.bot.length > 0) parts.push(`the bot spoke ${picture.bot.length} times`);
+  if (picture.turns.length > 0) parts.push(`${picture.turns.length} turns`);
+  const restarts = picture.points.filter((point) => point.kind === "switch_restarted").length;
   if (restarts > 0) parts.push(`FreeSWITCH restarted ${restarts === 1 ? "once" : `${restarts} times`}`);
-  if (told.points.some((point) => point.kind === "recording_begun")) parts.push("recorded");
+  if (picture.points.some((point) => point.kind === "recording_begun")) parts.push("recorded");
   if (notifications.length > 0) parts.push(`${notifications.length} notifications`);
   return `${parts.join(", ")}. Everything is in the table below.`;
 }
 
-function factsOf(call, told, quality) {
-  const since = (time) => (time == null ? null : `${timeOf(time)} (+${lasting(time - call.invited_at)})`);
-  const stages = told.stages.filter((one) => one.to > one.from).map((one) => `${stageName(one.stage)} ${lasting(one.to - one.from)}`);
+function factsOf(call, picture, quality) {
+  const since = (time) => (time == null ? null : `${timeOf(time)} (+${duration(time - call.invited_at)})`);
+  const stages = picture.stages.filter((one) => one.to > one.from).map((one) => `${stageName(one.stage)} ${duration(one.to - one.from)}`);
   const facts = [
     ["Tenant", call.workspace],
     ["DID", call.did],
@@ -249,29 +247,29 @@ function factsOf(call, told, quality) {
     ["Bot connected", since(call.bot_connected_at)],
     ["Bot first heard", since(call.first_audio_at)],
     ["Bot ended", since(call.bot_ended_at)],
-    ["Answers", answers(call) || null],
+    ["Answers", answerTimes(call) || null],
     ["Barge-ins", call.barge_ins || null],
     ["Ameyo accepted", since(call.handed_off_at)],
     ["Stages", stages.join(", ") || null],
-    ["Held until BYE", call.handed_off_at == null ? null : lasting((call.ended_at ?? told.end) - call.handed_off_at)],
+    ["Held until BYE", call.handed_off_at == null ? null : duration((call.ended_at ?? picture.end) - call.handed_off_at)],
     ["Ended", since(call.ended_at)],
     ["Outcome", call.outcome ? outcomeName(call.outcome) : null],
     ["Fault", call.fault ? faultName(call.fault) : null],
     ["Refused", call.refusal ? `${call.refusal_status ?? ""} ${call.refusal}` : null],
     ["Hang-up", [call.sip_hangup_disposition, call.hangup_cause].filter(Boolean).join(", ") || null],
     ["Take-overs", call.take_overs || null],
-    ["Recovered", call.restarts > 0 ? restarted(call) : null],
+    ["Recovered", call.restarts > 0 ? restartText(call) : null],
     ["BYE overdue", call.byes_overdue ? `${call.byes_overdue}×` : null],
     ["Audio", quality ? `${quality.word}: ${quality.figures}` : null],
-    ["Media", call.media ? said(call.media, " ") : null],
+    ["Media", call.media ? pairs(call.media, " ") : null],
     ["Host", call.host],
     ["Call id", call.call_id],
   ];
   return el("dl", { class: "facts" }, ...facts.filter(([, value]) => value != null && value !== "").map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
 }
 
-/** Names and values; what is not known is not said. */
-function said(values, between) {
+/** Names and values, without those that are not known. */
+function pairs(values, between) {
   const known = Object.entries(values ?? {}).filter(([, value]) => value != null && value !== "");
   return known.map(([name, value]) => `${name}${between}${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
 }
@@ -295,7 +293,7 @@ function turnsOf(turns, call, opened) {
     table(
       "Who waited for whom, measured by eslbot",
       ["After", "Turn", "Took", "Of it the bot"],
-      turns.map((one) => [`+${lasting(one.at - one.seconds - call.invited_at)}`, turnName(one), lasting(one.seconds), lasting(one.bot) || "–"]),
+      turns.map((one) => [`+${duration(one.at - one.seconds - call.invited_at)}`, turnName(one), duration(one.seconds), duration(one.bot) || "–"]),
     ),
   );
 }
@@ -307,16 +305,16 @@ function attemptsOf(notifications, call) {
     ["#", "After", "Verdict", "Status", "Took", "Answer"],
     notifications.map((one) => [
       String(one.number),
-      `+${lasting(one.began_at - call.invited_at)}`,
+      `+${duration(one.began_at - call.invited_at)}`,
       el("span", { class: "verdict", "data-verdict": one.verdict ?? "unknown" }, one.verdict ?? "not known"),
       one.status ?? "–",
-      lasting(one.seconds) || "–",
+      duration(one.seconds) || "–",
       [one.detail, one.sent_by ? `sent by ${one.sent_by}` : null].filter(Boolean).join(" · "),
     ]),
   );
 }
 
 function eventsOf(timeline, call, opened) {
-  const rows = timeline.map((fact) => [`+${lasting(fact.at - call.invited_at)}`, recordingSentence(fact) || String(fact.what).replaceAll("_", " "), said(fact.facts, ": ")]);
+  const rows = timeline.map((fact) => [`+${duration(fact.at - call.invited_at)}`, recordingSentence(fact) || String(fact.what).replaceAll("_", " "), pairs(fact.facts, ": ")]);
   return el("details", { open: opened }, el("summary", { "data-keep": "events" }, `Everything that happened (${rows.length})`), table("Facts", ["After", "What", ""], rows));
 }

@@ -1,31 +1,31 @@
-// The calls of a day or of a week in pictures: SVG of our own, with every value also in words and in a table.
+// Charts of the calls of a day or of a week: SVG of our own, with every value also in words and in a table.
 
-import { ask } from "./api.js";
-import { byId, el, fill, write } from "./dom.js";
-import { lasting, timeOf } from "./words.js";
+import { getJson } from "./api.js";
+import { byId, el, setChildren, setText } from "./dom.js";
+import { duration, timeOf } from "./labels.js";
 
-const EVERY = 60000;
+const RELOAD_INTERVAL_MS = 60000;
 const SPANS = { "24h": "24 hours", "7d": "7 days" };
-/** The picture's own measures; it is scaled to its place. */
-const WIDE = 600;
-const HIGH = 180;
+/** A picture's size and margins; it is scaled to its place. */
+const WIDTH = 600;
+const HEIGHT = 180;
 const LEFT = 68;
 const BOTTOM = 28;
 const TOP = 10;
-/** Causes of refusals that have a colour of their own. */
-const CAUSES = 5;
+/** Causes of refusals with a colour of their own. */
+const MAX_CAUSES = 5;
 const SVG = "http://www.w3.org/2000/svg";
 
 const percent = (share) => (share == null ? "–" : `${(100 * share).toFixed(share === 1 ? 0 : 1)} %`);
 const count = (number) => (number == null ? "–" : String(number));
-const seconds = (value) => (value == null ? "–" : lasting(value));
+const seconds = (value) => (value == null ? "–" : duration(value));
 const cause = (word) => String(word).replaceAll("_", " ");
 
-/** A latency's two lines. */
+/** A latency's two lines: its median and its 95th percentile. */
 const latency = (name, title) => ({
   id: name,
   title,
-  say: seconds,
+  format: seconds,
   kind: "lines",
   has: (total) => total[name] !== undefined,
   series: () => [
@@ -38,22 +38,22 @@ const CHARTS = [
   {
     id: "calls",
     title: "Calls",
-    say: count,
+    format: count,
     kind: "bars",
     series: () => [
       { name: "taken", of: (point) => point.calls },
       { name: "refused", of: (point) => sum(Object.values(point.refused)) },
     ],
   },
-  { id: "success", title: "Success rate", say: percent, kind: "lines", most: 1, series: () => [{ name: "of those that ended", of: (point) => point.success }] },
+  { id: "success", title: "Success rate", format: percent, kind: "lines", most: 1, series: () => [{ name: "of those that ended", of: (point) => point.success }] },
   {
     id: "refused",
     title: "Refusals by cause",
-    say: count,
+    format: count,
     kind: "bars",
     series: (total) => {
       const causes = Object.keys(total.refused);
-      const own = causes.slice(0, causes.length > CAUSES + 1 ? CAUSES : CAUSES + 1);
+      const own = causes.slice(0, causes.length > MAX_CAUSES + 1 ? MAX_CAUSES : MAX_CAUSES + 1);
       const found = own.map((name) => ({ name: cause(name), of: (point) => point.refused[name] ?? 0 }));
       if (own.length < causes.length) found.push({ name: "others", of: (point) => sum(Object.entries(point.refused).filter(([name]) => !own.includes(name)).map(([, number]) => number)) });
       return found;
@@ -63,22 +63,22 @@ const CHARTS = [
   latency("first_audio", "First audio, from the answer"),
   latency("turn", "Turn, caller stops to bot is heard (a call's median)"),
   latency("hand_off", "Hand-off, bot's end to Ameyo's acceptance"),
-  { id: "take_overs", title: "Take-overs", say: count, kind: "bars", series: () => [{ name: "take-overs", of: (point) => point.take_overs }] },
+  { id: "take_overs", title: "Take-overs", format: count, kind: "bars", series: () => [{ name: "take-overs", of: (point) => point.take_overs }] },
 ];
 
 const sum = (numbers) => numbers.reduce((all, number) => all + number, 0);
 
 export class Charts {
-  constructor(failed) {
-    this.failed = failed;
-    /** The point that is told of, by chart: it stays where charts are drawn again. */
+  constructor(onError) {
+    this.onError = onError;
+    /** The chosen point of each chart; it stays when charts are drawn again. */
     this.chosen = new Map();
     setInterval(() => {
       if (!byId("charts").hidden && !document.hidden) this.load();
-    }, EVERY);
+    }, RELOAD_INTERVAL_MS);
   }
 
-  offer(session) {
+  setSession(session) {
     this.span = el("select", { name: "span" }, ...Object.entries(SPANS).map(([value, text]) => el("option", { value }, `the last ${text}`)));
     this.workspace = el("select", { name: "workspace" }, el("option", { value: "" }, "all together"), ...session.workspaces.map((value) => el("option", { value }, value)));
     const form = el("form", { class: "filter", "aria-label": "Of which calls" }, el("label", {}, "Of ", this.span), el("label", {}, "Tenant ", this.workspace));
@@ -88,7 +88,7 @@ export class Charts {
       location.hash = `#/charts?${query}`;
     });
     this.place = el("div", { class: "charts" });
-    fill(
+    setChildren(
       byId("charts"),
       el("h2", { id: "charts-title" }, "Charts"),
       form,
@@ -98,80 +98,80 @@ export class Charts {
   }
 
   show(query) {
-    const said = new URLSearchParams(query);
-    this.span.value = said.get("span") in SPANS ? said.get("span") : "24h";
-    this.workspace.value = said.get("workspace") ?? "";
+    const given = new URLSearchParams(query);
+    this.span.value = given.get("span") in SPANS ? given.get("span") : "24h";
+    this.workspace.value = given.get("workspace") ?? "";
     if (this.workspace.selectedIndex < 0) this.workspace.value = "";
     this.load();
   }
 
   async load() {
-    const asked = { span: this.span.value, workspace: this.workspace.value };
+    const wanted = { span: this.span.value, workspace: this.workspace.value };
     try {
-      const told = await ask("charts", asked);
-      if (asked.span !== this.span.value || asked.workspace !== this.workspace.value) return;
-      this.draw(told);
-      this.failed(null);
+      const answer = await getJson("charts", wanted);
+      if (wanted.span !== this.span.value || wanted.workspace !== this.workspace.value) return;
+      this.draw(answer);
+      this.onError(null);
     } catch (error) {
-      this.failed(error);
+      this.onError(error);
     }
   }
 
-  draw(told) {
-    const held = document.activeElement?.closest("#charts figure")?.dataset.chart;
+  draw(answer) {
+    const focused = document.activeElement?.closest("#charts figure")?.dataset.chart;
     const open = new Set([...this.place.querySelectorAll("details[open]")].map((one) => one.closest("figure").dataset.chart));
-    const shown = CHARTS.filter((chart) => chart.has?.(told.total) ?? true);
-    fill(this.place, ...shown.map((chart) => this.figure(chart, told, open.has(chart.id))));
-    if (held) this.place.querySelector(`figure[data-chart="${held}"] .picture`)?.focus({ preventScroll: true });
+    const shown = CHARTS.filter((chart) => chart.has?.(answer.total) ?? true);
+    setChildren(this.place, ...shown.map((chart) => this.figure(chart, answer, open.has(chart.id))));
+    if (focused) this.place.querySelector(`figure[data-chart="${focused}"] .picture`)?.focus({ preventScroll: true });
   }
 
-  figure(chart, told, open) {
-    const { points, total, step } = told;
+  figure(chart, answer, open) {
+    const { points, total, step } = answer;
     const series = chart.series(total);
-    const saying = (point) => series.map((one) => `${one.name} ${chart.say(one.of(point))}`).join(", ");
+    const describe = (point) => series.map((one) => `${one.name} ${chart.format(one.of(point))}`).join(", ");
     const something = series.some((one) => points.some((point) => one.of(point)));
-    const said = el("p", { class: "said" });
+    const text = el("p", { class: "said" });
     const picture = el("div", {
       class: "picture", tabindex: "0", role: "slider", "aria-label": chart.title, "aria-valuemin": 0, "aria-valuemax": points.length - 1,
     });
-    const { svg, choose } = drawn(chart, series, told);
+    const { svg, choose } = drawChart(chart, series, answer);
     picture.append(svg);
-    const tell = (place) => {
+    const choosePoint = (place) => {
       const at = Math.max(0, Math.min(points.length - 1, place));
       this.chosen.set(chart.id, at);
-      const text = `${when(points[at].at, step)}: ${saying(points[at])}`;
+      const description = `${period(points[at].at, step)}: ${describe(points[at])}`;
       picture.setAttribute("aria-valuenow", at);
-      picture.setAttribute("aria-valuetext", text);
-      write(said, text);
+      picture.setAttribute("aria-valuetext", description);
+      setText(text, description);
       choose(at);
     };
-    tell(this.chosen.get(chart.id) ?? points.length - 1);
+    choosePoint(this.chosen.get(chart.id) ?? points.length - 1);
     const moves = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageUp: -4, PageDown: 4, Home: -points.length, End: points.length };
     picture.addEventListener("keydown", (event) => {
       if (!(event.key in moves) || event.ctrlKey || event.altKey || event.metaKey) return;
       event.preventDefault();
-      tell(this.chosen.get(chart.id) + moves[event.key]);
+      choosePoint(this.chosen.get(chart.id) + moves[event.key]);
     });
     picture.addEventListener("pointermove", (event) => {
       const box = svg.getBoundingClientRect();
-      const x = ((event.clientX - box.left) / box.width) * WIDE;
-      tell(Math.floor(((x - LEFT) / (WIDE - LEFT)) * points.length));
+      const x = ((event.clientX - box.left) / box.width) * WIDTH;
+      choosePoint(Math.floor(((x - LEFT) / (WIDTH - LEFT)) * points.length));
     });
-    const legend = el("ul", { class: "legend" }, ...series.map((one, number) => el("li", { "data-series": number }, key(chart.kind, number), one.name)));
-    const whole = something ? `In all: ${saying(total)}.` : "Nothing of it in this time.";
+    const legend = el("ul", { class: "legend" }, ...series.map((one, number) => el("li", { "data-series": number }, legendSign(chart.kind, number), one.name)));
+    const whole = something ? `In all: ${describe(total)}.` : "Nothing of it in this time.";
     return el(
       "figure",
       { class: "chart", "data-chart": chart.id },
       el("figcaption", {}, el("h3", {}, chart.title), el("p", { class: "quiet" }, whole)),
       something ? picture : null,
-      something ? said : null,
+      something ? text : null,
       something && series.length > 1 ? legend : null,
-      something ? el("details", { open }, el("summary", {}, "As a table"), tableOf(chart, series, told)) : null,
+      something ? el("details", { open }, el("summary", {}, "As a table"), tableOf(chart, series, answer)) : null,
     );
   }
 }
 
-/** Behind a picture, for who reads a table better; empty times are left out. */
+/** The same as a table; times without any value are left out. */
 function tableOf(chart, series, { points, step }) {
   const rows = points.filter((point) => series.some((one) => one.of(point)));
   return el(
@@ -182,7 +182,7 @@ function tableOf(chart, series, { points, step }) {
       { class: "plain-table" },
       el("caption", {}, chart.title),
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "From"), ...series.map((one) => el("th", { scope: "col" }, one.name)))),
-      el("tbody", {}, ...rows.map((point) => el("tr", {}, el("th", { scope: "row" }, when(point.at, step)), ...series.map((one) => el("td", {}, chart.say(one.of(point))))))),
+      el("tbody", {}, ...rows.map((point) => el("tr", {}, el("th", { scope: "row" }, period(point.at, step)), ...series.map((one) => el("td", {}, chart.format(one.of(point))))))),
     ),
   );
 }
@@ -191,7 +191,7 @@ const DAY = new Intl.DateTimeFormat(undefined, { weekday: "short", day: "numeric
 const minutesOf = (at) => timeOf(at).slice(0, 5);
 
 /** A point's time, from and to. */
-function when(at, step) {
+function period(at, step) {
   return `${DAY.format(new Date(at * 1000))} ${minutesOf(at)}–${minutesOf(at + step)}`;
 }
 
@@ -203,37 +203,37 @@ function shape(name, properties) {
   return node;
 }
 
-function words(x, y, text, properties = {}) {
+function label(x, y, text, properties = {}) {
   const node = shape("text", { x, y, ...properties });
   node.textContent = text;
   return node;
 }
 
-/** A series' sign in the legend, the same as in the picture. */
-function key(kind, number) {
+/** A series' sign in the legend. */
+function legendSign(kind, number) {
   const svg = shape("svg", { width: 22, height: 10, "aria-hidden": "true", "data-series": number });
   svg.append(kind === "bars" ? shape("rect", { class: "bar-part", width: 22, height: 10 }) : shape("path", { class: "line-part", d: "M0 5H22" }));
   return svg;
 }
 
-/** The picture, and how a point of it is chosen. */
-function drawn(chart, series, { points, begin, end, step }) {
-  const svg = shape("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, "aria-hidden": "true", focusable: "false" });
+/** The picture, and a function that marks a point of it. */
+function drawChart(chart, series, { points, begin, end, step }) {
+  const svg = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, "aria-hidden": "true", focusable: "false" });
   const values = series.map((one) => points.map((point) => one.of(point)));
   const tops = points.map((_, at) => (chart.kind === "bars" ? sum(values.map((row) => row[at] ?? 0)) : Math.max(0, ...values.map((row) => row[at] ?? 0))));
-  const rungs = ladder(chart.most ?? Math.max(...tops), chart.say === count);
-  const most = rungs.at(-1);
-  const wide = (WIDE - LEFT) / points.length;
+  const axisValues = axisSteps(chart.most ?? Math.max(...tops), chart.format === count);
+  const most = axisValues.at(-1);
+  const wide = (WIDTH - LEFT) / points.length;
   const x = (at) => LEFT + at * wide;
-  const y = (value) => HIGH - BOTTOM - (value / most) * (HIGH - BOTTOM - TOP);
-  for (const rung of rungs) {
-    svg.append(shape("path", { class: "rung", d: `M${LEFT} ${y(rung)}H${WIDE}` }));
-    svg.append(words(LEFT - 6, y(rung) + 4, chart.say(rung), { "text-anchor": "end" }));
+  const y = (value) => HEIGHT - BOTTOM - (value / most) * (HEIGHT - BOTTOM - TOP);
+  for (const value of axisValues) {
+    svg.append(shape("path", { class: "rung", d: `M${LEFT} ${y(value)}H${WIDTH}` }));
+    svg.append(label(LEFT - 6, y(value) + 4, chart.format(value), { "text-anchor": "end" }));
   }
-  for (const [at, text] of times(begin, end, step)) {
-    const place = LEFT + ((at - begin) / (end - begin)) * (WIDE - LEFT);
-    svg.append(shape("path", { class: "rung", d: `M${place} ${HIGH - BOTTOM}v4` }));
-    svg.append(words(place, HIGH - 6, text, { "text-anchor": place > WIDE - 40 ? "end" : "middle" }));
+  for (const [at, text] of timeLabels(begin, end, step)) {
+    const place = LEFT + ((at - begin) / (end - begin)) * (WIDTH - LEFT);
+    svg.append(shape("path", { class: "rung", d: `M${place} ${HEIGHT - BOTTOM}v4` }));
+    svg.append(label(place, HEIGHT - 6, text, { "text-anchor": place > WIDTH - 40 ? "end" : "middle" }));
   }
   values.forEach((row, number) => {
     const part = shape("g", { "data-series": number });
@@ -252,7 +252,7 @@ function drawn(chart, series, { points, begin, end, step }) {
     }
     svg.append(part);
   });
-  const mark = shape("rect", { class: "chosen", y: TOP, width: Math.max(wide, 2), height: HIGH - BOTTOM - TOP });
+  const mark = shape("rect", { class: "chosen", y: TOP, width: Math.max(wide, 2), height: HEIGHT - BOTTOM - TOP });
   svg.append(mark);
   return { svg, choose: (at) => mark.setAttribute("x", x(at)) };
 }
@@ -271,19 +271,19 @@ function path(row, x, y) {
   return parts.join("");
 }
 
-/** From nothing to the highest value in a few round steps. */
-function ladder(highest, whole) {
+/** The steps of the value axis: a few round ones, from 0 to beyond the highest value. */
+function axisSteps(highest, whole) {
   const top = highest > 0 ? highest : 1;
   const size = 10 ** Math.floor(Math.log10(top / 3));
   const steps = [1, 2, 2.5, 5, 10].map((factor) => factor * size).filter((step) => !whole || Number.isInteger(step));
   const step = steps.find((one) => top / one <= 4) ?? (whole ? Math.max(1, Math.ceil(top / 4)) : top / 4);
-  const rungs = [];
-  for (let rung = 0; rung < Math.ceil(top / step - 1e-9) + 0.5; rung += 1) rungs.push(Number((rung * step).toPrecision(6)));
-  return rungs;
+  const axisValues = [];
+  for (let index = 0; index < Math.ceil(top / step - 1e-9) + 0.5; index += 1) axisValues.push(Number((index * step).toPrecision(6)));
+  return axisValues;
 }
 
-/** The times below: each six hours of a day, each midnight of a week. */
-function times(begin, end, step) {
+/** The labels of the time axis: every six hours of a day, every midnight of a week. */
+function timeLabels(begin, end, step) {
   const found = [];
   const week = end - begin > 2 * 86400;
   for (let at = begin; at < end; at += Math.min(step, 900)) {

@@ -1,6 +1,6 @@
-// Everything shown came from a caller, a bot or a PBX: it becomes text, never markup.
+// Builds the page. All that it shows came from a caller, a bot or a PBX: it becomes text, never markup.
 
-/** An element. Properties: `class`, `data-…`, `aria-…` and other attributes; `on…` are listeners. */
+/** An element. `properties` are attributes (`class`, `data-…`, `aria-…`), or listeners (`on…`). */
 export function el(name, properties = {}, ...children) {
   const node = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {
@@ -14,18 +14,18 @@ export function el(name, properties = {}, ...children) {
   return node;
 }
 
-/** These children instead of those there are; null is none (to replaceChildren it is a text). */
-export function fill(node, ...children) {
+/** Replaces a node's children; null is no child (replaceChildren would make a text of it). */
+export function setChildren(node, ...children) {
   node.replaceChildren(...children.filter((child) => child != null));
 }
 
-/** Changes a text only where it is another one: an unchanged node costs no layout. */
-export function write(node, text) {
+/** Sets a node's text, unless it is the same: an unchanged node costs no layout. */
+export function setText(node, text) {
   if (node.firstChild === null || node.firstChild.nodeValue !== text) node.textContent = text;
 }
 
-/** Changes an attribute only where it is another one; null takes it away. */
-export function mark(node, name, value) {
+/** Sets an attribute, unless it is the same; null removes it. */
+export function setAttr(node, name, value) {
   if (value === null) {
     if (node.hasAttribute(name)) node.removeAttribute(name);
   } else if (node.getAttribute(name) !== value) node.setAttribute(name, value);

@@ -1,20 +1,21 @@
-// Starts the page: who looks, which view, and what is wrong.
+// Starts the page: the session, the view by the address, and the notices.
 
-import { Problem, ask } from "./api.js";
+import { Problem, getJson } from "./api.js";
 import { CallView } from "./call.js";
 import { Charts } from "./charts.js";
-import { byId, el, mark, write } from "./dom.js";
-import { Live } from "./live.js";
+import { byId, el, setAttr, setText } from "./dom.js";
+import { LiveView } from "./live.js";
 import { Overview } from "./overview.js";
-import { Search, address } from "./search.js";
-import { Switch } from "./switch.js";
+import { Search, hashOf } from "./search.js";
+import { Restarts } from "./restarts.js";
 import { Tenants } from "./tenants.js";
-import { zone } from "./words.js";
+import { zone } from "./labels.js";
 
-const LINKS = { live: "live", waiting: "connecting again", paused: "paused", ledger: "no ledger" };
+const LINK_LABELS = { live: "live", waiting: "connecting again", paused: "paused", ledger: "no ledger" };
 
-/** One notice a source: null takes it away. */
+/** Problems by their source. The first one is shown. */
 const notices = new Map();
+/** Shows a problem; null removes it. */
 function notice(source, problem) {
   if (problem === null) notices.delete(source);
   else notices.set(source, problem);
@@ -28,19 +29,19 @@ function notice(source, problem) {
   if (first !== undefined) place.append(el("p", {}, first.message), first.remedy ? el("pre", {}, first.remedy) : "");
 }
 
-const asked = (error) => notice("asked", error);
-const search = new Search(asked);
-const charts = new Charts(asked);
-const tenants = new Tenants(asked, (id) => overview.of(id));
-const switch_ = new Switch();
-const live = new Live(
+const showError = (error) => notice("request", error);
+const search = new Search(showError);
+const charts = new Charts(showError);
+const tenants = new Tenants(showError, (id) => overview.statesOf(id));
+const restarts = new Restarts();
+const live = new LiveView(
   (ids, ended) => {
-    call.soon(ids);
-    if (ended) search.soon();
+    call.scheduleLoad(ids);
+    if (ended) search.scheduleLoad();
   },
   (state, ledger) => {
-    mark(byId("link"), "data-state", state);
-    write(byId("link"), LINKS[state]);
+    setAttr(byId("link"), "data-state", state);
+    setText(byId("link"), LINK_LABELS[state]);
     if (ledger === null) return;
     if (ledger.up === false && ledger.problem) notice("ledger", new Problem(ledger.error, ledger.problem, ledger.remedy));
     else if (ledger.up === false && ledger.error === undefined) {
@@ -48,18 +49,18 @@ const live = new Live(
     } else notice("ledger", null);
   },
 );
-const call = new CallView(() => live.now(), asked);
-const overview = new Overview(() => live.calls(), () => tenants.soon());
+const call = new CallView(() => live.now(), showError);
+const overview = new Overview(() => live.calls(), () => tenants.healthChanged());
 
 function route() {
   const hash = location.hash;
-  if (hash !== "" && !hash.startsWith("#/")) return; // a place within the view
-  const [way, query] = hash.slice(2).split(/\?(.*)/s);
-  const [view, ...rest] = way.split("/");
+  if (hash !== "" && !hash.startsWith("#/")) return; // an anchor within the view
+  const [path, query] = hash.slice(2).split(/\?(.*)/s);
+  const [view, ...rest] = path.split("/");
   const name = ["live", "calls", "charts", "tenants", "call"].includes(view) ? view : "overview";
   for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== name;
-  for (const link of document.querySelectorAll("nav a")) mark(link, "aria-current", link.dataset.view === name ? "page" : null);
-  asked(null);
+  for (const link of document.querySelectorAll("nav a")) setAttr(link, "aria-current", link.dataset.view === name ? "page" : null);
+  showError(null);
   if (name !== "call") call.hide();
   if (name === "call") call.show(decode(rest.join("/")));
   if (name === "overview") overview.show();
@@ -76,36 +77,36 @@ function decode(text) {
   }
 }
 
-// Who searches before this script is here has sent the form itself.
-const early = new URLSearchParams(location.search).get("prefix");
-if (early !== null) history.replaceState(null, "", `/${address({ prefix: early.trim() })}`);
+// A search from before this script was loaded: the browser has sent the form.
+const earlySearch = new URLSearchParams(location.search).get("prefix");
+if (earlySearch !== null) history.replaceState(null, "", `/${hashOf({ prefix: earlySearch.trim() })}`);
 
-async function begin() {
+async function start() {
   try {
-    const session = await ask("session");
+    const session = await getJson("session");
     byId("viewer").textContent = session.name;
-    search.offer(session);
-    charts.offer(session);
-    call.offer(session);
-    notice("begin", null);
+    search.setSession(session);
+    charts.setSession(session);
+    call.setSession(session);
+    notice("start", null);
     addEventListener("hashchange", () => {
       document.body.dataset.came = "here";
       route();
     });
     route();
-    switch_.load();
-    overview.begin();
+    restarts.load();
+    overview.start();
     if (session.ledger) live.open();
     else {
-      const without = await ask("tenants").catch((error) => error);
-      notice("ledger", without);
+      const problem = await getJson("tenants").catch((error) => error);
+      notice("ledger", problem);
       byId("link").hidden = true;
     }
   } catch (error) {
-    notice("begin", error instanceof Problem ? error : new Problem("fault", String(error)));
-    if (error.error === "no_answer") setTimeout(begin, 2000);
+    notice("start", error instanceof Problem ? error : new Problem("fault", String(error)));
+    if (error.error === "no_answer") setTimeout(start, 2000);
   }
 }
 
 byId("zone").textContent = `Times are those of ${zone()}.`;
-begin();
+start();

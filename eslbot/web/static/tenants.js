@@ -1,38 +1,38 @@
-// How each tenant is.
+// A card for each tenant: its health and its last hour.
 
-import { ask } from "./api.js";
+import { getJson } from "./api.js";
 import { byId, el } from "./dom.js";
-import { began, colourName, componentName, faultName, lasting, outcomeName } from "./words.js";
+import { recentTime, colourName, componentName, faultName, duration, outcomeName } from "./labels.js";
 
-const EVERY = 10000;
-/** Seconds of a notification at which Ameyo is called slow. */
-const SLOW = 3;
+const RELOAD_INTERVAL_MS = 10000;
+/** Seconds of a notification from which on Ameyo counts as slow. */
+const SLOW_ANSWER_S = 3;
 
 export class Tenants {
   /** `health(id)` are the states of that tenant's bot and Ameyo. */
-  constructor(failed, health) {
-    this.failed = failed;
+  constructor(onError, health) {
+    this.onError = onError;
     this.health = health;
     this.tenants = null;
     this.drawn = "";
     setInterval(() => {
       if (!byId("tenants").hidden && !document.hidden) this.show();
-    }, EVERY);
+    }, RELOAD_INTERVAL_MS);
   }
 
   async show() {
     try {
-      const { tenants } = await ask("tenants");
+      const { tenants } = await getJson("tenants");
       this.tenants = tenants;
       this.draw();
-      this.failed(null);
+      this.onError(null);
     } catch (error) {
-      this.failed(error);
+      this.onError(error);
     }
   }
 
-  /** Something of the health may have changed. */
-  soon() {
+  /** Draws again with the health that is known now. */
+  healthChanged() {
     if (this.tenants !== null && !byId("tenants").hidden) this.draw();
   }
 
@@ -47,17 +47,17 @@ export class Tenants {
 }
 
 /** What is wrong with a tenant, in words; `states` are those of its bot and Ameyo now. */
-export function complaints(tenant, states) {
+export function problems(tenant, states) {
   const faults = Object.entries(tenant.faults ?? {}).filter(([fault, count]) => fault !== "none" && count > 0);
-  const said = faults.map(([fault, count]) => `${count} ${count === 1 ? "call" : "calls"} went wrong: ${faultName(fault)}`);
+  const texts = faults.map(([fault, count]) => `${count} ${count === 1 ? "call" : "calls"} went wrong: ${faultName(fault)}`);
   const now = states.filter((state) => state.colour === "red" || state.colour === "amber");
-  said.unshift(...now.map((state) => `${componentName(state.component)} ${colourName(state.colour)}: ${state.why}`));
-  if (tenant.post_seconds_p95 > SLOW) said.push(`Ameyo is slow: ${lasting(tenant.post_seconds_p95)}`);
-  return said;
+  texts.unshift(...now.map((state) => `${componentName(state.component)} ${colourName(state.colour)}: ${state.why}`));
+  if (tenant.post_seconds_p95 > SLOW_ANSWER_S) texts.push(`Ameyo is slow: ${duration(tenant.post_seconds_p95)}`);
+  return texts;
 }
 
 function card(tenant, states) {
-  const wrong = complaints(tenant, states);
+  const wrong = problems(tenant, states);
   const outcomes = Object.entries(tenant.last_hour ?? {}).sort((a, b) => b[1] - a[1]);
   const all = outcomes.reduce((sum, [, count]) => sum + count, 0);
   const health = wrong.length > 0 ? "bad" : all + (tenant.active ?? 0) > 0 ? "good" : "plain";
@@ -65,8 +65,8 @@ function card(tenant, states) {
     ["Live now", tenant.active ?? 0],
     ["Ended", all],
     ["Not handed off", tenant.not_handed_off ?? 0],
-    ["Last hand-off", began(tenant.last_handed_off_at) || "none"],
-    ["Ameyo answers in", tenant.post_seconds_p50 == null ? "–" : `${lasting(tenant.post_seconds_p50)} (p95 ${lasting(tenant.post_seconds_p95)})`],
+    ["Last hand-off", recentTime(tenant.last_handed_off_at) || "none"],
+    ["Ameyo answers in", tenant.post_seconds_p50 == null ? "–" : `${duration(tenant.post_seconds_p50)} (p95 ${duration(tenant.post_seconds_p95)})`],
   ];
   return el(
     "article",

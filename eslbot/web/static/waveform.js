@@ -1,13 +1,13 @@
-// A waveform from a recording's peaks: SVG of our own.
+// Draws a waveform of a recording's peaks as SVG.
 
 const SVG = "http://www.w3.org/2000/svg";
-/** Of half the height: silence is a line, too. */
-const LEAST = 0.025;
+/** The least share of half the height: silence is a line, too. */
+const MIN_HEIGHT = 0.025;
 
-/** How high a peak of 0 to 255 is drawn, 0 to 1. By its root: what people say on a telephone is a tenth of full scale. */
-const height = (peak) => Math.max(LEAST, Math.sqrt(Math.min(255, peak) / 255));
+/** The height, 0 to 1, of a peak of 0 to 255: its square root, since speech on a telephone is a tenth of full scale. */
+const height = (peak) => Math.max(MIN_HEIGHT, Math.sqrt(Math.min(255, peak) / 255));
 
-/** The outline of peaks: up along their tops and back along their bottoms, a step a peak. */
+/** The outline: along the tops of the peaks, and back along their bottoms. */
 export function outline(peaks) {
   const round = (value) => Math.round(value * 1000) / 1000;
   const tops = peaks.map((peak, index) => `V${round(1 - height(peak))}H${index + 1}`);
@@ -15,7 +15,7 @@ export function outline(peaks) {
   return `M0 1${tops.join("")}${bottoms.join("")}Z`;
 }
 
-/** One side of one part; it is stretched to its place. */
+/** One side of one part, stretched to the width of its place. */
 export function waveform(peaks, side) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("class", `wave ${side}`);

@@ -91,7 +91,7 @@ class House:
         self._controller: Controller | None = None
         self.facts: list[dict[str, Any]] = []
 
-    def note(self, call: str, what: What, facts: dict[str, Any], ago: float = 0.0) -> None:
+    def append(self, call: str, what: What, facts: dict[str, Any], ago: float = 0.0) -> None:
         """What the ledger is told."""
         self.facts.append({"call": call, "what": str(what), **facts})
 

@@ -93,7 +93,7 @@ def test_an_attempt_is_on_the_wire_before_its_post(house: House, monkeypatch: py
     channel = house.talking()
     on_the_wire: dict[str, bool] = {}
     monkeypatch.setattr(
-        house, "note", lambda call, what, *_: on_the_wire.setdefault(what, channel.peer.has_data())
+        house, "append", lambda call, what, *_: on_the_wire.setdefault(what, channel.peer.has_data())
     )
     channel.wait_stage("talking")
     channel.ends()

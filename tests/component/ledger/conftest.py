@@ -46,7 +46,11 @@ def postgresql(one_postgres: Postgres) -> Postgres:
 
 
 #: A writer that looks more often than in earnest.
-QUICK = "import eslbot.ledger.writer as k\nk.LOOK = k.ROUND = 0.05\nk.CENSUS = 0.2"
+QUICK = """
+import eslbot.ledger.writer as k
+k.POLL_INTERVAL = k.IDLE_INTERVAL = 0.05
+k.WORKER_CHECK_INTERVAL = 0.2
+"""
 #: Who may ask it, and see all.
 TOKEN = "operator-token-0123456789"
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, insert
 
-from eslbot.ledger import queries
+from eslbot.ledger import filters, queries
 from eslbot.ledger.database import migrate, open_database, reading, writing
-from eslbot.ledger.fold import Story, needs_attention
-from eslbot.ledger.queries import Filter, Place, every, find
+from eslbot.ledger.filters import Filter
+from eslbot.ledger.queries import Place, find_calls, iterate_calls
+from eslbot.ledger.record import CallRecord, needs_attention
 from eslbot.ledger.schema import calls
 from tests.component.ledger.conftest import WriterHouse
 from tests.support.ledger import ACME, NOON, OTHER
@@ -22,7 +23,7 @@ BOTH = frozenset([ACME, OTHER])
 
 def made(number: int) -> dict[str, Any]:
     """A call of one of two tenants; three come at each moment."""
-    row = Story.new(f"{number:02d}-call").row
+    row = CallRecord.new(f"{number:02d}-call").row
     row |= {
         "workspace_id": (ACME, OTHER)[number % 2],
         "workspace": ("acme", "other")[number % 2],
@@ -99,29 +100,29 @@ SEARCHES: list[tuple[dict[str, Any], Any]] = [
 def test_a_search_finds_the_same_whichever_way_it_goes(
     connection: Connection, monkeypatch: pytest.MonkeyPatch, wanted: dict[str, Any], good: Any, few: int
 ) -> None:
-    monkeypatch.setattr(queries, "FEW", few)
+    monkeypatch.setattr(queries, "MAX_LOOKED_UP", few)
     expected = sorted((row["invited_at"], row["call_id"]) for row in ROWS if good(row))[::-1]
-    found = find(connection, Filter(**wanted), 100)
+    found = find_calls(connection, Filter(**wanted), 100)
     assert [(row["invited_at"], row["call_id"]) for row in found] == expected
     # By pages, which divide calls that came at one moment.
     paged: list[Any] = []
     before = None
-    while page := find(connection, Filter(**wanted), 4, before):
+    while page := find_calls(connection, Filter(**wanted), 4, before):
         paged += page
         before = Place.of(page[-1])
     assert paged == found
     monkeypatch.setattr(queries, "MAX_ROWS", 7)
-    assert list(every(connection, Filter(**wanted), 1000)) == found
-    assert list(every(connection, Filter(**wanted), 10)) == found[:10]
+    assert list(iterate_calls(connection, Filter(**wanted), 1000)) == found
+    assert list(iterate_calls(connection, Filter(**wanted), 10)) == found[:10]
 
 
 @pytest.mark.parametrize(
     "sort", ["abc", "00919", "a-b", "é", "\u0939", "\ud7ff", "x\U0010ffff", "\U0010ffff"]
 )
 def test_what_is_behind_a_prefix_is_behind_all_that_begin_with_it(sort: str) -> None:
-    behind = queries._behind(sort).encode()
+    behind = filters._after(sort).encode()
     assert sort.encode() < (sort + "\U0010ffff").encode() < behind
-    assert not queries._behind(sort).startswith(sort) or sort.strip("\U0010ffff") == ""
+    assert not filters._after(sort).startswith(sort) or sort.strip("\U0010ffff") == ""
 
 
 # -- plans --------------------------------------------------------------------------------------------------
@@ -138,7 +139,7 @@ def plans(engine: Engine, wanted: Filter, before: Place | None = None) -> list[s
     with reading(engine) as connection:
         event.listen(engine, "before_cursor_execute", note)
         try:
-            find(connection, wanted, 50, before)
+            find_calls(connection, wanted, 50, before)
         finally:
             event.remove(engine, "before_cursor_execute", note)
         if engine.dialect.name == "postgresql":  # of 60 rows it would read them all
@@ -195,7 +196,7 @@ def test_what_is_rare_is_looked_up(engine: Engine, wanted: dict[str, Any], by: l
 def test_what_is_not_is_read_in_its_order(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, wanted: dict[str, Any], index: str, before: Place | None
 ) -> None:
-    monkeypatch.setattr(queries, "FEW", 1)
+    monkeypatch.setattr(queries, "MAX_LOOKED_UP", 1)
     last = plans(engine, Filter(**wanted), before)[-1]
     if engine.dialect.name == "sqlite":
         assert re.search(rf"USING INDEX {index}\b", last), last

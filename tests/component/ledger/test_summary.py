@@ -15,10 +15,11 @@ from sqlalchemy import Engine, column, insert, inspect, select, table
 
 from eslbot.ledger import database, summary
 from eslbot.ledger.database import migrate, open_database, reading, writing
-from eslbot.ledger.fold import Fact, Story, read_fact
+from eslbot.ledger.parsing import Fact, read_fact
+from eslbot.ledger.record import CallRecord
 from eslbot.ledger.schema import calls
-from eslbot.ledger.store import Batch, OffsetsMoved, Store
-from eslbot.ledger.summary import chart, figures, quarter_of
+from eslbot.ledger.store import Batch, LedgerStore, OffsetsMoved
+from eslbot.ledger.summary import chart, counts_of, interval_of
 from tests.component.ledger.conftest import WriterHouse
 from tests.support.ledger import ACME, NOON, OTHER, fact, identity, whole_call
 
@@ -51,8 +52,8 @@ def added_up(engine: Engine) -> dict[tuple[int, str], dict[str, int]]:
     found: dict[tuple[int, str], Counter[str]] = {}
     with reading(engine) as connection:
         for row in connection.execute(select(calls)).mappings():
-            place = quarter_of(row["invited_at"]), row["workspace_id"] or ""
-            found.setdefault(place, Counter()).update(figures(row))
+            place = interval_of(row["invited_at"]), row["workspace_id"] or ""
+            found.setdefault(place, Counter()).update(counts_of(row))
     return {place: dict(counts) for place, counts in found.items() if counts}
 
 
@@ -83,9 +84,9 @@ def test_at_any_moment_they_are_the_sum_over_the_calls(engine: Engine, seed: int
     while lines:
         some, lines = lines[: (size := chance.randrange(1, 60))], lines[size:]
         made = batch(offset, some)
-        Store(engine, "here").write(made, NOON)  # another writer each time, which knows nothing
+        LedgerStore(engine, "here").write(made, NOON)  # another writer each time, which knows nothing
         with pytest.raises(OffsetsMoved):
-            Store(engine, "there").write(made, NOON)
+            LedgerStore(engine, "there").write(made, NOON)
         offset += len(some)
         assert summed(engine) == added_up(engine)
     before = summed(engine)
@@ -93,7 +94,7 @@ def test_at_any_moment_they_are_the_sum_over_the_calls(engine: Engine, seed: int
         *("calls", "ended", "good", "take_overs", "refused", "set_up", "first_audio", "hand_off")
     }
     heard = dict.fromkeys((f"c{number}" for number in range(30)), NOON + 10_000)
-    Store(engine, "here").close_unseen(heard, NOON)
+    LedgerStore(engine, "here").close_unseen(heard, NOON)
     assert summed(engine) == added_up(engine) != before
     before = summed(engine)
     with writing(engine) as connection:
@@ -102,22 +103,24 @@ def test_at_any_moment_they_are_the_sum_over_the_calls(engine: Engine, seed: int
 
 
 def test_what_is_rolled_back_is_not_counted(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    tell = Story.tell
+    apply = CallRecord.apply
 
-    def stumble(story: Story, told: list[Fact]) -> None:
-        tell(story, told)
+    def stumble(story: CallRecord, told: list[Fact]) -> None:
+        apply(story, told)
         if story.row["call_id"] == "b":
             story.row["stage"] = None  # the database refuses that
 
-    monkeypatch.setattr(Story, "tell", stumble)
-    rows = Store(engine, "here").write(batch(0, [*whole_call("a"), *whole_call("b"), *whole_call("c")]), NOON)
+    monkeypatch.setattr(CallRecord, "apply", stumble)
+    rows = LedgerStore(engine, "here").write(
+        batch(0, [*whole_call("a"), *whole_call("b"), *whole_call("c")]), NOON
+    )
     assert [row["call_id"] for row in rows] == ["a", "c"]
     assert summed(engine) == added_up(engine)
     assert summed(engine)[int(NOON), ACME]["calls"] == 2
 
 
 def test_they_are_forgotten_with_their_calls(engine: Engine) -> None:
-    store = Store(engine, "here")
+    store = LedgerStore(engine, "here")
     store.write(batch(0, [*whole_call("a"), *whole_call("b", NOON + 7200)]), NOON)
     assert store.expire(NOON + 3600) is False
     assert [at for at, _ in summed(engine)] == [NOON, NOON + 7200]
@@ -135,8 +138,8 @@ def test_a_database_of_before_is_summed_up_once(
     with writing(engine) as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0002")
-        story = Story.new("a")
-        story.tell(batch(0, whole_call("a")).facts["a"])
+        story = CallRecord.new("a")
+        story.apply(batch(0, whole_call("a")).facts["a"])
         there = {known["name"] for known in inspect(connection).get_columns("calls")}
         old = table("calls", *(column(c.name, c.type) for c in calls.columns if c.name in there))
         for call, more in (("good", {}), ("bad", {"fault": "bot"}), ("ours", {"byes_overdue": 1})):
@@ -163,7 +166,7 @@ def test_a_chart(engine: Engine) -> None:
         *whole_call("before", NOON - 1),
         *whole_call("behind", NOON + 3600),
     ]
-    Store(engine, "here").write(batch(0, lines), NOON)
+    LedgerStore(engine, "here").write(batch(0, lines), NOON)
     noon = int(NOON)
     with reading(engine) as connection:
         told = chart(connection, noon, noon + 3600, 900, None)

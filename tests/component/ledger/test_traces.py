@@ -7,7 +7,7 @@ import json
 import tomli_w
 
 from eslbot.ledger.schema import calls, turns
-from eslbot.tracing.context import BOT, span_id, trace_id
+from eslbot.telemetry.trace_context import BOT, span_id, trace_id
 from tests.component.ledger.conftest import WriterHouse
 from tests.support.ledger import Worker, fact, whole_call
 from tests.support.otlp import OtlpServer

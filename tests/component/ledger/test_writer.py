@@ -17,6 +17,12 @@ from tests.support.ledger import NOON, Worker, fact, identity, whole_call
 from tests.support.postgres import Postgres
 from tests.support.processes import until
 
+#: A writer that soon misses who has a call.
+SOON = """
+import socket, eslbot.ledger.writer as k
+k.IDLE_INTERVAL, k.TAKE_OVER_TIMEOUT, k.WORKER_CHECK_INTERVAL = 0.2, 0.3, 0.05
+"""
+
 
 def everything_once(house: WriterHouse, count: int) -> None:
     """Each of ``count`` whole calls is there, once, with all that belongs to it."""
@@ -189,8 +195,7 @@ def test_a_second_writer_waits_for_the_first(house: WriterHouse) -> None:
 
 
 def test_a_call_that_nobody_has_is_closed_and_opened_when_somebody_has_it(house: WriterHouse) -> None:
-    soon = "import eslbot.ledger.writer as k\nk.ROUND, k.UNSEEN, k.CENSUS = 0.2, 0.3, 0.05"
-    house.writer(soon)
+    house.writer(SOON)
     worker = Worker(house.journal)
     worker.write([*whole_call("c0")[:5], *whole_call("c1", NOON + 5)[:5]])
     worker.write([fact("c0", "left", 1, why="shutdown")])
@@ -214,7 +219,6 @@ def test_a_call_that_nobody_has_is_closed_and_opened_when_somebody_has_it(house:
 
 
 def test_a_writer_that_starts_again_knows_who_has_which_call(house: WriterHouse) -> None:
-    soon = "import eslbot.ledger.writer as k\nk.ROUND, k.UNSEEN, k.CENSUS = 0.2, 0.3, 0.05"
     lives, dead = Worker(house.journal), Worker(house.journal)
     lives.write(whole_call("c0")[:5])
     dead.write(whole_call("c1", NOON + 1)[:5])
@@ -222,7 +226,7 @@ def test_a_writer_that_starts_again_knows_who_has_which_call(house: WriterHouse)
     house.drained()
     house.kill(house.processes[-1])
     dead.die()
-    house.writer(soon)
+    house.writer(SOON)
     until(lambda: any(row["end_unseen"] for row in house.rows(calls)), what="the end of c1")
     rows = {row["call_id"]: row for row in house.rows(calls)}
     assert rows["c1"]["end_unseen"]
@@ -236,9 +240,8 @@ def test_two_hosts_of_one_database(pg_house: WriterHouse, tmp_path: Path) -> Non
     here = pg_house
     (tmp_path / "there").mkdir()
     with closing(WriterHouse(tmp_path / "there", here.ledger.url.reveal())) as there:
-        soon = "import socket, eslbot.ledger.writer as k\nk.ROUND, k.UNSEEN, k.CENSUS = 0.2, 0.3, 0.05\n"
-        here.writer(soon + "socket.gethostname = lambda: 'here'")
-        there.writer(soon + "socket.gethostname = lambda: 'there'")  # both migrate at once
+        here.writer(SOON + "socket.gethostname = lambda: 'here'")
+        there.writer(SOON + "socket.gethostname = lambda: 'there'")  # both migrate at once
         here.drained()
         there.drained()
         with Worker(here.journal) as one, Worker(there.journal, "there") as other:
@@ -288,7 +291,7 @@ def test_old_records_are_forgotten(house: WriterHouse) -> None:
     house.config.write_text(house.config.read_text().replace("[ledger]", '[ledger]\nretention = "1h"'))
     soon = (
         "import eslbot.ledger.writer as k, eslbot.ledger.store as s\n"
-        "k.ROUND = k.RETENTION = k.BREATH = 0.05\ns.FEW = 2"
+        "k.IDLE_INTERVAL = k.EXPIRY_INTERVAL = k.EXPIRY_PAUSE = 0.05\ns.MAX_CALLS_PER_TRANSACTION = 2"
     )
     with Worker(house.journal) as worker:
         for n in range(7):

@@ -18,8 +18,8 @@ from flask import Flask
 from eslbot.config import load
 from eslbot.health.model import Health
 from eslbot.web.app import create_app
+from eslbot.web.services import PageServices
 from eslbot.web.sessions import Access
-from eslbot.web.site import Site
 from tests.support.fake_ledger import FakeLedger
 from tests.support.page import TOKENS, page_tree, recordings_of
 
@@ -71,7 +71,7 @@ class Looks:
 class Page:
     """The application of one page process."""
 
-    site: Site
+    services: PageServices
     app: Flask
     clock: Clock
     health: Looks
@@ -145,13 +145,13 @@ def make_page(tree: dict[str, Any], ledger: FakeLedger | None) -> Page:
         file.flush()
         config = load(Path(file.name))
     health = Looks()
-    site = (
-        Site(config, health=health)
+    services = (
+        PageServices(config, health=health)
         if ledger is None
-        else Site(config, ledger, ledger.projection, health=health)
+        else PageServices(config, ledger, ledger.projection, health=health)
     )
     clock = Clock()
-    return Page(site, create_app(site, Access(config, clock.now, clock.pause)), clock, health)
+    return Page(services, create_app(services, Access(config, clock.now, clock.pause)), clock, health)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 from structlog.testing import capture_logs
 
-from eslbot.web import files, schemas, sessions
+from eslbot.web import schemas, sessions, static_files
 from tests.component.web.conftest import Got, Page, make_page
 from tests.support.fake_ledger import FakeLedger
 from tests.support.page import TOKENS, page_tree
@@ -77,9 +77,9 @@ def test_behind_tls_the_cookie_is_secure(page: Page, environ: dict[str, str]) ->
 
 def test_a_session_ends(page: Page) -> None:
     cookie = cookie_of(sign_in(page))
-    page.clock.offset = sessions.SESSION - 2
+    page.clock.offset = sessions.SESSION_SECONDS - 2
     assert page.get("/api/session", HTTP_COOKIE=cookie).status == 200
-    page.clock.offset = sessions.SESSION
+    page.clock.offset = sessions.SESSION_SECONDS
     assert page.get("/api/session", HTTP_COOKIE=cookie).status == 401
     page.clock.offset = -10  # a session of the future
     assert page.get("/api/session", HTTP_COOKIE=cookie).status == 401
@@ -158,8 +158,8 @@ def test_wrong_tokens_cost_time_and_only_so_many_may_wait(page: Page) -> None:
         release.wait(5)
 
     page.clock.pause_by = wait
-    with ThreadPoolExecutor(sessions.MAX_WRONG) as pool:
-        tries = [pool.submit(sign_in, page, "wrong") for _ in range(sessions.MAX_WRONG)]
+    with ThreadPoolExecutor(sessions.MAX_WRONG_TOKENS) as pool:
+        tries = [pool.submit(sign_in, page, "wrong") for _ in range(sessions.MAX_WRONG_TOKENS)]
         for _ in tries:
             assert waiting.acquire(timeout=5)
         for token in ("wrong", TOKENS["operator"]):
@@ -168,7 +168,7 @@ def test_wrong_tokens_cost_time_and_only_so_many_may_wait(page: Page) -> None:
             assert "Too many" in one_more.text
         release.set()
         assert {got.result(5).status for got in tries} == {401}
-    assert page.clock.pauses == [sessions.WRONG_PAUSE] * sessions.MAX_WRONG
+    assert page.clock.pauses == [sessions.WRONG_TOKEN_DELAY] * sessions.MAX_WRONG_TOKENS
     assert sign_in(page).status == 303
 
 
@@ -254,7 +254,7 @@ def test_every_answer_has_the_headers(page: Page, journal: Path, ledger: FakeLed
 
 
 def test_static_files(page: Page) -> None:
-    folder = Path(files.__file__).parent / "static"
+    folder = Path(static_files.__file__).parent / "static"
     for file in folder.iterdir():
         if file.suffix == ".html":
             assert "style=" not in file.read_text()
@@ -269,7 +269,7 @@ def test_static_files(page: Page) -> None:
 
 
 def test_no_script_makes_markup_of_a_text() -> None:
-    folder = Path(files.__file__).parent / "static"
+    folder = Path(static_files.__file__).parent / "static"
     for file in folder.glob("*.js"):
         text = file.read_text()
         for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function("):

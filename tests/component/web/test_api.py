@@ -15,11 +15,12 @@ from structlog.testing import capture_logs
 
 from eslbot.ledger import projection
 from eslbot.ledger.database import LedgerDown
-from eslbot.ledger.queries import Filter, Place
-from eslbot.ledger.reader import LedgerBusy
+from eslbot.ledger.filters import Filter
+from eslbot.ledger.queries import Place
+from eslbot.ledger.query_service import LedgerBusy
 from eslbot.web import live
 from eslbot.web.sessions import Viewer
-from eslbot.web.showing import may_see, shown
+from eslbot.web.visibility import masked_for, may_see
 from tests.component.web.conftest import Page, make_page
 from tests.support.calls import rich_call, tenants
 from tests.support.fake_ledger import ACME, ZENITH, FakeLedger, row
@@ -31,8 +32,8 @@ OWN = row(1)
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "PACE", 0.0)
-    monkeypatch.setattr(live, "LOOK", 0.05)
+    monkeypatch.setattr(live, "EVENT_INTERVAL", 0.0)
+    monkeypatch.setattr(live, "POLL_INTERVAL", 0.05)
 
 
 @pytest.fixture(params=[True, False], ids=["ledger", "forgetful ledger"])
@@ -116,7 +117,7 @@ def test_a_token_whose_tenants_are_gone_sees_nothing(page: Page, ledger: FakeLed
     viewer = Viewer("x", False, frozenset(), time.time() + 60)
     ledger.put(OWN)
     assert not may_see(viewer, OWN)
-    stream = page.site.streams.begin(viewer, lambda: False)
+    stream = page.services.streams.open(viewer, lambda: False)
     assert events(stream, 1)[0][1]["live"] == []
 
 
@@ -180,7 +181,7 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_masking_takes_anything(document: Any) -> None:
-    json.dumps(shown(False, {"did": document, "facts": document, "reason": document}))
+    json.dumps(masked_for(False, {"did": document, "facts": document, "reason": document}))
 
 
 # -- questions ----------------------------------------------------------------------------------------------
@@ -384,7 +385,7 @@ def test_live_calls_come_go_and_change(page: Page, ledger: FakeLedger) -> None:
 
 def test_streams_are_bounded(page: Page) -> None:
     streams = [page.open("/api/live", **OPERATOR)[1] for _ in range(live.MAX_STREAMS)]
-    assert page.site.streams.open == live.MAX_STREAMS
+    assert page.services.streams.count == live.MAX_STREAMS
     got, _ = page.open("/api/live", **OPERATOR)
     assert (got.status, got.headers["Retry-After"]) == (503, "10")
     streams[0].close()
@@ -394,8 +395,8 @@ def test_streams_are_bounded(page: Page) -> None:
     assert page.open("/api/live", **OPERATOR)[0].status == 503
     for one in [*streams[1:], stream]:
         one.close()
-    assert page.site.streams.open == 0
-    assert not page.site.attended
+    assert page.services.streams.count == 0
+    assert not page.services.in_use
 
 
 def test_a_process_that_ends_ends_its_streams_at_once(page: Page, ledger: FakeLedger) -> None:
@@ -410,10 +411,10 @@ def test_a_process_that_ends_ends_its_streams_at_once(page: Page, ledger: FakeLe
 
 def test_a_stream_ends_with_its_session_and_with_its_browser(page: Page) -> None:
     brief = Viewer("x", False, None, time.time() + 0.1)
-    assert [piece for piece in page.site.streams.begin(brief, lambda: False) if b"event: " in piece]
+    assert [piece for piece in page.services.streams.open(brief, lambda: False) if b"event: " in piece]
     for_long = Viewer("x", False, None, time.time() + 100)
     looks = iter([False, False, True])
-    assert len(list(page.site.streams.begin(for_long, lambda: next(looks)))) == 2
+    assert len(list(page.services.streams.open(for_long, lambda: next(looks)))) == 2
 
 
 def test_a_browser_that_reads_slowly_is_told_each_calls_last_state(
@@ -426,7 +427,7 @@ def test_a_browser_that_reads_slowly_is_told_each_calls_last_state(
         ledger.change(OWN["call_id"], attempts=attempts)
     (changed,) = next_with(stream, "changed")["changed"]
     assert changed["attempts"] == 49
-    monkeypatch.setattr(projection, "MAX_ENDED", 100)
+    monkeypatch.setattr(projection, "MAX_ENDED_CALLS", 100)
     for number in range(100, 300):  # more than are remembered: it begins anew
         ledger.put(row(number))
         ledger.end(row(number)["call_id"])
@@ -444,14 +445,14 @@ def test_pieces_are_small(page: Page, ledger: FakeLedger) -> None:
         piece = next(stream)
         sizes.append(len(piece))
         text += piece
-    assert max(sizes) <= live.PIECE < len(text)
+    assert max(sizes) <= live.CHUNK_SIZE < len(text)
     stream.close()
 
 
 def test_a_stream_that_has_nothing_to_tell_gives_signs_of_life(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "HEARTBEAT", 0.0)
+    monkeypatch.setattr(live, "HEARTBEAT_INTERVAL", 0.0)
     _, stream = page.open("/api/live", **OPERATOR)
     events(stream, 1)
     assert next(stream) == b": here\n\n"
@@ -459,7 +460,7 @@ def test_a_stream_that_has_nothing_to_tell_gives_signs_of_life(
 
 
 def test_events_come_at_a_pace(page: Page, ledger: FakeLedger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "PACE", 0.2)
+    monkeypatch.setattr(live, "EVENT_INTERVAL", 0.2)
     ledger.put(OWN)
     _, stream = page.open("/api/live", **OPERATOR)
     events(stream, 1)

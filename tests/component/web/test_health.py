@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from eslbot.health.model import CallInNeed, Colour, Component, Finding, Health, Need, Place, State
+from eslbot.health.model import CallInNeed, Colour, Component, Finding, Health, Need, State, Subject
 from tests.component.web.conftest import Page
 from tests.support.fake_ledger import ACME, ZENITH
 
@@ -16,7 +16,7 @@ NAMES = {ACME: "acme", ZENITH: "zenith"}
 
 def state(component: Component, colour: Colour, workspace_id: str | None = None) -> State:
     finding = Finding(colour, f"{component} at 127.0.0.1:8021", f"mend {component}")
-    return State(Place(component, workspace_id), finding, 1000.0, NAMES.get(workspace_id or ""))
+    return State(Subject(component, workspace_id), finding, 1000.0, NAMES.get(workspace_id or ""))
 
 
 def call(workspace_id: str) -> CallInNeed:

@@ -10,7 +10,7 @@ import pytest
 
 from eslbot.recording import store as store_module
 from eslbot.web import recordings, server
-from eslbot.web.recordings import BLOCK, PIECE
+from eslbot.web.recordings import RANGE_SIZE, READ_SIZE
 from tests.component.web.conftest import Page
 from tests.component.web.test_recordings import LIST, SOUND, about, file_of, hear
 from tests.support.page import TOKENS
@@ -24,7 +24,7 @@ def long(directory: Path) -> bytes:
     """A part that is longer than a piece; its bytes."""
     record(directory, about(), 14.0)
     data = file_of(directory).read_bytes()
-    assert PIECE < len(data) < 2 * PIECE + BLOCK
+    assert RANGE_SIZE < len(data) < 2 * RANGE_SIZE + READ_SIZE
     return data
 
 
@@ -55,7 +55,7 @@ def test_a_player_that_asks_on_gets_all_of_it(page: Page, long: bytes) -> None:
         got += piece.body
         pieces.append(len(piece.body))
     assert got == long
-    assert max(pieces) == PIECE
+    assert max(pieces) == RANGE_SIZE
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_a_player_that_asks_on_gets_all_of_it(page: Page, long: bytes) -> None:
         ("bytes=0-0", 0, 1),
         ("bytes=10-19", 10, 20),
         ("bytes=-7", -7, None),
-        ("bytes=-99999999", 0, PIECE),
-        (f"bytes=100-{10**30}", 100, 100 + PIECE),
+        ("bytes=-99999999", 0, RANGE_SIZE),
+        (f"bytes=100-{10**30}", 100, 100 + RANGE_SIZE),
         ("bytes= 5-9", 5, 10),
     ],
 )
@@ -102,27 +102,27 @@ def test_a_version_that_is_named_is_none_of_ours(page: Page, long: bytes) -> Non
 
 def test_a_piece_fits_into_what_the_server_lets_wait() -> None:
     """Or its thread waits for the browser."""
-    assert PIECE + server.UNTAKEN + 4096 <= server.WAITING
+    assert RANGE_SIZE + server.MAX_UNSENT_BEFORE_NEXT + 4096 <= server.MAX_UNSENT
 
 
 def test_a_disk_that_hangs_holds_a_few_threads(
     page: Page, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record(directory, about(), 0.5)
-    monkeypatch.setattr(recordings, "TURN", 0.05)
+    monkeypatch.setattr(recordings, "READER_TIMEOUT", 0.05)
     over, hanging = threading.Event(), threading.Semaphore(0)
-    found = store_module.sweep.recordings
+    found = store_module.retention.scan
 
     def hangs(*arguments: Any) -> Any:
         hanging.release()
         assert over.wait(30)
         return found(*arguments)
 
-    monkeypatch.setattr(store_module.sweep, "recordings", hangs)
+    monkeypatch.setattr(store_module.retention, "scan", hangs)
     answers: list[int] = []
     threads = [
         threading.Thread(target=lambda: answers.append(hear(page, SOUND, range_="bytes=0-").status))
-        for _ in range(recordings.MOST_READING)
+        for _ in range(recordings.MAX_READERS)
     ]
     for thread in threads:
         thread.start()
@@ -135,7 +135,7 @@ def test_a_disk_that_hangs_holds_a_few_threads(
     over.set()
     for thread in threads:
         thread.join(20)
-    assert answers == [206] * recordings.MOST_READING
+    assert answers == [206] * recordings.MAX_READERS
     assert hear(page, SOUND).status == 200
 
 

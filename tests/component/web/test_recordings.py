@@ -13,9 +13,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from eslbot.recording import store as store_module
-from eslbot.recording.writer import About
+from eslbot.recording.writer import CallInfo
 from eslbot.web import recordings
-from eslbot.web.recordings import PIECE
+from eslbot.web.recordings import RANGE_SIZE
 from tests.component.web.conftest import Got, Page, make_page
 from tests.support.fake_ledger import ACME, WORKSPACES, ZENITH, FakeLedger
 from tests.support.page import TOKENS, page_tree
@@ -25,9 +25,9 @@ CALL, FOREIGN = "0b1a4ad5-6e7c-4d1a-8a2c-1d1b3b3b3b3b", "1b1a4ad5-6e7c-4d1a-8a2c
 LIST, SOUND = f"/api/calls/{CALL}/recording", f"/api/calls/{CALL}/recording/1"
 
 
-def about(call_id: str = CALL, workspace_id: str = ACME, key: str | None = None) -> About:
+def about(call_id: str = CALL, workspace_id: str = ACME, key: str | None = None) -> CallInfo:
     name = WORKSPACES[workspace_id]
-    return About(call_id, workspace_id, name, "crt-1", bytes.fromhex(key) if key else None)
+    return CallInfo(call_id, workspace_id, name, "crt-1", bytes.fromhex(key) if key else None)
 
 
 def keyed_page(journal: Path, ledger: FakeLedger, **own: Any) -> Page:
@@ -110,7 +110,7 @@ def test_who_hears_what_is_told_once_for_a_while(
 
     assert told() == [("hearer", CALL)]
     assert told() == []
-    monkeypatch.setattr(recordings, "TELL", 0.0)
+    monkeypatch.setattr(recordings, "PLAYED_LOG_INTERVAL", 0.0)
     assert told() == [("hearer", CALL)] * 3
 
 
@@ -165,7 +165,7 @@ def test_one_that_failed_says_why_and_is_heard_up_to_there(
     page: Page, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer, track = begin(directory, about(), sound(2), sound(2))
-    monkeypatch.setattr("eslbot.recording.writer.MOST_SECONDS", 0.0)
+    monkeypatch.setattr("eslbot.recording.writer.MAX_QUEUED_SECONDS", 0.0)
     with pytest.raises(Exception, match="behind"):
         track.write(sound(1), sound(1))
     assert writer.close(20)
@@ -191,7 +191,7 @@ def test_a_sealed_one_is_opened_with_the_tenants_key(
         assert (told["sealed"], told["parts"][0]["bytes"]) == (True, len(plain))
         assert hear(page, SOUND).body == plain
         for at in (0, 16000, len(plain) - 100):
-            assert hear(page, SOUND, range_=f"bytes={at}-").body == plain[at : at + PIECE]
+            assert hear(page, SOUND, range_=f"bytes={at}-").body == plain[at : at + RANGE_SIZE]
 
 
 @pytest.mark.parametrize("own", [{}, {"key": OTHER_KEY}], ids=["no key", "another key"])
@@ -367,7 +367,7 @@ def test_a_directory_that_cannot_be_read(
     def refused(*_: object) -> Iterator[Any]:
         raise PermissionError(13, "Permission denied", str(directory))
 
-    monkeypatch.setattr(store_module.sweep, "recordings", refused)
+    monkeypatch.setattr(store_module.retention, "scan", refused)
     for path in (LIST, SOUND):
         got = hear(page, path)
         assert (got.status, got.json["error"]) == (503, "recordings_unreadable")

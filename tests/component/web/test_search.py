@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from eslbot.ledger.database import LedgerDown
-from eslbot.ledger.queries import Filter, Place
-from eslbot.ledger.reader import LedgerBusy
+from eslbot.ledger.filters import Filter
+from eslbot.ledger.queries import Place
+from eslbot.ledger.query_service import LedgerBusy
 from eslbot.web import export
-from eslbot.web.export import COLUMNS, Kind, file_name
+from eslbot.web.export import COLUMNS, Format, file_name
 from tests.component.web.conftest import Page
 from tests.support.fake_ledger import ACME, ZENITH, FakeLedger, row
 from tests.support.page import TOKENS
@@ -144,11 +145,11 @@ def test_no_cell_is_a_formula(page: Page, ledger: FakeLedger, text: str) -> None
 
 
 def test_a_files_name_has_its_range() -> None:
-    assert file_name(Filter(), Kind.CSV, NOW) == "eslbot-calls-beginning-20270115T0800Z.csv"
+    assert file_name(Filter(), Format.CSV, NOW) == "eslbot-calls-beginning-20270115T0800Z.csv"
     wanted = Filter(since=NOW - 86400, until=NOW + 60)
-    assert file_name(wanted, Kind.JSON_LINES, NOW) == "eslbot-calls-20270114T0800Z-20270115T0800Z.jsonl"
+    assert file_name(wanted, Format.JSON_LINES, NOW) == "eslbot-calls-20270114T0800Z-20270115T0800Z.jsonl"
     wanted = Filter(since=NOW - 86400, until=NOW - 3600)
-    assert file_name(wanted, Kind.CSV, NOW) == "eslbot-calls-20270114T0800Z-20270115T0700Z.csv"
+    assert file_name(wanted, Format.CSV, NOW) == "eslbot-calls-20270114T0800Z-20270115T0700Z.csv"
 
 
 def test_a_file_is_saved_and_not_shown(page: Page, ledger: FakeLedger) -> None:
@@ -198,7 +199,7 @@ def test_an_export_is_bounded_and_says_where_to_go_on(
 
 def test_an_export_has_its_time(page: Page, ledger: FakeLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(ledger, 1203)
-    monkeypatch.setattr(export, "SECONDS", 0.0)
+    monkeypatch.setattr(export, "MAX_SECONDS", 0.0)
     *lines, last = page.get("/api/calls.jsonl", "operator").text.splitlines()
     assert (len(lines), json.loads(last)["not_whole"]) == (500, "an export has at most 0 s")
 

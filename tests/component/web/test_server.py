@@ -148,7 +148,7 @@ def test_pipelined_requests_are_few(service: PageService) -> None:
 def test_a_request_that_does_not_come_is_not_waited_for(
     service: PageService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "REQUEST", 0.3)
+    monkeypatch.setattr(server, "REQUEST_TIMEOUT", 0.3)
     beginnings = [b"", b"GET / HTTP/1.1\r\n", b"POST /sign-in HTTP/1.1\r\nContent-Length: 20\r\n\r\ntoken"]
     for beginning in beginnings:
         with connect(service) as sock:
@@ -166,7 +166,7 @@ def test_a_request_that_does_not_come_is_not_waited_for(
 
 
 def test_an_idle_connection_is_closed(service: PageService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "IDLE", 0.3)
+    monkeypatch.setattr(server, "IDLE_TIMEOUT", 0.3)
     with connect(service) as sock:
         sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert all_of(sock).endswith(b'{"status":"ok"}\n')
@@ -197,22 +197,22 @@ def test_streams_do_not_take_all_threads(service: PageService) -> None:
     assert status(exchange(service, get("/api/calls", AUTHORIZATION))) == 200
     for sock in streams:
         sock.close()
-    until(lambda: service.site.streams.open == 0)
+    until(lambda: service.services.streams.count == 0)
     stream(service).close()
 
 
 def test_a_browser_that_takes_nothing_is_cut_off(
     service: PageService, ledger: FakeLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "STALL", 0.5)
-    monkeypatch.setattr(live, "PACE", 0.0)
+    monkeypatch.setattr(server, "STALL_TIMEOUT", 0.5)
+    monkeypatch.setattr(live, "EVENT_INTERVAL", 0.0)
     ledger.put(*(row(number, reason="x" * 500) for number in range(5000)))
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.connect(("127.0.0.1", service.web_port))
         sock.sendall(get("/api/live", AUTHORIZATION))
-        until(lambda: service.site.streams.open == 1)
-        until(lambda: service.site.streams.open == 0)
+        until(lambda: service.services.streams.count == 1)
+        until(lambda: service.services.streams.count == 0)
 
 
 @pytest.mark.timed
@@ -240,7 +240,7 @@ def test_an_export_to_a_browser_that_takes_it_slowly_has_its_time(
         sock.sendall(get("/api/calls.csv", AUTHORIZATION))
         assert sock.recv(1000).startswith(b"HTTP/1.1 200 OK")
         assert another() == 429
-        monkeypatch.setattr(server, "ANSWER", 0.0)
+        monkeypatch.setattr(server, "ANSWER_TIMEOUT", 0.0)
         until(lambda: sock.recv(1000) and another() == 200, 20)
         assert len(all_of(sock)) < 14_000_000
 
@@ -286,10 +286,10 @@ def test_players_that_take_nothing_hold_no_thread(service: PageService, sound: b
         assert status(exchange(service, get(SOUND, HEARER + RANGE))) == 206
         # And each gets all of its piece, however late.
         taken = b""
-        while len(taken) < recordings.PIECE and (data := socks[0].recv(65536)):
+        while len(taken) < recordings.RANGE_SIZE and (data := socks[0].recv(65536)):
             taken += data
         _, _, body = taken.partition(b"\r\n\r\n")
-        assert body == sound[: len(body)] and len(body) > recordings.PIECE - 4096
+        assert body == sound[: len(body)] and len(body) > recordings.RANGE_SIZE - 4096
 
 
 def test_downloads_that_are_not_taken_hold_a_few_threads(service: PageService, sound: bytes) -> None:
@@ -308,6 +308,6 @@ def test_a_download_to_a_browser_that_takes_it_slowly_has_its_time(
 
     with slow(service, get(SOUND, HEARER), 1) as (sock,):
         assert another() == 429
-        monkeypatch.setattr(server, "ANSWER", 0.0)
+        monkeypatch.setattr(server, "ANSWER_TIMEOUT", 0.0)
         until(lambda: sock.recv(1000) and another() == 200, 20)
         assert len(all_of(sock)) < len(sound)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from eslbot.recording.writer import About
+from eslbot.recording.writer import CallInfo
 from tests.e2e.browser.test_page import contrast, go
 from tests.support.calls import rich_call, rich_sound
 from tests.support.fake_ledger import ACME, FakeLedger, row
@@ -22,7 +22,7 @@ def record(
     service: PageService, call_id: str, began: float, *parts: tuple[float, float], key: str = ""
 ) -> None:
     """Parts of the rich call's sound, from and to its seconds."""
-    about = About(call_id, ACME, "acme", "crt-1", bytes.fromhex(key) or None)
+    about = CallInfo(call_id, ACME, "acme", "crt-1", bytes.fromhex(key) or None)
     for begins, ends in parts:
         sound = rich_sound(begins, ends)
         write(recordings_of(service.journal), about, *sound, began_at=began + begins)
@@ -244,7 +244,7 @@ def test_one_that_is_still_made_comes_by_itself(
     new_page: Any, service: PageService, ledger: FakeLedger
 ) -> None:
     call_id, began = call(ledger, 305)
-    about = About(call_id, ACME, "acme", "crt-1", None)
+    about = CallInfo(call_id, ACME, "acme", "crt-1", None)
     writer, track = begin(recordings_of(service.journal), about, *rich_sound(1.0, 2.0), began_at=began + 1)
     page = player(new_page, service, call_id)
     page.get_by_text("It is still being recorded.").wait_for()

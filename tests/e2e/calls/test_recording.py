@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, select
 from eslbot.config import load
 from eslbot.ledger.schema import timeline
 from eslbot.recording.announcement import TONE
-from eslbot.recording.store import Entry, Store
+from eslbot.recording.store import Entry, RecordingStore
 from eslbot.sim.audio import heard, heard_at, tone
 from eslbot.sim.bot import GOODBYE, GREETING, BotCall
 from eslbot.sim.pbx import PbxCall
@@ -34,17 +34,17 @@ def lab(request: pytest.FixtureRequest, labs: Labs) -> Lab:
     return labs.of(request.param)
 
 
-def store_of(lab: Lab) -> Store:
+def store_of(lab: Lab) -> RecordingStore:
     os.environ.update(lab.tokens)
-    return Store(load(lab.config), None)
+    return RecordingStore(load(lab.config), None)
 
 
-def recording(lab: Lab, call_id: str, *states: str) -> tuple[Store, Entry]:
+def recording(lab: Lab, call_id: str, *states: str) -> tuple[RecordingStore, Entry]:
     """Once its parts, one that is whole without more, are so; another process writes it."""
     deadline = time.monotonic() + 20
     while True:
         store = store_of(lab)
-        entry = store.named(call_id)
+        entry = store.get(call_id)
         parts = [] if entry is None or entry.recording is None else entry.recording.parts
         if entry is not None and [part.state for part in parts] == list(states or ["whole"]):
             return store, entry
@@ -52,9 +52,9 @@ def recording(lab: Lab, call_id: str, *states: str) -> tuple[Store, Entry]:
         time.sleep(0.05)
 
 
-def sides(store: Store, entry: Entry) -> Sides:
+def sides(store: RecordingStore, entry: Entry) -> Sides:
     assert store.check(entry) == []
-    samples = np.concatenate(list(store.sound(entry)))
+    samples = np.concatenate(list(store.audio(entry)))
     return samples[:, 0], samples[:, 1]
 
 
@@ -207,7 +207,7 @@ def test_the_caller_is_told_first_and_only_the_key_opens_it(lab: Lab, crt: str) 
     assert entry.sealed
     _, line = sides(store, entry)
     assert seconds(line, TONE) >= 0.3 and seconds(line, GREETING) >= 0.54
-    (file,) = entry.found.folder.glob("*.enc")
+    (file,) = entry.files.folder.glob("*.enc")
     assert b"fLaC" not in file.read_bytes()
     assert told(lab, bot.headers["X-Call-ID"], lambda whats: "ended" in whats) == ["recording_begun"]
 
@@ -245,7 +245,7 @@ def test_a_recording_that_cannot_be_made_is_told_and_the_call_goes_on(lab: Lab, 
     call_id = bot.headers["X-Call-ID"]
     assert told(lab, call_id, lambda whats: "ended" in whats) == ["recording_begun", "recording_failed"]
     assert pbx_call.recording.heard(GREETING) >= 0.54
-    assert store_of(lab).named(call_id) is None
+    assert store_of(lab).get(call_id) is None
 
 
 def _back(folder: Path, aside: Path) -> None:
@@ -257,4 +257,4 @@ def _back(folder: Path, aside: Path) -> None:
 def test_a_tenant_that_is_not_recorded_leaves_no_file(lab: Lab, crt: str) -> None:
     handed_off(lab, "talk", crt)
     bot = lab.bot.wait_for_call(lambda c: c.headers.get("X-CRT-Object-ID") == crt)
-    assert store_of(lab).named(bot.headers["X-Call-ID"]) is None
+    assert store_of(lab).get(bot.headers["X-Call-ID"]) is None
