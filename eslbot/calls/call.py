@@ -366,7 +366,7 @@ class Call:
                 self._bot_ended(event.end)
         context.publish(event)
         if isinstance(event, events.BotConnected | events.BotEnded):
-            # At the end once more: what was opened at the beginning may be closed by then, and last words play.
+            # Behind the end once more: what was opened before may be closed, and last words play.
             self._hand_off.warm()
 
     def _heard(self, event: events.SpeechBegan) -> events.SpeechBegan:

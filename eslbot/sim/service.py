@@ -76,7 +76,7 @@ class EslbotService:
                 env=environment,
             )
         deadline = time.monotonic() + START_LIMIT
-        # What it answers comes first: reading the kernel's list of sockets takes CPU that it needs now.
+        # First what it answers: reading the kernel's list of sockets takes CPU that it needs itself now.
         while not (self._is_ready() and self.serving()):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise LabError(f"eslbot serve did not come up:\n{self.log_end()}")
