@@ -21,7 +21,9 @@ setup(
         "eslbot": ["py.typed"],
         "eslbot.botcheck": ["caller.flac"],
         "eslbot.relay.protocols": ["protocol.schema.json"],
-        "eslbot.freeswitch_conf": [str(f.relative_to(CONF)) for f in CONF.rglob("*") if f.is_file()],
+        "eslbot.freeswitch_conf": [
+            str(f.relative_to(CONF)) for f in CONF.rglob("*") if f.is_file() and f.suffix != ".pyc"
+        ],
         "eslbot.ledger.migrations": ["*.mako"],
         "eslbot.web": ["static/*"],
     },

@@ -356,7 +356,6 @@ class Call:
             case events.BotConnected():
                 context.enter(Stage.TALKING)
                 self._connected_at = time.monotonic() - event.ago
-                self._hand_off.warm()
             case events.RelayFound():
                 context.checkpoint.write(eslbot_relay=event.url)
             case events.SpeechBegan():
@@ -366,6 +365,9 @@ class Call:
                     return
                 self._bot_ended(event.end)
         context.publish(event)
+        if isinstance(event, events.BotConnected | events.BotEnded):
+            # Behind the end once more: what was opened before may be closed, and last words play.
+            self._hand_off.warm()
 
     def _heard(self, event: events.SpeechBegan) -> events.SpeechBegan:
         """When the caller began to hear the bot.
@@ -388,7 +390,6 @@ class Call:
             eslbot_reason=end.reason,
             eslbot_outcome=end.outcome,
         )
-        self._hand_off.warm()  # what was opened at the beginning may be closed by now, and last words play
 
     def _whatever_happens(self, talk: Callable[[], BotEnd]) -> BotEnd:
         """``talk``'s own end; a fault of ours is one, too. Only the channel's going is not."""

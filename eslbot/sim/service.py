@@ -76,7 +76,8 @@ class EslbotService:
                 env=environment,
             )
         deadline = time.monotonic() + START_LIMIT
-        while not (self.serving() and self._is_ready()):
+        # First what it answers: reading the kernel's list of sockets takes CPU that it needs itself now.
+        while not (self._is_ready() and self.serving()):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise LabError(f"eslbot serve did not come up:\n{self.log_end()}")
             time.sleep(_LOOK)

@@ -31,8 +31,10 @@ class Faulty(importlib.abc.MetaPathFinder):
 
         def exec_module(module):
             load(module)
-            told = module.BotLeg._told
-            module.BotLeg._told = lambda leg, news, age: news.what == "mark" and 1 / 0 or told(leg, news, age)
+            on_news = module.BotLeg._on_news
+            module.BotLeg._on_news = lambda leg, news, age: (
+                news.what == "mark" and 1 / 0 or on_news(leg, news, age)
+            )
 
         spec.loader.exec_module = exec_module
         return spec

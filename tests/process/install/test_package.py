@@ -87,7 +87,9 @@ def wanted() -> set[str]:
     found = {name for name in of_the_package() if not name.startswith("eslbot/sim/")}
     conf = REPOSITORY / "freeswitch-conf"
     found |= {
-        f"eslbot/freeswitch_conf/{path.relative_to(conf)}" for path in conf.rglob("*") if path.is_file()
+        f"eslbot/freeswitch_conf/{path.relative_to(conf)}"
+        for path in conf.rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
     }
     return found
 
