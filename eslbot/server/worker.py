@@ -42,6 +42,8 @@ log = structlog.get_logger()
 BEAT = 1.0
 #: Seconds that connections under way get when the worker leaves.
 REQUESTS = 2.0
+#: And for probes that it has accepted: one that is reset looks like a service that is down.
+PROBES = 0.5
 #: Seconds beyond the drain after which a worker exits, whatever is left; the controller's own bound is less
 #: (:data:`eslbot.server.controller.LEAVE_LIMIT`).
 HAND_OVER = 25.0
@@ -93,6 +95,8 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self._state = mmap.mmap(-1, 1)
         self._servers: list[StreamServer] = []
         self._pools: list[Pool] = []
+        #: Probes that are being answered.
+        self._probed = Pool()
         self._stop_requested = Event()
         #: When it was told to leave, and how many seconds calls then have to end by themselves.
         self._told_at = self._drain = 0.0
@@ -183,7 +187,7 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         since = time.monotonic() - self._told_at
         if self._handing_over is not None and not self._handing_over.ready():
             return since < self._drain + HAND_OVER
-        return since < REQUESTS and any(self._pools)
+        return (since < REQUESTS and any(self._pools)) or (since < PROBES and bool(self._probed))
 
     def _watch_arbiter(self) -> None:
         """Leave when there is no arbiter any more: the next one needs our port, and cannot tell us."""
@@ -211,7 +215,7 @@ class CallWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self._pools.append(pool)
         else:
             switch = Presence(self.wsgi.config.freeswitch.event_socket)
-            server = StreamServer(listener, handle=Probes(self.wsgi, switch).take)
+            server = StreamServer(listener, handle=Probes(self.wsgi, switch).take, spawn=self._probed)
             server.max_accept = 1
         server.start()
         self._servers.append(server)
