@@ -23,6 +23,9 @@ from tests.support.peer import bounded, eventually
 from tests.support.processes import EslbotService, tree
 from tests.support.switch import UUID, WORKSPACE, Channel
 
+#: Each says within how many seconds a service has to do something.
+pytestmark = pytest.mark.timed
+
 #: A probe that takes for ever, one that never yields, and workers that cannot boot.
 PAGES = """
 import gevent, pathlib, eslbot.server.service as service, eslbot.server.probes as probes

@@ -236,6 +236,7 @@ def test_the_power_goes_and_the_customer_keeps_his_bot(lab: Lab, crt: str) -> No
     assert len(accepted(lab, crt)) == 1
 
 
+@pytest.mark.timed  # the service is back within six seconds
 def test_the_power_goes_in_mid_speech_and_what_was_written_is_heard(lab: Lab, crt: str) -> None:
     pbx_call, bot = talking(lab, "hold", crt)
     speech = tone(1000, 6.0)

@@ -51,6 +51,7 @@ def wait_calls_up(process: subprocess.Popen[str], sampled: Path) -> None:
         time.sleep(0.05)  # another process's file: there is no event to wait for
 
 
+@pytest.mark.timed  # a call that FreeSWITCH has lost is given up after 15 s
 def test_every_caller_is_accounted_for(tmp_path: Path) -> None:
     options = [option for fault in FAULTS for option in ("--fault", fault)]
     with soak(tmp_path, "--minutes", "0.4", "--calls", "10", "--seed", "13", *options) as process:
