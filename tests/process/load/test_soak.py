@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
+
 from tests.support.processes import ROOT
 
 #: Of the faults, those that leave a machine that is busy with other tests its promises of time.
