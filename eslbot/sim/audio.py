@@ -67,7 +67,7 @@ def tone_power(l16: bytes, frequency: float, rate: int = RATE) -> float:
 
 def heard(l16: bytes, frequency: float, rate: int = RATE) -> float:
     """Seconds of ``l16`` in which ``frequency`` is the tone that is heard, counted in windows of 20 ms."""
-    return sum(WINDOW for _ in heard_at(l16, frequency, rate))
+    return WINDOW * sum(1 for _ in heard_at(l16, frequency, rate))
 
 
 def heard_at(l16: bytes, frequency: float, rate: int = RATE) -> Iterator[float]:

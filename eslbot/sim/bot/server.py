@@ -238,16 +238,20 @@ def run(
     recorder: Recorder | None = None,
 ) -> None:
     """The stand-in by itself, until SIGINT or SIGTERM; for ``eslbot sim bot``, in the main thread."""
-    done = threading.Event()
+    # A pipe, and no Event: its lock is not free where the signal comes while the main thread waits for it.
+    done, signalled = os.pipe()
     before = {
-        number: signal.signal(number, lambda *_: done.set()) for number in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, lambda *_: os.write(signalled, b"."))
+        for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
         with Bot(
             host, port, keep_audio=1, ssl_context=ssl_context, emit=emit, wav=wav, recorder=recorder
         ) as bot:
             emit("ready", {"url": bot.url(""), "behaviours": [*bot.behaviours, "reject"]})
-            done.wait()
+            os.read(done, 1)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        os.close(done)
+        os.close(signalled)

@@ -176,6 +176,7 @@ def test_a_controller_that_dies_while_freeswitch_is_away_has_left_the_call(lab: 
     told_once(lab, crt)
 
 
+@pytest.mark.timed  # milliseconds of speech
 def test_a_relay_that_dies_while_freeswitch_is_away(lab: Lab, crt: str) -> None:
     """The bot is dialled again, as ever; what was written is heard first."""
     pbx_call, bot = talking(lab, "hold", crt)

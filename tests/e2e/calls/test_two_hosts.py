@@ -129,6 +129,7 @@ def test_calls_move_to_the_other_host_and_back(two: Lab, crt: str) -> None:
     assert {line["crt_object_id"] for line in events(near, "call_admitted")} >= {*crts, f"{crt}-near"}
 
 
+@pytest.mark.timed  # milliseconds of speech
 def test_speech_goes_on_whichever_host_has_the_call(two: Lab, crt: str) -> None:
     near, far = two.services
     pbx_call, bot = talking(two, "hold", crt)
