@@ -26,6 +26,9 @@ from tests.e2e.calls.test_speech import mark_of
 from tests.e2e.calls.test_switch_dies import crash, tracked
 from tests.support.lab import Lab
 
+#: All of them assert milliseconds of speech.
+pytestmark = pytest.mark.timed
+
 Sides = tuple[np.ndarray, np.ndarray]
 
 

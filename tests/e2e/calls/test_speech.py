@@ -13,6 +13,9 @@ from eslbot.sim.pbx.media import CALLER_TONE, Recording, _linear
 from tests.e2e.calls.test_call import accepted, call, ended_by_pbx, handed_off
 from tests.support.lab import Lab
 
+#: All of them assert milliseconds of speech.
+pytestmark = pytest.mark.timed
+
 #: Hertz of eslbot's hold tone.
 HOLD_TONE = 425
 

@@ -18,6 +18,9 @@ from tests.e2e.calls.test_take_over import not_heard, undisturbed
 from tests.support.lab import Lab
 from tests.support.rows import wait_row
 
+#: All of them assert milliseconds of speech.
+pytestmark = pytest.mark.timed
+
 #: Seconds from the kill to the first packet, with one call and with many; of a real FreeSWITCH: how long the
 #: stand-in takes says how long Python takes to start.
 BACK, ALL_BACK = 2.0, 3.0
@@ -81,7 +84,6 @@ def told_once(lab: Lab, crt: str) -> None:
     assert len(lab.ameyo.requests_for(crt)) == 1
 
 
-@pytest.mark.timed
 def test_the_call_comes_back_and_the_bot_never_notices(lab: Lab, crt: str) -> None:
     pbx_call, bot = talking(lab, "hold", crt)
     gaps = crash(lab, pbx_call)
@@ -101,7 +103,6 @@ def test_the_call_comes_back_and_the_bot_never_notices(lab: Lab, crt: str) -> No
     in_time(lab, gaps, BACK)
 
 
-@pytest.mark.timed
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGABRT])
 def test_speech_goes_on_behind_the_gap(lab: Lab, crt: str, signum: int) -> None:
     pbx_call, bot = talking(lab, "hold", crt)
@@ -123,7 +124,6 @@ def test_speech_goes_on_behind_the_gap(lab: Lab, crt: str, signum: int) -> None:
     assert -2 < lost < 60
 
 
-@pytest.mark.timed
 def test_many_calls_come_back(lab: Lab, crt: str) -> None:
     calls = {f"{crt}-{number}": call(lab, "hold", f"{crt}-{number}") for number in range(20)}
     bots = {name: bot_of(lab, name) for name in calls}
@@ -140,7 +140,6 @@ def test_many_calls_come_back(lab: Lab, crt: str) -> None:
     in_time(lab, gaps, ALL_BACK)
 
 
-@pytest.mark.timed
 def test_a_call_that_the_pbx_has_held_before(lab: Lab, crt: str) -> None:
     """Each re-INVITE writes the row again, and with it what the channel has by then."""
     pbx_call, bot = talking(lab, "hold", crt)

@@ -29,6 +29,9 @@ from tests.e2e.calls.test_take_over import another, bots_of, not_heard, undistur
 from tests.support.lab import Lab
 from tests.support.rows import wait_row
 
+#: All of them assert milliseconds of speech.
+pytestmark = pytest.mark.timed
+
 #: Seconds that Ameyo takes to accept: longer than FreeSWITCH is away.
 SLOW = 4.0
 #: Seconds behind Ameyo's 2xx until the PBX's BYE: the test sends it.
@@ -176,7 +179,6 @@ def test_a_controller_that_dies_while_freeswitch_is_away_has_left_the_call(lab: 
     told_once(lab, crt)
 
 
-@pytest.mark.timed  # milliseconds of speech
 def test_a_relay_that_dies_while_freeswitch_is_away(lab: Lab, crt: str) -> None:
     """The bot is dialled again, as ever; what was written is heard first."""
     pbx_call, bot = talking(lab, "hold", crt)

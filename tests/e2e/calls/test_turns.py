@@ -14,11 +14,13 @@ from benchmarks.turns.measure import Conversation, Errors
 from tests.support.lab import Lab
 from tests.support.voices import frames, music, silence, tones
 
+#: All of them assert milliseconds of speech.
+pytestmark = pytest.mark.timed
+
 #: Seconds by which a turn may be off here; a wrong one would be off by a word's length.
 CLOSE = 0.1
 
 
-@pytest.mark.timed
 def test_what_caller_and_bot_say_is_told_as_it_was(lab: Lab) -> None:
     talk = Conversation.begin(lab, "hold")
     talk.answer(0.8, 0.4, 0.8, 1)

@@ -26,6 +26,9 @@ from tests.e2e.calls.test_take_over import another, not_heard, taken_over, undis
 from tests.support.lab import Lab
 from tests.support.service import LabService
 
+#: All of them assert milliseconds of speech.
+pytestmark = pytest.mark.timed
+
 NEAR, FAR = "127.0.0.1", "127.0.0.2"
 #: Hertz of a speech in which every word is another tone: what is heard twice, or late, is out of order.
 SCALE = range(600, 3400, 140)
@@ -129,7 +132,6 @@ def test_calls_move_to_the_other_host_and_back(two: Lab, crt: str) -> None:
     assert {line["crt_object_id"] for line in events(near, "call_admitted")} >= {*crts, f"{crt}-near"}
 
 
-@pytest.mark.timed  # milliseconds of speech
 def test_speech_goes_on_whichever_host_has_the_call(two: Lab, crt: str) -> None:
     near, far = two.services
     pbx_call, bot = talking(two, "hold", crt)

@@ -16,6 +16,9 @@ from tests.e2e.interop.pbx import PATIENCE, Call, branch_of
 from tests.support.lab import Lab
 from tests.support.rows import forget_row, rows, saved_row, wait_row
 
+#: All of them assert milliseconds of speech.
+pytestmark = pytest.mark.timed
+
 #: Seconds: a request that nobody answers is sent again, each time twice as long behind (RFC 3261, 17.1.1.2).
 T1, T2 = 0.5, 4.0
 
