@@ -30,21 +30,21 @@ TENANT = Tenant(
 )
 
 
-class Story:
+class Narration:
     """Prints what happened, in milliseconds from the INVITE, each thing once and as soon as it is known."""
 
     def __init__(self, echo: Callable[[str], None]) -> None:
         self._echo = echo
         self._lock = threading.Lock()
         self._begin: float | None = None
-        self._told: set[str] = set()
+        self._printed: set[str] = set()
 
     def tell(self, what: str, at: float, text: str, *details: str) -> None:
         """``at`` is epoch seconds; ``what`` names the thing, so that it is told once."""
         with self._lock:
-            if what in self._told:
+            if what in self._printed:
                 return
-            self._told.add(what)
+            self._printed.add(what)
             if self._begin is None:
                 self._begin = at
             self._echo(f"{(at - self._begin) * 1000:8.0f} ms  {text}")
@@ -69,24 +69,24 @@ def demo(switch: str, keep: Path | None, echo: Callable[[str], None]) -> bool:
 
 
 def _demo(switch: str, folder: Path, echo: Callable[[str], None]) -> bool:
-    story = Story(echo)
+    narration = Narration(echo)
 
     def emit(event: str, fields: dict[str, Any]) -> None:
         now = time.time()
         match event:
             case "call":
-                story.tell("bot", now, "bot           WebSocket open, path /talk")
+                narration.tell("bot", now, "bot           WebSocket open, path /talk")
             case "audio":
-                story.tell("uplink", now, "caller → bot  first audio")
+                narration.tell("uplink", now, "caller → bot  first audio")
             case "end":
-                story.tell("end", now, 'bot           {"type":"end"}: the bot is finished')
+                narration.tell("end", now, 'bot           {"type":"end"}: the bot is finished')
 
     lab = Lab(folder, [TENANT], switch=switch, emit=emit)
     echo(f"Starting a PBX (SIPp) with Ameyo's REST server, a bot, eslbot, and {lab.switch_name} …")
     with lab:
         invited_at = time.time()
         call = lab.pbx.call(DID, CRT_OBJECT_ID, TENANT.id, timeout=LIMIT)
-        story.tell(
+        narration.tell(
             "invite",
             invited_at,
             "PBX → switch  INVITE",
@@ -95,28 +95,28 @@ def _demo(switch: str, folder: Path, echo: Callable[[str], None]) -> bool:
         )
         try:
             call.wait_answered(LIMIT)
-            story.tell("200", time.time(), "switch → PBX  200 OK: answered by eslbot")
+            narration.tell("200", time.time(), "switch → PBX  200 OK: answered by eslbot")
             call.wait_heard(GREETING, 0.02, LIMIT)
             heard = call.recording.first_heard(GREETING)
-            story.tell("downlink", heard or time.time(), "bot → caller  first audio")
+            narration.tell("downlink", heard or time.time(), "bot → caller  first audio")
             accepted = lab.ameyo.wait_accepted(CRT_OBJECT_ID, LIMIT)
-            _tell_post(story, accepted)
+            _tell_post(narration, accepted)
         except (TimeoutError, RuntimeError) as error:
             echo(f"{'':13}{error}")
         result = call.wait(2 * LIMIT)
         if result.bye_at is not None:
-            story.tell("bye", result.bye_at, "PBX → switch  BYE: the customer goes to a human agent")
+            narration.tell("bye", result.bye_at, "PBX → switch  BYE: the customer goes to a human agent")
     return _verdict(result, lab, echo)
 
 
-def _tell_post(story: Story, accepted: Notification) -> None:
-    story.tell(
+def _tell_post(narration: Narration, accepted: Notification) -> None:
+    narration.tell(
         "post",
         accepted.at,
         f"eslbot → Ameyo POST {accepted.path}",
         json.dumps(accepted.json),
     )
-    story.tell("2xx", accepted.answered_at or accepted.at, f"Ameyo → eslbot {accepted.status}: accepted")
+    narration.tell("2xx", accepted.answered_at or accepted.at, f"Ameyo → eslbot {accepted.status}: accepted")
 
 
 def _verdict(result: CallResult, lab: Lab, echo: Callable[[str], None]) -> bool:

@@ -20,7 +20,7 @@ from eslbot.sim.pbx.trace import Dialog
 from eslbot.sim.pbx.voices import Voice
 
 #: Seconds between two lines of progress, and two looks at SIPp.
-PROGRESS, LOOK = 5.0, 0.1
+PROGRESS, POLL_INTERVAL = 5.0, 0.1
 #: Seconds for calls to end behind their time, and for eslbot's log to have its last lines.
 GRACE, LOG_GRACE = 60.0, 10.0
 
@@ -124,7 +124,7 @@ def _wait(begun: Sequence[_Begun], seconds: float, say: Say) -> None:
         if now >= tell:
             say(_progress(begun))
             tell += PROGRESS
-        time.sleep(min(LOOK, deadline - now))
+        time.sleep(min(POLL_INTERVAL, deadline - now))
 
 
 def _wait_over(begun: Sequence[_Begun], seconds: float, say: Say) -> None:
@@ -134,7 +134,7 @@ def _wait_over(begun: Sequence[_Begun], seconds: float, say: Say) -> None:
         if now >= tell:
             say(_progress(begun))
             tell += PROGRESS
-        time.sleep(LOOK)
+        time.sleep(POLL_INTERVAL)
 
 
 def _progress(begun: Sequence[_Begun]) -> str:

@@ -131,7 +131,8 @@ class MediaSession:
         self._gap = True
         self._last_sequence: tuple[int, int] | None = None  # source, number
         self._event: tuple[int, int, int] | None = None  # RTP timestamp, event, duration: a key not yet told
-        self._told: int | None = None
+        #: RTP timestamp of the last key that was reported.
+        self._last_key_at: int | None = None
         self._timeout = math.inf
         self._timed_out: Callable[[], None] = lambda: None
         self._last_packet = 0.0
@@ -339,7 +340,7 @@ class MediaSession:
         duration = int.from_bytes(packet.payload[2:4], "big")
         if self._event is not None and self._event[0] != packet.timestamp:
             self._tell_key()  # every end packet of the key before was lost
-        if packet.timestamp == self._told:
+        if packet.timestamp == self._last_key_at:
             return
         self._event = (packet.timestamp, event, duration)
         if end:
@@ -347,6 +348,6 @@ class MediaSession:
 
     def _tell_key(self) -> None:
         if self._event is not None:
-            self._told, event, duration = self._event
+            self._last_key_at, event, duration = self._event
             self._event = None
             self._key(KEYS[event], duration)
